@@ -1,0 +1,177 @@
+"""The result record: what was measured, under which protocol, on what, by which versions."""
+
+import json
+import math
+import os
+import platform
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+import corral
+from corral.errors import CorralError
+
+
+class Frozen(BaseModel):
+    """A strict, immutable piece of a record: unknown keys and NaN are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class AttackResult(Frozen):
+    """One attack at one eps: its full protocol and what it left."""
+
+    name: str
+    protocol: str
+    norm: Literal["Linf", "L2"]
+    eps: float = Field(ge=0)
+    steps: int
+    step_size: float
+    restarts: int
+    objective: str
+    verdict: Literal["any_iterate", "max_loss_restart"]
+    n: int = Field(ge=1)
+    accuracy: float = Field(ge=0, le=1)
+    per_class: list[float | None]
+    seconds: float
+    seed: int
+
+
+class Curve(Frozen):
+    """Accuracy against eps under one attack, on the first `n` test examples."""
+
+    attack: str
+    norm: Literal["Linf", "L2"]
+    n: int
+    eps: list[float]
+    accuracy: list[float]
+
+
+class Environment(Frozen):
+    """What the numbers were made with."""
+
+    corral: str
+    torch: str
+    python: str
+    device: str
+    threads: int
+    platform: str
+
+
+class Record(Frozen):
+    """One evaluation of one run.
+
+    `accuracy` values are fractions in [0, 1]; `n` is the number of test examples evaluated and `n_test` the size of
+    the whole test set, so a reduced evaluation shows itself (`reduced`).
+    """
+
+    format: Literal["corral-record-1"] = "corral-record-1"
+    run: str
+    recipe: str
+    method: str
+    head: Literal["linear", "cluster"]
+    rule: str | None
+    data: str
+    data_fingerprint: str
+    model_fingerprint: str
+    classes: list[str]
+    n: int = Field(ge=1)
+    n_test: int = Field(ge=1)
+    reduced: bool
+    norm: Literal["Linf", "L2"]
+    eps: float
+    clean: float = Field(ge=0, le=1)
+    clean_per_class: list[float | None]
+    attacks: list[AttackResult]
+    curves: list[Curve] = []
+    train_seed: int
+    train_seconds: float
+    eval_seed: int
+    eval_seconds: float
+    created: str
+    environment: Environment
+    notes: list[str] = []
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Record":
+        if self.n > self.n_test or self.reduced != (self.n < self.n_test):
+            raise ValueError(f"n {self.n} of n_test {self.n_test} does not go with reduced = {self.reduced}")
+        return self
+
+
+def environment(device: torch.device) -> Environment:
+    """The versions and the device that a record states."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+    return Environment(
+        corral=corral.__version__,
+        torch=torch.__version__,
+        python=platform.python_version(),
+        device=name,
+        threads=torch.get_num_threads(),
+        platform=platform.platform(terse=True),
+    )
+
+
+def now() -> str:
+    """The present moment, UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a kill at any moment, sees the old content or the new, never a part.
+
+    Raises:
+        CorralError: the disk is full or the folder cannot be written.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CorralError(f"{path}: cannot be written ({error.strerror}); nothing was changed") from error
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def write_record(record: Record, path: Path) -> None:
+    """Write a record as indented JSON, atomically."""
+    write_atomically(path, (record.model_dump_json(indent=2) + "\n").encode())
+
+
+def read_record(path: Path) -> Record:
+    """Read and check a record.
+
+    Raises:
+        CorralError: the file is missing, not JSON, or not a record of this format; the message names file and field.
+    """
+    try:
+        content: Any = json.loads(path.read_text(), parse_constant=_refuse_constant)
+        return Record.model_validate(content)
+    except OSError as error:
+        raise CorralError(f"{path}: cannot be read ({error.strerror}); make it with `corral evaluate`") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "record"
+        raise CorralError(f"{path}: not a corral record, {where}: {first['msg']}") from error
+    except ValueError as error:
+        raise CorralError(f"{path}: not a corral record ({error}); make it again with `corral evaluate`") from error
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a measurement")
+
+
+def as_percent(value: float | None) -> str:
+    """A fraction as a percentage with one decimal, or an en dash where there is none."""
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"
