@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import platform
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +11,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import corral
+from corral.devices import device_name
 from corral.errors import CorralError
+from corral.files import write_atomically as write_atomically
 
 
 class Frozen(BaseModel):
@@ -105,12 +105,11 @@ class Record(Frozen):
 
 def environment(device: torch.device) -> Environment:
     """The versions and the device that a record states."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
     return Environment(
         corral=corral.__version__,
         torch=torch.__version__,
         python=platform.python_version(),
-        device=name,
+        device=device_name(device),
         threads=torch.get_num_threads(),
         platform=platform.platform(terse=True),
     )
@@ -119,29 +118,6 @@ def environment(device: torch.device) -> Environment:
 def now() -> str:
     """The present moment, UTC, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a kill at any moment, sees the old content or the new, never a part.
-
-    Raises:
-        CorralError: the disk is full or the folder cannot be written.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise CorralError(f"{path}: cannot be written ({error.strerror}); nothing was changed") from error
-    finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
 
 
 def write_record(record: Record, path: Path) -> None:

@@ -1,0 +1,24 @@
+"""Points and centroids, no networks."""
+
+from corral.geometry.kmeans import ClassClusters, KMeans, class_kmeans, kmeans
+from corral.geometry.scores import (
+    TRUNCATION_PENALTY,
+    Rule,
+    class_index,
+    class_scores,
+    cluster_scores,
+    squared_distances,
+)
+
+__all__ = [
+    "TRUNCATION_PENALTY",
+    "ClassClusters",
+    "KMeans",
+    "Rule",
+    "class_index",
+    "class_kmeans",
+    "class_scores",
+    "cluster_scores",
+    "kmeans",
+    "squared_distances",
+]

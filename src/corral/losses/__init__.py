@@ -1,0 +1,40 @@
+"""Losses: pure functions of tensors, one number an example."""
+
+from corral.losses.clustering import (
+    batch_centroids,
+    batch_variance,
+    cluster_cross_entropy,
+    clustering_loss,
+    hinge,
+    magnet,
+    magnet_batch,
+    magnet_full,
+    nearest_own,
+    pull_assigned,
+    pull_nearest,
+    push_nearest,
+    push_soft,
+)
+from corral.losses.consistency import kl, mse, soft_cross_entropy
+from corral.losses.published import magnet_batch_published, magnet_published
+
+__all__ = [
+    "batch_centroids",
+    "batch_variance",
+    "cluster_cross_entropy",
+    "clustering_loss",
+    "hinge",
+    "kl",
+    "magnet",
+    "magnet_batch",
+    "magnet_batch_published",
+    "magnet_full",
+    "magnet_published",
+    "mse",
+    "nearest_own",
+    "pull_assigned",
+    "pull_nearest",
+    "push_nearest",
+    "push_soft",
+    "soft_cross_entropy",
+]

@@ -1,0 +1,32 @@
+"""Classifiers: backbone and head as one plain module, and the specs that build them."""
+
+from corral.models.backbone import Backbone
+from corral.models.classifier import Classifier
+from corral.models.convnet import ConvNet
+from corral.models.heads import ClusterHead, Head, LinearHead, feature_variance
+from corral.models.mlp import MLP
+from corral.models.published import PublishedHead, published_scores
+from corral.models.resnet import ResNet
+from corral.models.spec import BACKBONES, BackboneSpec, ModelSpec, build_classifier
+from corral.models.vgg import VGG
+from corral.models.wideresnet import WideResNet
+
+__all__ = [
+    "BACKBONES",
+    "MLP",
+    "VGG",
+    "Backbone",
+    "BackboneSpec",
+    "Classifier",
+    "ClusterHead",
+    "ConvNet",
+    "Head",
+    "LinearHead",
+    "ModelSpec",
+    "PublishedHead",
+    "ResNet",
+    "WideResNet",
+    "build_classifier",
+    "feature_variance",
+    "published_scores",
+]

@@ -1,0 +1,99 @@
+"""Named PGD protocols: the papers' own, and the sound ones that corral reports beside them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from corral.attacks.balls import Norm
+from corral.attacks.objectives import ObjectiveName
+from corral.attacks.pgd import Keep, pgd
+from corral.models import Classifier, ClusterHead
+
+
+@dataclass(frozen=True)
+class PgdProtocol:
+    """A PGD attack with everything but eps and norm fixed.
+
+    `step_size` is in pixel units; None means 2.5 eps / steps, which lets every start reach the whole ball.
+    `cluster_objective` replaces `objective` on models with a cluster head.
+    """
+
+    name: str
+    description: str
+    steps: int
+    restarts: int
+    step_size: float | None
+    objective: ObjectiveName
+    cluster_objective: ObjectiveName
+    keep: Keep
+
+    def objective_for(self, model: nn.Module) -> ObjectiveName:
+        """The objective that this protocol means for a model's kind of head."""
+        clusters = isinstance(model, Classifier) and isinstance(model.head, ClusterHead)
+        return self.cluster_objective if clusters else self.objective
+
+    def step_size_for(self, eps: float) -> float:
+        """The step in pixel units at a given eps."""
+        return 2.5 * eps / self.steps if self.step_size is None else self.step_size
+
+    def attack(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, generator: torch.Generator | None
+    ) -> Tensor:
+        """Run the protocol; arguments and result as `corral.attacks.pgd`."""
+        return pgd(
+            model,
+            x,
+            y,
+            eps=eps,
+            norm=norm,
+            steps=self.steps,
+            step_size=self.step_size_for(eps),
+            restarts=self.restarts,
+            objective=self.objective_for(model),
+            generator=generator,
+            keep=self.keep,
+        )
+
+
+def _published(steps: int) -> PgdProtocol:
+    return PgdProtocol(
+        name="pgd_published" if steps == 20 else f"pgd_published_{steps}",
+        description=f"PGD-{steps} of ClusTR Table 1: 10 restarts, step 2/255, exponentiated scores as logits on cluster "
+        "heads, verdict from the restart of highest loss alone",
+        steps=steps,
+        restarts=10,
+        step_size=2 / 255,
+        objective="cross_entropy",
+        cluster_objective="published_cross_entropy",
+        keep="max_loss_restart",
+    )
+
+
+PUBLISHED_20, PUBLISHED_100 = _published(20), _published(100)
+
+LOG_20 = PgdProtocol(
+    name="pgd_log",
+    description="PGD-20 on the log-space logits, cross-entropy, 5 restarts, step eps/8; any misclassified iterate of "
+    "any restart counts",
+    steps=20,
+    restarts=5,
+    step_size=None,
+    objective="cross_entropy",
+    cluster_objective="cross_entropy",
+    keep="best",
+)
+
+MARGIN_20 = PgdProtocol(
+    name="pgd_log_margin",
+    description="PGD-20 on the margin of the log-space logits, 5 restarts, step eps/8; any misclassified iterate of "
+    "any restart counts",
+    steps=20,
+    restarts=5,
+    step_size=None,
+    objective="margin",
+    cluster_objective="margin",
+    keep="best",
+)
+
+PROTOCOLS: dict[str, PgdProtocol] = {p.name: p for p in (PUBLISHED_20, PUBLISHED_100, LOG_20, MARGIN_20)}

@@ -1,0 +1,32 @@
+"""Handwritten digits, 8×8, that come with scikit-learn: real images without a download."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from corral.data.images import DataSet, Images
+from corral.data.split import split_validation
+
+TEST_COUNT = 500
+TEST_SEED = 0
+
+
+def load_digits(root: Path | None = None, download: bool = True) -> DataSet:
+    """The 1,797 digits of scikit-learn: 1,297 to train and a fixed stratified test part of 500.
+
+    Args:
+        root: not used, the images are embedded.
+        download: not used.
+
+    Returns:
+        (N, 1, 8, 8) uint8 images; the source's levels v in 0..16 become round(v × 255 / 16).
+    """
+    from sklearn.datasets import load_digits as embedded_digits
+
+    source = embedded_digits()
+    levels = np.rint(source.images * 255 / 16).astype(np.uint8)
+    images = Images(torch.from_numpy(levels).unsqueeze(1), torch.from_numpy(source.target.astype(np.int64)))
+    train, test = split_validation(images, TEST_COUNT, seed=TEST_SEED)
+    note = f"scikit-learn's digits, a fixed stratified test part of {TEST_COUNT}"
+    return DataSet("digits", tuple("0123456789"), train, test, note=note)

@@ -1,0 +1,204 @@
+"""Where data sets lie, and fetching the official files: checked by hash, unpacked whole or not at all."""
+
+import gzip
+import os
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlparse
+
+from corral.data.progress import Progress
+from corral.errors import CorralError
+
+TIMEOUT_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Source:
+    """An official file: its address and its published MD5."""
+
+    url: str
+    md5: str
+
+    @property
+    def filename(self) -> str:
+        """The last part of the address."""
+        return Path(urlparse(self.url).path).name
+
+
+@dataclass(frozen=True)
+class Release:
+    """A data set as its authors publish it.
+
+    Args:
+        name: the data set's name in corral.
+        folders: where it may lie below a data folder; a fetch writes the first.
+        files: what makes it complete; each may also lie there compressed, with ".gz" added.
+        sources: one .tar.gz archive whose members lie in a folder called like `folders[0]`, or single files.
+        extras: further archive members to unpack.
+        pickled: a folder that other libraries make of the same data, which corral does not read.
+    """
+
+    name: str
+    folders: tuple[str, ...]
+    files: tuple[str, ...]
+    sources: tuple[Source, ...]
+    extras: tuple[str, ...] = ()
+    pickled: str | None = None
+
+    @property
+    def archived(self) -> bool:
+        """Whether the source is one archive."""
+        return self.sources[0].filename.endswith(".tar.gz")
+
+    def missing(self, folder: Path) -> list[str]:
+        """The files that are not in `folder`."""
+        return [name for name in self.files if not (folder / name).exists() and not (folder / f"{name}.gz").exists()]
+
+
+def data_folders(root: Path | None) -> list[Path]:
+    """The folders that may hold data sets, the one to fetch into first.
+
+    `root` alone where it is given; else the folder in the environment variable CORRAL_DATA, where it is set, and the
+    per-user cache.
+    """
+    if root is not None:
+        return [Path(root).expanduser()]
+    import pooch
+
+    chosen = os.environ.get("CORRAL_DATA")
+    return [*([Path(chosen).expanduser()] if chosen else []), Path(pooch.os_cache("corral"))]
+
+
+def provide(release: Release, root: Path | None, download: bool) -> Path:
+    """The folder that holds the release's files: one already there, or fetched now.
+
+    Raises:
+        CorralError: absent and `download` is false, incomplete, or the fetch failed; nothing half-written stays.
+    """
+    bases = data_folders(root)
+    folders = [base / folder for base in bases for folder in release.folders]
+    for folder in folders:
+        if not release.missing(folder):
+            return folder
+    pickled = next(
+        (base / release.pickled for base in bases if release.pickled and (base / release.pickled).exists()), None
+    )
+    hint = f" (found {pickled}, but it is pickled and corral does not unpickle)" if pickled else ""
+    partial = next((folder for folder in folders if len(release.missing(folder)) < len(release.files)), None)
+    if partial and (release.archived or not download):
+        raise CorralError(
+            f"{release.name}: {partial} is incomplete: {release.missing(partial)[0]} is missing{hint}; "
+            "delete the folder and load again with download=True, or complete it from the official archive"
+        )
+    if not download:
+        looked = ", ".join(str(base) for base in bases)
+        raise CorralError(
+            f"{release.name}: not found in {looked}{hint}; load it with download=True, "
+            f"or put the official files into {folders[0]}"
+        )
+    target = partial or folders[0]
+    with _one_line_errors(f"{release.name}{hint}", target):
+        if release.archived:
+            _fetch_archive(release, target)
+        else:
+            _fetch_files(release, target)
+    return target
+
+
+@contextmanager
+def _one_line_errors(name: str, target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CorralError(
+            f"{name}: cannot be written to {target} ({error.strerror or error}); nothing was left behind: free some "
+            "space or set CORRAL_DATA to another folder"
+        ) from error
+
+
+def _fetch_archive(release: Release, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".corral-") as scratch:
+        archive = _download(release.sources[0], Path(scratch))
+        unpacked = Path(scratch) / "unpacked"
+        unpacked.mkdir()
+        _unpack(archive, release, unpacked)
+        _move_folder(unpacked, target)
+
+
+def _move_folder(unpacked: Path, target: Path) -> None:
+    try:
+        os.rename(unpacked, target)
+    except OSError:
+        # Another process that fetched the same archive was first: its files passed the same checks.
+        if not target.is_dir():
+            raise
+
+
+def _unpack(archive: Path, release: Release, folder: Path) -> None:
+    """Copy the expected members only, to names chosen here: a member's path decides nothing."""
+    wanted = {f"{release.folders[0]}/{name}": name for name in (*release.files, *release.extras)}
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            for member in tar:
+                name = wanted.get(member.name.removeprefix("./"))
+                content = tar.extractfile(member) if name is not None and member.isreg() else None
+                if name is not None and content is not None:
+                    with open(folder / name, "wb") as copy:
+                        shutil.copyfileobj(content, copy, 1 << 20)
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise CorralError(
+            f"{release.name}: {archive.name} is not a whole .tar.gz archive ({error}); load again to fetch it anew"
+        ) from error
+    absent = release.missing(folder)
+    if absent:
+        raise CorralError(
+            f"{release.name}: {archive.name} lacks {release.folders[0]}/{absent[0]}: it is not the official archive"
+        )
+
+
+def _fetch_files(release: Release, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    wanted = release.missing(target)
+    with tempfile.TemporaryDirectory(dir=target, prefix=".corral-") as scratch:
+        for source in release.sources:
+            if source.filename.removesuffix(".gz") in wanted:
+                os.replace(_download(source, Path(scratch)), target / source.filename)
+
+
+def _download(source: Source, folder: Path) -> Path:
+    """Download one file into `folder` and check its hash.
+
+    Raises:
+        CorralError: no network, no such file, broken off, or another hash than published.
+    """
+    import pooch
+    import requests
+
+    path = folder / source.filename
+    progress = Progress(source.filename)
+    downloader = pooch.HTTPDownloader(progressbar=progress, chunk_size=1 << 18, timeout=TIMEOUT_SECONDS)
+    place = f"{source.filename} from {source.url}"
+    try:
+        downloader(source.url, str(path), None)
+    except requests.RequestException as error:
+        reason = f"HTTP {error.response.status_code}" if error.response is not None else type(error).__name__
+        raise CorralError(
+            f"{place}: cannot be fetched ({reason}); nothing was kept: check the network, or fetch it elsewhere and "
+            "unpack it into a folder that CORRAL_DATA names"
+        ) from error
+    finally:
+        progress.end()
+    found = pooch.file_hash(str(path), alg="md5")
+    if found != source.md5:
+        raise CorralError(
+            f"{place}: wrong content: found MD5 {found} ({path.stat().st_size:,} bytes), expected {source.md5}; nothing "
+            "was kept: try again later or fetch it elsewhere and unpack it into a folder that CORRAL_DATA names"
+        )
+    return path

@@ -1,0 +1,172 @@
+"""Images with their labels, and a data set of them: what every other part of corral reads."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from corral.errors import CorralError
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images and, where known, their labels, on one device.
+
+    Args:
+        pixels: (N, C, H, W) uint8; or float32 in [0, 1] for sources that are not 8-bit.
+        labels: (N,) int64, or None for unlabeled images.
+
+    Raises:
+        CorralError: a wrong shape or type, a pixel that is not finite or not in [0, 1], a negative label.
+    """
+
+    pixels: Tensor
+    labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        pixels, labels = self.pixels, self.labels
+        if pixels.ndim != 4 or 0 in pixels.shape[1:]:
+            raise CorralError(f"pixels must have the shape (N, C, H, W), found {tuple(pixels.shape)}")
+        if pixels.dtype not in (torch.uint8, torch.float32):
+            raise CorralError(f"pixels must be uint8, or float32 in [0, 1], found {_name(pixels.dtype)}: convert them")
+        if pixels.dtype == torch.float32 and len(pixels):
+            _check_range(pixels)
+        if labels is None:
+            return
+        if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]:
+            raise CorralError(
+                f"labels must be int64 of shape ({len(pixels)},), one for each image, "
+                f"found {_name(labels.dtype)} of shape {tuple(labels.shape)}"
+            )
+        if labels.device != pixels.device:
+            raise CorralError(f"pixels are on {pixels.device} but labels on {labels.device}: move them to one device")
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
+    def float(self, rows: Tensor | None = None) -> Tensor:
+        """The images of `rows` (all by default) as (n, C, H, W) float32 in [0, 1], what a classifier reads.
+
+        Args:
+            rows: (n,) int64 row indices, or an (N,) boolean mask.
+        """
+        chosen = self.pixels if rows is None else self.pixels[rows.to(self.pixels.device)]
+        return chosen / 255 if chosen.dtype == torch.uint8 else chosen
+
+    def take(self, rows: Tensor) -> "Images":
+        """The images and labels of `rows`, (n,) int64 indices or an (N,) boolean mask, as new `Images`."""
+        rows = rows.to(self.pixels.device)
+        return Images(self.pixels[rows], None if self.labels is None else self.labels[rows])
+
+    def to(self, device: torch.device | str) -> "Images":
+        """The same images on `device`."""
+        return Images(self.pixels.to(device), None if self.labels is None else self.labels.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """A training set and a test set of the same kind of images, with the names of their classes.
+
+    Args:
+        name: what `corral.data.load` was asked for.
+        classes: the class names; label c is `classes[c]`.
+        train: labelled images.
+        test: labelled images of the same shape.
+        unlabeled: more images of the same shape without labels, where the data set has them.
+        note: what a reader should know of the source, such as "official" or "class-balanced subset: ...".
+
+    Raises:
+        CorralError: images without labels, a label outside the classes, an empty part, or parts of different shapes.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Images
+    test: Images
+    unlabeled: Images | None = None
+    note: str = "official"
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2:
+            raise CorralError(f"{self.name}: needs at least 2 classes, found {len(self.classes)}: {list(self.classes)}")
+        for part, images in (("train", self.train), ("test", self.test)):
+            if images.labels is None or not len(images):
+                raise CorralError(
+                    f"{self.name}: {part} needs labelled images, found {len(images)} images without labels"
+                )
+            check_labels(images.labels, len(self.classes), f"{self.name}: {part}")
+        for part, other in (("test", self.test), ("unlabeled", self.unlabeled)):
+            if other is not None and other.shape != self.train.shape:
+                raise CorralError(
+                    f"{self.name}: {part} images are {other.shape} (C, H, W) but train images are {self.train.shape}: "
+                    "make them the same"
+                )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of the SHA-256 of train and test pixels and labels; the same on every device."""
+        digest = hashlib.sha256()
+        for images in (self.train, self.test):
+            for tensor in (images.pixels, images.labels):
+                if tensor is not None:
+                    digest.update(f"{_name(tensor.dtype)} {tuple(tensor.shape)}\n".encode())
+                    digest.update(memoryview(tensor.detach().cpu().contiguous().numpy()).cast("B"))
+        return digest.hexdigest()[:16]
+
+    def to(self, device: torch.device | str, *, unlabeled: bool = False) -> "DataSet":
+        """The same data set with train and test on `device`.
+
+        The unlabeled part may be gigabytes that stay on the disk, so it moves only with `unlabeled=True`.
+        """
+        more = self.unlabeled.to(device) if unlabeled and self.unlabeled is not None else self.unlabeled
+        return DataSet(self.name, self.classes, self.train.to(device), self.test.to(device), more, self.note)
+
+
+def check_labels(labels: Tensor, num_classes: int, where: str) -> None:
+    """Refuse labels outside [0, num_classes).
+
+    Args:
+        labels: (N,) integers.
+        num_classes: how many classes there are.
+        where: what the message begins with, such as the file or "mnist: train".
+
+    Raises:
+        CorralError: names the first wrong label, its row and the number of classes.
+    """
+    wrong = ((labels < 0) | (labels >= num_classes)).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        raise CorralError(
+            f"{where}: label {int(labels[row])} in row {row} is outside the {num_classes} classes "
+            f"(0 to {num_classes - 1}): correct the labels or name every class"
+        )
+
+
+def _check_range(pixels: Tensor) -> None:
+    finite = torch.isfinite(pixels)
+    if not bool(finite.all()):
+        broken = (~finite).flatten(1)
+        row = int(broken.any(1).nonzero()[0])
+        raise CorralError(
+            f"pixels must be finite numbers in [0, 1]; found {int(broken.sum())} NaN or infinite, "
+            f"the first in row {row}: repair or drop these images"
+        )
+    lowest, highest = float(pixels.min()), float(pixels.max())
+    if highest > 1:
+        raise CorralError(f"pixels must be in [0, 1]; found max {highest:g}: divide by 255 or store uint8")
+    if lowest < 0:
+        raise CorralError(
+            f"pixels must be in [0, 1]; found min {lowest:g}: undo the normalisation, corral does its own"
+        )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,153 @@
+"""MNIST and Fashion-MNIST from their idx files, raw or gzipped."""
+
+import gzip
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from corral.data.fetch import Release, Source, provide
+from corral.data.images import DataSet, Images
+from corral.data.layout import REMEDY, as_labels, foreign_label, source_note
+from corral.errors import CorralError
+
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+OFFICIAL = {"train": 60_000, "t10k": 10_000}
+SIDE = 28
+
+
+def _sources(base: str, hashes: Sequence[str]) -> tuple[Source, ...]:
+    return tuple(Source(f"{base}/{name}.gz", md5) for name, md5 in zip(FILES, hashes, strict=True))
+
+
+MNIST = Release(
+    name="mnist",
+    folders=("MNIST/raw", "MNIST", "."),
+    files=FILES,
+    sources=_sources(
+        "https://ossci-datasets.s3.amazonaws.com/mnist",
+        (
+            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "d53e105ee54ea40749a09fcbcd1e9432",
+            "9fb629c4189551a2d022fa330f9573f3",
+            "ec29112dd5afa0611ce80d1b7f02629c",
+        ),
+    ),
+)
+FASHION_MNIST = Release(
+    name="fashion-mnist",
+    folders=("FashionMNIST/raw", "FashionMNIST", "."),
+    files=FILES,
+    sources=_sources(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+        (
+            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "25c81989df183df01b3e8a0aad5dffbe",
+            "bef4ecab320f06d8554ea6380940ec79",
+            "bb300cfdad3c16e7a12a480ee83cd310",
+        ),
+    ),
+)
+FASHION_CLASSES = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+# Both sets have the same file names and sizes; the class counts of the complete files tell one from the other.
+MNIST_COUNTS = {
+    "train": (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
+    "t10k": (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
+}
+FASHION_COUNTS = {"train": (6000,) * 10, "t10k": (1000,) * 10}
+
+
+def load_mnist(root: Path | None = None, download: bool = True) -> DataSet:
+    """MNIST: 60,000 + 10,000 handwritten digits, (N, 1, 28, 28) uint8.
+
+    Args:
+        root: the folder to look in and to fetch into; by default CORRAL_DATA and the per-user cache.
+        download: fetch the official files where they are not there.
+
+    Raises:
+        CorralError: absent, truncated or foreign files; the message names file, found and expected.
+    """
+    return _load(MNIST, tuple("0123456789"), MNIST_COUNTS, root, download)
+
+
+def load_fashion_mnist(root: Path | None = None, download: bool = True) -> DataSet:
+    """Fashion-MNIST: 60,000 + 10,000 pieces of clothing, (N, 1, 28, 28) uint8; see `load_mnist`."""
+    return _load(FASHION_MNIST, FASHION_CLASSES, FASHION_COUNTS, root, download)
+
+
+def _load(
+    release: Release,
+    classes: tuple[str, ...],
+    class_counts: dict[str, tuple[int, ...]],
+    root: Path | None,
+    download: bool,
+) -> DataSet:
+    folder = provide(release, root, download)
+    parts = {}
+    for prefix, official in OFFICIAL.items():
+        pixels, _ = _read_idx(folder, f"{prefix}-images-idx3-ubyte", 3)
+        labels, path = _read_idx(folder, f"{prefix}-labels-idx1-ubyte", 1)
+        if pixels.shape != (len(labels), SIDE, SIDE) or not len(labels):
+            raise CorralError(
+                f"{path}: found {len(labels):,} labels beside images of shape {pixels.shape}, expected one label for "
+                f"each {SIDE}×{SIDE} image; {REMEDY}"
+            )
+        foreign_label(path, labels, len(classes))
+        found = tuple(np.bincount(labels, minlength=len(classes)).tolist())
+        if len(labels) == official and found != class_counts[prefix]:
+            raise CorralError(
+                f"{path}: not {release.name}: found {found} images by class, expected {class_counts[prefix]}; put the "
+                f"official files into {release.folders[0]}"
+            )
+        parts[prefix] = Images(torch.from_numpy(pixels).unsqueeze(1), as_labels(labels))
+    note = source_note(len(parts["train"]), OFFICIAL["train"], len(parts["t10k"]), OFFICIAL["t10k"], kind="")
+    return DataSet(release.name, classes, parts["train"], parts["t10k"], note=note)
+
+
+def _read_idx(folder: Path, name: str, dimensions: int) -> tuple[np.ndarray, Path]:
+    """The uint8 array of an idx file, and the file it came from: magic number 8 (uint8) and rank, then the lengths."""
+    path = folder / name
+    try:
+        if path.exists():
+            content = path.read_bytes()
+        else:
+            path = folder / f"{name}.gz"
+            with gzip.open(path) as stream:
+                content = stream.read()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise CorralError(f"{path}: truncated or not a gzip file ({error}); {REMEDY}") from error
+    except OSError as error:
+        raise CorralError(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from error
+    header = 4 + 4 * dimensions
+    magic = bytes((0, 0, 8, dimensions))
+    if len(content) < header or content[:4] != magic:
+        raise CorralError(
+            f"{path}: not an idx file: found first bytes {content[:4].hex(' ') or 'none'}, "
+            f"expected {magic.hex(' ')}; {REMEDY}"
+        )
+    lengths = struct.unpack(f">{dimensions}I", content[4:header])
+    expected = header + int(np.prod(lengths, dtype=object))
+    if len(content) != expected:
+        raise CorralError(
+            f"{path}: truncated or foreign: found {len(content):,} bytes, expected {expected:,}; {REMEDY}"
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(lengths).copy(), path

@@ -1,0 +1,30 @@
+"""Which device work runs on."""
+
+import platform
+
+import torch
+
+from corral.errors import UsageError
+
+
+def choose_device(name: str | torch.device | None) -> torch.device:
+    """The device of a name, or a GPU if there is one and the CPU otherwise.
+
+    Raises:
+        UsageError: unknown, or not present on this machine.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {str(name)!r} is not usable here ({str(error).splitlines()[0]}); use cpu") from error
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """The device as a record states it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()})"

@@ -1,0 +1,125 @@
+"""The classifier: channel normalisation, backbone, head, as one plain module."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from corral.models.backbone import Backbone
+from corral.models.heads import Head
+
+
+class Normalisation(nn.Module):
+    """(x - mean) / std per channel, so that eps, clamping and attacks outside stay in pixel units."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]) -> None:
+        super().__init__()
+        dtype = torch.get_default_dtype()
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=dtype).detach().clone())
+        self.register_buffer("std", torch.as_tensor(std, dtype=dtype).detach().clone())
+        if self.mean.dim() != 1 or self.mean.shape != self.std.shape:
+            raise ValueError(
+                f"mean and std need one number a channel, found {tuple(self.mean.shape)} and {tuple(self.std.shape)}"
+            )
+        if not bool((self.std > 0).all()) or not bool(torch.isfinite(self.mean).all()):
+            raise ValueError(f"mean must be finite and std positive, found {self.mean.tolist()}, {self.std.tolist()}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) pixels as normalised channels."""
+        return (x - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)
+
+
+class Classifier(nn.Module):
+    """An image classifier: float [0, 1] NCHW in, (N, C) logits out; any attack library takes it as it is.
+
+    Args:
+        backbone: images (N, channels, H, W) -> features (N, d).
+        head: features (N, d) -> logits (N, C).
+        mean: per-channel mean of the pixels, in [0, 1].
+        std: per-channel standard deviation of the pixels, positive.
+        image_size: (H, W) that inputs must have; None takes what the backbone takes.
+
+    Raises:
+        ValueError: mean and std do not fit each other, or the backbone's `features_dim` is not the head's.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: Head,
+        mean: Tensor | Sequence[float],
+        std: Tensor | Sequence[float],
+        *,
+        image_size: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.normalisation = Normalisation(mean, std)
+        self.backbone = backbone
+        self.head = head
+        self.image_size = image_size
+        self._check_head(head)
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of logits."""
+        return self.head.num_classes
+
+    @property
+    def features_dim(self) -> int:
+        """d, the length of a feature vector."""
+        return self.head.features_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of images.
+
+        Args:
+            x: (N, channels, H, W) in [0, 1], of the model's dtype.
+
+        Returns:
+            (N, C) logits, float32 or wider even under autocast.
+
+        Raises:
+            ValueError: x has the wrong rank, channels, size or dtype.
+        """
+        return self.logits_from(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """(N, d) features of images (N, channels, H, W); of x's dtype, also under autocast."""
+        self._check_input(x)
+        features: Tensor = self.backbone(self.normalisation(x))
+        return features.to(x.dtype)
+
+    def logits_from(self, features: Tensor) -> Tensor:
+        """(N, C) logits of features (N, d); the heads switch autocast off for themselves."""
+        logits: Tensor = self.head(features)
+        return logits
+
+    def with_head(self, head: Head) -> "Classifier":
+        """A classifier with another head on the *same* normalisation and backbone modules (nothing is copied)."""
+        self._check_head(head)
+        twin = Classifier(
+            self.backbone, head, self.normalisation.mean, self.normalisation.std, image_size=self.image_size
+        )
+        twin.normalisation = self.normalisation
+        twin.training = self.training
+        return twin
+
+    def _check_head(self, head: Head) -> None:
+        # Plain modules serve as backbone or head too; then there is nothing to compare.
+        given, expected = getattr(self.backbone, "features_dim", None), getattr(head, "features_dim", None)
+        if given is not None and expected is not None and given != expected:
+            raise ValueError(f"the backbone gives {given} features, the head expects {expected}")
+
+    def _check_input(self, x: Tensor) -> None:
+        # Shapes and dtypes only: looking at values would stop the device once a batch.
+        channels, dtype = self.normalisation.mean.shape[0], self.normalisation.mean.dtype
+        if x.dim() != 4 or x.shape[1] != channels:
+            raise ValueError(f"images must be (N, {channels}, H, W), found {tuple(x.shape)}")
+        if self.image_size is not None and tuple(x.shape[2:]) != self.image_size:
+            height, width = self.image_size
+            raise ValueError(f"images must be {height}×{width}, found {x.shape[2]}×{x.shape[3]}: resize them")
+        if x.dtype != dtype:
+            raise ValueError(f"images must be {dtype} in [0, 1] like the model, found {x.dtype}: convert them")

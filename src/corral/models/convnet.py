@@ -1,0 +1,50 @@
+"""Small convolutional network for digits and MNIST-size images."""
+
+from torch import Tensor, nn
+
+from corral.models.backbone import Backbone
+
+
+class ConvNet(Backbone):
+    """Two 3×3 convolutions, each halved by max-pooling, and a linear layer.
+
+    Args:
+        in_channels: channels of the images.
+        image_size: side of square images, or (H, W); at least 4.
+        width: channels of the first convolution; the second has twice as many.
+        features: d, the width of the linear layer.
+        rectify: end with a ReLU, as a backbone whose last linear layer was removed does.
+
+    Raises:
+        ValueError: the images are too small to be halved twice.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: int | tuple[int, int],
+        width: int = 32,
+        features: int = 64,
+        rectify: bool = True,
+    ) -> None:
+        super().__init__()
+        height, breadth = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if min(height, breadth) < 4:
+            raise ValueError(f"a ConvNet needs images of at least 4×4, found {height}×{breadth}")
+        self.features_dim = features
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, width, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(width, 2 * width, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(2 * width * (height // 4) * (breadth // 4), features),
+            nn.ReLU() if rectify else nn.Identity(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, d) features of (N, C, H, W) images."""
+        features: Tensor = self.layers(x)
+        return features

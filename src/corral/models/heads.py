@@ -1,0 +1,219 @@
+"""Heads: features to logits, by a linear layer or by clusters (Eq. 4 in log space)."""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from corral.geometry.scores import Rule, class_index, class_scores, cluster_scores
+from corral.losses.clustering import nearest_own
+from corral.losses.precision import full_precision
+
+# Rows handled at once where a whole data set's features meet all centroids.
+CHUNK_ROWS = 8192
+
+_affine = full_precision(functional.linear)
+
+
+@full_precision
+def _cluster_logits(features: Tensor, centroids: Tensor, variance: Tensor, index: Tensor, rule: Rule) -> Tensor:
+    return class_scores(cluster_scores(features, centroids, variance), index, rule)
+
+
+class Head(nn.Module):
+    """Features (N, features_dim) to logits (N, num_classes)."""
+
+    features_dim: int
+    num_classes: int
+
+
+class LinearHead(Head):
+    """The baselines' head: one affine map, always in float32 or wider.
+
+    Args:
+        features: d.
+        classes: C.
+    """
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.features_dim, self.num_classes = features, classes
+        self.linear = nn.Linear(features, classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C) logits of features (N, d)."""
+        return _affine(features, self.linear.weight, self.linear.bias)
+
+
+class ClusterHead(Head):
+    """A classifier by clusters: logits are the log-space class scores of Eq. 4 (ClusTR), their softmax is Eq. 4.
+
+    ||f||^2 cancels between classes, so the scores are one affine map of the features and a log-sum-exp over each
+    class's clusters. Everything runs in float32 or wider with autocast off. TF32 is torch's global switch: off by
+    default for matrix products, and to be left off where results count.
+
+    Centroids, classes and variance are buffers. `log_temperature` is a parameter that does not train until its
+    `requires_grad_` says so; logits use variance × temperature.
+
+    Args:
+        centroids: (M, d) finite floats.
+        classes: (M,) integers, the class of each centroid; every class in [0, C) has at least one.
+        variance: sigma^2 > 0, finite, a number or a scalar tensor.
+        rule: "soft" sums a class's clusters, "nearest" takes its best, an integer D in 1..M keeps the D best clusters.
+        temperature: positive factor on the variance.
+
+    Raises:
+        ValueError: any of these conditions fails.
+    """
+
+    centroids: Tensor
+    classes: Tensor
+    variance: Tensor
+    index: Tensor
+
+    def __init__(
+        self,
+        centroids: Tensor,
+        classes: Tensor,
+        variance: Tensor | float,
+        rule: Rule = "soft",
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not (temperature > 0 and math.isfinite(temperature)):
+            raise ValueError(f"temperature must be positive and finite, found {temperature}")
+        self.rule = rule
+        centroids, classes, variance, index = self._checked(centroids, classes, variance, None)
+        self.register_buffer("centroids", centroids)
+        self.register_buffer("classes", classes)
+        self.register_buffer("variance", variance)
+        self.register_buffer("index", index, persistent=False)
+        self.log_temperature = nn.Parameter(centroids.new_tensor(math.log(temperature)), requires_grad=False)
+        self.num_classes, self.features_dim = index.shape[0], centroids.shape[1]
+
+    @property
+    def temperature(self) -> Tensor:
+        """The factor on the variance, a scalar tensor with gradient to `log_temperature`."""
+        temperature: Tensor = self.log_temperature.exp()
+        return temperature
+
+    @property
+    def effective_variance(self) -> Tensor:
+        """Variance × temperature, what the logits divide by."""
+        return self.variance * self.temperature
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C) log-space class scores of features (N, d)."""
+        return _cluster_logits(features, self.centroids, self.effective_variance, self.index, self.rule)
+
+    def probabilities(self, features: Tensor) -> Tensor:
+        """(N, C) class probabilities of features (N, d), Eq. 4."""
+        logits: Tensor = self(features)
+        return logits.softmax(1)
+
+    def refit(self, centroids: Tensor, classes: Tensor, variance: Tensor | float) -> None:
+        """Replace the clusters; their number M may change, the classes may not.
+
+        Args:
+            centroids: (M, d) finite floats.
+            classes: (M,) integers, every class of the head at least once.
+            variance: sigma^2 > 0.
+
+        Raises:
+            ValueError: as in the constructor, or d or C changed; the head then keeps what it had.
+        """
+        if centroids.dim() == 2 and centroids.shape[1] != self.features_dim:
+            raise ValueError(f"centroids must have {self.features_dim} features, found {centroids.shape[1]}")
+        centroids, classes, variance, index = self._checked(centroids, classes, variance, self.num_classes)
+        device = self.centroids.device
+        self.centroids, self.variance = centroids.to(self.centroids), variance.to(self.variance)
+        self.classes, self.index = classes.to(device), index.to(device)
+
+    def moved(self, centroids: Tensor, variance: Tensor) -> "ClusterHead":
+        """This head with other centroids and variance, for one batch: same classes, rule and temperature parameter.
+
+        Nothing is checked or copied and the device is not stopped; gradients flow to both arguments.
+
+        Args:
+            centroids: (M, d) in the order of `classes`.
+            variance: scalar tensor, positive.
+
+        Raises:
+            ValueError: the shapes are not those of the head.
+        """
+        if centroids.shape != self.centroids.shape or variance.dim() != 0:
+            raise ValueError(
+                f"expected centroids {tuple(self.centroids.shape)} and a scalar variance, "
+                f"found {tuple(centroids.shape)} and {tuple(variance.shape)}"
+            )
+        head = copy.copy(self)
+        head.__dict__["_buffers"] = {**self._buffers, "centroids": centroids, "variance": variance}
+        return head
+
+    def _checked(
+        self, centroids: Tensor, classes: Tensor, variance: Tensor | float, num_classes: int | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if centroids.dim() != 2 or centroids.shape[0] == 0 or not centroids.is_floating_point():
+            raise ValueError(f"centroids must be (M, d) floats, found {tuple(centroids.shape)} {centroids.dtype}")
+        if classes.shape != centroids.shape[:1] or classes.is_floating_point():
+            raise ValueError(
+                f"classes must be ({centroids.shape[0]},) integers, one a centroid, "
+                f"found {tuple(classes.shape)} {classes.dtype}"
+            )
+        if not bool(torch.isfinite(centroids).all()):
+            raise ValueError("centroids must be finite, found NaN or infinity")
+        centroids = centroids.detach().clone()
+        if centroids.element_size() < 4:
+            centroids = centroids.float()
+        variance = torch.as_tensor(variance, dtype=centroids.dtype, device=centroids.device).detach().clone()
+        if variance.dim() != 0 or not bool((variance > 0) & torch.isfinite(variance)):
+            raise ValueError(f"variance must be one positive, finite number, found {variance.tolist()}")
+        allowed = self.rule in ("soft", "nearest") if isinstance(self.rule, str) else type(self.rule) is int
+        if not allowed or (isinstance(self.rule, int) and not 1 <= self.rule <= len(centroids)):
+            raise ValueError(
+                f'rule must be "soft", "nearest" or an integer from 1 to {len(centroids)} clusters, found {self.rule!r}'
+            )
+        index = class_index(classes, num_classes).to(centroids.device)
+        return centroids, classes.detach().to(centroids.device, torch.long, copy=True), variance, index
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # A saved head may have another number of clusters than this one: take its shapes, then rebuild the index.
+        for name in ("centroids", "classes"):
+            saved, own = state_dict.get(prefix + name), getattr(self, name)
+            if isinstance(saved, Tensor) and saved.dim() == own.dim() and saved.shape[1:] == own.shape[1:]:
+                setattr(self, name, own.new_zeros(saved.shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        *_, checked = self._checked(self.centroids, self.classes, self.variance, self.num_classes)
+        self.index = checked
+
+
+@full_precision
+def feature_variance(features: Tensor, labels: Tensor, centroids: Tensor, classes: Tensor) -> Tensor:
+    """sigma^2 of a data set, sum_i min_k ||f_i - mu_{y_i,k}||^2 / (N - 1) (ClusTR, after Eq. 3).
+
+    Args:
+        features: (N, d), N >= 2.
+        labels: (N,) integers.
+        centroids: (M, d).
+        classes: (M,) integers, the class of each centroid.
+
+    Returns:
+        Scalar tensor, non-negative. Rows go through in chunks; nothing of size N × M × d is made.
+
+    Raises:
+        ValueError: fewer than two features, or a label without a cluster.
+    """
+    if len(features) < 2:
+        raise ValueError(f"a variance needs at least 2 features, found {len(features)}")
+    if not bool(torch.isin(labels, classes).all()):
+        raise ValueError("every label needs a cluster of its class, found a label without one")
+    total = features.new_zeros(())
+    for start in range(0, len(features), CHUNK_ROWS):
+        points = features[start : start + CHUNK_ROWS]
+        nearest = nearest_own(points, labels[start : start + CHUNK_ROWS], centroids, classes)
+        # The chosen distance as a difference: never negative, and exact where the product form cancels.
+        total = total + (points - centroids[nearest]).square().sum()
+    return total / (len(features) - 1)

@@ -1,0 +1,60 @@
+"""ResNet for 32×32 images (He et al. 2016, in the form that the robustness papers use)."""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from corral.models.backbone import Backbone
+
+BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions with a shortcut, projected where the shape changes."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or channels != width:
+            self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, width, H / stride, W / stride) maps."""
+        out = functional.relu(self.bn1(self.conv1(x)))
+        return functional.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+
+
+class ResNet(Backbone):
+    """ResNet with a 3×3 stem, no stem pooling, four stages and average pooling; d = 8 × width.
+
+    Args:
+        in_channels: channels of the images.
+        width: channels of the first stage (64 in the papers; less for small nets).
+        depth: 10, 18 or 34 layers.
+
+    Raises:
+        ValueError: no such depth.
+    """
+
+    def __init__(self, in_channels: int = 3, width: int = 64, depth: int = 18) -> None:
+        super().__init__()
+        if depth not in BLOCKS:
+            raise ValueError(f"resnet depth must be one of {', '.join(map(str, BLOCKS))}, found {depth}")
+        self.features_dim = 8 * width
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        blocks: list[nn.Module] = []
+        channels = width
+        for stage, count in enumerate(BLOCKS[depth]):
+            for block in range(count):
+                stride = 2 if stage and not block else 1
+                blocks.append(BasicBlock(channels, width << stage, stride))
+                channels = width << stage
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 8 × width) features of (N, C, H, W) images."""
+        maps: Tensor = self.blocks(self.stem(x))
+        return maps.mean((2, 3))

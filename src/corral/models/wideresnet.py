@@ -1,0 +1,60 @@
+"""WideResNet (Zagoruyko and Komodakis 2016), as in MAT and adversarial training."""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from corral.models.backbone import Backbone
+
+
+class PreActivationBlock(nn.Module):
+    """BatchNorm, ReLU, 3×3 convolution, twice, with a shortcut; no dropout."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.project = nn.Conv2d(channels, width, 1, stride, bias=False) if channels != width else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, width, H / stride, W / stride) maps."""
+        activated = functional.relu(self.bn1(x))
+        # A projected shortcut starts from the activated input, an identity from the raw one.
+        shortcut = x if self.project is None else self.project(activated)
+        out: Tensor = self.conv2(functional.relu(self.bn2(self.conv1(activated))))
+        return out + shortcut
+
+
+class WideResNet(Backbone):
+    """WRN-depth-width with three stages and average pooling; d = 64 × width.
+
+    Args:
+        in_channels: channels of the images.
+        depth: 6 n + 4 layers (28 and 34 in the papers).
+        width: the widening factor (10 in the papers).
+
+    Raises:
+        ValueError: the depth is not 6 n + 4.
+    """
+
+    def __init__(self, in_channels: int = 3, depth: int = 28, width: int = 10) -> None:
+        super().__init__()
+        if depth < 10 or (depth - 4) % 6:
+            raise ValueError(f"wideresnet depth must be 6 n + 4 (10, 16, 22, 28, 34), found {depth}")
+        self.features_dim = 64 * width
+        self.stem = nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)
+        blocks: list[nn.Module] = []
+        channels = 16
+        for stage in range(3):
+            for block in range((depth - 4) // 6):
+                stride = 2 if stage and not block else 1
+                blocks.append(PreActivationBlock(channels, 16 * width << stage, stride))
+                channels = 16 * width << stage
+        self.blocks = nn.Sequential(*blocks)
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 64 × width) features of (N, C, H, W) images."""
+        maps = functional.relu(self.bn(self.blocks(self.stem(x))))
+        return maps.mean((2, 3))

@@ -1,0 +1,69 @@
+"""Progress of long work: a live line with rate and time left on a terminal, plain lines in a log."""
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+LOG_SECONDS = 15.0
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "41 s", "3 min 20 s" or "2 h 05 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class Progress:
+    """A counter over `total` units that reports itself on `stream` (stderr by default).
+
+    On a terminal one line is redrawn a few times a second; elsewhere a plain line is written every 15 seconds, so a
+    log stays readable. `enabled=False` keeps it silent.
+    """
+
+    def __init__(
+        self, title: str, total: int, unit: str, *, enabled: bool = True, stream: TextIO | None = None
+    ) -> None:
+        self.title, self.total, self.unit, self.enabled = title, total, unit, enabled
+        self.stream = stream or sys.stderr
+        self.live = self.stream.isatty()
+        self.done, self.note = 0, ""
+        self.started = self.shown = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.enabled and self.live:
+            self.stream.write("\r\x1b[K")
+            self.stream.flush()
+
+    def advance(self, units: int, note: str = "") -> None:
+        """Count `units` more and show the line when it is due."""
+        self.done += units
+        self.note = note or self.note
+        moment = time.monotonic()
+        if self.enabled and moment - self.shown >= (0.2 if self.live else LOG_SECONDS):
+            self.shown = moment
+            self.stream.write(f"\r{self.line()}\x1b[K" if self.live else f"{self.line()}\n")
+            self.stream.flush()
+
+    def line(self) -> str:
+        """The progress as one line of text."""
+        elapsed = time.monotonic() - self.started
+        rate = self.done / elapsed if elapsed > 0 else 0.0
+        left = duration((self.total - self.done) / rate) if rate > 0 else "?"
+        note = f"  {self.note}" if self.note else ""
+        return f"{self.title}  {self.done}/{self.total} {self.unit}  {rate:,.0f}/s  {left} left{note}"
+
+    def say(self, text: str) -> None:
+        """Write a lasting line above the live one."""
+        if self.enabled:
+            self.stream.write(f"\r\x1b[K{text}\n" if self.live else f"{text}\n")
+            self.stream.flush()

@@ -1,0 +1,155 @@
+"""Reads what `corral evaluate` wrote in several runs, and refuses it in one line where it does not fit together."""
+
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corral.errors import CorralError, UsageError
+from corral.evaluation.records import Record, read_record
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """The arrays beside a record, as `corral evaluate` writes them to `evaluation.npz`.
+
+    Attributes:
+        features2d: (n, 2) test features, projected for the eye.
+        features_labels: (n,) their labels.
+        features_predicted: (n,) their predicted classes.
+        centroids2d: (M, 2) centroids under the same projection; M is 0 for a linear head.
+        centroids_classes: (M,) the class of each centroid.
+        projection: () words that say what the projection is.
+        images: (k, C, H, W) test images, uint8 or float in [0, 1].
+        images_adversarial: (k, C, H, W) their adversarial versions, uint8 or float in [0, 1].
+        images_labels: (k,) their labels.
+        images_predicted: (k,) classes predicted for the images.
+        images_adversarial_predicted: (k,) classes predicted for the adversarial versions.
+    """
+
+    features2d: NDArray[Any]
+    features_labels: NDArray[Any]
+    features_predicted: NDArray[Any]
+    centroids2d: NDArray[Any]
+    centroids_classes: NDArray[Any]
+    projection: NDArray[Any]
+    images: NDArray[Any]
+    images_adversarial: NDArray[Any]
+    images_labels: NDArray[Any]
+    images_predicted: NDArray[Any]
+    images_adversarial_predicted: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One run's record and arrays, with the label that names the run on the page."""
+
+    label: str
+    record: Record
+    arrays: Arrays
+
+
+def collect(runs: Sequence[Path | str]) -> list[Evidence]:
+    """Read the evaluations of several runs; a folder given twice is read once.
+
+    Args:
+        runs: run folders that hold `records/evaluation.json` and `records/evaluation.npz`.
+
+    Returns:
+        One piece of evidence a run, in the given order; runs of one name are told apart by their folders.
+
+    Raises:
+        UsageError: no run was given.
+        CorralError: a folder, record or array is missing, broken or inconsistent; the message has the remedy.
+    """
+    if not runs:
+        raise UsageError("a report needs at least one run folder, found none: `corral report RUN... --out report.html`")
+    folders: dict[Path, Path] = {}
+    for run in runs:
+        folders.setdefault(Path(run).resolve(), Path(run))
+    read = [(folder, *_read(folder)) for folder in folders.values()]
+    names = Counter(record.run for _, record, _ in read)
+    return [
+        Evidence(record.run if names[record.run] == 1 else f"{record.run} ({folder})", record, arrays)
+        for folder, record, arrays in read
+    ]
+
+
+def _read(folder: Path) -> tuple[Record, Arrays]:
+    if not folder.is_dir():
+        raise CorralError(f"{folder}: no such run folder; give the folder that `corral train` made")
+    remedy = f"make it again with `corral evaluate {folder}`"
+    for name in ("evaluation.json", "evaluation.npz"):
+        if not (folder / "records" / name).is_file():
+            raise CorralError(f"{folder / 'records' / name}: missing; make it with `corral evaluate {folder}`")
+    record = read_record(folder / "records" / "evaluation.json")
+    problem = _record_problem(record)
+    if problem:
+        raise CorralError(f"{folder / 'records' / 'evaluation.json'}: {problem}; {remedy}")
+    path = folder / "records" / "evaluation.npz"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = Arrays(**{field.name: archive[field.name] for field in fields(Arrays)})
+    except KeyError as error:
+        raise CorralError(f"{path}: {str(error.args[0]).splitlines()[0]}; {remedy}") from error
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise CorralError(f"{path}: not the arrays of an evaluation ({type(error).__name__}); {remedy}") from error
+    problem = _arrays_problem(arrays, len(record.classes))
+    if problem:
+        raise CorralError(f"{path}: {problem}; {remedy}")
+    return record, arrays
+
+
+def _record_problem(record: Record) -> str | None:
+    """What in a record cannot be shown, or None."""
+    expected = len(record.classes)
+    per_class = [("clean_per_class", record.clean_per_class), *((a.name, a.per_class) for a in record.attacks)]
+    for name, values in per_class:
+        if len(values) != expected:
+            return f"{name} has {len(values)} per-class accuracies, expected {expected}, one a class"
+    twice = [key for key, count in Counter((a.name, a.norm, a.eps) for a in record.attacks).items() if count > 1]
+    if twice:
+        return f"attack {twice[0][0]!r} is there twice at {twice[0][1]} eps {twice[0][2]:g}, expected once"
+    for curve in record.curves:
+        if len(curve.eps) != len(curve.accuracy):
+            return f"the curve of {curve.attack!r} has {len(curve.eps)} eps but {len(curve.accuracy)} accuracies"
+    return None
+
+
+def _arrays_problem(arrays: Arrays, num_classes: int) -> str | None:
+    """What in the arrays cannot be shown, or None."""
+    points, clusters, pictures = len(arrays.features_labels), len(arrays.centroids_classes), len(arrays.images_labels)
+    shapes: list[tuple[str, tuple[int, ...]]] = [
+        ("features2d", (points, 2)),
+        ("features_predicted", (points,)),
+        ("centroids2d", (clusters, 2)),
+        ("images", (pictures, *arrays.images.shape[1:])),
+        ("images_adversarial", arrays.images.shape),
+        ("images_predicted", (pictures,)),
+        ("images_adversarial_predicted", (pictures,)),
+        ("projection", ()),
+    ]
+    for name, expected in shapes:
+        found = getattr(arrays, name).shape
+        if found != expected:
+            return f"{name} has shape {found}, expected {expected}"
+    if arrays.images.ndim != 4:
+        return f"images has shape {arrays.images.shape}, expected (k, C, H, W)"
+    for name in ("features2d", "centroids2d", "images", "images_adversarial"):
+        values = getattr(arrays, name)
+        if not np.issubdtype(values.dtype, np.number) or not np.isfinite(values).all():
+            return f"{name} holds values that are not finite numbers"
+    for field in fields(Arrays):
+        if field.name.endswith(("labels", "predicted", "classes")):
+            values = getattr(arrays, field.name)
+            if not np.issubdtype(values.dtype, np.integer) or values.ndim != 1:
+                return f"{field.name} is {values.dtype} of shape {values.shape}, expected one integer each"
+            if len(values) and (values.min() < 0 or values.max() >= num_classes):
+                return f"{field.name} holds classes outside [0, {num_classes})"
+    return None

@@ -1,0 +1,191 @@
+"""Sentences that follow from the numbers, and from nothing else: whoever wins, and by how much."""
+
+from dataclasses import dataclass
+
+from corral.report.compare import Entry, Estimate, Group, difference_error
+from corral.report.words import PUBLISHED, WORST_CASE, attack_title, eps_words, listed, percent, points
+
+NOISE = 2.0
+"""Differences of fewer standard errors than this are called noise."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One headline, and the sentences that carry it."""
+
+    headline: str
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    entry: Entry
+    attack: str
+    kept: Estimate
+
+
+def verdict(group: Group) -> Verdict:
+    """What the numbers of one group say.
+
+    Args:
+        group: runs that may be compared.
+
+    Returns:
+        A headline on who keeps most under the strongest attacks that all runs met, and sentences on errors, clean
+        accuracy and what the published protocol overstates.
+    """
+    ranked = _rank(group)
+    threat = f"{group.record.norm} eps {eps_words(group.record.eps)}"
+    if not ranked:
+        headline = f"Nothing to rank at {threat}: no attack was run on {_all(group)}."
+        return Verdict(headline, (_clean(group.entries[0], group),))
+    best = ranked[0]
+    tied = [best, *(other for other in ranked[1:] if _within_noise(best.kept, other.kept))]
+    judged = _judged(ranked, group)
+    if best.kept.mean - NOISE * best.kept.error <= 1 / len(group.record.classes):
+        headline, reasons = _nothing_robust(ranked, group, threat)
+    elif len(ranked) == 1:
+        headline, reasons = f"{best.entry.label} keeps {_kept(best)} at {threat}.", []
+    elif len(tied) > 1:
+        headline, reasons = _tie(ranked, tied, threat)
+    else:
+        headline, reasons = _win(best, ranked[1], threat)
+    sentences = [judged, *reasons, _clean(best.entry, group), *_overstatement(group)]
+    return Verdict(headline, tuple(sentence for sentence in sentences if sentence))
+
+
+def within_noise_of_best(group: Group) -> set[str]:
+    """Labels of the entries that the numbers cannot tell from the best one under its strongest attack."""
+    ranked = _rank(group)
+    return {other.entry.label for other in ranked if _within_noise(ranked[0].kept, other.kept)}
+
+
+def _rank(group: Group) -> list[_Ranked]:
+    """Entries by what their strongest common attack leaves, most first; ties in the order of the page."""
+    ranked = []
+    for entry in group.entries if group.common else ():
+        attack = entry.hardest(group.common)
+        kept = entry.under(attack)
+        if kept is not None:
+            ranked.append(_Ranked(entry, attack, kept))
+    return sorted(ranked, key=lambda one: -one.kept.mean)
+
+
+def _within_noise(first: Estimate, second: Estimate) -> bool:
+    gap = abs(first.mean - second.mean)
+    return gap == 0 or gap < NOISE * difference_error(first, second)
+
+
+def _all(group: Group) -> str:
+    return "this run" if len(group.members) == 1 else "all of these runs"
+
+
+def _kept(ranked: _Ranked) -> str:
+    kept = ranked.kept
+    seeds = "" if kept.spread is None else f", sd over seeds {100 * kept.spread:.1f}"
+    return f"{percent(kept.mean)} of {kept.n:,} test images (standard error {points(kept.error)}{seeds})"
+
+
+def _judged(ranked: list[_Ranked], group: Group) -> str:
+    """Which attack decides."""
+    names = list(dict.fromkeys(one.attack for one in ranked))
+    if names == [WORST_CASE]:
+        return "Judged by the worst case per image over all attacks that were run."
+    if len(names) == 1:
+        others = len(group.common) - 1
+        strongest = f", the strongest of the {others + 1} attacks measured" if others else ", the only attack measured"
+        text = f"Judged by {attack_title(names[0])}{strongest}."
+    else:
+        titles = listed([attack_title(name) for name in names])
+        text = f"Each run is judged by the attack that leaves it least ({titles})."
+    if group.common == [PUBLISHED] and any(entry.record.head == "cluster" for entry in group.entries):
+        text += " That protocol is known to miss most adversarial images of cluster heads: run a sound attack first."
+    return text
+
+
+def _nothing_robust(ranked: list[_Ranked], group: Group, threat: str) -> tuple[str, list[str]]:
+    best, chance = ranked[0], 1 / len(group.record.classes)
+    against = f"guessing among {len(group.record.classes)} classes gives {percent(chance)}"
+    if len(ranked) == 1:
+        return f"{best.entry.label} is not robust at {threat}: it keeps {_kept(best)}; {against}.", []
+    headline = f"Nothing here is robust at {threat}: the best, {best.entry.label}, keeps {_kept(best)}; {against}."
+    return headline, []
+
+
+def _tie(ranked: list[_Ranked], tied: list[_Ranked], threat: str) -> tuple[str, list[str]]:
+    best = tied[0]
+    named = listed([f"{one.entry.label} ({percent(one.kept.mean)})" for one in tied[1:]])
+    headline = (
+        f"No clear winner at {threat}: {best.entry.label} ({percent(best.kept.mean)}) is ahead of {named} "
+        "by no more than noise."
+    )
+    error = difference_error(best.kept, tied[1].kept)
+    gap = best.kept.mean - tied[1].kept.mean
+    reasons = [
+        f"{best.entry.label} keeps {_kept(best)}; its lead of {points(gap)} over {tied[1].entry.label} is less than "
+        f"{NOISE:g} standard errors of the difference ({points(NOISE * error)})."
+        if gap > 0
+        else f"Both keep {_kept(best)}."
+        if len(tied) == 2
+        else f"The first two keep {_kept(best)}."
+    ]
+    behind = [one for one in ranked if one not in tied]
+    if behind:
+        named = listed([f"{one.entry.label} ({percent(one.kept.mean)})" for one in behind])
+        reasons.append(f"Behind by more than noise: {named}.")
+    return headline, reasons
+
+
+def _win(best: _Ranked, second: _Ranked, threat: str) -> tuple[str, list[str]]:
+    gap, error = best.kept.mean - second.kept.mean, difference_error(best.kept, second.kept)
+    headline = (
+        f"{best.entry.label} keeps the most under attack at {threat}: {percent(best.kept.mean)}, "
+        f"ahead of {second.entry.label} with {percent(second.kept.mean)}."
+    )
+    size = f"{gap / error:.1f} standard errors of the difference" if error > 0 else "beyond any sampling error"
+    return headline, [f"It keeps {_kept(best)}; the lead of {points(gap)} is {size}."]
+
+
+def _clean(entry: Entry, group: Group) -> str:
+    """Clean accuracy of the entry in the headline, and of whoever has more."""
+    own = entry.clean()
+    text = f"On clean images {entry.label} is right on {percent(own.mean)}"
+    top = max(group.entries, key=lambda other: other.clean().mean)
+    if top.clean().mean <= own.mean:
+        return f"{text}." if len(group.entries) == 1 else f"{text}; no other run here has more."
+    noise = ", within noise" if _within_noise(top.clean(), own) else ""
+    return f"{text}; the highest is {top.label} with {percent(top.clean().mean)}{noise}."
+
+
+def _overstatement(group: Group) -> list[str]:
+    """What the published protocol claims beyond what a sound attack leaves, largest first."""
+    gaps: list[tuple[float, str]] = []
+    compared = 0
+    for entry in group.entries:
+        claimed = entry.under(PUBLISHED)
+        sound = [name for name in group.attacks if name != PUBLISHED and name in group.common]
+        if claimed is None or not sound:
+            continue
+        compared += 1
+        attack = entry.hardest(sound)
+        kept = entry.under(attack)
+        if kept is None or kept.mean >= claimed.mean or _within_noise(claimed, kept):
+            continue
+        gap = claimed.mean - kept.mean
+        under = "in the worst case per image" if attack == WORST_CASE else f"under {attack_title(attack)}"
+        why = (
+            "because exponentiated scores underflow and hide the gradient"
+            if entry.record.head == "cluster"
+            else "because it searches less, or counts only the restart with the largest loss"
+        )
+        text = (
+            f"{entry.label} claims {percent(claimed.mean)} by the published protocol and keeps {percent(kept.mean)} "
+            f"{under}: the published protocol overstates it by {points(gap)}, {why}."
+        )
+        gaps.append((gap, text))
+    if gaps:
+        return [text for _, text in sorted(gaps, key=lambda one: -one[0])[:3]]
+    if compared:
+        who = "this run" if compared == 1 else "every run"
+        return [f"For {who} the published protocol and the sound attacks agree within noise."]
+    return []

@@ -1,0 +1,95 @@
+"""Numbers and protocol names in words, the same on every part of the page."""
+
+from collections.abc import Sequence
+
+from corral.evaluation.records import AttackResult
+
+PUBLISHED = "pgd_published"
+WORST_CASE = "worst_case"
+
+_TITLES = {
+    PUBLISHED: "PGD as published",
+    "pgd_log": "PGD in log space",
+    "pgd_log_margin": "PGD in log space, margin objective",
+    "pgd_log_dlr": "PGD in log space, DLR objective",
+    "autoattack": "AutoAttack",
+    WORST_CASE: "Worst case per image",
+}
+
+_OBJECTIVES = {
+    "cross_entropy": "the cross-entropy of the logits",
+    "margin": "the margin between the best wrong logit and the right one",
+    "cw_margin": "the margin between the best wrong logit and the right one",
+    "dlr": "the difference-of-logits ratio",
+    "kl": "the KL divergence from the clean prediction",
+    "magnet": "the Magnet loss",
+    "published_scores": "the cross-entropy of exponentiated scores used as if they were logits",
+    "published_cross_entropy": "the cross-entropy of exponentiated scores used as if they were logits",
+}
+
+_VERDICTS = {
+    "any_iterate": "an image counts as kept only if no iterate of any restart fools the model",
+    "max_loss_restart": (
+        "an image counts as lost only if the single restart with the largest loss fools the model, "
+        "so images that another restart fools are still counted as kept"
+    ),
+}
+
+
+def attack_title(name: str) -> str:
+    """The name of an attack for a reader; one that is not known keeps its own name, and a threat in it stays."""
+    base, at, threat = name.partition(" at ")
+    return _TITLES.get(base, base) + at + threat
+
+
+def attack_order(names: Sequence[str]) -> list[str]:
+    """Attack names without repeats: the known ones in a fixed order, then others as they come, worst case last."""
+    seen = list(dict.fromkeys(names))
+    known = [name for name in _TITLES if name in seen and name != WORST_CASE]
+    rest = [name for name in seen if name not in _TITLES]
+    return known + rest + [name for name in seen if name == WORST_CASE]
+
+
+def eps_words(eps: float) -> str:
+    """An eps or a step size: a short decimal as it is, a whole number of grey levels as k/255."""
+    if abs(eps - round(eps, 3)) < 1e-9:
+        return f"{eps:.3f}".rstrip("0").rstrip(".") or "0"
+    levels = eps * 255
+    if abs(levels - round(levels)) < 1e-4:
+        return f"{round(levels)}/255"
+    return f"{eps:.4g}"
+
+
+def percent(value: float) -> str:
+    """A fraction as a percentage with one decimal."""
+    return f"{100 * value:.1f}%"
+
+
+def points(value: float) -> str:
+    """A difference of fractions in percentage points with one decimal."""
+    return f"{100 * value:.1f} points"
+
+
+def listed(items: Sequence[str]) -> str:
+    """Items as a phrase: "a", "a and b", "a, b and c"."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: "1 step", "1,000 steps"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def seconds_words(seconds: float) -> str:
+    """A duration with the precision that a reader can use."""
+    return f"{seconds:,.0f} s" if seconds >= 100 else f"{seconds:.1f} s"
+
+
+def protocol_words(attack: AttackResult) -> str:
+    """One attack's whole protocol as a sentence: steps, step size, restarts, objective, verdict."""
+    objective = _OBJECTIVES.get(attack.objective, attack.objective)
+    return (
+        f"{attack.norm} eps {eps_words(attack.eps)}, {counted(attack.steps, 'step')} of size "
+        f"{eps_words(attack.step_size)}, {counted(attack.restarts, 'restart')}, maximising {objective}; "
+        f"{_VERDICTS[attack.verdict]}."
+    )

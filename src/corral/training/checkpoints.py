@@ -1,0 +1,86 @@
+"""Checkpoints: one safetensors file each, tensors and JSON together, so that a kill cannot tear them apart."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from corral.errors import CorralError
+from corral.files import write_atomically
+
+METADATA_KEY = "corral"
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors and JSON-ready metadata as one safetensors file, atomically.
+
+    Raises:
+        CorralError: the file cannot be written; what was there before is untouched.
+    """
+    ready = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
+    write_atomically(path, save(ready, {METADATA_KEY: json.dumps(metadata)}))
+
+
+def read_checkpoint(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file of `write_checkpoint`.
+
+    Args:
+        path: the file.
+        kind: what its metadata must call itself ("model" or "training").
+
+    Returns:
+        CPU tensors by name, and the metadata.
+
+    Raises:
+        CorralError: missing, truncated, foreign, or of another kind; one line naming file and remedy.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as archive:
+            metadata = json.loads((archive.metadata() or {}).get(METADATA_KEY, "null"))
+            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError as error:
+        raise CorralError(f"{path}: no such checkpoint; make one with `corral train`") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CorralError(f"{path}: truncated or not a safetensors file ({error}); restore it or train again") from error
+    if not isinstance(metadata, dict) or metadata.get("kind") != kind:
+        found = metadata.get("kind") if isinstance(metadata, dict) else "no corral metadata"
+        raise CorralError(f"{path}: not a corral {kind} file (found {found}); give a run folder or its {kind} file")
+    return tensors, metadata
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Load a module's state, naming the first tensor that does not fit.
+
+    Raises:
+        CorralError: a tensor is missing, extra, or of another shape.
+    """
+    own = module.state_dict()
+    for name in sorted(own.keys() ^ tensors.keys()):
+        raise CorralError(f"{path}: tensor {name} is {'missing' if name in own else 'unexpected'}; train the run again")
+    for name, tensor in tensors.items():
+        if own[name].shape != tensor.shape:
+            expected, found = tuple(own[name].shape), tuple(tensor.shape)
+            raise CorralError(f"{path}: tensor {name} has shape {found}, expected {expected}; train the run again")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CorralError(f"{path}: tensor {name} holds NaN or infinite values; train the run again")
+    module.load_state_dict(dict(tensors))
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's per-parameter state as named tensors; groups' numbers come from the recipe."""
+    state: dict[int, dict[str, Tensor]] = optimiser.state_dict()["state"]
+    return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items() if value is not None}
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Restore what `optimiser_tensors` gave into an optimiser made for the same parameters."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -1,0 +1,104 @@
+"""What the loop asks of a training method."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from corral.attacks import pgd
+from corral.attacks.objectives import LogitObjective, ObjectiveName
+from corral.data import Images
+from corral.data.batches import shuffled
+from corral.models import Classifier, Head, LinearHead
+from corral.training.recipe import InnerAttack, ThreatConfig
+
+Metrics = dict[str, Tensor]
+
+
+@dataclass
+class Context:
+    """What a run gives its method: the model, the training images and the sources of chance."""
+
+    model: Classifier
+    images: Images
+    num_classes: int
+    threat: ThreatConfig
+    batch_size: int
+    order: torch.Generator
+    noise: torch.Generator
+
+
+class Method:
+    """A training method; the base is one with a linear head and uniform batches."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    @property
+    def model(self) -> Classifier:
+        """The classifier being trained."""
+        return self.context.model
+
+    def make_head(self) -> Head:
+        """The head that the method trains, in its final shape; `start` or a checkpoint fills it."""
+        head = self.model.head
+        if isinstance(head, LinearHead):
+            return head
+        return LinearHead(self.model.features_dim, self.context.num_classes)
+
+    def start(self) -> None:
+        """Prepare for the first epoch of the method, after the warm start; not called on resuming."""
+
+    def parameters(self) -> list[tuple[nn.Parameter, float]]:
+        """Parameters beside the model's trainable ones, each with its own learning rate."""
+        return []
+
+    def learned(self) -> list[nn.Parameter]:
+        """Parameters beside the model's that share its learning rate."""
+        return []
+
+    def batches(self) -> Iterator[Tensor]:
+        """Rows of the training images, batch by batch, for one epoch."""
+        size, order = self.context.batch_size, self.context.order
+        yield from shuffled(len(self.context.images), size, generator=order, device=self.context.images.pixels.device)
+
+    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
+        """The batch's loss and what to log of it.
+
+        Args:
+            x: (n, C, H, W) augmented images in [0, 1].
+            y: (n,) labels.
+            rows: (n,) their rows in the training set.
+        """
+        raise NotImplementedError  # abstract
+
+    def after_epoch(self) -> dict[str, float]:
+        """Refit what follows the features; returns numbers to log, seconds among them."""
+        return {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """State beside the model's, for the checkpoint."""
+        return {}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
+
+    def adversarial(
+        self, model: nn.Module, x: Tensor, y: Tensor, inner: InnerAttack, objective: ObjectiveName | LogitObjective
+    ) -> Tensor:
+        """The batch's adversarial images: PGD from a random start, last iterate."""
+        threat = self.context.threat
+        return pgd(
+            model,
+            x,
+            y,
+            eps=threat.eps,
+            norm=threat.norm,
+            steps=inner.steps,
+            step_size=max(inner.step_ratio * threat.eps, 1e-12),
+            objective=objective,
+            generator=self.context.noise,
+            keep="last",
+            mode=inner.mode,
+        )

@@ -1,0 +1,114 @@
+"""What every cluster method shares: a head refitted by per-class k-means after each epoch."""
+
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from corral.geometry import ClusterLosses, NeighbourhoodSampler, Rule, class_kmeans
+from corral.models import ClusterHead, Head, feature_variance
+from corral.training.features import extract_features
+from corral.training.methods.base import Context, Method
+
+
+class ClusterMethod(Method):
+    """A method whose head is a ClusterHead over `clusters` k-means centroids a class (methods.md section 2)."""
+
+    def __init__(self, context: Context, *, clusters: int, rule: Rule, temperature: float = 1.0) -> None:
+        super().__init__(context)
+        self.clusters, self.rule, self.temperature = clusters, rule, temperature
+        device = context.images.pixels.device
+        self.assignments = torch.zeros(len(context.images), dtype=torch.int64, device=device)
+
+    @property
+    def head(self) -> ClusterHead:
+        """The model's cluster head."""
+        head = self.model.head
+        assert isinstance(head, ClusterHead)
+        return head
+
+    def make_head(self) -> Head:
+        """A cluster head of the right shape with placeholder centroids."""
+        device = self.context.images.pixels.device
+        classes = torch.arange(self.context.num_classes, device=device).repeat_interleave(self.clusters)
+        centroids = torch.zeros(len(classes), self.model.features_dim, device=device)
+        return ClusterHead(centroids, classes, 1.0, rule=self.rule, temperature=self.temperature)
+
+    def start(self) -> None:
+        """Drop the linear head and fit the clusters on the warm features."""
+        self.model.head = self.make_head()
+        self.refit()
+
+    def refit(self) -> dict[str, float]:
+        """Per-class k-means with k-means++ seeding and the variance, on eval-mode features of the training set."""
+        started = time.perf_counter()
+        features = extract_features(self.model, self.context.images)
+        labels = self.context.images.labels
+        assert labels is not None
+        extracted = time.perf_counter()
+        found = class_kmeans(
+            features, labels, self.clusters, num_classes=self.context.num_classes, generator=self.context.order
+        )
+        variance = feature_variance(features, labels, found.centroids, found.classes)
+        # Features that have collapsed onto their centroids leave no variance to divide by.
+        self.head.refit(found.centroids, found.classes, variance.clamp_min(1e-12))
+        self.assignments = found.assignments
+        return {
+            "variance": float(variance),
+            "features_seconds": extracted - started,
+            "refit_seconds": time.perf_counter() - extracted,
+        }
+
+    def after_epoch(self) -> dict[str, float]:
+        """Refit the head to the features as they are now."""
+        return self.refit()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The clusters' members."""
+        return {"assignments": self.assignments}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back the clusters' members."""
+        self.assignments = tensors["assignments"].to(self.assignments.device)
+
+
+class Neighbourhoods:
+    """Magnet's batches: a seed cluster drawn by its recent loss, with its nearest impostors (methods.md section 3)."""
+
+    def __init__(self, method: ClusterMethod, clusters_per_batch: int, samples_per_cluster: int) -> None:
+        self.method = method
+        self.clusters_per_batch, self.samples_per_cluster = clusters_per_batch, samples_per_cluster
+        self.losses = ClusterLosses(self.num_clusters, device=method.assignments.device)
+        self.local = torch.empty(0, dtype=torch.int64)
+        self.ids = torch.empty(0, dtype=torch.int64)
+
+    @property
+    def num_clusters(self) -> int:
+        """All clusters of the run."""
+        return self.method.clusters * self.method.context.num_classes
+
+    def batches(self) -> Iterator[Tensor]:
+        """Rows of neighbourhoods until as many samples were drawn as the training set has.
+
+        While a batch is out, `local` holds its samples' cluster among the batch's, and `ids` the batch's clusters.
+        """
+        head, context = self.method.head, self.method.context
+        sampler = NeighbourhoodSampler(
+            head.centroids,
+            head.classes,
+            self.method.assignments,
+            clusters_per_batch=self.clusters_per_batch,
+            samples_per_cluster=self.samples_per_cluster,
+        )
+        self.losses.reset()
+        drawn = 0
+        while drawn < len(context.images):
+            neighbourhood = sampler.draw(self.losses.values, context.order)
+            self.local, self.ids = neighbourhood.assignments, neighbourhood.clusters
+            drawn += len(neighbourhood.rows)
+            yield neighbourhood.rows
+
+    def record(self, losses: Tensor) -> None:
+        """Count the current batch's (n,) losses toward the seed probabilities."""
+        self.losses.update(self.ids[self.local], losses.detach())

@@ -1,0 +1,146 @@
+"""Adversarial clustering: the loss of adversarial features against centroids (corral's own method)."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from corral.geometry import class_index, squared_distances
+from corral.losses import magnet
+from corral.models import ClusterHead, Head
+from corral.training.methods.base import Context, Metrics
+from corral.training.methods.clusters import ClusterMethod, Neighbourhoods
+from corral.training.recipe import CorralConfig
+
+
+class Corral(ClusterMethod):
+    """Rows A to E of the lab notes; the default is C'.
+
+    C': cross-entropy of the log-space logits of adversarial features, where the centroids are the means of the
+    *clean* features of the same batch (by the epoch's k-means assignment; clusters without a member in the batch keep
+    the epoch's centroid) and the variance is the clean batch's own times a temperature. The adversary is PGD on the
+    same centroids' logits. Gradients flow through means and variance, so the scale of the features is free.
+    """
+
+    def __init__(self, context: Context, config: CorralConfig) -> None:
+        super().__init__(context, clusters=config.clusters, rule=config.rule, temperature=config.temperature)
+        self.config = config
+        self.neighbourhoods = Neighbourhoods(self, config.clusters_per_batch, config.samples_per_cluster)
+        device = context.images.pixels.device
+        classes = torch.arange(context.num_classes, device=device).repeat_interleave(config.clusters)
+        self.classes, self.index = classes, class_index(classes).to(device)
+        shape = (len(classes), context.model.features_dim)
+        # D and E learn the affine map (mu / sigma^2), whose scale suits the optimiser, and log sigma^2.
+        self.weight = nn.Parameter(torch.zeros(shape, device=device))
+        self.log_variance = nn.Parameter(torch.zeros((), device=device))
+
+    def make_head(self) -> Head:
+        """A cluster head whose temperature is trained if the recipe gives it a learning rate."""
+        head = super().make_head()
+        if isinstance(head, ClusterHead):
+            head.log_temperature.requires_grad_(self.config.temperature_learning_rate > 0)
+        return head
+
+    def start(self) -> None:
+        """Fit the clusters; learned centroids begin there."""
+        super().start()
+        if self.config.centroids == "learned":
+            with torch.no_grad():
+                self.log_variance.copy_(self.head.variance.log())
+                self.weight.copy_(self.head.centroids / self.head.variance)
+
+    def parameters(self) -> list[tuple[nn.Parameter, float]]:
+        """The temperature at its own learning rate, or the learned affine map."""
+        if self.config.temperature_learning_rate > 0:
+            return [(self.head.log_temperature, self.config.temperature_learning_rate)]
+        return []
+
+    def learned(self) -> list[nn.Parameter]:
+        """Parameters that share the model's learning rate."""
+        return [self.weight, self.log_variance] if self.config.centroids == "learned" else []
+
+    def batches(self) -> Iterator[Tensor]:
+        """Uniform batches, or neighbourhoods of clusters."""
+        if self.config.batches == "neighbourhood":
+            yield from self.neighbourhoods.batches()
+        else:
+            yield from super().batches()
+
+    def batch_clusters(self, features: Tensor, assigned: Tensor) -> tuple[Tensor, Tensor]:
+        """(M, d) means of the batch's clusters, with gradient, and the batch's variance around them.
+
+        Clusters without a member keep the head's centroid.
+        """
+        features = features.float()
+        total = len(self.classes)
+        counts = torch.bincount(assigned, minlength=total).to(features.dtype)
+        sums = features.new_zeros(total, features.shape[1]).index_add(0, assigned, features)
+        means = sums / counts.clamp_min(1).unsqueeze(1)
+        centroids = torch.where((counts > 0).unsqueeze(1), means, self.head.centroids)
+        variance = (features - centroids[assigned]).square().sum() / (len(features) - 1)
+        return centroids, variance.clamp_min(1e-12)
+
+    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
+        """The loss of the batch's adversarial features against the chosen centroids."""
+        config, head = self.config, self.head
+        assigned = self.assignments[rows]
+        if config.centroids == "clean_batch":
+            centroids, variance = self.batch_clusters(self.model.features(x), assigned)
+        elif config.centroids == "learned":
+            variance = self.log_variance.exp()
+            centroids = self.weight * variance
+        else:
+            centroids, variance = head.centroids, head.variance
+        attacked = self.model
+        if config.adversary == "batch" or config.centroids == "learned":
+            attacked = self.model.with_head(head.moved(centroids.detach(), variance.detach()))
+        x_adv = self.adversarial(attacked, x, y, config.inner, "cross_entropy")
+        features = self.model.features(x_adv)
+        if config.centroids == "adversarial_batch":
+            centroids, variance = self.batch_clusters(features, assigned)
+        elif config.centroids == "learned":
+            assigned = self.nearest_own(features, y, centroids)
+        logits = head.moved(centroids, variance)(features)
+        losses = self.losses(features, logits, y, assigned, centroids, variance)
+        if config.batches == "neighbourhood":
+            self.neighbourhoods.record(losses)
+        return losses.mean(), {"adversarial_accuracy": (logits.argmax(1) == y).float().mean()}
+
+    def nearest_own(self, features: Tensor, y: Tensor, centroids: Tensor) -> Tensor:
+        """(n,) the nearest centroid of each label's class; learned centroids have no k-means members."""
+        own = self.index[y]
+        distances = squared_distances(features.detach(), centroids.detach()).gather(1, own)
+        return own.gather(1, distances.argmin(1, keepdim=True)).squeeze(1)
+
+    def losses(
+        self, features: Tensor, logits: Tensor, y: Tensor, assigned: Tensor, centroids: Tensor, variance: Tensor
+    ) -> Tensor:
+        """(n,) cross-entropy of the logits or Magnet, plus the pull toward the assigned centroid."""
+        config = self.config
+        if config.loss == "magnet":
+            values = magnet(features, assigned, centroids, self.classes, alpha=config.alpha, variance=variance)
+        else:
+            values = F.cross_entropy(logits, y, reduction="none")
+        if config.pull > 0:
+            values = values + config.pull * (features - centroids[assigned]).square().sum(1) / (2 * variance)
+        return values
+
+    def after_epoch(self) -> dict[str, float]:
+        """Refit the clusters; learned centroids become the head as they are."""
+        if self.config.centroids == "learned":
+            variance = self.log_variance.detach().exp()
+            self.head.refit(self.weight.detach() * variance, self.classes, variance)
+            return {"variance": float(variance)}
+        return self.refit() | {"temperature": float(self.head.log_temperature.detach().exp())}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The clusters' members and the learned map."""
+        return super().tensors() | {"weight": self.weight, "log_variance": self.log_variance}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back the clusters' members and the learned map."""
+        super().load(tensors)
+        with torch.no_grad():
+            self.weight.copy_(tensors["weight"])
+            self.log_variance.copy_(tensors["log_variance"])

@@ -1,0 +1,129 @@
+"""A run: the folder that training writes and everything else reads."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from corral.errors import CorralError
+from corral.models import Classifier, ModelSpec, build_classifier
+from corral.training.checkpoints import load_tensors, read_checkpoint, write_checkpoint
+
+
+class RunInfo(BaseModel):
+    """What a model file says of its making."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str
+    method: str
+    data: str
+    data_fingerprint: str
+    classes: list[str]
+    norm: str
+    eps: float
+    seed: int
+    epochs: int
+    train_images: int
+    train_seconds: float
+    validation: dict[str, float]
+    corral: str
+    torch: str
+    device: str
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The places of a run's files."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "recipe.toml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line an epoch."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def state(self) -> Path:
+        """The last epoch's training state, for resuming."""
+        return self.path / "checkpoints" / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The model of the best validation accuracy under attack so far, where the recipe selects it."""
+        return self.path / "checkpoints" / "best.safetensors"
+
+    @property
+    def model(self) -> Path:
+        """The finished model."""
+        return self.path / "model.safetensors"
+
+    @property
+    def records(self) -> Path:
+        """Evaluations."""
+        return self.path / "records"
+
+
+def save_model(path: Path, model: Classifier, spec: ModelSpec, info: RunInfo) -> None:
+    """Write a model with its spec and the story of its making, atomically."""
+    metadata = {"kind": "model", "spec": spec.model_dump(mode="json"), "info": info.model_dump(mode="json")}
+    write_checkpoint(path, model.state_dict(), metadata)
+
+
+def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> tuple[Classifier, ModelSpec, RunInfo]:
+    """Read a finished model.
+
+    Args:
+        path: a run folder or its model file.
+        device: where the model goes.
+
+    Returns:
+        The classifier in eval mode, its spec and the story of its making.
+
+    Raises:
+        CorralError: no such run, an unfinished run, or a truncated or foreign file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        folder = RunFolder(path)
+        if not folder.model.is_file():
+            if folder.state.is_file():
+                raise CorralError(f"{path}: the run is unfinished; continue it with `corral train {path} --resume`")
+            raise CorralError(f"{path}: no model.safetensors in this folder; make a run with `corral train`")
+        path = folder.model
+    elif not path.exists():
+        raise CorralError(f"{path}: no such run or model file; `corral train RECIPE --out {path}` makes one")
+    tensors, metadata = read_checkpoint(path, kind="model")
+    try:
+        spec = ModelSpec.model_validate(metadata["spec"])
+        info = RunInfo.model_validate(metadata["info"])
+    except (KeyError, ValidationError) as error:
+        raise CorralError(f"{path}: the model's description is damaged ({_first(error)}); train it again") from error
+    model = build_classifier(spec)
+    load_tensors(model, tensors, path)
+    return model.to(device).eval(), spec, info
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        entry = error.errors()[0]
+        return f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}"
+    return f"missing {error}"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The epochs' numbers, one dictionary each."""
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines() if line]
+    except OSError as error:
+        raise CorralError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CorralError(f"{path}: not JSON lines ({error})") from error
