@@ -9,9 +9,14 @@ from corral.data.augment import crop_and_flip
 from corral.data.batches import shuffled
 from corral.data.cifar import load_cifar10, load_cifar100
 from corral.data.digits import load_digits
+from corral.data.folder import load_folder
 from corral.data.images import DataSet, Images
 from corral.data.mnist import load_fashion_mnist, load_mnist
+from corral.data.npz import load_npz
 from corral.data.split import split_validation, stratified_subset
+from corral.data.stl10 import load_stl10
+from corral.data.svhn import load_svhn
+from corral.data.toy import load_toy_circles, load_toy_moons
 from corral.errors import UsageError
 
 __all__ = [
@@ -71,10 +76,20 @@ DATA_SETS: dict[str, NamedDataSet] = {
         NamedDataSet("fashion-mnist", "70,000 pieces of clothing", (1, 28, 28), 10, load_fashion_mnist),
         NamedDataSet("cifar10", "60,000 colour photographs of 10 classes", (3, 32, 32), 10, load_cifar10),
         NamedDataSet("cifar100", "60,000 colour photographs of 100 classes", (3, 32, 32), 100, load_cifar100),
+        NamedDataSet("svhn", "99,289 colour photographs of house-number digits", (3, 32, 32), 10, load_svhn),
+        NamedDataSet("stl10", "13,000 colour photographs, 100,000 unlabeled", (3, 96, 96), 10, load_stl10),
+        NamedDataSet("toy-moons", "2,000 points on two half circles in the unit square", (2, 1, 1), 2, load_toy_moons),
+        NamedDataSet("toy-circles", "2,000 points on two circles in the unit square", (2, 1, 1), 2, load_toy_circles),
     )
 }
 
-PATH_DATA_SETS: dict[str, PathDataSet] = {}
+PATH_DATA_SETS: dict[str, PathDataSet] = {
+    entry.name: entry
+    for entry in (
+        PathDataSet("folder", "a tree of image files, one folder for each class", load_folder),
+        PathDataSet("npz", "one .npz file of images and labels", load_npz),
+    )
+}
 
 
 def load(name: str, *, root: Path | str | None = None, download: bool = True) -> DataSet:

@@ -86,9 +86,8 @@ def provide(release: Release, root: Path | None, download: bool) -> Path:
     for folder in folders:
         if not release.missing(folder):
             return folder
-    pickled = next(
-        (base / release.pickled for base in bases if release.pickled and (base / release.pickled).exists()), None
-    )
+    unread = [base / release.pickled for base in bases] if release.pickled else []
+    pickled = next((folder for folder in unread if folder.exists()), None)
     hint = f" (found {pickled}, but it is pickled and corral does not unpickle)" if pickled else ""
     partial = next((folder for folder in folders if len(release.missing(folder)) < len(release.files)), None)
     if partial and (release.archived or not download):
@@ -198,7 +197,7 @@ def _download(source: Source, folder: Path) -> Path:
     found = pooch.file_hash(str(path), alg="md5")
     if found != source.md5:
         raise CorralError(
-            f"{place}: wrong content: found MD5 {found} ({path.stat().st_size:,} bytes), expected {source.md5}; nothing "
-            "was kept: try again later or fetch it elsewhere and unpack it into a folder that CORRAL_DATA names"
+            f"{place}: wrong content: found MD5 {found} ({path.stat().st_size:,} bytes), expected {source.md5}; "
+            "nothing was kept: try again later or fetch it elsewhere and unpack it into a folder that CORRAL_DATA names"
         )
     return path

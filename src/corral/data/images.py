@@ -99,9 +99,8 @@ class DataSet:
             raise CorralError(f"{self.name}: needs at least 2 classes, found {len(self.classes)}: {list(self.classes)}")
         for part, images in (("train", self.train), ("test", self.test)):
             if images.labels is None or not len(images):
-                raise CorralError(
-                    f"{self.name}: {part} needs labelled images, found {len(images)} images without labels"
-                )
+                found = f"{len(images)} images {'without' if images.labels is None else 'with'} labels"
+                raise CorralError(f"{self.name}: {part} needs at least one labelled image, found {found}")
             check_labels(images.labels, len(self.classes), f"{self.name}: {part}")
         for part, other in (("test", self.test), ("unlabeled", self.unlabeled)):
             if other is not None and other.shape != self.train.shape:
@@ -118,7 +117,7 @@ class DataSet:
             for tensor in (images.pixels, images.labels):
                 if tensor is not None:
                     digest.update(f"{_name(tensor.dtype)} {tuple(tensor.shape)}\n".encode())
-                    digest.update(memoryview(tensor.detach().cpu().contiguous().numpy()).cast("B"))
+                    digest.update(tensor.detach().cpu().contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
     def to(self, device: torch.device | str, *, unlabeled: bool = False) -> "DataSet":

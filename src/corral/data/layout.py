@@ -43,17 +43,18 @@ def truncated(path: Path, found: int, row_bytes: int, official: int) -> CorralEr
     )
 
 
-def foreign_label(path: Path, labels: np.ndarray, num_classes: int) -> None:
-    """Refuse a file that holds a label outside its classes.
+def foreign_label(path: Path, labels: np.ndarray, num_classes: int, first: int = 0) -> None:
+    """Refuse a file that holds a label outside [first, first + num_classes).
 
     Raises:
         CorralError: names the label, its row and the classes.
     """
-    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    wrong = np.flatnonzero((labels < first) | (labels >= first + num_classes))
     if wrong.size:
         row = int(wrong[0])
         raise CorralError(
-            f"{path}: a foreign file: row {row} has label {int(labels[row])}, expected 0 to {num_classes - 1}; {REMEDY}"
+            f"{path}: a foreign file: row {row} has label {int(labels[row])}, "
+            f"expected {first} to {first + num_classes - 1}; {REMEDY}"
         )
 
 

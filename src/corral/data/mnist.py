@@ -3,7 +3,7 @@
 import gzip
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +97,7 @@ def load_fashion_mnist(root: Path | None = None, download: bool = True) -> DataS
 def _load(
     release: Release,
     classes: tuple[str, ...],
-    class_counts: dict[str, tuple[int, ...]],
+    class_counts: Mapping[str, tuple[int, ...]],
     root: Path | None,
     download: bool,
 ) -> DataSet:

@@ -6,6 +6,8 @@ from torch import Tensor
 from corral.data.images import Images
 from corral.errors import UsageError
 
+TEST_SEED = 0
+
 
 def split_validation(images: Images, count: int, *, seed: int) -> tuple[Images, Images]:
     """Split off a stratified validation part.
@@ -53,10 +55,21 @@ def stratified_subset(images: Images, count: int, *, seed: int) -> Images:
     """
     labels = _host_labels(images)
     if not 1 <= count <= len(images):
-        raise UsageError(
-            f"a subset of {count} images is impossible: there are {len(images)}, ask for 1 to {len(images)}"
-        )
+        raise UsageError(f"a subset of {count} images is impossible: ask for 1 to {len(images)}")
     return images.take(_stratified_rows(labels, count, seed))
+
+
+def split_off_test(images: Images) -> tuple[Images, Images, str]:
+    """Split a fixed stratified fifth off as the test part, for sources that have none.
+
+    Returns:
+        (train, test, what to say of it).
+
+    Raises:
+        UsageError: too few images for a test part.
+    """
+    train, test = split_validation(images, round(len(images) / 5), seed=TEST_SEED)
+    return train, test, f"no test part in the source: a fixed stratified fifth ({len(test):,} images) is split off"
 
 
 def _host_labels(images: Images) -> Tensor:

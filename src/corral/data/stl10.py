@@ -59,7 +59,7 @@ def _read_part(folder: Path, part: str) -> Images:
             f"{answers}: truncated or foreign: found {len(labels):,} labels for {len(rows):,} images; {REMEDY}"
         )
     # The files count classes from 1.
-    foreign_label(answers, labels.astype(np.int64) - 1, len(CLASSES), first=1)
+    foreign_label(answers, labels, len(CLASSES), first=1)
     check_balanced([images], [len(rows)], IMAGE_BYTES, official, labels - 1, len(CLASSES))
     return Images(torch.from_numpy(np.ascontiguousarray(_upright(rows))), as_labels(labels) - 1)
 

@@ -64,7 +64,7 @@ def _read(path: Path, official: int) -> Images:
             f"expected X uint8 (32, 32, 3, N) with N whole numbers in y; {REMEDY}"
         )
     labels = labels.ravel().astype(np.int64)
-    foreign_label(path, labels - 1, 10, first=1)
+    foreign_label(path, labels, 10, first=1)
     labels = labels % 10
     problem = uneven(labels, 10) if count != official else None
     if problem:

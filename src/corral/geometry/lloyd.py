@@ -1,5 +1,7 @@
 """One k-means problem, all its restarts side by side: seeding, assignment, update. `kmeans` is the public face."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,10 @@ BLOCK_SCORES_ELSEWHERE = 2**26
 ROUNDING = 1e-12
 # Below this share of the total sum of squares, sum|x|^2 - sum n|c|^2 has lost too many digits.
 CANCELLED = 1e-3
+# Gathering a row costs some times what scoring it in place costs.
+GATHER_COST = 4
+# Iterations without a lower inertia after which points are only moving between centroids equal up to rounding.
+PATIENCE = 3
 
 
 class Problem:
@@ -29,9 +35,13 @@ class Problem:
             origin = points.mean(0)
             points.sub_(origin)
             self.origin = origin.double()
-        self.squares = torch.linalg.vector_norm(points, dim=1).square_()
+        self.norms = torch.linalg.vector_norm(points, dim=1)
+        self.squares = self.norms.square()
         self.total = self.squares.sum(dtype=torch.float64)
         self.restarts = len(uniforms)
+        self.skips = points.device.type == "cpu"
+        self.margins: Tensor | None = None
+        self.least, self.stalls = [math.inf] * self.restarts, [0] * self.restarts
         self.assignments, self.centroids = self._seed(uniforms)
         self.sums, self.counts = self._sums(self.assignments)
         self.best_inertia = torch.full((), torch.inf, dtype=torch.float64, device=points.device)
@@ -87,29 +97,70 @@ class Problem:
         counts = torch.zeros(self.restarts, self.k, dtype=torch.long, device=assignments.device)
         return counts.scatter_add_(1, assignments, torch.ones_like(assignments))
 
+    def _inertias(self) -> Tensor:
+        """(R,) inertias of the assignments that `sums` are of, with the present centroids, in float64."""
+        centroids = self.centroids.double()
+        own = self.counts * centroids.square().sum(2) - 2 * (centroids * self.sums).sum(2)
+        return self.total + own.sum(1)
+
     def step(self) -> Tensor:
-        """Centroids from the sums, then new assignments; what the host must know, (R, 1 + k): changes and counts."""
+        """Centroids from the sums, then assignments; returns (R, 2 + k) for the host: inertia, changes, counts."""
         means = (self.sums / self.counts.unsqueeze(2)).to(self.points.dtype)
         held = (self.counts > 0).unsqueeze(2)
         if self.spherical:
             norms = torch.linalg.vector_norm(means, dim=2, keepdim=True)
             held = held & (norms > 0)
             means = means / norms
-        self.centroids = torch.where(held, means, self.centroids)
-        weight = self.centroids.flatten(0, 1)
-        bias = weight.square().sum(1) / -2
-        found = torch.empty(len(self.points), self.restarts, dtype=torch.long, device=self.points.device)
-        for rows, out in zip(self.points.split(self._block_rows()), found.split(self._block_rows()), strict=True):
-            scores = (rows @ weight.T).add_(bias)
-            torch.argmax(scores.view(len(rows), self.restarts, self.k), 2, out=out)
-        self.previous, self.assignments = self.assignments, found.T.contiguous()
+        before, self.centroids = self.centroids, torch.where(held, means, self.centroids)
+        inertias = self._inertias()
+        self.previous = self.assignments
+        rows = self._doubtful(before)
+        if rows is None:
+            self.assignments, self.margins = self._nearest(self.points)
+        else:
+            self.assignments = self.assignments.clone()
+            self.assignments[:, rows], self.margins[:, rows] = self._nearest(self.points[rows])
         self.changed = self.previous != self.assignments
         self.counts = self._count(self.assignments)
-        return torch.cat([self.changed.sum(1, keepdim=True), self.counts], 1)
+        return torch.cat([inertias.unsqueeze(1), self.changed.sum(1, keepdim=True), self.counts], 1)
+
+    def _nearest(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The cluster of the largest score, (R, m), and by how much it leads the second (CPU only, else empty)."""
+        weight = self.centroids.flatten(0, 1)
+        bias = weight.square().sum(1) / -2
+        found = torch.empty(len(points), self.restarts, dtype=torch.long, device=points.device)
+        margins = torch.empty(len(points) if self.skips else 0, self.restarts, dtype=points.dtype, device=points.device)
+        size = self._block_rows()
+        for start in range(0, len(points), size):
+            block = points[start : start + size]
+            scores = (block @ weight.T).add_(bias).view(len(block), self.restarts, self.k)
+            best = torch.argmax(scores, 2, out=found[start : start + size]).unsqueeze(2)
+            if self.skips:
+                lead = scores.gather(2, best).squeeze(2)
+                torch.sub(lead, scores.scatter_(2, best, -torch.inf).amax(2), out=margins[start : start + size])
+        return found.T.contiguous(), margins.T.contiguous()
+
+    def _doubtful(self, before: Tensor) -> Tensor | None:
+        """Rows that may change cluster now that the centroids moved; None to look at all (Hamerly 2010, for scores).
+
+        When centroid j moves by D_j, the lead of cluster a over j falls by at most |x| |D_a - D_j| plus the change of
+        the two biases. Finding rows makes a GPU wait, and gathering many costs more than scoring all.
+        """
+        if not self.skips or self.margins is None:
+            return None
+        moved = self.centroids - before
+        biases = (before.double().square().sum(2) - self.centroids.double().square().sum(2)) / 2
+        slope = torch.cdist(moved, moved, compute_mode="donot_use_mm_for_euclid_dist").amax(2)
+        rises = biases.unsqueeze(1) - biases.unsqueeze(2)
+        rises.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+        rise = rises.amax(2).to(self.points.dtype)
+        self.margins -= self.norms * slope.gather(1, self.assignments) + rise.gather(1, self.assignments)
+        rows = (self.margins <= 0).any(0).nonzero().squeeze(1)
+        return rows if GATHER_COST * len(rows) < len(self.points) else None
 
     def update(self, changes: list[int], reseeded: bool) -> None:
         """Sums of the new assignments, from the rows that changed where they are few and finding them is free."""
-        if reseeded or self.points.device.type != "cpu" or 4 * sum(changes) > len(self.points):
+        if reseeded or not self.skips or GATHER_COST * sum(changes) > len(self.points):
             self.sums, self.counts = self._sums(self.assignments)
             return
         rows = self.changed.any(0).nonzero().squeeze(1)
@@ -131,15 +182,15 @@ class Problem:
             if float(apart[farthest]) <= least or bool(sole[farthest]):
                 break
             held[farthest] = cluster
+            if self.skips:
+                self.margins[restart, farthest] = -torch.inf
             apart[farthest] = 0.0
             moved = True
         return moved
 
     def keep(self, stopped: list[bool]) -> None:
         """Compare the restarts that stopped with the best so far, and go on with the others."""
-        sizes = self.counts.double()
-        centroids = self.centroids.double()
-        inertia = self.total + (sizes * centroids.square().sum(2) - 2 * (centroids * self.sums).sum(2)).sum(1)
+        inertia = self._inertias()
         for restart, done in enumerate(stopped):
             if done:
                 better = inertia[restart] < self.best_inertia
@@ -151,6 +202,8 @@ class Problem:
         self.restarts = len(going)
         self.assignments, self.centroids = self.assignments[going], self.centroids[going]
         self.sums, self.counts = self.sums[going], self.counts[going]
+        if self.skips:
+            self.margins = self.margins[going]
 
     def exact_inertia(self) -> Tensor:
         """The best restart's inertia, from the distances themselves where the difference of sums has lost digits."""

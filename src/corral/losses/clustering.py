@@ -224,7 +224,8 @@ def batch_centroids(features: Tensor, assigned: Tensor, num_clusters: int, *, fa
     Raises:
         ValueError: a cluster has no example and there is no fallback (checking this stops the device once).
     """
-    counts = torch.bincount(assigned, minlength=num_clusters)
+    # Not bincount: on a GPU it stops the device to learn its largest entry.
+    counts = features.new_zeros(num_clusters).index_add(0, assigned, features.new_ones(len(assigned)))
     absent = counts == 0
     if fallback is None and bool(absent.any()):
         raise ValueError(f"cluster {int(absent.nonzero()[0])} has no example in the batch: pass fallback centroids")

@@ -112,11 +112,9 @@ def group_runs(evidence: Sequence[Evidence]) -> list[Group]:
         evidence: the runs, in the order of the page.
 
     Returns:
-        Groups of equal data, fingerprint, norm, eps and n, in the order of their first run.
+        Groups of equal data, classes, norm, eps and n, in the order of their first run.
     """
-    grouped = _gather(
-        evidence, lambda e: (e.record.data, e.record.data_fingerprint, e.record.norm, e.record.eps, e.record.n)
-    )
+    grouped = _gather(evidence, _measured_on)
     return [Group(tuple(entry for runs in _gather(group, _recipe) for entry in _entries(runs))) for group in grouped]
 
 
@@ -130,6 +128,11 @@ def difference_error(first: Estimate, second: Estimate) -> float:
 
 def _at_threat(attack: AttackResult, record: Record) -> bool:
     return attack.norm == record.norm and math.isclose(attack.eps, record.eps, rel_tol=1e-6, abs_tol=1e-9)
+
+
+def _measured_on(evidence: Evidence) -> tuple[object, ...]:
+    r = evidence.record
+    return (r.data, r.data_fingerprint, tuple(r.classes), r.norm, r.eps, r.n, r.n_test)
 
 
 def _recipe(evidence: Evidence) -> tuple[object, ...]:

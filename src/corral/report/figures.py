@@ -39,13 +39,13 @@ class Span:
     accuracies: tuple[float | None, ...]
 
 
-def curves_figure(lines: Sequence[CurveLine], *, chance: float, eps: float, name: str, description: str) -> str:
+def curves_figure(lines: Sequence[CurveLine], *, chance: float, eps: float | None, name: str, description: str) -> str:
     """Accuracy against eps, one line a run, with the chance level and the eps of the tables marked.
 
     Args:
         lines: the curves, all under one attack and norm.
         chance: accuracy of guessing, in [0, 1].
-        eps: the eps of the tables.
+        eps: the eps of the tables, None where it is of another norm.
         name: unique on the page; makes the ids of the SVG unique.
         description: the text alternative.
 
@@ -59,7 +59,8 @@ def curves_figure(lines: Sequence[CurveLine], *, chance: float, eps: float, name
             f"chance {100 * chance:.3g}%", (1, 100 * chance), xycoords=("axes fraction", "data"),
             xytext=(-2, 2), textcoords="offset points", ha="right", va="bottom", fontsize=8, color="#444444",
         )  # fmt: skip
-        axes.axvline(eps, color="#999999", linewidth=1, zorder=0)
+        if eps is not None:
+            axes.axvline(eps, color="#999999", linewidth=1, zorder=0)
         for line in lines:
             order = np.argsort(line.curve.eps)
             style = line_style(line.run)
@@ -95,7 +96,7 @@ def spans_figure(spans: Sequence[Span], titles: Sequence[str], *, chance: float,
             values = [math.nan if s.accuracies[column] is None else 100 * (s.accuracies[column] or 0) for s in spans]
             style = line_style(column)
             axes.plot(
-                values, rows, linestyle="none", marker=markers[column % len(markers)], markersize=7.5 - 0.5 * column % 3,
+                values, rows, linestyle="none", marker=markers[column % len(markers)], markersize=7,
                 markerfacecolor="white" if column == 0 else style.colour, markeredgecolor=style.colour,
                 markeredgewidth=1.6, label=title, clip_on=False, zorder=2 + column,
             )  # fmt: skip
@@ -172,7 +173,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Any]:
 @contextmanager
 def _drawing(name: str) -> Iterator[None]:
     """matplotlib's own defaults, whatever the user's settings, and what makes the SVG the same every time."""
-    fixed = {
+    fixed: Any = {
         "svg.hashsalt": f"corral-{name}",
         "svg.fonttype": "none",
         "text.parse_math": False,

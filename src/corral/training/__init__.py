@@ -1,0 +1,18 @@
+"""Training: recipes, the loop, runs."""
+
+from corral.training.loop import Run, train
+from corral.training.recipe import Recipe, load_recipe, parse_eps, shipped_recipes
+from corral.training.run import RunFolder, RunInfo, load_model, read_metrics
+
+__all__ = [
+    "Recipe",
+    "Run",
+    "RunFolder",
+    "RunInfo",
+    "load_model",
+    "load_recipe",
+    "parse_eps",
+    "read_metrics",
+    "shipped_recipes",
+    "train",
+]

@@ -71,9 +71,9 @@ def train(
     return run.folder.path
 
 
-def prepare_data(recipe: Recipe, *, root: str | Path | None, progress: bool) -> tuple[DataSet, Images, Images | None]:
+def prepare_data(recipe: Recipe, *, root: str | Path | None) -> tuple[DataSet, Images, Images | None]:
     """The data set of a recipe, its training images (subset taken) and the held-out validation images."""
-    data = load(recipe.data.name, root=root, progress=progress)
+    data = load(recipe.data.name, root=root)
     images, validation = data.train, None
     if recipe.data.validation:
         images, validation = split_validation(images, recipe.data.validation, seed=0)
@@ -95,7 +95,7 @@ class Run:
         progress: bool = True,
     ) -> None:
         self.recipe, self.folder, self.device, self.progress = recipe, folder, device, progress
-        self.data, images, validation = prepare_data(recipe, root=data_root, progress=progress)
+        self.data, images, validation = prepare_data(recipe, root=data_root)
         self.images = images.to(device)
         self.validation = None if validation is None else validation.to(device)
         seed = recipe.training.seed

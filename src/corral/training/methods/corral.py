@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from corral.geometry import class_index, squared_distances
-from corral.losses import magnet
+from corral.losses import batch_centroids, batch_variance, magnet, nearest_own
 from corral.models import ClusterHead, Head
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.clusters import ClusterMethod, Neighbourhoods
@@ -28,9 +27,7 @@ class Corral(ClusterMethod):
         self.config = config
         self.neighbourhoods = Neighbourhoods(self, config.clusters_per_batch, config.samples_per_cluster)
         device = context.images.pixels.device
-        classes = torch.arange(context.num_classes, device=device).repeat_interleave(config.clusters)
-        self.classes, self.index = classes, class_index(classes).to(device)
-        shape = (len(classes), context.model.features_dim)
+        shape = (config.clusters * context.num_classes, context.model.features_dim)
         # D and E learn the affine map (mu / sigma^2), whose scale suits the optimiser, and log sigma^2.
         self.weight = nn.Parameter(torch.zeros(shape, device=device))
         self.log_variance = nn.Parameter(torch.zeros((), device=device))
@@ -68,18 +65,13 @@ class Corral(ClusterMethod):
             yield from super().batches()
 
     def batch_clusters(self, features: Tensor, assigned: Tensor) -> tuple[Tensor, Tensor]:
-        """(M, d) means of the batch's clusters, with gradient, and the batch's variance around them.
+        """(M, d) means of the batch's clusters and the batch's variance around them, with gradient.
 
         Clusters without a member keep the head's centroid.
         """
-        features = features.float()
-        total = len(self.classes)
-        counts = torch.bincount(assigned, minlength=total).to(features.dtype)
-        sums = features.new_zeros(total, features.shape[1]).index_add(0, assigned, features)
-        means = sums / counts.clamp_min(1).unsqueeze(1)
-        centroids = torch.where((counts > 0).unsqueeze(1), means, self.head.centroids)
-        variance = (features - centroids[assigned]).square().sum() / (len(features) - 1)
-        return centroids, variance.clamp_min(1e-12)
+        head = self.head
+        centroids = batch_centroids(features, assigned, len(head.centroids), fallback=head.centroids)
+        return centroids, batch_variance(features, assigned, centroids)
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """The loss of the batch's adversarial features against the chosen centroids."""
@@ -100,18 +92,12 @@ class Corral(ClusterMethod):
         if config.centroids == "adversarial_batch":
             centroids, variance = self.batch_clusters(features, assigned)
         elif config.centroids == "learned":
-            assigned = self.nearest_own(features, y, centroids)
+            assigned = nearest_own(features, y, centroids, head.classes)  # learned centroids have no k-means members
         logits = head.moved(centroids, variance)(features)
         losses = self.losses(features, logits, y, assigned, centroids, variance)
         if config.batches == "neighbourhood":
             self.neighbourhoods.record(losses)
         return losses.mean(), {"adversarial_accuracy": (logits.argmax(1) == y).float().mean()}
-
-    def nearest_own(self, features: Tensor, y: Tensor, centroids: Tensor) -> Tensor:
-        """(n,) the nearest centroid of each label's class; learned centroids have no k-means members."""
-        own = self.index[y]
-        distances = squared_distances(features.detach(), centroids.detach()).gather(1, own)
-        return own.gather(1, distances.argmin(1, keepdim=True)).squeeze(1)
 
     def losses(
         self, features: Tensor, logits: Tensor, y: Tensor, assigned: Tensor, centroids: Tensor, variance: Tensor
@@ -119,7 +105,7 @@ class Corral(ClusterMethod):
         """(n,) cross-entropy of the logits or Magnet, plus the pull toward the assigned centroid."""
         config = self.config
         if config.loss == "magnet":
-            values = magnet(features, assigned, centroids, self.classes, alpha=config.alpha, variance=variance)
+            values = magnet(features, assigned, centroids, self.head.classes, alpha=config.alpha, variance=variance)
         else:
             values = F.cross_entropy(logits, y, reduction="none")
         if config.pull > 0:
@@ -130,7 +116,7 @@ class Corral(ClusterMethod):
         """Refit the clusters; learned centroids become the head as they are."""
         if self.config.centroids == "learned":
             variance = self.log_variance.detach().exp()
-            self.head.refit(self.weight.detach() * variance, self.classes, variance)
+            self.head.refit(self.weight.detach() * variance, self.head.classes, variance)
             return {"variance": float(variance)}
         return self.refit() | {"temperature": float(self.head.log_temperature.detach().exp())}
 

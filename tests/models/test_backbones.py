@@ -1,0 +1,101 @@
+"""Backbones: published parameter counts, shapes, determinism in eval mode, finite gradients."""
+
+import pytest
+import torch
+
+from corral.models import MLP, VGG, Classifier, ConvNet, LinearHead, ResNet, WideResNet
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "expected"),
+    [
+        (lambda: ResNet(), 11_173_962),
+        (lambda: ResNet(depth=34), 21_282_122),
+        (lambda: WideResNet(depth=28, width=10), 36_479_194),
+        (lambda: WideResNet(depth=34, width=10), 46_160_474),
+    ],
+    ids=["ResNet-18", "ResNet-34", "WRN-28-10", "WRN-34-10"],
+)
+def test_parameter_counts_are_the_published_ones(backbone, expected):
+    with torch.device("meta"):
+        body = backbone()
+        assert count(body) + count(LinearHead(body.features_dim, 10)) == expected
+
+
+def test_vgg_convolutions_are_those_of_the_paper():
+    """VGG-16's 13 convolutions have 14,710,464 weights; BatchNorm stands where their 4,224 biases stood."""
+    with torch.device("meta"):
+        body = VGG()
+    weights = [parameter for parameter in body.parameters() if parameter.dim() == 4]
+    assert len(weights) == 13
+    assert sum(weight.numel() for weight in weights) == 14_710_464
+    assert count(body) == 14_710_464 + 2 * 4_224
+
+
+SMALL = [
+    (lambda c, s: MLP(c * s * s, (16, 8), 5), 5),
+    (lambda c, s: MLP(c * s * s, (), 5), 5),
+    (lambda c, s: ConvNet(c, s, width=4, features=7), 7),
+    (lambda c, s: ResNet(c, width=4, depth=10), 32),
+    (lambda c, s: VGG(c, width=2, depth=11), 16),
+    (lambda c, s: WideResNet(c, depth=10, width=1), 64),
+]
+
+
+@pytest.mark.parametrize("size", [8, 28, 32])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("build", "features"), SMALL, ids=["mlp", "linear", "convnet", "resnet", "vgg", "wrn"])
+def test_shapes_determinism_and_gradients(build, features, channels, size):
+    torch.manual_seed(0)
+    backbone = build(channels, size)
+    x = torch.rand(3, channels, size, size, requires_grad=True)
+    backbone(x)
+    backbone.eval()
+    found = backbone(x)
+    assert found.shape == (3, features)
+    assert backbone.features_dim == features
+    # In eval mode an example's features depend on nothing else, the rest of the batch included.
+    assert torch.equal(found, backbone(x))
+    torch.testing.assert_close(backbone(x[1:2]), found[1:2], rtol=1e-4, atol=1e-5)
+    found.square().sum().backward()
+    assert torch.isfinite(x.grad).all()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in backbone.parameters())
+
+
+@pytest.mark.parametrize("rectify", [True, False])
+@pytest.mark.parametrize("build", [lambda r: MLP(64, (8,), 32, rectify=r), lambda r: ConvNet(1, 8, 4, 32, rectify=r)])
+def test_rectified_features_are_not_negative(build, rectify):
+    torch.manual_seed(0)
+    assert bool((build(rectify)(torch.rand(20, 1, 8, 8)) >= 0).all()) is rectify
+
+
+def test_convnet_takes_oblong_images():
+    assert ConvNet(1, (8, 12), width=2, features=3)(torch.rand(2, 1, 8, 12)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ConvNet(1, 3), "at least 4×4"),
+        (lambda: ResNet(depth=17), "resnet depth must be one of 10, 18, 34, found 17"),
+        (lambda: VGG(depth=12), "vgg depth must be one of 11, 13, 16, 19, found 12"),
+        (lambda: WideResNet(depth=27), "wideresnet depth must be 6 n"),
+        (lambda: WideResNet(depth=4), "wideresnet depth must be 6 n"),
+    ],
+)
+def test_impossible_options_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_channels_last_gives_the_same_logits():
+    torch.manual_seed(0)
+    model = Classifier(ResNet(width=4, depth=10), LinearHead(32, 4), (0.5,) * 3, (0.2,) * 3).eval()
+    x = torch.rand(2, 3, 16, 16)
+    expected = model(x)
+    found = model.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
