@@ -38,7 +38,7 @@ class Release:
     Args:
         name: the data set's name in corral.
         folders: where it may lie below a data folder; a fetch writes the first.
-        files: what makes it complete; each may also lie there compressed, with ".gz" added.
+        files: what makes it complete; each may lie there as ".gz" where it is published so.
         sources: one .tar.gz archive whose members lie in a folder called like `folders[0]`, or single files.
         extras: further archive members to unpack.
         pickled: a folder that other libraries make of the same data, which corral does not read.
@@ -57,8 +57,13 @@ class Release:
         return self.sources[0].filename.endswith(".tar.gz")
 
     def missing(self, folder: Path) -> list[str]:
-        """The files that are not in `folder`."""
-        return [name for name in self.files if not (folder / name).exists() and not (folder / f"{name}.gz").exists()]
+        """The files that are not in `folder`, neither plain nor as they are published."""
+        published = {source.filename for source in self.sources}
+        return [
+            name
+            for name in self.files
+            if not (folder / name).exists() and not (f"{name}.gz" in published and (folder / f"{name}.gz").exists())
+        ]
 
 
 def data_folders(root: Path | None) -> list[Path]:
@@ -104,9 +109,9 @@ def provide(release: Release, root: Path | None, download: bool) -> Path:
     target = partial or folders[0]
     with _one_line_errors(f"{release.name}{hint}", target):
         if release.archived:
-            _fetch_archive(release, target)
+            _fetch_archive(release, target, bases[0])
         else:
-            _fetch_files(release, target)
+            _fetch_files(release, target, bases[0])
     return target
 
 
@@ -117,27 +122,23 @@ def _one_line_errors(name: str, target: Path) -> Iterator[None]:
     except OSError as error:
         raise CorralError(
             f"{name}: cannot be written to {target} ({error.strerror or error}); nothing was left behind: free some "
-            "space or set CORRAL_DATA to another folder"
+            "space or choose another data folder"
         ) from error
 
 
-def _fetch_archive(release: Release, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".corral-") as scratch:
+def _fetch_archive(release: Release, target: Path, base: Path) -> None:
+    base.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=base, prefix=".corral-") as scratch:
         archive = _download(release.sources[0], Path(scratch))
         unpacked = Path(scratch) / "unpacked"
         unpacked.mkdir()
         _unpack(archive, release, unpacked)
-        _move_folder(unpacked, target)
-
-
-def _move_folder(unpacked: Path, target: Path) -> None:
-    try:
-        os.rename(unpacked, target)
-    except OSError:
-        # Another process that fetched the same archive was first: its files passed the same checks.
-        if not target.is_dir():
-            raise
+        try:
+            os.rename(unpacked, target)
+        except OSError:
+            # Another process that fetched the same archive may have been first: its files passed the same checks.
+            if release.missing(target):
+                raise
 
 
 def _unpack(archive: Path, release: Release, folder: Path) -> None:
@@ -162,13 +163,15 @@ def _unpack(archive: Path, release: Release, folder: Path) -> None:
         )
 
 
-def _fetch_files(release: Release, target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
+def _fetch_files(release: Release, target: Path, base: Path) -> None:
     wanted = release.missing(target)
-    with tempfile.TemporaryDirectory(dir=target, prefix=".corral-") as scratch:
+    base.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=base, prefix=".corral-") as scratch:
         for source in release.sources:
             if source.filename.removesuffix(".gz") in wanted:
-                os.replace(_download(source, Path(scratch)), target / source.filename)
+                path = _download(source, Path(scratch))
+                target.mkdir(parents=True, exist_ok=True)
+                os.replace(path, target / source.filename)
 
 
 def _download(source: Source, folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """Points and centroids, no networks."""
 
 from corral.geometry.kmeans import ClassClusters, KMeans, class_kmeans, kmeans
+from corral.geometry.neighbourhoods import ClusterLosses, Neighbourhood, NeighbourhoodSampler
 from corral.geometry.scores import (
     TRUNCATION_PENALTY,
     Rule,
@@ -13,7 +14,10 @@ from corral.geometry.scores import (
 __all__ = [
     "TRUNCATION_PENALTY",
     "ClassClusters",
+    "ClusterLosses",
     "KMeans",
+    "Neighbourhood",
+    "NeighbourhoodSampler",
     "Rule",
     "class_index",
     "class_kmeans",

@@ -40,9 +40,9 @@ class Problem:
         self.total = self.squares.sum(dtype=torch.float64)
         self.restarts = len(uniforms)
         self.skips = points.device.type == "cpu"
-        self.margins: Tensor | None = None
         self.least, self.stalls = [math.inf] * self.restarts, [0] * self.restarts
         self.assignments, self.centroids = self._seed(uniforms)
+        self.margins = points.new_full(self.assignments.shape if self.skips else (self.restarts, 0), -torch.inf)
         self.sums, self.counts = self._sums(self.assignments)
         self.best_inertia = torch.full((), torch.inf, dtype=torch.float64, device=points.device)
         self.best_assignments, self.best_centroids = self.assignments[0], self.centroids[0]
@@ -146,28 +146,37 @@ class Problem:
         When centroid j moves by D_j, the lead of cluster a over j falls by at most |x| |D_a - D_j| plus the change of
         the two biases. Finding rows makes a GPU wait, and gathering many costs more than scoring all.
         """
-        if not self.skips or self.margins is None:
+        if not self.skips:
             return None
         moved = self.centroids - before
         biases = (before.double().square().sum(2) - self.centroids.double().square().sum(2)) / 2
         slope = torch.cdist(moved, moved, compute_mode="donot_use_mm_for_euclid_dist").amax(2)
         rises = biases.unsqueeze(1) - biases.unsqueeze(2)
-        rises.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+        rises.diagonal(dim1=1, dim2=2).fill_(torch.finfo(torch.float32).min)
         rise = rises.amax(2).to(self.points.dtype)
         self.margins -= self.norms * slope.gather(1, self.assignments) + rise.gather(1, self.assignments)
         rows = (self.margins <= 0).any(0).nonzero().squeeze(1)
         return rows if GATHER_COST * len(rows) < len(self.points) else None
 
-    def update(self, changes: list[int], reseeded: bool) -> None:
-        """Sums of the new assignments, from the rows that changed where they are few and finding them is free."""
-        if reseeded or not self.skips or GATHER_COST * sum(changes) > len(self.points):
+    def hear(self, told: list[list[float]], last: bool) -> None:
+        """Act on what `step` reported: reseed empty clusters, bring the sums up to date, retire what has stopped."""
+        changes, reseeded, stopped = 0, False, []
+        for restart, (inertia, changed, *counts) in enumerate(told):
+            again = 0 in counts and self._reseed(restart, counts)
+            self.stalls[restart] = 0 if inertia < self.least[restart] else self.stalls[restart] + 1
+            self.least[restart] = min(inertia, self.least[restart])
+            stopped.append(last or (changed == 0 and not again) or self.stalls[restart] == PATIENCE)
+            changes, reseeded = changes + int(changed), reseeded or again
+        if reseeded or GATHER_COST * changes > len(self.points) or (changes and not self.skips):
             self.sums, self.counts = self._sums(self.assignments)
-            return
-        rows = self.changed.any(0).nonzero().squeeze(1)
-        signs = self._selection(self.assignments[:, rows]) - self._selection(self.previous[:, rows])
-        self.sums += (signs @ self.points[rows]).view_as(self.sums)
+        elif changes:
+            rows = self.changed.any(0).nonzero().squeeze(1)
+            signs = self._selection(self.assignments[:, rows]) - self._selection(self.previous[:, rows])
+            self.sums += (signs @ self.points[rows]).view_as(self.sums)
+        if any(stopped):
+            self._retire(stopped)
 
-    def reseed(self, restart: int, counts: list[int]) -> bool:
+    def _reseed(self, restart: int, counts: list[float]) -> bool:
         """Give each empty cluster the point farthest from its centroid, unless no point is apart from its own.
 
         Returns whether any point moved. With fewer distinct points than clusters some clusters stay empty.
@@ -188,7 +197,7 @@ class Problem:
             moved = True
         return moved
 
-    def keep(self, stopped: list[bool]) -> None:
+    def _retire(self, stopped: list[bool]) -> None:
         """Compare the restarts that stopped with the best so far, and go on with the others."""
         inertia = self._inertias()
         for restart, done in enumerate(stopped):
@@ -202,8 +211,9 @@ class Problem:
         self.restarts = len(going)
         self.assignments, self.centroids = self.assignments[going], self.centroids[going]
         self.sums, self.counts = self.sums[going], self.counts[going]
-        if self.skips:
-            self.margins = self.margins[going]
+        self.margins = self.margins[going]
+        self.least = [self.least[number] for number, done in enumerate(stopped) if not done]
+        self.stalls = [self.stalls[number] for number, done in enumerate(stopped) if not done]
 
     def exact_inertia(self) -> Tensor:
         """The best restart's inertia, from the distances themselves where the difference of sums has lost digits."""
@@ -223,15 +233,8 @@ def advance(problems: list[Problem], max_iterations: int) -> int:
         reports = [problem.step() for problem in running]
         told = iter(torch.cat([report.flatten() for report in reports]).tolist())
         for problem in running:
-            rows = [[next(told) for _ in range(1 + problem.k)] for _ in range(problem.restarts)]
-            reseeded = [0 in row[1:] and problem.reseed(number, row[1:]) for number, row in enumerate(rows)]
-            stopped = [row[0] == 0 and not again for row, again in zip(rows, reseeded, strict=True)]
-            if iteration == max_iterations:
-                stopped = [True] * len(rows)
-            if not all(row[0] == 0 for row in rows) or any(reseeded):
-                problem.update([row[0] for row in rows], any(reseeded))
-            if any(stopped):
-                problem.keep(stopped)
+            rows = [[next(told) for _ in range(2 + problem.k)] for _ in range(problem.restarts)]
+            problem.hear(rows, iteration == max_iterations)
         running = [problem for problem in running if problem.restarts]
         if not running:
             return iteration

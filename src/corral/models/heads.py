@@ -181,13 +181,26 @@ class ClusterHead(Head):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # A saved head may have another number of clusters than this one: take its shapes, then rebuild the index.
-        for name in ("centroids", "classes"):
-            saved, own = state_dict.get(prefix + name), getattr(self, name)
-            if isinstance(saved, Tensor) and saved.dim() == own.dim() and saved.shape[1:] == own.shape[1:]:
-                setattr(self, name, own.new_zeros(saved.shape))
+        errors: list[str] = args[-1]
+        found = len(errors)
+        centroids, classes = state_dict.get(prefix + "centroids"), state_dict.get(prefix + "classes")
+        if (
+            isinstance(centroids, Tensor)
+            and isinstance(classes, Tensor)
+            and centroids.dim() == 2
+            and centroids.shape == (*classes.shape, self.features_dim)
+        ):
+            self.centroids, self.classes = (
+                self.centroids.new_zeros(centroids.shape),
+                self.classes.new_zeros(len(classes)),
+            )
         super()._load_from_state_dict(state_dict, prefix, *args)
-        *_, checked = self._checked(self.centroids, self.classes, self.variance, self.num_classes)
-        self.index = checked
+        if len(errors) > found:
+            return
+        try:
+            *_, self.index = self._checked(self.centroids, self.classes, self.variance, self.num_classes)
+        except ValueError as error:
+            errors.append(f"{prefix.rstrip('.') or 'head'}: {error}")
 
 
 @full_precision

@@ -19,7 +19,7 @@ from corral.report.collect import Arrays
 from corral.report.palette import CLASS_COLOURS, line_style
 
 MOST_POINTS = 500
-MOST_NAMED_CENTROIDS = 30
+MOST_NAMED_CLASSES = 20
 _WHITE_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
 
 
@@ -53,11 +53,11 @@ def curves_figure(lines: Sequence[CurveLine], *, chance: float, eps: float | Non
         An `<svg>` element without links to anything outside.
     """
     with _drawing(name):
-        figure, axes = _figure(4.4, 3.1)
+        figure, axes = _figure(4.1, 3.0)
         axes.axhline(100 * chance, color="#555555", linewidth=1, linestyle=(0, (1, 2)))
         axes.annotate(
-            f"chance {100 * chance:.3g}%", (1, 100 * chance), xycoords=("axes fraction", "data"),
-            xytext=(-2, 2), textcoords="offset points", ha="right", va="bottom", fontsize=8, color="#444444",
+            f"chance {100 * chance:.3g}%", (0, 100 * chance), xycoords=("axes fraction", "data"),
+            xytext=(3, 2), textcoords="offset points", ha="left", va="bottom", fontsize=8, color="#444444",
         )  # fmt: skip
         if eps is not None:
             axes.axvline(eps, color="#999999", linewidth=1, zorder=0)
@@ -86,7 +86,7 @@ def spans_figure(spans: Sequence[Span], titles: Sequence[str], *, chance: float,
         description: the text alternative.
     """
     with _drawing(name):
-        figure, axes = _figure(4.4, 0.95 + 0.42 * len(spans) + 0.2 * math.ceil(len(titles) / 2))
+        figure, axes = _figure(4.1, 0.95 + 0.42 * len(spans) + 0.2 * math.ceil(len(titles) / 2))
         rows = np.arange(len(spans))
         for row, span in enumerate(spans):
             known = [100 * value for value in span.accuracies if value is not None]
@@ -96,7 +96,7 @@ def spans_figure(spans: Sequence[Span], titles: Sequence[str], *, chance: float,
             values = [math.nan if s.accuracies[column] is None else 100 * (s.accuracies[column] or 0) for s in spans]
             style = line_style(column)
             axes.plot(
-                values, rows, linestyle="none", marker=markers[column % len(markers)], markersize=7,
+                values, rows, linestyle="none", marker=markers[column % len(markers)], markersize=max(8 - column, 5),
                 markerfacecolor="white" if column == 0 else style.colour, markeredgecolor=style.colour,
                 markeredgewidth=1.6, label=title, clip_on=False, zorder=2 + column,
             )  # fmt: skip
@@ -147,15 +147,13 @@ def features_figure(arrays: Arrays, classes: Sequence[str], *, name: str, descri
 
 
 def _names(arrays: Arrays, points: Any, labels: Any, classes: Sequence[str]) -> list[tuple[Any, str]]:
-    """Where to write class names: at the centroids, or at the class means of a head without any."""
-    if len(arrays.centroids2d):
-        if len(arrays.centroids2d) > MOST_NAMED_CENTROIDS:
-            return []
-        return [
-            (at, _short(classes[int(c)])) for at, c in zip(arrays.centroids2d, arrays.centroids_classes, strict=True)
-        ]
-    if len(classes) > MOST_NAMED_CENTROIDS:
+    """Where to write class names: at centroids, or at the class means of a head without any."""
+    if len(classes) > MOST_NAMED_CLASSES:
         return []
+    if len(arrays.centroids2d):
+        # One name a class, at its first centroid: names at every centroid would cover each other.
+        owners, firsts = np.unique(arrays.centroids_classes, return_index=True)
+        return [(arrays.centroids2d[i], _short(classes[int(c)])) for c, i in zip(owners, firsts, strict=True)]
     present = [label for label in range(len(classes)) if (labels == label).any()]
     return [(points[labels == label].mean(0), _short(classes[label])) for label in present]
 

@@ -14,20 +14,20 @@ from corral.evaluation.records import write_atomically
 from corral.report.collect import Evidence, collect
 from corral.report.compare import Group, attacks_of, group_runs
 from corral.report.palette import swatch
-from corral.report.tables import (
-    Table,
-    differing_protocols,
-    evidence_table,
-    per_class_table,
-    protocols,
-    reduced_warnings,
-    runs_table,
-)
+from corral.report.protocols import differing_protocols, protocols, reduced_warnings
+from corral.report.tables import Table, evidence_table, per_class_table, runs_table
 from corral.report.verdict import Verdict, verdict
 from corral.report.words import WORST_CASE, listed
 
 if TYPE_CHECKING:
     from corral.report.panels import CurvePanel, RunPanel
+
+
+FEATURES_READING = (
+    "How to read it: each mark is one test image, coloured by its true class; dots are predicted right, crosses wrong. "
+    "Stars are centroids: a dot should lie nearest to a star of its own colour. A linear head has no centroids, class "
+    "names stand at the class means. Groups that overlap in this projection may still be apart in the full dimension."
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ def render(evidence: Sequence[Evidence]) -> str:
         protocols=protocols(evidence),
         evidence=evidence_table([piece for group in groups for piece in group.members], numbers),
         limits=_limits(groups),
+        features_reading=FEATURES_READING,
         swatch=lambda run: Markup(swatch(run)),
         version=corral.__version__,
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 CLASS_COLOURS = (
-    "#332288", "#E08A1E", "#44AA99", "#117733", "#88CCEE",
+    "#332288", "#E08A1E", "#44AA99", "#117733", "#4FA3DC",
     "#C7A500", "#CC6677", "#882255", "#AA4499", "#777777",
 )  # fmt: skip
 """After Paul Tol's "muted" scheme, its two palest replaced so that dots show on white; repeated beyond ten classes."""

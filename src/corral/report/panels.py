@@ -83,7 +83,7 @@ def curve_panels(group: Group, numbers: dict[str, int], name: str) -> tuple[Curv
         )  # fmt: skip
         caption = (
             f"{attack_title(attack)} at growing {norm} eps, on the first {counts} test images. Higher is better; a "
-            "grey upright line marks the eps of the table. A curve that does not fall toward zero at large eps, or that "
+            "grey upright line marks the eps of the table. A curve that does not fall toward zero, or that "
             f"rises, is a sign that the attack fails, not that the model is robust.{_rising(lines)}"
         )
         panels.append(CurvePanel(Markup(svg), tuple((line.run, label) for label, line in lines), caption))
@@ -107,16 +107,9 @@ def run_panel(piece: Evidence, number: int, name: str) -> RunPanel:
     shown = min(total, MOST_POINTS)
     wrong = int((arrays.features_predicted[:shown] != arrays.features_labels[:shown]).sum())
     clusters = len(arrays.centroids2d)
-    stars = (
-        f" Stars are the {clusters} centroids: a dot should lie nearest to a star of its own colour."
-        if clusters
-        else " A linear head has no centroids; names stand at the class means."
-    )
-    first = f"the first {shown:,} of {total:,}" if shown < total else f"{shown:,}"
-    caption = (
-        f"{arrays.projection.item()}. Each mark is one of {first} test images, coloured by its true class: dots are "
-        f"predicted right, crosses ({wrong}) wrong.{stars} Groups that overlap here may be apart in full dimension."
-    )
+    first = f"The first {shown:,} of {total:,}" if shown < total else f"{shown:,}"
+    stars = f"{clusters} centroids" if clusters else "no centroids (linear head)"
+    caption = f"{arrays.projection.item()}. {first} test images, {wrong} predicted wrong, {stars}."
     if len(classes) > 10:
         caption += " Colours repeat every ten classes."
     described = (

@@ -8,15 +8,7 @@ from corral.evaluation.records import AttackResult, Record, as_percent
 from corral.report.collect import Evidence
 from corral.report.compare import Entry, Estimate, Group, attacks_of
 from corral.report.verdict import within_noise_of_best
-from corral.report.words import (
-    WORST_CASE,
-    attack_order,
-    attack_title,
-    counted,
-    listed,
-    protocol_words,
-    seconds_words,
-)
+from corral.report.words import WORST_CASE, attack_title, counted, seconds_words
 
 
 @dataclass(frozen=True)
@@ -31,18 +23,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Column titles (the first is of the header cells) and rows."""
+    """Column titles (the first is of the header cells), rows, and how many cells of a row are numbers: the first ones.
+
+    `decisive` is the cell that ranks the rows, set bold where the row is among the best.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """One attack as it was run: its title, its settings in words, which runs met it, how long it took."""
-
-    title: str
-    lines: tuple[str, ...]
+    numbers: int = 0
+    decisive: int | None = None
 
 
 def runs_table(group: Group, numbers: dict[str, int]) -> Table:
@@ -54,18 +43,8 @@ def runs_table(group: Group, numbers: dict[str, int]) -> Table:
     """
     attacks = group.attacks
     lowest = () if WORST_CASE in attacks or len(attacks) < 2 else ("Lowest of these attacks",)
-    columns = (
-        "Run",
-        "Method",
-        "Recipe",
-        "Head",
-        "Clean",
-        *map(attack_title, attacks),
-        *lowest,
-        "n",
-        "Seed",
-        "Training",
-    )
+    measured = ("Clean", *map(attack_title, attacks), *lowest)
+    columns = ("Run", *measured, "n", "Seed", "Training", "Head", "Method", "Recipe")
     best = within_noise_of_best(group) if len(group.entries) > 1 else set()
     rows: list[Row] = []
     for entry in group.entries:
@@ -75,9 +54,13 @@ def runs_table(group: Group, numbers: dict[str, int]) -> Table:
             rows.append(Row(evidence.label, cells, numbers[evidence.label], is_best))
         if len(entry.members) > 1:
             rows.append(
-                Row(f"{entry.label}, mean ± sd", _mean_cells(entry, attacks, bool(lowest)), best=entry.label in best)
+                Row(
+                    f"{entry.label}, mean\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}sd",
+                    _mean_cells(entry, attacks, bool(lowest)),
+                    best=entry.label in best,
+                )
             )
-    return Table(columns, tuple(rows))
+    return Table(columns, tuple(rows), len(measured) + 3, len(measured) - 1)
 
 
 def per_class_table(group: Group) -> Table:
@@ -94,7 +77,7 @@ def per_class_table(group: Group) -> Table:
             values.append(hardest.per_class)
     classes = group.record.classes
     rows = [Row(name, tuple(as_percent(column[i]) for column in values)) for i, name in enumerate(classes)]
-    return Table(tuple(columns), tuple(rows))
+    return Table(tuple(columns), tuple(rows), len(values))
 
 
 def evidence_table(evidence: Sequence[Evidence], numbers: dict[str, int]) -> Table:
@@ -119,74 +102,25 @@ def evidence_table(evidence: Sequence[Evidence], numbers: dict[str, int]) -> Tab
     return Table((*columns, "Device", "Versions", "Notes"), tuple(rows))
 
 
-def protocols(evidence: Sequence[Evidence]) -> list[Protocol]:
-    """Every attack in words and numbers; different settings under one name are told apart by their runs."""
-    met: dict[str, list[tuple[Evidence, AttackResult]]] = {}
-    for piece in evidence:
-        for attack in piece.record.attacks:
-            met.setdefault(attack.name, []).append((piece, attack))
-    result = []
-    for name in attack_order(list(met)):
-        settings: dict[str, list[tuple[Evidence, AttackResult]]] = {}
-        for piece, attack in met[name]:
-            settings.setdefault(f"{protocol_words(attack)} ({attack.protocol})", []).append((piece, attack))
-        lines = []
-        for words, pairs in settings.items():
-            runs = "" if len(settings) == 1 else f"{listed([piece.label for piece, _ in pairs])}: "
-            lines.append(f"{runs}{words} {_span(pairs)}")
-        result.append(Protocol(attack_title(name), tuple(lines)))
-    return result
-
-
-def differing_protocols(group: Group) -> list[str]:
-    """Warnings where one attack name stands for different settings within a group.
-
-    The objective is not compared: the published protocol has one for cluster heads and another for linear ones.
-    """
-    found: list[str] = []
-    for key in group.attacks:
-        results = [attacks_of(e.record)[key] for e in group.members if key in attacks_of(e.record)]
-        settings = {(a.steps, a.step_size, a.restarts, a.verdict, a.n) for a in results}
-        if len(settings) > 1:
-            found.append(
-                f"{attack_title(key)} was run with different settings or on different numbers of images in different "
-                "runs (see below): compare that column with care."
-            )
-    return found
-
-
-def reduced_warnings(evidence: Sequence[Evidence]) -> list[str]:
-    """One warning for each kind of evaluation that did not use the whole test set."""
-    reduced: dict[tuple[str, int, int], list[str]] = {}
-    for piece in evidence:
-        r = piece.record
-        if r.reduced:
-            reduced.setdefault(("", r.n, r.n_test), []).append(piece.label)
-        for attack in r.attacks:
-            if attack.n < r.n:
-                reduced.setdefault((f", {attack_title(attack.name)}", attack.n, r.n_test), []).append(piece.label)
-    return [
-        f"Reduced: first {n:,} of {n_test:,} test images{attack} ({listed(list(dict.fromkeys(labels)))})."
-        for (attack, n, n_test), labels in reduced.items()
-    ]
-
-
 def _run_cells(record: Record, attacks: Sequence[str], lowest: bool) -> tuple[str, ...]:
     met = attacks_of(record)
     cells = [_attack_cell(met.get(key), record.n) for key in attacks]
     if lowest:
         cells.append(as_percent(min((a.accuracy for key, a in met.items() if key == a.name), default=None)))
-    head = record.head if record.rule is None else f"{record.head}, {record.rule}"
     return (
-        record.method,
-        record.recipe,
-        head,
         as_percent(record.clean),
         *cells,
         f"{record.n:,}",
         str(record.train_seed),
         seconds_words(record.train_seconds),
+        _head(record),
+        record.method,
+        record.recipe,
     )
+
+
+def _head(record: Record) -> str:
+    return record.head if record.rule is None else f"{record.head}, {record.rule}"
 
 
 def _attack_cell(attack: AttackResult | None, n: int) -> str:
@@ -202,17 +136,16 @@ def _mean_cells(entry: Entry, attacks: Sequence[str], lowest: bool) -> tuple[str
         minima = [min((a.accuracy for k, a in attacks_of(r).items() if k == a.name), default=None) for r in records]
         known = [value for value in minima if value is not None]
         cells.append(_plus_minus(known) if len(known) == len(records) else "–")
-    head = records[0].head if records[0].rule is None else f"{records[0].head}, {records[0].rule}"
     seconds = statistics.fmean(r.train_seconds for r in records)
     return (
-        records[0].method,
-        records[0].recipe,
-        head,
         _mean_sd(entry.clean()),
         *cells,
         f"{records[0].n:,}",
         counted(len(records), "seed"),
         seconds_words(seconds),
+        _head(records[0]),
+        records[0].method,
+        records[0].recipe,
     )
 
 
@@ -222,13 +155,3 @@ def _plus_minus(values: Sequence[float]) -> str:
 
 def _mean_sd(estimate: Estimate | None) -> str:
     return "–" if estimate is None else f"{as_percent(estimate.mean)} ± {as_percent(estimate.spread)}"
-
-
-def _span(pairs: Sequence[tuple[Evidence, AttackResult]]) -> str:
-    """Images, seeds and seconds of one attack over its runs."""
-    times = [attack.seconds for _, attack in pairs]
-    low, high = seconds_words(min(times)), seconds_words(max(times))
-    counts = listed([f"{n:,}" for n in sorted({attack.n for _, attack in pairs})])
-    seeds = listed([str(seed) for seed in sorted({attack.seed for _, attack in pairs})])
-    took = low if low == high else f"{low} to {high}"
-    return f"On {counts} images, seed {seeds}, {took} a run."

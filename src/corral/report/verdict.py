@@ -114,10 +114,10 @@ def _nothing_robust(ranked: list[_Ranked], group: Group, threat: str) -> tuple[s
 
 def _tie(ranked: list[_Ranked], tied: list[_Ranked], threat: str) -> tuple[str, list[str]]:
     best = tied[0]
-    named = listed([f"{one.entry.label} ({percent(one.kept.mean)})" for one in tied[1:]])
+    named = listed([f"{one.entry.label} with {percent(one.kept.mean)}" for one in tied[1:]])
     headline = (
-        f"No clear winner at {threat}: {best.entry.label} ({percent(best.kept.mean)}) is ahead of {named} "
-        "by no more than noise."
+        f"No clear winner at {threat}: {best.entry.label} keeps {percent(best.kept.mean)} under attack, "
+        f"ahead of {named} by no more than noise."
     )
     error = difference_error(best.kept, tied[1].kept)
     gap = best.kept.mean - tied[1].kept.mean
@@ -131,7 +131,7 @@ def _tie(ranked: list[_Ranked], tied: list[_Ranked], threat: str) -> tuple[str, 
     ]
     behind = [one for one in ranked if one not in tied]
     if behind:
-        named = listed([f"{one.entry.label} ({percent(one.kept.mean)})" for one in behind])
+        named = listed([f"{one.entry.label} with {percent(one.kept.mean)}" for one in behind])
         reasons.append(f"Behind by more than noise: {named}.")
     return headline, reasons
 

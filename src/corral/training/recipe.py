@@ -4,7 +4,6 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -224,8 +223,8 @@ class Recipe(Config):
 
 def shipped_recipes() -> dict[str, Path]:
     """The recipes inside the package, by name."""
-    folder = resources.files("corral") / "recipes"
-    return {Path(str(item)).stem: Path(str(item)) for item in sorted(folder.iterdir(), key=str) if item.name[-5:] == ".toml"}
+    folder = Path(__file__).parents[1] / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def load_recipe(

@@ -1,0 +1,282 @@
+"""The command line: parse, call, print."""
+
+import json
+import os
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from corral.errors import CorralError, UsageError
+from corral.evaluation.records import Record, as_percent
+
+app = typer.Typer(
+    help="Train image classifiers whose decision is a cluster, attack them honestly, report what is true.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for machines.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default a GPU if there is one.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder of data-set files; default CORRAL_DATA or a user cache.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default torch's own choice.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
+
+
+@app.command(epilog="Example: corral demo --out runs/demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the runs and the page.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """The main job in two minutes: train five kinds of classifier on real digits, attack all, write the page."""
+    from corral.demo import run_demo
+
+    _threads(threads)
+    started = time.perf_counter()
+    page, records = run_demo(out, seed=seed, progress=not quiet)
+    seconds = time.perf_counter() - started
+    if as_json:
+        _print_json({"report": str(page), "seconds": seconds, "records": [r.model_dump(mode="json") for r in records]})
+        return
+    _print_table(records)
+    typer.echo(f"\n{seconds:.0f} s of work. The page: {page}")
+
+
+@app.command(epilog="Example: corral train corral --data mnist --out runs/mnist-corral --seed 1 --set epochs=10")
+def train(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe (see `corral recipes`), a .toml file, or a run.")],
+    data: Annotated[str | None, typer.Option(help="Data set (see `corral data`); default the recipe's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/RECIPE-DATA-SEED.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs after the warm start.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Recipe key=value, repeatable.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    device: Device = None,
+    data_root: DataRoot = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train a classifier by a recipe into a run folder; Ctrl-C leaves a run that --resume continues."""
+    from corral.training import RunFolder, load_model, load_recipe
+    from corral.training import train as train_run
+
+    _threads(threads)
+    overrides: dict[str, Any] = dict(_setting(text) for text in settings or [])
+    given = {"training.seed": seed, "threat.eps": eps, "training.epochs": epochs}
+    overrides |= {key: value for key, value in given.items() if value is not None}
+    resolved = load_recipe(recipe, data=data, overrides=overrides)
+    if out is None and Path(recipe).is_dir():
+        out = Path(recipe)
+    folder = out or Path("runs") / f"{resolved.name}-{_slug(resolved.data.name)}-{resolved.training.seed}"
+    try:
+        path = train_run(
+            resolved, out=folder, resume=resume, device=device, data_root=data_root, progress=not quiet
+        )
+    except KeyboardInterrupt:
+        kept = RunFolder(folder).state.is_file()
+        what = "the last finished epoch is kept" if kept else "no epoch was finished"
+        typer.echo(f"\ninterrupted; {what}. Continue with: corral train {folder} --resume", err=True)
+        raise typer.Exit(130) from None
+    _, _, info = load_model(path)
+    if as_json:
+        _print_json({"run": str(path), **info.model_dump(mode="json")})
+    else:
+        typer.echo(f"{path}: {info.method} on {info.data}, {info.epochs} epochs, {info.train_seconds:.1f} s")
+        typer.echo(f"next: corral evaluate {path}")
+
+
+@app.command(epilog="Example: corral evaluate runs/mnist-corral --n 1000")
+def evaluate(
+    run: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default the run's.")] = None,
+    n: Annotated[int | None, typer.Option(min=1, help="Only this many test images, class-balanced; default all.")] = None,
+    attack: Annotated[list[str] | None, typer.Option(help="Attack name, repeatable; default the three of the page.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Of the attacks' random starts.")] = 0,
+    device: Device = None,
+    data_root: DataRoot = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Attack finished runs on their test set; writes RUN/records/evaluation.json and .npz."""
+    from corral.attacks import PROTOCOLS
+    from corral.evaluation.evaluate import DEFAULT_ATTACKS
+    from corral.evaluation.evaluate import evaluate as evaluate_run
+    from corral.training import parse_eps
+
+    _threads(threads)
+    unknown = [name for name in attack or [] if name not in PROTOCOLS]
+    if unknown:
+        raise UsageError(f"unknown attack {unknown[0]!r}; known: {', '.join(PROTOCOLS)}")
+    chosen = [PROTOCOLS[name] for name in dict.fromkeys(attack)] if attack else list(DEFAULT_ATTACKS)
+    try:
+        radius = None if eps is None else parse_eps(eps)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    records = [
+        evaluate_run(
+            path,
+            eps=radius,
+            n=n,
+            attacks=chosen,
+            batch_size=batch_size,
+            seed=seed,
+            device=device,
+            data_root=data_root,
+            progress=not quiet,
+        )
+        for path in run
+    ]
+    if as_json:
+        _print_json([record.model_dump(mode="json") for record in records])
+    else:
+        _print_table(records)
+
+
+@app.command(epilog="Example: corral report runs/mnist-at runs/mnist-corral --out report.html")
+def report(
+    run: Annotated[list[Path], typer.Argument(help="Evaluated run folders.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    as_json: Json = False,
+) -> None:
+    """Write one self-contained page about evaluated runs."""
+    from corral.report import report as write_report
+
+    page = write_report(run, out=out)
+    if as_json:
+        _print_json({"report": str(page)})
+    else:
+        typer.echo(f"wrote {page}")
+
+
+@app.command(epilog="Example: corral recipes corral --data mnist")
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Show this recipe, resolved, as TOML.")] = None,
+    data: Annotated[str | None, typer.Option(help="With the recipe's values for this data set.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the shipped recipes with their sources, or show one in full."""
+    from corral.training import load_recipe, shipped_recipes
+
+    if name is not None:
+        resolved = load_recipe(name, data=data)
+        if as_json:
+            _print_json(resolved.model_dump(mode="json"))
+        else:
+            typer.echo(resolved.to_toml(), nl=False)
+        return
+    if data is not None:
+        raise UsageError("--data goes with a recipe's name")
+    rows = [load_recipe(recipe) for recipe in shipped_recipes()]
+    if as_json:
+        _print_json([{"name": r.name, "summary": r.summary, "source": r.source} for r in rows])
+        return
+    width = max(len(r.name) for r in rows)
+    for row in rows:
+        typer.echo(f"{row.name:<{width}}  {row.summary}\n{'':<{width}}  [{row.source}]")
+
+
+@app.command(epilog="Example: corral data mnist")
+def data(
+    name: Annotated[str | None, typer.Argument(help="Load this set (fetching it if need be) and describe it.")] = None,
+    data_root: DataRoot = None,
+    as_json: Json = False,
+) -> None:
+    """List the data sets, or load one and say what is in it."""
+    from corral.data import DATA_SETS, PATH_DATA_SETS, load
+
+    if name is None:
+        listed = [(entry.name, entry.description) for entry in DATA_SETS.values()]
+        listed += [(f"{entry.name}:PATH", entry.description) for entry in PATH_DATA_SETS.values()]
+        if as_json:
+            _print_json([{"name": key, "description": text} for key, text in listed])
+        else:
+            width = max(len(key) for key, _ in listed)
+            typer.echo("\n".join(f"{key:<{width}}  {text}" for key, text in listed))
+        return
+    found = load(name, root=data_root)
+    facts = {
+        "name": found.name,
+        "note": found.note,
+        "image_shape": list(found.train.shape),
+        "classes": list(found.classes),
+        "train": len(found.train),
+        "test": len(found.test),
+        "unlabeled": len(found.unlabeled) if found.unlabeled is not None else 0,
+        "fingerprint": found.fingerprint,
+    }
+    if as_json:
+        _print_json(facts)
+    else:
+        for key, value in facts.items():
+            typer.echo(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise UsageError(f"--set needs key=value, found {text!r}")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def _slug(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name.rsplit("/", 1)[-1])
+
+
+def _threads(count: int | None) -> None:
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)
+
+
+def _print_json(content: Any) -> None:
+    typer.echo(json.dumps(content, indent=2))
+
+
+def _print_table(records: list[Record]) -> None:
+    names = list(dict.fromkeys(attack.name for record in records for attack in record.attacks))
+    header = ["run", "n", "eps", "clean", *names]
+    rows = []
+    for record in records:
+        found = {attack.name: attack.accuracy for attack in record.attacks}
+        count = f"{record.n} of {record.n_test}" if record.reduced else str(record.n)
+        rows.append([record.run, count, f"{record.eps:.4g}", as_percent(record.clean)])
+        rows[-1] += [as_percent(found.get(name)) for name in names]
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, *rows]:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        typer.echo("  ".join(cells))
+
+
+def main() -> None:
+    """Entry point: errors of this package are one line on stderr and their exit code; anything else is a bug."""
+    try:
+        app(standalone_mode=True)
+    except CorralError as error:
+        sys.stderr.write(f"corral: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("\ncorral: interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
