@@ -79,9 +79,7 @@ def train(
         out = Path(recipe)
     folder = out or Path("runs") / f"{resolved.name}-{_slug(resolved.data.name)}-{resolved.training.seed}"
     try:
-        path = train_run(
-            resolved, out=folder, resume=resume, device=device, data_root=data_root, progress=not quiet
-        )
+        path = train_run(resolved, out=folder, resume=resume, device=device, data_root=data_root, progress=not quiet)
     except KeyboardInterrupt:
         kept = RunFolder(folder).state.is_file()
         what = "the last finished epoch is kept" if kept else "no epoch was finished"
@@ -99,8 +97,8 @@ def train(
 def evaluate(
     run: Annotated[list[Path], typer.Argument(help="Run folders.")],
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default the run's.")] = None,
-    n: Annotated[int | None, typer.Option(min=1, help="Only this many test images, class-balanced; default all.")] = None,
-    attack: Annotated[list[str] | None, typer.Option(help="Attack name, repeatable; default the three of the page.")] = None,
+    n: Annotated[int | None, typer.Option(min=1, help="This many test images, class-balanced; default all.")] = None,
+    attack: Annotated[list[str] | None, typer.Option(help="Attack, repeatable; default the page's three.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Of the attacks' random starts.")] = 0,
     device: Device = None,

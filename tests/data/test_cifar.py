@@ -1,5 +1,6 @@
 """CIFAR on the real files of unpack.py: all of CIFAR-10, and the class-balanced subset of CIFAR-100."""
 
+import io
 import os
 import shutil
 from collections.abc import Callable
@@ -31,7 +32,6 @@ def write_tiny(root: Path) -> Path:
 def test_real_cifar10(real_cifar10: Path, shared: Path) -> None:
     """Row counts, class balance, the published channel statistics, and pixels decoded here a second time."""
     image = pytest.importorskip("PIL.Image")
-    import io
 
     data = load("cifar10", root=real_cifar10, download=False)
     assert data.note == "official"

@@ -22,7 +22,7 @@ def make_attack(name: str, accuracy: float, **changes: Any) -> AttackResult:
         "steps": 20,
         "step_size": 2 / 255,
         "restarts": 10 if published else 5,
-        "objective": "published_scores" if published else "cross_entropy",
+        "objective": "published_cross_entropy" if published else "cross_entropy",
         "verdict": "max_loss_restart" if published else "any_iterate",
         "n": 400,
         "accuracy": accuracy,

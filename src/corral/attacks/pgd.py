@@ -155,6 +155,8 @@ def _check(
             raise ValueError(f"{int((~torch.isfinite(x)).flatten(1).any(1).sum())} images hold NaN or infinite pixels")
         low, high = float(x.min()), float(x.max())
         if low < 0 or high > 1:
-            raise ValueError(f"pixels must be in [0, 1], found {low:g} to {high:g}; divide by 255 or undo normalisation")
+            raise ValueError(
+                f"pixels must be in [0, 1], found {low:g} to {high:g}; divide by 255 or undo normalisation"
+            )
         if int(y.min()) < 0:
             raise ValueError(f"labels must be >= 0, found {int(y.min())}")

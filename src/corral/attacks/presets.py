@@ -59,8 +59,8 @@ class PgdProtocol:
 def _published(steps: int) -> PgdProtocol:
     return PgdProtocol(
         name="pgd_published" if steps == 20 else f"pgd_published_{steps}",
-        description=f"PGD-{steps} of ClusTR Table 1: 10 restarts, step 2/255, exponentiated scores as logits on cluster "
-        "heads, verdict from the restart of highest loss alone",
+        description=f"PGD-{steps} of ClusTR Table 1: 10 restarts, step 2/255, exponentiated scores as logits on "
+        "cluster heads, verdict from the restart of highest loss alone",
         steps=steps,
         restarts=10,
         step_size=2 / 255,

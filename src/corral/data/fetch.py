@@ -16,6 +16,7 @@ from corral.data.progress import Progress
 from corral.errors import CorralError
 
 TIMEOUT_SECONDS = 30
+CHUNK_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,14 @@ def _download(source: Source, folder: Path) -> Path:
 
     path = folder / source.filename
     progress = Progress(source.filename)
-    downloader = pooch.HTTPDownloader(progressbar=progress, chunk_size=1 << 18, timeout=TIMEOUT_SECONDS)
+    # pooch leaves the connection open where a download fails, so its responses are kept here to be closed.
+    responses: list[requests.Response] = []
+    downloader = pooch.HTTPDownloader(
+        progressbar=progress,
+        chunk_size=CHUNK_BYTES,
+        timeout=TIMEOUT_SECONDS,
+        hooks={"response": lambda response, **_: responses.append(response)},
+    )
     place = f"{source.filename} from {source.url}"
     try:
         downloader(source.url, str(path), None)
@@ -196,6 +204,8 @@ def _download(source: Source, folder: Path) -> Path:
             "unpack it into a folder that CORRAL_DATA names"
         ) from error
     finally:
+        for response in responses:
+            response.close()
         progress.end()
     found = pooch.file_hash(str(path), alg="md5")
     if found != source.md5:

@@ -54,7 +54,7 @@ def load_folder(path: Path) -> DataSet:
     note = f"{len(files):,} files" + (f", {ignored:,} others ignored" if ignored else "")
     if tops:
         return DataSet(f"folder:{path}", classes, parts["train"], parts["test"], note=note)
-    train, test, split = split_off_test(parts["all"])
+    train, test, split = split_off_test(parts["all"], str(path))
     return DataSet(f"folder:{path}", classes, train, test, note=f"{note}; {split}")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
 from corral.data.images import DataSet, Images, check_labels
@@ -53,20 +54,25 @@ def load_npz(path: Path) -> DataSet:
         note += f" without {', '.join(ignored)}"
     if len(parts) == 2:
         return DataSet(f"npz:{path}", classes, parts[0], parts[1], note=note)
-    train, test, split = split_off_test(parts[0])
+    train, test, split = split_off_test(parts[0], str(path))
     return DataSet(f"npz:{path}", classes, train, test, note=f"{note}; {split}")
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        content = np.load(path, allow_pickle=False)
+        # Opened here, because numpy leaves the file open where it is not a whole archive.
+        with open(path, "rb") as stream:
+            return _named_arrays(path, np.load(stream, allow_pickle=False))
     except OSError as error:
         raise CorralError(
             f"{path}: cannot be read ({error.strerror or error}); give the path of an .npz file"
         ) from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise CorralError(f"{path}: truncated or not an .npz file; write it again with numpy.savez") from error
-    if isinstance(content, np.ndarray):
+
+
+def _named_arrays(path: Path, content: object) -> dict[str, np.ndarray]:
+    if not isinstance(content, NpzFile):
         raise CorralError(f"{path}: found a single array, expected an .npz file; write it with numpy.savez")
     arrays = {}
     with content:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from corral.data.images import Images
-from corral.errors import UsageError
+from corral.errors import CorralError, UsageError
 
 TEST_SEED = 0
 
@@ -59,16 +59,25 @@ def stratified_subset(images: Images, count: int, *, seed: int) -> Images:
     return images.take(_stratified_rows(labels, count, seed))
 
 
-def split_off_test(images: Images) -> tuple[Images, Images, str]:
+def split_off_test(images: Images, where: str) -> tuple[Images, Images, str]:
     """Split a fixed stratified fifth off as the test part, for sources that have none.
+
+    Args:
+        images: labelled images.
+        where: the source, for the message.
 
     Returns:
         (train, test, what to say of it).
 
     Raises:
-        UsageError: too few images for a test part.
+        CorralError: too few images for a test part.
     """
-    train, test = split_validation(images, round(len(images) / 5), seed=TEST_SEED)
+    try:
+        train, test = split_validation(images, round(len(images) / 5), seed=TEST_SEED)
+    except UsageError as error:
+        raise CorralError(
+            f"{where}: no test part, and a fifth of the {len(images)} images cannot be split off ({error}); add one"
+        ) from error
     return train, test, f"no test part in the source: a fixed stratified fifth ({len(test):,} images) is split off"
 
 

@@ -106,7 +106,7 @@ def evaluate(
         record, arrays = _measure(session, attacks, radius, folder, info, data)
     record = record.model_copy(update={"eval_seconds": time.perf_counter() - started})
     stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
     write_atomically(folder.records / "evaluation.npz", stream.getvalue())
     write_record(record, folder.records / "evaluation.json")
     Progress("", 0, "", enabled=progress).say(f"{run}: evaluated in {duration(record.eval_seconds)}")
@@ -216,7 +216,7 @@ class _Session:
         total = len(self.images) if images is None else len(images)
         parts = []
         with torch.no_grad():
-            for rows in torch.arange(total, device=device).split(self.batch_size):
+            for rows in torch.split(torch.arange(total, device=device), self.batch_size):
                 parts.append(function(self.images.float(rows) if images is None else images[rows]))
         output = torch.cat(parts)
         if not bool(torch.isfinite(output).all()):
@@ -232,7 +232,7 @@ class _Session:
         parts = []
         title = f"{attack.name} at eps {eps:.4g}"
         with Progress(title, total, "images", enabled=self.progress) as bar:
-            for rows in torch.arange(total, device=device).split(self.batch_size):
+            for rows in torch.split(torch.arange(total, device=device), self.batch_size):
                 x, y = self.images.float(rows), self.labels[rows]
                 parts.append(attack.attack(self.model, x, y, eps=eps, norm=self.norm, generator=generator))
                 bar.advance(len(rows))

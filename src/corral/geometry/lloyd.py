@@ -12,8 +12,10 @@ BLOCK_SCORES_ELSEWHERE = 2**26
 ROUNDING = 1e-12
 # Below this share of the total sum of squares, sum|x|^2 - sum n|c|^2 has lost too many digits.
 CANCELLED = 1e-3
-# Gathering a row costs some times what scoring it in place costs.
-GATHER_COST = 4
+# Gathering and scoring a row costs about this many times what scoring it in place costs (measured, index_select).
+GATHER_COST = 2
+# Below as many rows, finding out which rows to skip costs more than looking at all.
+SKIPPING_PAYS = 2000
 # Iterations without a lower inertia after which points are only moving between centroids equal up to rounding.
 PATIENCE = 3
 
@@ -28,8 +30,9 @@ class Problem:
     def __init__(self, points: Tensor, k: int, uniforms: Tensor, spherical: bool) -> None:
         self.points, self.k, self.spherical = points, k, spherical
         if spherical:
-            norms = torch.linalg.vector_norm(points, dim=1, keepdim=True)
-            points.mul_(torch.where(norms > 0, norms.reciprocal(), 0.0))
+            # In float64, where the square of no float32 under- or overflows.
+            norms = torch.linalg.vector_norm(points, dim=1, keepdim=True, dtype=torch.float64)
+            points.div_(torch.where(norms > 0, norms, 1.0))
             self.origin = torch.zeros(points.shape[1], dtype=torch.float64, device=points.device)
         else:
             origin = points.mean(0)
@@ -39,7 +42,7 @@ class Problem:
         self.squares = self.norms.square()
         self.total = self.squares.sum(dtype=torch.float64)
         self.restarts = len(uniforms)
-        self.skips = points.device.type == "cpu"
+        self.skips = points.device.type == "cpu" and len(points) >= SKIPPING_PAYS
         self.least, self.stalls = [math.inf] * self.restarts, [0] * self.restarts
         self.assignments, self.centroids = self._seed(uniforms)
         self.margins = points.new_full(self.assignments.shape if self.skips else (self.restarts, 0), -torch.inf)
@@ -60,7 +63,7 @@ class Problem:
         nearest = self._distances(chosen[0])
         assignments = torch.zeros(restarts, count, dtype=torch.long, device=self.points.device)
         every = torch.arange(restarts, device=self.points.device)
-        trials = uniforms[:, 1:].reshape(restarts, k - 1, -1)
+        trials = uniforms[:, 1:].reshape(restarts, k - 1, uniforms.shape[1] // max(k - 1, 1))
         for cluster in range(1, k):
             mass = nearest.cumsum(1, dtype=torch.float64)
             # Right of equal values: a point at distance zero has no mass, so it is drawn only if all have none.
@@ -119,13 +122,13 @@ class Problem:
             self.assignments, self.margins = self._nearest(self.points)
         else:
             self.assignments = self.assignments.clone()
-            self.assignments[:, rows], self.margins[:, rows] = self._nearest(self.points[rows])
+            self.assignments[:, rows], self.margins[:, rows] = self._nearest(self.points.index_select(0, rows))
         self.changed = self.previous != self.assignments
         self.counts = self._count(self.assignments)
         return torch.cat([inertias.unsqueeze(1), self.changed.sum(1, keepdim=True), self.counts], 1)
 
     def _nearest(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """The cluster of the largest score, (R, m), and by how much it leads the second (CPU only, else empty)."""
+        """The cluster of the largest score, (R, m), and by how much it leads the second (empty if unused)."""
         weight = self.centroids.flatten(0, 1)
         bias = weight.square().sum(1) / -2
         found = torch.empty(len(points), self.restarts, dtype=torch.long, device=points.device)
@@ -162,17 +165,17 @@ class Problem:
         """Act on what `step` reported: reseed empty clusters, bring the sums up to date, retire what has stopped."""
         changes, reseeded, stopped = 0, False, []
         for restart, (inertia, changed, *counts) in enumerate(told):
-            again = 0 in counts and self._reseed(restart, counts)
+            again = not last and 0 in counts and self._reseed(restart, counts)
             self.stalls[restart] = 0 if inertia < self.least[restart] else self.stalls[restart] + 1
             self.least[restart] = min(inertia, self.least[restart])
-            stopped.append(last or (changed == 0 and not again) or self.stalls[restart] == PATIENCE)
+            stopped.append(last or (not again and (changed == 0 or self.stalls[restart] >= PATIENCE)))
             changes, reseeded = changes + int(changed), reseeded or again
         if reseeded or GATHER_COST * changes > len(self.points) or (changes and not self.skips):
             self.sums, self.counts = self._sums(self.assignments)
         elif changes:
             rows = self.changed.any(0).nonzero().squeeze(1)
             signs = self._selection(self.assignments[:, rows]) - self._selection(self.previous[:, rows])
-            self.sums += (signs @ self.points[rows]).view_as(self.sums)
+            self.sums += (signs @ self.points.index_select(0, rows)).view_as(self.sums)
         if any(stopped):
             self._retire(stopped)
 

@@ -67,7 +67,7 @@ class NeighbourhoodSampler:
         rivals = (classes.unsqueeze(1) != classes) & self.held
         # Sorted by distance among rivals only: what is no rival comes after all of them, whatever its distance.
         distances = torch.where(rivals, distances, torch.inf)
-        neighbours = distances.argsort(1, stable=True)
+        neighbours = distances.argsort(dim=1, stable=True)
         self.neighbours: list[list[int]] = [
             row[: min(count, clusters_per_batch - 1)]
             for row, count in zip(neighbours.tolist(), rivals.sum(1).tolist(), strict=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from corral.geometry.scores import Rule, class_index, class_scores, cluster_scores, squared_distances
-from corral.losses.precision import full_precision
+from corral.precision import full_precision
 
 Pull = Callable[[Tensor, Tensor, Tensor], Tensor]
 Push = Callable[[Tensor, Tensor], Tensor]

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from corral.losses.precision import full_precision
+from corral.precision import full_precision
 
 
 @full_precision

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from corral.geometry.scores import squared_distances
 from corral.losses.clustering import batch_centroids, batch_variance
-from corral.losses.precision import full_precision
+from corral.precision import full_precision
 
 # The released code's guard against log 0 and division by 0.
 GUARD = 1e-8

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from corral.geometry.scores import Rule, class_index, class_scores, cluster_scores
 from corral.losses.clustering import nearest_own
-from corral.losses.precision import full_precision
+from corral.precision import full_precision
 
 # Rows handled at once where a whole data set's features meet all centroids.
 CHUNK_ROWS = 8192

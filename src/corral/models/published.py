@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from corral.geometry.scores import class_index, gather_by_class, squared_distances
-from corral.losses.precision import full_precision
 from corral.models.heads import ClusterHead, Head
+from corral.precision import full_precision
 
 
 @full_precision

@@ -82,9 +82,9 @@ def curve_panels(group: Group, numbers: dict[str, int], name: str) -> tuple[Curv
             description=f"Accuracy against {norm} eps under {attack_title(attack)}. {described}.",
         )  # fmt: skip
         caption = (
-            f"{attack_title(attack)} at growing {norm} eps, on the first {counts} test images. Higher is better; a "
-            "grey upright line marks the eps of the table. A curve that does not fall toward zero, or that "
-            f"rises, is a sign that the attack fails, not that the model is robust.{_rising(lines)}"
+            f"Attack: {attack_title(attack)}, at growing {norm} eps, on the first {counts} evaluated images. "
+            "Higher is better; a grey upright line marks the eps of the table. A curve that does not fall toward "
+            f"zero, or that rises, is a sign that the attack fails, not that the model is robust.{_rising(lines)}"
         )
         panels.append(CurvePanel(Markup(svg), tuple((line.run, label) for label, line in lines), caption))
     return tuple(panels)
@@ -109,7 +109,8 @@ def run_panel(piece: Evidence, number: int, name: str) -> RunPanel:
     clusters = len(arrays.centroids2d)
     first = f"The first {shown:,} of {total:,}" if shown < total else f"{shown:,}"
     stars = f"{clusters} centroids" if clusters else "no centroids (linear head)"
-    caption = f"{arrays.projection.item()}. {first} test images, {wrong} predicted wrong, {stars}."
+    projection = str(arrays.projection.item())
+    caption = f"{projection[:1].upper()}{projection[1:]}. {first} test images, {wrong} predicted wrong, {stars}."
     if len(classes) > 10:
         caption += " Colours repeat every ten classes."
     described = (

@@ -27,7 +27,7 @@ def protocols(evidence: Sequence[Evidence]) -> list[Protocol]:
     for name in attack_order(list(met)):
         settings: dict[str, list[tuple[Evidence, AttackResult]]] = {}
         for piece, attack in met[name]:
-            settings.setdefault(f"{protocol_words(attack)} ({attack.protocol})", []).append((piece, attack))
+            settings.setdefault(protocol_words(attack), []).append((piece, attack))
         lines = []
         for words, pairs in settings.items():
             runs = "" if len(settings) == 1 else f"{listed([piece.label for piece, _ in pairs])}: "
@@ -64,7 +64,7 @@ def reduced_warnings(evidence: Sequence[Evidence]) -> list[str]:
             if attack.n < r.n:
                 reduced.setdefault((f", {attack_title(attack.name)}", attack.n, r.n_test), []).append(piece.label)
     return [
-        f"Reduced: first {n:,} of {n_test:,} test images{attack}"
+        f"Reduced: {n:,} of {n_test:,} test images{attack}"
         + (" (all runs)." if len(set(labels)) == len(evidence) else f" ({listed(list(dict.fromkeys(labels)))}).")
         for (attack, n, n_test), labels in reduced.items()
     ]

@@ -9,9 +9,10 @@ WORST_CASE = "worst_case"
 
 _TITLES = {
     PUBLISHED: "PGD as published",
+    "pgd_published_100": "PGD as published, 100 steps",
     "pgd_log": "PGD in log space",
-    "pgd_log_margin": "PGD in log space, margin objective",
-    "pgd_log_dlr": "PGD in log space, DLR objective",
+    "pgd_log_margin": "PGD in log space, margin",
+    "pgd_log_dlr": "PGD in log space, DLR",
     "autoattack": "AutoAttack",
     WORST_CASE: "Worst case per image",
 }
@@ -19,11 +20,10 @@ _TITLES = {
 _OBJECTIVES = {
     "cross_entropy": "the cross-entropy of the logits",
     "margin": "the margin between the best wrong logit and the right one",
-    "cw_margin": "the margin between the best wrong logit and the right one",
     "dlr": "the difference-of-logits ratio",
     "kl": "the KL divergence from the clean prediction",
+    "soft_cross_entropy": "the cross-entropy against the clean prediction",
     "magnet": "the Magnet loss",
-    "published_scores": "the cross-entropy of exponentiated scores used as if they were logits",
     "published_cross_entropy": "the cross-entropy of exponentiated scores used as if they were logits",
 }
 
@@ -86,10 +86,13 @@ def seconds_words(seconds: float) -> str:
 
 
 def protocol_words(attack: AttackResult) -> str:
-    """One attack's whole protocol as a sentence: steps, step size, restarts, objective, verdict."""
+    """One attack's whole protocol as sentences: its own description, then steps, restarts, objective and verdict."""
+    described = attack.protocol[:1].upper() + attack.protocol[1:].rstrip(".")
+    if attack.name == WORST_CASE:
+        return f"{described}. {attack.norm} eps {eps_words(attack.eps)}."
     objective = _OBJECTIVES.get(attack.objective, attack.objective)
     return (
-        f"{attack.norm} eps {eps_words(attack.eps)}, {counted(attack.steps, 'step')} of size "
+        f"{described}. As run: {attack.norm} eps {eps_words(attack.eps)}, {counted(attack.steps, 'step')} of size "
         f"{eps_words(attack.step_size)}, {counted(attack.restarts, 'restart')}, maximising {objective}; "
         f"{_VERDICTS[attack.verdict]}."
     )

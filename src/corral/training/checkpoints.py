@@ -46,7 +46,9 @@ def read_checkpoint(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[s
     except FileNotFoundError as error:
         raise CorralError(f"{path}: no such checkpoint; make one with `corral train`") from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise CorralError(f"{path}: truncated or not a safetensors file ({error}); restore it or train again") from error
+        raise CorralError(
+            f"{path}: truncated or not a safetensors file ({error}); restore it or train again"
+        ) from error
     if not isinstance(metadata, dict) or metadata.get("kind") != kind:
         found = metadata.get("kind") if isinstance(metadata, dict) else "no corral metadata"
         raise CorralError(f"{path}: not a corral {kind} file (found {found}); give a run folder or its {kind} file")
@@ -74,7 +76,9 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's per-parameter state as named tensors; groups' numbers come from the recipe."""
     state: dict[int, dict[str, Tensor]] = optimiser.state_dict()["state"]
-    return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items() if value is not None}
+    return {
+        f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items() if value is not None
+    }
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

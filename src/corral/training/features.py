@@ -16,7 +16,7 @@ def extract_features(model: Classifier, images: Images, *, batch_size: int = 100
         with torch.no_grad(), full_float32():
             device = images.pixels.device
             rows = torch.arange(len(images), device=device)
-            return torch.cat([model.features(images.float(part)) for part in rows.split(batch_size)])
+            return torch.cat([model.features(images.float(part)) for part in torch.split(rows, batch_size)])
     finally:
         for module, training in flags:
             module.training = training

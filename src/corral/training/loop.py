@@ -27,7 +27,7 @@ from corral.training.checkpoints import (
 )
 from corral.training.methods import Context, Method, Nominal, build_method
 from corral.training.recipe import Recipe, TrainingConfig, load_recipe
-from corral.training.run import RunFolder, RunInfo, save_model
+from corral.training.run import RunFolder, RunInfo, read_metrics, save_model
 
 # Validation's own attack: the same for every method, cheap, and never a result.
 VALIDATION = PgdProtocol("validation", "PGD-10", 10, 1, None, "cross_entropy", "cross_entropy", "best")
@@ -186,14 +186,14 @@ class Run:
         left = (self.total_epochs - self.epoch) * per_epoch
         title = f"{self.recipe.name} on {self.data.name}"
         with (
-            SummaryWriter(str(self.folder.path / "tensorboard")) as board,  # type: ignore[no-untyped-call]
+            SummaryWriter(str(self.folder.path / "tensorboard")) as board,
             Progress(title, left, "images", enabled=self.progress) as bar,
         ):
             while self.epoch < self.total_epochs:
                 numbers = self._epoch(bar)
                 for name, value in numbers.items():
                     if isinstance(value, float):
-                        board.add_scalar(name, value, self.epoch)  # type: ignore[no-untyped-call]
+                        board.add_scalar(name, value, self.epoch)
                 bar.say(_line(numbers, self.total_epochs))
                 self._save(numbers)
             self._finish()
@@ -293,7 +293,7 @@ class Run:
         flags = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         clean = robust = 0
-        for rows in torch.arange(len(images), device=self.device).split(500):
+        for rows in torch.split(torch.arange(len(images), device=self.device), 500):
             x, y = images.float(rows), labels[rows]
             with torch.no_grad():
                 clean += int((self.model(x).argmax(1) == y).sum())
@@ -348,7 +348,9 @@ class Run:
             found, expected = self.data.fingerprint, metadata["data_fingerprint"]
             raise CorralError(f"{path}: the data changed since the run began (fingerprint {found}, was {expected})")
         if metadata["device"] != self.device.type:
-            raise UsageError(f"{path}: the run was on {metadata['device']}; resume it with --device {metadata['device']}")
+            raise UsageError(
+                f"{path}: the run was on {metadata['device']}; resume it with --device {metadata['device']}"
+            )
         self.epoch, self.warm_epochs = metadata["epoch"], metadata["warm_epochs"]
         self.seconds, self.best, self.validated = metadata["seconds"], metadata["best"], metadata["validated"]
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "method": {}}
@@ -363,8 +365,8 @@ class Run:
             self.method.load(parts["method"])
         self.order.set_state(tensors["order"])
         self.noise.set_state(tensors["noise"])
-        lines = [line for line in self.folder.metrics.read_text().splitlines() if json.loads(line)["epoch"] <= self.epoch]
-        write_atomically(self.folder.metrics, "".join(line + "\n" for line in lines).encode())
+        kept = [entry for entry in read_metrics(self.folder.metrics) if entry["epoch"] <= self.epoch]
+        write_atomically(self.folder.metrics, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
         self._say(f"{self.folder.path}: resumed after epoch {self.epoch} of {self.total_epochs}")
 
     def _finish(self) -> None:

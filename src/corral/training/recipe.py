@@ -279,7 +279,9 @@ def _read(recipe: str | Path | Recipe) -> tuple[str, dict[str, Any]]:
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
-        merged[key] = _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+        merged[key] = (
+            _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+        )
     return merged
 
 
@@ -291,7 +293,12 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 def _known_keys(table: Mapping[str, Any]) -> list[str]:
     """Every dotted key that the recipe of this table's method can set."""
-    methods = {"nominal": NominalConfig, "at": AtConfig, "magnet": MagnetConfig, "clustr": MagnetConfig}
+    methods: dict[str, type[Config]] = {
+        "nominal": NominalConfig,
+        "at": AtConfig,
+        "magnet": MagnetConfig,
+        "clustr": MagnetConfig,
+    }
     method = methods.get(str(table.get("method", {}).get("name")), CorralConfig)
     sections: dict[str, type[Config]] = {
         "data": DataConfig,
@@ -333,8 +340,13 @@ def _validate(table: Mapping[str, Any], where: str) -> Recipe:
         return Recipe.model_validate(dict(table))
     except ValidationError as error:
         first = error.errors()[0]
-        parts = [str(part) for part in first["loc"] if part not in ("nominal", "at", "magnet", "clustr", "corral", "int")]
-        key = ".".join(part for part in parts if not part.startswith(("literal[", "constrained-", "function-"))) or "recipe"
+        # pydantic's path also names the chosen member of a union; only parts that are keys of the recipe stay.
+        names = {part for full in _known_keys(table) for part in full.split(".")}
+        parts = [str(part) for part in first["loc"]]
+        shown = [part for i, part in enumerate(parts) if part in names and not (i == 1 and parts[0] == "method")]
+        if first["type"] == "extra_forbidden":
+            shown.append(parts[-1])
+        key = ".".join(shown) or "recipe"
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             allowed = [full for full in _known_keys(table) if full.rpartition(".")[0] == key.rpartition(".")[0]]

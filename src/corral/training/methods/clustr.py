@@ -32,7 +32,9 @@ class ClusTR(ClusterMethod):
         """The classifier whose outputs the consistency term compares: log-space logits or published scores."""
         if self.config.numerics == "log":
             return self.model
-        return self.model.with_head(PublishedHead(self.head, nearest=min(self.config.nearest, len(self.head.centroids))))
+        return self.model.with_head(
+            PublishedHead(self.head, nearest=min(self.config.nearest, len(self.head.centroids)))
+        )
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """Magnet on the batch's own means and variance, and the consistency term."""

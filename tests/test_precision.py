@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from corral import losses
-from corral.losses.precision import full_precision
+from corral.precision import full_precision
 
 
 def arguments(dtype=torch.float32):

@@ -1,0 +1,243 @@
+"""Fetching, from a web server on this machine: good, broken off, missing, and with another hash than published."""
+
+import dataclasses
+import errno
+import gzip
+import hashlib
+import io
+import shutil
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corral.data import cifar, load, mnist
+from corral.data.fetch import Source, data_folders
+
+Refusal = Callable[..., str]
+Server = tuple[str, Path]
+TOP = "cifar-10-batches-bin"
+
+
+def batch(seed: int) -> bytes:
+    rows = np.random.default_rng(seed).integers(0, 256, (20, 3073), dtype=np.uint8)
+    rows[:, 0] = np.arange(20) % 10
+    return rows.tobytes()
+
+
+MEMBERS = {
+    **{f"{TOP}/{name}": batch(number) for number, name in enumerate(cifar.CIFAR10.files)},
+    f"{TOP}/batches.meta.txt": b"airplane\n",
+}
+
+
+def archive(members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def everything(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.exists() else []
+
+
+@pytest.fixture
+def publish(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Serve `content` as the CIFAR-10 archive, below `path`, with the MD5 of `promised`."""
+
+    def run(content: bytes, promised: bytes | None = None, path: str = "") -> None:
+        address, folder = server
+        (folder / "cifar-10-binary.tar.gz").write_bytes(content)
+        md5 = hashlib.md5(content if promised is None else promised).hexdigest()
+        source = Source(f"{address}/{path}cifar-10-binary.tar.gz", md5)
+        monkeypatch.setattr(cifar, "CIFAR10", dataclasses.replace(cifar.CIFAR10, sources=(source,)))
+
+    return run
+
+
+def test_an_archive_is_fetched_once_and_unpacked(
+    publish: Callable[..., None], server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(archive(MEMBERS))
+    root = tmp_path / "new" / "root"
+    data = load("cifar10", root=root)
+    assert everything(root) == sorted(root / name for name in MEMBERS)
+    assert all((root / name).read_bytes() == content for name, content in MEMBERS.items())
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("fetching cifar-10-binary.tar.gz: ")
+    assert lines[-1].startswith("fetching cifar-10-binary.tar.gz: 100% of 0.")
+    (server[1] / "cifar-10-binary.tar.gz").unlink()
+    assert load("cifar10", root=root).fingerprint == data.fingerprint
+
+
+def test_progress_moves_on_a_terminal(
+    publish: Callable[..., None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish(archive(MEMBERS))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    load("cifar10", root=tmp_path / "root")
+    written = capsys.readouterr().err
+    assert written.startswith("\rfetching")
+    assert written.endswith("100% of 0.4 MB\n")
+    assert written.count("\n") == 1
+
+
+def test_only_expected_members_are_unpacked_and_none_outside(publish: Callable[..., None], tmp_path: Path) -> None:
+    hostile = {
+        "../escaped.bin": b"x",
+        "/tmp/escaped-corral.bin": b"x",
+        f"{TOP}/../../escaped2.bin": b"x",
+        f"{TOP}/more": b"x",
+    }
+    publish(archive({**hostile, **MEMBERS}))
+    root = tmp_path / "deep" / "root"
+    load("cifar10", root=root)
+    assert everything(tmp_path / "deep") == sorted(root / name for name in MEMBERS)
+    assert not Path("/tmp/escaped-corral.bin").exists()
+
+
+def test_a_link_in_place_of_a_member_is_not_followed(
+    publish: Callable[..., None], tmp_path: Path, refusal: Refusal
+) -> None:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        for name in MEMBERS:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            tar.addfile(info)
+    publish(stream.getvalue())
+    assert f"lacks {TOP}/data_batch_1.bin" in refusal(lambda: load("cifar10", root=tmp_path / "root"))
+    assert everything(tmp_path / "root") == []
+
+
+def test_another_hash_is_refused(publish: Callable[..., None], tmp_path: Path, refusal: Refusal) -> None:
+    good, bad = archive(MEMBERS), archive({**MEMBERS, "more": b"x"})
+    publish(bad, promised=good)
+    message = refusal(lambda: load("cifar10", root=tmp_path / "root"))
+    assert f"found MD5 {hashlib.md5(bad).hexdigest()} ({len(bad):,} bytes)" in message
+    assert f"expected {hashlib.md5(good).hexdigest()}" in message
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_a_download_that_breaks_off_leaves_nothing(
+    publish: Callable[..., None], tmp_path: Path, refusal: Refusal
+) -> None:
+    publish(archive(MEMBERS), path="cut/")
+    message = refusal(lambda: load("cifar10", root=tmp_path / "root"))
+    assert "cifar-10-binary.tar.gz from http://127.0.0.1" in message
+    assert "cannot be fetched" in message
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_a_missing_file_or_server_is_named(publish: Callable[..., None], tmp_path: Path, refusal: Refusal) -> None:
+    publish(archive(MEMBERS), path="elsewhere/")
+    message = refusal(lambda: load("cifar10", root=tmp_path / "root"))
+    assert "cannot be fetched (HTTP 404)" in message
+    assert "CORRAL_DATA" in message
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+@pytest.mark.parametrize("part", [0.5, 0.0])
+def test_a_corrupt_archive_with_the_right_hash_is_refused(
+    part: float, publish: Callable[..., None], tmp_path: Path, refusal: Refusal
+) -> None:
+    whole = archive(MEMBERS)
+    publish(whole[: int(part * len(whole))])
+    message = refusal(lambda: load("cifar10", root=tmp_path / "root"))
+    assert "cifar-10-binary.tar.gz is not a whole .tar.gz archive" in message
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_a_damaged_byte_in_an_archive_with_the_right_hash_is_refused(
+    publish: Callable[..., None], tmp_path: Path, refusal: Refusal
+) -> None:
+    content = bytearray(archive(MEMBERS))
+    content[len(content) // 2] ^= 255
+    publish(bytes(content))
+    assert "cifar10: cifar-10-binary.tar.gz" in refusal(lambda: load("cifar10", root=tmp_path / "root"))
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing(
+    publish: Callable[..., None], tmp_path: Path, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve = shutil.copyfileobj
+
+    def full(source: io.BufferedIOBase, target: io.BufferedIOBase, length: int = 0) -> None:
+        if "unpacked" not in str(getattr(target, "name", "")):
+            serve(source, target)  # the web server writes to a socket
+            return
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    publish(archive(MEMBERS))
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    message = refusal(lambda: load("cifar10", root=tmp_path / "root"))
+    assert f"cannot be written to {tmp_path / 'root' / TOP} (No space left on device)" in message
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(publish: Callable[..., None], tmp_path: Path, refusal: Refusal) -> None:
+    publish(archive(MEMBERS))
+    (tmp_path / "file").write_text("x")
+    assert "cannot be written" in refusal(lambda: load("cifar10", root=tmp_path / "file" / "root"))
+
+
+def test_single_files_are_fetched_where_they_are_missing(
+    server: Server, tmp_path: Path, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MNIST in tiny files of the official layout: two are there, two are fetched; then one has another hash."""
+    address, folder = server
+    contents = {}
+    for name in mnist.FILES:
+        count = 20 if name.startswith("train") else 10
+        shape = (count, 28, 28) if "images" in name else (count,)
+        header = bytes((0, 0, 8, len(shape))) + b"".join(length.to_bytes(4, "big") for length in shape)
+        contents[name] = gzip.compress(header + bytes(int(np.prod(shape))))
+        (folder / f"{name}.gz").write_bytes(contents[name])
+    sources = tuple(Source(f"{address}/{name}.gz", hashlib.md5(contents[name]).hexdigest()) for name in mnist.FILES)
+    monkeypatch.setattr(mnist, "MNIST", dataclasses.replace(mnist.MNIST, sources=sources))
+    raw = tmp_path / "root/MNIST/raw"
+    raw.mkdir(parents=True)
+    for name in mnist.FILES[:2]:
+        (raw / name).write_bytes(gzip.decompress(contents[name]))
+        (folder / f"{name}.gz").unlink()
+    message = refusal(lambda: load("mnist", root=tmp_path / "root", download=False))
+    assert f"mnist: {raw} is incomplete: t10k-images-idx3-ubyte is missing" in message
+    (folder / f"{mnist.FILES[3]}.gz").write_bytes(b"other")
+    assert "wrong content" in refusal(lambda: load("mnist", root=tmp_path / "root"))
+    assert sorted(path.name for path in raw.iterdir()) == sorted([*mnist.FILES[:2], f"{mnist.FILES[2]}.gz"])
+    (folder / f"{mnist.FILES[3]}.gz").write_bytes(contents[mnist.FILES[3]])
+    assert len(load("mnist", root=tmp_path / "root").train) == 20
+    assert [path.name for path in (tmp_path / "root").iterdir()] == ["MNIST"]
+
+
+def test_data_folders_and_the_order_they_are_looked_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+) -> None:
+    cache, chosen = tmp_path / "cache", tmp_path / "chosen"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setenv("CORRAL_DATA", str(chosen))
+    first, second = data_folders(None)
+    assert first == chosen
+    assert second.name == "corral"
+    assert data_folders(tmp_path) == [tmp_path]
+    message = refusal(lambda: load("cifar10", download=False))
+    assert f"cifar10: not found in {chosen}, {second}" in message
+    assert "download=True" in message
+    for name, content in MEMBERS.items():
+        (second / name).parent.mkdir(parents=True, exist_ok=True)
+        (second / name).write_bytes(content)
+    assert len(load("cifar10", download=False).train) == 100
+    assert not chosen.exists()
+    monkeypatch.delenv("CORRAL_DATA")
+    assert data_folders(None) == [second]
