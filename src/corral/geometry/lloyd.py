@@ -63,7 +63,7 @@ class Problem:
         nearest = self._distances(chosen[0])
         assignments = torch.zeros(restarts, count, dtype=torch.long, device=self.points.device)
         every = torch.arange(restarts, device=self.points.device)
-        trials = uniforms[:, 1:].reshape(restarts, k - 1, uniforms.shape[1] // max(k - 1, 1))
+        trials = uniforms[:, 1:].reshape(restarts, k - 1, (uniforms.shape[1] - 1) // max(k - 1, 1))
         for cluster in range(1, k):
             mass = nearest.cumsum(1, dtype=torch.float64)
             # Right of equal values: a point at distance zero has no mass, so it is drawn only if all have none.
