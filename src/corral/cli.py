@@ -24,7 +24,7 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for machines.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default a GPU if there is one.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of data-set files; default CORRAL_DATA or a user cache.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default torch's own choice.")]
+Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; default torch's own choice.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 
 
@@ -81,9 +81,10 @@ def train(
     try:
         path = train_run(resolved, out=folder, resume=resume, device=device, data_root=data_root, progress=not quiet)
     except KeyboardInterrupt:
-        kept = RunFolder(folder).state.is_file()
-        what = "the last finished epoch is kept" if kept else "no epoch was finished"
-        typer.echo(f"\ninterrupted; {what}. Continue with: corral train {folder} --resume", err=True)
+        kept = RunFolder(folder)
+        what = "the last finished epoch is kept" if kept.state.is_file() else "no epoch was finished"
+        again = f"; continue with: corral train {folder} --resume" if kept.recipe.is_file() else ""
+        typer.echo(f"\ncorral: interrupted; {what}{again}", err=True)
         raise typer.Exit(130) from None
     _, _, info = load_model(path)
     if as_json:
@@ -111,21 +112,16 @@ def evaluate(
     from corral.attacks import PROTOCOLS
     from corral.evaluation.evaluate import DEFAULT_ATTACKS
     from corral.evaluation.evaluate import evaluate as evaluate_run
-    from corral.training import parse_eps
 
     _threads(threads)
     unknown = [name for name in attack or [] if name not in PROTOCOLS]
     if unknown:
         raise UsageError(f"unknown attack {unknown[0]!r}; known: {', '.join(PROTOCOLS)}")
     chosen = [PROTOCOLS[name] for name in dict.fromkeys(attack)] if attack else list(DEFAULT_ATTACKS)
-    try:
-        radius = None if eps is None else parse_eps(eps)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
     records = [
         evaluate_run(
             path,
-            eps=radius,
+            eps=eps,
             n=n,
             attacks=chosen,
             batch_size=batch_size,
@@ -264,15 +260,21 @@ def _print_table(records: list[Record]) -> None:
 def main() -> None:
     """Entry point: errors of this package are one line on stderr and their exit code; anything else is a bug."""
     try:
-        app(standalone_mode=True)
+        try:
+            app(prog_name="corral", standalone_mode=True)
+        finally:
+            sys.stdout.flush()
     except CorralError as error:
         sys.stderr.write(f"corral: {error}\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("\ncorral: interrupted\n")
         sys.exit(130)
-    except BrokenPipeError:
+    except OSError as error:
+        # Output that cannot be written; files of the package's own raise CorralError.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"corral: cannot write the output ({error.strerror})\n")
         sys.exit(1)
 
 

@@ -17,7 +17,7 @@ def choose_device(name: str | torch.device | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # "meta" makes tensors, but computes nothing
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {str(name)!r} is not usable here ({str(error).splitlines()[0]}); use cpu") from error
     return device

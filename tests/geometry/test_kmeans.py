@@ -1,5 +1,6 @@
 """k-means: facts of the method, a slow twin, scikit-learn's answers, degenerate input."""
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def test_inertia_never_rises_with_iterations(digits: tuple[Tensor, Tensor], sphe
         float(kmeans(digits[0], 10, spherical=spherical, generator=seeded(), max_iterations=bound).inertia)
         for bound in range(1, 25)
     ]
-    assert all(later <= earlier * (1 + 1e-6) for earlier, later in zip(inertias, inertias[1:], strict=False))
+    assert all(later <= earlier * (1 + 1e-6) for earlier, later in itertools.pairwise(inertias))
     assert inertias[-1] < 0.99 * inertias[0]
 
 
@@ -120,9 +121,7 @@ def test_spherical_ignores_the_norms(digits: tuple[Tensor, Tensor]) -> None:
 def test_within_one_percent_of_scikit_learn_on_digits(digits: tuple[Tensor, Tensor]) -> None:
     points, labels = digits
     ours = [float(kmeans(points, 10, restarts=5, generator=seeded(seed)).inertia) for seed in range(3)]
-    theirs = [
-        sklearn.cluster.KMeans(10, n_init=5, random_state=seed).fit(points.numpy()).inertia_ for seed in range(3)
-    ]
+    theirs = [sklearn.cluster.KMeans(10, n_init=5, random_state=seed).fit(points.numpy()).inertia_ for seed in range(3)]
     assert np.mean(ours) <= 1.01 * np.mean(theirs)
     by_class = class_kmeans(points, labels, 3, num_classes=10, restarts=5, generator=seeded())
     reference = sum(
@@ -194,7 +193,9 @@ def test_classes_do_not_disturb_each_other(digits: tuple[Tensor, Tensor]) -> Non
     assert both.classes.tolist() == [label for label, k in enumerate(ks) for _ in range(k)]
     assert torch.equal(both.classes[both.assignments], labels)
     other = torch.where((labels == 4).unsqueeze(1), points, points.flip(1) * 3)
-    changed = class_kmeans(other, labels, [2, 2, 2, 2, 5, 2, 2, 2, 2, 2], num_classes=10, restarts=2, generator=seeded())
+    changed = class_kmeans(
+        other, labels, [2, 2, 2, 2, 5, 2, 2, 2, 2, 2], num_classes=10, restarts=2, generator=seeded()
+    )
     assert torch.equal(both.centroids[both.classes == 4], changed.centroids[changed.classes == 4])
     for label in range(10):
         members = labels == label
@@ -211,9 +212,7 @@ def test_classes_do_not_disturb_each_other(digits: tuple[Tensor, Tensor]) -> Non
 
 def test_kmeans_is_class_kmeans_of_one_class(digits: tuple[Tensor, Tensor]) -> None:
     one = kmeans(digits[0], 6, restarts=3, generator=seeded(9))
-    same = class_kmeans(
-        digits[0], torch.zeros_like(digits[1]), 6, num_classes=1, restarts=3, generator=seeded(9)
-    )
+    same = class_kmeans(digits[0], torch.zeros_like(digits[1]), 6, num_classes=1, restarts=3, generator=seeded(9))
     assert torch.equal(one.centroids, same.centroids)
     assert torch.equal(one.assignments, same.assignments)
 

@@ -68,7 +68,8 @@ def test_seeds_follow_the_losses(losses: list[float], expected: list[float]) -> 
     possible = torch.tensor(expected) > 0
     assert observed[~possible].sum() == 0
     shares = torch.tensor(expected, dtype=torch.float64)[possible]
-    assert scipy.stats.chisquare(observed[possible].numpy(), (shares * 1500).numpy()).pvalue > 1e-3
+    if len(shares) > 1:
+        assert scipy.stats.chisquare(observed[possible].numpy(), (shares * 1500).numpy()).pvalue > 1e-3
 
 
 def test_empty_clusters_are_never_drawn_even_with_all_the_loss() -> None:
@@ -112,9 +113,7 @@ def test_unsound_losses_are_refused(bad: float) -> None:
         ([0, 1], {"samples_per_cluster": 0}, "at least 1"),
     ],
 )
-def test_impossible_samplers_name_what_is_wrong(
-    assignments: list[int], options: dict[str, int], message: str
-) -> None:
+def test_impossible_samplers_name_what_is_wrong(assignments: list[int], options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         NeighbourhoodSampler(torch.eye(2), torch.arange(2), torch.tensor(assignments, dtype=torch.long), **options)
 

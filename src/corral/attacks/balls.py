@@ -23,7 +23,7 @@ def l2_norms(deltas: Tensor) -> Tensor:
 
 
 def random_in_ball(x: Tensor, eps: float, norm: Norm, generator: torch.Generator | None = None) -> Tensor:
-    """Points drawn uniformly from the eps-ball around each image (before clipping to [0, 1]).
+    """Points drawn uniformly from the eps-ball around each image, then clipped to [0, 1].
 
     Args:
         x: (N, C, H, W) images.
@@ -32,7 +32,7 @@ def random_in_ball(x: Tensor, eps: float, norm: Norm, generator: torch.Generator
         generator: source of the draws; it may live on another device than x.
 
     Returns:
-        A tensor like x, clipped to [0, 1].
+        A tensor like x.
     """
     device = x.device if generator is None else generator.device
     if norm == "Linf":
@@ -40,7 +40,7 @@ def random_in_ball(x: Tensor, eps: float, norm: Norm, generator: torch.Generator
         return (x + (2 * noise - 1) * eps).clamp(0, 1)
     direction = torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
     share = torch.rand(len(x), generator=generator, device=device, dtype=x.dtype).to(x.device)
-    dimensions = x[0].numel()
+    dimensions = x.shape[1:].numel()
     lengths = eps * share.pow(1 / dimensions) / l2_norms(direction).clamp_min(torch.finfo(x.dtype).tiny)
     return (x + direction * per_example(lengths, x)).clamp(0, 1)
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from corral.losses import kl, magnet_full, soft_cross_entropy
+from corral.losses import clustering_loss, kl, nearest_own, pull_assigned, push_soft, soft_cross_entropy
 from corral.models import Classifier, ClusterHead, published_scores
 
 ObjectiveName = Literal[
@@ -68,7 +68,14 @@ CONSISTENCY_OBJECTIVES: dict[str, LogitObjective] = {"kl": kl, "soft_cross_entro
 CLUSTER_OBJECTIVES = ("magnet", "published_cross_entropy")
 
 
-def prepare(objective: ObjectiveName | LogitObjective, model: nn.Module, x: Tensor, y: Tensor) -> Objective:
+def prepare(
+    objective: ObjectiveName | LogitObjective,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    largest_label: int | None = None,
+) -> Objective:
     """Bind an objective to a model and a batch.
 
     Args:
@@ -76,35 +83,55 @@ def prepare(objective: ObjectiveName | LogitObjective, model: nn.Module, x: Tens
         model: any module from images to logits; "magnet" and "published_cross_entropy" need a cluster head.
         x: (N, C, H, W) clean images.
         y: (N,) labels.
+        largest_label: the largest of the labels where it is known on the host (learning it would stop the device); the
+            model must have more classes than that.
 
     Raises:
-        ValueError: an unknown name, or a cluster objective on a model without a cluster head.
+        ValueError: an unknown name, or a cluster objective on a model without a cluster head. The objective raises it
+            for labels outside the classes, and for logits or values of the wrong shape.
     """
     if callable(objective):
-        return _on_logits(objective, model, y)
+        return _on_logits(objective, model, y, largest_label)
     if objective in LOGIT_OBJECTIVES:
-        return _on_logits(LOGIT_OBJECTIVES[objective], model, y)
+        return _on_logits(LOGIT_OBJECTIVES[objective], model, y, largest_label)
     if objective in CONSISTENCY_OBJECTIVES:
-        return _against_clean(CONSISTENCY_OBJECTIVES[objective], model, x)
+        return _against_clean(CONSISTENCY_OBJECTIVES[objective], model, x, largest_label)
     if objective not in CLUSTER_OBJECTIVES:
         known = ", ".join([*LOGIT_OBJECTIVES, *CONSISTENCY_OBJECTIVES, *CLUSTER_OBJECTIVES])
         raise ValueError(f"unknown objective {objective!r}; known: {known}")
     if not (isinstance(model, Classifier) and isinstance(model.head, ClusterHead)):
         raise ValueError(f"objective {objective!r} needs a corral Classifier with a ClusterHead")
+    _check_classes(largest_label, model.num_classes)
     return _magnet(model, model.head, y) if objective == "magnet" else _published(model, model.head, y)
 
 
-def _on_logits(function: LogitObjective, model: nn.Module, y: Tensor) -> Objective:
+def _check_classes(largest_label: int | None, classes: int) -> None:
+    if largest_label is not None and largest_label >= classes:
+        raise ValueError(f"label {largest_label} is outside the model's {classes} classes")
+
+
+def _check_logits(logits: Tensor, count: int, largest_label: int | None) -> None:
+    if logits.dim() != 2 or len(logits) != count:
+        raise ValueError(f"the model must give logits ({count}, classes), found {tuple(logits.shape)}")
+    _check_classes(largest_label, logits.shape[1])
+
+
+def _on_logits(function: LogitObjective, model: nn.Module, y: Tensor, largest_label: int | None) -> Objective:
     def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         logits = model(x_adv)
-        return function(logits, y[rows]), logits
+        _check_logits(logits, len(rows), largest_label)
+        values = function(logits, y[rows])
+        if values.shape != rows.shape:
+            raise ValueError(f"the objective must give values ({len(rows)},), found {tuple(values.shape)}")
+        return values, logits
 
     return evaluate
 
 
-def _against_clean(function: LogitObjective, model: nn.Module, x: Tensor) -> Objective:
+def _against_clean(function: LogitObjective, model: nn.Module, x: Tensor, largest_label: int | None) -> Objective:
     with torch.no_grad():
         clean = model(x)
+    _check_logits(clean, len(x), largest_label)
 
     def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         logits = model(x_adv)
@@ -116,9 +143,18 @@ def _against_clean(function: LogitObjective, model: nn.Module, x: Tensor) -> Obj
 def _magnet(model: Classifier, head: ClusterHead, y: Tensor) -> Objective:
     def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         features = model.features(x_adv)
-        # The hinge of Eq. 3 only hides gradients from an attack: a large alpha keeps it open.
-        values = magnet_full(features, y[rows], head.centroids, head.classes, alpha=1e6, variance=head.variance)
-        return values - 1e6, model.logits_from(features)
+        # Eq. 3 without alpha and its hinge, which would only hide gradients from an attack.
+        values = clustering_loss(
+            features,
+            nearest_own(features, y[rows], head.centroids, head.classes),
+            head.centroids,
+            head.classes,
+            pull=pull_assigned,
+            push=push_soft,
+            combine=torch.add,
+            variance=head.variance,
+        )
+        return values, model.logits_from(features)
 
     return evaluate
 

@@ -1,6 +1,6 @@
 """Projected gradient descent (Madry et al. 2018) in pixel space, for evaluation and inside training."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +32,8 @@ def pgd(
     """Maximise an objective over the eps-ball by projected steepest ascent, Eq. 5 of ClusTR for Linf.
 
     Args:
-        model: any module from float [0, 1] NCHW images to (N, C) logits. Attacked in `mode`, in float32 without TF32;
-            its mode, buffers and gradients are restored.
+        model: any module from float [0, 1] NCHW images to (N, C) logits. Attacked in `mode`, without TF32 (a caller's
+            autocast stays on, as training wants); its mode, buffers and gradients are restored.
         x: (N, C, H, W) clean images in [0, 1].
         y: (N,) int64 labels.
         eps: radius in pixel units, so 8/255, not 8.
@@ -45,9 +45,11 @@ def pgd(
         generator: source of the random starts.
         random_start: False starts every restart at x.
         keep: "best" returns, per example, the first misclassified point met over x itself, all iterates and all
-            restarts, else the one of highest objective, and stops work on examples as they fall. "last" returns the
-            final iterate (training). "max_loss_restart" returns the final iterate of the restart with the highest
-            objective: the released ClusTR code's way, which can miss a success of another restart.
+            restarts, else the one of highest objective, and stops work on examples as they fall.
+            "max_loss_restart" returns the final iterate of the restart with the highest objective: the released
+            ClusTR code's way, which can miss a success of another restart. "last" is the same for training: with one
+            restart no forward pass follows the last step, and values of pixels, labels and logits are not checked,
+            which would stop the device.
         mode: "eval", or "train" to attack batch statistics.
 
     Returns:
@@ -55,13 +57,21 @@ def pgd(
 
     Raises:
         ValueError: impossible arguments, labels outside the classes, images that are not finite or not in [0, 1].
-        CorralError: the model returns logits that are not finite.
+        CorralError: the model's logits or gradients are not finite.
     """
-    _check(x, y, eps, norm, steps, step_size, restarts, pixels=keep != "last")
+    for name, choice, choices in (
+        ("norm", norm, NORMS),
+        ("keep", keep, get_args(Keep)),
+        ("mode", mode, get_args(Mode)),
+    ):
+        if choice not in choices:
+            raise ValueError(f"{name} {choice!r} is not one of {', '.join(choices)}")
+    _check(x, y, eps, norm, steps, step_size, restarts, values=keep != "last")
+    x = x.detach()
     if len(x) == 0:
         return x.clone()
     with attacked(model, mode), torch.enable_grad():
-        target = prepare(objective, model, x, y)
+        target = prepare(objective, model, x, y, largest_label=None if keep == "last" else int(y.max()))
         if keep == "best":
             search = _Best(target, x, y)
             for _ in range(restarts):
@@ -78,7 +88,9 @@ def pgd(
             if keep == "last" and restarts == 1:
                 return x_adv
             with torch.no_grad():
-                values, _ = target(x_adv, rows)
+                values, logits = target(x_adv, rows)
+            if keep != "last":
+                _check_finite(logits)
             better = values > highest
             kept = torch.where(better.view(-1, *[1] * (x.dim() - 1)), x_adv, kept)
             highest = torch.where(better, values.to(highest.dtype), highest)
@@ -94,11 +106,7 @@ class _Best:
         rows = torch.arange(len(x), device=x.device)
         with torch.no_grad():
             values, logits = target(x, rows)
-        if not bool(torch.isfinite(logits).all()):
-            bad = int((~torch.isfinite(logits)).any(1).sum())
-            raise CorralError(f"the model's logits are not finite for {bad} of {len(x)} images; mend the model first")
-        if int(y.max()) >= logits.shape[1]:
-            raise ValueError(f"label {int(y.max())} is outside the model's {logits.shape[1]} classes")
+        _check_finite(logits)
         self.highest = values
         self.standing = rows[logits.argmax(1) == y]
 
@@ -111,9 +119,11 @@ class _Best:
                 break
             if step < steps:
                 values, logits, gradient = _value_and_gradient(self.target, x_adv, rows)
+                _check_finite(logits, gradient)
             else:
                 with torch.no_grad():
                     values, logits = self.target(x_adv, rows)
+                _check_finite(logits)
             fallen = logits.argmax(1) != self.y[rows]
             better = fallen | (values > self.highest[rows])
             self.found[rows[better]] = x_adv[better]
@@ -135,22 +145,34 @@ def _value_and_gradient(target: Objective, x_adv: Tensor, rows: Tensor) -> tuple
     return values.detach(), logits.detach(), gradient
 
 
+def _check_finite(logits: Tensor, gradient: Tensor | None = None) -> None:
+    # NaN logits have an argmax too: unchecked, they would pass for a successful attack.
+    bad = ~torch.isfinite(logits).all(1)
+    if gradient is not None:
+        bad = bad | gradient.flatten(1).isnan().any(1)
+    if bool(bad.any()):
+        raise CorralError(
+            f"the model's logits or gradients are not finite for {int(bad.sum())} of {len(logits)} images; "
+            "mend the model first"
+        )
+
+
 def _check(
-    x: Tensor, y: Tensor, eps: float, norm: str, steps: int, step_size: float, restarts: int, *, pixels: bool
+    x: Tensor, y: Tensor, eps: float, norm: str, steps: int, step_size: float, restarts: int, *, values: bool
 ) -> None:
-    if norm not in NORMS:
-        raise ValueError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
     if not 0 <= eps < float("inf"):
         raise ValueError(f"eps must be a number >= 0, found {eps}")
     if norm == "Linf" and eps > 1:
         raise ValueError(f"eps {eps:g} exceeds the pixel range [0, 1]; did you mean {eps:g}/255?")
-    if steps < 1 or restarts < 1 or not step_size > 0:
-        raise ValueError(f"steps and restarts must be >= 1 and step_size > 0, found {steps}, {restarts}, {step_size}")
+    if steps < 1 or restarts < 1 or not 0 < step_size < float("inf"):
+        raise ValueError(
+            f"steps and restarts must be >= 1, step_size finite and > 0, found {steps}, {restarts}, {step_size}"
+        )
     if not x.is_floating_point() or x.dim() < 2:
         raise ValueError(f"images must be floats (N, C, H, W), found {x.dtype} {tuple(x.shape)}")
     if y.dtype != torch.int64 or y.shape != x.shape[:1]:
         raise ValueError(f"labels must be int64 ({len(x)},), found {y.dtype} {tuple(y.shape)}")
-    if pixels and len(x):
+    if values and len(x):
         if not bool(torch.isfinite(x).all()):
             raise ValueError(f"{int((~torch.isfinite(x)).flatten(1).any(1).sum())} images hold NaN or infinite pixels")
         low, high = float(x.min()), float(x.max())

@@ -21,7 +21,8 @@ from corral.files import write_atomically
 from corral.models import Classifier, ClusterHead
 from corral.precision import full_float32
 from corral.progress import Progress, duration
-from corral.training import RunFolder, RunInfo, load_model
+from corral.training import RunFolder, RunInfo, load_model, parse_eps
+from corral.training.recipe import MOST_SEED
 
 DEFAULT_ATTACKS = (PUBLISHED_20, LOG_20, MARGIN_20)
 CURVE = PgdProtocol(
@@ -52,7 +53,7 @@ class Outcome:
 def evaluate(
     run: str | Path,
     *,
-    eps: float | None = None,
+    eps: float | str | None = None,
     n: int | None = None,
     attacks: Sequence[PgdProtocol] = DEFAULT_ATTACKS,
     batch_size: int = 500,
@@ -65,7 +66,7 @@ def evaluate(
 
     Args:
         run: the run folder.
-        eps: radius in pixel units; default the one the run was trained for.
+        eps: radius in pixel units, 0.1 or "8/255"; default the one the run was trained for.
         n: a class-balanced subset of this many test images; default the whole test set. The record says which.
         attacks: the PGD protocols; each attacks every image on its own.
         batch_size: images a batch; results do not depend on it beyond the random starts.
@@ -92,12 +93,19 @@ def evaluate(
             f"{run}: trained on other data: {info.data} has fingerprint {data.fingerprint}, the run's was "
             f"{info.data_fingerprint}; restore the data or train again"
         )
-    radius = info.eps if eps is None else eps
-    if not 0 < radius <= 1:
-        hint = f"; did you mean {radius:g}/255?" if radius > 1 else ""
-        raise UsageError(f"eps must be above 0 and at most 1, in pixel units, found {radius:g}{hint}")
+    try:
+        radius = info.eps if eps is None else parse_eps(eps)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if radius == 0:
+        raise UsageError("eps must be above 0 for an attack, found 0; give --eps, such as 0.1 or 8/255")
     if batch_size < 1:
         raise UsageError(f"batch size must be at least 1, found {batch_size}")
+    if not 0 <= seed <= MOST_SEED:
+        raise UsageError(f"seed must be from 0 to {MOST_SEED}, found {seed}")
+    names = [attack.name for attack in attacks]
+    if not names or len(set(names)) < len(names):
+        raise UsageError(f"attacks must be one or more, each once, found {', '.join(names) or 'none'}")
     test = data.test if n is None or n == len(data.test) else stratified_subset(data.test, n, seed=0)
     norm: Norm = "L2" if info.norm == "L2" else "Linf"
     session = _Session(model, test.to(chosen), len(data.classes), norm, batch_size, seed, progress)
@@ -121,11 +129,11 @@ def _measure(
     outcomes = {attack.name: session.attack(attack, eps) for attack in attacks}
     results = [session.result(attack, eps, outcomes[attack.name]) for attack in attacks]
     if len(results) > 1:
-        correct = torch.stack([outcome.correct for outcome in outcomes.values()]).all(0)
+        correct = torch.stack([clean, *(outcome.correct for outcome in outcomes.values())]).all(0)
         results.append(_worst_case(results, session.accuracy(correct), session.per_class(correct)))
     curve = session.curve(eps)
     strongest = min(results[: len(attacks)], key=lambda result: result.accuracy).name
-    arrays = _drawn(model, session, outcomes[strongest].adversarial)
+    arrays = _drawn(model, session, outcomes[strongest].adversarial) | {"correct_clean": clean.cpu().numpy()}
     for name, outcome in outcomes.items():
         arrays[f"correct_{name}"] = outcome.correct.cpu().numpy()
     head = model.head
@@ -167,11 +175,13 @@ def _notes(info: RunInfo, data: DataSet, strongest: str) -> list[str]:
 
 
 def _worst_case(results: Sequence[AttackResult], accuracy: float, per_class: list[float | None]) -> AttackResult:
-    """The pointwise minimum: an example counts as correct if no attack broke it."""
+    """The pointwise minimum: an example counts as correct if it was so clean and no attack broke it."""
     return results[0].model_copy(
         update={
             "name": "worst_case",
-            "protocol": "an image counts as robust only if none of " + ", ".join(r.name for r in results) + " broke it",
+            "protocol": "an image counts as robust only if it is classified right and none of "
+            + ", ".join(result.name for result in results)
+            + " broke it",
             "steps": max(result.steps for result in results),
             "restarts": sum(result.restarts for result in results),
             "objective": "+".join(dict.fromkeys(result.objective for result in results)),

@@ -135,7 +135,7 @@ def _check_points(points: Tensor) -> None:
     wide = points.dtype if points.dtype == torch.float64 else torch.float32
     if bool(torch.linalg.vector_norm(points.detach(), dtype=wide).isfinite()):
         return
-    bad = sum(int((~chunk.isfinite().all(1)).sum()) for chunk in points.detach().split(4096))
+    bad = int((~points.detach().isfinite().all(1)).sum())
     if bad:
         raise ValueError(f"points must be finite: {bad} of {len(points)} rows hold NaN or infinity")
     raise ValueError(f"points are so large that their squares overflow {wide}: rescale them")

@@ -38,7 +38,7 @@ class Problem:
             origin = points.mean(0)
             points.sub_(origin)
             self.origin = origin.double()
-        self.norms = torch.linalg.vector_norm(points, dim=1)
+        self.norms: Tensor = torch.linalg.vector_norm(points, dim=1)
         self.squares = self.norms.square()
         self.total = self.squares.sum(dtype=torch.float64)
         self.restarts = len(uniforms)
@@ -53,7 +53,8 @@ class Problem:
     def _distances(self, centroids: Tensor) -> Tensor:
         """(M, n) squared distances to (M, d) centroids that are few."""
         products = (self.points @ centroids.T).T
-        return (self.squares + centroids.square().sum(1, keepdim=True)).sub_(products, alpha=2).clamp_(min=0)
+        distances: Tensor = (self.squares + centroids.square().sum(1, keepdim=True)).sub_(products, alpha=2)
+        return distances.clamp_(min=0)
 
     def _seed(self, uniforms: Tensor) -> tuple[Tensor, Tensor]:
         """Greedy k-means++ (Arthur & Vassilvitskii 2007): assignments (R, n) and centroids (R, k, d)."""
@@ -90,10 +91,10 @@ class Problem:
         """Sums (R, k, d) in float64 and counts (R, k) of all members."""
         shape = (self.restarts * self.k, self.points.shape[1])
         sums = torch.zeros(shape, dtype=torch.float64, device=self.points.device)
-        for rows, held in zip(
-            self.points.split(self._block_rows()), assignments.split(self._block_rows(), 1), strict=True
-        ):
-            sums += self._selection(held) @ rows
+        size = self._block_rows()
+        for start in range(0, len(self.points), size):
+            end = start + size
+            sums += self._selection(assignments[:, start:end]) @ self.points[start:end]
         return sums.view(self.restarts, self.k, -1), self._count(assignments)
 
     def _count(self, assignments: Tensor) -> Tensor:
@@ -103,8 +104,9 @@ class Problem:
     def _inertias(self) -> Tensor:
         """(R,) inertias of the assignments that `sums` are of, with the present centroids, in float64."""
         centroids = self.centroids.double()
-        own = self.counts * centroids.square().sum(2) - 2 * (centroids * self.sums).sum(2)
-        return self.total + own.sum(1)
+        own: Tensor = self.counts * centroids.square().sum(2) - 2 * (centroids * self.sums).sum(2)
+        inertias: Tensor = own.sum(1) + self.total
+        return inertias
 
     def step(self) -> Tensor:
         """Centroids from the sums, then assignments; returns (R, 2 + k) for the host: inertia, changes, counts."""
@@ -231,14 +233,13 @@ def advance(problems: list[Problem], max_iterations: int) -> int:
 
     One transfer to the host an iteration tells which restarts stopped and which clusters are empty.
     """
-    running = list(problems)
-    for iteration in range(1, max_iterations + 1):
+    running, iteration = list(problems), 0
+    while running:
+        iteration += 1
         reports = [problem.step() for problem in running]
         told = iter(torch.cat([report.flatten() for report in reports]).tolist())
         for problem in running:
             rows = [[next(told) for _ in range(2 + problem.k)] for _ in range(problem.restarts)]
             problem.hear(rows, iteration == max_iterations)
         running = [problem for problem in running if problem.restarts]
-        if not running:
-            return iteration
-    return max_iterations
+    return iteration

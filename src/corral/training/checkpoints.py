@@ -46,8 +46,9 @@ def read_checkpoint(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[s
     except FileNotFoundError as error:
         raise CorralError(f"{path}: no such checkpoint; make one with `corral train`") from error
     except (SafetensorError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CorralError(
-            f"{path}: truncated or not a safetensors file ({error}); restore it or train again"
+            f"{path}: truncated or not a safetensors file ({reason}); restore it or train again"
         ) from error
     if not isinstance(metadata, dict) or metadata.get("kind") != kind:
         found = metadata.get("kind") if isinstance(metadata, dict) else "no corral metadata"
@@ -82,9 +83,19 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Restore what `optimiser_tensors` gave into an optimiser made for the same parameters."""
+    """Restore what `optimiser_tensors` gave into an optimiser made for the same parameters.
+
+    Raises:
+        ValueError: a tensor belongs to no parameter, has another shape than its parameter, or is not finite.
+    """
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+        number, name = key.split(".", 1)
+        index = int(number)
+        if not 0 <= index < len(parameters) or value.shape not in (parameters[index].shape, torch.Size()):
+            raise ValueError(f"optimiser state {key} of shape {tuple(value.shape)} fits no parameter")
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"optimiser state {key} holds NaN or infinite values")
+        state.setdefault(index, {})[name] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import corral
-from corral.attacks import PgdProtocol, pgd
+from corral.attacks import PgdProtocol
 from corral.data import DataSet, Images, load, split_validation, stratified_subset
 from corral.data.augment import crop_and_flip
 from corral.devices import choose_device, device_name
@@ -18,6 +18,7 @@ from corral.errors import CorralError, UsageError
 from corral.files import write_atomically
 from corral.models import BackboneSpec, Classifier, ClusterHead, ModelSpec, build_classifier
 from corral.progress import Progress, duration
+from corral.training.board import Board
 from corral.training.checkpoints import (
     load_optimiser,
     load_tensors,
@@ -25,6 +26,7 @@ from corral.training.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
+from corral.training.features import evaluating
 from corral.training.methods import Context, Method, Nominal, build_method
 from corral.training.recipe import Recipe, TrainingConfig, load_recipe
 from corral.training.run import RunFolder, RunInfo, read_metrics, save_model
@@ -64,11 +66,36 @@ def train(
         CorralError: the loss is not finite, a file is damaged or cannot be written.
     """
     resolved = load_recipe(recipe, data=data, overrides=overrides)
-    run = Run(resolved, RunFolder(Path(out)), choose_device(device), data_root=data_root, progress=progress)
-    if not run.begin(resume=resume):
-        return run.folder.path
+    folder = RunFolder(Path(out))
+    if finished(folder, resolved, resume=resume):
+        Progress("", 0, "", enabled=progress).say(f"{folder.path}: finished already")
+        return folder.path
+    run = Run(resolved, folder, choose_device(device), data_root=data_root, progress=progress)
+    run.begin(resume=resume)
     run.execute()
-    return run.folder.path
+    return folder.path
+
+
+def finished(folder: RunFolder, recipe: Recipe, *, resume: bool) -> bool:
+    """Whether there is nothing left to train in a folder that may be trained in.
+
+    Raises:
+        UsageError: the folder holds a run although none is to be resumed, or the other way round, or one of another
+            recipe, or something else.
+    """
+    path = folder.path
+    if not folder.recipe.is_file():
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"{path}: exists and is not a run; choose another --out")
+        if resume:
+            raise UsageError(f"{path}: holds no run to resume; leave out --resume to begin one")
+        return False
+    if not resume:
+        raise UsageError(f"{path}: holds a run already; continue it with --resume, or choose another --out")
+    differing = _first_difference(load_recipe(folder.recipe).model_dump(), recipe.model_dump())
+    if differing:
+        raise UsageError(f"{path}: the run's recipe differs: {differing}; ask for the same or choose another --out")
+    return folder.model.is_file()
 
 
 def prepare_data(recipe: Recipe, *, root: str | Path | None) -> tuple[DataSet, Images, Images | None]:
@@ -96,6 +123,8 @@ class Run:
     ) -> None:
         self.recipe, self.folder, self.device, self.progress = recipe, folder, device, progress
         self.data, images, validation = prepare_data(recipe, root=data_root)
+        if len(images) < 2:
+            raise UsageError(f"training needs at least 2 images, found {len(images)}: raise data.train")
         self.images = images.to(device)
         self.validation = None if validation is None else validation.to(device)
         seed = recipe.training.seed
@@ -155,47 +184,29 @@ class Run:
         """Whether the next epoch belongs to the warm start."""
         return self.epoch < self.warm_epochs
 
-    def begin(self, *, resume: bool) -> bool:
-        """Claim the folder, or take up where it was left; False if the run is finished already."""
-        folder = self.folder
-        if folder.recipe.is_file():
-            if not resume:
-                raise UsageError(
-                    f"{folder.path}: holds a run already; continue it with --resume, or choose another --out"
-                )
-            differing = _first_difference(load_recipe(folder.recipe).model_dump(), self.recipe.model_dump())
-            if differing:
-                raise UsageError(f"{folder.path}: the run's recipe differs from the one asked for: {differing}")
-            if folder.model.is_file():
-                self._say(f"{folder.path}: finished already")
-                return False
-        elif folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
-            raise UsageError(f"{folder.path}: exists and is not a run; choose another --out")
-        write_atomically(folder.recipe, self.recipe.to_toml().encode())
-        if resume and folder.state.is_file():
+    def begin(self, *, resume: bool) -> None:
+        """Claim the folder, or take up where it was left."""
+        if resume and self.folder.state.is_file():
             self._restore()
-        else:
-            self._enter_phase(fresh=True)
-        return True
+            return
+        write_atomically(self.folder.recipe, self.recipe.to_toml().encode())
+        if self.folder.metrics.is_file():  # of a run that was killed before its first checkpoint
+            write_atomically(self.folder.metrics, b"")
+        self._enter_phase(fresh=True)
 
     def execute(self) -> None:
         """Run the epochs that are left and write the model."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        per_epoch = len(self.images)
-        left = (self.total_epochs - self.epoch) * per_epoch
         title = f"{self.recipe.name} on {self.data.name}"
         with (
-            SummaryWriter(str(self.folder.path / "tensorboard")) as board,
-            Progress(title, left, "images", enabled=self.progress) as bar,
+            Board(self.folder.path / "tensorboard", first_epoch=self.epoch + 1) as board,
+            Progress(title, 0, "images", enabled=self.progress) as bar,
         ):
             while self.epoch < self.total_epochs:
+                bar.total = bar.done + (self.total_epochs - self.epoch) * len(self.images)
                 numbers = self._epoch(bar)
-                for name, value in numbers.items():
-                    if isinstance(value, float):
-                        board.add_scalar(name, value, self.epoch)
-                bar.say(_line(numbers, self.total_epochs))
                 self._save(numbers)
+                board.write(numbers, self.epoch)
+                bar.say(_line(numbers, self.total_epochs))
             self._finish()
         self._say(f"{self.folder.path}: trained in {duration(self.seconds)}")
 
@@ -208,11 +219,20 @@ class Run:
         pending: list[Tensor] = []
         check_every = 1 if self.device.type == "cpu" else 25
         images = seen = steps = 0
-        for rows in method.batches():
-            self._set_learning_rates(images / len(self.images))
-            x, y = self._batch(rows)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
-                loss, metrics = method.loss(x, y, rows)
+        batches = iter(method.batches())
+        while True:
+            try:
+                rows = next(batches, None)
+                if rows is None:
+                    break
+                self._set_learning_rates(images / len(self.images))
+                x, y = self._batch(rows)
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
+                    loss, metrics = method.loss(x, y, rows)
+            except ValueError:
+                # Samplers and attacks refuse numbers that are not finite; the loop knows the step they came from.
+                _require_finite(pending, self.epoch, steps - len(pending), self.folder)
+                raise
             pending.append(loss.detach())
             if len(pending) == check_every:
                 _require_finite(pending, self.epoch, steps - len(pending) + 1, self.folder)
@@ -226,6 +246,7 @@ class Run:
             bar.advance(len(rows), f"epoch {self.epoch + 1}/{self.total_epochs}")
         if pending:
             _require_finite(pending, self.epoch, steps - len(pending), self.folder)
+        self._require_sound_weights(steps)
         numbers: dict[str, Any] = {"epoch": self.epoch + 1, "phase": "warm start" if warm else self.recipe.method.name}
         numbers |= {name: float(total) / seen for name, total in sums.items()}
         numbers |= {"steps": steps, "learning_rate": self.optimiser.param_groups[0]["lr"]}
@@ -244,6 +265,15 @@ class Run:
         if self.epoch == self.warm_epochs and warm:
             self._enter_phase(fresh=True)
         return numbers
+
+    def _require_sound_weights(self, steps: int) -> None:
+        """The last steps' updates have no later loss to show what they did."""
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in self.model.state_dict().values()):
+            kept = _kept(self.folder, self.epoch)
+            raise CorralError(
+                f"the weights are not finite after step {steps} of epoch {self.epoch + 1}: "
+                f"lower the learning rate{kept}"
+            )
 
     def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         data, labels = self.recipe.data, self.images.labels
@@ -290,28 +320,14 @@ class Run:
         generator = torch.Generator(self.device).manual_seed(0)
         threat, labels = self.recipe.threat, images.labels
         assert labels is not None
-        flags = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
         clean = robust = 0
-        for rows in torch.split(torch.arange(len(images), device=self.device), 500):
-            x, y = images.float(rows), labels[rows]
-            with torch.no_grad():
+        with evaluating(self.model):
+            for rows in torch.split(torch.arange(len(images), device=self.device), 500):
+                x, y = images.float(rows), labels[rows]
                 clean += int((self.model(x).argmax(1) == y).sum())
-            if threat.eps > 0:
-                x = pgd(
-                    self.model,
-                    x,
-                    y,
-                    eps=threat.eps,
-                    norm=threat.norm,
-                    steps=VALIDATION.steps,
-                    step_size=VALIDATION.step_size_for(threat.eps),
-                    generator=generator,
-                )
-            with torch.no_grad():
+                if threat.eps > 0:
+                    x = VALIDATION.attack(self.model, x, y, eps=threat.eps, norm=threat.norm, generator=generator)
                 robust += int((self.model(x).argmax(1) == y).sum())
-        for module, training in flags:
-            module.training = training
         return {"validation_clean": clean / len(images), "validation_pgd": robust / len(images)}
 
     def _save(self, numbers: dict[str, Any]) -> None:
@@ -344,15 +360,31 @@ class Run:
     def _restore(self) -> None:
         path = self.folder.state
         tensors, metadata = read_checkpoint(path, kind="training")
+        try:
+            self._take(tensors, metadata, path)
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:  # parts missing or of other shapes
+            reason = f"missing {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+            raise CorralError(
+                f"{path}: not a checkpoint of this run ({reason}); delete it to begin again with --resume"
+            ) from error
+        kept = [entry for entry in read_metrics(self.folder.metrics) if entry["epoch"] <= self.epoch]
+        write_atomically(self.folder.metrics, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
+        self._say(f"{self.folder.path}: resumed after epoch {self.epoch} of {self.total_epochs}")
+
+    def _take(self, tensors: dict[str, Tensor], metadata: dict[str, Any], path: Path) -> None:
+        """Take back what `_save` wrote."""
         if metadata["data_fingerprint"] != self.data.fingerprint:
             found, expected = self.data.fingerprint, metadata["data_fingerprint"]
-            raise CorralError(f"{path}: the data changed since the run began (fingerprint {found}, was {expected})")
+            raise CorralError(
+                f"{path}: the data changed since the run began (fingerprint {found}, was {expected}); restore them"
+            )
         if metadata["device"] != self.device.type:
             raise UsageError(
                 f"{path}: the run was on {metadata['device']}; resume it with --device {metadata['device']}"
             )
-        self.epoch, self.warm_epochs = metadata["epoch"], metadata["warm_epochs"]
-        self.seconds, self.best, self.validated = metadata["seconds"], metadata["best"], metadata["validated"]
+        self.epoch, self.warm_epochs = int(metadata["epoch"]), int(metadata["warm_epochs"])
+        self.seconds, self.best = float(metadata["seconds"]), float(metadata["best"])
+        self.validated = dict(metadata["validated"])
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "method": {}}
         for name, tensor in tensors.items():
             if "." in name:
@@ -365,13 +397,12 @@ class Run:
             self.method.load(parts["method"])
         self.order.set_state(tensors["order"])
         self.noise.set_state(tensors["noise"])
-        kept = [entry for entry in read_metrics(self.folder.metrics) if entry["epoch"] <= self.epoch]
-        write_atomically(self.folder.metrics, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
-        self._say(f"{self.folder.path}: resumed after epoch {self.epoch} of {self.total_epochs}")
 
     def _finish(self) -> None:
         if self.recipe.training.select == "best" and self.folder.best.is_file():
-            write_atomically(self.folder.model, self.folder.best.read_bytes())
+            tensors, metadata = read_checkpoint(self.folder.best, kind="model")
+            metadata["info"]["train_seconds"] = self.seconds  # the choice cost the whole run
+            write_checkpoint(self.folder.model, tensors, metadata)
         else:
             save_model(self.folder.model, self.model, self._spec(self._kind()), self._info())
 
@@ -411,12 +442,15 @@ def schedule(training: TrainingConfig, epochs: float) -> float:
 
 
 def _require_finite(losses: list[Tensor], epoch: int, first_step: int, folder: RunFolder) -> None:
-    finite = torch.isfinite(torch.stack(losses))
-    if bool(finite.all()):
+    if not losses or bool((finite := torch.isfinite(torch.stack(losses))).all()):
         return
     step = first_step + int((~finite).nonzero()[0]) + 1
-    kept = f"; the checkpoint of epoch {epoch} is kept in {folder.state}" if folder.state.is_file() else ""
+    kept = _kept(folder, epoch)
     raise CorralError(f"the loss is not finite at step {step} of epoch {epoch + 1}: lower the learning rate{kept}")
+
+
+def _kept(folder: RunFolder, epoch: int) -> str:
+    return f"; the checkpoint of epoch {epoch} is kept in {folder.state}" if folder.state.is_file() else ""
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:

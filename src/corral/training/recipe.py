@@ -1,16 +1,21 @@
 """Recipes: strict, typed, frozen descriptions of a run, read from TOML."""
 
 import difflib
+import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from corral.data import DATA_SETS, PATH_DATA_SETS
 from corral.errors import CorralError, UsageError
+
+# Generators take more, but the noise's seed is offset from this one.
+MOST_SEED = 2**32 - 1
 
 FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 
@@ -186,7 +191,7 @@ class TrainingConfig(Config):
     milestones: list[Count] = []
     precision: Literal["float32", "bfloat16"] = "float32"
     select: Literal["last", "best"] = "last"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
     warm_start: WarmStart = WarmStart()
 
     @model_validator(mode="after")
@@ -242,32 +247,56 @@ def load_recipe(
     """
     where, table = _read(recipe)
     variants = table.pop("for", {})
-    if not isinstance(variants, dict):
+    if not isinstance(variants, dict) or not all(isinstance(variant, dict) for variant in variants.values()):
         raise UsageError(f"{where}: 'for' must hold one table per data set, such as [for.mnist.threat]")
-    chosen = data or table.get("data", {}).get("name", "digits")
+    for name, variant in variants.items():
+        if not _is_data_set(name):
+            raise UsageError(f"{where}: for.{name}: unknown data set{_near(name, DATA_SETS)}")
+        _validate(_merge(table, variant), f"{where}: [for.{name}]")  # a slip in a variant is found before its day
+    chosen = data or _part(table, "data").get("name", "digits")
     if isinstance(chosen, str) and chosen in variants:
         table = _merge(table, variants[chosen])
     if data is not None:
         table = _merge(table, {"data": {"name": data}})
     for key, value in (overrides or {}).items():
         table = _merge(table, _nested(_full_key(key, table), value))
-    return _validate(table, where)
+    resolved = _validate(table, where)
+    if not _is_data_set(resolved.data.name):
+        known = ", ".join([*DATA_SETS, *(f"{kind}:PATH" for kind in PATH_DATA_SETS)])
+        raise UsageError(
+            f"unknown data set {resolved.data.name!r}{_near(resolved.data.name, DATA_SETS)}; known: {known}"
+        )
+    return resolved
+
+
+def _is_data_set(name: str) -> bool:
+    kind, colon, path = name.partition(":")
+    return name in DATA_SETS or bool(colon and path and kind in PATH_DATA_SETS)
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _part(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A table of a recipe that is not checked yet; whatever stands there that is no table counts as empty."""
+    part = table.get(name)
+    return part if isinstance(part, dict) else {}
 
 
 def _read(recipe: str | Path | Recipe) -> tuple[str, dict[str, Any]]:
     if isinstance(recipe, Recipe):
         return recipe.name, recipe.model_dump(exclude_none=True)
     shipped = shipped_recipes()
-    if str(recipe) in shipped:
-        path = shipped[str(recipe)]
-    else:
-        path = Path(recipe)
-        if path.is_dir():
-            path = path / "recipe.toml"
-        if not path.is_file():
-            close = difflib.get_close_matches(str(recipe), shipped, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise UsageError(f"unknown recipe {str(recipe)!r}{hint} Shipped: {', '.join(shipped)}; or a .toml file")
+    path = shipped.get(str(recipe), Path(recipe))
+    if os.path.isdir(path):
+        path = path / "recipe.toml"
+        if not os.path.isfile(path):
+            raise UsageError(f"{recipe}: a folder without recipe.toml, so not a run; give a recipe or a run folder")
+    if not os.path.isfile(path):
+        hint = _near(str(recipe), shipped)
+        raise UsageError(f"unknown recipe {str(recipe)!r}{hint}; shipped: {', '.join(shipped)}; or give a .toml file")
     try:
         return str(path), tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -299,7 +328,7 @@ def _known_keys(table: Mapping[str, Any]) -> list[str]:
         "magnet": MagnetConfig,
         "clustr": MagnetConfig,
     }
-    method = methods.get(str(table.get("method", {}).get("name")), CorralConfig)
+    method = methods.get(str(_part(table, "method").get("name")), CorralConfig)
     sections: dict[str, type[Config]] = {
         "data": DataConfig,
         "model": ModelConfig,

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
 
-from corral.errors import CorralError
+from corral.errors import CorralError, UsageError
 from corral.models import Classifier, ModelSpec, build_classifier
+from corral.models.spec import BACKBONES
 from corral.training.checkpoints import load_tensors, read_checkpoint, write_checkpoint
 
 
@@ -105,25 +107,55 @@ def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> tuple
     try:
         spec = ModelSpec.model_validate(metadata["spec"])
         info = RunInfo.model_validate(metadata["info"])
-    except (KeyError, ValidationError) as error:
+    except (KeyError, TypeError, UsageError, ValidationError) as error:
         raise CorralError(f"{path}: the model's description is damaged ({_first(error)}); train it again") from error
+    _check_fits(spec, tensors, path)
     model = build_classifier(spec)
     load_tensors(model, tensors, path)
     return model.to(device).eval(), spec, info
+
+
+def _check_fits(spec: ModelSpec, tensors: dict[str, Tensor], path: Path) -> None:
+    """Refuse a description that is not the stored tensors' before anything of its size is allocated."""
+    problem = f"{path}: the model's description does not fit its tensors"
+    if (spec.backbone.depth or 0) > len(tensors):
+        raise CorralError(f"{problem}: depth {spec.backbone.depth} with {len(tensors)} tensors; train it again")
+    try:
+        with torch.device("meta"):
+            backbone = BACKBONES[spec.backbone.name].build(spec.image_shape, **spec.backbone.options())
+    except (ValueError, RuntimeError, OverflowError) as error:  # impossible sizes, also beyond what torch can count
+        raise CorralError(f"{problem}: {str(error).splitlines()[0]}; train it again") from error
+    expected = {f"backbone.{name}": tuple(tensor.shape) for name, tensor in backbone.state_dict().items()}
+    if spec.head == "cluster":
+        expected["head.centroids"] = (spec.clusters or 0, backbone.features_dim)
+    else:
+        expected["head.linear.weight"] = (spec.num_classes, backbone.features_dim)
+    for name, shape in expected.items():
+        found = tuple(tensors[name].shape) if name in tensors else None
+        if found != shape:
+            raise CorralError(f"{problem}: {name} should be {shape}, found {found or 'none'}; train it again")
 
 
 def _first(error: Exception) -> str:
     if isinstance(error, ValidationError):
         entry = error.errors()[0]
         return f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}"
-    return f"missing {error}"
+    return f"missing {error}" if isinstance(error, KeyError) else str(error)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The epochs' numbers, one dictionary each."""
+    """The epochs' numbers, one dictionary each with an "epoch" among them.
+
+    Raises:
+        CorralError: the file is missing, or a line is not such a dictionary.
+    """
     try:
-        return [json.loads(line) for line in path.read_text().splitlines() if line]
+        entries = [json.loads(line) for line in path.read_text().splitlines() if line]
     except OSError as error:
-        raise CorralError(f"{path}: cannot be read ({error.strerror})") from error
+        raise CorralError(f"{path}: cannot be read ({error.strerror}); restore it or train again") from error
     except ValueError as error:
-        raise CorralError(f"{path}: not JSON lines ({error})") from error
+        raise CorralError(f"{path}: not JSON lines ({error}); restore it or train again") from error
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict) or not isinstance(entry.get("epoch"), int):
+            raise CorralError(f"{path}: line {number} is not an epoch's numbers; restore it or train again")
+    return entries

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from corral.errors import CorralError, UsageError
 from corral.geometry import ClusterLosses, NeighbourhoodSampler, Rule, class_kmeans
+from corral.losses import batch_centroids, batch_variance
 from corral.models import ClusterHead, Head, feature_variance
 from corral.training.features import extract_features
 from corral.training.methods.base import Context, Method
@@ -17,9 +19,23 @@ class ClusterMethod(Method):
 
     def __init__(self, context: Context, *, clusters: int, rule: Rule, temperature: float = 1.0) -> None:
         super().__init__(context)
+        self._check(clusters, rule)
         self.clusters, self.rule, self.temperature = clusters, rule, temperature
         device = context.images.pixels.device
         self.assignments = torch.zeros(len(context.images), dtype=torch.int64, device=device)
+
+    def _check(self, clusters: int, rule: Rule) -> None:
+        """Refuse before the warm start what would fail after it."""
+        labels, classes = self.context.images.labels, self.context.num_classes
+        assert labels is not None
+        members, label = torch.bincount(labels, minlength=classes).min(0)
+        if int(members) < clusters:
+            raise UsageError(
+                f"method.clusters {clusters} needs as many training images of every class, class {int(label)} has "
+                f"{int(members)}: ask for fewer clusters or more images (data.train, data.validation)"
+            )
+        if isinstance(rule, int) and rule > clusters * classes:
+            raise UsageError(f"method.rule {rule} keeps more clusters than the {clusters * classes} there are")
 
     @property
     def head(self) -> ClusterHead:
@@ -44,6 +60,8 @@ class ClusterMethod(Method):
         """Per-class k-means with k-means++ seeding and the variance, on eval-mode features of the training set."""
         started = time.perf_counter()
         features = extract_features(self.model, self.context.images)
+        if not bool(torch.linalg.vector_norm(features).isfinite()):
+            raise CorralError("the features are not finite or too large to measure: lower the learning rate")
         labels = self.context.images.labels
         assert labels is not None
         extracted = time.perf_counter()
@@ -60,6 +78,15 @@ class ClusterMethod(Method):
             "refit_seconds": time.perf_counter() - extracted,
         }
 
+    def batch_clusters(self, features: Tensor, assigned: Tensor) -> tuple[Tensor, Tensor]:
+        """(M, d) means of the batch's clusters and the batch's variance around them, with gradient.
+
+        Clusters without a member keep the head's centroid.
+        """
+        head = self.head
+        centroids = batch_centroids(features, assigned, len(head.centroids), fallback=head.centroids)
+        return centroids, batch_variance(features, assigned, centroids)
+
     def after_epoch(self) -> dict[str, float]:
         """Refit the head to the features as they are now."""
         return self.refit()
@@ -70,7 +97,11 @@ class ClusterMethod(Method):
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back the clusters' members."""
-        self.assignments = tensors["assignments"].to(self.assignments.device)
+        found, total = tensors["assignments"], self.clusters * self.context.num_classes
+        inside = found.dtype == torch.int64 and found.shape == self.assignments.shape
+        if not inside or int(found.min()) < 0 or int(found.max()) >= total:
+            raise ValueError(f"assignments must be ({len(self.assignments)},) clusters in [0, {total})")
+        self.assignments = found.to(self.assignments.device)
 
 
 class Neighbourhoods:

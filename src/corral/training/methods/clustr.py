@@ -28,28 +28,27 @@ class ClusTR(ClusterMethod):
         """Neighbourhoods of clusters."""
         yield from self.neighbourhoods.batches()
 
-    def scored_model(self) -> Classifier:
+    def scored(self, centroids: Tensor, variance: Tensor) -> Classifier:
         """The classifier whose outputs the consistency term compares: log-space logits or published scores."""
+        head = self.head.moved(centroids, variance)
         if self.config.numerics == "log":
-            return self.model
-        return self.model.with_head(
-            PublishedHead(self.head, nearest=min(self.config.nearest, len(self.head.centroids)))
-        )
+            return self.model.with_head(head)
+        return self.model.with_head(PublishedHead(head, nearest=min(self.config.nearest, len(head.centroids))))
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """Magnet on the batch's own means and variance, and the consistency term."""
+        """Magnet on the batch's own means and variance, and the consistency term on the same clusters."""
         config, batch = self.config, self.neighbourhoods
-        x_adv = None
-        if config.consistency == "qtrades":
-            x_adv = self.adversarial(self.scored_model(), x, y, config.inner, "soft_cross_entropy")
         features = self.model.features(x)
         magnet = magnet_batch if config.numerics == "log" else magnet_batch_published
         losses = magnet(features, batch.local, self.head.classes[batch.ids], alpha=config.alpha)
         batch.record(losses)
         total = losses.mean()
         metrics = {"magnet": total.detach()}
-        if x_adv is not None:
-            scored = self.scored_model()
+        if config.consistency == "qtrades":
+            centroids, variance = self.batch_clusters(features, batch.ids[batch.local])
+            attacked = self.scored(centroids.detach(), variance.detach())
+            x_adv = self.adversarial(attacked, x, y, config.inner, "soft_cross_entropy")
+            scored = self.scored(centroids, variance)
             consistency = soft_cross_entropy(scored.logits_from(features), scored(x_adv)).mean()
             metrics["consistency"] = consistency.detach()
             total = total + config.consistency_weight * consistency

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from corral.losses import batch_centroids, batch_variance, magnet, nearest_own
+from corral.losses import magnet, nearest_own
 from corral.models import ClusterHead, Head
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.clusters import ClusterMethod, Neighbourhoods
@@ -63,15 +63,6 @@ class Corral(ClusterMethod):
             yield from self.neighbourhoods.batches()
         else:
             yield from super().batches()
-
-    def batch_clusters(self, features: Tensor, assigned: Tensor) -> tuple[Tensor, Tensor]:
-        """(M, d) means of the batch's clusters and the batch's variance around them, with gradient.
-
-        Clusters without a member keep the head's centroid.
-        """
-        head = self.head
-        centroids = batch_centroids(features, assigned, len(head.centroids), fallback=head.centroids)
-        return centroids, batch_variance(features, assigned, centroids)
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """The loss of the batch's adversarial features against the chosen centroids."""

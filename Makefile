@@ -1,0 +1,53 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both make the environment first if it is not there.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+TORCH := torch==2.13.0
+BIN := .venv/bin
+READY := .venv/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# Two OpenMP threads that compete with another process spin: tests run in processes of one thread each.
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: demo test lint types unit bench env lock clean
+.DEFAULT_GOAL := test
+
+env: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "corral needs Python 3.11 or newer: install it, or run make PYTHON=/path/to/python3.11"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "corral needs Python 3.11 or newer, found $$("$(PYTHON)" --version) at $(PYTHON): run make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "making .venv (a few minutes the first time)"
+	@"$(PYTHON)" -m venv .venv
+	@$(PIP) install $(TORCH)
+	@$(PIP) install --no-deps -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The main job on embedded data: train, attack, report.
+demo: $(READY)
+	@$(BIN)/corral demo --out runs/demo
+
+test: lint types unit
+
+lint: $(READY)
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+
+types: $(READY)
+	$(BIN)/mypy
+
+unit: $(READY)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile --cov=src/corral --cov-report=
+	$(BIN)/python -m coverage report --fail-under=95 --include='src/corral/geometry/*,src/corral/models/heads.py,src/corral/losses/*,src/corral/attacks/*'
+
+bench: $(READY)
+	$(BIN)/python benchmarks/kmeans.py
+	$(BIN)/python benchmarks/overhead.py
+
+# Rewrite the lock file from the versions now installed.
+lock: $(READY)
+	@{ sed -n '/^#/p' requirements.lock; $(BIN)/python -m pip freeze --exclude-editable | grep -v '^torch=='; } > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage

@@ -1,0 +1,157 @@
+"""The state a model is attacked in, and that nothing of it stays behind."""
+
+import pytest
+import torch
+from torch import nn
+
+from corral.attacks import pgd
+from corral.attacks.state import attacked
+from corral.precision import full_float32
+
+
+@pytest.fixture(autouse=True)
+def own_tf32_settings():
+    """TF32 switches of the process, put back after each test."""
+    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution
+
+
+def tf32():
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+def normalised_net():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+
+
+class Failure(Exception):
+    """Raised in the tests' blocks."""
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_flags_of_a_mixed_model_come_back(mode, fails):
+    model = normalised_net().train()
+    model[1].eval()
+    model[4].weight.requires_grad_(False)
+    training = [module.training for module in model.modules()]
+    trainable = [parameter.requires_grad for parameter in model.parameters()]
+    assert len(set(training)) == len(set(trainable)) == 2
+    try:
+        with attacked(model, mode):
+            assert {module.training for module in model.modules()} == {mode == "train"}
+            assert not any(parameter.requires_grad for parameter in model.parameters())
+            if fails:
+                raise Failure
+    except Failure:
+        assert fails
+    assert [module.training for module in model.modules()] == training
+    assert [parameter.requires_grad for parameter in model.parameters()] == trainable
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_running_statistics_come_back_after_an_attack_in_train_mode(fails):
+    model = normalised_net()
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        with attacked(model, "train"):
+            model(torch.rand(5, 1, 4, 4))
+            assert not torch.equal(model[1].running_mean, before["1.running_mean"])
+            if fails:
+                raise Failure
+    except Failure:
+        assert fails
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    assert int(model[1].num_batches_tracked) == 0
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("keep", ["best", "last", "max_loss_restart"])
+def test_pgd_leaves_the_model_as_it_found_it(mode, keep):
+    model = normalised_net().train()
+    model[1].eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    training = [module.training for module in model.modules()]
+    x = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = pgd(model, x, torch.arange(6) % 3, eps=0.1, steps=3, step_size=0.05, keep=keep, mode=mode)
+    assert not found.requires_grad
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+    assert [module.training for module in model.modules()] == training
+
+
+def test_gradients_already_accumulated_are_not_touched():
+    model = normalised_net()
+    model(torch.rand(4, 1, 4, 4)).sum().backward()
+    before = [parameter.grad.clone() for parameter in model.parameters()]
+    pgd(model, torch.rand(4, 1, 4, 4), torch.zeros(4, dtype=torch.int64), eps=0.1, steps=2, step_size=0.05)
+    after = [parameter.grad for parameter in model.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
+
+
+def test_a_model_that_fails_is_restored_too():
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = normalised_net()
+            self.calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            if self.calls == 3:
+                raise Failure
+            return self.inner(x)
+
+    model = Broken().train()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    with pytest.raises(Failure):
+        pgd(
+            model,
+            torch.rand(4, 1, 4, 4),
+            torch.zeros(4, dtype=torch.int64),
+            eps=0.1,
+            steps=5,
+            step_size=0.05,
+            keep="last",
+        )
+    assert model.calls == 3
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert tf32() == (True, True)
+
+
+def test_the_model_meets_float32_without_tf32_in_the_mode_asked_for():
+    seen = []
+
+    class Witness(nn.Module):
+        def forward(self, x):
+            seen.append((self.training, x.dtype, *tf32(), torch.is_grad_enabled()))
+            return x.flatten(1)[:, :3]
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    x, y = torch.full((2, 1, 2, 2), 0.5), torch.zeros(2, dtype=torch.int64)
+    for mode in ("eval", "train"):
+        pgd(Witness().train(), x, y, eps=0.1, steps=2, step_size=0.1, keep="last", mode=mode)
+    assert seen == [(False, torch.float32, False, False, True)] * 2 + [(True, torch.float32, False, False, True)] * 2
+    assert tf32() == (True, True)
+
+
+@pytest.mark.parametrize("matmul", [False, True])
+@pytest.mark.parametrize("convolution", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_full_float32_switches_tf32_off_and_puts_both_switches_back(matmul, convolution, fails):
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution
+    try:
+        with full_float32():
+            assert tf32() == (False, False)
+            with full_float32():
+                assert tf32() == (False, False)
+            assert tf32() == (False, False)
+            if fails:
+                raise Failure
+    except Failure:
+        assert fails
+    assert tf32() == (matmul, convolution)
