@@ -32,16 +32,15 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the runs and the page.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    threads: Threads = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one a core.")] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """The main job in two minutes: train five kinds of classifier on real digits, attack all, write the page."""
+    """The main job in two minutes: train seven classifiers on real digits, attack all, write the page."""
     from corral.demo import run_demo
 
-    _threads(threads)
     started = time.perf_counter()
-    page, records = run_demo(out, seed=seed, progress=not quiet)
+    page, records = run_demo(out, seed=seed, workers=workers, progress=not quiet)
     seconds = time.perf_counter() - started
     if as_json:
         _print_json({"report": str(page), "seconds": seconds, "records": [r.model_dump(mode="json") for r in records]})

@@ -6,6 +6,7 @@ from torch import nn
 
 from corral.attacks import pgd
 from corral.errors import CorralError
+from corral.models import Classifier, ClusterHead
 
 
 def attack(x=None, y=None, model=None, **changed):
@@ -84,8 +85,6 @@ def test_labels_that_are_none(y, message, keep, objective):
 
 @pytest.mark.parametrize("objective", ["magnet", "published_cross_entropy"])
 def test_labels_outside_the_clusters_classes(objective):
-    from corral.models import Classifier, ClusterHead
-
     model = Classifier(nn.Flatten(), ClusterHead(torch.eye(4)[:3], torch.arange(3), 1.0), [0.0], [1.0])
     with pytest.raises(ValueError, match=r"label 3 is outside the model's 3 classes"):
         attack(y=torch.tensor([0, 1, 2, 3]), model=model, objective=objective)

@@ -27,7 +27,7 @@ def normalised_net():
         return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
 
 
-class Failure(Exception):
+class BrokenError(Exception):
     """Raised in the tests' blocks."""
 
 
@@ -45,8 +45,8 @@ def test_flags_of_a_mixed_model_come_back(mode, fails):
             assert {module.training for module in model.modules()} == {mode == "train"}
             assert not any(parameter.requires_grad for parameter in model.parameters())
             if fails:
-                raise Failure
-    except Failure:
+                raise BrokenError
+    except BrokenError:
         assert fails
     assert [module.training for module in model.modules()] == training
     assert [parameter.requires_grad for parameter in model.parameters()] == trainable
@@ -61,8 +61,8 @@ def test_running_statistics_come_back_after_an_attack_in_train_mode(fails):
             model(torch.rand(5, 1, 4, 4))
             assert not torch.equal(model[1].running_mean, before["1.running_mean"])
             if fails:
-                raise Failure
-    except Failure:
+                raise BrokenError
+    except BrokenError:
         assert fails
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
     assert int(model[1].num_batches_tracked) == 0
@@ -102,12 +102,12 @@ def test_a_model_that_fails_is_restored_too():
         def forward(self, x):
             self.calls += 1
             if self.calls == 3:
-                raise Failure
+                raise BrokenError
             return self.inner(x)
 
     model = Broken().train()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    with pytest.raises(Failure):
+    with pytest.raises(BrokenError):
         pgd(
             model,
             torch.rand(4, 1, 4, 4),
@@ -151,7 +151,7 @@ def test_full_float32_switches_tf32_off_and_puts_both_switches_back(matmul, conv
                 assert tf32() == (False, False)
             assert tf32() == (False, False)
             if fails:
-                raise Failure
-    except Failure:
+                raise BrokenError
+    except BrokenError:
         assert fails
     assert tf32() == (matmul, convolution)

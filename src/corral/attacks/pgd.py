@@ -66,8 +66,8 @@ def pgd(
     ):
         if choice not in choices:
             raise ValueError(f"{name} {choice!r} is not one of {', '.join(choices)}")
-    _check(x, y, eps, norm, steps, step_size, restarts, values=keep != "last")
     x = x.detach()
+    _check(x, y, eps, norm, steps, step_size, restarts, values=keep != "last")
     if len(x) == 0:
         return x.clone()
     with attacked(model, mode), torch.enable_grad():

@@ -107,8 +107,7 @@ def evaluate(
     if not names or len(set(names)) < len(names):
         raise UsageError(f"attacks must be one or more, each once, found {', '.join(names) or 'none'}")
     test = data.test if n is None or n == len(data.test) else stratified_subset(data.test, n, seed=0)
-    norm: Norm = "L2" if info.norm == "L2" else "Linf"
-    session = _Session(model, test.to(chosen), len(data.classes), norm, batch_size, seed, progress)
+    session = _Session(model, test.to(chosen), len(data.classes), info.norm, batch_size, seed, progress)
     started = time.perf_counter()
     with full_float32():
         record, arrays = _measure(session, attacks, radius, folder, info, data)

@@ -60,7 +60,7 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
     """Load a module's state, naming the first tensor that does not fit.
 
     Raises:
-        CorralError: a tensor is missing, extra, or of another shape.
+        CorralError: a tensor is missing, extra, of another shape or type, not finite, or refused by its module.
     """
     own = module.state_dict()
     for name in sorted(own.keys() ^ tensors.keys()):
@@ -69,9 +69,16 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
         if own[name].shape != tensor.shape:
             expected, found = tuple(own[name].shape), tuple(tensor.shape)
             raise CorralError(f"{path}: tensor {name} has shape {found}, expected {expected}; train the run again")
+        if own[name].dtype != tensor.dtype:
+            raise CorralError(
+                f"{path}: tensor {name} is {tensor.dtype}, expected {own[name].dtype}; train the run again"
+            )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CorralError(f"{path}: tensor {name} holds NaN or infinite values; train the run again")
-    module.load_state_dict(dict(tensors))
+    try:
+        module.load_state_dict(dict(tensors))
+    except RuntimeError as error:  # a module's own conditions, such as a cluster head's on its classes
+        raise CorralError(f"{path}: {str(error).splitlines()[-1].strip()}; train the run again") from error
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -92,7 +92,9 @@ def finished(folder: RunFolder, recipe: Recipe, *, resume: bool) -> bool:
         return False
     if not resume:
         raise UsageError(f"{path}: holds a run already; continue it with --resume, or choose another --out")
-    differing = _first_difference(load_recipe(folder.recipe).model_dump(), recipe.model_dump())
+    words = {"summary", "source"}  # these may be written better without another run coming of it
+    before = load_recipe(folder.recipe).model_dump(exclude=words)
+    differing = _first_difference(before, recipe.model_dump(exclude=words))
     if differing:
         raise UsageError(f"{path}: the run's recipe differs: {differing}; ask for the same or choose another --out")
     return folder.model.is_file()
@@ -125,6 +127,8 @@ class Run:
         self.data, images, validation = prepare_data(recipe, root=data_root)
         if len(images) < 2:
             raise UsageError(f"training needs at least 2 images, found {len(images)}: raise data.train")
+        if recipe.data.crop >= min(images.shape[1:]):
+            raise UsageError(f"data.crop {recipe.data.crop} moves images of {images.shape[1:]} pixels out of sight")
         self.images = images.to(device)
         self.validation = None if validation is None else validation.to(device)
         seed = recipe.training.seed
@@ -454,7 +458,7 @@ def _kept(folder: RunFolder, epoch: int) -> str:
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
-    for key in old.keys() | new.keys():
+    for key in {**old, **new}:
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             inner = _first_difference(before, after, f"{prefix}{key}.")

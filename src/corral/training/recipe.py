@@ -358,10 +358,14 @@ def _full_key(key: str, table: Mapping[str, Any]) -> str:
         return matches[0]
     if matches:
         raise UsageError(f"recipe key {key!r} is ambiguous: {', '.join(matches)}")
-    leaves = {full.rsplit(".", 1)[-1]: full for full in known}
+    leaves: dict[str, str] = {}
+    for full in sorted(known, key=lambda full: full.count(".")):
+        leaves.setdefault(full.rsplit(".", 1)[-1], full)
     close = difflib.get_close_matches(key, [*known, *leaves], n=1)
-    hint = f"; did you mean {leaves.get(close[0], close[0])!r}?" if close else ""
-    raise UsageError(f"unknown recipe key {key!r}{hint}")
+    hint = (
+        f"did you mean {leaves.get(close[0], close[0])!r}?" if close else "`corral recipes NAME` shows a recipe's keys"
+    )
+    raise UsageError(f"unknown recipe key {key!r}; {hint}")
 
 
 def _validate(table: Mapping[str, Any], where: str) -> Recipe:
@@ -379,9 +383,14 @@ def _validate(table: Mapping[str, Any], where: str) -> Recipe:
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             allowed = [full for full in _known_keys(table) if full.rpartition(".")[0] == key.rpartition(".")[0]]
+            allowed += [] if "." in key else [*(n for n in Recipe.model_fields if n not in allowed), "for"]
             close = difflib.get_close_matches(key, allowed, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; allowed: {', '.join(allowed)}"
             message = f"unknown key{hint}"
+        elif first["type"] == "union_tag_invalid":
+            message = f"unknown method {first['ctx']['tag']!r}; known: {first['ctx']['expected_tags']}"
+        elif first["type"] in ("model_type", "model_attributes_type"):
+            message = f"must be a table, found {first['input']!r}"
         else:
             found = first["input"]
             message += "" if isinstance(found, dict) or "found" in message else f", found {found!r}"

@@ -1,16 +1,17 @@
 """A run: the folder that training writes and everything else reads."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from corral.errors import CorralError, UsageError
-from corral.models import Classifier, ModelSpec, build_classifier
+from corral.models import Classifier, ClusterHead, ModelSpec, build_classifier
 from corral.models.spec import BACKBONES
 from corral.training.checkpoints import load_tensors, read_checkpoint, write_checkpoint
 
@@ -18,15 +19,15 @@ from corral.training.checkpoints import load_tensors, read_checkpoint, write_che
 class RunInfo(BaseModel):
     """What a model file says of its making."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     recipe: str
     method: str
     data: str
     data_fingerprint: str
     classes: list[str]
-    norm: str
-    eps: float
+    norm: Literal["Linf", "L2"]
+    eps: float = Field(ge=0)
     seed: int
     epochs: int
     train_images: int
@@ -110,8 +111,16 @@ def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> tuple
     except (KeyError, TypeError, UsageError, ValidationError) as error:
         raise CorralError(f"{path}: the model's description is damaged ({_first(error)}); train it again") from error
     _check_fits(spec, tensors, path)
-    model = build_classifier(spec)
+    try:
+        model = build_classifier(spec)
+    except (UsageError, ValueError) as error:
+        raise CorralError(f"{path}: the model's description is damaged ({error}); train it again") from error
     load_tensors(model, tensors, path)
+    head = model.head
+    if isinstance(head, ClusterHead) and not 0 < float(head.effective_variance) < math.inf:
+        raise CorralError(
+            f"{path}: the head's variance × temperature is {float(head.effective_variance)}; train it again"
+        )
     return model.to(device).eval(), spec, info
 
 
@@ -123,7 +132,12 @@ def _check_fits(spec: ModelSpec, tensors: dict[str, Tensor], path: Path) -> None
     try:
         with torch.device("meta"):
             backbone = BACKBONES[spec.backbone.name].build(spec.image_shape, **spec.backbone.options())
-    except (ValueError, RuntimeError, OverflowError) as error:  # impossible sizes, also beyond what torch can count
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        OverflowError,
+    ) as error:  # impossible sizes, also beyond what torch can count
         raise CorralError(f"{problem}: {str(error).splitlines()[0]}; train it again") from error
     expected = {f"backbone.{name}": tuple(tensor.shape) for name, tensor in backbone.state_dict().items()}
     if spec.head == "cluster":

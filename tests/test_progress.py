@@ -1,0 +1,67 @@
+import io
+
+import pytest
+
+from corral.progress import Progress, duration
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (3600, "1 h 00 min")],
+)
+def test_durations_read_as_people_say_them(seconds, text):
+    assert duration(seconds) == text
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    moments = [0.0]
+    monkeypatch.setattr("corral.progress.time.monotonic", lambda: moments[0])
+    return moments
+
+
+def test_the_line_has_the_rate_and_the_time_left(clock):
+    bar = Progress("task", 1000, "images", stream=io.StringIO())
+    clock[0] = 10.0
+    bar.done = 250
+    assert bar.line() == "task  250/1000 images  25/s  30 s left"
+
+
+def test_a_log_gets_plain_lines_fifteen_seconds_apart(clock):
+    stream = io.StringIO()
+    with Progress("task", 100, "images", stream=stream) as bar:
+        for second in range(1, 41):
+            clock[0] = float(second)
+            bar.advance(1, "note")
+        bar.say("done")
+    lines = stream.getvalue().splitlines()
+    assert [line.split()[1] for line in lines[:-1]] == ["15/100", "30/100"]
+    assert lines[0].endswith("note")
+    assert lines[-1] == "done"
+    assert "\r" not in stream.getvalue()
+
+
+def test_a_terminal_redraws_one_line_and_clears_it(clock):
+    stream = Terminal()
+    with Progress("task", 100, "images", stream=stream) as bar:
+        clock[0] = 0.1
+        bar.advance(1)
+        assert stream.getvalue() == ""
+        clock[0] = 0.3
+        bar.advance(1)
+        assert stream.getvalue() == f"\r{bar.line()}\x1b[K"
+    assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_a_quiet_one_writes_nothing(clock):
+    stream = Terminal()
+    with Progress("task", 100, "images", enabled=False, stream=stream) as bar:
+        clock[0] = 100.0
+        bar.advance(50)
+        bar.say("hello")
+    assert stream.getvalue() == ""

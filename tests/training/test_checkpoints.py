@@ -1,0 +1,118 @@
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from corral.errors import CorralError
+from corral.training.checkpoints import (
+    load_optimiser,
+    load_tensors,
+    optimiser_tensors,
+    read_checkpoint,
+    write_checkpoint,
+)
+
+TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3, dtype=torch.int64)}
+METADATA = {"kind": "training", "epoch": 3, "nested": {"x": [1.5, None, "ü"]}}
+
+
+def test_what_was_written_is_read_back(tmp_path):
+    path = tmp_path / "deep" / "last.safetensors"
+    view = {**TENSORS, "a": TENSORS["a"].T}  # not contiguous
+    write_checkpoint(path, view, METADATA)
+    tensors, metadata = read_checkpoint(path, kind="training")
+    assert metadata == METADATA
+    assert tensors.keys() == view.keys()
+    assert all(torch.equal(tensors[name], view[name]) and tensors[name].dtype == view[name].dtype for name in view)
+    assert sorted(os.listdir(path.parent)) == ["last.safetensors"]
+
+
+@pytest.mark.parametrize("keep", [0, 1, 7, 8, 9, 50, -30, -1])
+def test_a_truncated_file_is_one_line_naming_it(tmp_path, keep):
+    path = tmp_path / "last.safetensors"
+    write_checkpoint(path, TENSORS, METADATA)
+    content = path.read_bytes()
+    path.write_bytes(content[:keep])
+    with pytest.raises(CorralError, match=r"last\.safetensors: truncated or not a safetensors file") as caught:
+        read_checkpoint(path, kind="training")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps({"a": 1}), "not a safetensors file"),
+        (bytes(range(256)) * 20, "not a safetensors file"),
+        (save(TENSORS), "not a corral training file .found no corral metadata."),
+        (save(TENSORS, {"corral": '{"kind": "model"}'}), "not a corral training file .found model."),
+        (save(TENSORS, {"corral": "[1]"}), "not a corral training file"),
+        (save(TENSORS, {"corral": "not json"}), "not a safetensors file"),
+    ],
+)
+def test_a_foreign_file_is_refused(tmp_path, content, message):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(CorralError, match=message):
+        read_checkpoint(path, kind="training")
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path):
+    with pytest.raises(CorralError, match="no such checkpoint; make one with `corral train`"):
+        read_checkpoint(tmp_path / "none", kind="model")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weight": torch.full((2, 3), torch.nan)}, "tensor weight holds NaN"),
+        ({"weight": torch.full((2, 3), torch.inf)}, "tensor weight holds NaN or infinite"),
+        ({"weight": torch.zeros(3, 2)}, r"tensor weight has shape \(3, 2\), expected \(2, 3\)"),
+        ({"weight": torch.zeros(2, 3, dtype=torch.float64)}, "tensor weight is torch.float64, expected torch.float32"),
+        ({"more": torch.zeros(1)}, "tensor more is unexpected"),
+        ({"bias": None}, "tensor bias is missing"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(tmp_path, change, message):
+    module = nn.Linear(3, 2)
+    tensors = {name: t for name, t in {**module.state_dict(), **change}.items() if t is not None}
+    before = module.weight.detach().clone()
+    with pytest.raises(CorralError, match=message):
+        load_tensors(module, tensors, tmp_path / "x")
+    assert torch.equal(module.weight, before)
+
+
+@pytest.mark.parametrize("make", [torch.optim.Adam, lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)])
+def test_an_optimiser_takes_up_where_it_was(make):
+    def step(module, optimiser):
+        optimiser.zero_grad()
+        module(torch.ones(1, 3)).square().sum().backward()
+        optimiser.step()
+
+    torch.manual_seed(0)
+    one = nn.Linear(3, 2)
+    first = make(one.parameters())
+    step(one, first)
+    two = nn.Linear(3, 2)
+    two.load_state_dict(one.state_dict())
+    second = make(two.parameters())
+    load_optimiser(second, {name: tensor.clone() for name, tensor in optimiser_tensors(first).items()})
+    step(one, first)
+    step(two, second)
+    assert torch.equal(one.weight, two.weight)
+    assert torch.equal(one.bias, two.bias)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"7.exp_avg": torch.zeros(2, 3)}, "fits no parameter"),
+        ({"0.exp_avg": torch.zeros(3, 3)}, "fits no parameter"),
+        ({"0.exp_avg": torch.full((2, 3), torch.nan)}, "NaN"),
+    ],
+)
+def test_an_optimisers_state_that_does_not_fit_is_refused(state, message):
+    with pytest.raises(ValueError, match=message):
+        load_optimiser(torch.optim.Adam(nn.Linear(3, 2).parameters()), state)

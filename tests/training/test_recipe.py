@@ -1,0 +1,154 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corral.data import DATA_SETS
+from corral.errors import UsageError
+from corral.training import load_recipe, parse_eps, shipped_recipes
+
+RECIPES = sorted(shipped_recipes())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_shipped_recipe_resolves_for_every_data_set_and_survives_toml(name, tmp_path):
+    for data in DATA_SETS:
+        recipe = load_recipe(name, data=data)
+        assert recipe.data.name == data
+        assert recipe.name == name
+        path = tmp_path / f"{data}.toml"
+        path.write_text(recipe.to_toml())
+        assert load_recipe(path) == recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_shipped_recipe_names_its_source_and_is_what_the_file_is_called(name):
+    recipe = load_recipe(name)
+    assert recipe.summary
+    assert recipe.source
+
+
+@given(st.floats(0, 1))
+def test_an_eps_in_the_pixel_range_is_itself(value):
+    assert parse_eps(value) == value == parse_eps(repr(value))
+
+
+@given(st.integers(0, 255), st.integers(1, 255))
+def test_a_fraction_is_its_quotient(numerator, denominator):
+    if numerator <= denominator:
+        assert parse_eps(f" {numerator} / {denominator} ") == numerator / denominator
+
+
+@given(st.integers(2, 255))
+def test_an_eps_in_levels_says_what_was_likely_meant(levels):
+    for value in (levels, str(levels)):
+        with pytest.raises(ValueError, match=f"did you mean {levels}/255\\?"):
+            parse_eps(value)
+
+
+@pytest.mark.parametrize("value", ["abc", "", "1/0", "8/255/2", True, None, [0.1], "nan", float("nan"), "inf", -0.1])
+def test_what_is_no_eps_is_refused_and_shown(value):
+    with pytest.raises(ValueError, match="eps .* found"):
+        parse_eps(value)
+
+
+BASE = 'name = "mine"\n[method]\nname = "at"\n'
+
+
+def written(tmp_path, text):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def test_values_for_a_data_set_merge_into_the_recipe_and_others_stay(tmp_path):
+    text = BASE + "[threat]\neps = 0.2\n[training]\nepochs = 7\n[for.mnist]\ntraining = { batch_size = 33 }\n"
+    path = written(tmp_path, text)
+    digits, mnist = load_recipe(path), load_recipe(path, data="mnist")
+    assert (mnist.training.batch_size, mnist.training.epochs, mnist.threat.eps) == (33, 7, 0.2)
+    assert digits.training.batch_size == 240
+    assert mnist.training.model_copy(update={"batch_size": 240}) == digits.training
+
+
+def test_overrides_win_over_the_data_set_and_go_by_leaf_or_by_dotted_name():
+    recipe = load_recipe("corral", data="mnist", overrides={"epochs": 3, "warm_start.epochs": 1, "steps": 2, "eps": "4/255"})
+    assert recipe.training.epochs == 3
+    assert recipe.training.warm_start.epochs == 1
+    assert recipe.method.inner.steps == 2
+    assert recipe.threat.eps == 4 / 255
+    assert load_recipe("corral", overrides={"training.epochs": 3}).training.epochs == 3
+
+
+def test_a_leaf_goes_to_the_table_of_least_depth_and_two_of_equal_depth_are_ambiguous():
+    assert load_recipe("at", overrides={"milestones": [2], "schedule": "steps"}).training.milestones == [2]
+    assert load_recipe("at", overrides={"name": "other"}).name == "other"
+    with pytest.raises(UsageError, match=r"'features\.name'|unknown recipe key"):
+        load_recipe("at", overrides={"features.name": 3})
+
+
+def test_equally_deep_leaves_are_ambiguous(monkeypatch):
+    from corral.training import recipe
+
+    monkeypatch.setattr(recipe, "_known_keys", lambda table: ["a.size", "b.size", "c.d.size"])
+    with pytest.raises(UsageError, match=r"'size' is ambiguous: a\.size, b\.size"):
+        load_recipe("at", overrides={"size": 3})
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("epoch", "training.epochs"), ("threat.epps", "threat.eps"), ("batchsize", "training.batch_size")],
+)
+def test_an_unknown_override_names_the_nearest_key(key, meant):
+    with pytest.raises(UsageError, match=f"unknown recipe key '{key}'; did you mean '{meant}'\\?"):
+        load_recipe("at", overrides={key: 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BASE + "[trainng]\nepochs = 3\n", "trainng: unknown key; did you mean 'training'"),
+        (BASE + "[training]\nepohcs = 3\n", "training.epohcs: unknown key; did you mean 'training.epochs'"),
+        (BASE + "inner = { stps = 3 }\n", "method.inner.stps: unknown key; did you mean 'method.inner.steps'"),
+        (BASE + "[for.mnist]\nthreat = { epss = 0.1 }\n", r"\[for.mnist\]: threat.epss: unknown key; did you mean"),
+        (BASE + "[for.minst]\nthreat = { eps = 0.1 }\n", "for.minst: unknown data set; did you mean 'mnist'"),
+        (BASE + '[training]\nepochs = "3"\n', "training.epochs: .*integer, found '3'"),
+        (BASE + "[training]\nepochs = 0\n", "training.epochs: .*1, found 0"),
+        (BASE + "[threat]\neps = 8\n", "threat.eps: .*did you mean 8/255"),
+        (BASE + '[training]\nselect = "best"\n', "select 'best' needs held-out images"),
+        (BASE + '[training]\nschedule = "steps"\n', "milestones go with schedule 'steps'"),
+        (BASE + '[data]\nname = "minst"\n', "unknown data set 'minst'; did you mean 'mnist'"),
+        ('name = "x"\ndata = "mnist"\n[method]\nname = "at"\n', "data: must be a table, found 'mnist'"),
+        ('name = "x"\nmethod = "at"\n', "method: must be a table, found 'at'"),
+        ('name = "x"\n[method]\nname = "foo"\n', "unknown method 'foo'; known: .*'corral'"),
+        ('name = "x"\nfor = 3\n[method]\nname = "at"\n', "'for' must hold one table per data set"),
+        ("name =\n", "not valid TOML"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line_with_file_key_and_remedy(tmp_path, text, message):
+    path = written(tmp_path, text)
+    with pytest.raises(UsageError, match=message) as caught:
+        load_recipe(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["corall", "nowhere.toml", "x" * 5000, "nul\0byte"])
+def test_an_unknown_recipe_lists_the_shipped_ones(name):
+    with pytest.raises(UsageError, match="unknown recipe .*shipped: at, "):
+        load_recipe(name)
+
+
+def test_a_folder_that_is_no_run_is_said_to_be_none(tmp_path):
+    with pytest.raises(UsageError, match=r"a folder without recipe\.toml"):
+        load_recipe(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"centroids": "learned"}, "need adversary 'head'"),
+        ({"loss": "magnet"}, "has neither learned centroids nor a temperature"),
+        ({"centroids": "learned", "adversary": "head"}, "temperature_learning_rate must be 0"),
+    ],
+)
+def test_options_of_corral_that_contradict_each_other_are_refused(overrides, message):
+    with pytest.raises(UsageError, match=message):
+        load_recipe("corral", overrides={"temperature_learning_rate": 0.1} | overrides)
