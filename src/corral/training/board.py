@@ -1,5 +1,7 @@
-"""TensorBoard's event files, whose writer thread raises what it meets in whatever call comes next."""
+"""TensorBoard's event files, written in the caller's thread, so that a full disk is an error here and not a trace."""
 
+import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,19 +15,27 @@ class Board:
     """Scalars of each epoch as TensorBoard events.
 
     Args:
-        folder: where the event files go.
-        first_epoch: the first epoch to be written; what an interrupted run wrote from there on is purged.
+        folder: where the event file goes; each call of a run begins another.
+        first_epoch: the first epoch to be written; TensorBoard drops what an interrupted run wrote from there on.
 
     Raises:
-        CorralError: the folder cannot be written, here or in any call.
+        CorralError: the folder cannot be written, here or in `write`.
     """
 
     def __init__(self, folder: Path, *, first_epoch: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
+        self._event, self._summary = Event, Summary
         self.folder = folder
         with self._one_line():
-            self.writer = SummaryWriter(str(folder), purge_step=first_epoch)
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
+            self._records = RecordWriter(path.open("wb"))
+            self._add(file_version="brain.Event:2")
+            self._add(step=first_epoch, session_log=SessionLog(status=SessionLog.START))
+            self._records.flush()
 
     def __enter__(self) -> "Board":
         return self
@@ -35,18 +45,21 @@ class Board:
     ) -> None:
         try:
             with self._one_line():
-                self.writer.close()
+                self._records.close()
         except CorralError:
             if error is None:  # else the first failure is the one to tell
                 raise
 
     def write(self, numbers: Mapping[str, Any], epoch: int) -> None:
-        """Write the floats among an epoch's numbers, through to the disk."""
+        """Write the floats among an epoch's numbers."""
+        scalars = [(name, value) for name, value in numbers.items() if isinstance(value, float)]
+        values = [self._summary.Value(tag=name, simple_value=value) for name, value in scalars]
         with self._one_line():
-            for name, value in numbers.items():
-                if isinstance(value, float):
-                    self.writer.add_scalar(name, value, epoch)
-            self.writer.flush()
+            self._add(step=epoch, summary=self._summary(value=values))
+            self._records.flush()
+
+    def _add(self, **content: Any) -> None:
+        self._records.write(self._event(wall_time=time.time(), **content).SerializeToString())
 
     @contextmanager
     def _one_line(self) -> Iterator[None]:

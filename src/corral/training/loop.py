@@ -387,6 +387,13 @@ class Run:
                 f"{path}: the run was on {metadata['device']}; resume it with --device {metadata['device']}"
             )
         self.epoch, self.warm_epochs = int(metadata["epoch"]), int(metadata["warm_epochs"])
+        if (
+            not 0 <= self.epoch <= self.total_epochs
+            or not 0 <= self.warm_epochs <= self.recipe.training.warm_start.epochs
+        ):
+            raise ValueError(
+                f"epoch {self.epoch} after {self.warm_epochs} of warm start is outside the recipe's epochs"
+            )
         self.seconds, self.best = float(metadata["seconds"]), float(metadata["best"])
         self.validated = dict(metadata["validated"])
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "method": {}}

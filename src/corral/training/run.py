@@ -117,10 +117,8 @@ def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> tuple
         raise CorralError(f"{path}: the model's description is damaged ({error}); train it again") from error
     load_tensors(model, tensors, path)
     head = model.head
-    if isinstance(head, ClusterHead) and not 0 < float(head.effective_variance) < math.inf:
-        raise CorralError(
-            f"{path}: the head's variance × temperature is {float(head.effective_variance)}; train it again"
-        )
+    if isinstance(head, ClusterHead) and not 0 < (scale := float(head.effective_variance)) < math.inf:
+        raise CorralError(f"{path}: the head's variance × temperature is {scale}; train it again")
     return model.to(device).eval(), spec, info
 
 

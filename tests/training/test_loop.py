@@ -1,0 +1,307 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from corral.errors import CorralError, UsageError
+from corral.training import Recipe, Run, RunFolder, load_model, load_recipe, read_metrics
+from corral.training.checkpoints import read_checkpoint
+from corral.training.loop import prepare_data, schedule
+from corral.training.recipe import TrainingConfig
+
+INNER = {"method.inner.steps": 2}
+SMALL_NEIGHBOURHOOD = {"clusters_per_batch": 4, "samples_per_cluster": 8}
+LEARNED = {"centroids": "learned", "adversary": "head", "temperature_learning_rate": 0.0, "pull": 0.1}
+METHODS = {
+    "nominal": ("nominal", {}),
+    "at": ("at", INNER),
+    "magnet": ("magnet", SMALL_NEIGHBOURHOOD),
+    "clustr": ("clustr", SMALL_NEIGHBOURHOOD),
+    "clustr-qtrades": ("clustr-qtrades", SMALL_NEIGHBOURHOOD | INNER),
+    "clustr-qtrades-published": ("clustr-qtrades-published", SMALL_NEIGHBOURHOOD | INNER),
+    "corral": ("corral", INNER | {"temperature_learning_rate": 0.02}),
+    "corral neighbourhood": ("corral", INNER | SMALL_NEIGHBOURHOOD | {"batches": "neighbourhood"}),
+    "corral learned": ("corral", INNER | LEARNED),
+    "corral sgd, best, augmented": (
+        "corral",
+        INNER
+        | {"optimiser": "sgd", "schedule": "cosine", "select": "best", "data.validation": 60, "crop": 1, "flip": True},
+    ),
+}
+
+
+def tensors(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same(one, two):
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+
+
+def interrupted(monkeypatch, name, calls):
+    """Make a method of Run raise KeyboardInterrupt after it has worked `calls` times."""
+    original = getattr(Run, name)
+    done = []
+
+    def counted(self, *args):
+        if len(done) == calls:
+            raise KeyboardInterrupt
+        done.append(1)
+        return original(self, *args)
+
+    monkeypatch.setattr(Run, name, counted)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_interrupted_run_ends_with_the_bits_of_one_that_was_not(tiny, monkeypatch, method):
+    recipe, overrides = METHODS[method]
+    whole = tiny(recipe, "whole", **overrides)
+    # Before the second epoch is saved, then twice within an epoch.
+    points = [("_save", 1), ("_batch", 6), ("_batch", 2)]
+    for number, (name, calls) in enumerate(points):
+        with monkeypatch.context() as patch:
+            interrupted(patch, name, calls)
+            with pytest.raises(KeyboardInterrupt):
+                tiny(recipe, "cut", resume=number > 0, **overrides)
+        assert not (whole.parent / "cut" / "model.safetensors").exists()
+    cut = tiny(recipe, "cut", resume=True, **overrides)
+    assert_same(tensors(whole), tensors(cut))
+    metrics = read_metrics(RunFolder(cut).metrics)
+    assert [entry["epoch"] for entry in metrics] == [1, 2, 3]
+    for one, two in zip(read_metrics(RunFolder(whole).metrics), metrics, strict=True):
+        assert {k: v for k, v in one.items() if "seconds" not in k} == {
+            k: v for k, v in two.items() if "seconds" not in k
+        }
+
+
+def test_a_killed_process_resumes_to_the_same_bits(tiny, tmp_path):
+    whole = tiny("corral", "whole", epochs=3, **INNER)
+    slow = (
+        "import sys, time; from corral.training import Run, train\n"
+        "batch = Run._batch\n"
+        "Run._batch = lambda self, rows: (time.sleep(0.15), batch(self, rows))[1]\n"
+        f"train({str(whole)!r}, out={str(tmp_path / 'killed')!r}, progress=False)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", slow], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    state = tmp_path / "killed" / "checkpoints" / "last.safetensors"
+    patience = time.monotonic() + 60
+    while not state.exists() and process.poll() is None and time.monotonic() < patience:
+        time.sleep(0.02)
+    time.sleep(0.2)  # some way into the next epoch
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    killed = tiny("corral", "killed", resume=True, epochs=3, **INNER)
+    assert_same(tensors(whole), tensors(killed))
+    assert [entry["epoch"] for entry in read_metrics(RunFolder(killed).metrics)] == [1, 2, 3, 4]
+
+
+def test_a_run_killed_before_its_first_checkpoint_has_no_line_twice(tiny, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("corral.training.loop.write_checkpoint", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            tiny("nominal")
+    folder = RunFolder(tiny("nominal", resume=True))
+    assert [entry["epoch"] for entry in read_metrics(folder.metrics)] == [1, 2, 3]
+
+
+def test_the_seed_decides_every_bit(tiny):
+    one, again, other = (tiny("corral", f"{i}", seed=seed, **INNER) for i, seed in enumerate([3, 3, 4]))
+    assert_same(tensors(one), tensors(again))
+    different = [name for name, tensor in tensors(one).items() if not torch.equal(tensor, tensors(other)[name])]
+    assert any(name.startswith("backbone") for name in different)
+    assert "head.centroids" in different
+
+
+def test_a_finished_run_is_left_as_it_is_and_its_folder_repeats_it(tiny):
+    one = tiny("at", "one", **INNER)
+    before = {path: path.stat().st_mtime_ns for path in one.rglob("*") if path.is_file()}
+    assert tiny("at", "one", resume=True, **INNER) == one
+    assert {path: path.stat().st_mtime_ns for path in one.rglob("*") if path.is_file()} == before
+    with pytest.raises(UsageError, match="holds a run already; continue it with --resume"):
+        tiny("at", "one", **INNER)
+    assert_same(tensors(one), tensors(tiny(one, "two")))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"eps": 0.2}, r"recipe differs: threat\.eps is 0\.1, asked for 0\.2"),
+        ({"epochs": 5}, r"recipe differs: training\.epochs is 2, asked for 5"),
+    ],
+)
+def test_another_recipe_does_not_resume_a_run(tiny, monkeypatch, overrides, message):
+    with monkeypatch.context() as patch:
+        interrupted(patch, "_save", 1)
+        with pytest.raises(KeyboardInterrupt):
+            tiny("nominal")
+    with pytest.raises(UsageError, match=message):
+        tiny("nominal", resume=True, **overrides)
+
+
+def test_a_folder_that_is_no_run_is_neither_used_nor_resumed(tiny, tmp_path):
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "precious").write_text("x")
+    (tmp_path / "file").write_text("x")
+    for out in ("foreign", "file"):
+        with pytest.raises(UsageError, match="exists and is not a run; choose another --out"):
+            tiny("nominal", out)
+    with pytest.raises(UsageError, match="holds no run to resume"):
+        tiny("nominal", "nothing", resume=True)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "foreign", "precious"]
+
+
+@pytest.mark.parametrize("recipe", ["nominal", "at", "corral", "clustr"])
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_checkpoint(tiny, tmp_path, recipe):
+    with pytest.raises(CorralError, match=r"not finite.*lower the learning rate") as caught:
+        tiny(recipe, **{"training.learning_rate": 1e30, "optimiser": "sgd"})
+    assert "step" in str(caught.value)
+    assert "of epoch 2" in str(caught.value)
+    assert "the checkpoint of epoch 1 is kept in" in str(caught.value)
+    kept, metadata = read_checkpoint(RunFolder(tmp_path / "run").state, kind="training")
+    assert metadata["epoch"] == 1
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in kept.values() if tensor.is_floating_point())
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def rows(images):
+    return {(bytes(pixels.numpy().tobytes()), int(label)) for pixels, label in zip(images.pixels, images.labels)}
+
+
+def test_validation_images_are_held_out_of_training_and_of_the_test_set():
+    recipe = load_recipe("corral", overrides={"data.validation": 200, "data.train": 300})
+    data, images, validation = prepare_data(recipe, root=None)
+    assert (len(images), len(validation)) == (300, 200)
+    train, held, test = rows(images), rows(validation), rows(data.test)
+    assert not train & held
+    assert not held & test
+    assert train | held <= rows(data.train)
+    again = prepare_data(load_recipe("at", overrides={"data.validation": 200, "seed": 9}), root=None)[2]
+    assert torch.equal(again.pixels, validation.pixels)  # whatever the method and its seed
+
+
+def test_select_best_keeps_the_weights_of_the_best_validation_epoch(tiny, monkeypatch):
+    scores = iter([0.9, 0.3, 0.7, 0.5, 0.7])
+    seen = []
+
+    def validate(self, images):
+        seen.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
+        return {"validation_clean": 0.5, "validation_pgd": next(scores)}
+
+    monkeypatch.setattr(Run, "_validate", validate)
+    folder = tiny("corral", epochs=4, select="best", **INNER, **{"data.validation": 60})
+    assert_same(tensors(folder), seen[2])  # the warm epoch does not compete, the first of equals stays
+    info = load_model(folder)[2]
+    assert info.epochs == 3
+    assert info.validation["validation_pgd"] == 0.7
+    assert info.train_seconds == pytest.approx(read_metrics(RunFolder(folder).metrics)[-1]["train_seconds"])
+
+
+def test_the_warm_start_ends_at_its_accuracy(tiny):
+    easy = {"data.validation": 60, "stop_accuracy": 0.01, "warm_start.epochs": 5}
+    numbers = read_metrics(RunFolder(tiny("clustr", **easy)).metrics)
+    assert [entry["phase"] for entry in numbers] == ["warm start", "clustr", "clustr"]
+    assert numbers[0]["validation_clean"] >= 0.01
+
+
+def test_validation_measures_in_eval_mode_and_restores_the_mode():
+    overrides = {"data.train": 200, "data.validation": 60, "backbone": "resnet", "width": 2}
+    recipe = load_recipe("nominal", overrides=overrides).model_dump() | {"model": {"backbone": "resnet", "width": 2}}
+    run = Run(Recipe.model_validate(recipe), RunFolder(None), torch.device("cpu"), progress=False)
+    run.model.train()
+    run.model.head.eval()
+    flags = [module.training for module in run.model.modules()]
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    found = run._validate(run.validation)
+    assert [module.training for module in run.model.modules()] == flags
+    assert_same(before, run.model.state_dict())
+    run.model.eval()
+    with torch.no_grad():
+        right = run.model(run.validation.float()).argmax(1) == run.validation.labels
+    assert found["validation_clean"] == float(right.sum()) / len(right)
+    assert found["validation_pgd"] <= found["validation_clean"]
+
+
+@pytest.mark.parametrize("epochs", [0.0, 0.25, 1.0, 3.5, 9.99])
+def test_learning_rates_follow_their_closed_forms(epochs):
+    config = TrainingConfig(epochs=10, schedule="cosine")
+    assert schedule(config, epochs) == pytest.approx(math.cos(math.pi * epochs / 20) ** 2)
+    assert schedule(TrainingConfig(epochs=10), epochs) == 1.0
+    steps = TrainingConfig(epochs=10, schedule="steps", milestones=[1, 3])
+    assert schedule(steps, epochs) == pytest.approx({0: 1, 1: 0.1, 3: 0.01, 9: 0.01}[int(epochs)])
+
+
+def test_the_logged_learning_rates_are_those_of_warm_milestones_and_schedule(tiny):
+    folder = tiny(
+        "nominal",
+        epochs=3,
+        schedule="steps",
+        **{"training.milestones": [2], "warm_start.epochs": 2, "warm_start.milestones": [1]},
+    )
+    recipe = load_recipe(folder).training
+    warm, main = recipe.warm_start.learning_rate, recipe.learning_rate
+    rates = [entry["learning_rate"] for entry in read_metrics(RunFolder(folder).metrics)]
+    assert rates == pytest.approx([warm, warm / 10, main, main, main / 10])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "message"),
+    [
+        ("corral", {"clusters": 40}, r"method\.clusters 40 needs as many training images of every class, class \d has"),
+        ("clustr", {"rule": 21}, r"method\.rule 21 keeps more clusters than the 20"),
+        ("nominal", {"data.train": 1}, "at least 2 images, found 1"),
+        ("nominal", {"data.train": 5000}, "a subset of 5000 images is impossible"),
+        ("nominal", {"crop": 8}, r"data\.crop 8 moves images"),
+        ("nominal", {"depth": 3}, "backbone 'convnet' does not read 'depth'"),
+    ],
+)
+def test_what_the_data_cannot_give_is_refused_before_anything_is_written(tiny, tmp_path, recipe, overrides, message):
+    with pytest.raises(UsageError, match=message):
+        tiny(recipe, **overrides)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t, m: t.pop("order"), "missing 'order'"),
+        (lambda t, m: t.update(order=t["order"][:10].clone()), "not a checkpoint of this run"),
+        (lambda t, m: t.update({"method.assignments": t["method.assignments"] + 100}), r"clusters in \[0, 20\)"),
+        (lambda t, m: t.update({"foreign.tensor": torch.zeros(1)}), "missing 'foreign'"),
+        (lambda t, m: m.update(epoch="x"), "not a checkpoint of this run"),
+        (lambda t, m: m.update(epoch=1000), "epoch 1000 after 1 of warm start is outside the recipe's epochs"),
+        (lambda t, m: m.update(data_fingerprint="x"), "the data changed since the run began"),
+        (lambda t, m: m.update(device="cuda"), "resume it with --device cuda"),
+    ],
+)
+def test_a_damaged_training_state_is_one_line(tiny, monkeypatch, tmp_path, edit, message):
+    from corral.training.checkpoints import write_checkpoint
+
+    with monkeypatch.context() as patch:
+        interrupted(patch, "_save", 2)
+        with pytest.raises(KeyboardInterrupt):
+            tiny("clustr")
+    state = RunFolder(tmp_path / "run").state
+    saved, metadata = read_checkpoint(state, kind="training")
+    edit(saved, metadata)
+    write_checkpoint(state, saved, metadata)
+    with pytest.raises(CorralError, match=message) as caught:
+        tiny("clustr", resume=True)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["garbage", '"text"', '{"loss": 1}', "[1, 2]"])
+def test_metrics_that_are_no_metrics_are_one_line(tmp_path, content):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps({"epoch": 1}) + "\n" + content + "\n")
+    with pytest.raises(CorralError, match="metrics.jsonl: (not JSON lines|line 2 is not an epoch's numbers)"):
+        read_metrics(path)
