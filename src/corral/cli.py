@@ -98,7 +98,7 @@ def evaluate(
     run: Annotated[list[Path], typer.Argument(help="Run folders.")],
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default the run's.")] = None,
     n: Annotated[int | None, typer.Option(min=1, help="This many test images, class-balanced; default all.")] = None,
-    attack: Annotated[list[str] | None, typer.Option(help="Attack, repeatable; default the page's three.")] = None,
+    attack: Annotated[list[str] | None, typer.Option(help="Attack, repeatable; default the page's.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Of the attacks' random starts.")] = 0,
     device: Device = None,
@@ -109,14 +109,13 @@ def evaluate(
 ) -> None:
     """Attack finished runs on their test set; writes RUN/records/evaluation.json and .npz."""
     from corral.attacks import PROTOCOLS
-    from corral.evaluation.evaluate import DEFAULT_ATTACKS
     from corral.evaluation.evaluate import evaluate as evaluate_run
 
     _threads(threads)
     unknown = [name for name in attack or [] if name not in PROTOCOLS]
     if unknown:
         raise UsageError(f"unknown attack {unknown[0]!r}; known: {', '.join(PROTOCOLS)}")
-    chosen = [PROTOCOLS[name] for name in dict.fromkeys(attack)] if attack else list(DEFAULT_ATTACKS)
+    chosen = [PROTOCOLS[name] for name in dict.fromkeys(attack)] if attack else None
     records = [
         evaluate_run(
             path,

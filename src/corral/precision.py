@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -19,12 +20,56 @@ def full_float32() -> Iterator[None]:
     Attacks, refits and evaluations run inside it: TF32 keeps 10 bits of mantissa, which is coarser than the
     differences between log-space scores that decide a label.
     """
-    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    before = [switch.first_readable() for switch in _switches()]
+    for switch, _ in before:
+        switch.write(switch.off)
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution
+        for switch, value in before:
+            switch.write(value)
+
+
+@dataclass(frozen=True)
+class _Switch:
+    """One of torch's settings of float32 arithmetic, and the others that may hold the same if this one is refused.
+
+    torch has three generations of these settings and raises where a newer one was used before an older one is read.
+    """
+
+    read: Callable[[], Any]
+    write: Callable[[Any], None]
+    off: Any
+    otherwise: "_Switch | None" = None
+
+    def first_readable(self) -> "tuple[_Switch, Any]":
+        """The first setting that torch lets us read, with its value."""
+        try:
+            return self, self.read()
+        except RuntimeError:
+            if self.otherwise is None:
+                raise
+            return self.otherwise.first_readable()
+
+
+def _attribute(holder: Any, name: str, off: Any, otherwise: _Switch | None = None) -> _Switch:
+    return _Switch(lambda: getattr(holder, name), lambda value: setattr(holder, name, value), off, otherwise)
+
+
+def _switches() -> list[_Switch]:
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    if not hasattr(matmul, "fp32_precision"):  # torch 2.8
+        return [_attribute(matmul, "allow_tf32", False), _attribute(cudnn, "allow_tf32", False)]
+    operators: list[Any] = [cudnn.conv, cudnn.rnn]  # type: ignore[attr-defined]
+
+    def write_operators(values: list[str]) -> None:
+        for operator, value in zip(operators, values, strict=True):
+            operator.fp32_precision = value
+
+    newest = _Switch(lambda: [operator.fp32_precision for operator in operators], write_operators, ["ieee", "ieee"])
+    older = _attribute(matmul, "allow_tf32", False, _attribute(matmul, "fp32_precision", "ieee"))
+    oldest = _Switch(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest", older)
+    return [oldest, _attribute(cudnn, "allow_tf32", False, newest)]
 
 
 def _widen(value: Any) -> Any:

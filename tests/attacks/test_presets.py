@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from corral.attacks import LOG_20, MARGIN_20, PROTOCOLS, PUBLISHED_20, PUBLISHED_100, pgd
+from corral.attacks import LOG_20, MARGIN_20, PROTOCOLS, PUBLISHED_20, PUBLISHED_20_LOG, PUBLISHED_100, pgd
 from corral.models import MLP, Classifier, ClusterHead, LinearHead
 
 
@@ -35,8 +35,15 @@ def test_the_log_space_protocols_step_by_an_eighth_of_eps_and_count_every_iterat
 
 def test_protocols_are_found_by_their_names():
     assert {name: protocol.name for name, protocol in PROTOCOLS.items()} == {
-        name: name for name in ("pgd_published", "pgd_published_100", "pgd_log", "pgd_log_margin")
+        name: name for name in ("pgd_published", "pgd_published_log", "pgd_published_100", "pgd_log", "pgd_log_margin")
     }
+
+
+def test_the_control_differs_from_the_published_protocol_by_its_scores_alone():
+    linear, clusters = classifiers()
+    assert PUBLISHED_20_LOG.objective_for(clusters) == PUBLISHED_20_LOG.objective_for(linear) == "cross_entropy"
+    for name in ("steps", "restarts", "step_size", "objective", "keep"):
+        assert getattr(PUBLISHED_20_LOG, name) == getattr(PUBLISHED_20, name)
 
 
 def test_exponentiated_scores_are_attacked_only_where_there_are_clusters():

@@ -1,5 +1,8 @@
 """The state a model is attacked in, and that nothing of it stays behind."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -68,8 +71,9 @@ def test_running_statistics_come_back_after_an_attack_in_train_mode(fails):
     assert int(model[1].num_batches_tracked) == 0
 
 
-@pytest.mark.parametrize("mode", ["eval", "train"])
-@pytest.mark.parametrize("keep", ["best", "last", "max_loss_restart"])
+@pytest.mark.parametrize(
+    ("mode", "keep"), [("eval", "best"), ("eval", "last"), ("eval", "max_loss_restart"), ("train", "last")]
+)
 def test_pgd_leaves_the_model_as_it_found_it(mode, keep):
     model = normalised_net().train()
     model[1].eval()
@@ -155,3 +159,49 @@ def test_full_float32_switches_tf32_off_and_puts_both_switches_back(matmul, conv
     except BrokenError:
         assert fails
     assert tf32() == (matmul, convolution)
+
+
+@pytest.mark.parametrize("keep", ["best", "max_loss_restart"])
+def test_results_are_not_measured_in_train_mode(keep):
+    x, y = torch.rand(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(ValueError, match="mode 'train' needs keep 'last'"):
+        pgd(normalised_net(), x, y, eps=0.1, steps=1, step_size=0.1, keep=keep, mode="train")
+
+
+@pytest.mark.parametrize(("keep", "expected"), [("best", torch.float32), ("last", torch.bfloat16)])
+def test_autocast_reaches_only_the_attack_inside_training(keep, expected):
+    seen = []
+
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(16, 3)
+
+        def forward(self, x):
+            seen.append(self.linear(x.flatten(1)).dtype)
+            return self.linear(x.flatten(1)).float()
+
+    x, y = torch.rand(4, 1, 4, 4), torch.zeros(4, dtype=torch.int64)
+    with torch.autocast("cpu", torch.bfloat16):
+        pgd(Watched(), x, y, eps=0.1, steps=2, step_size=0.1, keep=keep)
+    assert set(seen) == {expected}
+
+
+def test_full_float32_also_turns_off_torchs_newer_switches():
+    """In a process of its own: torch refuses to mix the newer switches with the older ones that other tests use."""
+    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        pytest.skip("this torch has only the older switches")
+    code = """
+import torch
+from corral.precision import full_float32
+torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = "tf32"
+with full_float32():
+    inside = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+after = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+print(*inside, *after)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    matmul, convolution, *after = found.stdout.split()
+    assert matmul == "ieee"
+    assert convolution in ("ieee", "none")  # "none" is how torch shows the older switch off
+    assert after == ["tf32", "tf32"]

@@ -89,7 +89,7 @@ def test_the_published_protocol_overstates_cluster_heads(record: MakeRecord) -> 
     assert len(claims) == 2
     assert claims[0].startswith(
         "“published” claims 74.4% by the published protocol and keeps 2.8% under PGD in log space: the published "
-        "protocol overstates it by 71.6 points, because exponentiated scores underflow and hide the gradient"
+        "protocol overstates it by 71.6 points, because of exponentiated scores used as logits or its search, "
     )
     assert claims[1].startswith("“log” claims 60.0%")
 
@@ -99,8 +99,15 @@ def test_linear_heads_have_no_exponentiated_scores(record: MakeRecord) -> None:
     found = judge(record("at", {"pgd_published": 0.60, "pgd_log": 0.45}, **linear))
     assert "exponentiated" not in text(found)
     # 20 steps of 2/255 are 0.157: less than the 0.4 from one side of the ball to the other.
-    assert "because its 20 steps of 2/255 cannot cross the whole ball." in text(found)
+    assert "because of its search, whose 20 steps of 2/255 cannot cross the whole ball" in text(found)
     assert "agree within noise" in text(judge(record("at", {"pgd_published": 0.46, "pgd_log": 0.45}, **linear)))
+
+
+def test_the_control_separates_the_exponential_from_the_search(record: MakeRecord) -> None:
+    found = judge(record("a", {"pgd_published": 0.70, "pgd_published_log": 0.45, "pgd_log": 0.40}))
+    assert "exponentiated scores used as logits hide 25.0 points" in text(found)
+    assert "on log-space logits leaves 45.0%" in text(found)
+    assert "this record does not separate them" not in text(found)
 
 
 def test_a_protocol_that_crosses_the_ball_is_not_blamed_for_its_steps(record: MakeRecord, attack: Any) -> None:
@@ -108,7 +115,7 @@ def test_a_protocol_that_crosses_the_ball_is_not_blamed_for_its_steps(record: Ma
     found = judge(record("a").model_copy(update={"attacks": attacks, "eps": 8 / 255}))
     assert "at Linf eps 8/255" in found.headline
     assert "cannot cross" not in text(found)
-    assert "hide the gradient." in text(found)
+    assert "or its short steps and its verdict from one restart" in text(found)
 
 
 def test_runs_are_ranked_only_by_attacks_that_all_met(record: MakeRecord) -> None:

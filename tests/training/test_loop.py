@@ -174,7 +174,10 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_checkpoint(
 
 
 def rows(images):
-    return {(bytes(pixels.numpy().tobytes()), int(label)) for pixels, label in zip(images.pixels, images.labels)}
+    return {
+        (bytes(pixels.numpy().tobytes()), int(label))
+        for pixels, label in zip(images.pixels, images.labels, strict=True)
+    }
 
 
 def test_validation_images_are_held_out_of_training_and_of_the_test_set():
@@ -303,5 +306,5 @@ def test_a_damaged_training_state_is_one_line(tiny, monkeypatch, tmp_path, edit,
 def test_metrics_that_are_no_metrics_are_one_line(tmp_path, content):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps({"epoch": 1}) + "\n" + content + "\n")
-    with pytest.raises(CorralError, match="metrics.jsonl: (not JSON lines|line 2 is not an epoch's numbers)"):
+    with pytest.raises(CorralError, match=r"metrics\.jsonl: (not JSON lines|line 2 is not an epoch's numbers)"):
         read_metrics(path)

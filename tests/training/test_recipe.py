@@ -47,7 +47,7 @@ def test_an_eps_in_levels_says_what_was_likely_meant(levels):
 
 @pytest.mark.parametrize("value", ["abc", "", "1/0", "8/255/2", True, None, [0.1], "nan", float("nan"), "inf", -0.1])
 def test_what_is_no_eps_is_refused_and_shown(value):
-    with pytest.raises(ValueError, match="eps .* found"):
+    with pytest.raises(ValueError, match=r"eps .* found"):
         parse_eps(value)
 
 
@@ -132,7 +132,7 @@ def test_a_wrong_recipe_is_one_line_with_file_key_and_remedy(tmp_path, text, mes
 
 @pytest.mark.parametrize("name", ["corall", "nowhere.toml", "x" * 5000, "nul\0byte"])
 def test_an_unknown_recipe_lists_the_shipped_ones(name):
-    with pytest.raises(UsageError, match="unknown recipe .*shipped: at, "):
+    with pytest.raises(UsageError, match=r"unknown recipe .*shipped: at, "):
         load_recipe(name)
 
 

@@ -3,7 +3,15 @@
 from corral.attacks.balls import NORMS, Norm
 from corral.attacks.objectives import ObjectiveName
 from corral.attacks.pgd import pgd
-from corral.attacks.presets import LOG_20, MARGIN_20, PROTOCOLS, PUBLISHED_20, PUBLISHED_100, PgdProtocol
+from corral.attacks.presets import (
+    LOG_20,
+    MARGIN_20,
+    PROTOCOLS,
+    PUBLISHED_20,
+    PUBLISHED_20_LOG,
+    PUBLISHED_100,
+    PgdProtocol,
+)
 
 __all__ = [
     "LOG_20",
@@ -11,6 +19,7 @@ __all__ = [
     "NORMS",
     "PROTOCOLS",
     "PUBLISHED_20",
+    "PUBLISHED_20_LOG",
     "PUBLISHED_100",
     "Norm",
     "ObjectiveName",

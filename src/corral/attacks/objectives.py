@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from corral.losses import clustering_loss, kl, nearest_own, pull_assigned, push_soft, soft_cross_entropy
-from corral.models import Classifier, ClusterHead, published_scores
+from corral.models import Classifier, ClusterHead, PublishedHead
 
 ObjectiveName = Literal[
     "cross_entropy", "margin", "dlr", "kl", "soft_cross_entropy", "magnet", "published_cross_entropy"
@@ -16,7 +16,7 @@ ObjectiveName = Literal[
 LogitObjective = Callable[[Tensor, Tensor], Tensor]
 
 # The released ClusTR code keeps the 10 nearest clusters on CIFAR-10 and SVHN, 20 on CIFAR-100.
-PUBLISHED_NEAREST = 10
+PUBLISHED_NEAREST, PUBLISHED_NEAREST_MANY, MANY_CLASSES = 10, 20, 10
 
 
 class Objective(Protocol):
@@ -160,11 +160,11 @@ def _magnet(model: Classifier, head: ClusterHead, y: Tensor) -> Objective:
 
 
 def _published(model: Classifier, head: ClusterHead, y: Tensor) -> Objective:
-    nearest = min(PUBLISHED_NEAREST, len(head.centroids))
+    nearest = PUBLISHED_NEAREST_MANY if head.num_classes > MANY_CLASSES else PUBLISHED_NEAREST
+    published = PublishedHead(head, nearest=min(nearest, len(head.centroids)))
 
     def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         features = model.features(x_adv)
-        scores = published_scores(features, head.centroids, head.classes, head.variance, nearest=nearest)
-        return cross_entropy(scores, y[rows]), model.logits_from(features)
+        return cross_entropy(published(features), y[rows]), model.logits_from(features)
 
     return evaluate

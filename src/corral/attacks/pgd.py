@@ -32,8 +32,9 @@ def pgd(
     """Maximise an objective over the eps-ball by projected steepest ascent, Eq. 5 of ClusTR for Linf.
 
     Args:
-        model: any module from float [0, 1] NCHW images to (N, C) logits. Attacked in `mode`, without TF32 (a caller's
-            autocast stays on, as training wants); its mode, buffers and gradients are restored.
+        model: any module from float [0, 1] NCHW images to (N, C) logits. Attacked in `mode`, without TF32 and without
+            autocast (which stays on only with keep "last", as training wants); its mode, buffers and gradients are
+            restored.
         x: (N, C, H, W) clean images in [0, 1].
         y: (N,) int64 labels.
         eps: radius in pixel units, so 8/255, not 8.
@@ -50,7 +51,7 @@ def pgd(
             ClusTR code's way, which can miss a success of another restart. "last" is the same for training: with one
             restart no forward pass follows the last step, and values of pixels, labels and logits are not checked,
             which would stop the device.
-        mode: "eval", or "train" to attack batch statistics.
+        mode: "eval", or, with keep "last", "train" to attack batch statistics (they would change as examples leave).
 
     Returns:
         Adversarial images like x: within eps of x in `norm`, and in [0, 1].
@@ -66,11 +67,14 @@ def pgd(
     ):
         if choice not in choices:
             raise ValueError(f"{name} {choice!r} is not one of {', '.join(choices)}")
+    if mode == "train" and keep != "last":
+        raise ValueError(f"mode 'train' needs keep 'last', found {keep!r}: results are measured in eval mode")
     x = x.detach()
     _check(x, y, eps, norm, steps, step_size, restarts, values=keep != "last")
     if len(x) == 0:
         return x.clone()
-    with attacked(model, mode), torch.enable_grad():
+    mixed = keep == "last" and torch.is_autocast_enabled(x.device.type)
+    with attacked(model, mode), torch.enable_grad(), torch.autocast(x.device.type, enabled=mixed):
         target = prepare(objective, model, x, y, largest_label=None if keep == "last" else int(y.max()))
         if keep == "best":
             search = _Best(target, x, y)

@@ -1,6 +1,6 @@
 """Named PGD protocols: the papers' own, and the sound ones that corral reports beside them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,14 @@ def _published(steps: int) -> PgdProtocol:
 
 PUBLISHED_20, PUBLISHED_100 = _published(20), _published(100)
 
+PUBLISHED_20_LOG = replace(
+    PUBLISHED_20,
+    name="pgd_published_log",
+    description="the published PGD-20 with one change, log-space logits instead of exponentiated scores: what the "
+    "exponential alone hides",
+    cluster_objective="cross_entropy",
+)
+
 LOG_20 = PgdProtocol(
     name="pgd_log",
     description="PGD-20 on the log-space logits, cross-entropy, 5 restarts, step eps/8; any misclassified iterate of "
@@ -96,4 +104,6 @@ MARGIN_20 = PgdProtocol(
     keep="best",
 )
 
-PROTOCOLS: dict[str, PgdProtocol] = {p.name: p for p in (PUBLISHED_20, PUBLISHED_100, LOG_20, MARGIN_20)}
+PROTOCOLS: dict[str, PgdProtocol] = {
+    p.name: p for p in (PUBLISHED_20, PUBLISHED_20_LOG, PUBLISHED_100, LOG_20, MARGIN_20)
+}

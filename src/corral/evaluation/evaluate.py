@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from corral.attacks import LOG_20, MARGIN_20, PUBLISHED_20, Norm, PgdProtocol
+from corral.attacks import LOG_20, MARGIN_20, PUBLISHED_20, PUBLISHED_20_LOG, Norm, PgdProtocol
 from corral.data import DataSet, Images, load, stratified_subset
 from corral.devices import choose_device
 from corral.errors import CorralError, UsageError
@@ -24,7 +24,6 @@ from corral.progress import Progress, duration
 from corral.training import RunFolder, RunInfo, load_model, parse_eps
 from corral.training.recipe import MOST_SEED
 
-DEFAULT_ATTACKS = (PUBLISHED_20, LOG_20, MARGIN_20)
 CURVE = PgdProtocol(
     name="pgd_log_curve",
     description="PGD-20 on the log-space logits, cross-entropy, 1 restart, step eps/8",
@@ -55,7 +54,7 @@ def evaluate(
     *,
     eps: float | str | None = None,
     n: int | None = None,
-    attacks: Sequence[PgdProtocol] = DEFAULT_ATTACKS,
+    attacks: Sequence[PgdProtocol] | None = None,
     batch_size: int = 500,
     seed: int = 0,
     data_root: str | Path | None = None,
@@ -68,7 +67,7 @@ def evaluate(
         run: the run folder.
         eps: radius in pixel units, 0.1 or "8/255"; default the one the run was trained for.
         n: a class-balanced subset of this many test images; default the whole test set. The record says which.
-        attacks: the PGD protocols; each attacks every image on its own.
+        attacks: the PGD protocols, each attacks every image on its own; default `default_attacks` of the model.
         batch_size: images a batch; results do not depend on it beyond the random starts.
         seed: of the attacks' random starts.
         data_root: folder of the data-set files.
@@ -103,6 +102,7 @@ def evaluate(
         raise UsageError(f"batch size must be at least 1, found {batch_size}")
     if not 0 <= seed <= MOST_SEED:
         raise UsageError(f"seed must be from 0 to {MOST_SEED}, found {seed}")
+    attacks = default_attacks(model) if attacks is None else attacks
     names = [attack.name for attack in attacks]
     if not names or len(set(names)) < len(names):
         raise UsageError(f"attacks must be one or more, each once, found {', '.join(names) or 'none'}")
@@ -118,6 +118,12 @@ def evaluate(
     write_record(record, folder.records / "evaluation.json")
     Progress("", 0, "", enabled=progress).say(f"{run}: evaluated in {duration(record.eval_seconds)}")
     return record
+
+
+def default_attacks(model: nn.Module) -> tuple[PgdProtocol, ...]:
+    """The attacks of an evaluation: the published protocol, its log-space control on cluster heads, two sound ones."""
+    clusters = isinstance(model, Classifier) and isinstance(model.head, ClusterHead)
+    return (PUBLISHED_20, *((PUBLISHED_20_LOG,) if clusters else ()), LOG_20, MARGIN_20)
 
 
 def _measure(

@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 
 from corral.report.compare import Entry, Estimate, Group, attacks_of, difference_error
-from corral.report.words import PUBLISHED, WORST_CASE, attack_title, eps_words, listed, percent, points
+from corral.report.words import (
+    PUBLISHED,
+    PUBLISHED_LOG,
+    WORST_CASE,
+    attack_title,
+    eps_words,
+    listed,
+    percent,
+    points,
+)
 
 NOISE = 2.0
 """Differences of fewer standard errors than this are called noise."""
@@ -194,14 +203,18 @@ def _overstatement(group: Group) -> list[str]:
 
 
 def _why(entry: Entry) -> str:
-    """Why the published protocol finds less: known for exponentiated scores, read off the settings otherwise."""
+    """Why the published protocol finds less, as far as the record tells."""
     published = attacks_of(entry.record)[PUBLISHED]
-    short = (
-        f"its {published.steps} steps of {eps_words(published.step_size)} cannot cross the whole ball"
-        if published.norm == "Linf" and published.steps * published.step_size < 2 * published.eps
-        else None
+    claimed, control = entry.under(PUBLISHED), entry.under(PUBLISHED_LOG)
+    searches = "its short steps and its verdict from one restart"
+    if published.norm == "Linf" and published.steps * published.step_size < 2 * published.eps:
+        steps = f"{published.steps} steps of {eps_words(published.step_size)}"
+        searches = f"its search, whose {steps} cannot cross the whole ball and whose verdict is one restart's"
+    if entry.record.head != "cluster":
+        return f"because of {searches}"
+    if claimed is None or control is None:
+        return f"because of exponentiated scores used as logits or {searches}: this record does not separate them"
+    return (
+        f"of which exponentiated scores used as logits hide {points(claimed.mean - control.mean)} "
+        f"(the same protocol on log-space logits leaves {percent(control.mean)}), and the rest is {searches}"
     )
-    if entry.record.head == "cluster":
-        also = "" if short is None else f" (also, {short})"
-        return f"because exponentiated scores underflow and hide the gradient{also}"
-    return f"because {short or 'it counts only the restart with the largest loss, or searches less'}"

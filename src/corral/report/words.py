@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from corral.evaluation.records import AttackResult
 
 PUBLISHED = "pgd_published"
+PUBLISHED_LOG = "pgd_published_log"
 WORST_CASE = "worst_case"
 
 _TITLES = {
     PUBLISHED: "PGD as published",
+    "pgd_published_log": "PGD as published, on log-space logits",
     "pgd_published_100": "PGD as published, 100 steps",
     "pgd_log": "PGD in log space",
     "pgd_log_margin": "PGD in log space, margin",

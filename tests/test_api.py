@@ -1,0 +1,103 @@
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import corral
+from corral.errors import CorralError
+from corral.training import RunFolder, load_model, train
+from corral.training.checkpoints import read_checkpoint, write_checkpoint
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    small = {"data.train": 100, "width": 4, "model.features": 8, "epochs": 1, "warm_start.epochs": 0}
+    return train("clustr", out=tmp_path_factory.mktemp("api") / "run", progress=False, **small)
+
+
+@pytest.fixture
+def damaged(run, tmp_path):
+    """A copy of the model file with other tensors or another description."""
+
+    def make(edit):
+        tensors, metadata = read_checkpoint(run / "model.safetensors", kind="model")
+        edit(tensors, metadata)
+        write_checkpoint(tmp_path / "model.safetensors", tensors, metadata)
+        return tmp_path / "model.safetensors"
+
+    return make
+
+
+def test_a_run_folder_and_its_file_give_the_same_classifier_in_eval_mode(run):
+    one, two = corral.load(run), corral.load(str(run / "model.safetensors"))
+    assert not one.training
+    x = torch.rand(3, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(one(x), two(x))
+        assert torch.equal(one(x), one.logits_from(one.features(x)))
+    assert one(x).shape == (3, 10)
+    saved = load_file(run / "model.safetensors")
+    assert saved.keys() == one.state_dict().keys()
+    assert all(torch.equal(tensor, one.state_dict()[name]) for name, tensor in saved.items())
+
+
+def test_a_model_file_tells_how_it_was_made(run):
+    _, spec, info = load_model(run)
+    assert (info.recipe, info.method, info.data, info.epochs, info.train_images) == (
+        "clustr",
+        "clustr",
+        "digits",
+        1,
+        100,
+    )
+    assert (spec.head, spec.clusters, spec.image_shape) == ("cluster", 20, (1, 8, 8))
+    assert info.corral == corral.__version__
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t, m: m["spec"]["backbone"].update(width=10**9), "does not fit its tensors"),
+        (lambda t, m: m["spec"]["backbone"].update(width=10**30), "does not fit its tensors"),
+        (lambda t, m: m["spec"]["backbone"].update(width=0), r"damaged \(backbone\.width"),
+        (lambda t, m: m["spec"]["backbone"].update(name="foo"), r"damaged \(unknown backbone 'foo'"),
+        (
+            lambda t, m: m["spec"].update(backbone={"name": "wideresnet", "depth": 6 * 10**9 + 4}),
+            "depth 6000000004 with",
+        ),
+        (lambda t, m: m["spec"].update(image_shape=[1, 10**6, 10**6]), "does not fit its tensors"),
+        (lambda t, m: m["spec"].update(clusters=10**9), r"head\.centroids should be \(1000000000, 8\)"),
+        (lambda t, m: m["spec"].update(head="linear", rule=None, clusters=None), r"head\.linear\.weight should be"),
+        (lambda t, m: m["spec"].update(std=[0.0]), r"damaged \(std\.0"),
+        (lambda t, m: m["spec"].update(std=[1e-300]), "damaged .*std positive"),
+        (lambda t, m: m.pop("info"), "missing 'info'"),
+        (lambda t, m: m["info"].update(norm="L7"), r"damaged \(norm"),
+        (lambda t, m: m["info"].update(eps=-1), r"damaged \(eps"),
+        (lambda t, m: m.update(spec=3), "damaged"),
+        (lambda t, m: t["backbone.layers.0.weight"].fill_(torch.nan), r"backbone\.layers\.0\.weight holds NaN"),
+        (lambda t, m: t["head.classes"].fill_(0), "every class needs a cluster"),
+        (lambda t, m: t["head.classes"].add_(100), "cluster classes must be in"),
+        (lambda t, m: t.update({"head.classes": t["head.classes"].float()}), r"head\.classes is torch\.float32"),
+        (lambda t, m: t["head.variance"].fill_(-1), "variance must be one positive"),
+        (lambda t, m: t["head.log_temperature"].fill_(1e4), "variance × temperature is inf"),
+        (lambda t, m: t.update(extra=torch.zeros(1)), "tensor extra is unexpected"),
+    ],
+)
+def test_a_damaged_model_is_one_line_naming_the_file(damaged, edit, message):
+    path = damaged(edit)
+    with pytest.raises(CorralError, match=message) as caught:
+        corral.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_safetensors_file_from_elsewhere_and_a_missing_one_are_refused(tmp_path):
+    save_file({"weight": torch.ones(3)}, tmp_path / "model.safetensors")
+    with pytest.raises(CorralError, match=r"not a corral model file .found no corral metadata."):
+        corral.load(tmp_path)
+    with pytest.raises(CorralError, match="no such run or model file; `corral train RECIPE --out"):
+        corral.load(tmp_path / "none")
+
+
+def test_a_training_state_is_not_a_model(run):
+    with pytest.raises(CorralError, match=r"not a corral model file .found training."):
+        corral.load(RunFolder(run).state)

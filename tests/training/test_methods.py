@@ -1,0 +1,276 @@
+"""Each row of the lab notes, and each published method, against a slow twin written from methods.md."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from corral.attacks import pgd
+from corral.models import ClusterHead, PublishedHead
+from corral.training import Run, RunFolder, load_model, load_recipe
+from corral.training.checkpoints import read_checkpoint
+from corral.training.features import extract_features
+from corral.training.methods.clusters import ClusterMethod
+
+HEAD = {"adversary": "head", "temperature_learning_rate": 0.0}
+ROWS = {
+    "A": HEAD | {"loss": "magnet", "centroids": "adversarial_batch"},
+    "B": {"loss": "magnet", "temperature_learning_rate": 0.0},
+    "C": HEAD,
+    "C'": {"temperature_learning_rate": 0.02},
+    "C' nearest, temperature": {"temperature": 0.5, "rule": "nearest"},
+    "D": HEAD | {"centroids": "learned"},
+    "E": HEAD | {"centroids": "learned", "pull": 0.1},
+}
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A run whose method has started: weights still random, clusters fitted."""
+
+    def make(recipe, **overrides):
+        tiny = {"data.train": 120, "model.width": 4, "model.features": 8, "warm_start.epochs": 0}
+        resolved = load_recipe(recipe, overrides=tiny | overrides)
+        run = Run(resolved, RunFolder(tmp_path / "run"), torch.device("cpu"), progress=False)
+        run.begin(resume=False)
+        run.model.train()
+        return run
+
+    return make
+
+
+def batch(run, count=40):
+    rows = torch.arange(count)
+    return run.images.float(rows), run.images.labels[rows], rows
+
+
+def logits_twin(features, centroids, classes, variance, rule="soft"):
+    """Eq. 4 by loops, in float64."""
+    result = []
+    for f in features.double():
+        scores: dict[int, list] = {}
+        for mu, c in zip(centroids.double(), classes.tolist(), strict=True):
+            scores.setdefault(c, []).append(-((f - mu) ** 2).sum() / (2 * variance.double()))
+        pick = max if rule == "nearest" else lambda values: torch.stack(values).logsumexp(0)
+        result.append(torch.stack([pick(scores[c]) for c in sorted(scores)]))
+    return torch.stack(result)
+
+
+def magnet_twin(features, assigned, centroids, classes, variance, alpha):
+    losses = []
+    for f, own in zip(features.double(), assigned.tolist(), strict=True):
+        distances = [((f - mu) ** 2).sum() / (2 * variance.double()) for mu in centroids.double()]
+        rivals = [(-d).exp() for d, c in zip(distances, classes, strict=True) if c != classes[own]]
+        losses.append((alpha + distances[own] + sum(rivals).log()).clamp(min=0))
+    return torch.stack(losses)
+
+
+def means_twin(features, assigned, fallback):
+    centroids = []
+    for k in range(len(fallback)):
+        members = [f for f, a in zip(features, assigned.tolist(), strict=True) if a == k]
+        centroids.append(torch.stack(members).mean(0) if members else fallback[k])
+    centroids = torch.stack(centroids)
+    total = sum(((f - centroids[a]) ** 2).sum() for f, a in zip(features, assigned.tolist(), strict=True))
+    return centroids, total / (len(features) - 1)
+
+
+def attack(run, head, x, y, objective="cross_entropy"):
+    inner, eps = run.recipe.method.inner, run.recipe.threat.eps
+    return pgd(
+        run.model.with_head(head) if head is not None else run.model,
+        x,
+        y,
+        eps=eps,
+        steps=inner.steps,
+        step_size=inner.step_ratio * eps,
+        objective=objective,
+        generator=run.noise,
+        keep="last",
+        mode=inner.mode,
+    )
+
+
+def corral_twin(run, x, y, rows):
+    """lab-notes.md, rows A to E."""
+    config, head = run.recipe.method, run.model.head
+    assigned, classes = run.method.assignments[rows], head.classes
+    temperature = torch.tensor(config.temperature)
+    scale = head.variance
+    if config.centroids == "clean_batch":
+        centroids, scale = means_twin(run.model.features(x), assigned, head.centroids)
+    elif config.centroids == "learned":
+        centroids = head.centroids
+    on_batch = config.adversary == "batch"
+    attacked = head.moved(centroids.detach(), scale.detach()) if on_batch else head
+    features = run.model.features(attack(run, attacked, x, y))
+    if config.centroids == "adversarial_batch":
+        centroids, scale = means_twin(features, assigned, head.centroids)
+    if config.centroids == "learned":
+        own = [[k for k, c in enumerate(classes.tolist()) if c == label] for label in y.tolist()]
+        nearest = [
+            min(ks, key=lambda k: float(((f - centroids[k]) ** 2).sum()))
+            for f, ks in zip(features.detach(), own, strict=True)
+        ]
+        assigned = torch.tensor(nearest)
+    if config.loss == "magnet":
+        losses = magnet_twin(features, assigned, centroids, classes, scale, config.alpha)
+    else:
+        logits = logits_twin(features, centroids, classes, scale * temperature, config.rule)
+        losses = -logits.log_softmax(1)[torch.arange(len(y)), y]
+    pull = ((features - centroids[assigned]) ** 2).sum(1) / (2 * scale)
+    return (losses + config.pull * pull).mean()
+
+
+def gradients(run, loss):
+    parameters = list(run.model.backbone.parameters())
+    return torch.cat([g.double().flatten() for g in torch.autograd.grad(loss, parameters)])
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_row_of_the_lab_notes_equals_its_slow_twin_in_value_and_gradient(begun, row):
+    run = begun("corral", **ROWS[row] | {"method.inner.steps": 2})
+    x, y, rows = batch(run)
+    state = run.noise.get_state()
+    loss, metrics = run.method.loss(x, y, rows)
+    run.noise.set_state(state)
+    twin = corral_twin(run, x, y, rows)
+    assert float(loss.detach()) == pytest.approx(float(twin.detach()), rel=1e-4)
+    torch.testing.assert_close(gradients(run, loss), gradients(run, twin), rtol=2e-3, atol=1e-4)
+    assert 0 <= float(metrics["adversarial_accuracy"]) <= 1
+
+
+def test_learned_centroids_and_temperature_get_gradients_only_where_they_are_learned(begun):
+    run = begun("corral", **ROWS["D"])
+    loss, _ = run.method.loss(*batch(run))
+    assert all(float(g.abs().sum()) > 0 for g in torch.autograd.grad(loss, run.method.learned()))
+    scaled = begun("corral", **ROWS["C'"])
+    ((parameter, rate),) = scaled.method.parameters()
+    assert parameter is scaled.model.head.log_temperature
+    assert rate == 0.02
+    assert scaled.method.learned() == []
+    assert scaled.optimiser.param_groups[1]["lr"] == 0.02
+
+
+@pytest.mark.parametrize("numerics", ["log", "published"])
+@pytest.mark.parametrize("consistency", ["none", "qtrades"])
+def test_clustr_equals_its_slow_twin(begun, numerics, consistency):
+    weight = 8.0 if consistency == "qtrades" else 0.0
+    run = begun("clustr", numerics=numerics, consistency=consistency, consistency_weight=weight)
+    rows = next(iter(run.method.batches()))
+    x, y = run.images.float(rows), run.images.labels[rows]
+    state = run.noise.get_state()
+    loss, metrics = run.method.loss(x, y, rows)
+    run.noise.set_state(state)
+    config, head = run.recipe.method, run.model.head
+    assert (config.inner.steps, config.inner.step_ratio) == (1, 1.25) or consistency == "none"
+    features = run.model.features(x)
+    ids = run.method.assignments[rows]
+    present = ids.unique()
+    local = torch.tensor([present.tolist().index(i) for i in ids.tolist()])
+    centroids, variance = means_twin(features, local, torch.zeros(len(present), 8))
+    classes = head.classes[present]
+    if numerics == "log":
+        expected = magnet_twin(features, local, centroids, classes, variance, config.alpha).mean()
+    else:
+        distances = ((features[:, None] - centroids) ** 2).sum(2) / (2 * variance)
+        own = (-distances[torch.arange(len(x)), local] - config.alpha).exp()
+        rivals = ((-distances).exp() * (classes[local][:, None] != classes)).sum(1)
+        expected = (-(own / (rivals + 1e-8) + 1e-8).log()).clamp(min=0).mean()
+    assert float(metrics["magnet"]) == pytest.approx(float(expected.detach()), rel=1e-4)
+    if consistency == "qtrades":
+        # The same batch's clusters decide here too; those without a member keep the epoch's centroid.
+        moved = head.moved(*means_twin(features, ids, head.centroids))
+        scored = moved if numerics == "log" else PublishedHead(moved, nearest=config.nearest)
+        x_adv = attack(run, scored, x, y, "soft_cross_entropy")
+        p, q = scored(features).softmax(1), scored(run.model.features(x_adv)).softmax(1)
+        expected = expected + weight * -(p * q.log()).sum(1).mean()
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+
+
+def test_nominal_and_at_are_cross_entropy_of_clean_and_adversarial_images(begun):
+    for recipe in ("nominal", "at"):
+        run = begun(recipe)
+        x, y, rows = batch(run)
+        state = run.noise.get_state()
+        loss, metrics = run.method.loss(x, y, rows)
+        run.noise.set_state(state)
+        seen = x if recipe == "nominal" else attack(run, None, x, y)
+        probabilities = run.model(seen).softmax(1)
+        naive = sum(-math.log(float(p[label].detach())) for p, label in zip(probabilities, y, strict=True)) / len(y)
+        assert float(loss.detach()) == pytest.approx(naive, rel=1e-5)
+        right = float((probabilities.argmax(1) == y).float().mean())
+        assert [float(value) for value in metrics.values()] == [right]
+
+
+@pytest.mark.parametrize("recipe", ["clustr", "corral"])
+def test_after_training_the_centroids_are_means_of_their_members_and_the_variance_its_formula(tiny, recipe):
+    inner = {"method.inner.steps": 1}
+    folder = tiny(recipe, **inner)
+    model, spec, _ = load_model(folder)
+    saved, _ = read_checkpoint(RunFolder(folder).state, kind="training")
+    tiny_recipe = load_recipe(folder)
+    run = Run(tiny_recipe, RunFolder(folder), torch.device("cpu"), progress=False)
+    with torch.no_grad():
+        features = model.features(run.images.float()).double()
+    members, head, labels = saved["method.assignments"], model.head, run.images.labels
+    assert spec.clusters == 20
+    for cluster, centroid in enumerate(head.centroids):
+        own = features[members == cluster]
+        assert set(labels[members == cluster].tolist()) == {int(head.classes[cluster])}
+        torch.testing.assert_close(own.mean(0), centroid.double(), rtol=1e-4, atol=1e-5)
+    nearest = [
+        min(float(((f - mu) ** 2).sum()) for mu, c in zip(head.centroids, head.classes, strict=True) if c == label)
+        for f, label in zip(features, labels, strict=True)
+    ]
+    assert float(head.variance) == pytest.approx(sum(nearest) / (len(nearest) - 1), rel=1e-4)
+
+
+def test_learned_centroids_become_the_head_as_they_are(begun):
+    run = begun("corral", **ROWS["D"])
+    with torch.no_grad():
+        run.method.weight.add_(0.3)
+        run.method.log_variance.add_(0.5)
+    expected = run.method.weight.detach() * run.method.log_variance.detach().exp()
+    numbers = run.method.after_epoch()
+    assert torch.equal(run.model.head.centroids, expected)
+    assert float(run.model.head.variance) == pytest.approx(numbers["variance"])
+
+
+def test_features_are_those_of_eval_mode_and_the_mode_is_restored():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.drop = nn.BatchNorm2d(1), nn.Dropout(0.5)
+            self.features_dim = 64
+
+        def forward(self, x):
+            return self.drop(self.norm(x)).flatten(1)
+
+    from corral.data import load
+    from corral.models import Classifier, LinearHead
+
+    images = load("digits").train
+    model = Classifier(Noisy(), LinearHead(64, 10), [0.3], [0.4])
+    model.train()
+    model.backbone.drop.eval()
+    flags = [module.training for module in model.modules()]
+    found = extract_features(model, images, batch_size=100)
+    assert [module.training for module in model.modules()] == flags
+    assert not found.requires_grad
+    model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(found, model.features(images.float()))
+
+
+def test_features_that_are_not_finite_are_one_line(begun):
+    from corral.errors import CorralError
+
+    run = begun("corral")
+    assert isinstance(run.method, ClusterMethod)
+    assert isinstance(run.model.head, ClusterHead)
+    with torch.no_grad():
+        next(iter(run.model.backbone.parameters())).fill_(1e38)
+    with pytest.raises(CorralError, match="features are not finite or too large to measure: lower the learning rate"):
+        run.method.after_epoch()
