@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from corral.data import DATA_SETS
 from corral.errors import UsageError
+from corral.models import BackboneSpec
 from corral.training import load_recipe, parse_eps, shipped_recipes
 
 RECIPES = sorted(shipped_recipes())
@@ -152,3 +153,17 @@ def test_a_folder_that_is_no_run_is_said_to_be_none(tmp_path):
 def test_options_of_corral_that_contradict_each_other_are_refused(overrides, message):
     with pytest.raises(UsageError, match=message):
         load_recipe("corral", overrides={"temperature_learning_rate": 0.1} | overrides)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+@pytest.mark.parametrize("data", ["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "svhn"])
+def test_every_shipped_recipe_names_a_backbone_that_reads_its_options(name, data):
+    model = load_recipe(name, data=data).model.model_dump(exclude_none=True)
+    backbone = BackboneSpec.model_validate({"name": model.pop("backbone"), **model})
+    assert all(backbone.options()[option] == value for option, value in model.items())
+
+
+def test_an_l2_eps_may_exceed_the_pixel_range():
+    assert load_recipe("at", overrides={"threat.norm": "L2", "threat.eps": 2}).threat.eps == 2.0
+    with pytest.raises(UsageError, match=r"did you mean 2/255\?"):
+        load_recipe("at", overrides={"threat.eps": 2})

@@ -93,7 +93,7 @@ def evaluate(
             f"{info.data_fingerprint}; restore the data or train again"
         )
     try:
-        radius = info.eps if eps is None else parse_eps(eps)
+        radius = info.eps if eps is None else parse_eps(eps, info.norm)
     except ValueError as error:
         raise UsageError(str(error)) from None
     if radius == 0:

@@ -1,6 +1,7 @@
 """Recipes: strict, typed, frozen descriptions of a run, read from TOML."""
 
 import difflib
+import math
 import os
 import re
 import tomllib
@@ -9,7 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from corral.data import DATA_SETS, PATH_DATA_SETS
 from corral.errors import CorralError, UsageError
@@ -20,11 +29,15 @@ MOST_SEED = 2**32 - 1
 FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 
 
-def parse_eps(value: object) -> float:
+def parse_eps(value: object, norm: str = "Linf") -> float:
     """An eps in pixel units from a number or a fraction such as "8/255".
 
+    Args:
+        value: a number or its text.
+        norm: of the ball; an Linf eps is at most 1, an L2 eps may be more.
+
     Raises:
-        ValueError: not a number, negative, or above 1 (the message says what was likely meant).
+        ValueError: not a number, negative, or above the pixel range (the message says what was likely meant).
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"eps must be a number such as 0.1 or a fraction such as '8/255', found {value!r}")
@@ -37,13 +50,12 @@ def parse_eps(value: object) -> float:
             raise ValueError(message) from None
     else:
         number = float(value)
-    if not 0 <= number <= 1:
+    if not 0 <= number < math.inf or (norm == "Linf" and number > 1):
         hint = f"; did you mean {value}/255?" if 1 < number <= 255 else ""
         raise ValueError(f"eps is in pixel units of images in [0, 1], found {value}{hint}")
     return number
 
 
-Eps = Annotated[float, BeforeValidator(parse_eps)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -77,7 +89,12 @@ class ThreatConfig(Config):
     """Norm and radius, in pixel units."""
 
     norm: Literal["Linf", "L2"] = "Linf"
-    eps: Eps = 0.1
+    eps: float = 0.1
+
+    @field_validator("eps", mode="before")
+    @classmethod
+    def _parse(cls, value: object, info: ValidationInfo) -> float:
+        return parse_eps(value, info.data.get("norm", "Linf"))
 
 
 class InnerAttack(Config):
@@ -252,10 +269,10 @@ def load_recipe(
     for name, variant in variants.items():
         if not _is_data_set(name):
             raise UsageError(f"{where}: for.{name}: unknown data set{_near(name, DATA_SETS)}")
-        _validate(_merge(table, variant), f"{where}: [for.{name}]")  # a slip in a variant is found before its day
+        _validate(_lay_over(table, variant), f"{where}: [for.{name}]")  # a slip in a variant is found before its day
     chosen = data or _part(table, "data").get("name", "digits")
     if isinstance(chosen, str) and chosen in variants:
-        table = _merge(table, variants[chosen])
+        table = _lay_over(table, variants[chosen])
     if data is not None:
         table = _merge(table, {"data": {"name": data}})
     for key, value in (overrides or {}).items():
@@ -303,6 +320,14 @@ def _read(recipe: str | Path | Recipe) -> tuple[str, dict[str, Any]]:
         raise UsageError(f"{path}: not valid TOML ({error})") from error
     except OSError as error:
         raise CorralError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _lay_over(table: Mapping[str, Any], variant: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe with its values for a data set; another backbone brings its own options, the old one's are dropped."""
+    model = variant.get("model")
+    if isinstance(model, dict) and "backbone" in model:
+        table = {**table, "model": {}}
+    return _merge(table, variant)
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
