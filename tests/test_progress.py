@@ -1,4 +1,5 @@
 import io
+import time
 
 import pytest
 
@@ -65,3 +66,11 @@ def test_a_quiet_one_writes_nothing(clock):
         bar.advance(50)
         bar.say("hello")
     assert stream.getvalue() == ""
+
+
+def test_slow_units_are_told_in_seconds_each(monkeypatch):
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    bar = Progress("demo", 4, "classifiers", enabled=False)
+    bar.done = 2
+    monkeypatch.setattr(time, "monotonic", lambda: 25.0)
+    assert bar.line() == "demo  2/4 classifiers  12.5 s each  25 s left"

@@ -59,8 +59,9 @@ class Progress:
         elapsed = time.monotonic() - self.started
         rate = self.done / elapsed if elapsed > 0 else 0.0
         left = duration((self.total - self.done) / rate) if rate > 0 else "?"
+        speed = f"{rate:,.0f}/s" if rate >= 1 or rate == 0 else f"{1 / rate:.1f} s each"
         note = f"  {self.note}" if self.note else ""
-        return f"{self.title}  {self.done}/{self.total} {self.unit}  {rate:,.0f}/s  {left} left{note}"
+        return f"{self.title}  {self.done}/{self.total} {self.unit}  {speed}  {left} left{note}"
 
     def say(self, text: str) -> None:
         """Write a lasting line above the live one."""
