@@ -241,7 +241,10 @@ def _print_json(content: Any) -> None:
 
 
 def _print_table(records: list[Record]) -> None:
-    names = list(dict.fromkeys(attack.name for record in records for attack in record.attacks))
+    from corral.attacks import PROTOCOLS
+
+    found_names = {attack.name for record in records for attack in record.attacks}
+    names = [name for name in [*PROTOCOLS, "worst_case"] if name in found_names]
     header = ["run", "n", "eps", "clean", *names]
     rows = []
     for record in records:

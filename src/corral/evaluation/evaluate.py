@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,7 +114,8 @@ def evaluate(
         record, arrays = _measure(session, attacks, radius, folder, info, data)
     record = record.model_copy(update={"eval_seconds": time.perf_counter() - started})
     stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    named: Any = arrays  # numpy's stubs take a dictionary's values for its own flags
+    np.savez_compressed(stream, **named)
     write_atomically(folder.records / "evaluation.npz", stream.getvalue())
     write_record(record, folder.records / "evaluation.json")
     Progress("", 0, "", enabled=progress).say(f"{run}: evaluated in {duration(record.eval_seconds)}")
