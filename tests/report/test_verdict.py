@@ -9,7 +9,8 @@ import pytest
 
 from corral.evaluation.records import Record
 from corral.report.collect import Arrays, Evidence
-from corral.report.compare import Group, difference_error, group_runs
+from corral.report.compare import Group, group_runs
+from corral.report.estimates import difference_error
 from corral.report.verdict import Verdict, verdict, within_noise_of_best
 
 NOTHING = Arrays(**{name: np.zeros(0) for name in Arrays.__dataclass_fields__})
@@ -173,7 +174,7 @@ def test_only_equal_measurements_are_compared(record: MakeRecord, changes: dict[
     assert [[e.label for e in group.members] for group in groups] == [["a", "c"], ["b"]]
 
 
-def test_the_error_of_a_difference_adds_in_squares(record: MakeRecord) -> None:
+def test_without_outcomes_the_error_of_a_difference_adds_in_squares(record: MakeRecord) -> None:
     (group,) = grouped(record("a", clean=0.9), record("b", clean=0.8))
     first, second = (entry.clean() for entry in group.entries)
     assert difference_error(first, second) == pytest.approx(math.sqrt(0.9 * 0.1 / 400 + 0.8 * 0.2 / 400))

@@ -24,8 +24,15 @@ def attacked(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
     """
     flags = [(module, module.training) for module in model.modules()]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()] if mode == "train" else []
+    # Copies are put in the buffers' places, not written back into them: a graph built before the attack may hold them.
+    buffers = [
+        (module, name, buffer)
+        for module in (model.modules() if mode == "train" else ())
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
     try:
+        for module, name, buffer in buffers:
+            setattr(module, name, buffer.clone())
         model.train(mode == "train")
         for parameter in trainable:
             parameter.requires_grad_(False)
@@ -36,5 +43,5 @@ def attacked(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
             parameter.requires_grad_(True)
         for module, training in flags:
             module.training = training
-        for buffer, before in buffers:
-            buffer.copy_(before)
+        for module, name, buffer in buffers:
+            setattr(module, name, buffer)

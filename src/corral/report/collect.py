@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from corral.errors import CorralError, UsageError
 from corral.evaluation.records import Record, read_record
+from corral.report.outcomes import Outcomes, array_names, outcomes_problem, with_worst_case
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,20 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One run's record and arrays, with the label that names the run on the page."""
+    """One run's record and arrays, with the label that names the run on the page.
+
+    Attributes:
+        label: unique on the page.
+        record: what was measured.
+        arrays: what is drawn.
+        outcomes: (n,) whether each test image was classified right, clean and under each attack at the record's
+            threat, by attack name; older evaluations lack some or all of them.
+    """
 
     label: str
     record: Record
     arrays: Arrays
+    outcomes: Outcomes = field(default_factory=dict)
 
 
 def collect(runs: Sequence[Path | str]) -> list[Evidence]:
@@ -72,14 +82,14 @@ def collect(runs: Sequence[Path | str]) -> list[Evidence]:
     for run in runs:
         folders.setdefault(Path(run).resolve(), Path(run))
     read = [(folder, *_read(folder)) for folder in folders.values()]
-    names = Counter(record.run for _, record, _ in read)
+    names = Counter(record.run for _, record, *_ in read)
     return [
-        Evidence(record.run if names[record.run] == 1 else f"{record.run} ({folder})", record, arrays)
-        for folder, record, arrays in read
+        Evidence(record.run if names[record.run] == 1 else f"{record.run} ({folder})", record, arrays, outcomes)
+        for folder, record, arrays, outcomes in read
     ]
 
 
-def _read(folder: Path) -> tuple[Record, Arrays]:
+def _read(folder: Path) -> tuple[Record, Arrays, Outcomes]:
     if not folder.is_dir():
         raise CorralError(f"{folder}: no such run folder; give the folder that `corral train` made")
     remedy = f"make it again with `corral evaluate {folder}`"
@@ -93,15 +103,18 @@ def _read(folder: Path) -> tuple[Record, Arrays]:
     path = folder / "records" / "evaluation.npz"
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = Arrays(**{field.name: archive[field.name] for field in fields(Arrays)})
+            arrays = Arrays(**{one.name: archive[one.name] for one in fields(Arrays)})
+            stored = {key: archive[name] for key, name in array_names(record, archive.files).items()}
     except KeyError as error:
         raise CorralError(f"{path}: {str(error.args[0]).splitlines()[0]}; {remedy}") from error
     except Exception as error:  # a damaged archive makes zipfile, zlib, tokenize and numpy raise a dozen kinds
         raise CorralError(f"{path}: not the arrays of an evaluation ({type(error).__name__}); {remedy}") from error
-    problem = _arrays_problem(arrays, len(record.classes))
+    problem = _arrays_problem(arrays, len(record.classes)) or outcomes_problem(stored, record)
+    outcomes = stored if problem else with_worst_case(stored, record)
+    problem = problem or outcomes_problem(outcomes, record)
     if problem:
         raise CorralError(f"{path}: {problem}; {remedy}")
-    return record, arrays
+    return record, arrays, outcomes
 
 
 def _record_problem(record: Record) -> str | None:
@@ -143,11 +156,11 @@ def _arrays_problem(arrays: Arrays, num_classes: int) -> str | None:
         values = getattr(arrays, name)
         if not np.issubdtype(values.dtype, np.number) or not np.isfinite(values).all():
             return f"{name} holds values that are not finite numbers"
-    for field in fields(Arrays):
-        if field.name.endswith(("labels", "predicted", "classes")):
-            values = getattr(arrays, field.name)
+    for one in fields(Arrays):
+        if one.name.endswith(("labels", "predicted", "classes")):
+            values = getattr(arrays, one.name)
             if not np.issubdtype(values.dtype, np.integer) or values.ndim != 1:
-                return f"{field.name} is {values.dtype} of shape {values.shape}, expected one integer each"
+                return f"{one.name} is {values.dtype} of shape {values.shape}, expected one integer each"
             if len(values) and (values.min() < 0 or values.max() >= num_classes):
-                return f"{field.name} holds classes outside [0, {num_classes})"
+                return f"{one.name} holds classes outside [0, {num_classes})"
     return None

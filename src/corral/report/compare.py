@@ -1,31 +1,14 @@
-"""What may be compared with what: groups of runs measured alike, seeds of one recipe, and the error of each number."""
+"""What may be compared with what: groups of runs measured alike, and seeds of one recipe."""
 
 import math
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from corral.evaluation.records import AttackResult, Record
 from corral.report.collect import Evidence
+from corral.report.estimates import Estimate, estimate
+from corral.report.outcomes import CLEAN, at_threat
 from corral.report.words import WORST_CASE, attack_order, eps_words
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """An accuracy with its standard error.
-
-    Attributes:
-        mean: accuracy in [0, 1], the mean over seeds.
-        error: standard error. One seed: binomial. Several: binomial error of the test images, which all seeds share,
-            and the error of the mean over seeds, added in squares.
-        n: test images behind it.
-        spread: sample standard deviation over seeds, None for one seed.
-    """
-
-    mean: float
-    error: float
-    n: int
-    spread: float | None
 
 
 @dataclass(frozen=True)
@@ -42,12 +25,17 @@ class Entry:
 
     def clean(self) -> Estimate:
         """Accuracy on the images as they are."""
-        return _estimate([(e.record.clean, e.record.n) for e in self.members])
+        return estimate(
+            [(e.record.clean, e.record.n) for e in self.members], [e.outcomes.get(CLEAN) for e in self.members]
+        )
 
     def under(self, attack: str) -> Estimate | None:
         """Accuracy under an attack (a key of `attacks_of`), None where a member has not met it."""
         found = [attacks_of(e.record).get(attack) for e in self.members]
-        return None if None in found else _estimate([(a.accuracy, a.n) for a in found if a is not None])
+        if None in found:
+            return None
+        values = [(a.accuracy, a.n) for a in found if a is not None]
+        return estimate(values, [e.outcomes.get(attack) for e in self.members])
 
     def hardest(self, attacks: Sequence[str]) -> str:
         """The attack that leaves the least; the worst case per image wherever it was measured.
@@ -58,8 +46,8 @@ class Entry:
         return WORST_CASE if WORST_CASE in attacks else min(attacks, key=self._left_by)
 
     def _left_by(self, attack: str) -> float:
-        estimate = self.under(attack)
-        return math.inf if estimate is None else estimate.mean
+        kept = self.under(attack)
+        return math.inf if kept is None else kept.mean
 
 
 @dataclass(frozen=True)
@@ -92,16 +80,16 @@ class Group:
     @property
     def common(self) -> list[str]:
         """The attacks that every run met at the threat of its record: the only ones to rank by."""
-        shared = {attack.name for attack in self.record.attacks if _at_threat(attack, self.record)}
+        shared = {attack.name for attack in self.record.attacks if at_threat(attack, self.record)}
         for evidence in self.members:
-            shared &= {attack.name for attack in evidence.record.attacks if _at_threat(attack, evidence.record)}
+            shared &= {attack.name for attack in evidence.record.attacks if at_threat(attack, evidence.record)}
         return [name for name in self.attacks if name in shared]
 
 
 def attacks_of(record: Record) -> dict[str, AttackResult]:
     """A record's attacks by name; one at another threat than the record's has its threat in the key."""
     return {
-        a.name if _at_threat(a, record) else f"{a.name} at {a.norm} eps {eps_words(a.eps)}": a for a in record.attacks
+        a.name if at_threat(a, record) else f"{a.name} at {a.norm} eps {eps_words(a.eps)}": a for a in record.attacks
     }
 
 
@@ -116,18 +104,6 @@ def group_runs(evidence: Sequence[Evidence]) -> list[Group]:
     """
     grouped = _gather(evidence, _measured_on)
     return [Group(tuple(entry for runs in _gather(group, _recipe) for entry in _entries(runs))) for group in grouped]
-
-
-def difference_error(first: Estimate, second: Estimate) -> float:
-    """Standard error of a difference of two accuracies, as if they were independent.
-
-    The runs met the same images, so that the true error is mostly smaller: this errs toward "within noise".
-    """
-    return math.hypot(first.error, second.error)
-
-
-def _at_threat(attack: AttackResult, record: Record) -> bool:
-    return attack.norm == record.norm and math.isclose(attack.eps, record.eps, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _measured_on(evidence: Evidence) -> tuple[object, ...]:
@@ -153,14 +129,3 @@ def _gather(evidence: Sequence[Evidence], key: Callable[[Evidence], tuple[object
     for piece in evidence:
         gathered.setdefault(key(piece), []).append(piece)
     return list(gathered.values())
-
-
-def _estimate(values: Sequence[tuple[float, int]]) -> Estimate:
-    accuracies = [accuracy for accuracy, _ in values]
-    n = min(count for _, count in values)
-    mean = statistics.fmean(accuracies)
-    binomial = math.sqrt(max(mean * (1 - mean), 0.0) / n)
-    if len(values) == 1:
-        return Estimate(mean, binomial, n, None)
-    spread = statistics.stdev(accuracies)
-    return Estimate(mean, math.hypot(binomial, spread / math.sqrt(len(values))), n, spread)

@@ -123,7 +123,10 @@ def _table_notes(group: Group) -> tuple[str, ...]:
             "images that only another attack fools would lower it further."
         )
     if len(group.entries) > 1:
-        notes.append("Bold: cannot be told from the best under its strongest attack (less than 2 standard errors).")
+        notes.append(
+            "Bold: cannot be told from the best under its strongest attack (less than 2 standard errors of the "
+            "difference)."
+        )
     return tuple(notes)
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from corral.evaluation.records import AttackResult, Record, as_percent
 from corral.report.collect import Evidence
-from corral.report.compare import Entry, Estimate, Group, attacks_of
+from corral.report.compare import Entry, Group, attacks_of
+from corral.report.estimates import Estimate
 from corral.report.verdict import within_noise_of_best
 from corral.report.words import WORST_CASE, attack_title, counted, seconds_words
 

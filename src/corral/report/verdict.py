@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
-from corral.report.compare import Entry, Estimate, Group, attacks_of, difference_error
+from corral.report.compare import Entry, Group, attacks_of
+from corral.report.estimates import Estimate, difference_error, only_one_kept, paired
 from corral.report.words import (
     PUBLISHED,
     PUBLISHED_LOG,
     WORST_CASE,
     attack_title,
+    counted,
     eps_words,
     listed,
     percent,
@@ -145,6 +147,7 @@ def _tie(ranked: list[_Ranked], tied: list[_Ranked], threat: str) -> tuple[str, 
         if len(tied) == 2
         else f"The first two keep {_kept(best)}."
     ]
+    reasons += _paired(best, tied[1])
     behind = [one for one in ranked if one not in tied]
     if behind:
         named = listed([f"{_name(one.entry)} with {percent(one.kept.mean)}" for one in behind])
@@ -159,7 +162,21 @@ def _win(best: _Ranked, second: _Ranked, threat: str) -> tuple[str, list[str]]:
         f"ahead of {_name(second.entry)} with {percent(second.kept.mean)}."
     )
     size = f"{gap / error:.1f} standard errors of the difference" if error > 0 else "beyond any sampling error"
-    return headline, [f"It keeps {_kept(best)}; the lead of {points(gap)} is {size}."]
+    return headline, [f"It keeps {_kept(best)}; the lead of {points(gap)} is {size}.", *_paired(best, second)]
+
+
+def _paired(best: _Ranked, second: _Ranked) -> list[str]:
+    """That the two of the headline are compared image by image, and how often they differ."""
+    if not paired(best.kept, second.kept):
+        return []
+    counts = only_one_kept(best.kept, second.kept)
+    if counts is None:
+        return ["Differences are paired on the same test images."]
+    first, other = (counted(count, "image") for count in counts)
+    return [
+        f"Differences are paired on the same test images: only {_name(best.entry)} kept {first}, "
+        f"only {_name(second.entry)} kept {other}."
+    ]
 
 
 def _clean(entry: Entry, group: Group) -> str:

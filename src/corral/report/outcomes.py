@@ -1,0 +1,71 @@
+"""What happened to each test image: the boolean arrays beside a record, which let runs be compared image by image."""
+
+import math
+from collections.abc import Container, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corral.evaluation.records import AttackResult, Record
+from corral.report.words import WORST_CASE
+
+CLEAN = "clean"
+"""The key of the outcomes on images as they are; the other keys are names of attacks."""
+
+Outcomes = Mapping[str, NDArray[np.bool_]]
+
+
+def at_threat(attack: AttackResult, record: Record) -> bool:
+    """Whether an attack was run at the norm and eps of its record."""
+    return attack.norm == record.norm and math.isclose(attack.eps, record.eps, rel_tol=1e-6, abs_tol=1e-9)
+
+
+def array_names(record: Record, stored: Container[str]) -> dict[str, str]:
+    """The stored arrays that hold outcomes of a record: for "clean" and each attack at its threat, `correct_<key>`."""
+    keys = [CLEAN, *(a.name for a in record.attacks if at_threat(a, record) and a.name != WORST_CASE)]
+    return {key: f"correct_{key}" for key in keys if f"correct_{key}" in stored}
+
+
+def outcomes_problem(outcomes: Mapping[str, NDArray[Any]], record: Record) -> str | None:
+    """What in the outcomes contradicts their record, or None.
+
+    Args:
+        outcomes: arrays as they were read, by key, the worst case among them where it is known.
+        record: the record that they lie beside.
+    """
+    for key, (accuracy, n) in _measured(record).items():
+        if key not in outcomes:
+            continue
+        values = outcomes[key]
+        if values.dtype != np.bool_ or values.shape != (n,):
+            return f"correct_{key} is {values.dtype} of shape {values.shape}, expected bool of shape ({n},)"
+        # Half an image: an accuracy in a record may be rounded, a count may not be off.
+        if abs(int(values.sum()) - accuracy * n) > 0.5:
+            name = "all correct_* together keep" if key == WORST_CASE else f"correct_{key} keeps"
+            return f"{name} {int(values.sum())} of {n} images, expected {accuracy * n:.0f} as evaluation.json has it"
+    return None
+
+
+def with_worst_case(outcomes: Outcomes, record: Record) -> Outcomes:
+    """Outcomes with the worst case added: an image is kept if it was right clean and under every attack.
+
+    Nothing is added where the record has no worst case or attacks at several threats, or where the outcomes of clean
+    images or of an attack are missing or are of fewer images.
+    """
+    measured = _measured(record)
+    needed = [key for key in measured if key != WORST_CASE]
+    if WORST_CASE not in measured or not all(at_threat(attack, record) for attack in record.attacks):
+        return outcomes
+    if not all(key in outcomes for key in needed):
+        return outcomes
+    parts = [outcomes[key] for key in needed]
+    if len({len(part) for part in parts}) > 1:
+        return outcomes
+    return {**outcomes, WORST_CASE: np.logical_and.reduce(parts)}
+
+
+def _measured(record: Record) -> dict[str, tuple[float, int]]:
+    """Accuracy and number of images of everything that outcomes can belong to."""
+    attacks = {a.name: (a.accuracy, a.n) for a in record.attacks if at_threat(a, record)}
+    return {CLEAN: (record.clean, record.n), **attacks}
