@@ -11,6 +11,7 @@ from corral.evaluation.records import Record
 from corral.report.collect import Arrays, Evidence
 from corral.report.compare import Group, group_runs
 from corral.report.estimates import difference_error
+from corral.report.protocols import differing_protocols
 from corral.report.verdict import Verdict, verdict, within_noise_of_best
 
 NOTHING = Arrays(**{name: np.zeros(0) for name in Arrays.__dataclass_fields__})
@@ -185,3 +186,14 @@ def test_whoever_has_more_clean_accuracy_is_named(record: MakeRecord) -> None:
     assert "On clean images “a” is right on 80.0%; the highest is “b” with 99.0%." in found.sentences
     found = judge(record("a", {"pgd_log": 0.6}, clean=0.98), record("b", {"pgd_log": 0.3}, clean=0.985))
     assert "On clean images “a” is right on 98.0%; the highest is “b” with 98.5%, within noise." in found.sentences
+
+
+def test_a_worst_case_over_one_more_attack_is_no_warning_but_over_fewer_images_is(record: MakeRecord) -> None:
+    linear = record("a", {"pgd_log": 0.5, "worst_case": 0.5}, head="linear", rule=None)
+    clusters = record("b", {"pgd_published_log": 0.6, "pgd_log": 0.5, "worst_case": 0.5})
+    more = clusters.attacks[-1].model_copy(update={"restarts": clusters.attacks[-1].restarts + 10})
+    clusters = clusters.model_copy(update={"attacks": [*clusters.attacks[:-1], more]})
+    assert differing_protocols(grouped(linear, clusters)[0]) == []
+    fewer = more.model_copy(update={"n": more.n - 1})
+    clusters = clusters.model_copy(update={"attacks": [*clusters.attacks[:-1], fewer]})
+    assert len(differing_protocols(grouped(linear, clusters)[0])) == 1

@@ -86,7 +86,7 @@ def spans_figure(spans: Sequence[Span], titles: Sequence[str], *, chance: float,
         description: the text alternative.
     """
     with _drawing(name):
-        figure, axes = _figure(4.1, 0.95 + 0.42 * len(spans) + 0.2 * math.ceil(len(titles) / 2))
+        figure, axes = _figure(4.1, 0.95 + 0.42 * len(spans) + 0.2 * len(titles))
         rows = np.arange(len(spans))
         for row, span in enumerate(spans):
             known = [100 * value for value in span.accuracies if value is not None]
@@ -106,7 +106,7 @@ def spans_figure(spans: Sequence[Span], titles: Sequence[str], *, chance: float,
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)
         axes.tick_params(axis="y", length=0)
         axes.spines[["top", "right", "left"]].set_visible(False)
-        figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8.5, handletextpad=0.3)
+        figure.legend(loc="outside upper left", ncols=1, frameon=False, fontsize=8.5, handletextpad=0.3)
         return _svg(figure, name, description)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from corral.evaluation.records import AttackResult
 from corral.report.collect import Evidence
 from corral.report.compare import Group, attacks_of
-from corral.report.words import attack_order, attack_title, listed, protocol_words, seconds_words
+from corral.report.words import WORST_CASE, attack_order, attack_title, listed, protocol_words, seconds_words
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,15 @@ def protocols(evidence: Sequence[Evidence]) -> list[Protocol]:
 def differing_protocols(group: Group) -> list[str]:
     """Warnings where one attack name stands for different settings within a group.
 
-    The objective is not compared: the published protocol has one for cluster heads and another for linear ones.
+    The objective is not compared: the published protocol has one for cluster heads and another for linear ones. Of the
+    worst case only n is: the attacks in it are compared one by one, and cluster heads meet one more (the control).
     """
     found: list[str] = []
     for key in group.attacks:
         results = [attacks_of(e.record)[key] for e in group.members if key in attacks_of(e.record)]
-        settings = {(a.steps, a.step_size, a.restarts, a.verdict, a.n) for a in results}
+        settings = {
+            (a.n,) if key == WORST_CASE else (a.steps, a.step_size, a.restarts, a.verdict, a.n) for a in results
+        }
         if len(settings) > 1:
             found.append(
                 f"{attack_title(key)} was run with different settings or on different numbers of images in different "
