@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from corral.errors import CorralError, UsageError
 from corral.training import Recipe, Run, RunFolder, load_model, load_recipe, read_metrics
 from corral.training.checkpoints import read_checkpoint
-from corral.training.loop import prepare_data, schedule
+from corral.training.loop import schedule
 from corral.training.recipe import TrainingConfig
+from corral.training.start import prepare_data
 
 INNER = {"method.inner.steps": 2}
 SMALL_NEIGHBOURHOOD = {"clusters_per_batch": 4, "samples_per_cluster": 8}
@@ -107,7 +108,7 @@ def test_a_killed_process_resumes_to_the_same_bits(tiny, tmp_path):
 
 def test_a_run_killed_before_its_first_checkpoint_has_no_line_twice(tiny, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("corral.training.loop.write_checkpoint", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("corral.training.state.write_checkpoint", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             tiny("nominal")
     folder = RunFolder(tiny("nominal", resume=True))

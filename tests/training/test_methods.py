@@ -206,7 +206,7 @@ def test_nominal_and_at_are_cross_entropy_of_clean_and_adversarial_images(begun)
 
 @pytest.mark.parametrize("recipe", ["clustr", "corral"])
 def test_after_training_the_centroids_are_means_of_their_members_and_the_variance_its_formula(tiny, recipe):
-    inner = {"method.inner.steps": 1}
+    inner = {"method.inner.steps": 1, "method.clusters": 2}
     folder = tiny(recipe, **inner)
     model, spec, _ = load_model(folder)
     saved, _ = read_checkpoint(RunFolder(folder).state, kind="training")

@@ -87,9 +87,9 @@ def test_a_leaf_goes_to_the_table_of_least_depth():
 
 
 def test_equally_deep_leaves_are_ambiguous(monkeypatch):
-    from corral.training import recipe
+    from corral.training import recipe_files
 
-    monkeypatch.setattr(recipe, "_known_keys", lambda table: ["a.size", "b.size", "c.d.size"])
+    monkeypatch.setattr(recipe_files, "_known_keys", lambda table: ["a.size", "b.size", "c.d.size"])
     with pytest.raises(UsageError, match=r"'size' is ambiguous: a\.size, b\.size"):
         load_recipe("at", overrides={"size": 3})
 

@@ -1,7 +1,8 @@
 """Training: recipes, the loop, runs."""
 
 from corral.training.loop import Run, train
-from corral.training.recipe import Recipe, load_recipe, parse_eps, shipped_recipes
+from corral.training.recipe import Recipe, parse_eps
+from corral.training.recipe_files import load_recipe, shipped_recipes
 from corral.training.run import RunFolder, RunInfo, load_model, read_metrics
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The training loop: epochs of any method, with a warm start, validation, checkpoints and resume."""
+"""The training loop: epochs of any method, with a warm start and validation."""
 
 import json
 import math
@@ -9,27 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import corral
 from corral.attacks import PgdProtocol
-from corral.data import DataSet, Images, load, split_validation, stratified_subset
+from corral.data import Images
 from corral.data.augment import crop_and_flip
-from corral.devices import choose_device, device_name
-from corral.errors import CorralError, UsageError
+from corral.devices import choose_device
 from corral.files import write_atomically
-from corral.models import BackboneSpec, Classifier, ClusterHead, ModelSpec, build_classifier
 from corral.progress import Progress, duration
 from corral.training.board import Board
-from corral.training.checkpoints import (
-    load_optimiser,
-    load_tensors,
-    optimiser_tensors,
-    read_checkpoint,
-    write_checkpoint,
-)
+from corral.training.checkpoints import read_checkpoint, write_checkpoint
 from corral.training.features import evaluating
+from corral.training.guards import FiniteLosses, require_finite_weights
 from corral.training.methods import Context, Method, Nominal, build_method
-from corral.training.recipe import Recipe, TrainingConfig, load_recipe
-from corral.training.run import RunFolder, RunInfo, read_metrics, save_model
+from corral.training.recipe import Recipe, TrainingConfig
+from corral.training.recipe_files import load_recipe
+from corral.training.run import RunFolder
+from corral.training.start import finished, make_model, prepare_data
+from corral.training.state import restore_state, save_state, save_weights
 
 # Validation's own attack: the same for every method, cheap, and never a result.
 VALIDATION = PgdProtocol("validation", "PGD-10", 10, 1, None, "cross_entropy", "cross_entropy", "best")
@@ -76,41 +71,6 @@ def train(
     return folder.path
 
 
-def finished(folder: RunFolder, recipe: Recipe, *, resume: bool) -> bool:
-    """Whether there is nothing left to train in a folder that may be trained in.
-
-    Raises:
-        UsageError: the folder holds a run although none is to be resumed, or the other way round, or one of another
-            recipe, or something else.
-    """
-    path = folder.path
-    if not folder.recipe.is_file():
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UsageError(f"{path}: exists and is not a run; choose another --out")
-        if resume:
-            raise UsageError(f"{path}: holds no run to resume; leave out --resume to begin one")
-        return False
-    if not resume:
-        raise UsageError(f"{path}: holds a run already; continue it with --resume, or choose another --out")
-    words = {"summary", "source"}  # these may be written better without another run coming of it
-    before = load_recipe(folder.recipe).model_dump(exclude=words)
-    differing = _first_difference(before, recipe.model_dump(exclude=words))
-    if differing:
-        raise UsageError(f"{path}: the run's recipe differs: {differing}; ask for the same or choose another --out")
-    return folder.model.is_file()
-
-
-def prepare_data(recipe: Recipe, *, root: str | Path | None) -> tuple[DataSet, Images, Images | None]:
-    """The data set of a recipe, its training images (subset taken) and the held-out validation images."""
-    data = load(recipe.data.name, root=root)
-    images, validation = data.train, None
-    if recipe.data.validation:
-        images, validation = split_validation(images, recipe.data.validation, seed=0)
-    if recipe.data.train is not None:
-        images = stratified_subset(images, recipe.data.train, seed=0)
-    return data, images, validation
-
-
 class Run:
     """One training run: everything that an epoch needs, and what a checkpoint must hold."""
 
@@ -125,16 +85,13 @@ class Run:
     ) -> None:
         self.recipe, self.folder, self.device, self.progress = recipe, folder, device, progress
         self.data, images, validation = prepare_data(recipe, root=data_root)
-        if len(images) < 2:
-            raise UsageError(f"training needs at least 2 images, found {len(images)}: raise data.train")
-        if recipe.data.crop >= min(images.shape[1:]):
-            raise UsageError(f"data.crop {recipe.data.crop} moves images of {images.shape[1:]} pixels out of sight")
         self.images = images.to(device)
         self.validation = None if validation is None else validation.to(device)
         seed = recipe.training.seed
         self.order = torch.Generator(device).manual_seed(seed)
         self.noise = torch.Generator(device).manual_seed(seed + 1_000_003)
-        self.model = self._make_model(seed)
+        self.spec, model = make_model(recipe, self.images, num_classes=len(self.data.classes))
+        self.model = model.to(device)
         context = Context(
             model=self.model,
             images=self.images,
@@ -150,34 +107,6 @@ class Run:
         self.validated: dict[str, float] = {}
         self.optimiser: torch.optim.Optimizer
 
-    def _make_model(self, seed: int) -> Classifier:
-        config, pixels = self.recipe.model, self.images.float()
-        mean = pixels.mean((0, 2, 3)).tolist()
-        std = pixels.std((0, 2, 3)).clamp_min(1e-3).tolist()
-        backbone = BackboneSpec.model_validate(
-            {"name": config.backbone, **config.model_dump(exclude={"backbone"}, exclude_none=True)}
-        )
-        self.backbone_spec, self.mean, self.std = backbone, tuple(mean), tuple(std)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = build_classifier(self._spec("linear"))
-        return model.to(self.device)
-
-    def _spec(self, head: str) -> ModelSpec:
-        kind: dict[str, Any] = {"head": head}
-        if head == "cluster":
-            own = self.model.head
-            assert isinstance(own, ClusterHead)
-            kind |= {"rule": own.rule, "clusters": len(own.centroids)}
-        return ModelSpec(
-            backbone=self.backbone_spec,
-            image_shape=self.images.shape,
-            num_classes=len(self.data.classes),
-            mean=self.mean,
-            std=self.std,
-            **kind,
-        )
-
     @property
     def total_epochs(self) -> int:
         """Warm and main epochs together."""
@@ -191,12 +120,12 @@ class Run:
     def begin(self, *, resume: bool) -> None:
         """Claim the folder, or take up where it was left."""
         if resume and self.folder.state.is_file():
-            self._restore()
+            restore_state(self)
             return
         write_atomically(self.folder.recipe, self.recipe.to_toml().encode())
         if self.folder.metrics.is_file():  # of a run that was killed before its first checkpoint
             write_atomically(self.folder.metrics, b"")
-        self._enter_phase(fresh=True)
+        self.enter_phase(fresh=True)
 
     def execute(self) -> None:
         """Run the epochs that are left and write the model."""
@@ -212,7 +141,7 @@ class Run:
                 board.write(numbers, self.epoch)
                 bar.say(_line(numbers, self.total_epochs))
             self._finish()
-        self._say(f"{self.folder.path}: trained in {duration(self.seconds)}")
+        self.say(f"{self.folder.path}: trained in {duration(self.seconds)}")
 
     def _epoch(self, bar: Progress) -> dict[str, Any]:
         training, started = self.recipe.training, time.perf_counter()
@@ -220,42 +149,38 @@ class Run:
         method = self.warm if warm else self.method
         self.model.train()
         sums: dict[str, Tensor] = {}
-        pending: list[Tensor] = []
-        check_every = 1 if self.device.type == "cpu" else 25
-        images = seen = steps = 0
+        losses = FiniteLosses(self.epoch, self.folder, self.device)
+        seen = 0
         batches = iter(method.batches())
         while True:
             try:
                 rows = next(batches, None)
                 if rows is None:
                     break
-                self._set_learning_rates(images / len(self.images))
+                self._set_learning_rates(seen / len(self.images))
                 x, y = self._batch(rows)
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
                     loss, metrics = method.loss(x, y, rows)
             except ValueError:
-                # Samplers and attacks refuse numbers that are not finite; the loop knows the step they came from.
-                _require_finite(pending, self.epoch, steps - len(pending), self.folder)
+                # Samplers and attacks refuse numbers that are not finite; the guard knows the step they came from.
+                losses.check()
                 raise
-            pending.append(loss.detach())
-            if len(pending) == check_every:
-                _require_finite(pending, self.epoch, steps - len(pending) + 1, self.folder)
-                pending.clear()
+            losses.add(loss)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
             for name, value in {"loss": loss, **metrics}.items():
                 sums[name] = sums.get(name, 0) + value.detach() * len(rows)
-            images, seen, steps = images + len(rows), seen + len(rows), steps + 1
+            seen += len(rows)
             bar.advance(len(rows), f"epoch {self.epoch + 1}/{self.total_epochs}")
-        if pending:
-            _require_finite(pending, self.epoch, steps - len(pending), self.folder)
-        self._require_sound_weights(steps)
+        losses.check()
+        require_finite_weights(self.model, epoch=self.epoch, steps=losses.steps, folder=self.folder)
         numbers: dict[str, Any] = {"epoch": self.epoch + 1, "phase": "warm start" if warm else self.recipe.method.name}
         numbers |= {name: float(total) / seen for name, total in sums.items()}
-        numbers |= {"steps": steps, "learning_rate": self.optimiser.param_groups[0]["lr"]}
+        numbers |= {"steps": losses.steps, "learning_rate": self.optimiser.param_groups[0]["lr"]}
         numbers |= method.after_epoch()
-        _synchronise(self.device)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         elapsed = time.perf_counter() - started
         self.seconds += elapsed
         numbers |= {"epoch_seconds": elapsed, "train_seconds": self.seconds}
@@ -267,17 +192,8 @@ class Run:
         if warm and stop > 0 and self.validated["validation_clean"] >= stop:
             self.warm_epochs = self.epoch
         if self.epoch == self.warm_epochs and warm:
-            self._enter_phase(fresh=True)
+            self.enter_phase(fresh=True)
         return numbers
-
-    def _require_sound_weights(self, steps: int) -> None:
-        """The last steps' updates have no later loss to show what they did."""
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in self.model.state_dict().values()):
-            kept = _kept(self.folder, self.epoch)
-            raise CorralError(
-                f"the weights are not finite after step {steps} of epoch {self.epoch + 1}: "
-                f"lower the learning rate{kept}"
-            )
 
     def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         data, labels = self.recipe.data, self.images.labels
@@ -288,7 +204,7 @@ class Run:
         pixels = crop_and_flip(part.pixels, padding=data.crop, flip=data.flip, generator=self.order)
         return Images(pixels, labels[rows]).float(), labels[rows]
 
-    def _enter_phase(self, *, fresh: bool) -> None:
+    def enter_phase(self, *, fresh: bool) -> None:
         """Set up the head and the optimiser of the phase that the next epoch belongs to."""
         training = self.recipe.training
         rate = training.warm_start.learning_rate if self.warming else training.learning_rate
@@ -341,73 +257,10 @@ class Run:
             main = self.epoch > self.warm_epochs
             if main and score > self.best:
                 self.best = score
-                save_model(self.folder.best, self.model, self._spec(self._kind()), self._info())
+                save_weights(self, self.folder.best)
         lines = self.folder.metrics.read_text() if self.folder.metrics.is_file() else ""
         write_atomically(self.folder.metrics, (lines + json.dumps(numbers) + "\n").encode())
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        tensors |= {f"optimiser.{name}": tensor for name, tensor in optimiser_tensors(self.optimiser).items()}
-        if not self.warming:
-            tensors |= {f"method.{name}": tensor for name, tensor in self.method.tensors().items()}
-        tensors |= {"order": self.order.get_state(), "noise": self.noise.get_state()}
-        metadata = {
-            "kind": "training",
-            "epoch": self.epoch,
-            "warm_epochs": self.warm_epochs,
-            "seconds": self.seconds,
-            "best": self.best,
-            "validated": self.validated,
-            "data_fingerprint": self.data.fingerprint,
-            "device": self.device.type,
-        }
-        write_checkpoint(self.folder.state, tensors, metadata)
-
-    def _restore(self) -> None:
-        path = self.folder.state
-        tensors, metadata = read_checkpoint(path, kind="training")
-        try:
-            self._take(tensors, metadata, path)
-        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:  # parts missing or of other shapes
-            reason = f"missing {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
-            raise CorralError(
-                f"{path}: not a checkpoint of this run ({reason}); delete it to begin again with --resume"
-            ) from error
-        kept = [entry for entry in read_metrics(self.folder.metrics) if entry["epoch"] <= self.epoch]
-        write_atomically(self.folder.metrics, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
-        self._say(f"{self.folder.path}: resumed after epoch {self.epoch} of {self.total_epochs}")
-
-    def _take(self, tensors: dict[str, Tensor], metadata: dict[str, Any], path: Path) -> None:
-        """Take back what `_save` wrote."""
-        if metadata["data_fingerprint"] != self.data.fingerprint:
-            found, expected = self.data.fingerprint, metadata["data_fingerprint"]
-            raise CorralError(
-                f"{path}: the data changed since the run began (fingerprint {found}, was {expected}); restore them"
-            )
-        if metadata["device"] != self.device.type:
-            raise UsageError(
-                f"{path}: the run was on {metadata['device']}; resume it with --device {metadata['device']}"
-            )
-        self.epoch, self.warm_epochs = int(metadata["epoch"]), int(metadata["warm_epochs"])
-        if (
-            not 0 <= self.epoch <= self.total_epochs
-            or not 0 <= self.warm_epochs <= self.recipe.training.warm_start.epochs
-        ):
-            raise ValueError(
-                f"epoch {self.epoch} after {self.warm_epochs} of warm start is outside the recipe's epochs"
-            )
-        self.seconds, self.best = float(metadata["seconds"]), float(metadata["best"])
-        self.validated = dict(metadata["validated"])
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "method": {}}
-        for name, tensor in tensors.items():
-            if "." in name:
-                part, rest = name.split(".", 1)
-                parts[part][rest] = tensor
-        self._enter_phase(fresh=False)
-        load_tensors(self.model, parts["model"], path)
-        load_optimiser(self.optimiser, parts["optimiser"])
-        if not self.warming:
-            self.method.load(parts["method"])
-        self.order.set_state(tensors["order"])
-        self.noise.set_state(tensors["noise"])
+        save_state(self)
 
     def _finish(self) -> None:
         if self.recipe.training.select == "best" and self.folder.best.is_file():
@@ -415,31 +268,10 @@ class Run:
             metadata["info"]["train_seconds"] = self.seconds  # the choice cost the whole run
             write_checkpoint(self.folder.model, tensors, metadata)
         else:
-            save_model(self.folder.model, self.model, self._spec(self._kind()), self._info())
+            save_weights(self, self.folder.model)
 
-    def _kind(self) -> str:
-        return "cluster" if isinstance(self.model.head, ClusterHead) else "linear"
-
-    def _info(self) -> RunInfo:
-        return RunInfo(
-            recipe=self.recipe.name,
-            method=self.recipe.method.name,
-            data=self.data.name,
-            data_fingerprint=self.data.fingerprint,
-            classes=list(self.data.classes),
-            norm=self.recipe.threat.norm,
-            eps=self.recipe.threat.eps,
-            seed=self.recipe.training.seed,
-            epochs=self.epoch,
-            train_images=len(self.images),
-            train_seconds=self.seconds,
-            validation=self.validated,
-            corral=corral.__version__,
-            torch=torch.__version__,
-            device=device_name(self.device),
-        )
-
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Show a line where progress is shown."""
         Progress("", 0, "", enabled=self.progress).say(text)
 
 
@@ -452,38 +284,9 @@ def schedule(training: TrainingConfig, epochs: float) -> float:
     return 1.0
 
 
-def _require_finite(losses: list[Tensor], epoch: int, first_step: int, folder: RunFolder) -> None:
-    if not losses or bool((finite := torch.isfinite(torch.stack(losses))).all()):
-        return
-    step = first_step + int((~finite).nonzero()[0]) + 1
-    kept = _kept(folder, epoch)
-    raise CorralError(f"the loss is not finite at step {step} of epoch {epoch + 1}: lower the learning rate{kept}")
-
-
-def _kept(folder: RunFolder, epoch: int) -> str:
-    return f"; the checkpoint of epoch {epoch} is kept in {folder.state}" if folder.state.is_file() else ""
-
-
-def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
-    for key in {**old, **new}:
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            inner = _first_difference(before, after, f"{prefix}{key}.")
-            if inner:
-                return inner
-        elif before != after:
-            return f"{prefix}{key} is {before!r}, asked for {after!r}"
-    return ""
-
-
 def _line(numbers: dict[str, Any], total: int) -> str:
     shown = [f"epoch {numbers['epoch']}/{total} ({numbers['phase']})", f"loss {numbers['loss']:.4f}"]
     if "validation_clean" in numbers:
         clean, robust = numbers["validation_clean"], numbers["validation_pgd"]
         shown.append(f"validation clean {100 * clean:.1f}%, PGD {100 * robust:.1f}%")
     return "  ".join([*shown, f"{numbers['epoch_seconds']:.1f} s"])
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

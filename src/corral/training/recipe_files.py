@@ -1,0 +1,204 @@
+"""Recipes on disk and their overrides: read, laid over one another, checked."""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from corral.data import DATA_SETS, PATH_DATA_SETS
+from corral.errors import CorralError, UsageError
+from corral.training.recipe import (
+    AtConfig,
+    Config,
+    CorralConfig,
+    DataConfig,
+    MagnetConfig,
+    ModelConfig,
+    NominalConfig,
+    Recipe,
+    ThreatConfig,
+    TrainingConfig,
+)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes inside the package, by name."""
+    folder = Path(__file__).parents[1] / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_recipe(
+    recipe: str | Path | Recipe, *, data: str | None = None, overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """Read a recipe, lay its values for the data set over it, then the overrides.
+
+    Args:
+        recipe: a shipped recipe's name, a TOML file, a run folder (its resolved recipe), or a Recipe.
+        data: data-set name; default the recipe's own.
+        overrides: dotted keys ("training.epochs") or, where only one table has it at the least depth, the last part.
+
+    Raises:
+        UsageError: an unknown recipe, key or value; one line with file, key and what is allowed.
+    """
+    where, table = _read(recipe)
+    variants = table.pop("for", {})
+    if not isinstance(variants, dict) or not all(isinstance(variant, dict) for variant in variants.values()):
+        raise UsageError(f"{where}: 'for' must hold one table per data set, such as [for.mnist.threat]")
+    for name, variant in variants.items():
+        if not _is_data_set(name):
+            raise UsageError(f"{where}: for.{name}: unknown data set{_near(name, DATA_SETS)}")
+        _validate(_lay_over(table, variant), f"{where}: [for.{name}]")  # a slip in a variant is found before its day
+    chosen = data or _part(table, "data").get("name", "digits")
+    if isinstance(chosen, str) and chosen in variants:
+        table = _lay_over(table, variants[chosen])
+    if data is not None:
+        table = _merge(table, {"data": {"name": data}})
+    for key, value in (overrides or {}).items():
+        table = _merge(table, _nested(_full_key(key, table), value))
+    resolved = _validate(table, where)
+    if not _is_data_set(resolved.data.name):
+        known = ", ".join([*DATA_SETS, *(f"{kind}:PATH" for kind in PATH_DATA_SETS)])
+        raise UsageError(
+            f"unknown data set {resolved.data.name!r}{_near(resolved.data.name, DATA_SETS)}; known: {known}"
+        )
+    return resolved
+
+
+def _is_data_set(name: str) -> bool:
+    kind, colon, path = name.partition(":")
+    return name in DATA_SETS or bool(colon and path and kind in PATH_DATA_SETS)
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _part(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A table of a recipe that is not checked yet; whatever stands there that is no table counts as empty."""
+    part = table.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _read(recipe: str | Path | Recipe) -> tuple[str, dict[str, Any]]:
+    if isinstance(recipe, Recipe):
+        return recipe.name, recipe.model_dump(exclude_none=True)
+    shipped = shipped_recipes()
+    path = shipped.get(str(recipe), Path(recipe))
+    if os.path.isdir(path):
+        path = path / "recipe.toml"
+        if not os.path.isfile(path):
+            raise UsageError(f"{recipe}: a folder without recipe.toml, so not a run; give a recipe or a run folder")
+    if not os.path.isfile(path):
+        hint = _near(str(recipe), shipped)
+        raise UsageError(f"unknown recipe {str(recipe)!r}{hint}; shipped: {', '.join(shipped)}; or give a .toml file")
+    try:
+        return str(path), tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML ({error})") from error
+    except OSError as error:
+        raise CorralError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _lay_over(table: Mapping[str, Any], variant: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe with its values for a data set; another backbone brings its own options, the old one's are dropped."""
+    model = variant.get("model")
+    if isinstance(model, dict) and "backbone" in model:
+        table = {**table, "model": {}}
+    return _merge(table, variant)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        merged[key] = (
+            _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+        )
+    return merged
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _known_keys(table: Mapping[str, Any]) -> list[str]:
+    """Every dotted key that the recipe of this table's method can set."""
+    methods: dict[str, type[Config]] = {
+        "nominal": NominalConfig,
+        "at": AtConfig,
+        "magnet": MagnetConfig,
+        "clustr": MagnetConfig,
+    }
+    method = methods.get(str(_part(table, "method").get("name")), CorralConfig)
+    sections: dict[str, type[Config]] = {
+        "data": DataConfig,
+        "model": ModelConfig,
+        "threat": ThreatConfig,
+        "method": method,
+        "training": TrainingConfig,
+    }
+    keys = ["name", "summary", "source"]
+    for section, config in sections.items():
+        for name, field in config.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and issubclass(inner, Config):
+                keys += [f"{section}.{name}.{leaf}" for leaf in inner.model_fields]
+            else:
+                keys.append(f"{section}.{name}")
+    return keys
+
+
+def _full_key(key: str, table: Mapping[str, Any]) -> str:
+    known = _known_keys(table)
+    if key in known:
+        return key
+    matches = [full for full in known if full.endswith(f".{key}")]
+    least = min((full.count(".") for full in matches), default=0)
+    matches = [full for full in matches if full.count(".") == least]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UsageError(f"recipe key {key!r} is ambiguous: {', '.join(matches)}")
+    leaves: dict[str, str] = {}
+    for full in sorted(known, key=lambda full: full.count(".")):
+        leaves.setdefault(full.rsplit(".", 1)[-1], full)
+    close = difflib.get_close_matches(key, [*known, *leaves], n=1)
+    hint = (
+        f"did you mean {leaves.get(close[0], close[0])!r}?" if close else "`corral recipes NAME` shows a recipe's keys"
+    )
+    raise UsageError(f"unknown recipe key {key!r}; {hint}")
+
+
+def _validate(table: Mapping[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(dict(table))
+    except ValidationError as error:
+        first = error.errors()[0]
+        # pydantic's path also names the chosen member of a union; only parts that are keys of the recipe stay.
+        names = {part for full in _known_keys(table) for part in full.split(".")}
+        parts = [str(part) for part in first["loc"]]
+        shown = [part for i, part in enumerate(parts) if part in names and not (i == 1 and parts[0] == "method")]
+        if first["type"] == "extra_forbidden":
+            shown.append(parts[-1])
+        key = ".".join(shown) or "recipe"
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            allowed = [full for full in _known_keys(table) if full.rpartition(".")[0] == key.rpartition(".")[0]]
+            allowed += [] if "." in key else [*(n for n in Recipe.model_fields if n not in allowed), "for"]
+            close = difflib.get_close_matches(key, allowed, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; allowed: {', '.join(allowed)}"
+            message = f"unknown key{hint}"
+        elif first["type"] == "union_tag_invalid":
+            message = f"unknown method {first['ctx']['tag']!r}; known: {first['ctx']['expected_tags']}"
+        elif first["type"] in ("model_type", "model_attributes_type"):
+            message = f"must be a table, found {first['input']!r}"
+        else:
+            found = first["input"]
+            message += "" if isinstance(found, dict) or "found" in message else f", found {found!r}"
+        raise UsageError(f"{where}: {key}: {message}") from error

@@ -1,0 +1,86 @@
+"""Before training: what may be trained where, on which images, and from which weights."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from corral.data import DataSet, Images, load, split_validation, stratified_subset
+from corral.errors import UsageError
+from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
+from corral.training.recipe import Recipe
+from corral.training.recipe_files import load_recipe
+from corral.training.run import RunFolder
+
+
+def finished(folder: RunFolder, recipe: Recipe, *, resume: bool) -> bool:
+    """Whether there is nothing left to train in a folder that may be trained in.
+
+    Raises:
+        UsageError: the folder holds a run although none is to be resumed, or the other way round, or one of another
+            recipe, or something else.
+    """
+    path = folder.path
+    if not folder.recipe.is_file():
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"{path}: exists and is not a run; choose another --out")
+        if resume:
+            raise UsageError(f"{path}: holds no run to resume; leave out --resume to begin one")
+        return False
+    if not resume:
+        raise UsageError(f"{path}: holds a run already; continue it with --resume, or choose another --out")
+    words = {"summary", "source"}  # these may be written better without another run coming of it
+    before = load_recipe(folder.recipe).model_dump(exclude=words)
+    differing = _first_difference(before, recipe.model_dump(exclude=words))
+    if differing:
+        raise UsageError(f"{path}: the run's recipe differs: {differing}; ask for the same or choose another --out")
+    return folder.model.is_file()
+
+
+def prepare_data(recipe: Recipe, *, root: str | Path | None) -> tuple[DataSet, Images, Images | None]:
+    """The data set of a recipe, its training images (subset taken) and the held-out validation images.
+
+    Raises:
+        UsageError: too few images, or so small that the recipe's crop moves them out of sight.
+    """
+    data = load(recipe.data.name, root=root)
+    images, validation = data.train, None
+    if recipe.data.validation:
+        images, validation = split_validation(images, recipe.data.validation, seed=0)
+    if recipe.data.train is not None:
+        images = stratified_subset(images, recipe.data.train, seed=0)
+    if len(images) < 2:
+        raise UsageError(f"training needs at least 2 images, found {len(images)}: raise data.train")
+    if recipe.data.crop >= min(images.shape[1:]):
+        raise UsageError(f"data.crop {recipe.data.crop} moves images of {images.shape[1:]} pixels out of sight")
+    return data, images, validation
+
+
+def make_model(recipe: Recipe, images: Images, *, num_classes: int) -> tuple[ModelSpec, Classifier]:
+    """The spec and the first weights of a recipe's classifier with a linear head, normalised for the images."""
+    config, pixels = recipe.model, images.float()
+    spec = ModelSpec(
+        backbone=BackboneSpec.model_validate(
+            {"name": config.backbone, **config.model_dump(exclude={"backbone"}, exclude_none=True)}
+        ),
+        image_shape=images.shape,
+        num_classes=num_classes,
+        mean=tuple(pixels.mean((0, 2, 3)).tolist()),
+        std=tuple(pixels.std((0, 2, 3)).clamp_min(1e-3).tolist()),
+        head="linear",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        return spec, build_classifier(spec)
+
+
+def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
+    for key in {**old, **new}:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            inner = _first_difference(before, after, f"{prefix}{key}.")
+            if inner:
+                return inner
+        elif before != after:
+            return f"{prefix}{key} is {before!r}, asked for {after!r}"
+    return ""

@@ -1,0 +1,120 @@
+"""What a run keeps of itself: the state that a resumed run takes up, and its model."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+import corral
+from corral.devices import device_name
+from corral.errors import CorralError, UsageError
+from corral.files import write_atomically
+from corral.models import ClusterHead, ModelSpec
+from corral.training.checkpoints import (
+    load_optimiser,
+    load_tensors,
+    optimiser_tensors,
+    read_checkpoint,
+    write_checkpoint,
+)
+from corral.training.run import RunInfo, read_metrics, save_model
+
+if TYPE_CHECKING:
+    from corral.training.loop import Run
+
+
+def save_state(run: "Run") -> None:
+    """Write everything that the epochs to come depend on."""
+    tensors = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}
+    tensors |= {f"optimiser.{name}": tensor for name, tensor in optimiser_tensors(run.optimiser).items()}
+    if not run.warming:
+        tensors |= {f"method.{name}": tensor for name, tensor in run.method.tensors().items()}
+    tensors |= {"order": run.order.get_state(), "noise": run.noise.get_state()}
+    metadata = {
+        "kind": "training",
+        "epoch": run.epoch,
+        "warm_epochs": run.warm_epochs,
+        "seconds": run.seconds,
+        "best": run.best,
+        "validated": run.validated,
+        "data_fingerprint": run.data.fingerprint,
+        "device": run.device.type,
+    }
+    write_checkpoint(run.folder.state, tensors, metadata)
+
+
+def restore_state(run: "Run") -> None:
+    """Take up a run where its last checkpoint left it; lines of metrics beyond that are dropped.
+
+    Raises:
+        UsageError: the run was on another kind of device.
+        CorralError: the checkpoint is damaged or of other data.
+    """
+    path = run.folder.state
+    tensors, metadata = read_checkpoint(path, kind="training")
+    try:
+        _take(run, tensors, metadata, path)
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:  # parts missing or of other shapes
+        reason = f"missing {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise CorralError(
+            f"{path}: not a checkpoint of this run ({reason}); delete it to begin again with --resume"
+        ) from error
+    kept = [entry for entry in read_metrics(run.folder.metrics) if entry["epoch"] <= run.epoch]
+    write_atomically(run.folder.metrics, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
+    run.say(f"{run.folder.path}: resumed after epoch {run.epoch} of {run.total_epochs}")
+
+
+def save_weights(run: "Run", path: Path) -> None:
+    """Write the model as it is now, with the story of its making."""
+    spec, head = run.spec, run.model.head
+    if isinstance(head, ClusterHead):
+        kind = {"head": "cluster", "rule": head.rule, "clusters": len(head.centroids)}
+        spec = ModelSpec.model_validate(dict(spec) | kind)
+    info = RunInfo(
+        recipe=run.recipe.name,
+        method=run.recipe.method.name,
+        data=run.data.name,
+        data_fingerprint=run.data.fingerprint,
+        classes=list(run.data.classes),
+        norm=run.recipe.threat.norm,
+        eps=run.recipe.threat.eps,
+        seed=run.recipe.training.seed,
+        epochs=run.epoch,
+        train_images=len(run.images),
+        train_seconds=run.seconds,
+        validation=run.validated,
+        corral=corral.__version__,
+        torch=torch.__version__,
+        device=device_name(run.device),
+    )
+    save_model(path, run.model, spec, info)
+
+
+def _take(run: "Run", tensors: dict[str, Tensor], metadata: dict[str, Any], path: Path) -> None:
+    """Take back what `save_state` wrote."""
+    if metadata["data_fingerprint"] != run.data.fingerprint:
+        found, expected = run.data.fingerprint, metadata["data_fingerprint"]
+        raise CorralError(
+            f"{path}: the data changed since the run began (fingerprint {found}, was {expected}); restore them"
+        )
+    if metadata["device"] != run.device.type:
+        raise UsageError(f"{path}: the run was on {metadata['device']}; resume it with --device {metadata['device']}")
+    run.epoch, run.warm_epochs = int(metadata["epoch"]), int(metadata["warm_epochs"])
+    if not 0 <= run.epoch <= run.total_epochs or not 0 <= run.warm_epochs <= run.recipe.training.warm_start.epochs:
+        raise ValueError(f"epoch {run.epoch} after {run.warm_epochs} of warm start is outside the recipe's epochs")
+    run.seconds, run.best = float(metadata["seconds"]), float(metadata["best"])
+    run.validated = dict(metadata["validated"])
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "method": {}}
+    for name, tensor in tensors.items():
+        if "." in name:
+            part, rest = name.split(".", 1)
+            parts[part][rest] = tensor
+    run.enter_phase(fresh=False)
+    load_tensors(run.model, parts["model"], path)
+    load_optimiser(run.optimiser, parts["optimiser"])
+    if not run.warming:
+        run.method.load(parts["method"])
+    run.order.set_state(tensors["order"])
+    run.noise.set_state(tensors["noise"])
