@@ -24,7 +24,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def extract_features(model: Classifier, images: Images, *, batch_size: int = 1000) -> Tensor:
+def extract_features(model: Classifier, images: Images, *, batch_size: int = 250) -> Tensor:
     """(N, d) float32 features of all images, on the images' device; the model's mode is restored."""
     with evaluating(model):
         rows = torch.arange(len(images), device=images.pixels.device)
