@@ -88,7 +88,7 @@ FAILURES = [
     ("train at --out new --data npz:{base}/none.npz", "none.npz: cannot be read"),
     ("evaluate {base}/none", "no such run folder"),
     ("evaluate {base}/foreign", "no model.safetensors in this folder"),
-    ("report {base}/run", "records/evaluation.json: missing; make it with `corral evaluate"),
+    ("report {base}/run", "records: no record there; make one with `corral evaluate"),
     ("report {base}/none", "no such run folder"),
 ]
 

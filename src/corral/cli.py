@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from corral.cli_audit import EPILOG, audit
 from corral.errors import CorralError, UsageError
 from corral.evaluation.records import Record, as_percent
 
@@ -93,12 +94,14 @@ def train(
         typer.echo(f"next: corral evaluate {path}")
 
 
-@app.command(epilog="Example: corral evaluate runs/mnist-corral --n 1000")
+@app.command(epilog="Example: corral evaluate runs/mnist-corral --protocol standard --n 1000")
 def evaluate(
     run: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    protocol: Annotated[str, typer.Option(help="quick, paper, standard (AutoAttack) or adaptive.")] = "quick",
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default the run's.")] = None,
     n: Annotated[int | None, typer.Option(min=1, help="This many test images, class-balanced; default all.")] = None,
-    attack: Annotated[list[str] | None, typer.Option(help="Attack, repeatable; default the page's.")] = None,
+    attack: Annotated[list[str] | None, typer.Option(help="PGD preset instead of a protocol, repeatable.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what an interrupted evaluation finished.")] = False,
     batch_size: Annotated[int, typer.Option(min=1)] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Of the attacks' random starts.")] = 0,
     device: Device = None,
@@ -107,29 +110,43 @@ def evaluate(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Attack finished runs on their test set; writes RUN/records/evaluation.json and .npz."""
+    """Attack finished runs on their test set; writes RUN/records/PROTOCOL.json and .npz. Ctrl-C: call it again."""
     from corral.attacks import PROTOCOLS
     from corral.evaluation.evaluate import evaluate as evaluate_run
+    from corral.evaluation.protocols import PROTOCOL_NAMES
 
     _threads(threads)
+    if protocol not in PROTOCOL_NAMES:
+        raise UsageError(f"unknown protocol {protocol!r}; known: {', '.join(PROTOCOL_NAMES)}")
     unknown = [name for name in attack or [] if name not in PROTOCOLS]
     if unknown:
         raise UsageError(f"unknown attack {unknown[0]!r}; known: {', '.join(PROTOCOLS)}")
+    if attack and protocol != "quick":
+        raise UsageError(f"--attack stands instead of a protocol, found --protocol {protocol} too; give one of them")
     chosen = [PROTOCOLS[name] for name in dict.fromkeys(attack)] if attack else None
-    records = [
-        evaluate_run(
-            path,
-            eps=eps,
-            n=n,
-            attacks=chosen,
-            batch_size=batch_size,
-            seed=seed,
-            device=device,
-            data_root=data_root,
-            progress=not quiet,
-        )
-        for path in run
-    ]
+    records = []
+    for path in run:
+        try:
+            records.append(
+                evaluate_run(
+                    path,
+                    protocol=protocol,
+                    eps=eps,
+                    n=n,
+                    attacks=chosen,
+                    batch_size=batch_size,
+                    seed=seed,
+                    fresh=fresh,
+                    device=device,
+                    data_root=data_root,
+                    progress=not quiet,
+                )
+            )
+        except KeyboardInterrupt:
+            typer.echo(
+                f"\ncorral: interrupted; finished batches of {path} are kept, the same command goes on", err=True
+            )
+            raise typer.Exit(130) from None
     if as_json:
         _print_json([record.model_dump(mode="json") for record in records])
     else:
@@ -215,6 +232,9 @@ def data(
             typer.echo(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
 
 
+app.command(epilog=EPILOG)(audit)
+
+
 def _setting(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key.strip():
@@ -241,10 +261,9 @@ def _print_json(content: Any) -> None:
 
 
 def _print_table(records: list[Record]) -> None:
-    from corral.attacks import PROTOCOLS
+    from corral.report.words import attack_order
 
-    found_names = {attack.name for record in records for attack in record.attacks}
-    names = [name for name in [*PROTOCOLS, "worst_case"] if name in found_names]
+    names = attack_order([attack.name for record in records for attack in record.attacks])
     header = ["run", "n", "eps", "clean", *names]
     rows = []
     for record in records:

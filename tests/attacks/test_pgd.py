@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from corral.attacks import pgd
-from corral.attacks.balls import ascend, project, random_in_ball
+from corral.attacks.balls import ascend, project, random_in_ball, start_in_ball
+from corral.attacks.noise import image_keys
 from corral.attacks.objectives import LOGIT_OBJECTIVES
 from corral.models import MLP, Classifier, ClusterHead
 
@@ -220,6 +221,12 @@ def reference_ascent(model, x, start, y, eps, norm, steps, step_size):
 TWIN = {"eps": 0.1, "steps": 7, "step_size": 0.03}
 
 
+def keyed_starts(x, norm, restarts, generator):
+    """The random starts that a generator's next number stands for: one a restart, each image's own."""
+    keys = image_keys(x, int(torch.randint(2**62, (), generator=generator)))
+    return [start_in_ball(x, 0.1, norm, keys, 2 * restart) for restart in range(restarts)]
+
+
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 @pytest.mark.parametrize("random_start", [False, True])
 def test_last_is_the_reference_twins_last_iterate(norm, random_start):
@@ -235,8 +242,12 @@ def test_last_is_the_reference_twins_last_iterate(norm, random_start):
 def test_max_loss_restart_is_the_reference_twins(norm, keep):
     model, (x, y) = network().eval(), batch()
     generator, expected, highest = seeded(6), x.clone(), torch.full((len(x),), -torch.inf)
-    for _ in range(4):
-        end = reference_ascent(model, x, random_in_ball(x, 0.1, norm, generator), y, norm=norm, **TWIN)[-1]
+    if keep == "last":
+        starts = [random_in_ball(x, 0.1, norm, generator) for _ in range(4)]
+    else:
+        starts = keyed_starts(x, norm, 4, generator)
+    for start in starts:
+        end = reference_ascent(model, x, start, y, norm=norm, **TWIN)[-1]
         losses = F.cross_entropy(model(end), y, reduction="none").detach()
         for i in range(len(x)):
             if losses[i] > highest[i]:
@@ -248,10 +259,9 @@ def test_max_loss_restart_is_the_reference_twins(norm, keep):
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_best_is_the_reference_twins_first_success_else_highest_loss(norm):
     model, (x, y) = network().eval(), batch(n=40)
-    generator, expected = seeded(7), x.clone()
-    points = [x]
-    for _ in range(3):
-        points += reference_ascent(model, x, random_in_ball(x, 0.1, norm, generator), y, norm=norm, **TWIN)
+    expected, points = x.clone(), [x]
+    for start in keyed_starts(x, norm, 3, seeded(7)):
+        points += reference_ascent(model, x, start, y, norm=norm, **TWIN)
     with torch.no_grad():
         logits = [model(point) for point in points]
     kinds = set()
@@ -264,6 +274,19 @@ def test_best_is_the_reference_twins_first_success_else_highest_loss(norm):
     assert kinds == {"clean", "fallen", "standing"}
     found = pgd(model, x, y, norm=norm, restarts=3, generator=seeded(7), **TWIN)
     assert torch.allclose(found, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("keep", ["best", "max_loss_restart"])
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_neither_the_batch_nor_its_order_matters(norm, keep):
+    model, (x, y) = network().eval(), batch(n=20)
+    order = torch.randperm(20, generator=seeded(1))
+    arguments = {"norm": norm, "keep": keep, "restarts": 2, **TWIN}
+    whole = pgd(model, x, y, generator=seeded(8), **arguments)
+    shuffled = pgd(model, x[order], y[order], generator=seeded(8), **arguments)
+    parts = [pgd(model, x[i : i + 3], y[i : i + 3], generator=seeded(8), **arguments) for i in range(0, 20, 3)]
+    assert torch.allclose(shuffled, whole[order], atol=2e-6)
+    assert torch.allclose(torch.cat(parts), whole, atol=2e-6)
 
 
 def test_examples_already_misclassified_are_returned_unchanged():

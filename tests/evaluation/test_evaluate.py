@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import corral
-from corral.attacks import LOG_20, MARGIN_20, PROTOCOLS, PUBLISHED_20, pgd
+from corral.attacks import LOG_20, MARGIN_20, PROTOCOLS, PUBLISHED_20
+from corral.attacks.pgd import pgd_outcome
 from corral.data import load, stratified_subset
 from corral.errors import CorralError, UsageError
 from corral.evaluation import evaluate, read_record
@@ -14,6 +15,7 @@ from corral.evaluation.evaluate import fingerprint
 from corral.training import RunFolder, train
 
 EPS, COUNT = 0.05, 60
+LABEL = f"quick-n{COUNT}-eps{EPS}"
 TINY = {"data.train": 300, "width": 4, "model.features": 16, "epochs": 2, "warm_start.epochs": 1}
 
 
@@ -30,12 +32,12 @@ def runs(tmp_path_factory):
 
 
 def outcomes(folder):
-    with np.load(folder / "records" / "evaluation.npz", allow_pickle=False) as archive:
+    with np.load(folder / "records" / f"{LABEL}.npz", allow_pickle=False) as archive:
         return {name.removeprefix("correct_"): archive[name] for name in archive.files if name.startswith("correct_")}
 
 
 def record(folder):
-    return read_record(folder / "records" / "evaluation.json")
+    return read_record(folder / "records" / f"{LABEL}.json")
 
 
 @pytest.mark.parametrize("kind", ["nominal", "corral"])
@@ -44,7 +46,7 @@ def test_accuracies_are_those_of_the_attack_run_by_hand(runs, kind, protocol):
     model = corral.load(runs[kind])
     test = stratified_subset(load("digits").test, COUNT, seed=0)
     x, y = test.float(), test.labels
-    x_adv = pgd(
+    x_adv = pgd_outcome(
         model,
         x,
         y,
@@ -53,9 +55,9 @@ def test_accuracies_are_those_of_the_attack_run_by_hand(runs, kind, protocol):
         step_size=2 / 255 if protocol is PUBLISHED_20 else 2.5 * EPS / 20,
         restarts=protocol.restarts,
         objective=protocol.objective_for(model),
-        generator=torch.Generator().manual_seed(0),
+        seed=0,
         keep=protocol.keep,
-    )
+    ).x_adv
     with torch.no_grad():
         clean, robust = model(x).argmax(1) == y, model(x_adv).argmax(1) == y
     found = record(runs[kind])
@@ -118,7 +120,7 @@ def test_the_record_states_what_was_measured(runs):
 
 def test_the_drawn_arrays_are_the_models_own(runs):
     model = corral.load(runs["corral"])
-    with np.load(runs["corral"] / "records" / "evaluation.npz", allow_pickle=False) as archive:
+    with np.load(runs["corral"] / "records" / f"{LABEL}.npz", allow_pickle=False) as archive:
         arrays = dict(archive)
     assert arrays["centroids2d"].shape == (len(model.head.centroids), 2) == (10, 2)
     assert sorted(arrays["images_labels"][:8].tolist()) == list(range(8))
@@ -126,7 +128,7 @@ def test_the_drawn_arrays_are_the_models_own(runs):
     assert np.abs(after - before).max() <= EPS + 1e-6
     with torch.no_grad():
         assert np.array_equal(model(torch.from_numpy(after)).argmax(1).numpy(), arrays["images_adversarial_predicted"])
-    with np.load(runs["nominal"] / "records" / "evaluation.npz", allow_pickle=False) as archive:
+    with np.load(runs["nominal"] / "records" / f"{LABEL}.npz", allow_pickle=False) as archive:
         assert archive["centroids2d"].shape == (0, 2)
 
 
@@ -193,5 +195,5 @@ def test_train_evaluate_report_agree(runs, tmp_path):
     page = corral.report(list(runs.values()), out=tmp_path / "report.html").read_text()
     for kind, folder in runs.items():
         assert kind in page
-        worst = json.loads((folder / "records" / "evaluation.json").read_text())["attacks"][-1]["accuracy"]
+        worst = json.loads((folder / "records" / f"{LABEL}.json").read_text())["attacks"][-1]["accuracy"]
         assert f"{100 * worst:.1f}" in page

@@ -67,7 +67,7 @@ def record(**changes):
 
 
 def test_a_record_survives_its_file_to_the_last_digit(tmp_path):
-    path = tmp_path / "records" / "evaluation.json"
+    path = tmp_path / "records" / "quick.json"
     write_record(record(), path)
     assert read_record(path) == record(created=read_record(path).created)
     assert json.loads(path.read_text())["attacks"][0]["accuracy"] == 1 / 3
@@ -88,23 +88,23 @@ def test_a_record_survives_its_file_to_the_last_digit(tmp_path):
     ],
 )
 def test_a_corrupted_field_is_named_in_one_line(tmp_path, path, value, message):
-    file = tmp_path / "evaluation.json"
+    file = tmp_path / "quick.json"
     content = json.loads(record().model_dump_json())
     place = content
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
     file.write_text(json.dumps(content))
-    with pytest.raises(CorralError, match=f"evaluation.json: not a corral record.*{message}") as caught:
+    with pytest.raises(CorralError, match=f"quick.json: not a corral record.*{message}") as caught:
         read_record(file)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", record().model_dump_json().encode()[:400]])
 def test_a_file_that_is_no_record_is_one_line(tmp_path, content):
-    file = tmp_path / "evaluation.json"
+    file = tmp_path / "quick.json"
     file.write_bytes(content)
-    with pytest.raises(CorralError, match=r"evaluation\.json: not a corral record") as caught:
+    with pytest.raises(CorralError, match=r"quick\.json: not a corral record") as caught:
         read_record(file)
     assert "\n" not in str(caught.value)
 

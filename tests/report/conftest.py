@@ -94,10 +94,10 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
 
     def write(record: Record, arrays: dict[str, Any] | None = None, folder: str | None = None) -> Path:
         run = tmp_path / (folder or record.run.replace("/", "_"))
-        write_record(record, run / "records" / "evaluation.json")
+        write_record(record, run / "records" / "quick.json")
         if arrays is None:
             arrays = make_arrays(clusters=4 if record.head == "cluster" else 0)
-        np.savez(run / "records" / "evaluation.npz", **arrays)
+        np.savez(run / "records" / "quick.npz", **arrays)
         return run
 
     return write

@@ -26,16 +26,16 @@ def refusal(run: Path) -> str:
 def test_a_missing_folder_record_or_arrays_are_named(write_run: WriteRun, record: MakeRecord, tmp_path: Path) -> None:
     assert "nowhere: no such run folder" in refusal(tmp_path / "nowhere")
     run = write_run(record("a"))
-    (run / "records" / "evaluation.npz").unlink()
-    assert refusal(run) == f"{run / 'records' / 'evaluation.npz'}: missing; make it with `corral evaluate {run}`"
-    (run / "records" / "evaluation.json").unlink()
-    assert refusal(run) == f"{run / 'records' / 'evaluation.json'}: missing; make it with `corral evaluate {run}`"
+    (run / "records" / "quick.npz").unlink()
+    assert refusal(run) == f"{run / 'records' / 'quick.npz'}: missing; make it again with `corral evaluate {run}`"
+    (run / "records" / "quick.json").unlink()
+    assert refusal(run) == f"{run / 'records'}: no record there; make one with `corral evaluate {run}`"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty", "flipped", "pickle", "single"])
 def test_damaged_arrays_are_refused(write_run: WriteRun, record: MakeRecord, arrays: Any, damage: str) -> None:
     run = write_run(record("a"))
-    path = run / "records" / "evaluation.npz"
+    path = run / "records" / "quick.npz"
     whole = path.read_bytes()
     if damage == "pickle":
         np.savez(path, **arrays(projection=np.array({"not": "a string"}, dtype=object)))
@@ -58,7 +58,7 @@ def test_damaged_arrays_are_refused(write_run: WriteRun, record: MakeRecord, arr
 
 def test_flipped_bytes_are_read_or_refused_never_a_traceback(write_run: WriteRun, record: MakeRecord) -> None:
     run = write_run(record("a"))
-    path = run / "records" / "evaluation.npz"
+    path = run / "records" / "quick.npz"
     whole = path.read_bytes()
     draw = np.random.default_rng(0)
     refusals = []

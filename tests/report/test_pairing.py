@@ -188,10 +188,10 @@ def test_without_the_clean_outcomes_there_is_no_worst_case(
         ({"pgd_log": kept(0, 160).astype(int)}, "correct_pgd_log is int64 of shape (400,), expected bool of shape"),
         ({"pgd_log": kept(0, 160, n=399)}, "correct_pgd_log is bool of shape (399,), expected bool of shape (400,)"),
         ({"clean": np.array(True)}, "correct_clean is bool of shape (), expected bool of shape (400,)"),
-        ({"pgd_log": kept(0, 170)}, "correct_pgd_log keeps 170 of 400 images, expected 160 as evaluation.json has it"),
+        ({"pgd_log": kept(0, 170)}, "correct_pgd_log keeps 170 of 400 images, expected 160 as the record has it"),
         (
             {"clean": kept(0, 392), "pgd_published": kept(0, 240), "pgd_log": kept(0, 160)},
-            "all correct_* together keep 160 of 400 images, expected 120 as evaluation.json has it",
+            "all correct_* together keep 160 of 400 images, expected 120 as the record has it",
         ),
     ],
 )
@@ -202,7 +202,7 @@ def test_outcomes_that_contradict_their_record_are_refused(
     with pytest.raises(CorralError) as caught:
         collect([run])
     message = str(caught.value)
-    assert message.startswith(f"{run / 'records' / 'evaluation.npz'}: {problem}")
+    assert message.startswith(f"{run / 'records' / 'quick.npz'}: {problem}")
     assert message.endswith(f"; make it again with `corral evaluate {run}`")
     assert "\n" not in message
 

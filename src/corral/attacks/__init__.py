@@ -10,6 +10,7 @@ from corral.attacks.presets import (
     PUBLISHED_20,
     PUBLISHED_20_LOG,
     PUBLISHED_100,
+    PUBLISHED_100_LOG,
     PgdProtocol,
 )
 
@@ -21,6 +22,7 @@ __all__ = [
     "PUBLISHED_20",
     "PUBLISHED_20_LOG",
     "PUBLISHED_100",
+    "PUBLISHED_100_LOG",
     "Norm",
     "ObjectiveName",
     "PgdProtocol",

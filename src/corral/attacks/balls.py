@@ -5,8 +5,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Norm = Literal["Linf", "L2"]
+from corral.attacks.noise import normal, uniform
+
+Norm = Literal["Linf", "L2", "L1"]
+# What steepest ascent is written for here; L1 has attacks of its own.
 NORMS: tuple[Norm, ...] = ("Linf", "L2")
+ALL_NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
 
 
 def per_example(values: Tensor, like: Tensor) -> Tensor:
@@ -45,6 +49,25 @@ def random_in_ball(x: Tensor, eps: float, norm: Norm, generator: torch.Generator
     return (x + direction * per_example(lengths, x)).clamp(0, 1)
 
 
+def start_in_ball(x: Tensor, eps: float, norm: Norm, keys: Tensor, draw: int) -> Tensor:
+    """As `random_in_ball`, each point drawn by its image's key, so that it is the same in any batch.
+
+    Args:
+        x: (N, ...) images.
+        eps: radius in pixel units.
+        norm: "Linf" or "L2".
+        keys: (N,) from `corral.attacks.noise.image_keys`.
+        draw: number of the draw; equal numbers give equal points.
+    """
+    if norm == "Linf":
+        return (x + (2 * uniform(keys, draw, x.shape[1:]) - 1) * eps).clamp(0, 1)
+    direction = normal(keys, draw, x.shape[1:])
+    # The next number's values start where this one's end: a length of its own, independent of the direction.
+    share = uniform(keys, draw + 1, ())
+    lengths = eps * share.pow(1 / x.shape[1:].numel()) / l2_norms(direction).clamp_min(torch.finfo(x.dtype).tiny)
+    return (x + direction * per_example(lengths, x)).clamp(0, 1)
+
+
 def project(x_adv: Tensor, x: Tensor, eps: float, norm: Norm) -> Tensor:
     """The nearest points of the eps-balls around x (each norm's own projection), then of the box [0, 1].
 
@@ -58,11 +81,13 @@ def project(x_adv: Tensor, x: Tensor, eps: float, norm: Norm) -> Tensor:
     return (x + delta * per_example(shrink, x)).clamp(0, 1)
 
 
-def ascend(x_adv: Tensor, gradient: Tensor, step_size: float, norm: Norm) -> Tensor:
-    """One step of length `step_size` in the direction of steepest ascent; where the gradient is zero, no step."""
+def ascend(x_adv: Tensor, gradient: Tensor, step_size: float | Tensor, norm: Norm) -> Tensor:
+    """One step of length `step_size`, a number or (N,), in the direction of steepest ascent; none where it is zero."""
+    sizes = per_example(step_size, x_adv) if isinstance(step_size, Tensor) else step_size
     if norm == "Linf":
-        return x_adv + step_size * gradient.sign()
+        return x_adv + sizes * gradient.sign()
     largest = gradient.flatten(1).abs().amax(1)
     scaled = gradient / per_example(torch.where(largest > 0, largest, torch.ones_like(largest)), gradient)
     lengths = l2_norms(scaled)
-    return x_adv + scaled * per_example(step_size / torch.where(lengths > 0, lengths, torch.ones_like(lengths)), x_adv)
+    unit = per_example(1 / torch.where(lengths > 0, lengths, torch.ones_like(lengths)), x_adv)
+    return x_adv + scaled * unit * sizes

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from corral.errors import CorralError
 from corral.losses import clustering_loss, kl, nearest_own, pull_assigned, push_soft, soft_cross_entropy
 from corral.models import Classifier, ClusterHead, PublishedHead
 
@@ -63,6 +64,24 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
     return margin(logits, y) / spread
 
 
+def targeted_dlr(logits: Tensor, y: Tensor, rivals: Tensor) -> Tensor:
+    """(N,) targeted difference of logits ratio (Croce & Hein 2020, Eq. 7) toward one rival class each.
+
+    With fewer than 4 classes, where it is not defined, the difference of the rival's and the label's logit itself.
+
+    Args:
+        logits: (N, C).
+        y: (N,) labels.
+        rivals: (N,) classes other than the label.
+    """
+    own, other = logits.gather(1, y.unsqueeze(1)).squeeze(1), logits.gather(1, rivals.unsqueeze(1)).squeeze(1)
+    if logits.shape[1] < 4:
+        return other - own
+    largest = logits.topk(4, 1).values
+    spread = largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2
+    return (other - own) / spread.clamp_min(torch.finfo(logits.dtype).tiny * 1e6)
+
+
 LOGIT_OBJECTIVES: dict[str, LogitObjective] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
 CONSISTENCY_OBJECTIVES: dict[str, LogitObjective] = {"kl": kl, "soft_cross_entropy": soft_cross_entropy}
 CLUSTER_OBJECTIVES = ("magnet", "published_cross_entropy")
@@ -103,6 +122,33 @@ def prepare(
         raise ValueError(f"objective {objective!r} needs a corral Classifier with a ClusterHead")
     _check_classes(largest_label, model.num_classes)
     return _magnet(model, model.head, y) if objective == "magnet" else _published(model, model.head, y)
+
+
+def value_and_gradient(target: Objective, x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Objective values, logits and the gradient with respect to the images, from one forward and one backward pass."""
+    x_adv = x_adv.detach().requires_grad_(True)
+    values, logits = target(x_adv, rows)
+    gradient = None
+    # A model that rounds its input has no graph back to it: its gradient is zero, and the attack says so by standing.
+    if values.requires_grad:
+        (gradient,) = torch.autograd.grad(values.sum(), x_adv, allow_unused=True)
+    return values.detach(), logits.detach(), torch.zeros_like(x_adv) if gradient is None else gradient
+
+
+def check_finite(logits: Tensor, gradient: Tensor | None = None) -> None:
+    """Refuse what is not a number: NaN logits have an argmax too and would pass for a successful attack.
+
+    Raises:
+        CorralError: logits that are not finite, or gradients that are NaN.
+    """
+    bad = ~torch.isfinite(logits).all(1)
+    if gradient is not None:
+        bad = bad | gradient.flatten(1).isnan().any(1)
+    if bool(bad.any()):
+        raise CorralError(
+            f"the model's logits or gradients are not finite for {int(bad.sum())} of {len(logits)} images; "
+            "mend the model first"
+        )
 
 
 def _check_classes(largest_label: int | None, classes: int) -> None:

@@ -5,10 +5,19 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from corral.attacks.balls import NORMS, Norm, ascend, project, random_in_ball
-from corral.attacks.objectives import LogitObjective, Objective, ObjectiveName, prepare
+from corral.attacks.balls import NORMS, Norm, ascend, per_example, project, random_in_ball, start_in_ball
+from corral.attacks.checks import check_batch, check_shapes
+from corral.attacks.noise import image_keys
+from corral.attacks.objectives import (
+    LogitObjective,
+    Objective,
+    ObjectiveName,
+    check_finite,
+    prepare,
+    value_and_gradient,
+)
+from corral.attacks.outcome import Outcome, untouched
 from corral.attacks.state import Mode, attacked
-from corral.errors import CorralError
 
 Keep = Literal["best", "last", "max_loss_restart"]
 
@@ -43,7 +52,7 @@ def pgd(
         step_size: length of a step, in pixel units and in `norm`.
         restarts: random starts; each begins anew.
         objective: name (see `corral.attacks.objectives`) or function of (logits, labels) to (N,) values.
-        generator: source of the random starts.
+        generator: source of the random starts; unless keep is "last", of one number from which each image has its own.
         random_start: False starts every restart at x.
         keep: "best" returns, per example, the first misclassified point met over x itself, all iterates and all
             restarts, else the one of highest objective, and stops work on examples as they fall.
@@ -69,36 +78,75 @@ def pgd(
             raise ValueError(f"{name} {choice!r} is not one of {', '.join(choices)}")
     if mode == "train" and keep != "last":
         raise ValueError(f"mode 'train' needs keep 'last', found {keep!r}: results are measured in eval mode")
+    if keep != "last":
+        device = torch.device("cpu") if generator is None else generator.device
+        return pgd_outcome(
+            model,
+            x,
+            y,
+            eps=eps,
+            norm=norm,
+            steps=steps,
+            step_size=step_size,
+            restarts=restarts,
+            objective=objective,
+            seed=int(torch.randint(2**62, (), generator=generator, device=device)),
+            random_start=random_start,
+            keep=keep,
+        ).x_adv
+    check_shapes(x, y)
+    _check_steps(eps, norm, steps, step_size, restarts)
     x = x.detach()
-    _check(x, y, eps, norm, steps, step_size, restarts, values=keep != "last")
     if len(x) == 0:
         return x.clone()
-    mixed = keep == "last" and torch.is_autocast_enabled(x.device.type)
+    mixed = torch.is_autocast_enabled(x.device.type)
     with attacked(model, mode), torch.enable_grad(), torch.autocast(x.device.type, enabled=mixed):
-        target = prepare(objective, model, x, y, largest_label=None if keep == "last" else int(y.max()))
-        if keep == "best":
-            search = _Best(target, x, y)
-            for _ in range(restarts):
-                start = random_in_ball(x, eps, norm, generator) if random_start else x
-                search.restart(start, eps, norm, steps, step_size)
-            return search.found
+        target = prepare(objective, model, x, y)
         rows = torch.arange(len(x), device=x.device)
         kept, highest = x, torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
         for _ in range(restarts):
             x_adv = random_in_ball(x, eps, norm, generator) if random_start else x
-            for _ in range(steps):
-                _, _, gradient = _value_and_gradient(target, x_adv, rows)
-                x_adv = project(ascend(x_adv, gradient, step_size, norm), x, eps, norm)
-            if keep == "last" and restarts == 1:
+            x_adv = _climbed(target, x_adv, x, rows, eps, norm, steps, step_size)
+            if restarts == 1:
                 return x_adv
             with torch.no_grad():
-                values, logits = target(x_adv, rows)
-            if keep != "last":
-                _check_finite(logits)
+                values, _ = target(x_adv, rows)
             better = values > highest
-            kept = torch.where(better.view(-1, *[1] * (x.dim() - 1)), x_adv, kept)
+            kept = torch.where(per_example(better, x), x_adv, kept)
             highest = torch.where(better, values.to(highest.dtype), highest)
         return kept
+
+
+def pgd_outcome(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    norm: Norm = "Linf",
+    steps: int,
+    step_size: float,
+    restarts: int = 1,
+    objective: ObjectiveName | LogitObjective = "cross_entropy",
+    seed: int = 0,
+    random_start: bool = True,
+    keep: Literal["best", "max_loss_restart"] = "best",
+) -> Outcome:
+    """`pgd` in eval mode with what it found for each image; random starts depend on seed and image only."""
+    check_batch(x, y, eps, norm)
+    _check_steps(eps, norm, steps, step_size, restarts)
+    x = x.detach()
+    if len(x) == 0:
+        return untouched(x, torch.zeros(0, dtype=torch.bool, device=x.device), 0)
+    keys = image_keys(x, seed)
+    with attacked(model), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+        target = prepare(objective, model, x, y, largest_label=int(y.max()))
+        search = (_Best if keep == "best" else _MaxLossRestart)(target, x, y)
+        for restart in range(restarts):
+            # Two numbers a draw: an L2 start takes two.
+            start = start_in_ball(x, eps, norm, keys, 2 * restart) if random_start else x
+            search.restart(start, eps, norm, steps, step_size)
+        return Outcome(search.found, search.broken, search.step, search.forwards, search.backwards)
 
 
 class _Best:
@@ -110,60 +158,79 @@ class _Best:
         rows = torch.arange(len(x), device=x.device)
         with torch.no_grad():
             values, logits = target(x, rows)
-        _check_finite(logits)
+        check_finite(logits)
         self.highest = values
-        self.standing = rows[logits.argmax(1) == y]
+        self.broken = logits.argmax(1) != y
+        self.step = torch.where(self.broken, 0, -1)
+        self.forwards, self.backwards, self.before = len(x), 0, 0
 
     def restart(self, start: Tensor, eps: float, norm: Norm, steps: int, step_size: float) -> None:
         """Climb from `start` with the examples still standing; each leaves as soon as it falls."""
-        rows = self.standing
+        rows = (~self.broken).nonzero().squeeze(1)
         x_adv = start[rows]
         for step in range(steps + 1):
             if len(rows) == 0:
                 break
+            self.forwards += len(rows)
             if step < steps:
-                values, logits, gradient = _value_and_gradient(self.target, x_adv, rows)
-                _check_finite(logits, gradient)
+                values, logits, gradient = value_and_gradient(self.target, x_adv, rows)
+                self.backwards += len(rows)
+                check_finite(logits, gradient)
             else:
                 with torch.no_grad():
                     values, logits = self.target(x_adv, rows)
-                _check_finite(logits)
+                check_finite(logits)
             fallen = logits.argmax(1) != self.y[rows]
             better = fallen | (values > self.highest[rows])
             self.found[rows[better]] = x_adv[better]
             self.highest[rows[better]] = values[better]
+            self.broken[rows[fallen]] = True
+            self.step[rows[fallen]] = self.before + step + 1
             if step == steps:
-                rows = rows[~fallen]
                 break
             if bool(fallen.any()):
                 rows, x_adv, gradient = rows[~fallen], x_adv[~fallen], gradient[~fallen]
             x_adv = project(ascend(x_adv, gradient, step_size, norm), self.x[rows], eps, norm)
-        self.standing = rows
+        self.before += steps + 1
 
 
-def _value_and_gradient(target: Objective, x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Objective values, logits and the gradient with respect to the images, from one forward and one backward."""
-    x_adv = x_adv.detach().requires_grad_(True)
-    values, logits = target(x_adv, rows)
-    (gradient,) = torch.autograd.grad(values.sum(), x_adv)
-    return values.detach(), logits.detach(), gradient
+class _MaxLossRestart:
+    """The released ClusTR code's way: every image is attacked to the end, the restart of highest loss decides."""
+
+    def __init__(self, target: Objective, x: Tensor, y: Tensor) -> None:
+        self.target, self.x, self.y = target, x, y
+        self.rows = torch.arange(len(x), device=x.device)
+        self.found, self.highest = x, torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
+        self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.step = torch.full((len(x),), -1, device=x.device)
+        self.forwards = self.backwards = self.before = 0
+
+    def restart(self, start: Tensor, eps: float, norm: Norm, steps: int, step_size: float) -> None:
+        """Climb from `start` to the last step and keep that point where its loss is the highest so far."""
+        x_adv = _climbed(self.target, start, self.x, self.rows, eps, norm, steps, step_size)
+        with torch.no_grad():
+            values, logits = self.target(x_adv, self.rows)
+        check_finite(logits)
+        self.forwards += (steps + 1) * len(self.x)
+        self.backwards += steps * len(self.x)
+        self.before += steps + 1
+        better, wrong = values > self.highest, logits.argmax(1) != self.y
+        self.found = torch.where(per_example(better, self.x), x_adv, self.found)
+        self.highest = torch.where(better, values.to(self.highest.dtype), self.highest)
+        self.broken = torch.where(better, wrong, self.broken)
+        self.step = torch.where(better, torch.where(wrong, self.before, -1), self.step)
 
 
-def _check_finite(logits: Tensor, gradient: Tensor | None = None) -> None:
-    # NaN logits have an argmax too: unchecked, they would pass for a successful attack.
-    bad = ~torch.isfinite(logits).all(1)
-    if gradient is not None:
-        bad = bad | gradient.flatten(1).isnan().any(1)
-    if bool(bad.any()):
-        raise CorralError(
-            f"the model's logits or gradients are not finite for {int(bad.sum())} of {len(logits)} images; "
-            "mend the model first"
-        )
+def _climbed(
+    target: Objective, x_adv: Tensor, x: Tensor, rows: Tensor, eps: float, norm: Norm, steps: int, step_size: float
+) -> Tensor:
+    for _ in range(steps):
+        _, _, gradient = value_and_gradient(target, x_adv, rows)
+        x_adv = project(ascend(x_adv, gradient, step_size, norm), x, eps, norm)
+    return x_adv
 
 
-def _check(
-    x: Tensor, y: Tensor, eps: float, norm: str, steps: int, step_size: float, restarts: int, *, values: bool
-) -> None:
+def _check_steps(eps: float, norm: str, steps: int, step_size: float, restarts: int) -> None:
     if not 0 <= eps < float("inf"):
         raise ValueError(f"eps must be a number >= 0, found {eps}")
     if norm == "Linf" and eps > 1:
@@ -172,17 +239,3 @@ def _check(
         raise ValueError(
             f"steps and restarts must be >= 1, step_size finite and > 0, found {steps}, {restarts}, {step_size}"
         )
-    if not x.is_floating_point() or x.dim() < 2:
-        raise ValueError(f"images must be floats (N, C, H, W), found {x.dtype} {tuple(x.shape)}")
-    if y.dtype != torch.int64 or y.shape != x.shape[:1]:
-        raise ValueError(f"labels must be int64 ({len(x)},), found {y.dtype} {tuple(y.shape)}")
-    if values and len(x):
-        if not bool(torch.isfinite(x).all()):
-            raise ValueError(f"{int((~torch.isfinite(x)).flatten(1).any(1).sum())} images hold NaN or infinite pixels")
-        low, high = float(x.min()), float(x.max())
-        if low < 0 or high > 1:
-            raise ValueError(
-                f"pixels must be in [0, 1], found {low:g} to {high:g}; divide by 255 or undo normalisation"
-            )
-        if int(y.min()) < 0:
-            raise ValueError(f"labels must be >= 0, found {int(y.min())}")

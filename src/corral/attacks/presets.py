@@ -1,13 +1,15 @@
 """Named PGD protocols: the papers' own, and the sound ones that corral reports beside them."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
+from corral.attacks.attack import Attack, Setting
 from corral.attacks.balls import Norm
 from corral.attacks.objectives import ObjectiveName
-from corral.attacks.pgd import Keep, pgd
+from corral.attacks.outcome import Outcome
+from corral.attacks.pgd import pgd_outcome
 from corral.models import Classifier, ClusterHead
 
 
@@ -26,7 +28,7 @@ class PgdProtocol:
     step_size: float | None
     objective: ObjectiveName
     cluster_objective: ObjectiveName
-    keep: Keep
+    keep: Literal["best", "max_loss_restart"]
 
     def objective_for(self, model: nn.Module) -> ObjectiveName:
         """The objective that this protocol means for a model's kind of head."""
@@ -37,23 +39,33 @@ class PgdProtocol:
         """The step in pixel units at a given eps."""
         return 2.5 * eps / self.steps if self.step_size is None else self.step_size
 
-    def attack(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, generator: torch.Generator | None
-    ) -> Tensor:
-        """Run the protocol; arguments and result as `corral.attacks.pgd`."""
-        return pgd(
-            model,
-            x,
-            y,
-            eps=eps,
-            norm=norm,
-            steps=self.steps,
-            step_size=self.step_size_for(eps),
-            restarts=self.restarts,
-            objective=self.objective_for(model),
-            generator=generator,
-            keep=self.keep,
-        )
+    def bound(self, model: nn.Module, eps: float) -> Attack:
+        """The protocol as an attack on a model at an eps, with every parameter decided."""
+        objective, step_size = self.objective_for(model), self.step_size_for(eps)
+
+        def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
+            return pgd_outcome(
+                model,
+                x,
+                y,
+                eps=eps,
+                norm=norm,
+                steps=self.steps,
+                step_size=step_size,
+                restarts=self.restarts,
+                objective=objective,
+                seed=seed,
+                keep=self.keep,
+            )
+
+        settings: dict[str, Setting] = {
+            "steps": self.steps,
+            "step_size": step_size,
+            "restarts": self.restarts,
+            "objective": objective,
+            "verdict": "max_loss_restart" if self.keep == "max_loss_restart" else "any_iterate",
+        }
+        return Attack(self.name, self.description, tuple(settings.items()), run)
 
 
 def _published(steps: int) -> PgdProtocol:
@@ -77,6 +89,12 @@ PUBLISHED_20_LOG = replace(
     name="pgd_published_log",
     description="the published PGD-20 with one change, log-space logits instead of exponentiated scores: what the "
     "exponential alone hides",
+    cluster_objective="cross_entropy",
+)
+PUBLISHED_100_LOG = replace(
+    PUBLISHED_100,
+    name="pgd_published_100_log",
+    description="the published PGD-100 with one change, log-space logits instead of exponentiated scores",
     cluster_objective="cross_entropy",
 )
 
@@ -105,5 +123,5 @@ MARGIN_20 = PgdProtocol(
 )
 
 PROTOCOLS: dict[str, PgdProtocol] = {
-    p.name: p for p in (PUBLISHED_20, PUBLISHED_20_LOG, PUBLISHED_100, LOG_20, MARGIN_20)
+    p.name: p for p in (PUBLISHED_20, PUBLISHED_20_LOG, PUBLISHED_100, PUBLISHED_100_LOG, LOG_20, MARGIN_20)
 }

@@ -1,28 +1,33 @@
-"""Evaluation of a run: clean accuracy, the named attacks, accuracy against eps, and what the page draws."""
+"""Evaluation of a run: clean accuracy, a protocol's attacks, accuracy against eps, and what the page draws."""
 
 import hashlib
 import io
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from corral.attacks import LOG_20, MARGIN_20, PUBLISHED_20, PUBLISHED_20_LOG, Norm, PgdProtocol
-from corral.data import DataSet, Images, load, stratified_subset
-from corral.devices import choose_device
+import corral
+from corral.attacks import PgdProtocol
+from corral.attacks.attack import Attack
+from corral.data import DataSet, load, stratified_subset
+from corral.devices import choose_device, device_name
 from corral.errors import CorralError, UsageError
-from corral.evaluation.projection import plane
-from corral.evaluation.records import AttackResult, Curve, Record, environment, now, write_record
+from corral.evaluation.drawing import SHOWN_IMAGES, drawn, one_per_class
+from corral.evaluation.ledger import Ledger, Plan, PlannedAttack
+from corral.evaluation.protocols import ENSEMBLES, protocol_attacks
+from corral.evaluation.records import AttackResult, Curve, Record, Reported, environment, now, write_record
+from corral.evaluation.session import Attacked, Session
 from corral.files import write_atomically
-from corral.models import Classifier, ClusterHead
+from corral.models import ClusterHead
 from corral.precision import full_float32
 from corral.progress import Progress, duration
-from corral.training import RunFolder, RunInfo, load_model, parse_eps
+from corral.training import RunFolder, RunInfo, load_model, load_recipe, parse_eps
 from corral.training.recipe import MOST_SEED
 
 CURVE = PgdProtocol(
@@ -37,40 +42,37 @@ CURVE = PgdProtocol(
 )
 CURVE_FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 CURVE_EXAMPLES = 200
-FEATURE_EXAMPLES = 500
-SHOWN_IMAGES = 8
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Per-example results of one attack."""
-
-    correct: Tensor
-    adversarial: Tensor
-    seconds: float
 
 
 def evaluate(
     run: str | Path,
     *,
+    protocol: str = "quick",
     eps: float | str | None = None,
     n: int | None = None,
     attacks: Sequence[PgdProtocol] | None = None,
     batch_size: int = 500,
     seed: int = 0,
+    fresh: bool = False,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> Record:
-    """Attack a finished run on its test set and write `records/evaluation.json` and `.npz` in the run's folder.
+    """Attack a finished run on its test set and write a record and its arrays into the run's `records` folder.
+
+    Every attack meets every image, so that its accuracy is its own; the worst case is taken per image. An interrupted
+    evaluation is taken up again by the same call: finished batches are not repeated.
 
     Args:
         run: the run folder.
+        protocol: "quick", "paper", "standard" (AutoAttack) or "adaptive": see `corral.evaluation.protocols`.
         eps: radius in pixel units, 0.1 or "8/255"; default the one the run was trained for.
-        n: a class-balanced subset of this many test images; default the whole test set. The record says which.
-        attacks: the PGD protocols, each attacks every image on its own; default `default_attacks` of the model.
-        batch_size: images a batch; results do not depend on it beyond the random starts.
-        seed: of the attacks' random starts.
+        n: a class-balanced subset of this many test images; default the whole test set. The record says which, and
+            its file's name has the n: `records/quick-n1000.json`.
+        attacks: PGD presets instead of a protocol's attacks; the record calls the protocol "custom".
+        batch_size: images a batch; an image's result does not depend on the others beyond the model's own rounding.
+        seed: of the attacks' random numbers.
+        fresh: throw away what an interrupted evaluation has finished.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: show progress on stderr.
@@ -79,8 +81,9 @@ def evaluate(
         The record that was written. "worst_case" in it counts, per example, every attack listed.
 
     Raises:
-        CorralError: no finished run, damaged files, or other data than the run was trained on.
-        UsageError: an impossible eps, n or batch size.
+        CorralError: no finished run, damaged files, other data than the run was trained on, or an unfinished
+            evaluation of another model, threat or attack list.
+        UsageError: an impossible protocol, eps, n or batch size.
     """
     chosen = choose_device(device)
     folder = RunFolder(Path(run))
@@ -103,47 +106,100 @@ def evaluate(
         raise UsageError(f"batch size must be at least 1, found {batch_size}")
     if not 0 <= seed <= MOST_SEED:
         raise UsageError(f"seed must be from 0 to {MOST_SEED}, found {seed}")
-    attacks = default_attacks(model) if attacks is None else attacks
-    names = [attack.name for attack in attacks]
+    if attacks is None:
+        chosen_attacks = protocol_attacks(protocol, model, eps=radius, norm=info.norm, classes=len(data.classes))
+    else:
+        protocol, chosen_attacks = "custom", tuple(attack.bound(model, radius) for attack in attacks)
+    names = [attack.name for attack in chosen_attacks]
     if not names or len(set(names)) < len(names):
         raise UsageError(f"attacks must be one or more, each once, found {', '.join(names) or 'none'}")
-    test = data.test if n is None or n == len(data.test) else stratified_subset(data.test, n, seed=0)
-    session = _Session(model, test.to(chosen), len(data.classes), info.norm, batch_size, seed, progress)
-    started = time.perf_counter()
+    test = (data.test if n is None or n == len(data.test) else stratified_subset(data.test, n, seed=0)).to(chosen)
+    assert test.labels is not None
+    session = Session(
+        model,
+        test,
+        classes=len(data.classes),
+        norm=info.norm,
+        batch_size=batch_size,
+        seed=seed,
+        shown=one_per_class(test.labels, SHOWN_IMAGES).sort().values,
+        progress=progress,
+    )
+    label = record_label(protocol, n=len(test), n_test=len(data.test), eps=radius, run_eps=info.eps, seed=seed)
+    plan = Plan(
+        protocol=protocol,
+        model=fingerprint(model),
+        data=data.fingerprint,
+        norm=info.norm,
+        eps=radius,
+        n=len(test),
+        seed=seed,
+        batch_size=batch_size,
+        attacks=[PlannedAttack(name=attack.name, settings=dict(attack.settings)) for attack in chosen_attacks],
+        device=device_name(chosen),
+        corral=corral.__version__,
+        torch=torch.__version__,
+    )
+    ledger = Ledger(folder.records / f"{label}.unfinished", plan, fresh=fresh)
     with full_float32():
-        record, arrays = _measure(session, attacks, radius, folder, info, data)
-    record = record.model_copy(update={"eval_seconds": time.perf_counter() - started})
+        record, arrays = _measure(session, chosen_attacks, plan, ledger, folder, info, data)
     stream = io.BytesIO()
     named: Any = arrays  # numpy's stubs take a dictionary's values for its own flags
     np.savez_compressed(stream, **named)
-    write_atomically(folder.records / "evaluation.npz", stream.getvalue())
-    write_record(record, folder.records / "evaluation.json")
-    Progress("", 0, "", enabled=progress).say(f"{run}: evaluated in {duration(record.eval_seconds)}")
+    write_atomically(folder.records / f"{label}.npz", stream.getvalue())
+    write_record(record, folder.records / f"{label}.json")
+    ledger.close()
+    Progress("", 0, "", enabled=progress).say(
+        f"{run}: evaluated in {duration(record.eval_seconds)}: {folder.records / label}.json"
+    )
     return record
 
 
-def default_attacks(model: nn.Module) -> tuple[PgdProtocol, ...]:
-    """The attacks of an evaluation: the published protocol, its log-space control on cluster heads, two sound ones."""
-    clusters = isinstance(model, Classifier) and isinstance(model.head, ClusterHead)
-    return (PUBLISHED_20, *((PUBLISHED_20_LOG,) if clusters else ()), LOG_20, MARGIN_20)
+def record_label(protocol: str, *, n: int, n_test: int, eps: float, run_eps: float, seed: int) -> str:
+    """The file name of a record without its ending: the protocol, and whatever is not the full or the default.
+
+    Args:
+        protocol: its name.
+        n: images attacked.
+        n_test: images in the test set.
+        eps: radius attacked.
+        run_eps: radius of the run's training.
+        seed: of the attacks.
+    """
+    parts = [protocol]
+    parts += [f"n{n}"] if n < n_test else []
+    parts += [f"eps{eps:.6g}"] if eps != run_eps else []
+    parts += [f"seed{seed}"] if seed else []
+    return "-".join(parts)
 
 
 def _measure(
-    session: "_Session", attacks: Sequence[PgdProtocol], eps: float, folder: RunFolder, info: RunInfo, data: DataSet
-) -> tuple[Record, dict[str, np.ndarray]]:
-    model, test = session.model, session.images
+    session: Session,
+    attacks: Sequence[Attack],
+    plan: Plan,
+    ledger: Ledger,
+    folder: RunFolder,
+    info: RunInfo,
+    data: DataSet,
+) -> tuple[Record, dict[str, NDArray[Any]]]:
+    started = time.perf_counter()
+    model, test, eps = session.model, session.images, plan.eps
     clean = session.predictions() == session.labels
-    outcomes = {attack.name: session.attack(attack, eps) for attack in attacks}
-    results = [session.result(attack, eps, outcomes[attack.name]) for attack in attacks]
-    if len(results) > 1:
-        correct = torch.stack([clean, *(outcome.correct for outcome in outcomes.values())]).all(0)
-        results.append(_worst_case(results, session.accuracy(correct), session.per_class(correct)))
-    curve = session.curve(eps)
-    strongest = min(results[: len(attacks)], key=lambda result: result.accuracy).name
-    arrays = _drawn(model, session, outcomes[strongest].adversarial) | {"correct_clean": clean.cpu().numpy()}
-    for name, outcome in outcomes.items():
-        arrays[f"correct_{name}"] = outcome.correct.cpu().numpy()
-    head = model.head
+    outcomes = {attack.name: session.attack(attack, eps, ledger, key=attack.name) for attack in attacks}
+    results = [_result(session, attack, eps, outcomes[attack.name]) for attack in attacks]
+    members = list(results)
+    correct = torch.stack([clean, *(outcome.correct for outcome in outcomes.values())]).all(0)
+    if len(members) > 1:
+        ensemble = ENSEMBLES.get(plan.protocol)
+        for name in (*((ensemble,) if ensemble else ()), "worst_case"):
+            results.append(_pointwise(name, members, session.accuracy(correct), session.per_class(correct)))
+    curve, curve_seconds = _curve(session, eps, ledger)
+    strongest = min(members, key=lambda result: result.accuracy).name
+    arrays = drawn(model, session, outcomes[strongest].shown) | _fates(clean, outcomes)
+    arrays["labels"] = session.labels.cpu().numpy()
+    head, recipe = model.head, load_recipe(folder.path)
+    reported = None if recipe.reported is None else Reported(**recipe.reported.model_dump())
+    attack_seconds = sum(result.seconds for result in members) + curve_seconds
     record = Record(
         run=folder.path.name,
         recipe=info.recipe,
@@ -152,7 +208,7 @@ def _measure(
         rule=str(head.rule) if isinstance(head, ClusterHead) else None,
         data=info.data,
         data_fingerprint=data.fingerprint,
-        model_fingerprint=fingerprint(model),
+        model_fingerprint=plan.model,
         classes=list(data.classes),
         n=len(test),
         n_test=len(data.test),
@@ -166,10 +222,14 @@ def _measure(
         train_seed=info.seed,
         train_seconds=info.train_seconds,
         eval_seed=session.seed,
-        eval_seconds=0.0,
+        # Batches that an earlier, interrupted call finished count with what they took then.
+        eval_seconds=max(time.perf_counter() - started, attack_seconds),
         created=now(),
         environment=environment(session.labels.device),
         notes=_notes(info, data, strongest),
+        protocol=plan.protocol,
+        batch_size=plan.batch_size,
+        reported=reported,
     )
     return record, arrays
 
@@ -181,11 +241,26 @@ def _notes(info: RunInfo, data: DataSet, strongest: str) -> list[str]:
     ]
 
 
-def _worst_case(results: Sequence[AttackResult], accuracy: float, per_class: list[float | None]) -> AttackResult:
+def _fates(clean: Tensor, outcomes: dict[str, Attacked]) -> dict[str, NDArray[Any]]:
+    """Per image: right or wrong under each attack, at which step it fell, and the first attack that broke it."""
+    arrays: dict[str, NDArray[Any]] = {"correct_clean": clean.cpu().numpy()}
+    broken_by = np.where(arrays["correct_clean"], "", "clean").astype(f"<U{max(map(len, [*outcomes, 'clean']))}")
+    broken_step = np.where(arrays["correct_clean"], -1, 0)
+    for name, outcome in outcomes.items():
+        correct, step = outcome.correct.cpu().numpy(), outcome.step.cpu().numpy()
+        arrays |= {f"correct_{name}": correct, f"step_{name}": step}
+        first = (broken_by == "") & ~correct
+        broken_by[first], broken_step[first] = name, step[first]
+    return arrays | {"broken_by": broken_by, "broken_step": broken_step}
+
+
+def _pointwise(
+    name: str, results: Sequence[AttackResult], accuracy: float, per_class: list[float | None]
+) -> AttackResult:
     """The pointwise minimum: an example counts as correct if it was so clean and no attack broke it."""
     return results[0].model_copy(
         update={
-            "name": "worst_case",
+            "name": name,
             "protocol": "an image counts as robust only if it is classified right and none of "
             + ", ".join(result.name for result in results)
             + " broke it",
@@ -196,131 +271,56 @@ def _worst_case(results: Sequence[AttackResult], accuracy: float, per_class: lis
             "accuracy": accuracy,
             "per_class": per_class,
             "seconds": sum(result.seconds for result in results),
+            "settings": {},
+            "forwards": sum(result.forwards or 0 for result in results),
+            "backwards": sum(result.backwards or 0 for result in results),
         }
     )
 
 
-class _Session:
-    """A model, its test images and how to go through them."""
-
-    def __init__(
-        self, model: Classifier, images: Images, classes: int, norm: Norm, batch_size: int, seed: int, progress: bool
-    ) -> None:
-        assert images.labels is not None
-        self.model, self.images, self.labels = model, images, images.labels
-        self.classes, self.norm, self.batch_size, self.seed, self.progress = classes, norm, batch_size, seed, progress
-
-    def accuracy(self, correct: Tensor) -> float:
-        """Share of True."""
-        return int(correct.sum()) / len(correct)
-
-    def per_class(self, correct: Tensor) -> list[float | None]:
-        """Share of True within each class; None where a class has no example."""
-        counts = torch.bincount(self.labels, minlength=self.classes).tolist()
-        hits = torch.bincount(self.labels[correct], minlength=self.classes).tolist()
-        return [hit / count if count else None for hit, count in zip(hits, counts, strict=True)]
-
-    def predictions(self, images: Tensor | None = None) -> Tensor:
-        """(n,) predicted labels of the test images, or of given ones."""
-        return self._batched(self.model, images).argmax(1)
-
-    def features(self) -> Tensor:
-        """(n, d) features of the test images."""
-        return self._batched(self.model.features, None)
-
-    def _batched(self, function: Callable[[Tensor], Tensor], images: Tensor | None) -> Tensor:
-        device = self.labels.device
-        total = len(self.images) if images is None else len(images)
-        parts = []
-        with torch.no_grad():
-            for rows in torch.split(torch.arange(total, device=device), self.batch_size):
-                parts.append(function(self.images.float(rows) if images is None else images[rows]))
-        output = torch.cat(parts)
-        if not bool(torch.isfinite(output).all()):
-            raise CorralError("the model's outputs are not finite on the test images; train it again")
-        return output
-
-    def attack(self, attack: PgdProtocol, eps: float, count: int | None = None) -> Outcome:
-        """Run one attack on the first `count` images (all by default)."""
-        total = len(self.images) if count is None else min(count, len(self.images))
-        device = self.labels.device
-        generator = torch.Generator(device).manual_seed(self.seed)
-        started = time.perf_counter()
-        parts = []
-        title = f"{attack.name} at eps {eps:.4g}"
-        with Progress(title, total, "images", enabled=self.progress) as bar:
-            for rows in torch.split(torch.arange(total, device=device), self.batch_size):
-                x, y = self.images.float(rows), self.labels[rows]
-                parts.append(attack.attack(self.model, x, y, eps=eps, norm=self.norm, generator=generator))
-                bar.advance(len(rows))
-        adversarial = torch.cat(parts)
-        correct = self.predictions(adversarial) == self.labels[:total]
-        return Outcome(correct, adversarial, time.perf_counter() - started)
-
-    def result(self, attack: PgdProtocol, eps: float, outcome: Outcome) -> AttackResult:
-        """The record's row of an attack."""
-        return AttackResult(
-            name=attack.name,
-            protocol=attack.description,
-            norm=self.norm,
-            eps=eps,
-            steps=attack.steps,
-            step_size=attack.step_size_for(eps),
-            restarts=attack.restarts,
-            objective=attack.objective_for(self.model),
-            verdict="max_loss_restart" if attack.keep == "max_loss_restart" else "any_iterate",
-            n=len(outcome.correct),
-            accuracy=self.accuracy(outcome.correct),
-            per_class=self.per_class(outcome.correct),
-            seconds=outcome.seconds,
-            seed=self.seed,
-        )
-
-    def curve(self, eps: float) -> Curve:
-        """Accuracy against eps on the first images, up to 3 eps (at most 1)."""
-        count = min(CURVE_EXAMPLES, len(self.images))
-        radii = [factor * eps for factor in CURVE_FACTORS if factor * eps <= 1]
-        first = torch.arange(count, device=self.labels.device)
-        clean = self.predictions(self.images.float(first)) == self.labels[:count]
-        accuracies = [
-            self.accuracy(clean if radius == 0 else self.attack(CURVE, radius, count).correct) for radius in radii
-        ]
-        return Curve(attack=CURVE.description, norm=self.norm, n=count, eps=radii, accuracy=accuracies)
+def _result(session: Session, attack: Attack, eps: float, outcome: Attacked) -> AttackResult:
+    """The record's row of an attack."""
+    settings = dict(attack.settings)
+    step_size = settings.get("step_size")
+    verdict = settings.get("verdict", "any_iterate")
+    return AttackResult(
+        name=attack.name,
+        protocol=attack.description,
+        norm=session.norm,
+        eps=eps,
+        steps=int(settings.get("steps", settings.get("queries", 1))),
+        step_size=None if step_size is None else float(step_size),
+        restarts=int(settings.get("restarts", 1)),
+        objective=str(settings.get("objective", "boundary")),
+        verdict="max_loss_restart" if verdict == "max_loss_restart" else "any_iterate",
+        n=len(outcome.correct),
+        accuracy=session.accuracy(outcome.correct),
+        per_class=session.per_class(outcome.correct),
+        seconds=outcome.seconds,
+        seed=session.seed,
+        settings=settings,
+        forwards=outcome.forwards,
+        backwards=outcome.backwards,
+    )
 
 
-def _drawn(model: Classifier, session: _Session, adversarial: Tensor) -> dict[str, np.ndarray]:
-    """What the page draws: a plane through the features with the centroids, and a row of images."""
-    features = session.features()
-    predicted = session.predictions()
-    head = model.head
-    centroids = head.centroids if isinstance(head, ClusterHead) else features.new_zeros(0, features.shape[1])
-    classes = head.classes if isinstance(head, ClusterHead) else session.labels[:0]
-    points, stars, share = plane(features, centroids)
-    shown = torch.arange(min(FEATURE_EXAMPLES, len(features)), device=features.device)
-    rows = _one_per_class(session.labels, SHOWN_IMAGES)
-    images = session.images.float(rows)
-    return {
-        "features2d": points[shown].cpu().numpy(),
-        "features_labels": session.labels[shown].cpu().numpy(),
-        "features_predicted": predicted[shown].cpu().numpy(),
-        "centroids2d": stars.cpu().numpy(),
-        "centroids_classes": classes.cpu().numpy(),
-        "projection": np.array(f"first two principal components of the test features, {share:.0%} of their variance"),
-        "images": (images * 255).round().byte().cpu().numpy(),
-        "images_adversarial": adversarial[rows].cpu().numpy(),
-        "images_labels": session.labels[rows].cpu().numpy(),
-        "images_predicted": predicted[rows].cpu().numpy(),
-        "images_adversarial_predicted": session.predictions(adversarial[rows]).cpu().numpy(),
-    }
-
-
-def _one_per_class(labels: Tensor, count: int) -> Tensor:
-    """The first example of each class in turn, then the next, until `count`."""
-    order = torch.argsort(labels, stable=True)
-    counts = torch.bincount(labels)
-    ends = counts.cumsum(0)
-    within = torch.arange(len(labels), device=labels.device) - (ends - counts)[labels[order]]
-    return order[torch.argsort(within, stable=True)][:count]
+def _curve(session: Session, eps: float, ledger: Ledger) -> tuple[Curve, float]:
+    """Accuracy against eps on the first images, up to 3 eps (at most 1), and the seconds that it took."""
+    count = min(CURVE_EXAMPLES, len(session.images))
+    factors = [factor for factor in CURVE_FACTORS if factor * eps <= 1]
+    first = torch.arange(count, device=session.labels.device)
+    clean = session.predictions(session.images.float(first)) == session.labels[:count]
+    accuracies, seconds = [], 0.0
+    for factor in factors:
+        if factor == 0:
+            accuracies.append(session.accuracy(clean))
+            continue
+        attack = CURVE.bound(session.model, factor * eps)
+        found = session.attack(attack, factor * eps, ledger, key=f"{CURVE.name}-{factor:g}", count=count)
+        accuracies.append(session.accuracy(found.correct))
+        seconds += found.seconds
+    radii = [factor * eps for factor in factors]
+    return Curve(attack=CURVE.description, norm=session.norm, n=count, eps=radii, accuracy=accuracies), seconds
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -23,14 +23,18 @@ class Frozen(BaseModel):
 
 
 class AttackResult(Frozen):
-    """One attack at one eps: its full protocol and what it left."""
+    """One attack at one eps: its full protocol and what it left.
+
+    `steps` are gradient steps or queries of one restart and target; `step_size` is None where the attack adapts it;
+    `forwards` and `backwards` count the images that went through the model.
+    """
 
     name: str
     protocol: str
-    norm: Literal["Linf", "L2"]
+    norm: Literal["Linf", "L2", "L1"]
     eps: float = Field(ge=0)
     steps: int
-    step_size: float
+    step_size: float | None
     restarts: int
     objective: str
     verdict: Literal["any_iterate", "max_loss_restart"]
@@ -39,13 +43,25 @@ class AttackResult(Frozen):
     per_class: list[float | None]
     seconds: float
     seed: int
+    settings: dict[str, int | float | str | bool] = {}
+    forwards: int | None = None
+    backwards: int | None = None
+
+
+class Reported(Frozen):
+    """What others claim for this method on this data: shown beside what was measured, never instead of it."""
+
+    clean: float = Field(ge=0, le=1)
+    robust: float = Field(ge=0, le=1)
+    attack: str
+    source: str
 
 
 class Curve(Frozen):
     """Accuracy against eps under one attack, on the first `n` test examples."""
 
     attack: str
-    norm: Literal["Linf", "L2"]
+    norm: Literal["Linf", "L2", "L1"]
     n: int
     eps: list[float]
     accuracy: list[float]
@@ -66,7 +82,7 @@ class Record(Frozen):
     """One evaluation of one run.
 
     `accuracy` values are fractions in [0, 1]; `n` is the number of test examples evaluated and `n_test` the size of
-    the whole test set, so a reduced evaluation shows itself (`reduced`).
+    the whole test set, so a reduced evaluation shows itself (`reduced`). `reported` is a claim, all else is measured.
     """
 
     format: Literal["corral-record-1"] = "corral-record-1"
@@ -82,7 +98,7 @@ class Record(Frozen):
     n: int = Field(ge=1)
     n_test: int = Field(ge=1)
     reduced: bool
-    norm: Literal["Linf", "L2"]
+    norm: Literal["Linf", "L2", "L1"]
     eps: float
     clean: float = Field(ge=0, le=1)
     clean_per_class: list[float | None]
@@ -95,12 +111,20 @@ class Record(Frozen):
     created: str
     environment: Environment
     notes: list[str] = []
+    protocol: str = "quick"
+    batch_size: int | None = None
+    reported: Reported | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Record":
         if self.n > self.n_test or self.reduced != (self.n < self.n_test):
             raise ValueError(f"n {self.n} of n_test {self.n_test} does not go with reduced = {self.reduced}")
         return self
+
+    @property
+    def protocol_name(self) -> str:
+        """The protocol's name, with what was left out where only a part of the test set was attacked."""
+        return f"{self.protocol}, reduced: {self.n:,} of {self.n_test:,} images" if self.reduced else self.protocol
 
 
 def environment(device: torch.device) -> Environment:

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from corral.errors import CorralError, UsageError
 from corral.evaluation.records import Record, read_record
+from corral.report.merge import merged, protocol_order, together
 from corral.report.outcomes import Outcomes, array_names, outcomes_problem, with_worst_case
+from corral.report.words import eps_words
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """The arrays beside a record, as `corral evaluate` writes them to `evaluation.npz`.
+    """The arrays beside a record, as `corral evaluate` writes them.
 
     Attributes:
         features2d: (n, 2) test features, projected for the eye.
@@ -67,10 +69,11 @@ def collect(runs: Sequence[Path | str]) -> list[Evidence]:
     """Read the evaluations of several runs; a folder given twice is read once.
 
     Args:
-        runs: run folders that hold `records/evaluation.json` and `records/evaluation.npz`.
+        runs: run folders whose `records` hold a `.json` and a `.npz` of each evaluation.
 
     Returns:
-        One piece of evidence a run, in the given order; runs of one name are told apart by their folders.
+        One piece of evidence a run, in the given order; runs of one name are told apart by their folders. A run that
+        was evaluated on different images or at different threats gives a piece for each.
 
     Raises:
         UsageError: no run was given.
@@ -81,30 +84,64 @@ def collect(runs: Sequence[Path | str]) -> list[Evidence]:
     folders: dict[Path, Path] = {}
     for run in runs:
         folders.setdefault(Path(run).resolve(), Path(run))
-    read = [(folder, *_read(folder)) for folder in folders.values()]
-    names = Counter(record.run for _, record, *_ in read)
-    return [
-        Evidence(record.run if names[record.run] == 1 else f"{record.run} ({folder})", record, arrays, outcomes)
-        for folder, record, arrays, outcomes in read
-    ]
+    read = [(folder, piece) for folder in folders.values() for piece in _read(folder)]
+    names = Counter(record.run for _, (record, *_) in read)
+    evidence = []
+    for folder, (record, arrays, outcomes) in read:
+        apart = "" if names[record.run] == 1 else f" ({folder})"
+        if sum(other == folder for other, _ in read) > 1:
+            apart += f" ({record.norm} eps {eps_words(record.eps)}, n = {record.n:,}, seed {record.eval_seed})"
+        evidence.append(Evidence(record.run + apart, record, arrays, outcomes))
+    return evidence
 
 
-def _read(folder: Path) -> tuple[Record, Arrays, Outcomes]:
+def _read(folder: Path) -> list[tuple[Record, Arrays, Outcomes]]:
+    """A run's records; those of other protocols on the same images at the same threat are one."""
     if not folder.is_dir():
         raise CorralError(f"{folder}: no such run folder; give the folder that `corral train` made")
+    paths = sorted((folder / "records").glob("*.json"))
+    if not paths:
+        raise CorralError(f"{folder / 'records'}: no record there; make one with `corral evaluate {folder}`")
+    held = sorted((_read_one(folder, path) for path in paths), key=lambda one: protocol_order(one[0]))
+    models = {record.model_fingerprint: record.protocol for record, *_ in held}
+    if len(models) > 1:
+        which = " and ".join(f"{protocol} of {model}" for model, protocol in models.items())
+        raise CorralError(
+            f"{folder / 'records'}: records of different models ({which}); delete the old ones or evaluate again"
+        )
+    groups: list[list[tuple[Record, Arrays, Outcomes, NDArray[Any] | None]]] = []
+    for one in held:
+        group = next((group for group in groups if together(group[0][0], one[0])), None)
+        if group is None:
+            groups.append([one])
+        else:
+            group.append(one)
+    found = []
+    for group in groups:
+        try:
+            record, outcomes = merged([one[0] for one in group], [one[2] for one in group], group[0][3])
+        except ValueError as error:
+            raise CorralError(
+                f"{folder / 'records'}: {error}; make the records again with `corral evaluate`"
+            ) from error
+        found.append((record, group[0][1], outcomes))
+    return found
+
+
+def _read_one(folder: Path, path: Path) -> tuple[Record, Arrays, Outcomes, NDArray[Any] | None]:
     remedy = f"make it again with `corral evaluate {folder}`"
-    for name in ("evaluation.json", "evaluation.npz"):
-        if not (folder / "records" / name).is_file():
-            raise CorralError(f"{folder / 'records' / name}: missing; make it with `corral evaluate {folder}`")
-    record = read_record(folder / "records" / "evaluation.json")
+    record = read_record(path)
     problem = _record_problem(record)
     if problem:
-        raise CorralError(f"{folder / 'records' / 'evaluation.json'}: {problem}; {remedy}")
-    path = folder / "records" / "evaluation.npz"
+        raise CorralError(f"{path}: {problem}; {remedy}")
+    path = path.with_suffix(".npz")
+    if not path.is_file():
+        raise CorralError(f"{path}: missing; {remedy}")
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = Arrays(**{one.name: archive[one.name] for one in fields(Arrays)})
             stored = {key: archive[name] for key, name in array_names(record, archive.files).items()}
+            labels = archive["labels"] if "labels" in archive.files else None
     except KeyError as error:
         raise CorralError(f"{path}: {str(error.args[0]).splitlines()[0]}; {remedy}") from error
     except Exception as error:  # a damaged archive makes zipfile, zlib, tokenize and numpy raise a dozen kinds
@@ -114,7 +151,7 @@ def _read(folder: Path) -> tuple[Record, Arrays, Outcomes]:
     problem = problem or outcomes_problem(outcomes, record)
     if problem:
         raise CorralError(f"{path}: {problem}; {remedy}")
-    return record, arrays, outcomes
+    return record, arrays, outcomes, labels
 
 
 def _record_problem(record: Record) -> str | None:

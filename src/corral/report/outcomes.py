@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corral.evaluation.records import AttackResult, Record
-from corral.report.words import WORST_CASE
+from corral.report.words import AGGREGATES
 
 CLEAN = "clean"
 """The key of the outcomes on images as they are; the other keys are names of attacks."""
@@ -21,9 +21,14 @@ def at_threat(attack: AttackResult, record: Record) -> bool:
     return attack.norm == record.norm and math.isclose(attack.eps, record.eps, rel_tol=1e-6, abs_tol=1e-9)
 
 
+def single_attacks(record: Record) -> list[AttackResult]:
+    """A record's attacks without its rows that sum up several of them per image."""
+    return [attack for attack in record.attacks if attack.name not in AGGREGATES]
+
+
 def array_names(record: Record, stored: Container[str]) -> dict[str, str]:
     """The stored arrays that hold outcomes of a record: for "clean" and each attack at its threat, `correct_<key>`."""
-    keys = [CLEAN, *(a.name for a in record.attacks if at_threat(a, record) and a.name != WORST_CASE)]
+    keys = [CLEAN, *(a.name for a in single_attacks(record) if at_threat(a, record))]
     return {key: f"correct_{key}" for key in keys if f"correct_{key}" in stored}
 
 
@@ -42,27 +47,28 @@ def outcomes_problem(outcomes: Mapping[str, NDArray[Any]], record: Record) -> st
             return f"correct_{key} is {values.dtype} of shape {values.shape}, expected bool of shape ({n},)"
         # Half an image: an accuracy in a record may be rounded, a count may not be off.
         if abs(int(values.sum()) - accuracy * n) > 0.5:
-            name = "all correct_* together keep" if key == WORST_CASE else f"correct_{key} keeps"
-            return f"{name} {int(values.sum())} of {n} images, expected {accuracy * n:.0f} as evaluation.json has it"
+            name = "all correct_* together keep" if key in AGGREGATES else f"correct_{key} keeps"
+            return f"{name} {int(values.sum())} of {n} images, expected {accuracy * n:.0f} as the record has it"
     return None
 
 
 def with_worst_case(outcomes: Outcomes, record: Record) -> Outcomes:
-    """Outcomes with the worst case added: an image is kept if it was right clean and under every attack.
+    """Outcomes with the worst case (and a protocol's own row for it) added: right clean and under every attack.
 
-    Nothing is added where the record has no worst case or attacks at several threats, or where the outcomes of clean
+    Nothing is added where the record has no such row or attacks at several threats, or where the outcomes of clean
     images or of an attack are missing or are of fewer images.
     """
-    measured = _measured(record)
-    needed = [key for key in measured if key != WORST_CASE]
-    if WORST_CASE not in measured or not all(at_threat(attack, record) for attack in record.attacks):
+    rows = [attack.name for attack in record.attacks if attack.name in AGGREGATES]
+    needed = [CLEAN, *(attack.name for attack in single_attacks(record))]
+    if not rows or not all(at_threat(attack, record) for attack in record.attacks):
         return outcomes
     if not all(key in outcomes for key in needed):
         return outcomes
     parts = [outcomes[key] for key in needed]
     if len({len(part) for part in parts}) > 1:
         return outcomes
-    return {**outcomes, WORST_CASE: np.logical_and.reduce(parts)}
+    kept = np.logical_and.reduce(parts)
+    return {**outcomes, **dict.fromkeys(rows, kept)}
 
 
 def _measured(record: Record) -> dict[str, tuple[float, int]]:

@@ -49,7 +49,7 @@ def report(runs: Sequence[Path | str], *, out: Path | str) -> Path:
     """Write the report of several evaluated runs as one HTML page that needs nothing else.
 
     Args:
-        runs: run folders, each with `records/evaluation.json` and `records/evaluation.npz`.
+        runs: run folders, each with one evaluation or more in `records`.
         out: where to write the page; an older page there is replaced in one step.
 
     Returns:

@@ -224,8 +224,9 @@ def _why(entry: Entry) -> str:
     published = attacks_of(entry.record)[PUBLISHED]
     claimed, control = entry.under(PUBLISHED), entry.under(PUBLISHED_LOG)
     searches = "its short steps and its verdict from one restart"
-    if published.norm == "Linf" and published.steps * published.step_size < 2 * published.eps:
-        steps = f"{published.steps} steps of {eps_words(published.step_size)}"
+    size = published.step_size or published.eps
+    if published.norm == "Linf" and published.steps * size < 2 * published.eps:
+        steps = f"{published.steps} steps of {eps_words(size)}"
         searches = f"its search, whose {steps} cannot cross the whole ball and whose verdict is one restart's"
     if entry.record.head != "cluster":
         return f"because of {searches}"

@@ -7,15 +7,24 @@ from corral.evaluation.records import AttackResult
 PUBLISHED = "pgd_published"
 PUBLISHED_LOG = "pgd_published_log"
 WORST_CASE = "worst_case"
+AUTOATTACK = "autoattack"
+# Rows that sum up other rows, image by image.
+AGGREGATES = (AUTOATTACK, "adaptive", WORST_CASE)
 
 _TITLES = {
     PUBLISHED: "PGD as published",
     "pgd_published_log": "PGD as published, on log-space logits",
     "pgd_published_100": "PGD as published, 100 steps",
+    "pgd_published_100_log": "PGD as published, 100 steps, on log-space logits",
     "pgd_log": "PGD in log space",
     "pgd_log_margin": "PGD in log space, margin",
     "pgd_log_dlr": "PGD in log space, DLR",
-    "autoattack": "AutoAttack",
+    "apgd-ce": "APGD-CE",
+    "apgd-t": "APGD-T",
+    "fab-t": "FAB-T",
+    "square": "Square",
+    AUTOATTACK: "AutoAttack",
+    "adaptive": "Adaptive ensemble",
     WORST_CASE: "Worst case per image",
 }
 
@@ -90,8 +99,11 @@ def seconds_words(seconds: float) -> str:
 def protocol_words(attack: AttackResult) -> str:
     """One attack's whole protocol as sentences: its own description, then steps, restarts, objective and verdict."""
     described = attack.protocol[:1].upper() + attack.protocol[1:].rstrip(".")
-    if attack.name == WORST_CASE:
+    if attack.name in AGGREGATES:
         return f"{described}. {attack.norm} eps {eps_words(attack.eps)}."
+    if attack.step_size is None:
+        threat = f"{attack.norm} eps {eps_words(attack.eps)}"
+        return f"{described}. {threat}; step sizes are the attack's own, any point that it meets counts."
     objective = _OBJECTIVES.get(attack.objective, attack.objective)
     return (
         f"{described}. As run: {attack.norm} eps {eps_words(attack.eps)}, {counted(attack.steps, 'step')} of size "

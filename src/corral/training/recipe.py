@@ -209,6 +209,15 @@ class TrainingConfig(Config):
         return self
 
 
+class ReportedConfig(Config):
+    """What the source claims for this recipe on this data set, as fractions; a record shows it beside the measured."""
+
+    clean: Annotated[float, Field(ge=0, le=1)]
+    robust: Annotated[float, Field(ge=0, le=1)]
+    attack: str
+    source: str
+
+
 class Recipe(Config):
     """A run, with every default spelled out."""
 
@@ -220,6 +229,7 @@ class Recipe(Config):
     threat: ThreatConfig = ThreatConfig()
     method: MethodConfig
     training: TrainingConfig = TrainingConfig()
+    reported: ReportedConfig | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":

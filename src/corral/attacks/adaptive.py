@@ -1,0 +1,187 @@
+"""The adaptive ensemble: Auto-PGD on every objective that knows the model's head, the worst case over them an image."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from corral.attacks.apgd import apgd_outcome
+from corral.attacks.attack import Attack, Runner
+from corral.attacks.balls import ALL_NORMS, Norm
+from corral.attacks.cascade import Cascade, cascade
+from corral.attacks.checks import check_batch
+from corral.attacks.objectives import ObjectiveName
+from corral.attacks.outcome import Outcome
+from corral.attacks.rivals import MatObjective, RivalObjective
+from corral.models import Classifier, ClusterHead
+
+# The steps of AutoAttack's Auto-PGD, the restarts of its "plus" version, and its number of targets.
+STEPS, RESTARTS, TARGETS = 100, 5, 9
+# Rival centroids attacked one after the other, nearest first: all of them on ten classes of up to three centroids.
+MOST_RIVALS = 30
+# Seeds of the rivals' random starts lie this far apart, so that every rival has starts of its own.
+SEEDS_APART = 2**32
+
+
+def ensemble_adaptive(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    norm: Norm = "Linf",
+    steps: int = STEPS,
+    restarts: int = RESTARTS,
+    eot: int = 1,
+    seed: int = 0,
+) -> Tensor:
+    """The worst case per image over the members of `adaptive_attacks`, each on what the ones before left standing.
+
+    Args:
+        model: any module from float [0, 1] images to (N, C) logits; a corral Classifier with a ClusterHead is also
+            attacked through its features and centroids. Its state is restored.
+        x: (N, ...) clean images in [0, 1].
+        y: (N,) int64 labels.
+        eps: radius in pixel units and `norm`.
+        norm: "Linf", "L2" or "L1".
+        steps: gradient steps an attempt.
+        restarts: random starts of each untargeted member; the targeted ones start once for each target.
+        eot: passes averaged into each gradient (expectation over transformation), for models that answer at random.
+        seed: of the random starts.
+
+    Returns:
+        Adversarial images like x, within eps and [0, 1]: misclassified ones where found.
+
+    Raises:
+        ValueError: impossible arguments or labels, images that are not finite or not in [0, 1].
+        CorralError: the model's logits or gradients are not finite.
+    """
+    found = adaptive_outcome(model, x, y, eps=eps, norm=norm, steps=steps, restarts=restarts, eot=eot, seed=seed)
+    return found.outcome.x_adv
+
+
+def adaptive_outcome(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    norm: Norm = "Linf",
+    steps: int = STEPS,
+    restarts: int = RESTARTS,
+    eot: int = 1,
+    seed: int = 0,
+) -> Cascade:
+    """`ensemble_adaptive` with which member broke each image (its place in `adaptive_attacks`), and at which step."""
+    check_batch(x, y, eps, norm, norms=ALL_NORMS)
+    members = adaptive_attacks(model, steps=steps, restarts=restarts, eot=eot)
+    return cascade(members, model, x, y, eps=eps, norm=norm, seed=seed)
+
+
+def adaptive_attacks(
+    model: nn.Module, *, steps: int = STEPS, restarts: int = RESTARTS, eot: int = 1
+) -> tuple[Attack, ...]:
+    """The members of the ensemble for a model's kind of head.
+
+    Every model meets cross-entropy and margin of the logits (a cluster head's are in log space) and the targeted
+    difference of logits ratio; a cluster head also the Magnet loss and each rival centroid in turn; one with a single
+    centroid a class also MAT's training loss. A linear head has no centroids: the last three are not in its list.
+
+    Args:
+        model: any module.
+        steps: gradient steps an attempt.
+        restarts: random starts of each untargeted member.
+        eot: passes averaged into each gradient.
+
+    Raises:
+        ValueError: a number below 1.
+    """
+    if min(steps, restarts, eot) < 1:
+        raise ValueError(f"steps, restarts and eot must be >= 1, found {steps}, {restarts}, {eot}")
+    common = (("eot", eot), ("restarts", restarts), ("steps", steps))
+    once = (("eot", eot), ("restarts", 1), ("steps", steps))
+    tries = f"{steps} steps, {restarts} restart{'' if restarts == 1 else 's'}"
+    tries_once = f"{steps} steps, 1 restart of each"
+    if eot > 1:
+        averaged = f", gradients averaged over {eot} passes"
+        tries, tries_once = tries + averaged, tries_once + averaged
+
+    def untargeted(name: str, words: str, objective: ObjectiveName | MatObjective) -> Attack:
+        run = _apgd(objective, steps, restarts, eot)
+        return Attack(name, f"Auto-PGD on {words}, {tries}", (*common, ("objective", name)), run)
+
+    members = [
+        untargeted("cross_entropy", "cross-entropy of the logits", "cross_entropy"),
+        untargeted("margin", "the margin of the logits", "margin"),
+        Attack(
+            "targeted_dlr",
+            f"Auto-PGD on the targeted difference of logits ratio (below 4 classes: of logits) toward the {TARGETS} "
+            f"likeliest rivals, or all if fewer, {tries_once}",
+            (*once, ("objective", "targeted_dlr"), ("targets", TARGETS)),
+            _targeted(steps, eot),
+        ),
+    ]
+    if not (isinstance(model, Classifier) and isinstance(model.head, ClusterHead)):
+        return tuple(members)
+    head = model.head
+    members.append(untargeted("magnet", "the Magnet loss against the head's centroids", "magnet"))
+    ranks = _ranks(head)
+    if ranks:
+        members.append(
+            Attack(
+                "rival_centroids",
+                f"Auto-PGD on the difference of squared distances to the nearest own and a rival centroid, the "
+                f"{ranks} nearest rivals in turn, {tries_once}",
+                (*once, ("objective", "rival_centroids"), ("rivals", ranks)),
+                _rivals(ranks, steps, eot),
+            )
+        )
+    if head.index.shape[1] == 1:
+        mat = MatObjective()
+        member = untargeted("mat", "MAT's training loss with the cosine distance to the clean features", mat)
+        weights = (("bibo_weight", mat.bibo_weight), ("so_weight", mat.so_weight))
+        members.append(replace(member, settings=(*member.settings, *weights)))
+    return tuple(members)
+
+
+def _ranks(head: ClusterHead) -> int:
+    """How many rivals the image with the most of them has, at most MOST_RIVALS."""
+    fewest = int(torch.bincount(head.classes).min())
+    return min(len(head.centroids) - fewest, MOST_RIVALS)
+
+
+def _apgd(objective: ObjectiveName | MatObjective | RivalObjective, steps: int, restarts: int, eot: int) -> Runner:
+    def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
+        return apgd_outcome(
+            model, x, y, eps=eps, norm=norm, steps=steps, restarts=restarts, objective=objective, eot=eot, seed=seed
+        )
+
+    return run
+
+
+def _targeted(steps: int, eot: int) -> Runner:
+    def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
+        return apgd_outcome(model, x, y, eps=eps, norm=norm, steps=steps, targets=TARGETS, eot=eot, seed=seed)
+
+    return run
+
+
+def _rivals(ranks: int, steps: int, eot: int) -> Runner:
+    """One rival after the other, nearest first, each on the images that stand."""
+    parts = [Attack(f"rival {rank}", "", (), _rival(rank, steps, eot)) for rank in range(ranks)]
+
+    def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
+        found = cascade(parts, model, x, y, eps=eps, norm=norm, seed=seed)
+        before = found.by.clamp_min(0) * (steps + 1)
+        return replace(found.outcome, step=found.outcome.step + before)
+
+    return run
+
+
+def _rival(rank: int, steps: int, eot: int) -> Runner:
+    attack = _apgd(RivalObjective(rank), steps, restarts=1, eot=eot)
+
+    def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
+        return attack(model, x, y, eps=eps, norm=norm, seed=seed + rank * SEEDS_APART)
+
+    return run

@@ -1,0 +1,110 @@
+"""How Auto-PGD starts, moves and shortens its steps: Linf and L2 (Croce & Hein 2020), and L1 (Croce & Hein 2021)."""
+
+import torch
+from torch import Tensor
+
+from corral.attacks.balls import Norm, ascend, l2_norms, per_example, project
+from corral.attacks.noise import normal, uniform
+from corral.attacks.projections import project_l1
+
+RHO = 0.75
+MOMENTUM = 0.75
+# The L1 walk: share of pixels that a first step changes, shrinking of the share, of the step, and its floor.
+SPARSE_SHARE, SPARSE_SHRINK, SPARSE_STALL, SPARSE_FLOOR = 0.2, 1.5, 0.95, 10.0
+
+
+def random_start(x: Tensor, eps: float, norm: Norm, keys: Tensor, draw: Tensor) -> Tensor:
+    """A start on the ball's surface, clipped to [0, 1]: the published one, its noise scaled to norm eps."""
+    if norm == "Linf":
+        noise = uniform(keys, draw, x.shape[1:]) * 2 - 1
+        return (x + eps * noise / per_example(noise.flatten(1).abs().amax(1), noise)).clamp(0, 1)
+    noise = normal(keys, draw, x.shape[1:])
+    if norm == "L2":
+        return (x + eps * noise / per_example(l2_norms(noise), noise)).clamp(0, 1)
+    return project_l1(x + noise, x, eps)
+
+
+class Steps:
+    """The moves of Linf and L2: steepest ascent with momentum, steps halved where progress stops (Algorithm 1)."""
+
+    def __init__(self, x: Tensor, x_adv: Tensor, eps: float, norm: Norm, steps: int) -> None:
+        self.x, self.eps, self.norm = x, eps, norm
+        self.sizes = x.new_full((len(x),), 2 * eps)
+        self.before = x_adv
+        self.first = True
+        self.period = max(int(0.22 * steps), 1)
+        self.shortest, self.shorter = max(int(0.06 * steps), 1), max(int(0.03 * steps), 1)
+        self.kept = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        self.best_then = x.new_full((len(x),), -torch.inf)
+
+    def leave(self, stay: Tensor) -> None:
+        """Forget the rows whose places in `stay`, (n,) bool, are False."""
+        self.x, self.sizes, self.before = self.x[stay], self.sizes[stay], self.before[stay]
+        self.kept, self.best_then = self.kept[stay], self.best_then[stay]
+
+    def move(self, x_adv: Tensor, gradient: Tensor) -> Tensor:
+        """The next points (Eqs. 3 and 4)."""
+        goal = project(ascend(x_adv, gradient, self.sizes, self.norm), self.x, self.eps, self.norm)
+        if not self.first:
+            goal = x_adv + MOMENTUM * (goal - x_adv) + (1 - MOMENTUM) * (x_adv - self.before)
+            goal = project(goal, self.x, self.eps, self.norm)
+        self.before, self.first = x_adv, False
+        return goal
+
+    def review(self, rises: Tensor, best: Tensor, x_best: Tensor) -> Tensor:
+        """At a checkpoint: halve steps by conditions 1 and 2; returns (n,) bool, which rows go back to their best.
+
+        Args:
+            rises: (n,) how many of the steps since the last checkpoint raised the objective.
+            best: (n,) highest objective so far.
+            x_best: (n, ...) where it was met.
+        """
+        stalled = rises <= self.period * RHO
+        # `kept`: the step was halved at the last checkpoint, so that no gain since is no news.
+        halve = stalled | (~self.kept & (self.best_then >= best))
+        self.kept, self.best_then = halve, best.clone()
+        self.sizes = torch.where(halve, self.sizes / 2, self.sizes)
+        self.period = max(self.period - self.shorter, self.shortest)
+        return halve
+
+
+class SparseSteps(Steps):
+    """The moves of L1: signs of the largest gradient entries, as many as the best point so far needed."""
+
+    def __init__(self, x: Tensor, x_adv: Tensor, eps: float, norm: Norm, steps: int, *, begun: bool) -> None:
+        super().__init__(x, x_adv, eps, norm, steps)
+        self.sizes = x.new_full((len(x),), eps)
+        self.period = max(int(0.04 * steps), 1)
+        self.pixels = x.shape[1:].numel()
+        self.share = x.new_full((len(x),), SPARSE_SHARE)
+        self.changed = x.new_full((len(x),), float(self.pixels))
+        if begun:
+            self.changed = self._changed(x_adv)
+            self.share = self.changed / self.pixels / SPARSE_SHRINK
+
+    def _changed(self, points: Tensor) -> Tensor:
+        return (points != self.x).flatten(1).sum(1).to(self.x.dtype)
+
+    def leave(self, stay: Tensor) -> None:
+        """As `Steps.leave`."""
+        super().leave(stay)
+        self.share, self.changed = self.share[stay], self.changed[stay]
+
+    def move(self, x_adv: Tensor, gradient: Tensor) -> Tensor:
+        """The next points: no momentum, exact projection onto the L1 ball and the box together."""
+        sizes = gradient.flatten(1).abs()
+        place = ((1 - self.share) * self.pixels).long().clamp(0, self.pixels - 1)
+        threshold = sizes.sort(1).values.gather(1, place.unsqueeze(1))
+        direction = gradient.flatten(1).sign() * (sizes >= threshold)
+        length = direction.abs().sum(1, keepdim=True).clamp_min(1e-10)
+        step = (direction / length * self.sizes.unsqueeze(1)).view_as(gradient)
+        return project_l1(x_adv + step, self.x, self.eps)
+
+    def review(self, rises: Tensor, best: Tensor, x_best: Tensor) -> Tensor:
+        """At a checkpoint: fewer pixels and long steps where the best point became sparser, else shorter steps."""
+        now = self._changed(x_best)
+        sparser = now < SPARSE_STALL * self.changed
+        self.share, self.changed = now / self.pixels / SPARSE_SHRINK, now
+        shorter = (self.sizes / SPARSE_SHRINK).clamp_min(self.eps / SPARSE_FLOOR)
+        self.sizes = torch.where(sparser, torch.full_like(self.sizes, self.eps), shorter)
+        return sparser

@@ -1,0 +1,73 @@
+"""Decoupled direction and norm (Rony et al. 2019): the closest misclassified point in L2, by steps on moving spheres."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from corral.attacks.balls import ascend, l2_norms, per_example
+from corral.attacks.minimal import Aims, Closest, MinimalOutcome, aims, check_minimal
+from corral.attacks.noise import image_keys, normal
+from corral.attacks.state import attacked
+
+# Published: the first norm, its change a step, and the first and last step size (cosine annealing).
+FIRST_NORM, GAMMA, FIRST_STEP, LAST_STEP = 1.0, 0.05, 1.0, 0.01
+
+
+def ddn(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 100, seed: int = 0) -> Tensor:
+    """Decoupled direction and norm (Rony et al. 2019, Algorithm 1): the closest misclassified point in L2.
+
+    Departures, all toward shorter distances: the first norm is an image's linearised distance where that is below the
+    published 1, from which 100 steps of 5% do not come below 0.006; the direction is the gradient of the margin, not of cross-entropy,
+    whose gradient leans toward all rivals at once (on a linear model of 10 classes that ends 1% to 36% too far), and
+    where the nearest rival by linearised logits is not the likeliest, a second walk aims at it. The segment to what
+    was found is bisected at the end.
+
+    Args:
+        model: any module from float [0, 1] images to (N, C) logits; attacked in eval mode, its state is restored.
+        x: (N, ...) clean images in [0, 1].
+        y: (N,) int64 labels.
+        steps: gradient steps; published with 100, 300 and 1000.
+        seed: of the directions taken where the gradient is zero.
+
+    Returns:
+        Images like x in [0, 1]: the closest misclassified point found; x itself where none was found, or where x is
+        misclassified as it is (`ddn_outcome` tells which).
+
+    Raises:
+        ValueError: impossible arguments or labels, images that are not finite or not in [0, 1].
+        CorralError: the model's logits or gradients are not finite.
+    """
+    return ddn_outcome(model, x, y, steps=steps, seed=seed).x_adv
+
+
+def ddn_outcome(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 100, seed: int = 0) -> MinimalOutcome:
+    """`ddn` with the distances and what it cost."""
+    check_minimal(x, y, steps=steps)
+    x = x.detach()
+    with attacked(model), torch.autocast(x.device.type, enabled=False):
+        closest = Closest(model, x, y)
+        if len(closest.standing):
+            _walk(closest, aims(closest), image_keys(x, seed), steps)
+            closest.halve()
+        return closest.outcome()
+
+
+def _walk(closest: Closest, rows: Aims, keys: Tensor, steps: int) -> None:
+    victim, x, y, keys = closest.victim, closest.x[rows.images], closest.y[rows.images], keys[rows.images]
+    farthest = l2_norms(torch.maximum(x, 1 - x))
+    norms = rows.distances.clamp_max(FIRST_NORM)
+    x_adv = x
+    for step in range(steps):
+        _, logits, gradient = victim.gradient(x_adv, lambda logits: rows.take(logits, y))
+        wrong = logits.argmax(1) != y
+        closest.offer(rows.images, x_adv, wrong)
+        lost = gradient.flatten(1).abs().amax(1) == 0
+        if bool(lost.any()):
+            gradient[lost] = normal(keys[lost], step, x.shape[1:]).to(x.dtype)
+        size = LAST_STEP + (FIRST_STEP - LAST_STEP) * (1 + math.cos(math.pi * step / steps)) / 2
+        delta = ascend(x_adv, gradient, size, "L2") - x
+        norms = torch.minimum(norms * torch.where(wrong, 1 - GAMMA, 1 + GAMMA), farthest)
+        lengths = l2_norms(delta).clamp_min(torch.finfo(x.dtype).tiny)
+        x_adv = (x + delta * per_example(norms / lengths, x)).clamp(0, 1)
+    closest.offer(rows.images, x_adv, victim.logits(x_adv).argmax(1) != y)

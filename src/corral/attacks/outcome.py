@@ -1,0 +1,31 @@
+"""What an attack returns inside corral: images, which of them fell, when, and what it cost."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one attack on a batch of N images.
+
+    Attributes:
+        x_adv: like the images: a misclassified point of the ball where one was found, else the strongest point met.
+        broken: (N,) bool, whether the model misclassifies `x_adv`, by the pass that found it.
+        step: (N,) int64, the pass (of a gradient attack) or query at which the image fell, counted from 1 over all
+            restarts and targets; 0 where it is misclassified without attack, -1 where it stands.
+        forwards: images that went forward through the model, summed over all passes.
+        backwards: images that went backward.
+    """
+
+    x_adv: Tensor
+    broken: Tensor
+    step: Tensor
+    forwards: int
+    backwards: int
+
+
+def untouched(x: Tensor, wrong: Tensor, forwards: int) -> Outcome:
+    """The outcome of an attack that has only looked at the clean images; `wrong` (N,) bool are misclassified."""
+    return Outcome(x.clone(), wrong, torch.where(wrong, 0, -1), forwards, 0)

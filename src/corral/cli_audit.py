@@ -1,0 +1,118 @@
+"""`corral audit` on the command line: parse, call, write, say it in a few lines."""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from corral.errors import UsageError
+
+if TYPE_CHECKING:
+    from corral.evaluation.audit_record import AuditRecord
+
+EPILOG = "Example: corral audit models.py:load --data cifar10 --eps 8/255 --normalise cifar10 --n 1000 --minutes 30"
+MASKED = 3
+
+
+def audit(
+    target: Annotated[
+        str, typer.Argument(help="file.py:function, a TorchScript or torch.export file, or a corral run.")
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="Named set (see `corral data`), npz:PATH or folder:PATH; default a run's own.")
+    ] = None,
+    eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default a run's own.")] = None,
+    norm: Annotated[str | None, typer.Option(help="Linf, L2 or L1; default a run's own, else Linf.")] = None,
+    minutes: Annotated[float, typer.Option(help="Time budget, kept; AutoAttack does whole images until it ends.")] = 10,
+    n: Annotated[int | None, typer.Option(min=1, help="This many test images, class-balanced; default all.")] = None,
+    path: Annotated[
+        Path | None, typer.Option(help="The folder that code is imported from, and no other; default the file's own.")
+    ] = None,
+    normalise: Annotated[
+        str | None, typer.Option(help="The model wants normalised inputs: imagenet, cifar10, ... or M,M,M/S,S,S.")
+    ] = None,
+    scale: Annotated[float, typer.Option(help="The model wants inputs in [0, SCALE], such as 255.")] = 1.0,
+    bgr: Annotated[bool, typer.Option("--bgr", help="The model wants channels in the order BGR.")] = False,
+    nhwc: Annotated[bool, typer.Option("--nhwc", help="The model wants images (N, H, W, C).")] = False,
+    label_offset: Annotated[int, typer.Option(help="Added to the data's labels to get the model's.")] = 0,
+    as_is: Annotated[
+        bool, typer.Option("--as-is", help="Audit it even if it is evidently fed what it was not trained on.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="The page; the record goes beside it as .json.")] = Path("audit.html"),
+    batch_size: Annotated[int, typer.Option(min=1, help="Most images attacked at once.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of the images and of the attacks.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default a GPU if there is one.")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of data-set files; default CORRAL_DATA or a user cache.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="CPU threads; default torch's own choice.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for machines.")] = False,
+) -> None:
+    """Can a model's robustness be believed? Diagnose and attack it within a time budget; write a page and a record.
+
+    Exit code 0: pass; 3: masked gradients were found; 1: it could not be audited; 2: wrong usage.
+    """
+    from corral.evaluation.audit import audit as run_audit
+    from corral.evaluation.audit_prepare import Preparation, parse_normalise
+    from corral.evaluation.audit_record import write_audit
+    from corral.report.audit_page import write_audit_page
+
+    if out.is_dir() or out.suffix == ".json":
+        raise UsageError(f"--out {out} must name the page, such as audit.html; the record goes beside it as .json")
+    if not 0 < scale < float("inf"):
+        raise UsageError(f"--scale must be above 0, found {scale:g}")
+    mean, std = parse_normalise(normalise) if normalise is not None else (None, None)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    try:
+        # What a foreign model prints must not end up in the result.
+        with contextlib.redirect_stdout(sys.stderr):
+            record = run_audit(
+                target,
+                data,
+                eps=eps,
+                norm=norm,
+                minutes=minutes,
+                n=n,
+                seed=seed,
+                path=path,
+                preparation=Preparation(scale, mean, std, bgr, nhwc, label_offset),
+                as_is=as_is,
+                batch_size=batch_size,
+                data_root=data_root,
+                device=device,
+                progress=not quiet,
+            )
+    except KeyboardInterrupt:
+        typer.echo("\ncorral: interrupted; nothing was written", err=True)
+        raise typer.Exit(130) from None
+    write_audit(record, out.with_suffix(".json"))
+    write_audit_page(record, out)
+    if as_json:
+        typer.echo(record.model_dump_json(indent=2))
+    else:
+        typer.echo("\n".join([*audit_lines(record), f"The page: {out}"]))
+    if record.verdict == "masked":
+        raise typer.Exit(MASKED)
+
+
+def audit_lines(record: "AuditRecord") -> list[str]:
+    """The summary on the terminal: the verdict, the numbers, the findings that matter with their remedies."""
+    from corral.evaluation.audit_record import run_words
+    from corral.report.audit_page import audit_verdict
+
+    verdict = audit_verdict(record)
+    lines = [verdict.headline, *verdict.sentences]
+    if record.reduced:
+        lines.append(f"Reduced: {run_words(record)}.")
+    for finding in (*record.inputs, *record.findings):
+        if finding.verdict in ("masked", "note"):
+            lines.append(f"{finding.verdict}: {finding.title}. {finding.explanation} {finding.remedy}".rstrip())
+    return lines

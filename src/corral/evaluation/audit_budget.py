@@ -1,0 +1,170 @@
+"""Time: a deadline that a model under attack cannot overrun, and what a chunk of images will cost at worst."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from corral.attacks.attack import Attack
+
+# What an attack does beside the model's pass, until its own passes have been timed.
+OVERHEAD_SECONDS = 2e-3
+# Fewer passes than this are no measurement.
+ENOUGH_PASSES = 20
+MEASURED = (1, 8, 64)
+MEASURE_SECONDS = 2.0
+
+
+class BudgetEndedError(Exception):
+    """The deadline passed in the middle of an attack."""
+
+
+class Budget:
+    """A span of time from now on.
+
+    Args:
+        seconds: how long.
+        clock: a monotonic clock in seconds.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock, self.seconds = clock, seconds
+        self.start = clock()
+        self.end = self.start + seconds
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the start."""
+        return self.clock() - self.start
+
+    @property
+    def left(self) -> float:
+        """Seconds until the end; negative after it."""
+        return self.end - self.clock()
+
+    @contextmanager
+    def enforced(self, model: nn.Module, deadline: float, tick: Callable[[], None] | None = None) -> Iterator[None]:
+        """Raise `BudgetEndedError` from the model's next forward pass after `deadline` (of the clock).
+
+        Args:
+            model: any module; a hook is put on it and taken off again.
+            deadline: a moment of the clock.
+            tick: called before every forward pass, to show progress.
+        """
+
+        def check(*_: object) -> None:
+            if self.clock() >= deadline:
+                raise BudgetEndedError
+            if tick is not None:
+                tick()
+
+        hook = model.register_forward_pre_hook(check)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
+class Pace:
+    """How long passes take, measured, and from it the longest that a protocol can take on k images.
+
+    Args:
+        forward: seconds of a forward pass, by batch size.
+        gradient: seconds of a forward and backward pass, by the same batch sizes.
+
+    Attributes:
+        steps, queries: gradient steps and gradient-free passes of the protocol over an image that survives it all.
+    """
+
+    def __init__(self, forward: dict[int, float], gradient: dict[int, float]) -> None:
+        self.forward, self.gradient = forward, gradient
+        self.steps = self.queries = 0
+        self._step_overhead = self._query_overhead = OVERHEAD_SECONDS
+
+    def expect(self, attacks: Sequence[Attack]) -> None:
+        """Count the passes of a protocol by its attacks' settings."""
+        self.steps = self.queries = 0
+        for attack in attacks:
+            settings = dict(attack.settings)
+            self.queries += int(settings.get("queries", 0))
+            self.steps += (
+                int(settings.get("steps", 0)) * int(settings["restarts"]) * int(settings.get("targets", 0) or 1)
+            )
+
+    def observe(self, passes: int, images: int, seconds: float, *, gradients: bool) -> None:
+        """Learn from an attack that made so many passes over so many images in all, what it costs beside them."""
+        if passes < ENOUGH_PASSES:
+            return
+        beside = seconds / passes - _interpolated(self.gradient if gradients else self.forward, images / passes)
+        if gradients:
+            self._step_overhead = max(beside, 0.0)
+        else:
+            self._query_overhead = max(beside, 0.0)
+
+    def worst(self, k: int) -> float:
+        """Seconds that a chunk of k images takes if none falls."""
+        step = _interpolated(self.gradient, k) + self._step_overhead
+        query = _interpolated(self.forward, k) + self._query_overhead
+        return self.steps * step + self.queries * query
+
+    def fitting(self, seconds: float, most: int) -> int:
+        """The largest chunk, at most `most` images, that is done in `seconds` even if none falls; 0 if none is."""
+        low, high = 0, most
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.worst(middle) <= seconds else (low, middle - 1)
+        return low
+
+    def forward_seconds(self, k: int) -> float:
+        """Seconds of one forward pass over k images."""
+        return _interpolated(self.forward, k)
+
+
+def measure(model: nn.Module, x: Tensor) -> Pace:
+    """Time forward and backward passes at a few batch sizes, within two seconds, or as long as one image takes.
+
+    Args:
+        model: inside `attacked`.
+        x: (N, ...) images, at least one.
+    """
+    forward: dict[int, float] = {}
+    gradient: dict[int, float] = {}
+    started = time.perf_counter()
+    for size in MEASURED:
+        # Each size is eight times the last, and so is at most its time.
+        if size > len(x) or (forward and 8 * (time.perf_counter() - started) > MEASURE_SECONDS):
+            break
+        batch = x[:size]
+        _timed(model, batch, False)  # the first pass of a shape pays for caches and compilation
+        forward[size] = _timed(model, batch, False)
+        gradient[size] = _timed(model, batch, True)
+    return Pace(forward, gradient)
+
+
+def _timed(model: nn.Module, x: Tensor, backward: bool) -> float:
+    started = time.perf_counter()
+    if backward:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            loss = F.log_softmax(model(x), 1)[:, 0].sum()
+            if loss.requires_grad:
+                (found,) = torch.autograd.grad(loss, x, allow_unused=True)
+                loss = loss if found is None else found.sum()
+    else:
+        with torch.no_grad():
+            loss = model(x).sum()
+    loss.item()  # waits for the device
+    return time.perf_counter() - started
+
+
+def _interpolated(times: dict[int, float], k: float) -> float:
+    """Linear between the measured batch sizes, in proportion above the largest."""
+    sizes = sorted(times)
+    for low, high in pairwise(sizes):
+        if low <= k <= high:
+            return times[low] + (times[high] - times[low]) * (k - low) / (high - low)
+    return times[sizes[-1]] * k / sizes[-1] if k > sizes[-1] else times[sizes[0]]

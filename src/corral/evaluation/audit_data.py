@@ -1,0 +1,76 @@
+"""The images of an audit, in an order in which every first part is a fair sample of them."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from corral.data import DataSet, Images, load, stratified_subset
+
+
+@dataclass(frozen=True)
+class AuditImages:
+    """What is audited on: the images in their order, and where they come from."""
+
+    data: DataSet
+    images: Images
+    labels: Tensor
+    available: int
+    note: str
+
+
+def audit_images(
+    data: str | DataSet, *, n: int | None, seed: int, root: str | Path | None, device: torch.device
+) -> AuditImages:
+    """Load the test images; all images of a file or folder that has no test part of its own.
+
+    Args:
+        data: what `corral.data.load` takes, or a data set.
+        n: a class-balanced subset of this many; default all.
+        seed: of the order.
+        root: folder of data-set files.
+        device: where the images go.
+
+    Raises:
+        UsageError: an unknown data set or an impossible n.
+        CorralError: data that are absent or damaged.
+    """
+    found = load(data, root=root) if isinstance(data, str) else data
+    images, note = found.test, found.note
+    if isinstance(data, str) and _is_undivided(data):
+        parts = (found.train, found.test)
+        labels = torch.cat([part.labels for part in parts if part.labels is not None])
+        images = Images(torch.cat([part.pixels for part in parts]), labels)
+        note = f"{note.split(';')[0]}; all {len(images):,} images, the source has no test part"
+    available = len(images)
+    if n is not None and n != available:
+        images = stratified_subset(images, n, seed=0)
+    assert images.labels is not None
+    images = images.take(_fair_order(images.labels, seed)).to(device)
+    assert images.labels is not None
+    return AuditImages(found, images, images.labels, available, note)
+
+
+def _is_undivided(name: str) -> bool:
+    """Whether a file or folder of images comes without a test part."""
+    kind, _, path = name.partition(":")
+    place = Path(path).expanduser()
+    if kind == "npz":
+        with zipfile.ZipFile(place) as archive:
+            return "test_images.npy" not in archive.namelist()
+    return kind == "folder" and not (place / "test").is_dir()
+
+
+def _fair_order(labels: Tensor, seed: int) -> Tensor:
+    """(N,) rows in a random order in which every first part holds the classes in their shares, up to one image."""
+    host = labels.cpu()
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(host), generator=generator)
+    place = torch.empty(len(host), dtype=torch.float64)
+    for label in set(host.tolist()):
+        rows = order[host[order] == label]
+        shift = torch.rand((), generator=generator, dtype=torch.float64)
+        place[rows] = (torch.arange(len(rows), dtype=torch.float64) + shift) / len(rows)
+    return place.argsort(stable=True)

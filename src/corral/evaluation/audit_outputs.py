@@ -1,0 +1,103 @@
+"""What a model gives for an image: checked once, in one line each, before any attack relies on it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from corral.attacks.state import attacked
+from corral.errors import CorralError
+
+SHAPES = ((1, 28), (3, 32), (1, 32), (3, 28), (3, 64), (3, 96), (3, 224), (1, 224), (3, 299))
+SUM_TOLERANCE = 1e-3
+
+
+@contextmanager
+def measuring(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """The state every pass of an audit is made in: as attacks make theirs."""
+    with attacked(model), torch.autocast(device.type, enabled=False):
+        yield
+
+
+def outputs(model: nn.Module, x: Tensor, batch_size: int = 128) -> Tensor:
+    """(N, C) outputs of images, inside `measuring`."""
+    with torch.no_grad():
+        return torch.cat([model(part) for part in torch.split(x, batch_size)])
+
+
+def check_outputs(name: str, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Pass a few images and refuse, in one line, what no attack could use.
+
+    Args:
+        name: of the target, for the message.
+        model: the model behind its preparation, inside `measuring`.
+        x: a few images (n, C, H, W).
+        y: (N,) all the labels that will be asked for, in the model's numbering.
+
+    Returns:
+        (n, classes) outputs.
+
+    Raises:
+        CorralError: the model fails on the images, or gives something else than one finite row of scores an image.
+    """
+    try:
+        with torch.no_grad():
+            found = model(x)
+    except Exception as error:  # foreign code: anything can come
+        raise CorralError(f"{name}: {_refusal(model, x, error)}") from error
+    if not isinstance(found, Tensor):
+        kind = type(found).__name__
+        raise CorralError(f"{name}: the model returns a {kind}, expected a tensor of logits; return only the logits")
+    if found.dim() != 2 or len(found) != len(x) or not found.is_floating_point():
+        raise CorralError(
+            f"{name}: the model returns {found.dtype} {tuple(found.shape)} for {len(x)} images, expected float logits "
+            f"({len(x)}, classes)"
+        )
+    if found.shape[1] < 2:
+        raise CorralError(
+            f"{name}: the model returns one score an image, expected one a class; return (n, 2) logits such as (-s, s)"
+        )
+    if not bool(torch.isfinite(found).all()):
+        bad = int((~torch.isfinite(found)).any(1).sum())
+        raise CorralError(f"{name}: the outputs are not finite for {bad} of {len(x)} images; mend the model first")
+    low, high, classes = int(y.min()), int(y.max()), found.shape[1]
+    if low < 0 or high >= classes:
+        hint = (
+            f"; if the labels count from another number, give --label-offset {-low}" if 0 < high - low < classes else ""
+        )
+        raise CorralError(
+            f"{name}: the model has {classes} classes (0 to {classes - 1}) but the labels run from {low} to {high}: "
+            f"give the data that the model was trained for{hint}"
+        )
+    return found
+
+
+def _refusal(model: nn.Module, x: Tensor, error: Exception) -> str:
+    """Why a model does not take these images, and what it would take."""
+    reason = (str(error).splitlines() or [""])[0]
+    found = tuple(x.shape[1:])
+    if _takes(model, x.permute(0, 2, 3, 1)):
+        return f"the model takes images (N, H, W, C), found (N, C, H, W) with {found}; give --nhwc"
+    if _takes(model, x.double()):
+        return "the model is in float64, the images are float32; return the model with .float()"
+    for channels, size in SHAPES:
+        shape = (channels, size, size)
+        if shape != found and _takes(model, torch.zeros(len(x), *shape, device=x.device)):
+            return f"the model takes images of {shape}, found {found} (C, H, W); give such data, or wrap it"
+    return f"the model does not take images of {found} (C, H, W): {type(error).__name__}: {reason}"
+
+
+def _takes(model: nn.Module, x: Tensor) -> bool:
+    try:
+        with torch.no_grad():
+            found = model(x)
+    except Exception:  # foreign code: anything can come
+        return False
+    return isinstance(found, Tensor) and found.dim() == 2 and len(found) == len(x)
+
+
+def are_probabilities(found: Tensor) -> bool:
+    """Whether every row of (n, C) outputs is in [0, 1] and sums to 1."""
+    inside = bool(((found >= 0) & (found <= 1)).all())
+    return inside and bool(((found.double().sum(1) - 1).abs() < SUM_TOLERANCE).all())

@@ -1,0 +1,127 @@
+"""What stands between images in [0, 1] and the model under audit, so that every attack stays in pixel units."""
+
+import re
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from corral.errors import UsageError
+from corral.models.classifier import Normalisation
+
+STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "half": ((0.5,), (0.5,)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashion-mnist": ((0.2860,), (0.3530,)),
+}
+NUMBERS = re.compile(r"[0-9.eE+,-]+/[0-9.eE+,-]+")
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How images in [0, 1] become what the model was trained on: scaled, then normalised, then reordered.
+
+    Attributes:
+        scale: pixels are multiplied by it.
+        mean, std: one number a channel, or one for all; of the scaled pixels. None leaves them.
+        bgr: the channels are reversed.
+        nhwc: the model takes (N, H, W, C).
+        offset: what is added to the data's labels to get the model's.
+    """
+
+    scale: float = 1.0
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    bgr: bool = False
+    nhwc: bool = False
+    offset: int = 0
+
+    @property
+    def plain(self) -> bool:
+        """Whether images go to the model as they are."""
+        return replace(self, offset=0) == Preparation()
+
+    def options(self) -> list[str]:
+        """The command line's options that ask for this."""
+        parts = []
+        if self.scale != 1:
+            parts.append(f"--scale {self.scale:g}")
+        if self.mean is not None and self.std is not None:
+            known = [name for name, pair in STATISTICS.items() if pair == (self.mean, self.std)]
+            spelled = "/".join(",".join(f"{value:.6g}" for value in values) for values in (self.mean, self.std))
+            parts.append(f"--normalise {known[0] if known else spelled}")
+        parts += [option for option, wanted in (("--bgr", self.bgr), ("--nhwc", self.nhwc)) if wanted]
+        if self.offset:
+            parts.append(f"--label-offset {self.offset}")
+        return parts
+
+
+def parse_normalise(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and standard deviation of a name ("imagenet") or of "M,M,M/S,S,S".
+
+    Raises:
+        UsageError: neither.
+    """
+    if text in STATISTICS:
+        return STATISTICS[text]
+    try:
+        if not NUMBERS.fullmatch(text):
+            raise ValueError
+        mean, std = (tuple(float(value) for value in part.split(",")) for part in text.split("/"))
+        Normalisation(mean, std)
+    except ValueError:
+        raise UsageError(
+            f"--normalise takes {', '.join(STATISTICS)} or means/deviations such as "
+            f"0.485,0.456,0.406/0.229,0.224,0.225, found {text!r}"
+        ) from None
+    return mean, std
+
+
+class Prepared(nn.Module):
+    """A model behind its preparation: images (N, C, H, W) in [0, 1] in, logits out.
+
+    Args:
+        model: the model under audit.
+        preparation: what its inputs need.
+        log: take the logarithm of the outputs, which are probabilities.
+    """
+
+    def __init__(self, model: nn.Module, preparation: Preparation, *, log: bool = False) -> None:
+        super().__init__()
+        self.model, self.preparation, self.log = model, preparation, log
+        self.normalisation: Normalisation | None = None
+        if preparation.mean is not None and preparation.std is not None:
+            self.normalisation = Normalisation(preparation.mean, preparation.std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of images in [0, 1]."""
+        if self.preparation.scale != 1:
+            x = x * self.preparation.scale
+        if self.normalisation is not None:
+            x = self.normalisation(x)
+        if self.preparation.bgr:
+            x = x.flip(1)
+        if self.preparation.nhwc:
+            x = x.permute(0, 2, 3, 1)
+        output: Tensor = self.model(x)
+        # A probability that has underflowed to 0 has no logarithm and no gradient; the diagnostics count those.
+        return output.clamp_min(torch.finfo(output.dtype).tiny).log() if self.log else output
+
+
+def prepared(model: nn.Module, preparation: Preparation, device: torch.device, *, log: bool = False) -> nn.Module:
+    """The model behind its preparation; the model itself where there is none.
+
+    Raises:
+        UsageError: a number of means that no image can have.
+    """
+    if preparation.plain and not log:
+        return model
+    wrapper = Prepared(model, preparation, log=log)
+    if wrapper.normalisation is not None:
+        wrapper.normalisation.to(device)
+    wrapper.training = model.training
+    return wrapper

@@ -1,0 +1,150 @@
+"""What an evaluation has finished so far: a folder of one file a batch, with the plan that they belong to."""
+
+import io
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from corral.errors import CorralError
+from corral.evaluation.records import Frozen
+from corral.files import write_atomically
+
+
+class PlannedAttack(Frozen):
+    """An attack as the plan has it: equal name and settings, equal results."""
+
+    name: str
+    settings: dict[str, int | float | str | bool]
+
+
+class Plan(Frozen):
+    """Everything that decides an evaluation's results: finished batches of another plan are never mixed in."""
+
+    protocol: str
+    model: str
+    data: str
+    norm: str
+    eps: float
+    n: int
+    seed: int
+    batch_size: int
+    attacks: list[PlannedAttack]
+    device: str
+    corral: str
+    torch: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one attack did to one batch of images.
+
+    Attributes:
+        correct: (n,) bool, classified right under the attack.
+        step: (n,) int64, `Outcome.step`.
+        shown: (m, ...) float32 adversarial versions of those of its images that the page shows.
+        seconds: what it took.
+        forwards: images passed forward.
+        backwards: images passed backward.
+    """
+
+    correct: NDArray[np.bool_]
+    step: NDArray[np.int64]
+    shown: NDArray[np.float32]
+    seconds: float
+    forwards: int
+    backwards: int
+
+
+class Ledger:
+    """The finished batches of one evaluation; every one is written whole, at once, or not at all.
+
+    Args:
+        folder: where the batches lie; made if need be, taken up again if it is there.
+        plan: of this evaluation.
+        fresh: begin anew, whatever lies there.
+
+    Raises:
+        CorralError: the folder holds batches of another plan (the message says what differs), or cannot be read.
+    """
+
+    def __init__(self, folder: Path, plan: Plan, *, fresh: bool = False) -> None:
+        self.folder = folder
+        if fresh:
+            self.close()
+        held = folder / "plan.json"
+        if held.is_file():
+            self._refuse_other(held, plan)
+        else:
+            # Without a plan, files there are a remainder of a kill before the first batch: nothing to lose.
+            self.close()
+            write_atomically(held, (plan.model_dump_json(indent=2) + "\n").encode())
+
+    def _refuse_other(self, held: Path, plan: Plan) -> None:
+        remedy = "give --fresh to throw away what is finished and begin anew"
+        try:
+            found = Plan.model_validate_json(held.read_bytes())
+        except (OSError, ValidationError, ValueError) as error:
+            raise CorralError(f"{held}: not the plan of an evaluation ({type(error).__name__}); {remedy}") from error
+        for name in Plan.model_fields:
+            before, now = getattr(found, name), getattr(plan, name)
+            if before != now:
+                if name == "attacks":
+                    before, now = (_listed(attacks) for attacks in (before, now))
+                raise CorralError(
+                    f"{self.folder}: an unfinished evaluation with another {name}: there {before}, now {now}; "
+                    f"restore it to go on, or {remedy}"
+                )
+
+    def read(self, key: str, number: int) -> Batch | None:
+        """A finished batch of an attack, None if it is not finished.
+
+        Raises:
+            CorralError: the file is damaged.
+        """
+        path = self._path(key, number)
+        if not path.is_file():
+            return None
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
+                return Batch(
+                    correct=held["correct"],
+                    step=held["step"],
+                    shown=held["shown"],
+                    seconds=float(held["seconds"]),
+                    forwards=int(held["forwards"]),
+                    backwards=int(held["backwards"]),
+                )
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise CorralError(
+                f"{path}: not a finished batch ({type(error).__name__}); delete it to attack that batch again"
+            ) from error
+
+    def write(self, key: str, number: int, batch: Batch) -> None:
+        """Keep a finished batch.
+
+        Raises:
+            CorralError: the disk is full or the folder cannot be written.
+        """
+        stream = io.BytesIO()
+        named: dict[str, Any] = vars(batch)
+        np.savez(stream, **named)
+        write_atomically(self._path(key, number), stream.getvalue())
+
+    def close(self) -> None:
+        """Forget all batches: the record that they made has been written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, key: str, number: int) -> Path:
+        return self.folder / f"{key}-{number:05d}.npz"
+
+
+def _listed(attacks: list[PlannedAttack]) -> str:
+    return "; ".join(
+        f"{attack.name} ({', '.join(f'{key} {value}' for key, value in attack.settings.items())})" for attack in attacks
+    )

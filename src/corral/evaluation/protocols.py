@@ -1,0 +1,52 @@
+"""The named protocols of an evaluation: which attacks each of them is made of."""
+
+from typing import Literal, get_args
+
+from torch import nn
+
+from corral.attacks import LOG_20, MARGIN_20, PUBLISHED_20, PUBLISHED_20_LOG, PUBLISHED_100, PUBLISHED_100_LOG, Norm
+from corral.attacks.attack import Attack
+from corral.attacks.autoattack import standard_attacks
+from corral.attacks.presets import PgdProtocol
+from corral.errors import UsageError
+from corral.models import Classifier, ClusterHead
+
+ProtocolName = Literal["quick", "paper", "standard", "adaptive"]
+PROTOCOL_NAMES: tuple[ProtocolName, ...] = get_args(ProtocolName)
+# One row for the whole ensemble, beside its members' own.
+ENSEMBLES = {"standard": "autoattack", "adaptive": "adaptive"}
+SUMMARIES: dict[ProtocolName, str] = {
+    "quick": "PGD-20 as published, and on the log-space logits with cross-entropy and margin, 5 restarts",
+    "paper": "PGD-20 and PGD-100 with 10 restarts as published, and their log-space controls on cluster heads",
+    "standard": "AutoAttack standard: APGD-CE, APGD-T, FAB-T, Square, each on every image",
+    "adaptive": "Auto-PGD on every objective that knows the head, and the worst case over them",
+}
+
+
+def protocol_attacks(name: str, model: nn.Module, *, eps: float, norm: Norm, classes: int) -> tuple[Attack, ...]:
+    """The attacks of a protocol for a model and a threat.
+
+    Args:
+        name: one of `PROTOCOL_NAMES`.
+        model: the model to attack; a cluster head meets attacks that a linear one has not.
+        eps: radius in pixel units.
+        norm: of the threat.
+        classes: number of classes.
+
+    Raises:
+        UsageError: another name.
+    """
+    if name == "standard":
+        return standard_attacks(norm, classes)
+    if name == "adaptive":
+        from corral.attacks.adaptive import adaptive_attacks
+
+        return adaptive_attacks(model)
+    clusters = isinstance(model, Classifier) and isinstance(model.head, ClusterHead)
+    presets: dict[str, tuple[PgdProtocol, ...]] = {
+        "quick": (PUBLISHED_20, *((PUBLISHED_20_LOG,) if clusters else ()), LOG_20, MARGIN_20),
+        "paper": (PUBLISHED_20, PUBLISHED_100, *((PUBLISHED_20_LOG, PUBLISHED_100_LOG) if clusters else ())),
+    }
+    if name not in presets:
+        raise UsageError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOL_NAMES)}")
+    return tuple(preset.bound(model, eps) for preset in presets[name])
