@@ -1,6 +1,7 @@
-"""An independent library at equal budget: corral's PGD leaves no more standing than foolbox's, on real digits."""
+"""Independent libraries on real digits: corral's attacks are no weaker, and theirs take its classifiers."""
 
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from corral.attacks import pgd
+from corral.attacks.apgd import apgd_outcome
+from corral.attacks.carlini_wagner import carlini_wagner_outcome
+from corral.attacks.ddn import ddn_outcome
+from corral.attacks.deepfool import deepfool_outcome
+from corral.attacks.fgsm import fgsm_outcome
 from corral.geometry import class_kmeans
 from corral.models import MLP, Classifier, ClusterHead, LinearHead
 from corral.models.heads import feature_variance
@@ -16,6 +22,8 @@ with warnings.catch_warnings():
     # foolbox imports a name that scipy has deprecated.
     warnings.filterwarnings("ignore", category=DeprecationWarning, message="Please import")
     foolbox = pytest.importorskip("foolbox")
+
+pyautoattack = pytest.importorskip("pyautoattack")
 
 STEPS, RELATIVE_STEP = 20, 0.125
 THREATS = {"Linf": 0.08, "L2": 0.45}
@@ -117,3 +125,94 @@ def test_classifiers_go_through_foolbox_as_they_are(digits, kind, request):
     with torch.no_grad():
         assert torch.equal(wrapped(x), model(x))
         assert foolbox.utils.accuracy(wrapped, x, y) == pytest.approx(float((model(x).argmax(1) == y).float().mean()))
+
+
+@pytest.mark.parametrize("kind", ["linear", "clusters"])
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_fgsm_breaks_exactly_the_images_that_foolbox_s_breaks(digits, kind, norm, request):
+    model = request.getfixturevalue(kind)
+    x, y = (part[1200:1500] for part in digits)
+    attack = foolbox.attacks.LinfFastGradientAttack() if norm == "Linf" else foolbox.attacks.L2FastGradientAttack()
+    found, _, success = attack(foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu"), x, y, epsilons=THREATS[norm])
+    ours = fgsm_outcome(model, x, y, eps=THREATS[norm], norm=norm)
+    right = ours.step != 0
+    assert torch.equal(ours.broken, success)
+    assert torch.allclose(ours.x_adv[right], found[right], atol=1e-5)
+
+
+FOOLBOX = {
+    "ddn": (ddn_outcome, lambda: foolbox.attacks.DDNAttack(steps=100)),
+    "deepfool": (deepfool_outcome, foolbox.attacks.L2DeepFoolAttack),
+    # The same 9 searches of few steps for both sides, or the test would take minutes.
+    "carlini_wagner": (
+        partial(carlini_wagner_outcome, steps=40),
+        lambda: foolbox.attacks.L2CarliniWagnerAttack(steps=40, abort_early=False, initial_const=0.1),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["linear", "clusters"])
+@pytest.mark.parametrize("name", FOOLBOX)
+def test_minimal_norms_are_no_larger_than_foolbox_s(digits, kind, name, request):
+    model = request.getfixturevalue(kind)
+    x, y = (part[1200:1216] for part in digits)
+    ours, attack = FOOLBOX[name]
+    found, _, _ = attack()(foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu"), x, y, epsilons=None)
+    with torch.no_grad():
+        theirs = (model(found).argmax(1) != y) & (model(x).argmax(1) == y)
+    mine = ours(model, x, y)
+    assert bool(theirs.any())
+    assert not bool((theirs & ~mine.broken).any())
+    # Foolbox's DeepFool is the same walk, but clips where corral's goes round the box: 1% to either side.
+    slack = 1.01 if name == "deepfool" else 1.0
+    assert float(mine.distances[theirs].mean()) <= slack * float((found - x).flatten(1).norm(dim=1)[theirs].mean())
+
+
+def test_a_cluster_classifier_goes_through_the_whole_public_autoattack_as_it_is(digits, clusters):
+    x, y = (part[1200:1208] for part in digits)
+    attack = pyautoattack.AutoAttack(clusters, norm="Linf", eps=0.1, version="standard", seed=0)
+    found, labels = attack.run_standard_evaluation(x, y, batch_size=8)
+    with torch.no_grad():
+        assert torch.equal(clusters(found).argmax(1), labels)
+        clean = clusters(x).argmax(1) == y
+    robust = labels == y
+    assert float((found - x).abs().max()) <= 0.1 * (1 + 1e-5)
+    assert 0 < int(robust.sum()) < int(clean.sum())
+    # Two of the four attacks, corral's own, leave no more standing on the same model, images and budget.
+    untargeted, targeted = (apgd_outcome(clusters, x, y, eps=0.1, targets=targets) for targets in (0, 9))
+    assert int((~untargeted.broken & ~targeted.broken).sum()) <= int(robust.sum())
+
+
+class TinyNet(nn.Module):
+    """A module that knows nothing of corral, in train mode and with frozen weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.Flatten())
+        self.last = nn.Linear(144, 10)
+
+    def forward(self, x):
+        return self.last(self.body(x))
+
+
+def test_corral_s_attacks_take_any_module_and_leave_it_as_it_was(digits):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = TinyNet().train().requires_grad_(False)
+    x, _ = (part[1200:1216] for part in digits)
+    with torch.no_grad():
+        y = model.eval()(x).argmax(1)
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for outcome in (
+        fgsm_outcome(model, x, y, eps=0.1),
+        apgd_outcome(model, x, y, eps=0.1, steps=10),
+        ddn_outcome(model, x, y, steps=20),
+        deepfool_outcome(model, x, y),
+        carlini_wagner_outcome(model, x, y, steps=20, searches=2),
+    ):
+        assert bool(outcome.broken.any())
+        with torch.no_grad():
+            assert torch.equal(model.eval()(outcome.x_adv).argmax(1) != y, outcome.broken)
+        model.train()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

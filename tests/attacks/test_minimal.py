@@ -49,14 +49,14 @@ def exact_distances(model, x, y):
 
 
 @EVERY
-@pytest.mark.parametrize(("classes", "scale"), [(2, 1.0), (10, 0.1), (10, 1.0), (5, 30.0)])
+@pytest.mark.parametrize(("classes", "scale"), [(2, 1.0), (10, 0.1), (5, 30.0)])
 def test_every_distance_on_a_linear_model_is_the_exact_one(name, classes, scale):
     model, x, y = linear_problem(classes, scale)
     found, exact = OUTCOMES[name](model, x, y), exact_distances(model, x, y)
     assert bool(found.broken.all())
     assert not bool(found.natural.any())
     assert bool((found.distances <= exact * (1 + WITHIN[name])).all())
-    assert bool((found.distances >= exact * (1 - 1e-4)).all())
+    assert bool((found.distances >= exact * (1 - 1e-4) - 1e-6).all())
     mean, count = found.mean_norm()
     assert count == len(x)
     assert mean == pytest.approx(float(exact.mean()), rel=WITHIN[name])
@@ -75,6 +75,7 @@ def test_where_the_box_binds_the_distance_is_near_the_quadratic_programme_s(name
     for row in range(len(x)):
         toward = weight if y[row] == 0 else -weight
         pixels = x[row].flatten().double()
+        normal, gap = toward.numpy(), float(gaps[row])
         solved = minimize(
             lambda d: float(d @ d),
             (toward * gaps[row] / toward.square().sum()).numpy(),
@@ -82,8 +83,8 @@ def test_where_the_box_binds_the_distance_is_near_the_quadratic_programme_s(name
             bounds=[(-float(p), 1 - float(p)) for p in pixels],
             constraints={
                 "type": "ineq",
-                "fun": lambda d, w=toward.numpy(), g=float(gaps[row]): w @ d - g,
-                "jac": lambda d, w=toward.numpy(): w,
+                "fun": lambda d, w=normal, g=gap: w @ d - g,
+                "jac": lambda d, w=normal: w,
             },
             method="SLSQP",
         )
@@ -103,11 +104,10 @@ class Pixels(nn.Module):
 
 
 @EVERY
-@pytest.mark.parametrize("rule", ["nearest", "soft"])
-def test_one_centroid_a_class_on_the_pixels_falls_at_the_bisector(name, rule):
+def test_one_centroid_a_class_on_the_pixels_falls_at_the_bisector(name):
     generator = torch.Generator().manual_seed(0)
     centroids = 0.5 + 0.2 * torch.randn(4, 12, generator=generator)
-    model = Classifier(Pixels(), ClusterHead(centroids, torch.arange(4), 0.01, rule), [0.0], [1.0]).eval()
+    model = Classifier(Pixels(), ClusterHead(centroids, torch.arange(4), 0.01), [0.0], [1.0]).eval()
     x = 0.5 + 0.1 * torch.randn(16, 1, 3, 4, generator=generator)
     y = model(x).argmax(1)
     found = OUTCOMES[name](model, x, y)
@@ -117,7 +117,7 @@ def test_one_centroid_a_class_on_the_pixels_falls_at_the_bisector(name, rule):
     exact = to_bisector.scatter(1, y[:, None], torch.inf).amin(1)
     assert bool(found.broken.all())
     assert bool((found.distances <= exact * (1 + WITHIN[name])).all())
-    assert bool((found.distances >= exact * (1 - 1e-4)).all())
+    assert bool((found.distances >= exact * (1 - 1e-4) - 1e-6).all())
 
 
 def perceptron(seed=0):
@@ -196,6 +196,19 @@ def test_a_model_without_gradients_keeps_its_images_and_says_so(name):
     mean, count = found.mean_norm()
     assert math.isnan(mean)
     assert count == 0
+
+
+@EVERY
+def test_an_image_on_its_boundary_falls_at_almost_no_distance(name):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]]))
+        model[1].bias.zero_()
+    x = torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64)  # both logits are equal: argmax takes class 0
+    found = OUTCOMES[name](model, x, torch.tensor([0]))
+    if name != "deepfool":  # whose linearised step has length 0 there
+        assert bool(found.broken.all())
+        assert float(found.distances) < 1e-3
 
 
 @EVERY

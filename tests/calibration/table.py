@@ -4,20 +4,20 @@ import sys
 import time
 
 import torch
+from tests.calibration.models import EPS, MODELS, images
 
 from corral.evaluation.diagnostics import Diagnosis, diagnose
-from tests.calibration.models import EPS, MODELS, images
 
 MARKS = {"ok": "", "note": " note", "masked": " **masked**", "skipped": " skipped"}
 
 
 def measure(n: int, eps: float, norm: str, seed: int) -> dict[str, tuple[Diagnosis, float]]:
-    """Every model's diagnosis and its seconds."""
+    """Every model's diagnosis and its CPU seconds."""
     x, y = images(n)
     found = {}
     for name, (make, _) in MODELS.items():
-        model, begun = make(), time.perf_counter()
-        found[name] = diagnose(model, x, y, eps=eps, norm=norm, seed=seed, progress=False), time.perf_counter() - begun
+        model, begun = make(), time.process_time()
+        found[name] = diagnose(model, x, y, eps=eps, norm=norm, seed=seed, progress=False), time.process_time() - begun
     return found
 
 
@@ -31,7 +31,7 @@ def table(found: dict[str, tuple[Diagnosis, float]]) -> str:
         marks = [MARKS[finding.verdict] for finding in findings]
         rows.append([f"`{check.name}`", *(value + mark for value, mark in zip(values, marks, strict=True))])
     rows.append(["**verdict**", *(f"**{diagnosis.verdict}**" for diagnosis, _ in found.values())])
-    rows.append(["seconds", *(f"{seconds:.1f}" for _, seconds in found.values())])
+    rows.append(["CPU seconds", *(f"{seconds:.1f}" for _, seconds in found.values())])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -11,6 +11,7 @@ from corral.evaluation.audit_record import AuditAttack, AuditRecord
 from corral.evaluation.diagnostics.findings import Finding
 from corral.evaluation.records import Environment
 from corral.report.audit_page import audit_verdict, render_audit, write_audit_page
+from corral.report.words import attack_title
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -137,18 +138,18 @@ UNATTACKED = {"n_attacked": 0, "robust": None, "robust_error": None, "clean_atta
 def test_the_verdict_says_what_was_found_and_on_how_many_images() -> None:
     threat = "43.0% ± 3.5 of 200 images withstand AutoAttack standard at Linf eps 8/255"
     verdict = audit_verdict(make_audit())
-    assert verdict.headline == f"Pass: no sign of masked gradients. {threat}."
+    assert verdict.headline == f"Pass: no sign of masked gradients in the 2 of 3 checks that were made. {threat}."
     assert verdict.sentences == (
         "Without attack it classifies 81.2% of 1,000 images right.",
-        "Not measured: Title of slow.",
+        "Not measured: “Title of slow”.",
     )
     verdict = audit_verdict(masked())
     assert verdict.headline.startswith("Masked: gradient attacks on this model mislead")
     assert verdict.sentences[:2] == (
-        "What says so: Title of zero.",
+        "What says so: “Title of zero”.",
         f"{threat}; take it for an upper bound that may lie far above the truth.",
     )
-    unmeasured = audit_verdict(make_audit(**UNATTACKED)).headline
+    unmeasured = audit_verdict(make_audit(findings=[make_finding("falling", "ok")], **UNATTACKED)).headline
     assert unmeasured == "Pass: no sign of masked gradients. Robust accuracy at Linf eps 8/255 was not measured."
 
 
@@ -160,8 +161,8 @@ def test_every_number_of_the_record_stands_on_the_page(make: Callable[[], AuditR
     assert page.rows == [
         ["Attack", "Accuracy left", "Of all attacked images", "Given", "Broken", "Passes an image", "Time"],
         ["No attack", "82.0", "", "200", "–", "1", "–"],
-        ["apgd-ce", "47.0", "", "164", "70", "201", "33.2 s"],
-        ["square", "43.0", "", "94", "8", "201", "33.2 s"],
+        [attack_title("apgd-ce"), "47.0", "", "164", "70", "201", "33.2 s"],
+        [attack_title("square"), "43.0", "", "94", "8", "201", "33.2 s"],
     ]
     for text in ("What apgd-ce does", "cifar10 (official)", "d1d2d3", "--normalise cifar10", "torch 2.13.0", "3 × 32"):
         assert text in page.text

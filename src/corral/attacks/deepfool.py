@@ -3,15 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from corral.attacks.aims import likeliest_rivals, linearised_distances, rival_gaps
 from corral.attacks.balls import per_example
-from corral.attacks.minimal import (
-    Closest,
-    MinimalOutcome,
-    check_minimal,
-    likeliest_rivals,
-    linearised_distances,
-    rival_gaps,
-)
+from corral.attacks.minimal import Closest, MinimalOutcome, check_minimal
 from corral.attacks.state import attacked
 
 # Published: how far beyond the boundary the points lie.
@@ -21,7 +15,8 @@ OVERSHOOT = 0.02
 def deepfool(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 50) -> Tensor:
     """DeepFool in L2 (Moosavi-Dezfooli et al. 2016, Algorithm 2), overshoot 0.02, over the 10 likeliest classes.
 
-    The overshoot is taken back by bisection of the segment to what was found.
+    Pixels at the box's walls take no part in a step that would push them out: the published walk, clipped, can stall
+    there. The overshoot is taken back by bisection of the segment to what was found.
 
     Args:
         model: any module from float [0, 1] images to (N, C) logits; attacked in eval mode, its state is restored.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from corral.attacks.balls import NORMS, Norm, ascend, project
+from corral.attacks.balls import Norm, ascend, project
 from corral.attacks.checks import check_batch, check_labels
 from corral.attacks.objectives import cross_entropy
 from corral.attacks.outcome import Outcome

@@ -141,7 +141,8 @@ def mat_objective(
     def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         features = classifier.features(x_adv)
         values = ftc(features, centres, y[rows])
-        values = values + so_weight * so(features, centres, y[rows]) + bibo_weight * bibo_distance(clean[rows], features)
+        values = values + so_weight * so(features, centres, y[rows])
+        values = values + bibo_weight * bibo_distance(clean[rows], features)
         return values, classifier.logits_from(features)
 
     return evaluate

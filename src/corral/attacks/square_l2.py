@@ -11,6 +11,9 @@ from corral.attacks.square_windows import Grid, Windows, window_share
 
 # Tiles along each side of the start; the shortest side of a window.
 TILES, LEAST = 5, 3
+# Length, relative to the ball's radius, of what rounding leaves of a perturbation; mass of a sum that cancels.
+NEGLIGIBLE, CANCELLED = 1e-6, 1e-6
+TINY = torch.finfo(torch.float64).tiny
 
 
 class L2Search:
@@ -78,11 +81,12 @@ class L2Search:
         own = self._masses(old)
         moved = own + self._masses((self._old_second.double() - self._clean_second.double()).view(channels))
         bump = self._bump(*self._window(iteration))[coins[:, 0].long()].unsqueeze(1)
-        tiny = torch.finfo(torch.float64).tiny
-        bent = torch.where(coins[:, 1:].unsqueeze(2), bump, -bump)
-        bent = bent + old / self._lengths(own).clamp_min(tiny).unsqueeze(2)
-        bent = bent * self._lengths(self._due(moved) / self._masses(bent).clamp_min(tiny)).unsqueeze(2)
-        return bent.flatten(1), moved.sum(1)
+        bump = torch.where(coins[:, 1:].unsqueeze(2), bump, -bump)
+        # Rounding is no direction: it counts neither as an old perturbation nor, where old and new cancel, as the sum.
+        bent = bump + old / (self._lengths(own) + NEGLIGIBLE * self.radius).clamp_min(TINY).unsqueeze(2)
+        mass = self._masses(bent).unsqueeze(2)
+        bent = torch.where(mass > CANCELLED, bent / self._lengths(mass).clamp_min(TINY), bump)
+        return (bent * self._lengths(self._due(moved)).unsqueeze(2)).flatten(1), moved.sum(1)
 
     def _due(self, moved: Tensor) -> Tensor:
         """Mass of each channel's new window, (n, channels): what was cleared, and a share of what the box cut off."""
@@ -91,7 +95,7 @@ class L2Search:
 
     def _fitted(self, delta: Tensor) -> Tensor:
         """Points (n, d) of the ball and the box for perturbations of any length."""
-        lengths: Tensor = self._lengths(self._masses(delta)).clamp_min(torch.finfo(torch.float64).tiny)
+        lengths: Tensor = self._lengths(self._masses(delta)).clamp_min(TINY)
         scaled: Tensor = delta * (self.radius / lengths).unsqueeze(1)
         return (self.x.double() + scaled).clamp(0, 1).to(self.x.dtype)
 

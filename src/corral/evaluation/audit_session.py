@@ -10,6 +10,7 @@ from corral.evaluation.audit_inputs import judge, reordered_accuracy, trials
 from corral.evaluation.audit_outputs import are_probabilities, check_outputs, measuring, outputs
 from corral.evaluation.audit_prepare import Preparation, prepared
 from corral.evaluation.diagnostics import diagnose
+from corral.evaluation.diagnostics.diagnose import CHECKS
 from corral.evaluation.diagnostics.findings import Finding
 from corral.evaluation.targets import Target
 
@@ -17,7 +18,9 @@ from corral.evaluation.targets import Target
 DIAGNOSTICS, OVERRUN, CLEAN, TRYING = 0.3, 0.1, 0.15, 0.05
 # Trying the ways to feed a model takes about this many passes over so many images.
 WAYS, FEWEST_TRIED, MOST_TRIED = 15, 32, 500
-FIRST, TIMED, DIAGNOSED = 8, 64, 512
+FIRST, TIMED = 8, 64
+# So many images let every check speak; fewer on a slow model, so that more checks are made at all.
+FEWEST_DIAGNOSED, DIAGNOSED = 40, 200
 
 
 class Session:
@@ -70,12 +73,8 @@ class Session:
             self.model = prepared(target.model, preparation, device, log=True)
         with measuring(target.model, device):
             self.inputs.append(self._fed(x, found, as_is))
-        count = min(len(self.labels), max(1, int(CLEAN * budget.seconds / each)))
         with measuring(self.model, device):
-            starts = range(0, count, batch_size)
-            rows = [torch.arange(start, min(start + batch_size, count), device=device) for start in starts]
-            predicted = torch.cat([outputs(self.model, given.images.float(part)).argmax(1) for part in rows])
-        self.right = predicted == self.labels[:count]
+            self.right = self._classified(min(batch_size, max(1, int(CLEAN * budget.seconds / (8 * each)))))
 
     @property
     def clean(self) -> float:
@@ -87,7 +86,9 @@ class Session:
         start, clock = self.budget.spent, self.budget.clock
         soft = min(clock() + DIAGNOSTICS * self.budget.seconds, self.budget.end)
         hard = min(soft + OVERRUN * self.budget.seconds, self.budget.end)
-        x = self._x(min(DIAGNOSED, len(self.right)))
+        each = self.pace.gradient_seconds(TIMED) / TIMED
+        count = int(DIAGNOSTICS * self.budget.seconds / (each * sum(check.passes for check in CHECKS)))
+        x = self._x(min(max(count, FEWEST_DIAGNOSED), DIAGNOSED, len(self.right)))
         if norm == "L1":
             # The diagnostics know Linf and L2: the largest L2 ball inside the L1 ball says what there is to say.
             norm, eps = "L2", eps / x[0].numel() ** 0.5
@@ -106,6 +107,15 @@ class Session:
         except BudgetEndedError:
             return [_cut_off_finding(self.budget.spent - start)], self.budget.spent - start
         return list(diagnosis.findings), self.budget.spent - start
+
+    def _classified(self, batch_size: int) -> Tensor:
+        """Which images are classified right without attack: all, or as many as this step's share of time allows."""
+        end, found, count = self.budget.clock() + CLEAN * self.budget.seconds, [], 0
+        while count < len(self.labels) and (count == 0 or self.budget.clock() < end):
+            rows = torch.arange(count, min(count + batch_size, len(self.labels)), device=self.labels.device)
+            found.append(outputs(self.model, self.given.images.float(rows)).argmax(1) == self.labels[rows])
+            count += len(rows)
+        return torch.cat(found)
 
     def _x(self, count: int) -> Tensor:
         rows = torch.arange(min(count, len(self.labels)), device=self.labels.device)

@@ -11,7 +11,7 @@ from corral.evaluation.audit_record import AuditRecord, run_words
 from corral.evaluation.diagnostics.findings import Finding
 from corral.evaluation.records import as_percent
 from corral.files import write_atomically
-from corral.report.words import counted, eps_words, listed, percent, seconds_words
+from corral.report.words import attack_title, counted, eps_words, listed, percent, seconds_words
 
 VERDICTS = {"masked": "masked", "note": "note", "skipped": "not measured", "ok": "ok"}
 
@@ -34,17 +34,18 @@ def audit_verdict(record: AuditRecord) -> AuditVerdict:
         images = counted(record.n_attacked, "image")
         share = f"{percent(record.robust)} ± {100 * record.robust_error:.1f}"
         kept = f"{share} of {images} withstand AutoAttack standard at {threat}"
+    skipped = [finding.title for finding in record.findings if finding.verdict == "skipped"]
+    made = f" in the {len(record.findings) - len(skipped)} of {len(record.findings)} checks that were made"
     if masked:
         headline = "Masked: gradient attacks on this model mislead, so their robust accuracies cannot be believed."
-        sentences = [f"What says so: {listed(masked)}."]
+        sentences = [f"What says so: {_quoted(masked)}."]
         sentences.append(f"{kept}; take it for an upper bound that may lie far above the truth.")
     else:
-        headline = f"Pass: no sign of masked gradients. {kept}."
+        headline = f"Pass: no sign of masked gradients{made if skipped else ''}. {kept}."
         sentences = []
     sentences.append(f"Without attack it classifies {percent(record.clean)} of {record.n_clean:,} images right.")
-    skipped = [finding.title for finding in record.findings if finding.verdict == "skipped"]
     if skipped:
-        sentences.append(f"Not measured: {listed(skipped)}.")
+        sentences.append(f"Not measured: {_quoted(skipped)}.")
     return AuditVerdict(headline, tuple(sentences))
 
 
@@ -79,6 +80,7 @@ def render_audit(record: AuditRecord) -> str:
         as_percent=as_percent,
         seconds_words=seconds_words,
         counted=counted,
+        attack_title=attack_title,
         per_image=_per_image,
         number=lambda value: "–" if value is None else f"{value:.4g}",
     )
@@ -88,6 +90,10 @@ def _in_order(record: AuditRecord) -> list[Finding]:
     """What matters first; within that, in the order of the checks."""
     order = list(VERDICTS)
     return sorted((*record.inputs, *record.findings), key=lambda finding: order.index(finding.verdict))
+
+
+def _quoted(titles: list[str]) -> str:
+    return listed([f"“{title}”" for title in titles])
 
 
 def _per_image(passes: int, images: int) -> str:

@@ -17,7 +17,7 @@ SAME = 1e-3
 
 def train_mode_layers(subject: Subject) -> Reading:
     """How many dropout and batch-norm layers are in train mode as handed over, or stay in it after `eval()`."""
-    layers = [module for module in subject.model.modules() if isinstance(module, _BatchNorm | _DropoutNd)]
+    layers = [module for module in subject.model.modules() if _is(module, _BatchNorm) or _is(module, _DropoutNd)]
     open_now = sum(map(_trains, layers))
     with attacked(subject.model):
         stuck = sum(map(_trains, layers))
@@ -47,10 +47,16 @@ def train_mode_layers(subject: Subject) -> Reading:
     return Reading(value=0, verdict="ok", explanation=found, n=0)
 
 
+def _is(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module is of a kind, also where TorchScript has kept only the name of its class."""
+    scripted = getattr(torch.nn, str(getattr(module, "original_name", "")), None)
+    return isinstance(module, kind) or (isinstance(scripted, type) and issubclass(scripted, kind))
+
+
 def _trains(layer: nn.Module) -> bool:
-    if isinstance(layer, _BatchNorm):
-        return layer.training or layer.running_mean is None
-    return layer.training and getattr(layer, "p", 0) > 0
+    if _is(layer, _BatchNorm):
+        return layer.training or getattr(layer, "running_mean", None) is None
+    return layer.training and getattr(layer, "p", 1) > 0
 
 
 def randomness(subject: Subject) -> Reading:
