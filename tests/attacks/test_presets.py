@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from corral.attacks import LOG_20, MARGIN_20, PROTOCOLS, PUBLISHED_20, PUBLISHED_20_LOG, PUBLISHED_100, pgd
+from corral.attacks import LOG_20, MARGIN_20, PROTOCOLS, PUBLISHED_20, PUBLISHED_20_LOG, PUBLISHED_100
+from corral.attacks.pgd import pgd_outcome
 from corral.models import MLP, Classifier, ClusterHead, LinearHead
 
 
@@ -35,7 +36,15 @@ def test_the_log_space_protocols_step_by_an_eighth_of_eps_and_count_every_iterat
 
 def test_protocols_are_found_by_their_names():
     assert {name: protocol.name for name, protocol in PROTOCOLS.items()} == {
-        name: name for name in ("pgd_published", "pgd_published_log", "pgd_published_100", "pgd_log", "pgd_log_margin")
+        name: name
+        for name in (
+            "pgd_published",
+            "pgd_published_log",
+            "pgd_published_100",
+            "pgd_published_100_log",
+            "pgd_log",
+            "pgd_log_margin",
+        )
     }
 
 
@@ -64,8 +73,9 @@ def test_a_protocol_is_pgd_with_its_own_numbers(name, norm):
     generator = torch.Generator().manual_seed(1)
     x, y = torch.rand(5, 1, 2, 2, generator=generator), torch.arange(5) % 3
     for model in classifiers():
-        found = protocol.attack(model, x, y, eps=0.1, norm=norm, generator=torch.Generator().manual_seed(2))
-        expected = pgd(
+        attack = protocol.bound(model, 0.1)
+        found = attack.run(model, x, y, eps=0.1, norm=norm, seed=2)
+        expected = pgd_outcome(
             model,
             x,
             y,
@@ -76,6 +86,11 @@ def test_a_protocol_is_pgd_with_its_own_numbers(name, norm):
             restarts=protocol.restarts,
             objective=protocol.objective_for(model),
             keep=protocol.keep,
-            generator=torch.Generator().manual_seed(2),
+            seed=2,
         )
-        assert torch.equal(found, expected)
+        assert torch.equal(found.x_adv, expected.x_adv)
+        assert torch.equal(found.step, expected.step)
+        settings = dict(attack.settings)
+        assert (settings["steps"], settings["restarts"]) == (20, protocol.restarts)
+        assert settings["objective"] == protocol.objective_for(model)
+        assert settings["step_size"] == protocol.step_size_for(0.1)

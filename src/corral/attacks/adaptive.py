@@ -10,7 +10,7 @@ from corral.attacks.attack import Attack, Runner
 from corral.attacks.balls import ALL_NORMS, Norm
 from corral.attacks.cascade import Cascade, cascade
 from corral.attacks.checks import check_batch
-from corral.attacks.objectives import ObjectiveName
+from corral.attacks.objectives import ModelObjective, ObjectiveName
 from corral.attacks.outcome import Outcome
 from corral.attacks.rivals import MatObjective, RivalObjective
 from corral.models import Classifier, ClusterHead
@@ -106,7 +106,7 @@ def adaptive_attacks(
         averaged = f", gradients averaged over {eot} passes"
         tries, tries_once = tries + averaged, tries_once + averaged
 
-    def untargeted(name: str, words: str, objective: ObjectiveName | MatObjective) -> Attack:
+    def untargeted(name: str, words: str, objective: ObjectiveName | ModelObjective) -> Attack:
         run = _apgd(objective, steps, restarts, eot)
         return Attack(name, f"Auto-PGD on {words}, {tries}", (*common, ("objective", name)), run)
 
@@ -150,7 +150,7 @@ def _ranks(head: ClusterHead) -> int:
     return min(len(head.centroids) - fewest, MOST_RIVALS)
 
 
-def _apgd(objective: ObjectiveName | MatObjective | RivalObjective, steps: int, restarts: int, eot: int) -> Runner:
+def _apgd(objective: ObjectiveName | ModelObjective, steps: int, restarts: int, eot: int) -> Runner:
     def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
         return apgd_outcome(
             model, x, y, eps=eps, norm=norm, steps=steps, restarts=restarts, objective=objective, eot=eot, seed=seed

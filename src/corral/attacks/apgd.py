@@ -11,6 +11,7 @@ from corral.attacks.checks import check_batch, check_labels
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import (
     LogitObjective,
+    ModelObjective,
     Objective,
     ObjectiveName,
     check_finite,
@@ -37,7 +38,7 @@ def apgd(
     norm: Norm = "Linf",
     steps: int = 100,
     restarts: int = 1,
-    objective: ObjectiveName | LogitObjective = "cross_entropy",
+    objective: ObjectiveName | LogitObjective | ModelObjective = "cross_entropy",
     targets: int = 0,
     eot: int = 1,
     seed: int = 0,
@@ -52,7 +53,8 @@ def apgd(
         norm: "Linf", "L2" or "L1" (sparse steps, radii 3, 2 and 1 eps in turn, as published).
         steps: gradient steps an attempt.
         restarts: random starts (of each target, if there are any).
-        objective: what an untargeted attack maximises: a name or a function of (logits, labels) to (n,) values.
+        objective: what an untargeted attack maximises: a name, a function of (logits, labels) to (n,) values, or an
+            object that binds itself to model and batch (`corral.attacks.rivals`).
         targets: 0 for the untargeted attack; else the number of rival classes, most likely first, each attacked by
             the targeted difference of logits ratio (at most C - 1; below 4 classes the difference of logits).
         eot: forward and backward passes averaged into each gradient, for models that answer at random.
@@ -89,7 +91,7 @@ def apgd_outcome(
     norm: Norm = "Linf",
     steps: int = 100,
     restarts: int = 1,
-    objective: ObjectiveName | LogitObjective = "cross_entropy",
+    objective: ObjectiveName | LogitObjective | ModelObjective = "cross_entropy",
     targets: int = 0,
     eot: int = 1,
     seed: int = 0,
@@ -221,7 +223,7 @@ class _Search:
         """Climb within one radius; returns the best points. Only with `counts` is the radius the one that counts."""
         x = self.x[rows.images[places]]
         if self.norm == "L1":
-            moves: Steps = SparseSteps(x, x_adv, eps, self.norm, steps, begun=done > 0)
+            moves: Steps = SparseSteps(x, x_adv, eps, self.norm, steps)
         else:
             moves = Steps(x, x_adv, eps, self.norm, steps)
         best = x.new_full((len(places),), -torch.inf)

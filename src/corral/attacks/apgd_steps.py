@@ -9,8 +9,8 @@ from corral.attacks.projections import project_l1
 
 RHO = 0.75
 MOMENTUM = 0.75
-# The L1 walk: share of pixels that a first step changes, shrinking of the share, of the step, and its floor.
-SPARSE_SHARE, SPARSE_SHRINK, SPARSE_STALL, SPARSE_FLOOR = 0.2, 1.5, 0.95, 10.0
+# The L1 walk: shrinking of the share of pixels that a step changes and of the step, and the step's floor.
+SPARSE_SHRINK, SPARSE_STALL, SPARSE_FLOOR = 1.5, 0.95, 10.0
 
 
 def random_start(x: Tensor, eps: float, norm: Norm, keys: Tensor, draw: Tensor) -> Tensor:
@@ -71,16 +71,13 @@ class Steps:
 class SparseSteps(Steps):
     """The moves of L1: signs of the largest gradient entries, as many as the best point so far needed."""
 
-    def __init__(self, x: Tensor, x_adv: Tensor, eps: float, norm: Norm, steps: int, *, begun: bool) -> None:
+    def __init__(self, x: Tensor, x_adv: Tensor, eps: float, norm: Norm, steps: int) -> None:
         super().__init__(x, x_adv, eps, norm, steps)
         self.sizes = x.new_full((len(x),), eps)
         self.period = max(int(0.04 * steps), 1)
         self.pixels = x.shape[1:].numel()
-        self.share = x.new_full((len(x),), SPARSE_SHARE)
-        self.changed = x.new_full((len(x),), float(self.pixels))
-        if begun:
-            self.changed = self._changed(x_adv)
-            self.share = self.changed / self.pixels / SPARSE_SHRINK
+        self.changed = self._changed(x_adv)
+        self.share = self.changed / self.pixels / SPARSE_SHRINK
 
     def _changed(self, points: Tensor) -> Tensor:
         return (points != self.x).flatten(1).sum(1).to(self.x.dtype)
@@ -93,7 +90,8 @@ class SparseSteps(Steps):
     def move(self, x_adv: Tensor, gradient: Tensor) -> Tensor:
         """The next points: no momentum, exact projection onto the L1 ball and the box together."""
         sizes = gradient.flatten(1).abs()
-        place = ((1 - self.share) * self.pixels).long().clamp(0, self.pixels - 1)
+        # Rounded down: the published code rounds up, so that two pixels stay two where one alone is the optimum.
+        place = self.pixels - (self.share * self.pixels).long().clamp(1, self.pixels)
         threshold = sizes.sort(1).values.gather(1, place.unsqueeze(1))
         direction = gradient.flatten(1).sign() * (sizes >= threshold)
         length = direction.abs().sum(1, keepdim=True).clamp_min(1e-10)

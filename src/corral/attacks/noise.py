@@ -17,7 +17,8 @@ DRAW = 2**40
 
 def _shifted(values: Tensor, bits: int) -> Tensor:
     """Logical right shift: torch's own keeps the sign."""
-    return (values >> bits) & (2 ** (64 - bits) - 1)
+    shifted: Tensor = (values >> bits) & (2 ** (64 - bits) - 1)
+    return shifted
 
 
 def _mixed(values: Tensor) -> Tensor:

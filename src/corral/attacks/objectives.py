@@ -36,6 +36,14 @@ class Objective(Protocol):
         ...
 
 
+class ModelObjective(Protocol):
+    """An objective that needs more than logits and labels: bound to a model and a batch before the attack."""
+
+    def bind(self, model: nn.Module, x: Tensor, y: Tensor) -> Objective:
+        """The objective for a batch of clean images and their labels."""
+        ...
+
+
 def rival_logits(logits: Tensor, y: Tensor) -> Tensor:
     """(N,) the largest logit of a class other than the label's."""
     return logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
@@ -88,7 +96,7 @@ CLUSTER_OBJECTIVES = ("magnet", "published_cross_entropy")
 
 
 def prepare(
-    objective: ObjectiveName | LogitObjective,
+    objective: ObjectiveName | LogitObjective | ModelObjective,
     model: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -98,7 +106,8 @@ def prepare(
     """Bind an objective to a model and a batch.
 
     Args:
-        objective: a name, or any function of ((n, C) logits, (n,) labels) to (n,) values to maximise.
+        objective: a name, any function of ((n, C) logits, (n,) labels) to (n,) values to maximise, or an object that
+            binds itself to the model and the batch.
         model: any module from images to logits; "magnet" and "published_cross_entropy" need a cluster head.
         x: (N, C, H, W) clean images.
         y: (N,) labels.
@@ -109,6 +118,8 @@ def prepare(
         ValueError: an unknown name, or a cluster objective on a model without a cluster head. The objective raises it
             for labels outside the classes, and for logits or values of the wrong shape.
     """
+    if not isinstance(objective, str) and not callable(objective):
+        return objective.bind(model, x, y)
     if callable(objective):
         return _on_logits(objective, model, y, largest_label)
     if objective in LOGIT_OBJECTIVES:

@@ -30,7 +30,7 @@ class Victim:
             ValueError: logits of the wrong shape.
         """
         with torch.no_grad():
-            logits = self.model(x)
+            logits: Tensor = self.model(x)
         self._heard(logits, len(x))
         return logits
 

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 from torch import nn
 
 from corral.attacks import LOG_20, MARGIN_20, PUBLISHED_20, PUBLISHED_20_LOG, PUBLISHED_100, PUBLISHED_100_LOG, Norm
+from corral.attacks.adaptive import adaptive_attacks
 from corral.attacks.attack import Attack
 from corral.attacks.autoattack import standard_attacks
 from corral.attacks.presets import PgdProtocol
@@ -39,8 +40,6 @@ def protocol_attacks(name: str, model: nn.Module, *, eps: float, norm: Norm, cla
     if name == "standard":
         return standard_attacks(norm, classes)
     if name == "adaptive":
-        from corral.attacks.adaptive import adaptive_attacks
-
         return adaptive_attacks(model)
     clusters = isinstance(model, Classifier) and isinstance(model.head, ClusterHead)
     presets: dict[str, tuple[PgdProtocol, ...]] = {

@@ -67,7 +67,7 @@ def with_worst_case(outcomes: Outcomes, record: Record) -> Outcomes:
     parts = [outcomes[key] for key in needed]
     if len({len(part) for part in parts}) > 1:
         return outcomes
-    kept = np.logical_and.reduce(parts)
+    kept: NDArray[np.bool_] = np.logical_and.reduce(parts)
     return {**outcomes, **dict.fromkeys(rows, kept)}
 
 

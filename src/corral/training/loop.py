@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from corral.attacks import PgdProtocol
+from corral.attacks import pgd
 from corral.data import Images
 from corral.data.augment import crop_and_flip
 from corral.devices import choose_device
@@ -27,7 +27,7 @@ from corral.training.start import finished, make_model, prepare_data
 from corral.training.state import restore_state, save_state, save_weights
 
 # Validation's own attack: the same for every method, cheap, and never a result.
-VALIDATION = PgdProtocol("validation", "PGD-10", 10, 1, None, "cross_entropy", "cross_entropy", "best")
+VALIDATION_STEPS = 10
 
 
 def train(
@@ -246,7 +246,16 @@ class Run:
                 x, y = images.float(rows), labels[rows]
                 clean += int((self.model(x).argmax(1) == y).sum())
                 if threat.eps > 0:
-                    x = VALIDATION.attack(self.model, x, y, eps=threat.eps, norm=threat.norm, generator=generator)
+                    x = pgd(
+                        self.model,
+                        x,
+                        y,
+                        eps=threat.eps,
+                        norm=threat.norm,
+                        steps=VALIDATION_STEPS,
+                        step_size=2.5 * threat.eps / VALIDATION_STEPS,
+                        generator=generator,
+                    )
                 robust += int((self.model(x).argmax(1) == y).sum())
         return {"validation_clean": clean / len(images), "validation_pgd": robust / len(images)}
 
