@@ -9,6 +9,8 @@ from torch import nn
 
 from corral.attacks import pgd
 from corral.attacks.state import attacked
+from corral.models import Classifier, LinearHead
+from corral.models.convnet import ConvNet
 from corral.precision import full_float32
 
 
@@ -205,3 +207,55 @@ print(*inside, *after)
     assert matmul == "ieee"
     assert convolution in ("ieee", "none")  # "none" is how torch shows the older switch off
     assert after == ["tf32", "tf32"]
+
+
+def image_classifier():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Classifier(ConvNet(3, 8, width=4, features=6), LinearHead(6, 3), [0.5] * 3, [0.5] * 3).eval()
+
+
+def channels_last(model):
+    kernels = [parameter for parameter in model.parameters() if parameter.dim() == 4]
+    assert kernels
+    return {kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_kernels_lie_with_channels_last_only_within_and_give_the_same_logits(fails):
+    model, x = image_classifier(), torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    memory = [parameter.data_ptr() for parameter in model.parameters()]
+    before = model(x)
+    try:
+        with attacked(model):
+            assert channels_last(model) == {True}
+            assert torch.allclose(model(x), before, atol=1e-6)
+            if fails:
+                raise BrokenError
+    except BrokenError:
+        assert fails
+    assert [parameter.data_ptr() for parameter in model.parameters()] == memory
+    assert channels_last(model) == {False}
+    with attacked(model, "train"):
+        assert channels_last(model) == {False}
+
+
+def test_other_peoples_modules_keep_their_strides():
+    model = normalised_net()
+    strides = model[0].weight.stride()
+    with attacked(model):
+        assert model[0].weight.stride() == strides
+
+
+def test_a_graph_built_before_an_attack_has_the_same_gradients_after_it():
+    model, x = image_classifier(), torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    y = torch.tensor([0, 1, 2, 0])
+
+    def gradients(attack):
+        loss = nn.functional.cross_entropy(model(x), y)
+        if attack:
+            pgd(model, x, y, eps=0.1, steps=2, step_size=0.05, keep="last")
+        return torch.autograd.grad(loss, list(model.parameters()))
+
+    for plain, attacked_between in zip(gradients(False), gradients(True), strict=True):
+        assert torch.equal(plain, attacked_between)
