@@ -44,7 +44,8 @@ def attacked(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
     ]
     try:
         for parameter, data in kernels:
-            parameter.data = data.contiguous(memory_format=torch.channels_last)
+            # A clone: kernels of one channel count as lying so already, and their results would not.
+            parameter.data = data.clone(memory_format=torch.channels_last)
         for module, name, buffer in buffers:
             setattr(module, name, buffer.clone())
         model.train(mode == "train")

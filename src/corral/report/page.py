@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 import corral
 from corral.evaluation.records import write_atomically
+from corral.report.claims import claims
 from corral.report.collect import Evidence, collect
 from corral.report.compare import Group, attacks_of, group_runs
 from corral.report.palette import swatch
@@ -41,6 +42,7 @@ class GroupPage:
     table_notes: tuple[str, ...]
     per_class: Table
     spans: Markup
+    claims: tuple[str, ...]
     curves: "tuple[CurvePanel, ...]"
     runs: "tuple[RunPanel, ...]"
 
@@ -101,6 +103,7 @@ def _group_page(group: Group, numbers: dict[str, int], name: str) -> GroupPage:
         table_notes=_table_notes(group),
         per_class=per_class_table(group),
         spans=spans_panel(group, name),
+        claims=tuple(claims(group.members)),
         curves=curve_panels(group, numbers, name),
         runs=tuple(run_panel(piece, numbers[piece.label], f"{name}r{i}") for i, piece in enumerate(group.members)),
     )

@@ -83,7 +83,7 @@ def per_class_table(group: Group) -> Table:
 
 def evidence_table(evidence: Sequence[Evidence], numbers: dict[str, int]) -> Table:
     """What made each number: data, model, seeds, time, device, versions, notes."""
-    columns = ("Run", "Data", "Data fingerprint", "Model fingerprint", "Images", "Seeds", "Evaluation", "Made at")
+    columns = ("Run", "Data", "Data fingerprint", "Model fingerprint", "Protocol", "Images", "Seeds", "Evaluation")
     rows = []
     for piece in evidence:
         r, e = piece.record, piece.record.environment
@@ -91,6 +91,7 @@ def evidence_table(evidence: Sequence[Evidence], numbers: dict[str, int]) -> Tab
             r.data,
             r.data_fingerprint,
             r.model_fingerprint,
+            r.protocol_name,
             f"{r.n:,} of {r.n_test:,}",
             f"training {r.train_seed}, evaluation {r.eval_seed}",
             seconds_words(r.eval_seconds),
@@ -100,7 +101,7 @@ def evidence_table(evidence: Sequence[Evidence], numbers: dict[str, int]) -> Tab
             " ".join(r.notes) or "–",
         )
         rows.append(Row(piece.label, cells, numbers[piece.label]))
-    return Table((*columns, "Device", "Versions", "Notes"), tuple(rows))
+    return Table((*columns, "Made at", "Device", "Versions", "Notes"), tuple(rows))
 
 
 def _run_cells(record: Record, attacks: Sequence[str], lowest: bool) -> tuple[str, ...]:
