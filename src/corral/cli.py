@@ -102,7 +102,7 @@ def evaluate(
     n: Annotated[int | None, typer.Option(min=1, help="This many test images, class-balanced; default all.")] = None,
     attack: Annotated[list[str] | None, typer.Option(help="PGD preset instead of a protocol, repeatable.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what an interrupted evaluation finished.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1)] = 500,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Default 125 on a CPU, else 500.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the attacks' random starts.")] = 0,
     device: Device = None,
     data_root: DataRoot = None,

@@ -7,6 +7,7 @@ import torch
 
 import corral
 from corral.attacks import LOG_20, MARGIN_20, PROTOCOLS, PUBLISHED_20
+from corral.attacks.autoattack import autoattack_outcome
 from corral.attacks.pgd import pgd_outcome
 from corral.data import load, stratified_subset
 from corral.errors import CorralError, UsageError
@@ -189,6 +190,68 @@ def test_a_folder_without_a_finished_model_says_what_to_do(runs, tmp_path):
 
 def test_every_protocol_is_known_by_its_own_name():
     assert all(protocol.name == name for name, protocol in PROTOCOLS.items())
+
+
+@pytest.fixture(scope="module")
+def ensembles(runs):
+    """The two costly protocols on a few images of the cluster run."""
+    return {name: evaluate(runs["corral"], protocol=name, n=12, progress=False) for name in ("standard", "adaptive")}
+
+
+@pytest.mark.parametrize(("name", "row"), [("standard", "autoattack"), ("adaptive", "adaptive")])
+def test_an_ensembles_row_is_its_members_worst_case_and_each_has_its_own_accuracy(runs, ensembles, name, row):
+    found = ensembles[name]
+    assert found == read_record(runs["corral"] / "records" / f"{name}-n12.json")
+    members = [attack.name for attack in found.attacks if attack.name not in (row, "worst_case")]
+    assert (
+        members
+        == {
+            "standard": ["apgd-ce", "apgd-t", "fab-t", "square"],
+            "adaptive": ["cross_entropy", "margin", "targeted_dlr", "magnet", "rival_centroids", "mat"],
+        }[name]
+    )
+    with np.load(runs["corral"] / "records" / f"{name}-n12.npz", allow_pickle=False) as arrays:
+        kept = {member: arrays[f"correct_{member}"] for member in members}
+        worst = np.logical_and.reduce([arrays["correct_clean"], *kept.values()])
+        for member in members:
+            result = next(attack for attack in found.attacks if attack.name == member)
+            assert result.accuracy == kept[member].mean()
+            # Every attack met every image: a step for each that it broke, -1 where it stands.
+            assert np.array_equal(arrays[f"step_{member}"] >= 0, ~kept[member])
+        assert np.array_equal(arrays["broken_by"] == "", worst)
+        for image, culprit in enumerate(arrays["broken_by"]):
+            assert arrays["broken_step"][image] == (
+                -1 if culprit == "" else 0 if culprit == "clean" else arrays[f"step_{culprit}"][image]
+            )
+    results = {attack.name: attack for attack in found.attacks}
+    assert results[row].accuracy == results["worst_case"].accuracy == worst.mean()
+
+
+def test_the_standard_protocol_is_autoattack_image_for_image(runs, ensembles):
+    model = corral.load(runs["corral"])
+    test = stratified_subset(load("digits").test, 12, seed=0)
+    found = autoattack_outcome(model, test.float(), test.labels, eps=ensembles["standard"].eps)
+    with np.load(runs["corral"] / "records" / "standard-n12.npz", allow_pickle=False) as arrays:
+        assert np.array_equal(arrays["broken_by"] == "", ~found.outcome.broken.numpy())
+
+
+def test_no_protocols_name_covers_a_part_of_the_test_set(runs, ensembles, tmp_path):
+    for name, found in ensembles.items():
+        assert found.reduced
+        assert found.protocol_name == f"{name}, reduced: 12 of {found.n_test} images"
+    page = corral.report([runs["corral"]], out=tmp_path / "page.html").read_text()
+    assert f"quick, reduced: {COUNT} of {ensembles['standard'].n_test} images" in page
+    assert f"standard+adaptive, reduced: 12 of {ensembles['standard'].n_test} images" in page
+    # Another threat is another piece of evidence, never mixed in.
+    assert f"(Linf eps {EPS}, n = {COUNT}, seed 0)" in page
+
+
+def test_published_steps_and_queries_cannot_be_lessened(ensembles):
+    results = {attack.name: attack for attack in ensembles["standard"].attacks}
+    assert [results[name].steps for name in ("apgd-ce", "apgd-t", "fab-t", "square")] == [100, 100, 100, 5000]
+    standing = results["square"].accuracy * 12
+    # What stood to the end was asked 5,000 times, and the clean image once.
+    assert results["square"].forwards >= standing * 5001
 
 
 def test_train_evaluate_report_agree(runs, tmp_path):

@@ -1,6 +1,14 @@
 """Attacks: functions of a model and images that return adversarial images."""
 
+from corral.attacks.adaptive import ensemble_adaptive
+from corral.attacks.apgd import apgd
+from corral.attacks.autoattack import autoattack
 from corral.attacks.balls import NORMS, Norm
+from corral.attacks.carlini_wagner import carlini_wagner
+from corral.attacks.ddn import ddn
+from corral.attacks.deepfool import deepfool
+from corral.attacks.fab import fab, fab_minimal
+from corral.attacks.fgsm import fgsm
 from corral.attacks.objectives import ObjectiveName
 from corral.attacks.pgd import pgd
 from corral.attacks.presets import (
@@ -13,6 +21,7 @@ from corral.attacks.presets import (
     PUBLISHED_100_LOG,
     PgdProtocol,
 )
+from corral.attacks.square import square
 
 __all__ = [
     "LOG_20",
@@ -26,5 +35,15 @@ __all__ = [
     "Norm",
     "ObjectiveName",
     "PgdProtocol",
+    "apgd",
+    "autoattack",
+    "carlini_wagner",
+    "ddn",
+    "deepfool",
+    "ensemble_adaptive",
+    "fab",
+    "fab_minimal",
+    "fgsm",
     "pgd",
+    "square",
 ]

@@ -101,11 +101,11 @@ def ensemble(version: Version, norm: Norm, classes: int) -> tuple[Attack, ...]:
 
 
 def standard_attacks(norm: Norm, classes: int) -> tuple[Attack, ...]:
-    """APGD-CE, APGD-T, FAB-T and Square; for L1 with 5 restarts and 5 targets in APGD, as published."""
+    """APGD-CE, APGD-T, FAB-T and Square; for L1 with 5 restarts of APGD-CE and 5 targets of APGD-T, as published."""
     restarts, targets = (5, 5) if norm == "L1" else (1, TARGETS)
     return (
         _apgd_ce(restarts),
-        _apgd_t(restarts, min(targets, classes - 1), classes),
+        _apgd_t(1, min(targets, classes - 1), classes),
         _fab_t(1, min(TARGETS, classes - 1)),
         _square(),
     )

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import corral
 from corral.attacks import PgdProtocol
 from corral.attacks.attack import Attack
 from corral.data import DataSet, load, stratified_subset
@@ -29,6 +28,7 @@ from corral.precision import full_float32
 from corral.progress import Progress, duration
 from corral.training import RunFolder, RunInfo, load_model, load_recipe, parse_eps
 from corral.training.recipe import MOST_SEED
+from corral.version import __version__
 
 CURVE = PgdProtocol(
     name="pgd_log_curve",
@@ -42,6 +42,7 @@ CURVE = PgdProtocol(
 )
 CURVE_FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 CURVE_EXAMPLES = 200
+CPU_BATCH, DEVICE_BATCH = 125, 500
 
 
 def evaluate(
@@ -51,7 +52,7 @@ def evaluate(
     eps: float | str | None = None,
     n: int | None = None,
     attacks: Sequence[PgdProtocol] | None = None,
-    batch_size: int = 500,
+    batch_size: int | None = None,
     seed: int = 0,
     fresh: bool = False,
     data_root: str | Path | None = None,
@@ -70,7 +71,8 @@ def evaluate(
         n: a class-balanced subset of this many test images; default the whole test set. The record says which, and
             its file's name has the n: `records/quick-n1000.json`.
         attacks: PGD presets instead of a protocol's attacks; the record calls the protocol "custom".
-        batch_size: images a batch; an image's result does not depend on the others beyond the model's own rounding.
+        batch_size: images a batch; default 125 on a CPU, whose caches hold that many, else 500. An image's result does
+            not depend on the others beyond the model's own rounding.
         seed: of the attacks' random numbers.
         fresh: throw away what an interrupted evaluation has finished.
         data_root: folder of the data-set files.
@@ -102,6 +104,8 @@ def evaluate(
         raise UsageError(str(error)) from None
     if radius == 0:
         raise UsageError("eps must be above 0 for an attack, found 0; give --eps, such as 0.1 or 8/255")
+    if batch_size is None:
+        batch_size = CPU_BATCH if chosen.type == "cpu" else DEVICE_BATCH
     if batch_size < 1:
         raise UsageError(f"batch size must be at least 1, found {batch_size}")
     if not 0 <= seed <= MOST_SEED:
@@ -137,7 +141,7 @@ def evaluate(
         batch_size=batch_size,
         attacks=[PlannedAttack(name=attack.name, settings=dict(attack.settings)) for attack in chosen_attacks],
         device=device_name(chosen),
-        corral=corral.__version__,
+        corral=__version__,
         torch=torch.__version__,
     )
     ledger = Ledger(folder.records / f"{label}.unfinished", plan, fresh=fresh)

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-import corral
 from corral.devices import device_name
 from corral.errors import CorralError
 from corral.files import write_atomically as write_atomically
+from corral.version import __version__
 
 
 class Frozen(BaseModel):
@@ -130,7 +130,7 @@ class Record(Frozen):
 def environment(device: torch.device) -> Environment:
     """The versions and the device that a record states."""
     return Environment(
-        corral=corral.__version__,
+        corral=__version__,
         torch=torch.__version__,
         python=platform.python_version(),
         device=device_name(device),

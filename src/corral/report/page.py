@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import jinja2
 from markupsafe import Markup
 
-import corral
 from corral.evaluation.records import write_atomically
 from corral.report.claims import claims
 from corral.report.collect import Evidence, collect
@@ -19,6 +18,7 @@ from corral.report.protocols import differing_protocols, protocols, reduced_warn
 from corral.report.tables import Table, evidence_table, per_class_table, runs_table
 from corral.report.verdict import Verdict, verdict
 from corral.report.words import WORST_CASE, listed
+from corral.version import __version__
 
 if TYPE_CHECKING:
     from corral.report.panels import CurvePanel, RunPanel
@@ -87,7 +87,7 @@ def render(evidence: Sequence[Evidence]) -> str:
         limits=_limits(groups),
         features_reading=FEATURES_READING,
         swatch=lambda run: Markup(swatch(run)),
-        version=corral.__version__,
+        version=__version__,
     )
 
 

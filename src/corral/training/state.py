@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-import corral
 from corral.devices import device_name
 from corral.errors import CorralError, UsageError
 from corral.files import write_atomically
@@ -20,6 +19,7 @@ from corral.training.checkpoints import (
     write_checkpoint,
 )
 from corral.training.run import RunInfo, read_metrics, save_model
+from corral.version import __version__
 
 if TYPE_CHECKING:
     from corral.training.loop import Run
@@ -85,7 +85,7 @@ def save_weights(run: "Run", path: Path) -> None:
         train_images=len(run.images),
         train_seconds=run.seconds,
         validation=run.validated,
-        corral=corral.__version__,
+        corral=__version__,
         torch=torch.__version__,
         device=device_name(run.device),
     )

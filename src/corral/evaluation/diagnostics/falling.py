@@ -4,7 +4,7 @@ import math
 from itertools import pairwise
 
 import torch
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from corral.evaluation.diagnostics.findings import Reading, percent
 from corral.evaluation.diagnostics.paired import CHANCE, Comparison, compare
@@ -29,7 +29,7 @@ def unbounded(subject: Subject) -> Reading:
     standing = int((~subject.broken(eps=eps, steps=UNBOUNDED_STEPS, restarts=1)).sum())
     total = len(subject.every_y)
     accuracy, guess = standing / total, 1 / subject.classes
-    above = float(binom.sf(standing - 1, total, guess)) < CHANCE
+    above = float(bdtrc(standing - 1, total, guess)) < CHANCE
     explanation = f"With any change of the image allowed (eps {eps:.3g}), PGD leaves {percent(accuracy)} right"
     if above:
         return Reading(

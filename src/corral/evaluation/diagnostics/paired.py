@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scipy.stats import binom
+from scipy.special import bdtrc
 from torch import Tensor
 
 from corral.evaluation.diagnostics.findings import Verdict
@@ -13,7 +13,7 @@ CHANCE = 0.01
 
 def sign_test(more: int, less: int) -> float:
     """P(at least `more` heads in more + less tosses of a fair coin): McNemar's exact one-sided test."""
-    return float(binom.sf(more - 1, more + less, 0.5))
+    return float(bdtrc(more - 1, more + less, 0.5))
 
 
 @dataclass(frozen=True)
