@@ -44,6 +44,7 @@ bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kmeans.py
 	$(BIN)/python benchmarks/kmeans.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/overhead.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/autoattack.py --data mnist --n 100 --out runs/mnist
 
 # Rewrite the lock file from the versions now installed.
 lock: $(READY)

@@ -14,7 +14,7 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 
 def test_every_command_that_readme_shows_exists_with_its_options():
     commands = re.findall(r"^corral (\w+)((?: [^#\n]*)?)", README.read_text(), re.MULTILINE)
-    assert {name for name, _ in commands} >= {"train", "evaluate", "report", "recipes", "data"}
+    assert {name for name, _ in commands} >= {"train", "evaluate", "report", "audit", "recipes", "data"}
     for name, rest in commands:
         text = CliRunner().invoke(app, [name, "--help"]).output
         for option in re.findall(r"--[\w-]+", rest):
@@ -32,5 +32,6 @@ def test_readmes_python_runs_as_it_stands(tmp_path, monkeypatch):
     exec(code, names)
     assert (names["x_adv"] - names["x"]).abs().max() <= 0.1 + 1e-6
     assert names["record"].n == 30
+    assert names["found"].verdict in ("pass", "masked")
     assert names["record"].eps == pytest.approx(8 / 255)
     assert isinstance(names["model"], corral.models.Classifier)

@@ -102,7 +102,11 @@ def test_foreign_files_are_named(name: str, content: bytes, words: list[str], tm
     assert all(word in message for word in words)
 
 
-@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(idx(np.arange(30) % 10))[:-12]])
+@pytest.mark.parametrize(
+    "content",
+    [b"not gzip", gzip.compress(idx(np.arange(30) % 10))[:-12]],
+    ids=["not gzip", "cut"],  # the bytes hold the time
+)
 def test_a_broken_gzip_file_is_named(content: bytes, tmp_path: Path, refusal: Refusal) -> None:
     """On tiny files in the official layout."""
     write_tiny(tmp_path / RAW)

@@ -140,7 +140,7 @@ def judge(name: str, tried: list[Trial], y: Tensor, reordered: float, *, as_is: 
         found = f"clean accuracy is {percent(given.accuracy)} and chance {percent(chance)}; nothing tried is better"
         return _finding(given.accuracy, "note", f"{found}: {others}", n, "Check the weights, the labels and the data.")
     found = f"clean accuracy is {percent(given.accuracy)}; no other scale, normalisation, channel order or label shift"
-    return _finding(given.accuracy, "ok", f"{found} does better (tried: {others})", n, "")
+    return _finding(given.accuracy, "ok", f"{found} is better beyond chance (tried: {others})", n, "")
 
 
 def _error(one: Trial, other: Trial) -> float:
