@@ -207,25 +207,6 @@ def test_it_is_the_slow_twin_of_algorithm_1():
         assert torch.allclose(found.x_adv[i : i + 1], point, atol=1e-4)
 
 
-@pytest.fixture(scope="module")
-def digits_network():
-    """A network on real digits, briefly trained against noise so that some images stand and others fall."""
-    from corral.data import load
-
-    data = load("digits")
-    x, y = data.train.float(), data.train.labels
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-        optimiser = torch.optim.Adam(model.parameters(), 5e-3)
-        for _ in range(150):
-            noisy = (x + 0.3 * torch.randn_like(x)).clamp(0, 1)
-            optimiser.zero_grad()
-            F.cross_entropy(model(noisy), y).backward()
-            optimiser.step()
-    return model.eval(), data.test.float()[:300], data.test.labels[:300]
-
-
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.08), ("L2", 0.4), ("L1", 1.5)])
 @pytest.mark.parametrize("attack", ["apgd-ce", "apgd-dlr", "apgd-t"])
 def test_it_leaves_no_more_than_the_public_implementation(digits_network, norm, eps, attack):
