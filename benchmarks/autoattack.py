@@ -1,6 +1,6 @@
 """AutoAttack, ours beside the public implementation: robust accuracy, seconds and passes, model by model.
 
-usage: python benchmarks/autoattack.py --data mnist --n 200 --out runs/mnist [--cases at corral ...]
+usage: python benchmarks/autoattack.py --data mnist --n 200 --out runs/mnist [--cases at corral ...] [--attacks standard]
            [--results results/autoattack-mnist.json] [--device cuda]
 
 Both get the same models, images, budget and one thread; each attack runs alone on all images, then the ensemble in
@@ -171,6 +171,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/mnist"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cases", nargs="+", choices=[case[0] for case in CASES])
+    parser.add_argument("--attacks", nargs="+", choices=(*ATTACKS, STANDARD), default=(*ATTACKS, STANDARD))
     parser.add_argument("--results", type=Path)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
@@ -191,7 +192,7 @@ def main() -> None:
         model = the_model(recipe, data, arguments.out, arguments.seed)
         exact = None if recipe else exact_robust(model, x.cpu(), y.cpu(), eps)
         model = model.to(device)
-        for name in (*ATTACKS, STANDARD):
+        for name in arguments.attacks:
             left, seconds, passes = run(ours, model, x, y, eps, norm, name)
             their_left, their_seconds, their_passes = run(theirs, model, x, y, eps, norm, name)
             row = Row(
