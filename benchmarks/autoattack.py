@@ -1,7 +1,7 @@
 """AutoAttack, ours beside the public implementation: robust accuracy, seconds and passes, model by model.
 
-usage: python benchmarks/autoattack.py --data mnist --n 200 --out runs/mnist [--cases at corral ...] [--attacks standard]
-           [--results results/autoattack-mnist.json] [--device cuda]
+usage: python benchmarks/autoattack.py --data mnist --n 100 --out runs/mnist [--cases at corral ...]
+           [--attacks standard ...] [--results results/autoattack-mnist.json] [--device cuda]
 
 Both get the same models, images, budget and one thread; each attack runs alone on all images, then the ensemble in
 turn. Robust accuracy is counted here, by a plain pass on what an attack returned, after a check of ball and box.
