@@ -1,8 +1,12 @@
 import os
 import pickle
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import nn
 
@@ -116,3 +120,45 @@ def test_an_optimiser_takes_up_where_it_was(make):
 def test_an_optimisers_state_that_does_not_fit_is_refused(state, message):
     with pytest.raises(ValueError, match=message):
         load_optimiser(torch.optim.Adam(nn.Linear(3, 2).parameters()), state)
+
+
+@given(place=st.integers(0, 10_000), bit=st.integers(0, 7))
+@settings(max_examples=150, deadline=None)
+def test_one_flipped_bit_anywhere_is_noticed(place, bit):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "last.safetensors"
+        write_checkpoint(path, TENSORS, METADATA)
+        content = bytearray(path.read_bytes())
+        content[place % len(content)] ^= 1 << bit
+        path.write_bytes(content)
+        message = ""
+        try:
+            tensors, metadata = read_checkpoint(path, kind="training")
+        except CorralError as error:
+            message = str(error)
+        if message:
+            assert message.startswith(str(path))
+            assert "\n" not in message
+        else:
+            # A flip in the header's padding, or in how a number is spelt there, may change nothing.
+            assert metadata == METADATA
+            assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+
+
+def test_a_flipped_weight_is_called_damage(tmp_path):
+    path = tmp_path / "model.safetensors"
+    write_checkpoint(path, TENSORS, METADATA)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CorralError, match=r"model\.safetensors: damaged, its contents do not match their checksum"):
+        read_checkpoint(path, kind="training")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.bool, torch.uint8, torch.int64])
+@pytest.mark.parametrize("shape", [(), (0, 3), (2, 3)])
+def test_tensors_of_every_kind_have_a_checksum(tmp_path, dtype, shape):
+    path = tmp_path / "model.safetensors"
+    write_checkpoint(path, {"x": torch.ones(shape).to(dtype)}, METADATA)
+    tensors, _ = read_checkpoint(path, kind="training")
+    assert torch.equal(tensors["x"], torch.ones(shape).to(dtype))

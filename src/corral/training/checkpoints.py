@@ -1,5 +1,6 @@
 """Checkpoints: one safetensors file each, tensors and JSON together, so that a kill cannot tear them apart."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from corral.errors import CorralError
 from corral.files import write_atomically
 
-METADATA_KEY = "corral"
+METADATA_KEY, CHECKSUM_KEY = "corral", "sha256"
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -23,7 +24,17 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mappin
         CorralError: the file cannot be written; what was there before is untouched.
     """
     ready = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
-    write_atomically(path, save(ready, {METADATA_KEY: json.dumps(metadata)}))
+    text = json.dumps(metadata)
+    write_atomically(path, save(ready, {METADATA_KEY: text, CHECKSUM_KEY: _checksum(ready, text)}))
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: str) -> str:
+    """SHA-256 of metadata and tensors: a bit that flips in a weight leaves the file well-formed."""
+    digest = hashlib.sha256(metadata.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_checkpoint(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -37,11 +48,12 @@ def read_checkpoint(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[s
         CPU tensors by name, and the metadata.
 
     Raises:
-        CorralError: missing, truncated, foreign, or of another kind; one line naming file and remedy.
+        CorralError: missing, truncated, damaged, foreign, or of another kind; one line naming file and remedy.
     """
     try:
         with safe_open(str(path), framework="pt") as archive:
-            metadata = json.loads((archive.metadata() or {}).get(METADATA_KEY, "null"))
+            header = archive.metadata() or {}
+            metadata = json.loads(header.get(METADATA_KEY, "null"))
             tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (not a dict)
     except FileNotFoundError as error:
         raise CorralError(f"{path}: no such checkpoint; make one with `corral train`") from error
@@ -53,6 +65,9 @@ def read_checkpoint(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[s
     if not isinstance(metadata, dict) or metadata.get("kind") != kind:
         found = metadata.get("kind") if isinstance(metadata, dict) else "no corral metadata"
         raise CorralError(f"{path}: not a corral {kind} file (found {found}); give a run folder or its {kind} file")
+    # Files written before 0.1.0 was released have no checksum.
+    if CHECKSUM_KEY in header and header[CHECKSUM_KEY] != _checksum(tensors, header[METADATA_KEY]):
+        raise CorralError(f"{path}: damaged, its contents do not match their checksum; restore it or train again")
     return tensors, metadata
 
 
