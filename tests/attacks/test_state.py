@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from corral import attacks
 from corral.attacks import pgd
 from corral.attacks.state import attacked
 from corral.models import Classifier, LinearHead
@@ -259,3 +260,21 @@ def test_a_graph_built_before_an_attack_has_the_same_gradients_after_it():
 
     for plain, attacked_between in zip(gradients(False), gradients(True), strict=True):
         assert torch.equal(plain, attacked_between)
+
+
+def test_inference_mode_which_would_hide_every_gradient_is_refused():
+    model, y = normalised_net(), torch.zeros(2, dtype=torch.long)
+    x = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    for attack in (
+        lambda x: attacks.pgd(model, x, y, eps=0.1, steps=1, step_size=0.1),
+        lambda x: attacks.pgd(model, x, y, eps=0.1, steps=1, step_size=0.1, keep="last"),
+        lambda x: attacks.apgd(model, x, y, eps=0.1),
+        lambda x: attacks.autoattack(model, x, y, eps=0.1),
+        lambda x: attacks.ddn(model, x, y),
+    ):
+        with torch.inference_mode():
+            made_inside = x.clone()
+            with pytest.raises(ValueError, match=r"outside torch.inference_mode\(\)"):
+                attack(x)
+        with pytest.raises(ValueError, match=r"outside torch.inference_mode\(\)"):
+            attack(made_inside)

@@ -39,6 +39,11 @@ def check_batch(x: Tensor, y: Tensor, eps: float, norm: str, *, norms: tuple[Nor
 
 def check_shapes(x: Tensor, y: Tensor) -> None:
     """The part of `check_batch` that reads no value, so that a device need not stop for it."""
+    # Every gradient would be zero there, and the attack would report a robust model.
+    if torch.is_inference_mode_enabled() or x.is_inference():
+        raise ValueError(
+            "attacks need gradients: call them outside torch.inference_mode(), on images made outside it (or cloned)"
+        )
     if not x.is_floating_point() or x.dim() < 2:
         raise ValueError(f"images must be floats (N, C, H, W), found {x.dtype} {tuple(x.shape)}")
     if y.dtype != torch.int64 or y.shape != x.shape[:1]:
