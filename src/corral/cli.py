@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from corral.cli_audit import EPILOG, audit
+from corral.cli_reproduce import EPILOG as REPRODUCE_EPILOG
+from corral.cli_reproduce import reproduce
 from corral.errors import CorralError, UsageError
 from corral.evaluation.records import Record, as_percent
 
@@ -233,6 +235,7 @@ def data(
 
 
 app.command(epilog=EPILOG)(audit)
+app.command(epilog=REPRODUCE_EPILOG)(reproduce)
 
 
 def _setting(text: str) -> tuple[str, Any]:

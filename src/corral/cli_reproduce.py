@@ -1,0 +1,73 @@
+"""`corral reproduce` on the command line: list the tables, or make one again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EPILOG = "Example: corral reproduce clustr-table1 --scale small --data-root data"
+
+
+def reproduce(
+    table: Annotated[str | None, typer.Argument(help="The table; without it, a list of them.")] = None,
+    scale: Annotated[
+        str, typer.Option(help="smoke (minutes), small (hours of a CPU) or full (the paper's).")
+    ] = "smoke",
+    row: Annotated[list[str] | None, typer.Option(help="Only this row, by the paper's name; repeatable.")] = None,
+    runs: Annotated[Path, typer.Option(help="Where the runs lie.")] = Path("runs/reproduce"),
+    results: Annotated[Path, typer.Option(help="Where TABLE-SCALE/ is written.")] = Path("results"),
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default a GPU if there is one.")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of data-set files; default CORRAL_DATA or a user cache.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="CPU threads; default torch's own choice.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for machines.")] = False,
+) -> None:
+    """Make a table of the papers again: published, ours by their protocol, ours under a sound attack.
+
+    Ctrl-C, or a kill, at any moment: the same command goes on where it stopped.
+    """
+    from corral.reproduce import load_table, shipped_tables
+    from corral.reproduce import reproduce as make
+    from corral.reproduce.result import read_result
+
+    if table is None:
+        found = [load_table(name) for name in shipped_tables()]
+        if as_json:
+            _print([{"name": t.name, "title": t.title, "source": t.source} for t in found])
+            return
+        width = max(len(t.name) for t in found)
+        for each in found:
+            typer.echo(f"{each.name:<{width}}  {each.title}\n{'':<{width}}  [{each.source}]")
+        return
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    try:
+        page = make(
+            table,
+            scale=scale,
+            runs=runs,
+            results=results,
+            rows=row,
+            data_root=data_root,
+            device=device,
+            progress=not quiet,
+        )
+    except KeyboardInterrupt:
+        typer.echo("\ncorral: interrupted; what is finished is kept, the same command goes on", err=True)
+        raise typer.Exit(130) from None
+    if as_json:
+        _print(read_result(page.with_name("table.json")).model_dump(mode="json"))
+    else:
+        typer.echo(f"wrote {page}")
+
+
+def _print(document: object) -> None:
+    import json
+
+    typer.echo(json.dumps(document, indent=2, allow_nan=False))

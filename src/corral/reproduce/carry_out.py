@@ -1,0 +1,212 @@
+"""Trains what a table lacks, evaluates it by the paper's protocol and by sound attacks, and writes what came of it."""
+
+import hashlib
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from corral.data import load
+from corral.devices import choose_device
+from corral.errors import UsageError
+from corral.evaluation.evaluate import evaluate, fingerprint, record_label
+from corral.evaluation.records import Record, environment, now, read_record
+from corral.progress import Progress
+from corral.report.collect import collect
+from corral.report.words import WORST_CASE, attack_title, listed
+from corral.reproduce.definition import CLEAN, Part, Row, Table, load_table
+from corral.reproduce.page import write_page
+from corral.reproduce.result import Measured, Result, ResultPart, ResultRow, write_result
+from corral.training import RunFolder, load_model, load_recipe, train
+
+
+def reproduce(
+    table: str,
+    *,
+    scale: str = "smoke",
+    runs: str | Path = "runs/reproduce",
+    results: str | Path = "results",
+    rows: Sequence[str] | None = None,
+    data_root: str | Path | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> Path:
+    """Make a table of a paper again.
+
+    Every run is trained, or taken up where an earlier call stopped; evaluations that exist for the same model are not
+    repeated. Tables share runs of equal recipe, data, settings and seed.
+
+    Args:
+        table: one of `shipped_tables`.
+        scale: "smoke" (minutes, checks the path), "small" (real data, hours of a CPU) or "full" (the paper's setting).
+        runs: where the runs lie.
+        results: where `TABLE-SCALE/` with the records, `table.json` and `page.html` is written.
+        rows: only these, by the paper's names.
+        data_root: folder of the data-set files.
+        device: where to run; default a GPU if there is one.
+        progress: show progress on stderr.
+
+    Returns:
+        The page.
+
+    Raises:
+        UsageError: an unknown table, scale or row.
+        CorralError: what training and evaluation raise.
+    """
+    definition = load_table(table)
+    if scale not in definition.scales:
+        raise UsageError(f"table {table} has no scale {scale!r}; known: {', '.join(definition.scales)}")
+    chosen = [row for row in definition.rows if rows is None or row.name in rows]
+    unknown = sorted(set(rows or ()) - {row.name for row in definition.rows})
+    if unknown:
+        raise UsageError(f"table {table} has no row {unknown[0]!r}; known: {listed([r.name for r in definition.rows])}")
+    begun = time.perf_counter()
+    out = Path(results) / f"{table}-{scale}"
+    maker = _Maker(definition, Path(runs) / scale, out, data_root, device, progress)
+    parts = tuple(maker.part(part, chosen) for part in definition.scales[scale])
+    result = Result(
+        table=table,
+        scale=scale,
+        parts=parts,
+        created=now(),
+        environment=environment(choose_device(device)),
+        seconds=time.perf_counter() - begun,
+    )
+    write_result(result, out / "table.json")
+    page = write_page(definition, result, out / "page.html")
+    maker.say(f"{table} at scale {scale}: {page}")
+    return page
+
+
+class _Maker:
+    """Where things lie and run."""
+
+    def __init__(
+        self,
+        table: Table,
+        runs: Path,
+        out: Path,
+        data_root: str | Path | None,
+        device: str | None,
+        progress: bool,
+    ) -> None:
+        self.table, self.runs, self.out = table, runs, out
+        self.data_root, self.device, self.progress = data_root, device, progress
+        self.say = Progress("", 0, "", enabled=progress).say
+
+    def part(self, part: Part, rows: Sequence[Row]) -> ResultPart:
+        """One data set."""
+        root = None if self.data_root is None else Path(self.data_root)
+        total = len(load(part.data, root=root).test)
+        made = tuple(self.row(part, row) for row in rows)
+        return ResultPart(data=part.data, beside=part.beside, n=part.n or total, n_test=total, rows=made)
+
+    def row(self, part: Part, row: Row) -> ResultRow:
+        """One method, over the seeds."""
+        factors = list(dict.fromkeys(column.eps for column in self.table.columns))
+        found: list[dict[float, Record]] = []
+        files: list[str] = []
+        for seed in part.seeds:
+            folder = self.trained(part, row, seed)
+            files += [name for factor in factors for name in self.evaluated(part, row, folder, factor, seed)]
+            found.append(_by_factor(folder.path, factors))
+        first = found[0][factors[0]]
+        protocol = {}
+        for column in self.table.columns:
+            name = column.attack
+            values = [_accuracy(by[column.eps], name) for by in found]
+            if all(value is not None for value in values):
+                title = "no attack" if name == CLEAN else attack_title(name)
+                protocol[column.name] = Measured(values=tuple(v for v in values if v is not None), attack=title)
+        return ResultRow(
+            name=row.name,
+            recipe=row.recipe,
+            remark=row.remark,
+            seeds=part.seeds,
+            published=row.published.get(part.beside, {}),
+            minutes=row.minutes.get(part.beside),
+            protocol=protocol,
+            sound={f"{factor:g}": _sound([by[factor] for by in found]) for factor in factors},
+            train_seconds=tuple(by[factors[0]].train_seconds for by in found),
+            eps=first.eps / factors[0],
+            norm=first.norm,
+            records=tuple(files),
+        )
+
+    def trained(self, part: Part, row: Row, seed: int) -> RunFolder:
+        """The row's run: finished, taken up or trained."""
+        overrides = {**part.set, **row.set, "training.seed": seed}
+        recipe = load_recipe(row.recipe, data=part.data, overrides=overrides)
+        digest = hashlib.sha256(recipe.to_toml().encode()).hexdigest()[:8]
+        folder = RunFolder(self.runs / f"{slug(part.data)}-{slug(_variant(row))}-{seed}-{digest}")
+        train(
+            recipe,
+            out=folder.path,
+            resume=folder.recipe.is_file(),
+            device=self.device,
+            data_root=self.data_root,
+            progress=self.progress,
+        )
+        return folder
+
+    def evaluated(self, part: Part, row: Row, folder: RunFolder, factor: float, seed: int) -> list[str]:
+        """Evaluate by each protocol what was not evaluated yet; returns the copied records' names."""
+        model, _, info = load_model(folder.path)
+        root = None if self.data_root is None else Path(self.data_root)
+        n_test = len(load(info.data, root=root).test)
+        names = []
+        for protocol in part.protocols:
+            eps = factor * info.eps
+            label = record_label(protocol, n=part.n or n_test, n_test=n_test, eps=eps, run_eps=info.eps, seed=0)
+            path = folder.records / f"{label}.json"
+            if not (path.is_file() and read_record(path).model_fingerprint == fingerprint(model)):
+                evaluate(
+                    folder.path,
+                    protocol=protocol,
+                    eps=eps,
+                    n=part.n,
+                    data_root=self.data_root,
+                    device=self.device,
+                    progress=self.progress,
+                )
+            name = f"{slug(part.data)}-{slug(_variant(row))}-{seed}-{label}.json"
+            self.out.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, self.out / name)
+            names.append(name)
+        return names
+
+
+def slug(text: str) -> str:
+    """Text as a file's name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-").lower()
+
+
+def _variant(row: Row) -> str:
+    """The recipe and what is set on it, in words."""
+    return " ".join([row.recipe, *(f"{key} {value}" for key, value in sorted(row.set.items()))])
+
+
+def _by_factor(run: Path, factors: Sequence[float]) -> dict[float, Record]:
+    """The run's merged record at each multiple of its own eps."""
+    pieces = [piece.record for piece in collect([run])]
+    own = load_model(run)[2].eps
+    return {
+        factor: next(record for record in pieces if abs(record.eps - factor * own) < 1e-9 * max(own, 1.0))
+        for factor in factors
+    }
+
+
+def _accuracy(record: Record, attack: str) -> float | None:
+    if attack == CLEAN:
+        return record.clean
+    return next((result.accuracy for result in record.attacks if result.name == attack), None)
+
+
+def _sound(records: Sequence[Record]) -> Measured:
+    """The worst case per image over everything that was run at this eps."""
+    names = [attack.name for attack in records[0].attacks]
+    rows = [name for name in names if name == WORST_CASE] or names
+    singles = [attack_title(name) for name in names if name != WORST_CASE]
+    values = tuple(min(a.accuracy for a in record.attacks if a.name in rows) for record in records)
+    return Measured(values=values, attack=f"worst per image of {listed(singles)}")

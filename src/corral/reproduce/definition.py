@@ -1,0 +1,134 @@
+"""What a table of a paper is: its rows, its columns, the numbers printed there, and how far each scale goes."""
+
+import tomllib
+from importlib.resources import files
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from corral.errors import CorralError, UsageError
+from corral.evaluation.protocols import ProtocolName
+
+ScaleName = Literal["smoke", "small", "full"]
+CLEAN = "clean"
+
+
+class Strict(BaseModel):
+    """An unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Column(Strict):
+    """One measurement of the table.
+
+    Attributes:
+        name: the column's title, as printed.
+        attack: "clean", or the name in our records of the attack that the paper's protocol means.
+        eps: radius as a multiple of the run's own: the paper's 8/255 is another on other data.
+    """
+
+    name: str
+    attack: str
+    eps: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Row(Strict):
+    """One method of the table.
+
+    Attributes:
+        name: as printed.
+        recipe: the shipped recipe that trains it.
+        set: recipe keys on top, for every scale.
+        published: by the paper's data set, then by column, the printed percent.
+        minutes: by the paper's data set, the printed training time.
+        remark: what a reader must know of this row.
+    """
+
+    name: str
+    recipe: str
+    set: dict[str, Any] = {}
+    published: dict[str, dict[str, float]] = {}
+    minutes: dict[str, float] = {}
+    remark: str = ""
+
+
+class Part(Strict):
+    """One data set at one scale.
+
+    Attributes:
+        data: what is trained and attacked here.
+        beside: the paper's data set, whose numbers stand beside ours.
+        set: recipe keys on top, for every row.
+        protocols: our protocols; what they share of images and eps is merged image by image.
+        seeds: training seeds.
+        n: test images, class-balanced; None for the whole test set.
+    """
+
+    data: str
+    beside: str
+    set: dict[str, Any] = {}
+    protocols: Annotated[tuple[ProtocolName, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    n: Annotated[int, Field(ge=1)] | None = None
+
+
+class Table(Strict):
+    """A table or figure of a paper.
+
+    Attributes:
+        name: what `corral reproduce` calls it.
+        title: what it compares.
+        source: paper and number.
+        note: what of the paper's setting is meant where text and code differ.
+        columns: what is measured.
+        rows: the methods.
+        scales: the parts of each scale.
+        estimate: of the full scale: hours and memory on one GPU.
+    """
+
+    name: str
+    title: str
+    source: str
+    note: str = ""
+    columns: Annotated[tuple[Column, ...], Field(min_length=1)]
+    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
+    scales: dict[ScaleName, tuple[Part, ...]]
+    estimate: str
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Table":
+        columns = {column.name for column in self.columns}
+        for row in self.rows:
+            for data, values in row.published.items():
+                unknown = sorted(values.keys() - columns)
+                if unknown:
+                    raise ValueError(f"row {row.name!r} has a number on {data} for no column: {unknown[0]!r}")
+        for group, names in (("rows", [r.name for r in self.rows]), ("columns", [c.name for c in self.columns])):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{group} of one name: {', '.join(names)}")
+        return self
+
+
+def shipped_tables() -> list[str]:
+    """Names of the tables that can be made."""
+    folder = files("corral.reproduce").joinpath("tables")
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_table(name: str) -> Table:
+    """A table by its name.
+
+    Raises:
+        UsageError: no such table.
+        CorralError: its file is not a table.
+    """
+    if name not in shipped_tables():
+        raise UsageError(f"unknown table {name!r}; known: {', '.join(shipped_tables())}")
+    text = files("corral.reproduce").joinpath("tables", f"{name}.toml").read_text(encoding="utf-8")
+    try:
+        return Table.model_validate({"name": name, **tomllib.loads(text)})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "table"
+        raise CorralError(f"{name}.toml: {where}: {first['msg']}") from error

@@ -1,0 +1,112 @@
+"""What came of a table: every number with its seeds and records, as JSON."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from corral.errors import CorralError
+from corral.evaluation.records import Environment
+from corral.files import write_atomically
+
+
+class Frozen(BaseModel):
+    """Immutable; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Measured(Frozen):
+    """One number of a row: a fraction for each training seed, and the attack that it is under, in words."""
+
+    values: tuple[float, ...]
+    attack: str
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds."""
+        return statistics.mean(self.values)
+
+    @property
+    def deviation(self) -> float | None:
+        """Sample standard deviation over the seeds; None for a single one."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+class ResultRow(Frozen):
+    """One method on one data set.
+
+    Attributes:
+        name: as printed in the paper.
+        recipe: what trained it.
+        remark: from the table's definition.
+        seeds: of training.
+        published: printed percent, by column.
+        minutes: printed training time.
+        protocol: ours under the paper's protocol, by column.
+        sound: ours under the worst of all attacks that were run, by eps as a multiple of the run's own.
+        train_seconds: by seed.
+        eps: the run's own radius.
+        norm: of the threat.
+        records: files beside this one, by seed.
+    """
+
+    name: str
+    recipe: str
+    remark: str
+    seeds: tuple[int, ...]
+    published: dict[str, float]
+    minutes: float | None
+    protocol: dict[str, Measured]
+    sound: dict[str, Measured]
+    train_seconds: tuple[float, ...]
+    eps: float
+    norm: str
+    records: tuple[str, ...]
+
+
+class ResultPart(Frozen):
+    """One data set: `n` of `n_test` test images were attacked."""
+
+    data: str
+    beside: str
+    n: int
+    n_test: int
+    rows: tuple[ResultRow, ...]
+
+
+class Result(Frozen):
+    """A table as it was made."""
+
+    format: Literal["corral-table-1"] = "corral-table-1"
+    table: str
+    scale: str
+    parts: tuple[ResultPart, ...]
+    created: str
+    environment: Environment
+    seconds: float
+
+
+def write_result(result: Result, path: Path) -> None:
+    """Write it, in one step."""
+    write_atomically(path, (result.model_dump_json(indent=1) + "\n").encode())
+
+
+def read_result(path: Path) -> Result:
+    """Read and check a result.
+
+    Raises:
+        CorralError: missing, not JSON, or not a table of this format.
+    """
+    try:
+        return Result.model_validate(json.loads(path.read_text()))
+    except OSError as error:
+        raise CorralError(f"{path}: cannot be read ({error.strerror}); make it with `corral reproduce`") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "table"
+        raise CorralError(f"{path}: not a corral table, {where}: {first['msg']}") from error
+    except ValueError as error:
+        raise CorralError(f"{path}: not a corral table ({error}); make it with `corral reproduce`") from error

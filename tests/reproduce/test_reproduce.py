@@ -1,0 +1,164 @@
+"""Tables of the papers: their printed numbers, their runs, and that every figure shown is a record's own."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from corral.cli import app
+from corral.errors import CorralError, UsageError
+from corral.evaluation import read_record
+from corral.reproduce import Table, load_table, reproduce, shipped_tables
+from corral.reproduce.carry_out import slug
+from corral.reproduce.page import groups, spread
+from corral.reproduce.result import Measured, read_result
+from corral.training import load_recipe
+
+SEEDS = Path(__file__).resolve().parents[3] / "shared" / "seeds"
+ROWS = ["Nominal Training", "ClusTR"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Two rows of Table 1 at smoke scale."""
+    base = tmp_path_factory.mktemp("reproduce")
+    page = reproduce(
+        "clustr-table1", runs=base / "runs", results=base / "results", rows=ROWS, device="cpu", progress=False
+    )
+    return base, page
+
+
+@pytest.mark.parametrize("name", shipped_tables())
+def test_every_row_has_a_recipe_for_every_data_set_of_every_scale(name):
+    table = load_table(name)
+    assert set(table.scales) == {"smoke", "small", "full"}
+    for parts in table.scales.values():
+        for part in parts:
+            for row in table.rows:
+                recipe = load_recipe(row.recipe, data=part.data, overrides={**part.set, **row.set})
+                assert recipe.data.name == part.data
+
+
+@pytest.mark.skipif(not SEEDS.is_dir(), reason="the seed papers are not beside this checkout")
+@pytest.mark.parametrize("name", shipped_tables())
+def test_every_published_number_is_printed_in_a_seed_paper(name):
+    printed = " ".join(path.read_text(errors="replace") for path in sorted(SEEDS.glob("*.txt")))
+    numbers = set(re.findall(r"\d+\.\d\d", printed))
+    for row in load_table(name).rows:
+        for values in row.published.values():
+            for column, value in values.items():
+                assert f"{value:.2f}" in numbers, f"{row.name}, {column}: {value}"
+        for minutes in row.minutes.values():
+            assert re.search(rf"\b{minutes:.0f}\b", printed)
+
+
+def test_every_number_is_that_of_a_record(made):
+    _base, page = made
+    result = read_result(page.with_name("table.json"))
+    (part,) = result.parts
+    assert [row.name for row in part.rows] == ROWS
+    for row in part.rows:
+        assert len(row.records) == 1
+        record = read_record(page.parent / row.records[0])
+        attacks = {attack.name: attack.accuracy for attack in record.attacks}
+        assert row.protocol["Natural"].values == (record.clean,)
+        assert row.protocol["PGD-20"].values == (attacks["pgd_published"],)
+        # What was not run is absent, not nought.
+        assert "PGD-100" not in row.protocol
+        assert row.sound["1"].values == (attacks["worst_case"],)
+        assert row.sound["1"].values[0] <= min(attacks.values())
+        assert row.train_seconds == (record.train_seconds,)
+        assert (part.n, part.n_test) == (record.n, record.n_test)
+        text = page.read_text()
+        for value in (record.clean, attacks["pgd_published"], attacks["worst_case"]):
+            assert f">{100 * value:.1f}<" in text
+    assert ">87.34<" in page.read_text()
+    assert "A smoke run" in page.read_text()
+    assert "The published numbers are of cifar10" in page.read_text()
+
+
+def test_a_second_call_repeats_no_training_and_no_evaluation(made):
+    base, _page = made
+    before = {path: path.stat().st_mtime_ns for path in (base / "runs").rglob("*.safetensors")}
+    records = {path: path.read_bytes() for path in (base / "runs").rglob("records/*.json")}
+    assert before
+    assert records
+    reproduce("clustr-table1", runs=base / "runs", results=base / "results", rows=ROWS, device="cpu", progress=False)
+    assert {path: path.stat().st_mtime_ns for path in (base / "runs").rglob("*.safetensors")} == before
+    assert {path: path.read_bytes() for path in (base / "runs").rglob("records/*.json")} == records
+
+
+def test_other_settings_are_another_run(made, tmp_path):
+    base, _ = made
+    names = [path.name for path in (base / "runs").iterdir()] + [p.name for p in (base / "runs" / "smoke").iterdir()]
+    found = [re.fullmatch(r"digits-(.+)-0-([0-9a-f]{8})", name) for name in names]
+    assert {match[1] for match in found if match} == {"nominal", "clustr-published"}
+
+
+def test_mean_and_deviation_are_over_the_seeds():
+    assert spread(Measured(values=(0.5, 0.7), attack="a")) == "60.0 ± 14.1"
+    assert spread(Measured(values=(0.5,), attack="a")) == "50.0"
+    assert spread(None) == "–"
+
+
+def test_columns_are_grouped_by_eps():
+    table = load_table("clustr-table1").model_dump()
+    table["columns"] = [
+        {"name": "Natural", "attack": "clean"},
+        {"name": "a", "attack": "pgd_published", "eps": 0.25},
+        {"name": "b", "attack": "pgd_published_100", "eps": 0.25},
+        {"name": "c", "attack": "pgd_published", "eps": 2},
+    ]
+    for row in table["rows"]:
+        row["published"] = {}
+    found = groups(Table.model_validate(table))
+    assert [(group.columns, group.factor, group.sound) for group in found] == [
+        (("Natural",), "1", False),
+        (("a", "b"), "0.25", True),
+        (("c",), "2", True),
+    ]
+
+
+def test_a_number_for_no_column_is_refused():
+    table = load_table("clustr-table1").model_dump()
+    table["rows"][0]["published"] = {"cifar10": {"PGD-7": 1.0}}
+    with pytest.raises(ValueError, match="has a number on cifar10 for no column: 'PGD-7'"):
+        Table.model_validate(table)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["clustr-table9"], "unknown table 'clustr-table9'; known: "),
+        (["clustr-table1", "--scale", "huge"], "has no scale 'huge'; known: smoke, small, full"),
+        (["clustr-table1", "--row", "ClusTRR"], "has no row 'ClusTRR'; known: Nominal Training, "),
+    ],
+)
+def test_wrong_use_is_one_line(arguments, words, tmp_path):
+    with pytest.raises(UsageError, match=re.escape(words)):
+        CliRunner().invoke(
+            app, ["reproduce", *arguments, "--results", str(tmp_path), "--quiet"], catch_exceptions=False
+        )
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"format": "corral-record-1"}', "[1"])
+def test_a_foreign_table_is_one_line(content, tmp_path):
+    path = tmp_path / "table.json"
+    path.write_text(content)
+    with pytest.raises(CorralError, match="not a corral table") as caught:
+        read_result(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(CorralError, match="cannot be read"):
+        read_result(tmp_path / "absent.json")
+
+
+def test_the_list_names_source_and_title():
+    output = CliRunner().invoke(app, ["reproduce"]).output
+    for name in shipped_tables():
+        assert name in output
+        assert load_table(name).source in output
+
+
+def test_names_become_files():
+    assert slug("ClusTR + QTRADES (8/255)") == "clustr-qtrades-8-255"
