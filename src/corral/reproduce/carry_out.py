@@ -20,6 +20,9 @@ from corral.reproduce.page import write_page
 from corral.reproduce.result import Measured, Result, ResultPart, ResultRow, write_result
 from corral.training import RunFolder, load_model, load_recipe, train
 
+# What gives a row its weights where it starts from other data's.
+BEFORE = "at"
+
 
 def reproduce(
     table: str,
@@ -99,7 +102,7 @@ class _Maker:
         """One data set."""
         root = None if self.data_root is None else Path(self.data_root)
         total = len(load(part.data, root=root).test)
-        made = tuple(self.row(part, row) for row in rows)
+        made = tuple(self.row(part, row) for row in rows if row.has(part.data))
         return ResultPart(data=part.data, beside=part.beside, n=part.n or total, n_test=total, rows=made)
 
     def row(self, part: Part, row: Row) -> ResultRow:
@@ -137,6 +140,10 @@ class _Maker:
     def trained(self, part: Part, row: Row, seed: int) -> RunFolder:
         """The row's run: finished, taken up or trained."""
         overrides = {**part.set, **row.set, "training.seed": seed}
+        if row.pretrain:
+            other = part.model_copy(update={"data": row.pretrain[part.data]})
+            first = self.trained(other, row.model_copy(update={"recipe": BEFORE, "pretrain": {}}), seed)
+            overrides["training.start"] = str(first.path)
         recipe = load_recipe(row.recipe, data=part.data, overrides=overrides)
         digest = hashlib.sha256(recipe.to_toml().encode()).hexdigest()[:8]
         folder = RunFolder(self.runs / f"{slug(part.data)}-{slug(_variant(row))}-{seed}-{digest}")

@@ -42,6 +42,8 @@ class Row(Strict):
         set: recipe keys on top, for every scale.
         published: by the paper's data set, then by column, the printed percent.
         minutes: by the paper's data set, the printed training time.
+        pretrain: by our data set, the other data set whose run of the same recipe gives the starting weights; parts on
+            data sets that are not in it leave the row out. Empty: the row starts from random weights everywhere.
         remark: what a reader must know of this row.
     """
 
@@ -50,7 +52,12 @@ class Row(Strict):
     set: dict[str, Any] = {}
     published: dict[str, dict[str, float]] = {}
     minutes: dict[str, float] = {}
+    pretrain: dict[str, str] = {}
     remark: str = ""
+
+    def has(self, data: str) -> bool:
+        """Whether the row can be trained on one of our data sets."""
+        return not self.pretrain or data in self.pretrain
 
 
 class Part(Strict):
