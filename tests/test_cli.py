@@ -23,7 +23,7 @@ SMALL = [
     "1",
     "--quiet",
 ]
-COMMANDS = ("demo", "train", "evaluate", "report", "recipes", "data")
+COMMANDS = ("demo", "train", "evaluate", "report", "audit", "reproduce", "recipes", "data")
 
 
 @pytest.fixture
