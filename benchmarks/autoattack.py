@@ -6,7 +6,8 @@ usage: python benchmarks/autoattack.py --data mnist --n 100 --out runs/mnist [--
 Both get the same models, images, budget and one thread; each attack runs alone on all images, then the ensemble in
 turn. Robust accuracy is counted here, by a plain pass on what an attack returned, after a check of ball and box.
 Seconds are CPU seconds of the process, with --device cuda those of the clock. Runs that --out lacks are trained first,
-by their recipes. The exit code is 1 where ours leaves more than 0.2 points above theirs. Needs the extra `eval`.
+by their recipes. The exit code is 1 where ours leaves more than 0.2 points above theirs, and more than the one image
+that another random start moves. Needs the extra `eval`.
 """
 
 import argparse
@@ -216,7 +217,7 @@ def main() -> None:
                 f"{seconds:.1f} | {their_seconds:.1f} | {row.ratio:.2f} | {passes:,.0f} | {their_passes:,.0f} |",
                 flush=True,
             )
-    worse = [row for row in rows if row.ours > row.theirs + AGREEMENT + 1e-9]
+    worse = [row for row in rows if row.ours > row.theirs + max(AGREEMENT, 1 / row.n) + 1e-9]
     for row in worse:
         print(f"WEAKER: {row.case}, {row.attack}: {100 * row.ours:.1f} against {100 * row.theirs:.1f}")
     if arguments.results:
