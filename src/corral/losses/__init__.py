@@ -15,14 +15,22 @@ from corral.losses.clustering import (
     push_nearest,
     push_soft,
 )
-from corral.losses.consistency import kl, mse, soft_cross_entropy
+from corral.losses.consistency import features_mse, kl, mse, soft_cross_entropy
 from corral.losses.published import magnet_batch_published, magnet_published
+from corral.losses.published_consistency import (
+    score_cross_entropy,
+    score_kl,
+    score_mse,
+    score_probabilities,
+    unlogged_kl,
+)
 
 __all__ = [
     "batch_centroids",
     "batch_variance",
     "cluster_cross_entropy",
     "clustering_loss",
+    "features_mse",
     "hinge",
     "kl",
     "magnet",
@@ -36,5 +44,10 @@ __all__ = [
     "pull_nearest",
     "push_nearest",
     "push_soft",
+    "score_cross_entropy",
+    "score_kl",
+    "score_mse",
+    "score_probabilities",
     "soft_cross_entropy",
+    "unlogged_kl",
 ]

@@ -1,4 +1,4 @@
-"""Consistency of the answers on an image and on its adversarial version: TRADES, QTRADES, mean squared error."""
+"""Consistency of the answers on an image and on its adversarial version: TRADES, QTRADES, mean squared errors."""
 
 from torch import Tensor
 
@@ -46,3 +46,17 @@ def mse(logits: Tensor, adversarial_logits: Tensor) -> Tensor:
         (N,) errors in [0, 2 / C]; gradients flow to both arguments.
     """
     return (logits.softmax(1) - adversarial_logits.softmax(1)).square().mean(1)
+
+
+@full_precision
+def features_mse(features: Tensor, adversarial_features: Tensor) -> Tensor:
+    """Mean over dimensions of (f - f_adv)^2: what the critique's code has where its formula has `mse`.
+
+    Args:
+        features: (N, d) of the clean images.
+        adversarial_features: (N, d).
+
+    Returns:
+        (N,) errors, at least 0; gradients flow to both arguments.
+    """
+    return (features - adversarial_features).square().mean(1)
