@@ -12,6 +12,7 @@ from corral.training import Run, RunFolder, load_model, load_recipe
 from corral.training.checkpoints import read_checkpoint
 from corral.training.features import extract_features
 from corral.training.methods.clusters import ClusterMethod
+from corral.training.methods.clustr import CONSISTENCIES
 
 HEAD = {"adversary": "head", "temperature_learning_rate": 0.0}
 ROWS = {
@@ -153,40 +154,157 @@ def test_learned_centroids_and_temperature_get_gradients_only_where_they_are_lea
     assert scaled.optimiser.param_groups[1]["lr"] == 0.02
 
 
+def published_magnet_twin(features, assigned, centroids, classes, variance, alpha):
+    distances = ((features.double()[:, None] - centroids.double()) ** 2).sum(2) / (2 * variance.double())
+    own = (-distances[torch.arange(len(features)), assigned] - alpha).exp()
+    rivals = ((-distances).exp() * (classes[assigned][:, None] != classes)).sum(1)
+    return (-(own / (rivals + 1e-8) + 1e-8).log()).clamp(min=0)
+
+
+def consistency_twin(kind, numerics, head, features, adversarial):
+    """(n,) methods.md section 4 by the letter; in the released numerics p is Eq. 4, q the softmax of scores."""
+    if kind == "features_mse":
+        return ((features - adversarial) ** 2).mean(1)
+    scores, others = head(features), head(adversarial)
+    if numerics == "log":
+        p, q = scores.softmax(1), others.softmax(1)
+    else:
+        p, q = scores / scores.sum(1, keepdim=True), others.softmax(1)
+    if kind == "mse":
+        return ((p - (q if numerics == "log" else others / others.sum(1, keepdim=True))) ** 2).mean(1)
+    own = sum(torch.where(p > 0, p * p.clamp_min(1e-30).log(), 0 * p).unbind(1)) if kind == "kl" else 0
+    return own - sum((p * q.log()).unbind(1))
+
+
+class Features(nn.Module):
+    """The model's features in the place of its logits."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model.features(x)
+
+
+def clustr_twin(run, x, y, rows):
+    """ClusTR's and its critique's formulas; means, variances and Magnet by loops in float64."""
+    config, head = run.recipe.method, run.model.head
+    features = run.model.features(x)
+    ids = run.method.assignments[rows]
+    present = ids.unique()
+    local = torch.tensor([present.tolist().index(i) for i in ids.tolist()])
+    classes = head.classes[present]
+
+    def magnet(features, alpha=config.alpha):
+        twin = magnet_twin if config.numerics == "log" else published_magnet_twin
+        clusters = means_twin(features, local, torch.zeros(len(present), 8))
+        return twin(features, local, clusters[0], classes, clusters[1], alpha)
+
+    total = magnet(features).mean()
+    moved = head
+    if config.centroids == "batch":
+        # The same batch's clusters decide here too; those without a member keep the epoch's centroid.
+        moved = head.moved(*means_twin(features, ids, head.centroids))
+    fixed = moved.moved(moved.centroids.detach(), moved.variance.detach())
+    if config.numerics == "published":
+        moved, fixed = (PublishedHead(one, nearest=config.nearest) for one in (moved, fixed))
+    if config.consistency != "none":
+        clean = features.detach()
+
+        def aim(adversarial, _):
+            if config.consistency == "magnet":  # a large alpha leaves no hinge in log space
+                return magnet(adversarial, alpha=1e3 if config.numerics == "log" else config.alpha)
+            return consistency_twin(config.consistency, config.numerics, fixed, clean, adversarial)
+
+        inner, eps = config.inner, run.recipe.threat.eps
+        options = {"steps": inner.steps, "step_size": inner.step_ratio * eps, "keep": "last", "mode": inner.mode}
+        x_adv = pgd(Features(run.model), x, y, eps=eps, objective=aim, generator=run.noise, **options)
+        assert float((x_adv - x).abs().max()) <= eps + 1e-6
+        adversarial = run.model.features(x_adv)
+        if config.consistency == "magnet":
+            terms = magnet(adversarial)
+        else:
+            terms = consistency_twin(config.consistency, config.numerics, moved, features, adversarial)
+        total = total + config.consistency_weight * (
+            terms.sum() if config.consistency_reduction == "sum" else terms.mean()
+        )
+    if config.cross_entropy_weight > 0:
+        own = moved(features).softmax(1)[torch.arange(len(y)), y]
+        total = total - config.cross_entropy_weight * own.log().mean()
+    return total
+
+
+CONSISTENT = {"consistency_weight": 8.0}
+CLUSTR = {
+    "none": {},
+    "qtrades": CONSISTENT | {"consistency": "cross_entropy"},
+    "qtrades, released centroids": CONSISTENT | {"consistency": "cross_entropy", "centroids": "epoch"},
+    "kl, summed": CONSISTENT | {"consistency": "kl", "consistency_reduction": "sum", "method.inner.steps": 3},
+    "mse": CONSISTENT | {"consistency": "mse"},
+    "mse of features": CONSISTENT | {"consistency": "features_mse"},
+    "ce": {"cross_entropy_weight": 2.0},
+    "ce, mse, released centroids": CONSISTENT
+    | {"consistency": "mse", "cross_entropy_weight": 2.0, "centroids": "epoch"},
+    "adv": CONSISTENT | {"consistency": "magnet"},
+}
+
+
 @pytest.mark.parametrize("numerics", ["log", "published"])
-@pytest.mark.parametrize("consistency", ["none", "qtrades"])
-def test_clustr_equals_its_slow_twin(begun, numerics, consistency):
-    weight = 8.0 if consistency == "qtrades" else 0.0
-    run = begun("clustr", numerics=numerics, consistency=consistency, consistency_weight=weight)
+@pytest.mark.parametrize("variant", CLUSTR)
+def test_clustr_and_its_variants_equal_their_slow_twin_in_value_and_gradient(begun, numerics, variant):
+    run = begun("clustr", numerics=numerics, alpha=6.0, **CLUSTR[variant])
     rows = next(iter(run.method.batches()))
     x, y = run.images.float(rows), run.images.labels[rows]
     state = run.noise.get_state()
     loss, metrics = run.method.loss(x, y, rows)
     run.noise.set_state(state)
-    config, head = run.recipe.method, run.model.head
-    assert (config.inner.steps, config.inner.step_ratio) == (1, 1.25) or consistency == "none"
-    features = run.model.features(x)
-    ids = run.method.assignments[rows]
-    present = ids.unique()
-    local = torch.tensor([present.tolist().index(i) for i in ids.tolist()])
-    centroids, variance = means_twin(features, local, torch.zeros(len(present), 8))
-    classes = head.classes[present]
-    if numerics == "log":
-        expected = magnet_twin(features, local, centroids, classes, variance, config.alpha).mean()
-    else:
-        distances = ((features[:, None] - centroids) ** 2).sum(2) / (2 * variance)
-        own = (-distances[torch.arange(len(x)), local] - config.alpha).exp()
-        rivals = ((-distances).exp() * (classes[local][:, None] != classes)).sum(1)
-        expected = (-(own / (rivals + 1e-8) + 1e-8).log()).clamp(min=0).mean()
-    assert float(metrics["magnet"]) == pytest.approx(float(expected.detach()), rel=1e-4)
-    if consistency == "qtrades":
-        # The same batch's clusters decide here too; those without a member keep the epoch's centroid.
-        moved = head.moved(*means_twin(features, ids, head.centroids))
-        scored = moved if numerics == "log" else PublishedHead(moved, nearest=config.nearest)
-        x_adv = attack(run, scored, x, y, "soft_cross_entropy")
-        p, q = scored(features).softmax(1), scored(run.model.features(x_adv)).softmax(1)
-        expected = expected + weight * -(p * q.log()).sum(1).mean()
-    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    twin = clustr_twin(run, x, y, rows)
+    assert float(loss.detach()) == pytest.approx(float(twin.detach()), rel=1e-4)
+    found, expected = gradients(run, loss), gradients(run, twin)
+    torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-4 * float(expected.abs().max()))
+    assert float(expected.abs().max()) > 0
+    weights = {"magnet": 1.0, "consistency": run.recipe.method.consistency_weight}
+    weights |= {"cross_entropy": run.recipe.method.cross_entropy_weight}
+    if run.recipe.method.consistency_reduction == "mean":
+        assert sum(weights[name] * float(value) for name, value in metrics.items()) == pytest.approx(
+            float(loss.detach()), rel=1e-5
+        )
+
+
+@pytest.mark.parametrize("numerics", ["log", "published"])
+def test_cross_entropy_and_kl_have_the_same_adversary(begun, numerics):
+    """The critique's TRADES_1 attacks by KL and trains by cross-entropy: with p(x) fixed they differ by a constant."""
+    run = begun("clustr", numerics=numerics)
+    x, _, rows = batch(run)
+    with torch.no_grad():
+        clean = run.model.features(x)
+        head = run.method.scored(*run.method.batch_clusters(clean, run.method.assignments[rows])).double()
+        clean = clean.double()
+        near = clean + 0.01 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    slopes = []
+    for name in ("cross_entropy", "kl"):
+        moved = near.clone().requires_grad_()
+        value = CONSISTENCIES[numerics][name](head(clean), head(moved)).sum()
+        slopes.append(torch.autograd.grad(value, moved)[0])
+    torch.testing.assert_close(*slopes, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "kl", "mse", "features_mse", "magnet"])
+def test_a_step_of_the_consistency_adversary_raises_what_the_loss_lowers(begun, kind):
+    overrides = CONSISTENT | {"consistency": kind}
+    run = begun("clustr", **overrides, alpha=30.0)
+    rows = next(iter(run.method.batches()))
+    x, y = run.images.float(rows), run.images.labels[rows]
+    reached = {}
+    for steps in (1, 5):
+        inner = run.recipe.method.inner.model_copy(update={"steps": steps, "step_ratio": 0.25 if steps > 1 else 1e-9})
+        run.method.config = run.method.config.model_copy(update={"inner": inner})
+        state = run.noise.get_state()
+        reached[steps] = float(run.method.loss(x, y, rows)[1]["consistency"])
+        run.noise.set_state(state)
+    assert reached[5] > reached[1]  # than the random point it starts from
+    assert all(module.training for module in run.model.modules())
 
 
 def test_nominal_and_at_are_cross_entropy_of_clean_and_adversarial_images(begun):

@@ -20,6 +20,7 @@ from corral.training.checkpoints import read_checkpoint, write_checkpoint
 from corral.training.features import evaluating
 from corral.training.guards import FiniteLosses, require_finite_weights
 from corral.training.methods import Context, Method, Nominal, build_method
+from corral.training.pretrained import begin_from
 from corral.training.recipe import Recipe, TrainingConfig
 from corral.training.recipe_files import load_recipe
 from corral.training.run import RunFolder
@@ -122,6 +123,8 @@ class Run:
         if resume and self.folder.state.is_file():
             restore_state(self)
             return
+        if self.recipe.training.start is not None:
+            begin_from(self.model, self.recipe.training.start)
         write_atomically(self.folder.recipe, self.recipe.to_toml().encode())
         if self.folder.metrics.is_file():  # of a run that was killed before its first checkpoint
             write_atomically(self.folder.metrics, b"")
@@ -135,13 +138,19 @@ class Run:
             Progress(title, 0, "images", enabled=self.progress) as bar,
         ):
             while self.epoch < self.total_epochs:
-                bar.total = bar.done + (self.total_epochs - self.epoch) * len(self.images)
+                bar.total = bar.done + self._images_left()
                 numbers = self._epoch(bar)
                 self._save(numbers)
                 board.write(numbers, self.epoch)
                 bar.say(_line(numbers, self.total_epochs))
             self._finish()
         self.say(f"{self.folder.path}: trained in {duration(self.seconds)}")
+
+    def _images_left(self) -> int:
+        """How many images, counting replays, the epochs that are left will show."""
+        warm = max(self.warm_epochs - self.epoch, 0)
+        main = self.total_epochs - self.epoch - warm
+        return (warm * self.warm.replays + main * self.method.replays) * len(self.images)
 
     def _epoch(self, bar: Progress) -> dict[str, Any]:
         training, started = self.recipe.training, time.perf_counter()
@@ -157,7 +166,7 @@ class Run:
                 rows = next(batches, None)
                 if rows is None:
                     break
-                self._set_learning_rates(seen / len(self.images))
+                self._set_learning_rates(seen / (method.replays * len(self.images)))
                 x, y = self._batch(rows)
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
                     loss, metrics = method.loss(x, y, rows)
@@ -169,6 +178,7 @@ class Run:
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
+            method.after_step()
             for name, value in {"loss": loss, **metrics}.items():
                 sums[name] = sums.get(name, 0) + value.detach() * len(rows)
             seen += len(rows)

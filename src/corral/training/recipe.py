@@ -5,14 +5,10 @@ import re
 from typing import Annotated, Literal
 
 import tomli_w
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from corral.training.recipe_base import Config, Count, NotNegative, Positive
+from corral.training.recipe_methods import MethodConfig
 
 # Generators take more, but the noise's seed is offset from this one.
 MOST_SEED = 2**32 - 1
@@ -47,16 +43,6 @@ def parse_eps(value: object, norm: str = "Linf") -> float:
     return number
 
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Config(BaseModel):
-    """A strict and frozen table of a recipe."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
-
-
 class DataConfig(Config):
     """The images: which set, how many of its training images, what is held out, how they are augmented."""
 
@@ -88,92 +74,6 @@ class ThreatConfig(Config):
         return parse_eps(value, info.data.get("norm", "Linf"))
 
 
-class InnerAttack(Config):
-    """The adversary inside training: `steps` of `step_ratio` × eps, the model in `mode`."""
-
-    steps: Count = 5
-    step_ratio: Positive = 0.25
-    mode: Literal["eval", "train"] = "eval"
-
-
-class NominalConfig(Config):
-    """Cross-entropy on clean images, linear head."""
-
-    name: Literal["nominal"]
-
-
-class AtConfig(Config):
-    """PGD adversarial training (Madry et al. 2018), linear head."""
-
-    name: Literal["at"]
-    inner: InnerAttack = InnerAttack()
-
-
-class MagnetConfig(Config):
-    """Magnet loss (ClusTR Eq. 3) from the current weights; with a warm start it is ClusTR.
-
-    `numerics` "published" is the released code's epsilon-saturated loss and, in the consistency term, exponentiated
-    scores of the `nearest` nearest clusters used as logits; "log" is the same mathematics in log space.
-    """
-
-    name: Literal["magnet", "clustr"]
-    clusters: Count = 2
-    rule: Literal["soft", "nearest"] | Count = "soft"
-    alpha: float = 12.5
-    numerics: Literal["log", "published"] = "log"
-    clusters_per_batch: Annotated[int, Field(ge=2)] = 12
-    samples_per_cluster: Annotated[int, Field(ge=2)] = 20
-    consistency: Literal["none", "qtrades"] = "none"
-    consistency_weight: Annotated[float, Field(ge=0)] = 0.0
-    nearest: Count = 10
-    inner: InnerAttack = InnerAttack(steps=1, step_ratio=1.25)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "MagnetConfig":
-        if (self.consistency == "none") != (self.consistency_weight == 0):
-            raise ValueError("consistency_weight goes with consistency: 'none' and 0, or 'qtrades' and more than 0")
-        return self
-
-
-class CorralConfig(Config):
-    """Adversarial clustering: the loss of adversarial features against centroids.
-
-    The rows of the lab notes: A = magnet loss on centroids "adversarial_batch"; B = magnet on "clean_batch";
-    C = cross_entropy on "clean_batch" with the adversary on the "head"; C' = the same with the adversary on the
-    "batch" (default); D = cross_entropy on "learned" centroids; E = D with pull 0.1.
-    """
-
-    name: Literal["corral"]
-    clusters: Count = 2
-    rule: Literal["soft", "nearest"] = "soft"
-    loss: Literal["cross_entropy", "magnet"] = "cross_entropy"
-    centroids: Literal["clean_batch", "adversarial_batch", "learned"] = "clean_batch"
-    adversary: Literal["batch", "head"] = "batch"
-    alpha: float = 4.0
-    pull: Annotated[float, Field(ge=0)] = 0.0
-    temperature: Positive = 1.0
-    temperature_learning_rate: Annotated[float, Field(ge=0)] = 0.0
-    batches: Literal["uniform", "neighbourhood"] = "uniform"
-    clusters_per_batch: Annotated[int, Field(ge=2)] = 12
-    samples_per_cluster: Annotated[int, Field(ge=2)] = 20
-    inner: InnerAttack = InnerAttack()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "CorralConfig":
-        if self.centroids != "clean_batch" and self.adversary == "batch":
-            raise ValueError(f"centroids '{self.centroids}' need adversary 'head': there are no clean batch centroids")
-        if self.loss == "magnet" and (self.centroids == "learned" or self.temperature_learning_rate > 0):
-            raise ValueError("loss 'magnet' has neither learned centroids nor a temperature; use 'cross_entropy'")
-        if self.centroids == "learned" and self.temperature_learning_rate > 0:
-            raise ValueError("learned centroids learn their variance; temperature_learning_rate must be 0")
-        if self.centroids == "learned" and (self.batches == "neighbourhood" or self.temperature != 1):
-            raise ValueError("learned centroids go with batches 'uniform' and temperature 1")
-        return self
-
-
-MethodConfig = Annotated[NominalConfig | AtConfig | MagnetConfig | CorralConfig, Field(discriminator="name")]
-
-
 class WarmStart(Config):
     """Nominal epochs with a linear head before the method begins (ClusTR Sec. 4.1).
 
@@ -182,21 +82,25 @@ class WarmStart(Config):
 
     epochs: Annotated[int, Field(ge=0)] = 0
     learning_rate: Positive = 1e-3
-    milestones: list[Count] = []
+    milestones: list[Count] = Field(default_factory=list)
     stop_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class TrainingConfig(Config):
-    """Optimisation: the same for every method."""
+    """Optimisation: the same for every method.
 
+    `start` names trained weights that the backbone begins from: a run, its model.safetensors, or any safetensors file.
+    """
+
+    start: str | None = None
     epochs: Count = 10
     batch_size: Annotated[int, Field(ge=2)] = 240
     optimiser: Literal["adam", "sgd"] = "adam"
     learning_rate: Positive = 5e-4
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: NotNegative = 0.0
     schedule: Literal["constant", "cosine", "steps"] = "constant"
-    milestones: list[Count] = []
+    milestones: list[Count] = Field(default_factory=list)
     precision: Literal["float32", "bfloat16"] = "float32"
     select: Literal["last", "best"] = "last"
     seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0

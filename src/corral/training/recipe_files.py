@@ -11,18 +11,9 @@ from pydantic import ValidationError
 
 from corral.data import DATA_SETS, PATH_DATA_SETS
 from corral.errors import CorralError, UsageError
-from corral.training.recipe import (
-    AtConfig,
-    Config,
-    CorralConfig,
-    DataConfig,
-    MagnetConfig,
-    ModelConfig,
-    NominalConfig,
-    Recipe,
-    ThreatConfig,
-    TrainingConfig,
-)
+from corral.training.recipe import DataConfig, ModelConfig, Recipe, ThreatConfig, TrainingConfig
+from corral.training.recipe_base import Config
+from corral.training.recipe_methods import METHODS, CorralConfig
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -129,13 +120,7 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 def _known_keys(table: Mapping[str, Any]) -> list[str]:
     """Every dotted key that the recipe of this table's method can set."""
-    methods: dict[str, type[Config]] = {
-        "nominal": NominalConfig,
-        "at": AtConfig,
-        "magnet": MagnetConfig,
-        "clustr": MagnetConfig,
-    }
-    method = methods.get(str(_part(table, "method").get("name")), CorralConfig)
+    method = METHODS.get(str(_part(table, "method").get("name")), CorralConfig)
     sections: dict[str, type[Config]] = {
         "data": DataConfig,
         "model": ModelConfig,

@@ -4,17 +4,31 @@ from corral.training.methods.at import AdversarialTraining
 from corral.training.methods.base import Context, Method
 from corral.training.methods.clustr import ClusTR
 from corral.training.methods.corral import Corral
+from corral.training.methods.free_at import FreeAdversarialTraining
 from corral.training.methods.nominal import Nominal
-from corral.training.recipe import AtConfig, CorralConfig, MagnetConfig, NominalConfig
+from corral.training.methods.trades import Trades
+from corral.training.recipe_methods import (
+    AtConfig,
+    CorralConfig,
+    FreeAtConfig,
+    MagnetConfig,
+    MethodConfig,
+    NominalConfig,
+    TradesConfig,
+)
 
 
-def build_method(config: NominalConfig | AtConfig | MagnetConfig | CorralConfig, context: Context) -> Method:
+def build_method(config: MethodConfig, context: Context) -> Method:
     """The method that a recipe's `method` table describes."""
     match config:
         case NominalConfig():
             return Nominal(context)
         case AtConfig():
             return AdversarialTraining(context, config)
+        case FreeAtConfig():
+            return FreeAdversarialTraining(context, config)
+        case TradesConfig():
+            return Trades(context, config)
         case MagnetConfig():
             return ClusTR(context, config)
         case CorralConfig():

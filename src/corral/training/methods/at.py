@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from corral.training.methods.base import Context, Method, Metrics
-from corral.training.recipe import AtConfig
+from corral.training.recipe_methods import AtConfig
 
 
 class AdversarialTraining(Method):

@@ -1,6 +1,6 @@
 """What the loop asks of a training method."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from corral.attacks import pgd
 from corral.attacks.objectives import LogitObjective, ObjectiveName
+from corral.attacks.state import attacked
 from corral.data import Images
 from corral.data.batches import shuffled
 from corral.models import Classifier, Head, LinearHead
-from corral.training.recipe import InnerAttack, ThreatConfig
+from corral.training.recipe import ThreatConfig
+from corral.training.recipe_methods import InnerAttack
 
 Metrics = dict[str, Tensor]
 
@@ -30,7 +32,13 @@ class Context:
 
 
 class Method:
-    """A training method; the base is one with a linear head and uniform batches."""
+    """A training method; the base is one with a linear head and uniform batches.
+
+    Attributes:
+        replays: how often an epoch shows every image, each time for a forward pass, a backward pass and a step.
+    """
+
+    replays = 1
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -73,6 +81,9 @@ class Method:
         """
         raise NotImplementedError  # abstract
 
+    def after_step(self) -> None:
+        """Take what the batch's backward pass left, after the optimiser's step."""
+
     def after_epoch(self) -> dict[str, float]:
         """Refit what follows the features; returns numbers to log, seconds among them."""
         return {}
@@ -102,3 +113,24 @@ class Method:
             keep="last",
             mode=inner.mode,
         )
+
+    def disagreeing(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        inner: InnerAttack,
+        disagreement: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """The batch's images in the eps-ball whose outputs disagree most with those of the clean images.
+
+        Args:
+            model: from images to (n, k) outputs, logits or others.
+            x: (n, C, H, W) clean images.
+            y: (n,) labels; they play no part.
+            inner: the adversary.
+            disagreement: of (n, k) clean outputs, held fixed, and (n, k) adversarial ones; (n,) values to maximise.
+        """
+        with attacked(model, inner.mode), torch.no_grad():
+            clean = model(x)
+        return self.adversarial(model, x, y, inner, lambda outputs, _: disagreement(clean, outputs))

@@ -1,22 +1,63 @@
-"""Magnet and ClusTR (Alfarra et al. 2021): clustering training, with QTRADES if asked, in two numerics."""
+"""Magnet and ClusTR (Alfarra et al. 2021) and the variants of its critique (Bhardwaj et al. 2022), in two numerics."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from corral.losses import magnet_batch, magnet_batch_published, soft_cross_entropy
-from corral.models import Classifier, PublishedHead
+from corral.losses import (
+    batch_centroids,
+    clustering_loss,
+    features_mse,
+    kl,
+    magnet_batch,
+    magnet_batch_published,
+    mse,
+    pull_assigned,
+    push_soft,
+    score_cross_entropy,
+    score_kl,
+    score_mse,
+    soft_cross_entropy,
+)
+from corral.models import Head, PublishedHead
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.clusters import ClusterMethod, Neighbourhoods
-from corral.training.recipe import MagnetConfig
+from corral.training.recipe_methods import MagnetConfig
+
+CONSISTENCIES: dict[str, dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
+    "log": {"cross_entropy": soft_cross_entropy, "kl": kl, "mse": mse, "features_mse": features_mse},
+    "published": {
+        "cross_entropy": score_cross_entropy,
+        "kl": score_kl,
+        "mse": score_mse,
+        "features_mse": features_mse,
+    },
+}
+
+
+class FeaturesHead(Head):
+    """Features as they are, for an adversary of the features."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features_dim = self.num_classes = features
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, d) features of features (N, d)."""
+        return features
 
 
 class ClusTR(ClusterMethod):
-    """Magnet loss (Eq. 3) on neighbourhood batches, plus lambda × CE(p(x), p(x_adv)) if `consistency` is "qtrades".
+    """Magnet loss (Eq. 3) on neighbourhood batches, plus a consistency term and CE(p(x), y) where the recipe says so.
 
     From random weights it is Magnet training, after a nominal warm start it is ClusTR. With `numerics` "published"
-    the loss saturates as in the released code and QTRADES sees exponentiated scores as logits, which is why its
-    adversary's gradient vanishes; with "log" both are the same formulas in log space.
+    the loss saturates as in the released code and exponentiated scores serve as logits, which is why its adversary's
+    gradient vanishes; with "log" both are the same formulas in log space.
+
+    The adversary maximises the consistency term with p(x) held fixed. Cross-entropy and KL then differ by a constant,
+    the entropy of p(x), so they have one adversary: the critique's TRADES_1 (cross-entropy, adversary on KL) is both.
     """
 
     def __init__(self, context: Context, config: MagnetConfig) -> None:
@@ -28,28 +69,67 @@ class ClusTR(ClusterMethod):
         """Neighbourhoods of clusters."""
         yield from self.neighbourhoods.batches()
 
-    def scored(self, centroids: Tensor, variance: Tensor) -> Classifier:
-        """The classifier whose outputs the consistency term compares: log-space logits or published scores."""
-        head = self.head.moved(centroids, variance)
-        if self.config.numerics == "log":
-            return self.model.with_head(head)
-        return self.model.with_head(PublishedHead(head, nearest=min(self.config.nearest, len(head.centroids))))
-
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """Magnet on the batch's own means and variance, and the consistency term on the same clusters."""
+        """Magnet on the batch's own means and variance, and the terms that the recipe adds."""
         config, batch = self.config, self.neighbourhoods
         features = self.model.features(x)
-        magnet = magnet_batch if config.numerics == "log" else magnet_batch_published
-        losses = magnet(features, batch.local, self.head.classes[batch.ids], alpha=config.alpha)
+        losses = self.magnet(features)
         batch.record(losses)
         total = losses.mean()
         metrics = {"magnet": total.detach()}
-        if config.consistency == "qtrades":
-            centroids, variance = self.batch_clusters(features, batch.ids[batch.local])
-            attacked = self.scored(centroids.detach(), variance.detach())
-            x_adv = self.adversarial(attacked, x, y, config.inner, "soft_cross_entropy")
-            scored = self.scored(centroids, variance)
-            consistency = soft_cross_entropy(scored.logits_from(features), scored(x_adv)).mean()
-            metrics["consistency"] = consistency.detach()
-            total = total + config.consistency_weight * consistency
+        clusters = self.head.centroids, self.head.variance
+        if config.scores and config.centroids == "batch":
+            clusters = self.batch_clusters(features, batch.ids[batch.local])
+        if config.consistency == "magnet":
+            features_model = self.model.with_head(FeaturesHead(self.model.features_dim))
+            x_adv = self.adversarial(features_model, x, y, config.inner, lambda adversarial, _: self.reach(adversarial))
+            total = self.added(total, self.magnet(self.model.features(x_adv)), metrics)
+        elif config.consistency != "none":
+            consistency = CONSISTENCIES[config.numerics][config.consistency]
+            centroids, variance = clusters
+            attacked = self.model.with_head(self.compared(centroids.detach(), variance.detach()))
+            x_adv = self.disagreeing(attacked, x, y, config.inner, consistency)
+            compared = self.model.with_head(self.compared(centroids, variance))
+            total = self.added(total, consistency(compared.logits_from(features), compared(x_adv)), metrics)
+        if config.cross_entropy_weight > 0:
+            cross_entropy = F.cross_entropy(self.scored(*clusters)(features), y)
+            metrics["cross_entropy"] = cross_entropy.detach()
+            total = total + config.cross_entropy_weight * cross_entropy
         return total, metrics
+
+    def magnet(self, features: Tensor) -> Tensor:
+        """(n,) Magnet losses of the current batch's (n, d) features, against their own means and variance."""
+        batch = self.neighbourhoods
+        loss = magnet_batch if self.config.numerics == "log" else magnet_batch_published
+        return loss(features, batch.local, self.head.classes[batch.ids], alpha=self.config.alpha)
+
+    def reach(self, features: Tensor) -> Tensor:
+        """(n,) what ClusTR+ADV's adversary maximises: Magnet, in log space without the hinge that hides gradients."""
+        if self.config.numerics == "published":
+            return self.magnet(features)
+        batch = self.neighbourhoods
+        classes = self.head.classes[batch.ids]
+        centroids = batch_centroids(features, batch.local, len(classes))
+        return clustering_loss(
+            features, batch.local, centroids, classes, pull=pull_assigned, push=push_soft, combine=torch.add
+        )
+
+    def scored(self, centroids: Tensor, variance: Tensor) -> Head:
+        """The head that gives p of Eq. 4 on these clusters: log-space logits or published scores."""
+        head = self.head.moved(centroids, variance)
+        if self.config.numerics == "log":
+            return head
+        return PublishedHead(head, nearest=min(self.config.nearest, len(head.centroids)))
+
+    def compared(self, centroids: Tensor, variance: Tensor) -> Head:
+        """The head whose outputs the consistency term compares."""
+        if self.config.consistency == "features_mse":
+            return FeaturesHead(self.model.features_dim)
+        return self.scored(centroids, variance)
+
+    def added(self, total: Tensor, losses: Tensor, metrics: Metrics) -> Tensor:
+        """The loss so far with the batch's (n,) consistency losses, weighted and reduced as the recipe says."""
+        config = self.config
+        metrics["consistency"] = losses.mean().detach()
+        reduced = losses.sum() if config.consistency_reduction == "sum" else losses.mean()
+        return total + config.consistency_weight * reduced

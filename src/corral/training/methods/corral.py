@@ -10,7 +10,7 @@ from corral.losses import magnet, nearest_own
 from corral.models import ClusterHead, Head
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.clusters import ClusterMethod, Neighbourhoods
-from corral.training.recipe import CorralConfig
+from corral.training.recipe_methods import CorralConfig
 
 
 class Corral(ClusterMethod):

@@ -1,0 +1,68 @@
+"""Free adversarial training (Shafahi et al. 2019)."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from corral.attacks.balls import ascend, project
+from corral.training.methods.base import Context, Method, Metrics
+from corral.training.recipe_methods import FreeAtConfig
+
+
+class FreeAdversarialTraining(Method):
+    """Cross-entropy of x + delta, each batch `replays` times; delta climbs the gradient of the same backward pass.
+
+    Algorithm 1 of the paper: delta begins at 0, is kept from replay to replay *and* from batch to batch (entry i goes
+    to a batch's i-th image), and moves by one step of `step_ratio` × eps after each pass. One pass updates weights and
+    delta, so a replay costs what a nominal pass costs: an epoch costs `replays` nominal ones, and PGD training with
+    k steps costs k + 1.
+    """
+
+    def __init__(self, context: Context, config: FreeAtConfig) -> None:
+        super().__init__(context)
+        self.config = config
+        self.replays = config.replays
+        pixels = context.images.pixels
+        # A single row left over joins the last batch, which is then one larger.
+        size = min(context.batch_size + 1, len(pixels))
+        self.delta = torch.zeros(size, *pixels.shape[1:], device=pixels.device)
+        self.clean = self.attacked = self.delta[:0]
+        self.replay = 0
+
+    def batches(self) -> Iterator[Tensor]:
+        """Uniform batches, each `replays` times in a row."""
+        for rows in super().batches():
+            for replay in range(self.replays):
+                self.replay = replay
+                yield rows
+
+    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
+        """Cross-entropy of the batch moved by delta; a replay sees the images of its batch's first showing."""
+        if self.replay == 0:
+            self.clean = x
+        delta = self.delta[: len(x)]
+        threat = self.context.threat
+        self.attacked = project(self.clean + delta, self.clean, threat.eps, threat.norm).requires_grad_(True)
+        logits = self.model(self.attacked)
+        return F.cross_entropy(logits, y), {"adversarial_accuracy": (logits.argmax(1) == y).float().mean()}
+
+    def after_step(self) -> None:
+        """Move delta up the gradient that the backward pass left, and back into the ball and the pixel range."""
+        threat, gradient = self.context.threat, self.attacked.grad
+        assert gradient is not None
+        with torch.no_grad():
+            step = self.config.step_ratio * threat.eps
+            moved = project(ascend(self.attacked, gradient, step, threat.norm), self.clean, threat.eps, threat.norm)
+            self.delta[: len(moved)] = moved - self.clean
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The perturbations that the next epoch begins with."""
+        return {"delta": self.delta}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back the perturbations."""
+        if tensors["delta"].shape != self.delta.shape:
+            raise ValueError(f"delta must be {tuple(self.delta.shape)}, found {tuple(tensors['delta'].shape)}")
+        self.delta = tensors["delta"].to(self.delta)

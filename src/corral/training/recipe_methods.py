@@ -1,0 +1,150 @@
+"""The `method` table of a recipe: one class a method, with its options."""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from corral.training.recipe_base import Config, Count, NotNegative, Positive
+
+
+class InnerAttack(Config):
+    """The adversary inside training: `steps` of `step_ratio` × eps, the model in `mode`."""
+
+    steps: Count = 5
+    step_ratio: Positive = 0.25
+    mode: Literal["eval", "train"] = "eval"
+
+
+class NominalConfig(Config):
+    """Cross-entropy on clean images, linear head."""
+
+    name: Literal["nominal"]
+
+
+class AtConfig(Config):
+    """PGD adversarial training (Madry et al. 2018), linear head.
+
+    "at-pretrained" is the same from weights trained on other data (Hendrycks et al. 2019): `training.start` names them.
+    """
+
+    name: Literal["at", "at-pretrained"]
+    inner: InnerAttack = InnerAttack()
+
+
+class FreeAtConfig(Config):
+    """Free adversarial training (Shafahi et al. 2019, Algorithm 1), linear head.
+
+    Every batch is shown `replays` times in a row, so an epoch costs that many nominal epochs: divide the epochs by it.
+    One step of the adversary is `step_ratio` × eps.
+    """
+
+    name: Literal["free-at"]
+    replays: Count = 8
+    step_ratio: Positive = 1.0
+
+
+class TradesConfig(Config):
+    """Cross-entropy plus `consistency_weight` × the consistency of p(x) and p(x_adv), linear head.
+
+    "trades" is Zhang et al. 2019, Eq. 5, with KL; "qtrades" (ClusTR, after Eq. 6) is its quick form with cross-entropy
+    and one step. The consistency "unlogged_kl" is what ClusTR's released code has in the place of that cross-entropy.
+    """
+
+    name: Literal["trades", "qtrades"]
+    consistency: Literal["kl", "cross_entropy", "unlogged_kl"] = "kl"
+    consistency_weight: Positive = 6.0
+    inner: InnerAttack = InnerAttack(steps=10)
+
+
+class MagnetConfig(Config):
+    """Magnet loss (ClusTR Eq. 3) from the current weights; with a warm start it is ClusTR.
+
+    `numerics` "published" is the released code's epsilon-saturated loss and, where p of Eq. 4 is needed, exponentiated
+    scores of the `nearest` nearest clusters used as logits; "log" is the same mathematics in log space.
+
+    `consistency` compares an image with its adversarial self, times `consistency_weight`: p(x) with p(x_adv) by
+    "cross_entropy" (QTRADES, ClusTR Eq. 6), "kl" or "mse"; the features by "features_mse" (what the critique's code has
+    where its formula has p); "magnet" is the Magnet loss of x_adv (its ClusTR+ADV). The adversary maximises the same.
+    `cross_entropy_weight` × CE(p(x), y) is the critique's +CE. p takes its `centroids` and variance from the "batch",
+    or from the "epoch"'s refit, as the released code does.
+    """
+
+    name: Literal["magnet", "clustr"]
+    clusters: Count = 2
+    rule: Literal["soft", "nearest"] | Count = "soft"
+    alpha: float = 12.5
+    numerics: Literal["log", "published"] = "log"
+    clusters_per_batch: Annotated[int, Field(ge=2)] = 12
+    samples_per_cluster: Annotated[int, Field(ge=2)] = 20
+    consistency: Literal["none", "cross_entropy", "kl", "mse", "features_mse", "magnet"] = "none"
+    consistency_weight: NotNegative = 0.0
+    consistency_reduction: Literal["mean", "sum"] = "mean"
+    cross_entropy_weight: NotNegative = 0.0
+    centroids: Literal["batch", "epoch"] = "batch"
+    nearest: Count = 10
+    inner: InnerAttack = InnerAttack(steps=1, step_ratio=1.25)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "MagnetConfig":
+        if (self.consistency == "none") != (self.consistency_weight == 0):
+            raise ValueError("consistency_weight goes with consistency: 'none' and 0, or a kind and more than 0")
+        if self.consistency == "none" and self.consistency_reduction == "sum":
+            raise ValueError("consistency_reduction 'sum' needs a consistency")
+        if self.centroids == "epoch" and not self.scores:
+            raise ValueError(
+                "centroids 'epoch' needs consistency 'cross_entropy', 'kl' or 'mse', or a cross_entropy_weight"
+            )
+        return self
+
+    @property
+    def scores(self) -> bool:
+        """Whether a term of the loss needs p of Eq. 4."""
+        return self.consistency in ("cross_entropy", "kl", "mse") or self.cross_entropy_weight > 0
+
+
+class CorralConfig(Config):
+    """Adversarial clustering: the loss of adversarial features against centroids.
+
+    The rows of the lab notes: A = magnet loss on centroids "adversarial_batch"; B = magnet on "clean_batch";
+    C = cross_entropy on "clean_batch" with the adversary on the "head"; C' = the same with the adversary on the
+    "batch" (default); D = cross_entropy on "learned" centroids; E = D with pull 0.1.
+    """
+
+    name: Literal["corral"]
+    clusters: Count = 2
+    rule: Literal["soft", "nearest"] = "soft"
+    loss: Literal["cross_entropy", "magnet"] = "cross_entropy"
+    centroids: Literal["clean_batch", "adversarial_batch", "learned"] = "clean_batch"
+    adversary: Literal["batch", "head"] = "batch"
+    alpha: float = 4.0
+    pull: NotNegative = 0.0
+    temperature: Positive = 1.0
+    temperature_learning_rate: NotNegative = 0.0
+    batches: Literal["uniform", "neighbourhood"] = "uniform"
+    clusters_per_batch: Annotated[int, Field(ge=2)] = 12
+    samples_per_cluster: Annotated[int, Field(ge=2)] = 20
+    inner: InnerAttack = InnerAttack()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "CorralConfig":
+        if self.centroids != "clean_batch" and self.adversary == "batch":
+            raise ValueError(f"centroids '{self.centroids}' need adversary 'head': there are no clean batch centroids")
+        if self.loss == "magnet" and (self.centroids == "learned" or self.temperature_learning_rate > 0):
+            raise ValueError("loss 'magnet' has neither learned centroids nor a temperature; use 'cross_entropy'")
+        if self.centroids == "learned" and self.temperature_learning_rate > 0:
+            raise ValueError("learned centroids learn their variance; temperature_learning_rate must be 0")
+        if self.centroids == "learned" and (self.batches == "neighbourhood" or self.temperature != 1):
+            raise ValueError("learned centroids go with batches 'uniform' and temperature 1")
+        return self
+
+
+MethodConfig = Annotated[
+    NominalConfig | AtConfig | FreeAtConfig | TradesConfig | MagnetConfig | CorralConfig, Field(discriminator="name")
+]
+
+# Every method's options by the name that a recipe calls it.
+METHODS: dict[str, type[Config]] = {
+    name: config
+    for config in (NominalConfig, AtConfig, FreeAtConfig, TradesConfig, MagnetConfig, CorralConfig)
+    for name in get_args(config.model_fields["name"].annotation)
+}
