@@ -37,18 +37,17 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: str) -> str:
     return digest.hexdigest()
 
 
-def read_checkpoint(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file of `write_checkpoint`.
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """Read any safetensors file; nothing is unpickled.
 
     Args:
         path: the file.
-        kind: what its metadata must call itself ("model" or "training").
 
     Returns:
-        CPU tensors by name, and the metadata.
+        CPU tensors by name, and corral's metadata, None where it has none.
 
     Raises:
-        CorralError: missing, truncated, damaged, foreign, or of another kind; one line naming file and remedy.
+        CorralError: missing, truncated, damaged or foreign; one line naming file and remedy.
     """
     try:
         with safe_open(str(path), framework="pt") as archive:
@@ -62,38 +61,61 @@ def read_checkpoint(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[s
         raise CorralError(
             f"{path}: truncated or not a safetensors file ({reason}); restore it or train again"
         ) from error
-    if not isinstance(metadata, dict) or metadata.get("kind") != kind:
-        found = metadata.get("kind") if isinstance(metadata, dict) else "no corral metadata"
-        raise CorralError(f"{path}: not a corral {kind} file (found {found}); give a run folder or its {kind} file")
-    # Files written before 0.1.0 was released have no checksum.
-    if CHECKSUM_KEY in header and header[CHECKSUM_KEY] != _checksum(tensors, header[METADATA_KEY]):
+    # Files of others, and those written before 0.1.0 was released, have no checksum.
+    if CHECKSUM_KEY in header and header[CHECKSUM_KEY] != _checksum(tensors, header.get(METADATA_KEY, "null")):
         raise CorralError(f"{path}: damaged, its contents do not match their checksum; restore it or train again")
     return tensors, metadata
 
 
-def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+def read_checkpoint(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file of `write_checkpoint`.
+
+    Args:
+        path: the file.
+        kind: what its metadata must call itself ("model" or "training").
+
+    Returns:
+        CPU tensors by name, and the metadata.
+
+    Raises:
+        CorralError: missing, truncated, damaged, foreign, or of another kind; one line naming file and remedy.
+    """
+    tensors, metadata = read_tensors(path)
+    if not isinstance(metadata, dict) or metadata.get("kind") != kind:
+        found = metadata.get("kind") if isinstance(metadata, dict) else "no corral metadata"
+        raise CorralError(f"{path}: not a corral {kind} file (found {found}); give a run folder or its {kind} file")
+    return tensors, metadata
+
+
+def load_tensors(
+    module: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, remedy: str = "train the run again"
+) -> None:
     """Load a module's state, naming the first tensor that does not fit.
+
+    Args:
+        module: what takes the state.
+        tensors: all of its state by name.
+        path: the file that they come from, for the message.
+        remedy: what to do about a tensor that does not fit, for the message.
 
     Raises:
         CorralError: a tensor is missing, extra, of another shape or type, not finite, or refused by its module.
     """
     own = module.state_dict()
     for name in sorted(own.keys() ^ tensors.keys()):
-        raise CorralError(f"{path}: tensor {name} is {'missing' if name in own else 'unexpected'}; train the run again")
+        raise CorralError(f"{path}: tensor {name} is {'missing' if name in own else 'unexpected'}; {remedy}")
     for name, tensor in tensors.items():
         if own[name].shape != tensor.shape:
             expected, found = tuple(own[name].shape), tuple(tensor.shape)
-            raise CorralError(f"{path}: tensor {name} has shape {found}, expected {expected}; train the run again")
+            raise CorralError(f"{path}: tensor {name} has shape {found}, expected {expected}; {remedy}")
         if own[name].dtype != tensor.dtype:
-            raise CorralError(
-                f"{path}: tensor {name} is {tensor.dtype}, expected {own[name].dtype}; train the run again"
-            )
+            raise CorralError(f"{path}: tensor {name} is {tensor.dtype}, expected {own[name].dtype}; {remedy}")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CorralError(f"{path}: tensor {name} holds NaN or infinite values; train the run again")
+            raise CorralError(f"{path}: tensor {name} holds NaN or infinite values; {remedy}")
     try:
         module.load_state_dict(dict(tensors))
     except RuntimeError as error:  # a module's own conditions, such as a cluster head's on its classes
-        raise CorralError(f"{path}: {str(error).splitlines()[-1].strip()}; train the run again") from error
+        raise CorralError(f"{path}: {str(error).splitlines()[-1].strip()}; {remedy}") from error
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

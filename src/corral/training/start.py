@@ -57,7 +57,15 @@ def prepare_data(recipe: Recipe, *, root: str | Path | None) -> tuple[DataSet, I
 
 
 def make_model(recipe: Recipe, images: Images, *, num_classes: int) -> tuple[ModelSpec, Classifier]:
-    """The spec and the first weights of a recipe's classifier with a linear head, normalised for the images."""
+    """The spec and the first weights of a recipe's classifier with a linear head, normalised for the images.
+
+    Raises:
+        UsageError: an impossible backbone, or a recipe that needs trained weights and names none.
+    """
+    if recipe.method.name == "at-pretrained" and recipe.training.start is None:
+        raise UsageError(
+            "method 'at-pretrained' begins from trained weights: set training.start to a run or a safetensors file"
+        )
     config, pixels = recipe.model, images.float()
     spec = ModelSpec(
         backbone=BackboneSpec.model_validate(

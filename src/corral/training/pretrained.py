@@ -1,0 +1,50 @@
+"""Trained weights to begin from: the backbone of any corral checkpoint, or of a plain safetensors file."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from corral.errors import CorralError
+from corral.models import Classifier
+from corral.training.checkpoints import load_tensors, read_tensors
+from corral.training.run import RunFolder
+
+BACKBONE = "backbone."
+
+
+def begin_from(model: Classifier, start: str | Path) -> None:
+    """Give a classifier's backbone trained weights; its head and its normalisation stay its own.
+
+    Args:
+        model: the classifier, of the same backbone and image shape; its other parts belong to its own data.
+        start: a run folder, its model.safetensors or checkpoint, or a safetensors file whose names are the backbone's,
+            with or without "backbone." before them. Floats of another precision are converted; nothing is unpickled.
+
+    Raises:
+        CorralError: no such file, an unfinished run, no safetensors file, or a tensor that is missing, unexpected, not
+            finite or of another shape; one line naming file, tensor and remedy.
+    """
+    path = Path(start)
+    if path.is_dir():
+        path = RunFolder(path).model
+        if not path.is_file():
+            raise CorralError(f"{start}: no model.safetensors in this folder for training.start; finish that run first")
+    elif not path.is_file():
+        raise CorralError(f"{path}: no such file; training.start takes a run folder or a safetensors file")
+    tensors, metadata = read_tensors(path)
+    if isinstance(metadata, dict) and metadata.get("kind") == "training":
+        tensors = _under(tensors, "model.")
+    if any(name.startswith(BACKBONE) for name in tensors):
+        tensors = _under(tensors, BACKBONE)
+    own = model.backbone.state_dict()
+    ready = {
+        name: tensor.to(own[name].dtype)
+        if name in own and own[name].is_floating_point() and tensor.is_floating_point()
+        else tensor
+        for name, tensor in tensors.items()
+    }
+    load_tensors(model.backbone, ready, path, remedy="training.start needs weights of the recipe's own backbone")
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
