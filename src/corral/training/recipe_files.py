@@ -19,7 +19,7 @@ from corral.training.recipe_methods import METHODS, CorralConfig
 def shipped_recipes() -> dict[str, Path]:
     """The recipes inside the package, by name."""
     folder = Path(__file__).parents[1] / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {path.stem: path for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)}
 
 
 def load_recipe(
