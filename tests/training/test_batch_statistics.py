@@ -10,7 +10,9 @@ from corral.attacks.state import attacked
 from corral.training import Run, RunFolder, load_recipe
 
 
-@pytest.mark.parametrize("recipe", ["at", "corral", "clustr-qtrades"])
+@pytest.mark.parametrize(
+    "recipe", ["at", "trades", "corral", "clustr-qtrades", "clustr-qtrades-mse-published", "clustr-adv"]
+)
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_running_statistics_count_the_training_passes_and_not_the_adversarys(tmp_path, recipe, mode):
     resolved = load_recipe(recipe, overrides={"warm_start.epochs": 0, "data.train": 120, "method.inner.mode": mode})
@@ -24,7 +26,7 @@ def test_running_statistics_count_the_training_passes_and_not_the_adversarys(tmp
     first = next(module for module in run.model.modules() if isinstance(module, nn.BatchNorm2d))
     counted = int(first.num_batches_tracked)
     loss, _ = run.method.loss(*run._batch(rows), rows)
-    # at makes one pass with statistics (adversarial), the cluster methods two (clean and adversarial).
+    # at makes one pass with statistics (adversarial), the others two (clean and adversarial).
     assert int(first.num_batches_tracked) - counted == (1 if recipe == "at" else 2)
     assert not torch.equal(first.running_mean, before["backbone.stem.1.running_mean"])
     loss.backward()
