@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +27,7 @@ def test_every_shipped_recipe_resolves_for_every_data_set_and_survives_toml(name
 def test_a_shipped_recipe_names_its_source_and_is_what_the_file_is_called(name):
     recipe = load_recipe(name)
     assert recipe.summary
-    assert recipe.source
+    assert re.search(r"Table|Eq\.|Sec\.|Algorithm|lab notes", recipe.source), recipe.source
 
 
 @given(st.floats(0, 1))
@@ -153,6 +155,101 @@ def test_a_folder_that_is_no_run_is_said_to_be_none(tmp_path):
 def test_options_of_corral_that_contradict_each_other_are_refused(overrides, message):
     with pytest.raises(UsageError, match=message):
         load_recipe("corral", overrides={"temperature_learning_rate": 0.1} | overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"consistency": "mse"}, "consistency_weight goes with consistency: 'none' and 0, or a kind and more than 0"),
+        ({"consistency_weight": 1.0}, "consistency_weight goes with consistency"),
+        ({"consistency_reduction": "sum"}, "consistency_reduction 'sum' needs a consistency"),
+        ({"centroids": "epoch"}, "centroids 'epoch' needs consistency 'cross_entropy', 'kl' or 'mse'"),
+        ({"centroids": "epoch", "consistency": "magnet", "consistency_weight": 8.0}, "centroids 'epoch' needs"),
+    ],
+)
+def test_options_of_clustr_that_contradict_each_other_are_refused(overrides, message):
+    with pytest.raises(UsageError, match=message):
+        load_recipe("clustr", overrides=overrides)
+
+
+# ClusTR's Tables 1 and 2 (percent under PGD-20) and the critique's Tables 1 to 3 and Sec. 4.3 (under AutoAttack).
+PUBLISHED = {
+    "nominal": {"cifar10": (95.01, 0), "cifar100": (78.84, 0), "svhn": (98.38, 0)},
+    "free-at": {"cifar10": (85.96, 46.33), "cifar100": (62.13, 25.88), "svhn": (86.98, 46.52)},
+    "at-pretrained": {"cifar10": (87.30, 57.40), "cifar100": (59.23, 34.22), "svhn": (85.12, 47.18)},
+    "trades": {"cifar10": (84.92, 56.61), "cifar100": (55.36, 28.11), "svhn": (91.63, 57.45)},
+    "qtrades": {"cifar10": (81.07, 44.18), "svhn": (86.36, 43.05)},
+    "qtrades-published": {"cifar10": (81.07, 44.18), "svhn": (86.36, 43.05)},
+    "magnet-published": {"cifar10": (83.14, 23.71), "svhn": (91.95, 40.73)},
+    "clustr-published": {"cifar10": (87.34, 49.04), "svhn": (94.28, 50.78)},
+    "clustr-qtrades-published": {"cifar10": (91.03, 74.44), "cifar100": (69.25, 52.47), "svhn": (95.06, 84.76)},
+    "clustr-qtrades-mse-published": {"cifar10": (90.48, 0.41)},
+    "clustr-ce-qtrades-published": {"cifar10": (91.34, 0.27)},
+    "clustr-ce-qtrades-mse-published": {"cifar10": (90.57, 0.21)},
+    "clustr-e-qtrades-published": {"cifar10": (89.91, 0.78)},
+    "clustr-e-qtrades-mse-published": {"cifar10": (90.95, 0.17)},
+    "clustr-trades-1-published": {"cifar10": (38.35, 0.97)},
+    "clustr-trades-2-published": {"cifar10": (38.35, 0.97)},
+    "clustr-adv-published": {"cifar10": (77.63, 6.23)},
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_reports_the_numbers_of_its_papers_and_no_others(name):
+    found = {data: load_recipe(name, data=data).reported for data in DATA_SETS}
+    numbers = {data: (100 * one.clean, 100 * one.robust) for data, one in found.items() if one is not None}
+    assert numbers == {data: pytest.approx(pair) for data, pair in PUBLISHED.get(name, {}).items()}
+
+
+# What the papers and their code state of each row, by recipe and then by data set.
+STATED = {
+    "free-at": {"cifar10": {"replays": 8, "step_ratio": 1.0}},
+    "trades": {"cifar10": {"consistency": "kl", "consistency_weight": 6.0, "inner.steps": 10}},
+    "clustr": {"cifar10": {"alpha": 12.5, "numerics": "log"}, "svhn": {"alpha": 13.0}, "cifar100": {"alpha": 8.5}},
+    "clustr-qtrades": {
+        "cifar10": {"alpha": 12.5, "consistency_weight": 8.0, "clusters": 2, "inner.steps": 1, "centroids": "batch"},
+        "svhn": {"alpha": 10.0, "consistency_weight": 9.7},
+        "cifar100": {"alpha": 8.5, "consistency_weight": 2.0, "rule": 20, "nearest": 20},
+    },
+    "clustr-qtrades-published": {"cifar10": {"centroids": "epoch", "nearest": 10, "inner.mode": "train"}},
+    "clustr-qtrades-mse": {"cifar10": {"consistency": "mse", "consistency_weight": 8.0}},
+    "clustr-qtrades-mse-published": {"cifar10": {"consistency": "features_mse", "numerics": "published"}},
+    "clustr-ce-qtrades": {"cifar10": {"consistency": "cross_entropy", "cross_entropy_weight": 2.0}},
+    "clustr-ce-qtrades-mse": {"cifar10": {"consistency": "mse", "cross_entropy_weight": 2.0}},
+    "clustr-e-qtrades": {
+        "cifar10": {"consistency_weight": 6.0, "clusters": 1, "clusters_per_batch": 10, "inner.steps": 10}
+    },
+    "clustr-e-qtrades-mse": {"cifar10": {"consistency": "mse", "consistency_weight": 6.0, "nearest": 10}},
+    "clustr-trades-1": {"cifar10": {"consistency": "cross_entropy", "consistency_weight": 8.0, "inner.steps": 10}},
+    "clustr-trades-2": {"cifar10": {"consistency": "kl", "consistency_reduction": "mean", "inner.steps": 10}},
+    "clustr-trades-2-published": {"cifar10": {"consistency": "kl", "consistency_reduction": "sum"}},
+    "clustr-adv": {"cifar10": {"consistency": "magnet", "consistency_weight": 8.0, "inner.steps": 1}},
+}
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_a_recipe_holds_what_its_paper_states(name):
+    for data, stated in STATED[name].items():
+        method = load_recipe(name, data=data).method.model_dump()
+        for key, value in stated.items():
+            table, _, leaf = key.rpartition(".")
+            assert (method[table] if table else method)[leaf] == value, (data, key)
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("-published")])
+def test_a_released_row_and_its_log_twin_differ_in_what_the_released_code_does_otherwise(name):
+    """One key chooses the numerics; the others that differ are named here, so that cause and effect stay apart."""
+    released = {"numerics", "centroids", "consistency", "consistency_reduction", "consistency_weight", "inner"}
+    for data in ("digits", "cifar10", "cifar100", "svhn"):
+        one, two = (load_recipe(recipe, data=data).model_dump() for recipe in (name, name.removesuffix("-published")))
+        for part in ("data", "model", "threat", "training"):
+            assert one[part] == two[part]
+        differing = {key for key, value in one["method"].items() if value != two["method"][key]}
+        assert differing <= released
+        if name != "qtrades-published":
+            assert "numerics" in differing
+            assert one["method"]["consistency_weight"] == two["method"]["consistency_weight"]
+            assert {**one["method"]["inner"], "mode": ""} == {**two["method"]["inner"], "mode": ""}
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

@@ -61,8 +61,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
         raise CorralError(
             f"{path}: truncated or not a safetensors file ({reason}); restore it or train again"
         ) from error
-    # Other people's files, and those written before 0.1.0 was released, have no checksum.
-    if CHECKSUM_KEY in header and header[CHECKSUM_KEY] != _checksum(tensors, header.get(METADATA_KEY, "")):
+    # Files written before 0.1.0 was released have no checksum; other people's may mean something else by the word.
+    checked = METADATA_KEY in header and CHECKSUM_KEY in header
+    if checked and header[CHECKSUM_KEY] != _checksum(tensors, header[METADATA_KEY]):
         raise CorralError(f"{path}: damaged, its contents do not match their checksum; restore it or train again")
     return tensors, metadata
 

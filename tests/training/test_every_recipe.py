@@ -1,0 +1,39 @@
+"""Every shipped recipe trains on digits, far above chance, into a model that loads."""
+
+import pytest
+import torch
+
+from corral.data import load
+from corral.training import RunFolder, load_model, load_recipe, read_metrics, shipped_recipes, train
+
+SMALL = {
+    "data.train": 300,
+    "model.width": 8,
+    "model.features": 32,
+    "training.epochs": 1,
+    "training.learning_rate": 2e-3,
+    "training.warm_start.epochs": 8,
+    "training.warm_start.learning_rate": 4e-3,
+}
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A run whose backbone at-pretrained begins from."""
+    settings = {key: value for key, value in SMALL.items() if "warm" not in key}
+    return train("nominal", out=tmp_path_factory.mktemp("start") / "run", progress=False, **settings)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_shipped_recipe_trains_on_digits(name, start, tmp_path):
+    given = {"training.start": str(start)} if name == "at-pretrained" else {}
+    folder = train(name, out=tmp_path / "run", progress=False, **SMALL, **given)
+    model, spec, info = load_model(folder)
+    method = load_recipe(name).method
+    assert info.method == method.name
+    assert spec.head == ("cluster" if hasattr(method, "clusters") else "linear")
+    assert read_metrics(RunFolder(folder).metrics)[-1]["phase"] == method.name
+    test = load("digits").test
+    with torch.no_grad():
+        right = model(test.float()).argmax(1) == test.labels
+    assert float(right.double().mean()) >= 0.4
