@@ -53,7 +53,8 @@ def test_the_backbone_is_taken_from_a_run_its_model_and_its_checkpoint(trained, 
 def test_any_safetensors_file_of_the_backbone_serves(tmp_path, weights, prefix, dtype):
     path = tmp_path / "weights.safetensors"
     others = {"head.weight": torch.zeros(3)} if prefix else {}
-    save_file({prefix + name: tensor.to(dtype) for name, tensor in weights.items()} | others, path)
+    tensors = {prefix + name: tensor.to(dtype) for name, tensor in weights.items()} | others
+    save_file(tensors, path, metadata={"format": "pt", "sha256": "what its maker means by it"})
     model = fresh()
     begin_from(model, path)
     assert_begins_there(model, {name: tensor.to(dtype).float() for name, tensor in weights.items()})
