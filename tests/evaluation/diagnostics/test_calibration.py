@@ -45,7 +45,7 @@ def test_the_command_gives_every_model_its_right_exit_code(name, tmp_path):
         f"from tests.calibration.models import {MAKERS[name]}\n\n\ndef load():\n    return {MAKERS[name]}()\n"
     )
     target, page = f"{tmp_path / 'calibrated.py'}:load", str(tmp_path / "audit.html")
-    options = ["--data", "digits", "--eps", str(EPS), "--n", "50", "--minutes", "2", "--out", page, "--quiet"]
+    options = ["--data", "digits", "--eps", str(EPS), "--n", "24", "--minutes", "2", "--out", page, "--quiet"]
     result = CliRunner().invoke(app, ["audit", target, *options])
     assert result.exit_code == {"pass": 0, "masked": 3}[MODELS[name][1]], result.output
     record = json.loads((tmp_path / "audit.json").read_text())
