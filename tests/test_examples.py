@@ -26,7 +26,7 @@ def test_readmes_python_runs_as_it_stands(tmp_path, monkeypatch):
     # The same lines, on a smaller run.
     code = code.replace('epochs=10, eps="8/255"', 'epochs=1, eps="8/255", width=4, progress=False')
     code = code.replace("corral.evaluate(run)", "corral.evaluate(run, n=30, progress=False)")
-    code = code.replace(".test.float()", ".test.float()[:8]").replace(".test.labels", ".test.labels[:8]")
+    code = code.replace(".test.float()", ".test.float()[:20]").replace(".test.labels", ".test.labels[:20]")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(code, names)

@@ -1,6 +1,5 @@
 """The command line: parse, call, print."""
 
-import json
 import os
 import sys
 import time
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from corral.cli_audit import EPILOG, audit
+from corral.cli_options import DataRoot, Device, Json, Quiet, Threads, print_json, print_named, set_threads
 from corral.cli_reproduce import EPILOG as REPRODUCE_EPILOG
 from corral.cli_reproduce import reproduce
 from corral.errors import CorralError, UsageError
@@ -23,12 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for machines.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default a GPU if there is one.")]
-DataRoot = Annotated[Path | None, typer.Option(help="Folder of data-set files; default CORRAL_DATA or a user cache.")]
-Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; default torch's own choice.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 
 
 @app.command(epilog="Example: corral demo --out runs/demo")
@@ -46,7 +40,7 @@ def demo(
     page, records = run_demo(out, seed=seed, workers=workers, progress=not quiet)
     seconds = time.perf_counter() - started
     if as_json:
-        _print_json({"report": str(page), "seconds": seconds, "records": [r.model_dump(mode="json") for r in records]})
+        print_json({"report": str(page), "seconds": seconds, "records": [r.model_dump(mode="json") for r in records]})
         return
     _print_table(records)
     typer.echo(f"\n{seconds:.0f} s of work. The page: {page}")
@@ -72,7 +66,7 @@ def train(
     from corral.training import RunFolder, load_model, load_recipe
     from corral.training import train as train_run
 
-    _threads(threads)
+    set_threads(threads)
     overrides: dict[str, Any] = dict(_setting(text) for text in settings or [])
     given = {"training.seed": seed, "threat.eps": eps, "training.epochs": epochs}
     overrides |= {key: value for key, value in given.items() if value is not None}
@@ -90,7 +84,7 @@ def train(
         raise typer.Exit(130) from None
     _, _, info = load_model(path)
     if as_json:
-        _print_json({"run": str(path), **info.model_dump(mode="json")})
+        print_json({"run": str(path), **info.model_dump(mode="json")})
     else:
         typer.echo(f"{path}: {info.method} on {info.data}, {info.epochs} epochs, {info.train_seconds:.1f} s")
         typer.echo(f"next: corral evaluate {path}")
@@ -117,7 +111,7 @@ def evaluate(
     from corral.evaluation.evaluate import evaluate as evaluate_run
     from corral.evaluation.protocols import PROTOCOL_NAMES
 
-    _threads(threads)
+    set_threads(threads)
     if protocol not in PROTOCOL_NAMES:
         raise UsageError(f"unknown protocol {protocol!r}; known: {', '.join(PROTOCOL_NAMES)}")
     unknown = [name for name in attack or [] if name not in PROTOCOLS]
@@ -150,7 +144,7 @@ def evaluate(
             )
             raise typer.Exit(130) from None
     if as_json:
-        _print_json([record.model_dump(mode="json") for record in records])
+        print_json([record.model_dump(mode="json") for record in records])
     else:
         _print_table(records)
 
@@ -166,7 +160,7 @@ def report(
 
     page = write_report(run, out=out)
     if as_json:
-        _print_json({"report": str(page)})
+        print_json({"report": str(page)})
     else:
         typer.echo(f"wrote {page}")
 
@@ -183,7 +177,7 @@ def recipes(
     if name is not None:
         resolved = load_recipe(name, data=data)
         if as_json:
-            _print_json(resolved.model_dump(mode="json"))
+            print_json(resolved.model_dump(mode="json"))
         else:
             typer.echo(resolved.to_toml(), nl=False)
         return
@@ -191,11 +185,9 @@ def recipes(
         raise UsageError("--data goes with a recipe's name")
     rows = [load_recipe(recipe) for recipe in shipped_recipes()]
     if as_json:
-        _print_json([{"name": r.name, "summary": r.summary, "source": r.source} for r in rows])
+        print_json([{"name": r.name, "summary": r.summary, "source": r.source} for r in rows])
         return
-    width = max(len(r.name) for r in rows)
-    for row in rows:
-        typer.echo(f"{row.name:<{width}}  {row.summary}\n{'':<{width}}  [{row.source}]")
+    print_named([(r.name, r.summary, r.source) for r in rows])
 
 
 @app.command(epilog="Example: corral data mnist")
@@ -211,7 +203,7 @@ def data(
         listed = [(entry.name, entry.description) for entry in DATA_SETS.values()]
         listed += [(f"{entry.name}:PATH", entry.description) for entry in PATH_DATA_SETS.values()]
         if as_json:
-            _print_json([{"name": key, "description": text} for key, text in listed])
+            print_json([{"name": key, "description": text} for key, text in listed])
         else:
             width = max(len(key) for key, _ in listed)
             typer.echo("\n".join(f"{key:<{width}}  {text}" for key, text in listed))
@@ -228,7 +220,7 @@ def data(
         "fingerprint": found.fingerprint,
     }
     if as_json:
-        _print_json(facts)
+        print_json(facts)
     else:
         for key, value in facts.items():
             typer.echo(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
@@ -250,17 +242,6 @@ def _setting(text: str) -> tuple[str, Any]:
 
 def _slug(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name.rsplit("/", 1)[-1])
-
-
-def _threads(count: int | None) -> None:
-    if count is not None:
-        import torch
-
-        torch.set_num_threads(count)
-
-
-def _print_json(content: Any) -> None:
-    typer.echo(json.dumps(content, indent=2))
 
 
 def _print_table(records: list[Record]) -> None:

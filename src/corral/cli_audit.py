@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from corral.cli_options import DataRoot, Device, Json, Quiet, Threads, print_json, set_threads
 from corral.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,23 +44,19 @@ def audit(
     out: Annotated[Path, typer.Option(help="The page; the record goes beside it as .json.")] = Path("audit.html"),
     batch_size: Annotated[int, typer.Option(min=1, help="Most images attacked at once.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of the images and of the attacks.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default a GPU if there is one.")] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder of data-set files; default CORRAL_DATA or a user cache.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="CPU threads; default torch's own choice.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for machines.")] = False,
+    device: Device = None,
+    data_root: DataRoot = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Can a model's robustness be believed? Diagnose and attack it within a time budget; write a page and a record.
 
     Exit code 0: pass; 3: masked gradients were found; 1: it could not be audited; 2: wrong usage.
     """
+    from corral.documents import write_document
     from corral.evaluation.audit import audit as run_audit
     from corral.evaluation.audit_prepare import Preparation, parse_normalise
-    from corral.evaluation.audit_record import write_audit
     from corral.report.audit_page import write_audit_page
 
     if out.is_dir() or out.suffix == ".json":
@@ -67,10 +64,7 @@ def audit(
     if not 0 < scale < float("inf"):
         raise UsageError(f"--scale must be above 0, found {scale:g}")
     mean, std = parse_normalise(normalise) if normalise is not None else (None, None)
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    set_threads(threads)
     try:
         # What a foreign model prints must not end up in the result.
         with contextlib.redirect_stdout(sys.stderr):
@@ -93,10 +87,10 @@ def audit(
     except KeyboardInterrupt:
         typer.echo("\ncorral: interrupted; nothing was written", err=True)
         raise typer.Exit(130) from None
-    write_audit(record, out.with_suffix(".json"))
+    write_document(record, out.with_suffix(".json"))
     write_audit_page(record, out)
     if as_json:
-        typer.echo(record.model_dump_json(indent=2))
+        print_json(record.model_dump(mode="json"))
     else:
         typer.echo("\n".join([*audit_lines(record), f"The page: {out}"]))
     if record.verdict == "masked":

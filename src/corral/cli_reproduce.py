@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from corral.cli_options import DataRoot, Device, Json, Quiet, Threads, print_json, print_named, set_threads
+
 EPILOG = "Example: corral reproduce clustr-table1 --scale small --data-root data"
 
 
@@ -16,15 +18,11 @@ def reproduce(
     row: Annotated[list[str] | None, typer.Option(help="Only this row, by the paper's name; repeatable.")] = None,
     runs: Annotated[Path, typer.Option(help="Where the runs lie.")] = Path("runs/reproduce"),
     results: Annotated[Path, typer.Option(help="Where TABLE-SCALE/ is written.")] = Path("results"),
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default a GPU if there is one.")] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder of data-set files; default CORRAL_DATA or a user cache.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="CPU threads; default torch's own choice.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for machines.")] = False,
+    device: Device = None,
+    data_root: DataRoot = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Make a table of the papers again: published, ours by their protocol, ours under a sound attack.
 
@@ -37,16 +35,11 @@ def reproduce(
     if table is None:
         found = [load_table(name) for name in shipped_tables()]
         if as_json:
-            _print([{"name": t.name, "title": t.title, "source": t.source} for t in found])
+            print_json([{"name": t.name, "title": t.title, "source": t.source} for t in found])
             return
-        width = max(len(t.name) for t in found)
-        for each in found:
-            typer.echo(f"{each.name:<{width}}  {each.title}\n{'':<{width}}  [{each.source}]")
+        print_named([(t.name, t.title, t.source) for t in found])
         return
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    set_threads(threads)
     try:
         page = make(
             table,
@@ -62,12 +55,6 @@ def reproduce(
         typer.echo("\ncorral: interrupted; what is finished is kept, the same command goes on", err=True)
         raise typer.Exit(130) from None
     if as_json:
-        _print(read_result(page.with_name("table.json")).model_dump(mode="json"))
+        print_json(read_result(page.with_name("table.json")).model_dump(mode="json"))
     else:
         typer.echo(f"wrote {page}")
-
-
-def _print(document: object) -> None:
-    import json
-
-    typer.echo(json.dumps(document, indent=2, allow_nan=False))

@@ -17,6 +17,7 @@ from corral import cli_audit
 from corral.attacks.attack import Attack
 from corral.attacks.outcome import Outcome
 from corral.data import DataSet, Images, load
+from corral.documents import write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation import audit as audit_module
 from corral.evaluation import audit_session
@@ -26,7 +27,7 @@ from corral.evaluation.audit_budget import Budget, BudgetEndedError, Pace
 from corral.evaluation.audit_data import audit_images
 from corral.evaluation.audit_inputs import reordered_accuracy
 from corral.evaluation.audit_prepare import STATISTICS, Preparation, parse_normalise
-from corral.evaluation.audit_record import AuditRecord, read_audit, run_words, standard_error, write_audit
+from corral.evaluation.audit_record import AuditRecord, read_audit, run_words, standard_error
 from corral.evaluation.diagnostics import Diagnosis, Finding
 
 CPU = torch.device("cpu")
@@ -456,7 +457,7 @@ def test_square_after_white_box_attacks_counts_as_a_diagnostic(fast):
 
 def test_a_record_survives_the_disk_and_contradictions_do_not(fast, tmp_path):
     record = quick()
-    write_audit(record, tmp_path / "audit.json")
+    write_document(record, tmp_path / "audit.json")
     assert read_audit(tmp_path / "audit.json") == record
     content = json.loads((tmp_path / "audit.json").read_text())
     for change, words in (

@@ -4,6 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from corral.documents import write_document
 from corral.errors import CorralError
 from corral.evaluation.records import (
     AttackResult,
@@ -13,7 +14,6 @@ from corral.evaluation.records import (
     environment,
     now,
     read_record,
-    write_record,
 )
 
 
@@ -68,7 +68,7 @@ def record(**changes):
 
 def test_a_record_survives_its_file_to_the_last_digit(tmp_path):
     path = tmp_path / "records" / "quick.json"
-    write_record(record(), path)
+    write_document(record(), path)
     assert read_record(path) == record(created=read_record(path).created)
     assert json.loads(path.read_text())["attacks"][0]["accuracy"] == 1 / 3
 

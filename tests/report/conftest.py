@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corral.evaluation.records import AttackResult, Curve, Environment, Record, write_record
+from corral.documents import write_document
+from corral.evaluation.records import AttackResult, Curve, Environment, Record
 
 CLASSES = ["zero", "one", "two", "three"]
 
@@ -94,7 +95,7 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
 
     def write(record: Record, arrays: dict[str, Any] | None = None, folder: str | None = None) -> Path:
         run = tmp_path / (folder or record.run.replace("/", "_"))
-        write_record(record, run / "records" / "quick.json")
+        write_document(record, run / "records" / "quick.json")
         if arrays is None:
             arrays = make_arrays(clusters=4 if record.head == "cluster" else 0)
         np.savez(run / "records" / "quick.npz", **arrays)

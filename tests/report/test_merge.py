@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from corral.documents import write_document
 from corral.errors import CorralError
-from corral.evaluation.records import AttackResult, Record, write_record
+from corral.evaluation.records import AttackResult, Record
 from corral.report.collect import collect
 from corral.report.merge import merged, protocol_order, together
 
@@ -40,7 +41,7 @@ def write(record: MakeRecord, attack: MakeAttack, arrays: Arrays, tmp_path: Path
         made = record("run", clean=float(CLEAN.mean()), protocol=protocol).model_copy(
             update={"attacks": attacks, **changes}
         )
-        write_record(made, tmp_path / "run" / "records" / f"{protocol}.json")
+        write_document(made, tmp_path / "run" / "records" / f"{protocol}.json")
         names = MEMBERS[protocol] if hold is None else hold
         fates = {f"correct_{name}": FATES[name] for name in names} | {"correct_clean": CLEAN}
         extra = {"labels": LABELS} if labels else {}

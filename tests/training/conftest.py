@@ -1,6 +1,9 @@
-import pytest
+"""What tests of training methods share."""
 
-from corral.training import train
+import pytest
+import torch
+
+from corral.training import Run, RunFolder, load_recipe, train
 
 # One warm and two main epochs of four batches each, on 200 digits.
 TINY = {
@@ -21,3 +24,18 @@ def tiny(tmp_path):
         return train(recipe, out=tmp_path / out, resume=resume, progress=False, **(TINY | overrides))
 
     return run
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A run whose method has started: weights still random, clusters, where it has any, fitted."""
+
+    def make(recipe, **overrides):
+        tiny = {"data.train": 120, "model.width": 4, "model.features": 8, "warm_start.epochs": 0}
+        resolved = load_recipe(recipe, overrides=tiny | overrides)
+        run = Run(resolved, RunFolder(tmp_path / "run"), torch.device("cpu"), progress=False)
+        run.begin(resume=False)
+        run.model.train()
+        return run
+
+    return make

@@ -8,22 +8,7 @@ import torch
 
 from corral.data.batches import shuffled
 from corral.progress import Progress
-from corral.training import Run, RunFolder, load_recipe
-
-
-@pytest.fixture
-def begun(tmp_path):
-    """A run whose method has started, weights still random."""
-
-    def make(recipe, **overrides):
-        tiny = {"data.train": 120, "model.width": 4, "model.features": 8, "warm_start.epochs": 0}
-        resolved = load_recipe(recipe, overrides=tiny | overrides)
-        run = Run(resolved, RunFolder(tmp_path / "run"), torch.device("cpu"), progress=False)
-        run.begin(resume=False)
-        run.model.train()
-        return run
-
-    return make
+from corral.training import Run
 
 
 def disagreement(kind, clean, adversarial):

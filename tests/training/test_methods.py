@@ -26,21 +26,6 @@ ROWS = {
 }
 
 
-@pytest.fixture
-def begun(tmp_path):
-    """A run whose method has started: weights still random, clusters fitted."""
-
-    def make(recipe, **overrides):
-        tiny = {"data.train": 120, "model.width": 4, "model.features": 8, "warm_start.epochs": 0}
-        resolved = load_recipe(recipe, overrides=tiny | overrides)
-        run = Run(resolved, RunFolder(tmp_path / "run"), torch.device("cpu"), progress=False)
-        run.begin(resume=False)
-        run.model.train()
-        return run
-
-    return make
-
-
 def batch(run, count=40):
     rows = torch.arange(count)
     return run.images.float(rows), run.images.labels[rows], rows

@@ -1,17 +1,15 @@
 """The record of an audit: what was asked, what was measured on how many images, and what it means."""
 
-import json
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from corral.attacks.balls import Norm
-from corral.errors import CorralError
+from corral.documents import Frozen, read_document
 from corral.evaluation.diagnostics.findings import Finding
-from corral.evaluation.records import Environment, Frozen
-from corral.files import write_atomically
+from corral.evaluation.records import Environment
 
 
 class AuditAttack(Frozen):
@@ -103,25 +101,10 @@ def run_words(record: AuditRecord) -> str:
     return f"AutoAttack standard on all {record.n_attacked:,} images asked for"
 
 
-def write_audit(record: AuditRecord, path: Path) -> None:
-    """Write a record as indented JSON, atomically."""
-    write_atomically(path, (record.model_dump_json(indent=2) + "\n").encode())
-
-
 def read_audit(path: Path) -> AuditRecord:
     """Read and check the record of an audit.
 
     Raises:
         CorralError: the file is missing or no such record; the message names file and field.
     """
-    try:
-        content: Any = json.loads(path.read_text())
-        return AuditRecord.model_validate(content)
-    except OSError as error:
-        raise CorralError(f"{path}: cannot be read ({error.strerror}); make it with `corral audit`") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "record"
-        raise CorralError(f"{path}: not a corral audit, {where}: {first['msg']}") from error
-    except ValueError as error:
-        raise CorralError(f"{path}: not a corral audit ({error}); make it again with `corral audit`") from error
+    return read_document(path, AuditRecord, kind="audit", command="corral audit")

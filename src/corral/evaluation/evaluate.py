@@ -16,11 +16,12 @@ from corral.attacks import PgdProtocol
 from corral.attacks.attack import Attack
 from corral.data import DataSet, load, stratified_subset
 from corral.devices import choose_device, device_name
+from corral.documents import write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation.drawing import SHOWN_IMAGES, drawn, one_per_class
 from corral.evaluation.ledger import Ledger, Plan, PlannedAttack
 from corral.evaluation.protocols import ENSEMBLES, protocol_attacks
-from corral.evaluation.records import AttackResult, Curve, Record, Reported, environment, now, write_record
+from corral.evaluation.records import AttackResult, Curve, Record, Reported, environment, now
 from corral.evaluation.session import Attacked, Session
 from corral.files import write_atomically
 from corral.models import ClusterHead
@@ -151,7 +152,7 @@ def evaluate(
     named: Any = arrays  # numpy's stubs take a dictionary's values for its own flags
     np.savez_compressed(stream, **named)
     write_atomically(folder.records / f"{label}.npz", stream.getvalue())
-    write_record(record, folder.records / f"{label}.json")
+    write_document(record, folder.records / f"{label}.json")
     ledger.close()
     Progress("", 0, "", enabled=progress).say(
         f"{run}: evaluated in {duration(record.eval_seconds)}: {folder.records / label}.json"

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from corral.documents import Frozen
 from corral.errors import CorralError
-from corral.evaluation.records import Frozen
 from corral.files import write_atomically
 
 

@@ -1,25 +1,17 @@
 """The result record: what was measured, under which protocol, on what, by which versions."""
 
-import json
 import math
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from corral.devices import device_name
-from corral.errors import CorralError
-from corral.files import write_atomically as write_atomically
+from corral.documents import Frozen, read_document
 from corral.version import __version__
-
-
-class Frozen(BaseModel):
-    """A strict, immutable piece of a record: unknown keys and NaN are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class AttackResult(Frozen):
@@ -43,7 +35,7 @@ class AttackResult(Frozen):
     per_class: list[float | None]
     seconds: float
     seed: int
-    settings: dict[str, int | float | str | bool] = {}
+    settings: dict[str, int | float | str | bool] = Field(default_factory=dict)
     forwards: int | None = None
     backwards: int | None = None
 
@@ -103,14 +95,14 @@ class Record(Frozen):
     clean: float = Field(ge=0, le=1)
     clean_per_class: list[float | None]
     attacks: list[AttackResult]
-    curves: list[Curve] = []
+    curves: list[Curve] = Field(default_factory=list)
     train_seed: int
     train_seconds: float
     eval_seed: int
     eval_seconds: float
     created: str
     environment: Environment
-    notes: list[str] = []
+    notes: list[str] = Field(default_factory=list)
     protocol: str = "quick"
     batch_size: int | None = None
     reported: Reported | None = None
@@ -144,32 +136,13 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def write_record(record: Record, path: Path) -> None:
-    """Write a record as indented JSON, atomically."""
-    write_atomically(path, (record.model_dump_json(indent=2) + "\n").encode())
-
-
 def read_record(path: Path) -> Record:
     """Read and check a record.
 
     Raises:
         CorralError: the file is missing, not JSON, or not a record of this format; the message names file and field.
     """
-    try:
-        content: Any = json.loads(path.read_text(), parse_constant=_refuse_constant)
-        return Record.model_validate(content)
-    except OSError as error:
-        raise CorralError(f"{path}: cannot be read ({error.strerror}); make it with `corral evaluate`") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "record"
-        raise CorralError(f"{path}: not a corral record, {where}: {first['msg']}") from error
-    except ValueError as error:
-        raise CorralError(f"{path}: not a corral record ({error}); make it again with `corral evaluate`") from error
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a measurement")
+    return read_document(path, Record, kind="record", command="corral evaluate")
 
 
 def as_percent(value: float | None) -> str:

@@ -1,16 +1,13 @@
 """The page of an audit: the verdict in a sentence, what AutoAttack left, every finding with its remedy."""
 
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-
-import jinja2
-from markupsafe import Markup
 
 from corral.evaluation.audit_record import AuditRecord, run_words
 from corral.evaluation.diagnostics.findings import Finding
 from corral.evaluation.records import as_percent
 from corral.files import write_atomically
+from corral.report.template import PACKAGE, filled
 from corral.report.words import attack_title, counted, eps_words, listed, percent, seconds_words
 
 VERDICTS = {"masked": "masked", "note": "note", "skipped": "not measured", "ok": "ok"}
@@ -60,15 +57,9 @@ def write_audit_page(record: AuditRecord, out: Path) -> None:
 
 def render_audit(record: AuditRecord) -> str:
     """The page as text; equal records give equal bytes."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    folder = files("corral.report")
-    template = environment.from_string(folder.joinpath("audit_page.html").read_text(encoding="utf-8"))
-    report = folder.joinpath("page.html").read_text(encoding="utf-8")
-    return template.render(
-        # The report's own style sheet: one look, kept in one place.
-        style=Markup(report[report.index("<style>") + len("<style>") : report.index("</style>")]),
+    return filled(
+        PACKAGE,
+        "audit_page.html",
         record=record,
         verdict=audit_verdict(record),
         threat=f"{record.norm} eps {eps_words(record.eps)}",

@@ -2,20 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jinja2
 from markupsafe import Markup
 
-from corral.evaluation.records import write_atomically
+from corral.files import write_atomically
 from corral.report.claims import claims
 from corral.report.collect import Evidence, collect
 from corral.report.compare import Group, attacks_of, group_runs
 from corral.report.palette import swatch
 from corral.report.protocols import differing_protocols, protocols, reduced_warnings
 from corral.report.tables import Table, evidence_table, per_class_table, runs_table
+from corral.report.template import PACKAGE, PAGE, filled
 from corral.report.verdict import Verdict, verdict
 from corral.report.words import WORST_CASE, listed
 from corral.version import __version__
@@ -74,11 +73,9 @@ def render(evidence: Sequence[Evidence]) -> str:
     """
     groups = group_runs(evidence)
     numbers = {piece.label: i for i, piece in enumerate(piece for group in groups for piece in group.members)}
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(files("corral.report").joinpath("page.html").read_text(encoding="utf-8"))
-    return template.render(
+    return filled(
+        PACKAGE,
+        PAGE,
         title=listed(list(dict.fromkeys(group.title for group in groups))),
         groups=[_group_page(group, numbers, f"g{i}") for i, group in enumerate(groups)],
         several=len(groups) > 1,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from corral.data import load
 from corral.devices import choose_device
+from corral.documents import write_document
 from corral.errors import UsageError
 from corral.evaluation.evaluate import evaluate, fingerprint, record_label
 from corral.evaluation.records import Record, environment, now, read_record
@@ -17,7 +18,7 @@ from corral.report.collect import collect
 from corral.report.words import WORST_CASE, attack_title, listed
 from corral.reproduce.definition import CLEAN, Part, Row, Table, load_table
 from corral.reproduce.page import write_page
-from corral.reproduce.result import Measured, Result, ResultPart, ResultRow, write_result
+from corral.reproduce.result import Measured, Result, ResultPart, ResultRow
 from corral.training import RunFolder, load_model, load_recipe, train
 
 # What gives a row its weights where it starts from other data's.
@@ -76,7 +77,7 @@ def reproduce(
         environment=environment(choose_device(device)),
         seconds=time.perf_counter() - begun,
     )
-    write_result(result, out / "table.json")
+    write_document(result, out / "table.json")
     page = write_page(definition, result, out / "page.html")
     maker.say(f"{table} at scale {scale}: {page}")
     return page

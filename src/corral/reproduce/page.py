@@ -1,13 +1,10 @@
 """A table's page: published, ours under the published protocol, ours under a sound attack, side by side."""
 
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
-import jinja2
-from markupsafe import Markup
-
 from corral.files import write_atomically
+from corral.report.template import filled
 from corral.report.words import eps_words
 from corral.reproduce.definition import CLEAN, Table
 from corral.reproduce.result import Measured, Result, ResultPart, ResultRow
@@ -33,13 +30,9 @@ def write_page(table: Table, result: Result, path: Path) -> Path:
 
 def render(table: Table, result: Result) -> str:
     """The page as text; equal results give equal bytes."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(files("corral.reproduce").joinpath("page.html").read_text(encoding="utf-8"))
-    report = files("corral.report").joinpath("page.html").read_text(encoding="utf-8")
-    return template.render(
-        style=Markup(report[report.index("<style>") + len("<style>") : report.index("</style>")]),
+    return filled(
+        "corral.reproduce",
+        "page.html",
         table=table,
         result=result,
         groups=groups(table),

@@ -1,21 +1,11 @@
 """What came of a table: every number with its seeds and records, as JSON."""
 
-import json
 import statistics
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from corral.errors import CorralError
+from corral.documents import Frozen, read_document
 from corral.evaluation.records import Environment
-from corral.files import write_atomically
-
-
-class Frozen(BaseModel):
-    """Immutable; unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Measured(Frozen):
@@ -89,24 +79,10 @@ class Result(Frozen):
     seconds: float
 
 
-def write_result(result: Result, path: Path) -> None:
-    """Write it, in one step."""
-    write_atomically(path, (result.model_dump_json(indent=1) + "\n").encode())
-
-
 def read_result(path: Path) -> Result:
     """Read and check a result.
 
     Raises:
         CorralError: missing, not JSON, or not a table of this format.
     """
-    try:
-        return Result.model_validate(json.loads(path.read_text()))
-    except OSError as error:
-        raise CorralError(f"{path}: cannot be read ({error.strerror}); make it with `corral reproduce`") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "table"
-        raise CorralError(f"{path}: not a corral table, {where}: {first['msg']}") from error
-    except ValueError as error:
-        raise CorralError(f"{path}: not a corral table ({error}); make it with `corral reproduce`") from error
+    return read_document(path, Result, kind="table", command="corral reproduce")

@@ -3,8 +3,7 @@
 import json
 
 import pytest
-import torch
-from tests.calibration.models import EPS, MODELS, images
+from tests.calibration.models import EPS, MODELS, AlwaysDropping, images
 from typer.testing import CliRunner
 
 from corral.cli import app
@@ -24,10 +23,10 @@ def test_every_model_gets_its_right_verdict(name):
     make, right = MODELS[name]
     x, y = images(100)
     model = make()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # one of the models answers at random
-        accuracy = (model(x).argmax(1) == y).double().mean()
-    assert accuracy >= 0.8, f"{name} did not train, its verdict means nothing: {accuracy}"
+    # The model with dropout answers at random: whether it trained shows without.
+    judged = model.model if isinstance(model, AlwaysDropping) else model
+    accuracy = (judged(x).argmax(1) == y).double().mean()
+    assert accuracy >= 0.9, f"{name} did not train, its verdict means nothing: {accuracy}"
     diagnosis = diagnose(model, x, y, eps=EPS, progress=False)
     masked = {finding.name for finding in diagnosis.findings if finding.verdict == "masked"}
     assert diagnosis.verdict == right, masked
@@ -45,7 +44,7 @@ def test_the_command_gives_every_model_its_right_exit_code(name, tmp_path):
         f"from tests.calibration.models import {MAKERS[name]}\n\n\ndef load():\n    return {MAKERS[name]}()\n"
     )
     target, page = f"{tmp_path / 'calibrated.py'}:load", str(tmp_path / "audit.html")
-    options = ["--data", "digits", "--eps", str(EPS), "--n", "24", "--minutes", "2", "--out", page, "--quiet"]
+    options = ["--data", "digits", "--eps", str(EPS), "--n", "60", "--minutes", "2", "--out", page, "--quiet"]
     result = CliRunner().invoke(app, ["audit", target, *options])
     assert result.exit_code == {"pass": 0, "masked": 3}[MODELS[name][1]], result.output
     record = json.loads((tmp_path / "audit.json").read_text())

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from corral.evaluation.records import Frozen
+from corral.documents import Frozen
 
 Verdict = Literal["ok", "note", "masked", "skipped"]
 

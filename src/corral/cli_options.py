@@ -1,0 +1,33 @@
+"""What the commands share: options of one meaning and one wording, and how they are carried out."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for machines.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default a GPU if there is one.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder of data-set files; default CORRAL_DATA or a user cache.")]
+Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; default torch's own choice.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
+
+
+def set_threads(count: int | None) -> None:
+    """Let torch use so many CPU threads; None leaves it its own choice."""
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)
+
+
+def print_json(content: Any) -> None:
+    """Print a JSON-ready document on stdout."""
+    typer.echo(json.dumps(content, indent=2, allow_nan=False))
+
+
+def print_named(rows: list[tuple[str, str, str]]) -> None:
+    """Print names with what they stand for and, on the next line, where that comes from."""
+    width = max(len(name) for name, _, _ in rows)
+    for name, words, source in rows:
+        typer.echo(f"{name:<{width}}  {words}\n{'':<{width}}  [{source}]")

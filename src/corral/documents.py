@@ -1,0 +1,53 @@
+"""JSON documents of a fixed form: written whole, read strictly, and one line where a file is not what it should be."""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from corral.errors import CorralError
+from corral.files import write_atomically
+
+
+class Frozen(BaseModel):
+    """A strict, immutable piece of a document: unknown keys and NaN are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+def write_document(document: BaseModel, path: Path) -> None:
+    """Write a document as indented JSON, atomically."""
+    write_atomically(path, (document.model_dump_json(indent=2) + "\n").encode())
+
+
+def read_document(path: Path, form: type[Document], *, kind: str, command: str) -> Document:
+    """Read and check a document.
+
+    Args:
+        path: the file.
+        form: what it must be.
+        kind: what a message calls that, such as "record".
+        command: what makes one, such as "corral evaluate".
+
+    Raises:
+        CorralError: the file is missing, not JSON, or not of this form; the message names file and field.
+    """
+    try:
+        content: Any = json.loads(path.read_text(), parse_constant=_refuse_constant)
+        return form.model_validate(content)
+    except OSError as error:
+        raise CorralError(f"{path}: cannot be read ({error.strerror}); make it with `{command}`") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or kind
+        raise CorralError(f"{path}: not a corral {kind}, {where}: {first['msg']}") from error
+    except ValueError as error:
+        raise CorralError(f"{path}: not a corral {kind} ({error}); make it again with `{command}`") from error
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a measurement")
