@@ -176,12 +176,30 @@ def test_published_cross_entropy_keeps_the_ten_nearest_clusters():
     assert float(values) == pytest.approx(naive_cross_entropy(scores, 1), rel=1e-5)
 
 
+def test_published_magnet_is_the_released_loss_of_the_nearest_own_cluster():
+    model, (x, y) = cluster_classifier(), batch()
+    values, logits = prepare("published_magnet", model, x, y)(x[ROWS], ROWS)
+    head, features = model.head, model.features(x[ROWS]).detach()
+    expected = []
+    for feature, label in zip(features, y[ROWS].tolist(), strict=True):
+        halves = [
+            (float(((feature - mu) ** 2).sum()) / (2 * float(head.variance)), int(c))
+            for mu, c in zip(head.centroids, head.classes, strict=True)
+        ]
+        own = math.exp(-min(half for half, c in halves if c == label) - 12.5)
+        rivals = sum(math.exp(-half) for half, c in halves if c != label)
+        expected.append(max(-math.log(own / (rivals + 1e-8) + 1e-8), 0.0))
+    assert values.tolist() == pytest.approx(expected, rel=1e-9)
+    assert max(expected) > 0
+    assert torch.equal(logits, model(x[ROWS]))
+
+
 def test_unknown_names_are_named_with_the_known_ones():
     with pytest.raises(ValueError, match=r"unknown objective 'ce'; known: cross_entropy, margin, dlr, kl, soft_cross"):
         prepare("ce", cluster_classifier(), *batch())
 
 
-@pytest.mark.parametrize("name", ["magnet", "published_cross_entropy"])
+@pytest.mark.parametrize("name", ["magnet", "published_cross_entropy", "published_magnet"])
 @pytest.mark.parametrize("kind", ["plain module", "linear head"])
 def test_cluster_objectives_need_clusters(name, kind):
     plain = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))

@@ -1,6 +1,7 @@
 """PGD against the exact optimum of linear models, slow reference twins, and the promises of its docstring."""
 
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from corral.attacks import pgd
 from corral.attacks.balls import ascend, project, random_in_ball, start_in_ball
 from corral.attacks.noise import image_keys
-from corral.attacks.objectives import LOGIT_OBJECTIVES
+from corral.attacks.objectives import LOGIT_OBJECTIVES, ObjectiveName
 from corral.models import MLP, Classifier, ClusterHead
 
 
@@ -299,7 +300,7 @@ def test_examples_already_misclassified_are_returned_unchanged():
     assert found.data_ptr() != x.data_ptr()
 
 
-NAMES = ["cross_entropy", "margin", "dlr", "kl", "soft_cross_entropy", "magnet", "published_cross_entropy"]
+NAMES = get_args(ObjectiveName)
 
 
 @given(

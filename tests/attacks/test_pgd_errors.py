@@ -83,7 +83,7 @@ def test_labels_that_are_none(y, message, keep, objective):
         attack(y=y, keep=keep, objective=objective)
 
 
-@pytest.mark.parametrize("objective", ["magnet", "published_cross_entropy"])
+@pytest.mark.parametrize("objective", ["magnet", "published_cross_entropy", "published_magnet"])
 def test_labels_outside_the_clusters_classes(objective):
     model = Classifier(nn.Flatten(), ClusterHead(torch.eye(4)[:3], torch.arange(3), 1.0), [0.0], [1.0])
     with pytest.raises(ValueError, match=r"label 3 is outside the model's 3 classes"):

@@ -42,6 +42,7 @@ def test_protocols_are_found_by_their_names():
             "pgd_published_log",
             "pgd_published_100",
             "pgd_published_100_log",
+            "pgd_published_100_magnet",
             "pgd_log",
             "pgd_log_margin",
         )

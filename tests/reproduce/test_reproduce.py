@@ -11,6 +11,7 @@ from corral.errors import CorralError, UsageError
 from corral.evaluation import read_record
 from corral.reproduce import Table, load_table, reproduce, shipped_tables
 from corral.reproduce.carry_out import slug
+from corral.reproduce.definition import load_setting
 from corral.reproduce.page import groups, spread
 from corral.reproduce.result import Measured, read_result
 from corral.training import load_recipe
@@ -36,7 +37,9 @@ def test_every_row_has_a_recipe_for_every_data_set_of_every_scale(name):
     for parts in table.scales.values():
         for part in parts:
             for row in table.rows:
-                recipe = load_recipe(row.recipe, data=part.data, overrides={**part.set, **row.set})
+                method = load_recipe(row.recipe, data=part.data).method.name
+                overrides = {**load_setting(part.setting).overrides(method), **row.set}
+                recipe = load_recipe(row.recipe, data=part.data, overrides=overrides)
                 assert recipe.data.name == part.data
 
 

@@ -12,7 +12,7 @@ from corral.training import Run, RunFolder, load_model, load_recipe
 from corral.training.checkpoints import read_checkpoint
 from corral.training.features import extract_features
 from corral.training.methods.clusters import ClusterMethod
-from corral.training.methods.clustr import CONSISTENCIES
+from corral.training.methods.clustr import LOGIT_CONSISTENCIES, SCORE_CONSISTENCIES
 
 HEAD = {"adversary": "head", "temperature_learning_rate": 0.0}
 ROWS = {
@@ -151,12 +151,12 @@ def consistency_twin(kind, numerics, head, features, adversarial):
     if kind == "features_mse":
         return ((features - adversarial) ** 2).mean(1)
     scores, others = head(features), head(adversarial)
-    if numerics == "log":
+    if numerics in LOG_SCORES:
         p, q = scores.softmax(1), others.softmax(1)
     else:
         p, q = scores / scores.sum(1, keepdim=True), others.softmax(1)
     if kind == "mse":
-        return ((p - (q if numerics == "log" else others / others.sum(1, keepdim=True))) ** 2).mean(1)
+        return ((p - (q if numerics in LOG_SCORES else others / others.sum(1, keepdim=True))) ** 2).mean(1)
     own = sum(torch.where(p > 0, p * p.clamp_min(1e-30).log(), 0 * p).unbind(1)) if kind == "kl" else 0
     return own - sum((p * q.log()).unbind(1))
 
@@ -182,7 +182,7 @@ def clustr_twin(run, x, y, rows):
     classes = head.classes[present]
 
     def magnet(features, alpha=config.alpha):
-        twin = magnet_twin if config.numerics == "log" else published_magnet_twin
+        twin = magnet_twin if config.numerics in LOG_LOSS else published_magnet_twin
         clusters = means_twin(features, local, torch.zeros(len(present), 8))
         return twin(features, local, clusters[0], classes, clusters[1], alpha)
 
@@ -192,14 +192,14 @@ def clustr_twin(run, x, y, rows):
         # The same batch's clusters decide here too; those without a member keep the epoch's centroid.
         moved = head.moved(*means_twin(features, ids, head.centroids))
     fixed = moved.moved(moved.centroids.detach(), moved.variance.detach())
-    if config.numerics == "published":
+    if config.numerics not in LOG_SCORES:
         moved, fixed = (PublishedHead(one, nearest=config.nearest) for one in (moved, fixed))
     if config.consistency != "none":
         clean = features.detach()
 
         def aim(adversarial, _):
             if config.consistency == "magnet":  # a large alpha leaves no hinge in log space
-                return magnet(adversarial, alpha=1e3 if config.numerics == "log" else config.alpha)
+                return magnet(adversarial, alpha=1e3 if config.numerics in LOG_LOSS else config.alpha)
             return consistency_twin(config.consistency, config.numerics, fixed, clean, adversarial)
 
         inner, eps = config.inner, run.recipe.threat.eps
@@ -220,6 +220,8 @@ def clustr_twin(run, x, y, rows):
     return total
 
 
+NUMERICS = ("log", "published", "published_log_loss", "published_log_scores")
+LOG_LOSS, LOG_SCORES = {"log", "published_log_loss"}, {"log", "published_log_scores"}
 CONSISTENT = {"consistency_weight": 8.0}
 CLUSTR = {
     "none": {},
@@ -235,7 +237,7 @@ CLUSTR = {
 }
 
 
-@pytest.mark.parametrize("numerics", ["log", "published"])
+@pytest.mark.parametrize("numerics", NUMERICS)
 @pytest.mark.parametrize("variant", CLUSTR)
 def test_clustr_and_its_variants_equal_their_slow_twin_in_value_and_gradient(begun, numerics, variant):
     run = begun("clustr", numerics=numerics, alpha=6.0, **CLUSTR[variant])
@@ -261,6 +263,7 @@ def test_clustr_and_its_variants_equal_their_slow_twin_in_value_and_gradient(beg
 def test_cross_entropy_and_kl_have_the_same_adversary(begun, numerics):
     """The critique's TRADES_1 attacks by KL and trains by cross-entropy: with p(x) fixed they differ by a constant."""
     run = begun("clustr", numerics=numerics)
+    consistencies = LOGIT_CONSISTENCIES if numerics == "log" else SCORE_CONSISTENCIES
     x, _, rows = batch(run)
     with torch.no_grad():
         clean = run.model.features(x)
@@ -270,7 +273,7 @@ def test_cross_entropy_and_kl_have_the_same_adversary(begun, numerics):
     slopes = []
     for name in ("cross_entropy", "kl"):
         moved = near.clone().requires_grad_()
-        value = CONSISTENCIES[numerics][name](head(clean), head(moved)).sum()
+        value = consistencies[name](head(clean), head(moved)).sum()
         slopes.append(torch.autograd.grad(value, moved)[0])
     torch.testing.assert_close(*slopes, rtol=1e-9, atol=1e-12)
 

@@ -19,6 +19,7 @@ from corral.attacks.presets import (
     PUBLISHED_20_LOG,
     PUBLISHED_100,
     PUBLISHED_100_LOG,
+    PUBLISHED_100_MAGNET,
     PgdProtocol,
 )
 from corral.attacks.square import square
@@ -32,6 +33,7 @@ __all__ = [
     "PUBLISHED_20_LOG",
     "PUBLISHED_100",
     "PUBLISHED_100_LOG",
+    "PUBLISHED_100_MAGNET",
     "Norm",
     "ObjectiveName",
     "PgdProtocol",

@@ -97,6 +97,13 @@ PUBLISHED_100_LOG = replace(
     description="the published PGD-100 with one change, log-space logits instead of exponentiated scores",
     cluster_objective="cross_entropy",
 )
+PUBLISHED_100_MAGNET = replace(
+    PUBLISHED_100,
+    name="pgd_published_100_magnet",
+    description="the adaptive attack of ClusTR (Sec. 4): the published PGD-100, 10 restarts, on the released code's "
+    "Magnet loss",
+    cluster_objective="published_magnet",
+)
 
 LOG_20 = PgdProtocol(
     name="pgd_log",
@@ -123,5 +130,14 @@ MARGIN_20 = PgdProtocol(
 )
 
 PROTOCOLS: dict[str, PgdProtocol] = {
-    p.name: p for p in (PUBLISHED_20, PUBLISHED_20_LOG, PUBLISHED_100, PUBLISHED_100_LOG, LOG_20, MARGIN_20)
+    p.name: p
+    for p in (
+        PUBLISHED_20,
+        PUBLISHED_20_LOG,
+        PUBLISHED_100,
+        PUBLISHED_100_LOG,
+        PUBLISHED_100_MAGNET,
+        LOG_20,
+        MARGIN_20,
+    )
 }

@@ -4,7 +4,16 @@ from typing import Literal, get_args
 
 from torch import nn
 
-from corral.attacks import LOG_20, MARGIN_20, PUBLISHED_20, PUBLISHED_20_LOG, PUBLISHED_100, PUBLISHED_100_LOG, Norm
+from corral.attacks import (
+    LOG_20,
+    MARGIN_20,
+    PUBLISHED_20,
+    PUBLISHED_20_LOG,
+    PUBLISHED_100,
+    PUBLISHED_100_LOG,
+    PUBLISHED_100_MAGNET,
+    Norm,
+)
 from corral.attacks.adaptive import adaptive_attacks
 from corral.attacks.attack import Attack
 from corral.attacks.autoattack import standard_attacks
@@ -18,7 +27,7 @@ PROTOCOL_NAMES: tuple[ProtocolName, ...] = get_args(ProtocolName)
 ENSEMBLES = {"standard": "autoattack", "adaptive": "adaptive"}
 SUMMARIES: dict[ProtocolName, str] = {
     "quick": "PGD-20 as published, and on the log-space logits with cross-entropy and margin, 5 restarts",
-    "paper": "PGD-20 and PGD-100 with 10 restarts as published, and their log-space controls on cluster heads",
+    "paper": "PGD-20 and PGD-100, 10 restarts, as published; on clusters the adaptive attack and log-space controls",
     "standard": "AutoAttack standard: APGD-CE, APGD-T, FAB-T, Square, each on every image",
     "adaptive": "Auto-PGD on every objective that knows the head, and the worst case over them",
 }
@@ -44,7 +53,11 @@ def protocol_attacks(name: str, model: nn.Module, *, eps: float, norm: Norm, cla
     clusters = isinstance(model, Classifier) and isinstance(model.head, ClusterHead)
     presets: dict[str, tuple[PgdProtocol, ...]] = {
         "quick": (PUBLISHED_20, *((PUBLISHED_20_LOG,) if clusters else ()), LOG_20, MARGIN_20),
-        "paper": (PUBLISHED_20, PUBLISHED_100, *((PUBLISHED_20_LOG, PUBLISHED_100_LOG) if clusters else ())),
+        "paper": (
+            PUBLISHED_20,
+            PUBLISHED_100,
+            *((PUBLISHED_100_MAGNET, PUBLISHED_20_LOG, PUBLISHED_100_LOG) if clusters else ()),
+        ),
     }
     if name not in presets:
         raise UsageError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOL_NAMES)}")

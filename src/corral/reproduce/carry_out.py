@@ -16,7 +16,7 @@ from corral.evaluation.records import Record, environment, now, read_record
 from corral.progress import Progress
 from corral.report.collect import collect
 from corral.report.words import WORST_CASE, attack_title, listed
-from corral.reproduce.definition import CLEAN, Part, Row, Table, load_table
+from corral.reproduce.definition import CLEAN, Part, Row, Table, load_setting, load_table
 from corral.reproduce.page import write_page
 from corral.reproduce.result import Measured, Result, ResultPart, ResultRow
 from corral.training import RunFolder, load_model, load_recipe, train
@@ -140,7 +140,8 @@ class _Maker:
 
     def trained(self, part: Part, row: Row, seed: int) -> RunFolder:
         """The row's run: finished, taken up or trained."""
-        overrides = {**part.set, **row.set, "training.seed": seed}
+        method = load_recipe(row.recipe, data=part.data).method.name
+        overrides = {**load_setting(part.setting).overrides(method), **row.set, "training.seed": seed}
         if row.pretrain:
             other = part.model_copy(update={"data": row.pretrain[part.data]})
             first = self.trained(other, row.model_copy(update={"recipe": BEFORE, "pretrain": {}}), seed)

@@ -2,7 +2,7 @@
 
 import tomllib
 from importlib.resources import files
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,6 +17,9 @@ class Strict(BaseModel):
     """An unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+StrictModel = TypeVar("StrictModel", bound=Strict)
 
 
 class Column(Strict):
@@ -60,13 +63,31 @@ class Row(Strict):
         return not self.pretrain or data in self.pretrain
 
 
+class Setting(Strict):
+    """What a scale changes of the recipes, for every table alike, so that tables share runs.
+
+    Attributes:
+        set: recipe keys on top.
+        methods: the same for the recipes of one method alone, by its name.
+        why: what was chosen and on what grounds.
+    """
+
+    set: dict[str, Any] = {}
+    methods: dict[str, dict[str, Any]] = {}
+    why: str
+
+    def overrides(self, method: str) -> dict[str, Any]:
+        """The recipe keys on top for a recipe of this method."""
+        return {**self.set, **self.methods.get(method, {})}
+
+
 class Part(Strict):
     """One data set at one scale.
 
     Attributes:
         data: what is trained and attacked here.
         beside: the paper's data set, whose numbers stand beside ours.
-        set: recipe keys on top, for every row.
+        setting: name of the `Setting` that the recipes are changed by; None leaves them as they are.
         protocols: our protocols; what they share of images and eps is merged image by image.
         seeds: training seeds.
         n: test images, class-balanced; None for the whole test set.
@@ -74,7 +95,7 @@ class Part(Strict):
 
     data: str
     beside: str
-    set: dict[str, Any] = {}
+    setting: str | None = None
     protocols: Annotated[tuple[ProtocolName, ...], Field(min_length=1)]
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     n: Annotated[int, Field(ge=1)] | None = None
@@ -117,6 +138,20 @@ class Table(Strict):
         return self
 
 
+def load_setting(name: str | None) -> Setting:
+    """A setting of settings.toml by its name; None is the one that changes nothing.
+
+    Raises:
+        CorralError: no such setting, or it is not one.
+    """
+    if name is None:
+        return Setting(why="as the recipes have it")
+    known = tomllib.loads(files("corral.reproduce").joinpath("settings.toml").read_text(encoding="utf-8"))
+    if name not in known:
+        raise CorralError(f"settings.toml: no setting {name!r}; known: {', '.join(known)}")
+    return _validated(Setting, known[name], f"settings.toml: {name}")
+
+
 def shipped_tables() -> list[str]:
     """Names of the tables that can be made."""
     folder = files("corral.reproduce").joinpath("tables")
@@ -133,9 +168,13 @@ def load_table(name: str) -> Table:
     if name not in shipped_tables():
         raise UsageError(f"unknown table {name!r}; known: {', '.join(shipped_tables())}")
     text = files("corral.reproduce").joinpath("tables", f"{name}.toml").read_text(encoding="utf-8")
+    return _validated(Table, {"name": name, **tomllib.loads(text)}, f"{name}.toml")
+
+
+def _validated(kind: type[StrictModel], values: dict[str, Any], where: str) -> StrictModel:
     try:
-        return Table.model_validate({"name": name, **tomllib.loads(text)})
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "table"
-        raise CorralError(f"{name}.toml: {where}: {first['msg']}") from error
+        place = ".".join(str(part) for part in first["loc"]) or kind.__name__.lower()
+        raise CorralError(f"{where}: {place}: {first['msg']}") from error

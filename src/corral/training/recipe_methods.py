@@ -60,7 +60,8 @@ class MagnetConfig(Config):
     """Magnet loss (ClusTR Eq. 3) from the current weights; with a warm start it is ClusTR.
 
     `numerics` "published" is the released code's epsilon-saturated loss and, where p of Eq. 4 is needed, exponentiated
-    scores of the `nearest` nearest clusters used as logits; "log" is the same mathematics in log space.
+    scores of the `nearest` nearest clusters used as logits; "log" is the same mathematics in log space. To tell apart
+    what each does, "published_log_loss" has the loss alone in log space, "published_log_scores" the scores alone.
 
     `consistency` compares an image with its adversarial self, times `consistency_weight`: p(x) with p(x_adv) by
     "cross_entropy" (QTRADES, ClusTR Eq. 6), "kl" or "mse"; the features by "features_mse" (what the critique's code has
@@ -73,7 +74,7 @@ class MagnetConfig(Config):
     clusters: Count = 2
     rule: Literal["soft", "nearest"] | Count = "soft"
     alpha: float = 12.5
-    numerics: Literal["log", "published"] = "log"
+    numerics: Literal["log", "published", "published_log_loss", "published_log_scores"] = "log"
     clusters_per_batch: Annotated[int, Field(ge=2)] = 12
     samples_per_cluster: Annotated[int, Field(ge=2)] = 20
     consistency: Literal["none", "cross_entropy", "kl", "mse", "features_mse", "magnet"] = "none"
@@ -95,6 +96,16 @@ class MagnetConfig(Config):
                 "centroids 'epoch' needs consistency 'cross_entropy', 'kl' or 'mse', or a cross_entropy_weight"
             )
         return self
+
+    @property
+    def log_loss(self) -> bool:
+        """Whether Magnet is computed in log space."""
+        return self.numerics in ("log", "published_log_loss")
+
+    @property
+    def log_scores(self) -> bool:
+        """Whether p of Eq. 4 is computed in log space, from all clusters."""
+        return self.numerics in ("log", "published_log_scores")
 
     @property
     def scores(self) -> bool:

@@ -26,14 +26,18 @@ from corral.training.methods.base import Context, Metrics
 from corral.training.methods.clusters import ClusterMethod, Neighbourhoods
 from corral.training.recipe_methods import MagnetConfig
 
-CONSISTENCIES: dict[str, dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
-    "log": {"cross_entropy": soft_cross_entropy, "kl": kl, "mse": mse, "features_mse": features_mse},
-    "published": {
-        "cross_entropy": score_cross_entropy,
-        "kl": score_kl,
-        "mse": score_mse,
-        "features_mse": features_mse,
-    },
+Consistency = Callable[[Tensor, Tensor], Tensor]
+LOGIT_CONSISTENCIES: dict[str, Consistency] = {
+    "cross_entropy": soft_cross_entropy,
+    "kl": kl,
+    "mse": mse,
+    "features_mse": features_mse,
+}
+SCORE_CONSISTENCIES: dict[str, Consistency] = {
+    "cross_entropy": score_cross_entropy,
+    "kl": score_kl,
+    "mse": score_mse,
+    "features_mse": features_mse,
 }
 
 
@@ -85,7 +89,7 @@ class ClusTR(ClusterMethod):
             x_adv = self.adversarial(features_model, x, y, config.inner, lambda adversarial, _: self.reach(adversarial))
             total = self.added(total, self.magnet(self.model.features(x_adv)), metrics)
         elif config.consistency != "none":
-            consistency = CONSISTENCIES[config.numerics][config.consistency]
+            consistency = (LOGIT_CONSISTENCIES if config.log_scores else SCORE_CONSISTENCIES)[config.consistency]
             centroids, variance = clusters
             attacked = self.model.with_head(self.compared(centroids.detach(), variance.detach()))
             x_adv = self.disagreeing(attacked, x, y, config.inner, consistency)
@@ -100,12 +104,12 @@ class ClusTR(ClusterMethod):
     def magnet(self, features: Tensor) -> Tensor:
         """(n,) Magnet losses of the current batch's (n, d) features, against their own means and variance."""
         batch = self.neighbourhoods
-        loss = magnet_batch if self.config.numerics == "log" else magnet_batch_published
+        loss = magnet_batch if self.config.log_loss else magnet_batch_published
         return loss(features, batch.local, self.head.classes[batch.ids], alpha=self.config.alpha)
 
     def reach(self, features: Tensor) -> Tensor:
         """(n,) what ClusTR+ADV's adversary maximises: Magnet, in log space without the hinge that hides gradients."""
-        if self.config.numerics == "published":
+        if not self.config.log_loss:
             return self.magnet(features)
         batch = self.neighbourhoods
         classes = self.head.classes[batch.ids]
@@ -117,7 +121,7 @@ class ClusTR(ClusterMethod):
     def scored(self, centroids: Tensor, variance: Tensor) -> Head:
         """The head that gives p of Eq. 4 on these clusters: log-space logits or published scores."""
         head = self.head.moved(centroids, variance)
-        if self.config.numerics == "log":
+        if self.config.log_scores:
             return head
         return PublishedHead(head, nearest=min(self.config.nearest, len(head.centroids)))
 
