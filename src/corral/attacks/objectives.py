@@ -1,6 +1,7 @@
 """What an attack maximises: objectives on logits, on features and centroids, and on the published scores."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
@@ -17,7 +18,7 @@ from corral.losses import (
     push_soft,
     soft_cross_entropy,
 )
-from corral.models import Classifier, ClusterHead, PublishedHead
+from corral.models import Classifier, ClusterHead, Head, PublishedHead
 
 ObjectiveName = Literal[
     "cross_entropy",
@@ -153,6 +154,36 @@ def prepare(
     return made[objective](model, model.head, y)
 
 
+@dataclass(frozen=True)
+class ThroughHead:
+    """The cross-entropy of the outputs of another head on the model's features, while the model's own head decides.
+
+    Attributes:
+        head: from the model's own cluster head, the one to climb.
+    """
+
+    head: Callable[[ClusterHead], Head]
+
+    def bind(self, model: nn.Module, x: Tensor, y: Tensor) -> Objective:
+        """The objective for a batch.
+
+        Raises:
+            ValueError: the model has no cluster head.
+        """
+        if not (isinstance(model, Classifier) and isinstance(model.head, ClusterHead)):
+            raise ValueError("an objective through another head needs a corral Classifier with a ClusterHead")
+        return _through(self.head(model.head), model, y)
+
+
+def published_nearest(head: ClusterHead) -> int:
+    """How many nearest clusters the released code's scores keep: D where the head's rule is one, else the paper's."""
+    if isinstance(head.rule, int):
+        return head.rule
+    if head.rule == "nearest":
+        return 1
+    return min(PUBLISHED_NEAREST_MANY if head.num_classes > MANY_CLASSES else PUBLISHED_NEAREST, len(head.centroids))
+
+
 def value_and_gradient(target: Objective, x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Objective values, logits and the gradient with respect to the images, from one forward and one backward pass."""
     x_adv = x_adv.detach().requires_grad_(True)
@@ -235,12 +266,15 @@ def _magnet(model: Classifier, head: ClusterHead, y: Tensor) -> Objective:
 
 
 def _published(model: Classifier, head: ClusterHead, y: Tensor) -> Objective:
-    nearest = PUBLISHED_NEAREST_MANY if head.num_classes > MANY_CLASSES else PUBLISHED_NEAREST
-    published = PublishedHead(head, nearest=min(nearest, len(head.centroids)))
+    return _through(PublishedHead(head, nearest=published_nearest(head)), model, y)
+
+
+def _through(other: Head, model: Classifier, y: Tensor) -> Objective:
+    """The cross-entropy of another head's outputs on the model's features; the model's own logits decide."""
 
     def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         features = model.features(x_adv)
-        return cross_entropy(published(features), y[rows]), model.logits_from(features)
+        return cross_entropy(other(features), y[rows]), model.logits_from(features)
 
     return evaluate
 

@@ -10,6 +10,7 @@ from corral.attacks.checks import check_batch, check_shapes
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import (
     LogitObjective,
+    ModelObjective,
     Objective,
     ObjectiveName,
     check_finite,
@@ -32,7 +33,7 @@ def pgd(
     steps: int,
     step_size: float,
     restarts: int = 1,
-    objective: ObjectiveName | LogitObjective = "cross_entropy",
+    objective: ObjectiveName | LogitObjective | ModelObjective = "cross_entropy",
     generator: torch.Generator | None = None,
     random_start: bool = True,
     keep: Keep = "best",
@@ -51,7 +52,8 @@ def pgd(
         steps: gradient steps a restart.
         step_size: length of a step, in pixel units and in `norm`.
         restarts: random starts; each begins anew.
-        objective: name (see `corral.attacks.objectives`) or function of (logits, labels) to (N,) values.
+        objective: name (see `corral.attacks.objectives`), function of (logits, labels) to (N,) values, or object that
+            binds itself to model and batch.
         generator: source of the random starts; unless keep is "last", of one number from which each image has its own.
         random_start: False starts every restart at x.
         keep: "best" returns, per example, the first misclassified point met over x itself, all iterates and all
@@ -127,7 +129,7 @@ def pgd_outcome(
     steps: int,
     step_size: float,
     restarts: int = 1,
-    objective: ObjectiveName | LogitObjective = "cross_entropy",
+    objective: ObjectiveName | LogitObjective | ModelObjective = "cross_entropy",
     seed: int = 0,
     random_start: bool = True,
     keep: Literal["best", "max_loss_restart"] = "best",

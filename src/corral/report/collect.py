@@ -1,7 +1,7 @@
 """Reads what `corral evaluate` wrote in several runs, and refuses it in one line where it does not fit together."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def collect(runs: Sequence[Path | str]) -> list[Evidence]:
     folders: dict[Path, Path] = {}
     for run in runs:
         folders.setdefault(Path(run).resolve(), Path(run))
-    read = [(folder, piece) for folder in folders.values() for piece in _read(folder)]
+    read = [(folder, piece) for folder in folders.values() for piece in read_run(folder)]
     names = Counter(record.run for _, (record, *_) in read)
     evidence = []
     for folder, (record, arrays, outcomes) in read:
@@ -95,11 +95,21 @@ def collect(runs: Sequence[Path | str]) -> list[Evidence]:
     return evidence
 
 
-def _read(folder: Path) -> list[tuple[Record, Arrays, Outcomes]]:
-    """A run's records; those of other protocols on the same images at the same threat are one."""
+def read_run(folder: Path, labels: Collection[str] | None = None) -> list[tuple[Record, Arrays, Outcomes]]:
+    """A run's records; those of other protocols on the same images at the same threat are one.
+
+    Args:
+        folder: the run.
+        labels: file names, without ending, of the records to read; None for all there are.
+
+    Raises:
+        CorralError: a folder, record or array is missing, broken or inconsistent; the message has the remedy.
+    """
     if not folder.is_dir():
         raise CorralError(f"{folder}: no such run folder; give the folder that `corral train` made")
     paths = sorted((folder / "records").glob("*.json"))
+    if labels is not None:
+        paths = [folder / "records" / f"{label}.json" for label in labels]
     if not paths:
         raise CorralError(f"{folder / 'records'}: no record there; make one with `corral evaluate {folder}`")
     held = sorted((_read_one(folder, path) for path in paths), key=lambda one: protocol_order(one[0]))

@@ -1,22 +1,16 @@
-"""The page's figures as inline SVG; matplotlib is imported with this file, so import this file only to draw."""
+"""The page's figures; matplotlib is imported with this file, so import this file only to draw."""
 
-import io
 import math
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 
 from corral.evaluation.records import Curve
 from corral.report.collect import Arrays
 from corral.report.palette import CLASS_COLOURS, line_style
+from corral.report.svg import drawing, finished_svg, new_figure
 
 MOST_POINTS = 500
 MOST_NAMED_CLASSES = 20
@@ -52,8 +46,8 @@ def curves_figure(lines: Sequence[CurveLine], *, chance: float, eps: float | Non
     Returns:
         An `<svg>` element without links to anything outside.
     """
-    with _drawing(name):
-        figure, axes = _figure(4.1, 3.0)
+    with drawing(name):
+        figure, axes = new_figure(4.1, 3.0)
         axes.axhline(100 * chance, color="#555555", linewidth=1, linestyle=(0, (1, 2)))
         axes.annotate(
             f"chance {100 * chance:.3g}%", (0, 100 * chance), xycoords=("axes fraction", "data"),
@@ -72,7 +66,7 @@ def curves_figure(lines: Sequence[CurveLine], *, chance: float, eps: float | Non
         axes.set_xlim(left=0)
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        return _svg(figure, name, description)
+        return finished_svg(figure, name, description)
 
 
 def spans_figure(spans: Sequence[Span], titles: Sequence[str], *, chance: float, name: str, description: str) -> str:
@@ -85,8 +79,8 @@ def spans_figure(spans: Sequence[Span], titles: Sequence[str], *, chance: float,
         name: unique on the page.
         description: the text alternative.
     """
-    with _drawing(name):
-        figure, axes = _figure(4.1, 0.95 + 0.42 * len(spans) + 0.2 * len(titles))
+    with drawing(name):
+        figure, axes = new_figure(4.1, 0.95 + 0.42 * len(spans) + 0.2 * len(titles))
         rows = np.arange(len(spans))
         for row, span in enumerate(spans):
             known = [100 * value for value in span.accuracies if value is not None]
@@ -107,7 +101,7 @@ def spans_figure(spans: Sequence[Span], titles: Sequence[str], *, chance: float,
         axes.tick_params(axis="y", length=0)
         axes.spines[["top", "right", "left"]].set_visible(False)
         figure.legend(loc="outside upper left", ncols=1, frameon=False, fontsize=8.5, handletextpad=0.3)
-        return _svg(figure, name, description)
+        return finished_svg(figure, name, description)
 
 
 def features_figure(arrays: Arrays, classes: Sequence[str], *, name: str, description: str) -> str:
@@ -121,8 +115,8 @@ def features_figure(arrays: Arrays, classes: Sequence[str], *, name: str, descri
     """
     points, labels = arrays.features2d[:MOST_POINTS], arrays.features_labels[:MOST_POINTS]
     right = arrays.features_predicted[:MOST_POINTS] == labels
-    with _drawing(name):
-        figure, axes = _figure(3.4, 3.4)
+    with drawing(name):
+        figure, axes = new_figure(3.4, 3.4)
         for label in range(len(classes)):
             colour = CLASS_COLOURS[label % len(CLASS_COLOURS)]
             dots, crosses = points[(labels == label) & right], points[(labels == label) & ~right]
@@ -143,7 +137,7 @@ def features_figure(arrays: Arrays, classes: Sequence[str], *, name: str, descri
         axes.set(xticks=[], yticks=[])
         axes.margins(0.06)
         axes.spines[:].set_color("#cccccc")
-        return _svg(figure, name, description)
+        return finished_svg(figure, name, description)
 
 
 def _names(arrays: Arrays, points: Any, labels: Any, classes: Sequence[str]) -> list[tuple[Any, str]]:
@@ -160,45 +154,3 @@ def _names(arrays: Arrays, points: Any, labels: Any, classes: Sequence[str]) -> 
 
 def _short(text: str) -> str:
     return text if len(text) <= 26 else f"{text[:25]}…"
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasSVG(figure)
-    return figure, figure.subplots()
-
-
-@contextmanager
-def _drawing(name: str) -> Iterator[None]:
-    """matplotlib's own defaults, whatever the user's settings, and what makes the SVG the same every time."""
-    fixed: Any = {
-        "svg.hashsalt": f"corral-{name}",
-        "svg.fonttype": "none",
-        "text.parse_math": False,
-        "text.usetex": False,
-        "font.size": 9.5,
-        "font.family": ["sans-serif"],
-    }
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(fixed)
-        yield
-
-
-def _svg(figure: Figure, name: str, description: str) -> str:
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = stream.getvalue()
-    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    # Escaped text has no "<", so that only real tags are rewritten: ids unique on the page, fewer digits, no links.
-    text = re.sub(r"<[^>]*>", lambda tag: _tidy(tag.group(), name), text)
-    size = re.match(r'<svg[^>]*viewBox="([^"]*)"', text)
-    box = size.group(1) if size else "0 0 1 1"
-    opening = f'<svg viewBox="{box}" role="img" aria-label="{escape(description)}">'
-    return re.sub(r"\n\s*", "\n", re.sub(r"^<svg[^>]*>", lambda _: opening, text)).strip()
-
-
-def _tidy(tag: str, name: str) -> str:
-    tag = tag.replace("xlink:href=", "href=")
-    tag = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", tag)
-    return re.sub(r"(\d+\.\d\d)\d+", r"\1", tag)

@@ -1,5 +1,6 @@
 """Numbers and protocol names in words, the same on every part of the page."""
 
+import re
 from collections.abc import Sequence
 
 from corral.evaluation.records import AttackResult
@@ -111,3 +112,8 @@ def protocol_words(attack: AttackResult) -> str:
         f"{eps_words(attack.step_size)}, {counted(attack.restarts, 'restart')}, maximising {objective}; "
         f"{_VERDICTS[attack.verdict]}."
     )
+
+
+def slug(text: str) -> str:
+    """Text as a file's name or an id."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-").lower()

@@ -1,7 +1,6 @@
 """Trains what a table lacks, evaluates it by the paper's protocol and by sound attacks, and writes what came of it."""
 
 import hashlib
-import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -11,13 +10,17 @@ from corral.data import load
 from corral.devices import choose_device
 from corral.documents import write_document
 from corral.errors import UsageError
+from corral.evaluation.analyses import ANALYSES, Analysis, AnalysisName, measured, read_analysis
 from corral.evaluation.evaluate import evaluate, fingerprint, record_label
 from corral.evaluation.records import Record, environment, now, read_record
-from corral.progress import Progress
-from corral.report.collect import collect
-from corral.report.words import WORST_CASE, attack_title, listed
-from corral.reproduce.definition import CLEAN, Part, Row, Table, load_setting, load_table
+from corral.files import write_atomically
+from corral.progress import Progress, duration
+from corral.report.collect import read_run
+from corral.report.words import WORST_CASE, attack_title, listed, slug
+from corral.reproduce.definition import CLEAN, MOST_ANALYSED, Column, Part, Row, Table, load_setting, load_table
+from corral.reproduce.markdown import as_markdown
 from corral.reproduce.page import write_page
+from corral.reproduce.redecided import with_rule
 from corral.reproduce.result import Measured, Result, ResultPart, ResultRow
 from corral.training import RunFolder, load_model, load_recipe, train
 
@@ -45,7 +48,7 @@ def reproduce(
         table: one of `shipped_tables`.
         scale: "smoke" (minutes, checks the path), "small" (real data, hours of a CPU) or "full" (the paper's setting).
         runs: where the runs lie.
-        results: where `TABLE-SCALE/` with the records, `table.json` and `page.html` is written.
+        results: where `TABLE-SCALE/` with the records, `table.json`, `table.md` and `page.html` is written.
         rows: only these, by the paper's names.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
@@ -78,6 +81,7 @@ def reproduce(
         seconds=time.perf_counter() - begun,
     )
     write_document(result, out / "table.json")
+    write_atomically(out / "table.md", as_markdown(definition, result).encode())
     page = write_page(definition, result, out / "page.html")
     maker.say(f"{table} at scale {scale}: {page}")
     return page
@@ -111,17 +115,23 @@ class _Maker:
         factors = list(dict.fromkeys(column.eps for column in self.table.columns))
         found: list[dict[float, Record]] = []
         files: list[str] = []
+        analyses: dict[AnalysisName, list[Analysis]] = {name: [] for name in row.analyses}
         for seed in part.seeds:
             folder = self.trained(part, row, seed)
-            files += [name for factor in factors for name in self.evaluated(part, row, folder, factor, seed)]
-            found.append(_by_factor(folder.path, factors))
+            if row.rule is not None:
+                folder = with_rule(folder, row.rule)
+            for name in row.analyses:
+                analyses[name].append(self.analysed(part, folder, name))
+            labels = {factor: self.evaluated(part, folder, factor) for factor in factors}
+            # By label: the run is shared with other tables, whose protocols and number of images may be others.
+            found.append({factor: read_run(folder.path, labels[factor])[0][0] for factor in factors})
+            files += [self.copied(part, row, folder, label, seed) for factor in factors for label in labels[factor]]
         first = found[0][factors[0]]
         protocol = {}
         for column in self.table.columns:
-            name = column.attack
-            values = [_accuracy(by[column.eps], name) for by in found]
+            values = _column(column, found, analyses)
             if all(value is not None for value in values):
-                title = "no attack" if name == CLEAN else attack_title(name)
+                title = attack_title(column.attack) if column.attacked else "no attack"
                 protocol[column.name] = Measured(values=tuple(v for v in values if v is not None), attack=title)
         return ResultRow(
             name=row.name,
@@ -136,6 +146,7 @@ class _Maker:
             eps=first.eps / factors[0],
             norm=first.norm,
             records=tuple(files),
+            analyses={name: tuple(values) for name, values in analyses.items()},
         )
 
     def trained(self, part: Part, row: Row, seed: int) -> RunFolder:
@@ -159,12 +170,28 @@ class _Maker:
         )
         return folder
 
-    def evaluated(self, part: Part, row: Row, folder: RunFolder, factor: float, seed: int) -> list[str]:
-        """Evaluate by each protocol what was not evaluated yet; returns the copied records' names."""
+    def analysed(self, part: Part, folder: RunFolder, name: AnalysisName) -> Analysis:
+        """The run's analysis: the one on disk if it is of this model, else made now."""
+        device = choose_device(self.device)
+        n = min(part.n or MOST_ANALYSED, MOST_ANALYSED)
+        path = folder.path / "analyses" / f"{name}-n{n}.json"
+        if path.is_file():
+            kept = read_analysis(path)
+            if kept.model_fingerprint == fingerprint(load_model(folder.path)[0]):
+                return kept
+        begun = time.perf_counter()
+        subject = measured(folder.path, n=n, data_root=self.data_root, device=device)
+        analysis = ANALYSES[name](subject).model_copy(update={"seconds": time.perf_counter() - begun})
+        write_document(analysis, path)
+        self.say(f"{folder.path}: analysis {name!r} in {duration(analysis.seconds)}")
+        return analysis
+
+    def evaluated(self, part: Part, folder: RunFolder, factor: float) -> list[str]:
+        """Evaluate by each protocol what was not evaluated yet; returns the records' labels."""
         model, _, info = load_model(folder.path)
         root = None if self.data_root is None else Path(self.data_root)
         n_test = len(load(info.data, root=root).test)
-        names = []
+        labels = []
         for protocol in part.protocols:
             eps = factor * info.eps
             label = record_label(protocol, n=part.n or n_test, n_test=n_test, eps=eps, run_eps=info.eps, seed=0)
@@ -179,16 +206,15 @@ class _Maker:
                     device=self.device,
                     progress=self.progress,
                 )
-            name = f"{slug(part.data)}-{slug(_variant(row))}-{seed}-{label}.json"
-            self.out.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, self.out / name)
-            names.append(name)
-        return names
+            labels.append(label)
+        return labels
 
-
-def slug(text: str) -> str:
-    """Text as a file's name."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-").lower()
+    def copied(self, part: Part, row: Row, folder: RunFolder, label: str, seed: int) -> str:
+        """Copy a record beside the table; returns its name there."""
+        name = f"{slug(part.data)}-{slug(_shown(row))}-{seed}-{label}.json"
+        self.out.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder.records / f"{label}.json", self.out / name)
+        return name
 
 
 def _variant(row: Row) -> str:
@@ -196,14 +222,19 @@ def _variant(row: Row) -> str:
     return " ".join([row.recipe, *(f"{key} {value}" for key, value in sorted(row.set.items()))])
 
 
-def _by_factor(run: Path, factors: Sequence[float]) -> dict[float, Record]:
-    """The run's merged record at each multiple of its own eps."""
-    pieces = [piece.record for piece in collect([run])]
-    own = load_model(run)[2].eps
-    return {
-        factor: next(record for record in pieces if abs(record.eps - factor * own) < 1e-9 * max(own, 1.0))
-        for factor in factors
-    }
+def _shown(row: Row) -> str:
+    """The variant and the rule that it is measured with."""
+    return _variant(row) if row.rule is None else f"{_variant(row)} rule {row.rule}"
+
+
+def _column(
+    column: Column, found: Sequence[dict[float, Record]], analyses: dict[AnalysisName, list[Analysis]]
+) -> list[float | None]:
+    """A column's numbers, by seed; None where it was not measured."""
+    if "." in column.attack:
+        name, number = column.attack.split(".", 1)
+        return [analysis.numbers.get(number) for key, made in analyses.items() if key == name for analysis in made]
+    return [_accuracy(by[column.eps], column.attack) for by in found]
 
 
 def _accuracy(record: Record, attack: str) -> float | None:

@@ -7,10 +7,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from corral.errors import CorralError, UsageError
+from corral.evaluation.analyses.document import AnalysisName
 from corral.evaluation.protocols import ProtocolName
 
 ScaleName = Literal["smoke", "small", "full"]
 CLEAN = "clean"
+# Images that an analysis looks at, at most.
+MOST_ANALYSED = 1000
 
 
 class Strict(BaseModel):
@@ -27,13 +30,19 @@ class Column(Strict):
 
     Attributes:
         name: the column's title, as printed.
-        attack: "clean", or the name in our records of the attack that the paper's protocol means.
+        attack: "clean", the name in our records of the attack that the paper's protocol means, or ANALYSIS.NUMBER for
+            a number of an analysis of the row.
         eps: radius as a multiple of the run's own: the paper's 8/255 is another on other data.
     """
 
     name: str
     attack: str
     eps: Annotated[float, Field(gt=0)] = 1.0
+
+    @property
+    def attacked(self) -> bool:
+        """Whether it is an accuracy under an attack."""
+        return self.attack != CLEAN and "." not in self.attack
 
 
 class Row(Strict):
@@ -47,6 +56,9 @@ class Row(Strict):
         minutes: by the paper's data set, the printed training time.
         pretrain: by our data set, the other data set whose run of the same recipe gives the starting weights; parts on
             data sets that are not in it leave the row out. Empty: the row starts from random weights everywhere.
+        rule: the decision rule that the trained cluster head is given before it is measured; None keeps its own.
+        only: our data sets that the row is made on; empty for all.
+        analyses: what is measured of its runs beside the attacks.
         remark: what a reader must know of this row.
     """
 
@@ -56,11 +68,14 @@ class Row(Strict):
     published: dict[str, dict[str, float]] = {}
     minutes: dict[str, float] = {}
     pretrain: dict[str, str] = {}
+    rule: Literal["soft", "nearest"] | Annotated[int, Field(ge=1)] | None = None
+    only: tuple[str, ...] = ()
+    analyses: tuple[AnalysisName, ...] = ()
     remark: str = ""
 
     def has(self, data: str) -> bool:
         """Whether the row can be trained on one of our data sets."""
-        return not self.pretrain or data in self.pretrain
+        return (not self.pretrain or data in self.pretrain) and (not self.only or data in self.only)
 
 
 class Setting(Strict):
@@ -132,6 +147,10 @@ class Table(Strict):
                 unknown = sorted(values.keys() - columns)
                 if unknown:
                     raise ValueError(f"row {row.name!r} has a number on {data} for no column: {unknown[0]!r}")
+        needed = {column.attack.split(".")[0] for column in self.columns if "." in column.attack}
+        for row in self.rows:
+            if missing := sorted(needed - set(row.analyses)):
+                raise ValueError(f"row {row.name!r} lacks the analysis of a column: {missing[0]!r}")
         for group, names in (("rows", [r.name for r in self.rows]), ("columns", [c.name for c in self.columns])):
             if len(set(names)) < len(names):
                 raise ValueError(f"{group} of one name: {', '.join(names)}")

@@ -3,23 +3,45 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from markupsafe import Markup
+
 from corral.files import write_atomically
 from corral.report.template import filled
-from corral.report.words import eps_words
-from corral.reproduce.definition import CLEAN, Table
+from corral.report.words import eps_words, slug
+from corral.reproduce.definition import Table, load_setting
+from corral.reproduce.figures import Range, gradients_figure, ranges_figure
 from corral.reproduce.result import Measured, Result, ResultPart, ResultRow
+from corral.reproduce.sections import Section, mean_number, mean_series, sections
 
 NONE = "–"
 
 
 @dataclass(frozen=True)
 class Group:
-    """Columns at one eps: each has what was published and ours; the last is ours under a sound attack."""
+    """Columns at one eps: each has ours, after what was published if any row has it; the last is ours, sound.
+
+    Attributes:
+        title: over the columns.
+        columns: their names.
+        published: those of which a row has a published number.
+        factor: the eps as a multiple of the training eps.
+        sound: whether there is an attack at all.
+    """
 
     title: str
     columns: tuple[str, ...]
+    published: frozenset[str]
     factor: str
     sound: bool
+
+    def headings(self) -> list[tuple[str, str]]:
+        """Heading and kind ("published", "ours", "sound") of each column as shown."""
+        found = []
+        for name in self.columns:
+            if name in self.published:
+                found.append((f"{name}, published", "published"))
+            found.append((f"{name}, ours", "ours"))
+        return [*found, ("sound, ours", "sound")] if self.sound else found
 
 
 def write_page(table: Table, result: Result, path: Path) -> Path:
@@ -35,31 +57,45 @@ def render(table: Table, result: Result) -> str:
         "page.html",
         table=table,
         result=result,
-        groups=groups(table),
+        groups=lambda part: groups(table, part),
         cells=cells,
+        minutes=minutes,
         threat=threat,
         reading=reading,
         sound_words=sound_words,
+        sections=sections,
+        drawn=drawn,
+        setting=lambda part: setting_words(table, result, part),
     )
 
 
-def groups(table: Table) -> tuple[Group, ...]:
+def groups(table: Table, part: ResultPart) -> tuple[Group, ...]:
     """The columns by eps, those without attack first."""
-    found = [Group("No attack", tuple(c.name for c in table.columns if c.attack == CLEAN), "1", sound=False)]
-    for factor in dict.fromkeys(c.eps for c in table.columns if c.attack != CLEAN):
-        names = tuple(c.name for c in table.columns if c.eps == factor and c.attack != CLEAN)
+    published = frozenset(name for row in part.rows for name in row.published)
+    found = [Group("No attack", tuple(c.name for c in table.columns if not c.attacked), published, "1", sound=False)]
+    for factor in dict.fromkeys(c.eps for c in table.columns if c.attacked):
+        names = tuple(c.name for c in table.columns if c.eps == factor and c.attacked)
         title = "At the training eps" if factor == 1 else f"At {factor:g} × the training eps"
-        found.append(Group(title, names, f"{factor:g}", sound=True))
+        found.append(Group(title, names, published, f"{factor:g}", sound=True))
     return tuple(group for group in found if group.columns)
 
 
 def cells(group: Group, row: ResultRow) -> list[str]:
-    """The row's cells of a group."""
+    """The row's cells of a group, one a heading."""
     found = []
     for name in group.columns:
-        published = row.published.get(name)
-        found += [NONE if published is None else f"{published:.2f}", spread(row.protocol.get(name))]
+        if name in group.published:
+            published = row.published.get(name)
+            found.append(NONE if published is None else f"{published:.2f}")
+        found.append(spread(row.protocol.get(name)))
     return [*found, spread(row.sound.get(group.factor))] if group.sound else found
+
+
+def minutes(part: ResultPart, row: ResultRow) -> list[str]:
+    """The row's published training minutes, no cell where the paper has none of any row."""
+    if all(other.minutes is None for other in part.rows):
+        return []
+    return [NONE if row.minutes is None else f"{row.minutes:.0f}"]
 
 
 def spread(measured: Measured | None) -> str:
@@ -88,3 +124,45 @@ def reading(part: ResultPart) -> str:
 def sound_words(part: ResultPart) -> list[str]:
     """What the sound attack is, where rows differ in it each its own."""
     return list(dict.fromkeys(measured.attack for row in part.rows for measured in row.sound.values()))
+
+
+def setting_words(table: Table, result: Result, part: ResultPart) -> str:
+    """What the scale changed of the recipes for a part."""
+    parts = next(parts for scale, parts in table.scales.items() if scale == result.scale)
+    found = next(p for p in parts if (p.data, p.beside) == (part.data, part.beside))
+    return load_setting(found.setting).why
+
+
+def drawn(section: Section, part: ResultPart) -> list[tuple[str, Markup]]:
+    """The figures of a section, each with its caption."""
+    rows = [row for row in part.rows if row.analyses.get(section.name)]
+    if section.name == "along":
+        found = []
+        for number, row in enumerate(rows):
+            analyses = row.analyses["along"]
+            zero, norms = (
+                {score: mean_series(analyses, f"{kind} {score}") for score in ("exponentiated", "log")}
+                for kind in ("zero", "norm")
+            )
+            if zero["log"]:
+                name = f"along-{slug(part.data)}-{number}"
+                svg = gradients_figure(zero, norms, name=name, description=f"Gradients along PGD, {row.name}")
+                found.append((row.name, Markup(svg)))
+        return found
+    if section.name == "bounds":
+        marks = {"published radius": "pair_unsound", "sound radius": "sound"}
+        ranges = [
+            Range(
+                row.name,
+                mean_number(row.analyses["bounds"], "lower"),
+                mean_number(row.analyses["bounds"], "upper"),
+                {title: mean_number(row.analyses["bounds"], key) for title, key in marks.items()},
+            )
+            for row in rows
+            if all("lower" in analysis.numbers for analysis in row.analyses["bounds"])
+        ]
+        if ranges:
+            name, words = f"bounds-{slug(part.data)}", "Eq. 3: the bars reach from its lower to its upper bound"
+            svg = ranges_figure(ranges, unit="median, in units of σ", name=name, description=words)
+            return [(words, Markup(svg))]
+    return []

@@ -4,7 +4,10 @@ import statistics
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from corral.documents import Frozen, read_document
+from corral.evaluation.analyses.document import Analysis, AnalysisName
 from corral.evaluation.records import Environment
 
 
@@ -41,6 +44,7 @@ class ResultRow(Frozen):
         eps: the run's own radius.
         norm: of the threat.
         records: files beside this one, by seed.
+        analyses: by name, one a seed.
     """
 
     name: str
@@ -55,6 +59,7 @@ class ResultRow(Frozen):
     eps: float
     norm: str
     records: tuple[str, ...]
+    analyses: dict[AnalysisName, tuple[Analysis, ...]] = Field(default_factory=dict)
 
 
 class ResultPart(Frozen):

@@ -1,0 +1,20 @@
+"""Measurements of a trained run that no attack's accuracy shows, each kept as a small document."""
+
+from collections.abc import Callable
+
+from corral.evaluation.analyses.adversary import training_adversary
+from corral.evaluation.analyses.along import along_the_attack
+from corral.evaluation.analyses.bounds import radius_bounds
+from corral.evaluation.analyses.changes import one_change
+from corral.evaluation.analyses.document import Analysis, AnalysisName, Subject, measured, read_analysis
+from corral.evaluation.analyses.features import clusters_in_features
+
+ANALYSES: dict[AnalysisName, Callable[[Subject], Analysis]] = {
+    "along": along_the_attack,
+    "changes": one_change,
+    "adversary": training_adversary,
+    "features": clusters_in_features,
+    "bounds": radius_bounds,
+}
+
+__all__ = ["ANALYSES", "Analysis", "AnalysisName", "Subject", "measured", "read_analysis"]

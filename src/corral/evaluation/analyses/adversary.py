@@ -1,0 +1,82 @@
+"""What the adversary of QTRADES is in training: its distance in loss from random noise."""
+
+import torch
+from torch import Tensor
+
+from corral.attacks.balls import ascend, project, start_in_ball
+from corral.attacks.noise import image_keys, signs
+from corral.attacks.objectives import published_nearest
+from corral.attacks.state import attacked
+from corral.data import Images, stratified_subset
+from corral.evaluation.analyses.document import Analysis, Subject
+from corral.losses import kl, score_cross_entropy
+from corral.models import Head, PublishedHead
+
+# QTRADES' own single step, and the search that shows how far the ball lets the answers drift.
+STEP_RATIO, STRONG_STEPS = 1.25, 20
+# The second draw of each image's random numbers: the first gave its noise.
+DIRECTION_DRAW = 2
+
+
+def training_adversary(subject: Subject) -> Analysis:
+    """One step of QTRADES from random noise, by exponentiated and by log-space scores, on training images.
+
+    The yardstick is KL(p(x) || p(x')) of the log-space probabilities, whatever the adversary climbs. Numbers: `kl ...`,
+    its mean for x' = "noise" (uniform in the ball), "random step" (noise, then a step along random signs), "released"
+    (a step on the released code's consistency), "log" (a step on the KL itself) and "strong" (20 steps on the KL);
+    `share ...`, how far of the way from noise to strong each gets; `zero ...`, the share of images whose gradient at
+    the noise is exactly 0; `alike`, the share of pixels in which both gradients have one sign; `right ...`, accuracy.
+    """
+    head, eps, norm = subject.head, subject.info.eps, subject.info.norm
+    images = _training_images(subject)
+    x, y = subject.batch(images)
+    model = subject.model
+    published = PublishedHead(head, nearest=published_nearest(head))
+    with attacked(model):
+        with torch.no_grad():
+            features = model.features(x)
+            clean, clean_scores = head(features), published(features)
+        keys = image_keys(x, subject.seed)
+        noise = start_in_ball(x, eps, norm, keys, 0)
+
+        def gradient(at: Tensor, scores: Head) -> Tensor:
+            at = at.detach().requires_grad_(True)
+            outputs = scores(model.features(at))
+            value = kl(clean, outputs) if scores is head else score_cross_entropy(clean_scores, outputs)
+            return torch.autograd.grad(value.sum(), at)[0]
+
+        def moved(at: Tensor, direction: Tensor, size: float) -> Tensor:
+            return project(ascend(at, direction, size, norm), x, eps, norm)
+
+        found = {name: gradient(noise, scores) for name, scores in (("released", published), ("log", head))}
+        points = {
+            "noise": noise,
+            "random step": moved(noise, signs(keys, DIRECTION_DRAW, x.shape[1:]), STEP_RATIO * eps),
+        }
+        points |= {name: moved(noise, direction, STEP_RATIO * eps) for name, direction in found.items()}
+        strong = noise
+        for _ in range(STRONG_STEPS):
+            strong = moved(strong, gradient(strong, head), 2.5 * eps / STRONG_STEPS)
+        points["strong"] = strong
+        numbers: dict[str, float] = {}
+        with torch.no_grad():
+            numbers["right clean"] = float((clean.argmax(1) == y).double().mean())
+            for name, point in points.items():
+                outputs = model(point)
+                numbers[f"kl {name}"] = float(kl(clean, outputs).double().mean())
+                numbers[f"right {name}"] = float((outputs.argmax(1) == y).double().mean())
+    span = numbers["kl strong"] - numbers["kl noise"]
+    for name in ("random step", "released", "log"):
+        numbers[f"share {name}"] = (numbers[f"kl {name}"] - numbers["kl noise"]) / span if span > 0 else 0.0
+    for name, direction in found.items():
+        numbers[f"zero {name}"] = float((direction.flatten(1) == 0).all(1).double().mean())
+    decided = (found["log"] != 0) | (found["released"] != 0)
+    alike = (found["log"].sign() == found["released"].sign()) & decided
+    numbers["alike"] = float(alike.sum()) / max(int(decided.sum()), 1)
+    return subject.found("adversary", numbers)
+
+
+def _training_images(subject: Subject) -> Images:
+    """As many class-balanced training images as there are test images to measure on."""
+    count = min(len(subject.test), len(subject.train))
+    return subject.train if count == len(subject.train) else stratified_subset(subject.train, count, seed=0)

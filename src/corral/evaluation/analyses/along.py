@@ -1,0 +1,61 @@
+"""What an attack's gradient is along its way: exponentiated scores against log-space scores."""
+
+import torch
+from torch import Tensor
+
+from corral.attacks import PUBLISHED_20
+from corral.attacks.balls import ascend, l2_norms, project, start_in_ball
+from corral.attacks.noise import image_keys
+from corral.attacks.objectives import ObjectiveName, prepare, value_and_gradient
+from corral.attacks.state import attacked
+from corral.evaluation.analyses.document import Analysis, Subject
+from corral.geometry import squared_distances
+
+SCORES: dict[str, ObjectiveName] = {"exponentiated": "published_cross_entropy", "log": "cross_entropy"}
+
+
+def along_the_attack(subject: Subject) -> Analysis:
+    """The published PGD-20, one restart, on the test images classified right, by either kind of score.
+
+    Series over the iterates 0 (the random start) to 20, for "exponentiated" and "log": `zero ...`, the share of images
+    whose gradient is exactly 0 in every pixel; `norm ...`, the median L2 norm of the gradient; `broken ...`, the share
+    misclassified by now. Numbers: `own` and `rival`, medians of d^2 / 2 sigma^2 to the nearest own and rival centroid
+    on the clean images (float32 has exp(-x) = 0 from x = 104 on); `kept ...`, share of all images right at the end.
+    """
+    head, eps, norm = subject.head, subject.info.eps, subject.info.norm
+    numbers: dict[str, float] = {}
+    series: dict[str, tuple[float, ...]] = {}
+    x, y = subject.batch(subject.test)
+    with attacked(subject.model):
+        with torch.no_grad():
+            right = subject.model(x).argmax(1) == y
+            if not bool(right.any()):
+                return subject.found("along", {"accuracy": 0.0})
+            x, y = x[right], y[right]
+            halves = squared_distances(subject.model.features(x), head.centroids) / (2 * head.effective_variance)
+        own = y.unsqueeze(1) == head.classes
+        numbers["accuracy"] = float(right.double().mean())
+        numbers["own"] = float(halves.masked_fill(~own, torch.inf).amin(1).median())
+        numbers["rival"] = float(halves.masked_fill(own, torch.inf).amin(1).median())
+        keys, rows = image_keys(x, subject.seed), torch.arange(len(x), device=x.device)
+        for name, objective in SCORES.items():
+            target = prepare(objective, subject.model, x, y)
+            x_adv = start_in_ball(x, eps, norm, keys, 0)
+            broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+            points: list[tuple[float, float, float]] = []
+            for _ in range(PUBLISHED_20.steps + 1):
+                _, logits, gradient = value_and_gradient(target, x_adv, rows)
+                broken |= logits.argmax(1) != y
+                points.append((*_sizes(gradient), float(broken.double().mean())))
+                x_adv = project(ascend(x_adv, gradient, PUBLISHED_20.step_size_for(eps), norm), x, eps, norm)
+            for place, kind in enumerate(("zero", "norm", "broken")):
+                series[f"{kind} {name}"] = tuple(point[place] for point in points)
+            numbers[f"kept {name}"] = numbers["accuracy"] * (1 - points[-1][2])
+    return subject.found("along", numbers, series)
+
+
+def _sizes(gradient: Tensor) -> tuple[float, float]:
+    """Share of exactly zero gradients and the median L2 norm."""
+    zero = (gradient.flatten(1) == 0).all(1)
+    # In float64: squares of tiny float32 numbers underflow, and a small gradient would pass for none.
+    return float(zero.double().mean()), float(l2_norms(gradient.double()).median())

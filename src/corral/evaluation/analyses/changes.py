@@ -1,0 +1,118 @@
+"""The published protocol with one thing changed at a time: what each part of it hides."""
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from corral.attacks import PUBLISHED_20, pgd
+from corral.attacks.objectives import LogitObjective, ModelObjective, ObjectiveName, ThroughHead, published_nearest
+from corral.attacks.pgd import pgd_outcome
+from corral.attacks.state import attacked
+from corral.evaluation.analyses.document import Analysis, Subject
+from corral.models import ClusterHead, Head, PublishedHead
+
+BATCH = 125
+
+
+@dataclass(frozen=True)
+class Change:
+    """One attack: the published one but for what is named.
+
+    Attributes:
+        objective: what it climbs.
+        verdict: "max_loss_restart" as published, or "best": any iterate of any restart.
+        reach: steps of 2.5 eps / 20 in the place of 2/255, so that every start reaches the whole ball.
+    """
+
+    objective: ObjectiveName | LogitObjective | ModelObjective
+    verdict: Literal["best", "max_loss_restart"] = "max_loss_restart"
+    reach: bool = False
+
+
+def every_cluster(head: ClusterHead) -> Head:
+    """Exponentiated scores of all clusters."""
+    return PublishedHead(head, nearest=len(head.centroids))
+
+
+def cut(head: ClusterHead) -> Head:
+    """Log-space scores of as many nearest clusters as the published scores keep."""
+    other = copy.copy(head)
+    other.rule = published_nearest(head)
+    return other
+
+
+CHANGES: dict[str, Change] = {
+    "published": Change("published_cross_entropy"),
+    "every cluster": Change(ThroughHead(every_cluster)),
+    "log scores, cut": Change(ThroughHead(cut)),
+    "log scores": Change("cross_entropy"),
+    "any iterate": Change("published_cross_entropy", verdict="best"),
+    "whole ball": Change("published_cross_entropy", reach=True),
+    "log scores, any iterate": Change("cross_entropy", verdict="best"),
+    "log scores, any iterate, whole ball": Change("cross_entropy", verdict="best", reach=True),
+}
+
+
+def one_change(subject: Subject) -> Analysis:
+    """Accuracy under the published PGD-20 with 10 restarts, and under it with one part changed.
+
+    Numbers: `clean` and one of `CHANGES` each, fractions of the test images. Where the backbone has batch statistics
+    also `clean, batch statistics` and `batch statistics`: clean, and the published attack, both with the model in train
+    mode, as where the released code runs train and test images through it.
+    """
+    numbers: dict[str, float] = {}
+    x, y = subject.batch(subject.test)
+    eps, norm = subject.info.eps, subject.info.norm
+    with torch.no_grad():
+        numbers["clean"] = float((subject.model(x).argmax(1) == y).double().mean())
+    for name, change in CHANGES.items():
+        kept = 0
+        for rows in torch.split(torch.arange(len(x), device=x.device), BATCH):
+            outcome = pgd_outcome(
+                subject.model,
+                x[rows],
+                y[rows],
+                eps=eps,
+                norm=norm,
+                steps=PUBLISHED_20.steps,
+                step_size=2.5 * eps / PUBLISHED_20.steps if change.reach else PUBLISHED_20.step_size_for(eps),
+                restarts=PUBLISHED_20.restarts,
+                objective=change.objective,
+                seed=subject.seed,
+                keep=change.verdict,
+            )
+            kept += int((~outcome.broken).sum())
+        numbers[name] = kept / len(x)
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in subject.model.modules()):
+        numbers |= _with_batch_statistics(subject)
+    return subject.found("changes", numbers)
+
+
+def _with_batch_statistics(subject: Subject) -> dict[str, float]:
+    """Clean accuracy and the published attack in train mode: attack and verdict see the batch's own statistics."""
+    x, y = subject.batch(subject.test)
+    eps, norm, model = subject.info.eps, subject.info.norm, subject.model
+    generator = torch.Generator(x.device).manual_seed(subject.seed)
+    clean = kept = 0
+    for rows in torch.split(torch.arange(len(x), device=x.device), BATCH):
+        x_adv = pgd(
+            model,
+            x[rows],
+            y[rows],
+            eps=eps,
+            norm=norm,
+            steps=PUBLISHED_20.steps,
+            step_size=PUBLISHED_20.step_size_for(eps),
+            restarts=PUBLISHED_20.restarts,
+            objective=PUBLISHED_20.cluster_objective,
+            generator=generator,
+            keep="last",
+            mode="train",
+        )
+        with attacked(model, "train"), torch.no_grad():
+            clean += int((model(x[rows]).argmax(1) == y[rows]).sum())
+            kept += int((model(x_adv).argmax(1) == y[rows]).sum())
+    return {"clean, batch statistics": clean / len(x), "batch statistics": kept / len(x)}

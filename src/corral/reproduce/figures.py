@@ -1,0 +1,83 @@
+"""Figures of a table's analyses; matplotlib is imported with this file, so import this file only to draw."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from corral.report.palette import line_style
+from corral.report.svg import drawing, finished_svg, new_figure
+
+# What a logarithmic axis shows in the place of zero.
+FLOOR = 1e-45
+
+
+@dataclass(frozen=True)
+class Range:
+    """One row of a ranges figure: its label, both ends, and the marked values in between by what they are."""
+
+    label: str
+    low: float
+    high: float
+    marks: Mapping[str, float]
+
+
+def gradients_figure(
+    zero: Mapping[str, Sequence[float]], norms: Mapping[str, Sequence[float]], *, name: str, description: str
+) -> str:
+    """Zero-gradient share and median gradient norm along an attack, one line for each kind of score.
+
+    Args:
+        zero: shares in [0, 1] by kind, one for each iterate.
+        norms: median norms by kind, one for each iterate.
+        name: unique on the page.
+        description: the text alternative.
+    """
+    with drawing(name):
+        figure, (left, right) = new_figure(7.2, 2.6, columns=2)
+        for place, kind in enumerate(zero):
+            style = line_style(place)
+            options = {"color": style.colour, "marker": style.marker, "markersize": 3.5, "linewidth": 1.6}
+            left.plot(100 * np.asarray(zero[kind]), clip_on=False, label=kind, **options)
+            right.plot(np.maximum(np.asarray(norms[kind]), FLOOR), label=kind, **options)
+        left.set(xlabel="PGD step", ylabel="images with gradient 0, %", ylim=(0, 100))
+        right.set(xlabel="PGD step", ylabel="median gradient norm", yscale="log")
+        right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
+        right.yaxis.set_minor_formatter(NullFormatter())
+        left.legend(frameon=False, fontsize=8.5)
+        for axes in (left, right):
+            axes.set_xlim(left=0)
+            axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+        return finished_svg(figure, name, description)
+
+
+def ranges_figure(ranges: Sequence[Range], *, unit: str, name: str, description: str) -> str:
+    """One bar a row from its low to its high end, with marks.
+
+    Args:
+        ranges: the rows, first on top; all with the same marks.
+        unit: of the axis.
+        name: unique on the page.
+        description: the text alternative.
+    """
+    with drawing(name):
+        figure, axes = new_figure(5.2, 1.0 + 0.42 * len(ranges))
+        places = np.arange(len(ranges))
+        for place, row in enumerate(ranges):
+            axes.plot([row.low, row.high], [place, place], color="#bbbbbb", linewidth=5, solid_capstyle="butt")
+        for number, mark in enumerate(ranges[0].marks):
+            style = line_style(number)
+            axes.plot(
+                [row.marks[mark] for row in ranges], places, linestyle="none", marker=style.marker, markersize=6,
+                color=style.colour, label=mark, zorder=3 + number,
+            )  # fmt: skip
+        axes.set_yticks(places, [row.label for row in ranges])
+        axes.set(xlabel=unit, ylim=(len(ranges) - 0.5, -0.5))
+        axes.set_xlim(left=0)
+        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8.5, handletextpad=0.3)
+        return finished_svg(figure, name, description)

@@ -1,0 +1,64 @@
+"""A table as Markdown, for readers of the repository: the same cells as the page."""
+
+from collections.abc import Sequence
+
+from corral.reproduce.definition import Table
+from corral.reproduce.page import cells, groups, minutes, reading, setting_words, sound_words, threat
+from corral.reproduce.result import Result, ResultPart
+from corral.reproduce.sections import sections
+
+
+def as_markdown(table: Table, result: Result) -> str:
+    """The table, its analyses and how they were made; equal results give equal text."""
+    lines = [f"# {table.title}", "", f"{table.source}. `corral reproduce {table.name} --scale {result.scale}`", ""]
+    lines += [table.note, ""] if table.note else []
+    for part in result.parts:
+        lines += _part(table, result, part)
+    made = result.environment
+    lines += [
+        f"Made by corral {made.corral} with torch {made.torch} on {made.device}, {made.threads} "
+        f"thread{'' if made.threads == 1 else 's'}, at {result.created}. Full scale: {table.estimate}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def rows_of(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table's lines; the first column is text, the others numbers."""
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    rule = ["---", *("---:" for _ in header[1:])]
+    return [f"| {' | '.join(row)} |" for row in (escaped[0], rule, *escaped[1:])]
+
+
+def _part(table: Table, result: Result, part: ResultPart) -> list[str]:
+    found = groups(table, part)
+    headings = [
+        (f"**{title}** ({group.title[0].lower()}{group.title[1:]})" if kind == "sound" else title, kind)
+        for group in found
+        for title, kind in group.headings()
+    ]
+    timed = ["minutes, published"] if minutes(part, part.rows[0]) else []
+    header = ["Method", *(title for title, _ in headings), *timed, "seconds, ours"]
+    rows = []
+    for row in part.rows:
+        values = [cell for group in found for cell in cells(group, row)]
+        shown = [
+            f"**{value}**" if kind == "sound" else value for value, (_, kind) in zip(values, headings, strict=True)
+        ]
+        seconds = f"{sum(row.train_seconds) / len(row.train_seconds):.0f}"
+        rows.append([row.name, *shown, *minutes(part, row), seconds])
+    why = setting_words(table, result, part)
+    lines = [f"## {part.data}, {threat(part)}", "", f"{reading(part)} {why[0].upper()}{why[1:]}", ""]
+    lines += [
+        *rows_of(header, rows),
+        "",
+        "Percent of the test images; ± is the sample standard deviation over seeds.",
+        "",
+    ]
+    lines += [f"- Sound: {words}." for words in sound_words(part)]
+    lines += [f"- {row.name}: {row.remark}" for row in part.rows if row.remark]
+    lines += [""]
+    for section in sections(part):
+        lines += [f"### {section.title}", "", section.text, "", *rows_of(section.columns, section.rows), ""]
+        lines += [f"{section.unit[0].upper()}{section.unit[1:]}.", ""]
+    return lines

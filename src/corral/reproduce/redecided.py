@@ -1,0 +1,35 @@
+"""A trained run with another decision rule on the same clusters: what an ablation of the rule measures."""
+
+from pathlib import Path
+from typing import Literal
+
+from corral.errors import UsageError
+from corral.evaluation.evaluate import fingerprint
+from corral.files import write_atomically
+from corral.models import ClusterHead, ModelSpec
+from corral.training import RunFolder, load_model
+from corral.training.run import save_model
+
+
+def with_rule(run: RunFolder, rule: Literal["soft", "nearest"] | int) -> RunFolder:
+    """The run beside `run` whose cluster head decides by `rule`; made where it is missing.
+
+    Args:
+        run: a finished run with a cluster head.
+        rule: "soft", "nearest", or D for the D nearest clusters.
+
+    Raises:
+        UsageError: a linear head, or more clusters than there are.
+        CorralError: no finished run, or it cannot be written.
+    """
+    model, spec, info = load_model(run.path)
+    if not isinstance(model.head, ClusterHead):
+        raise UsageError(f"{run.path}: a linear head has no decision rule to change")
+    if isinstance(rule, int) and rule > len(model.head.centroids):
+        raise UsageError(f"{run.path}: rule {rule} keeps more clusters than the {len(model.head.centroids)} there are")
+    out = RunFolder(Path(f"{run.path}-rule-{rule}-{fingerprint(model)[:8]}"))
+    if not out.model.is_file():
+        model.head.rule = rule
+        write_atomically(out.recipe, run.recipe.read_bytes())
+        save_model(out.model, model, ModelSpec.model_validate(dict(spec) | {"rule": rule}), info)
+    return out
