@@ -16,6 +16,7 @@ def reproduce(
         str, typer.Option(help="smoke (minutes), small (hours of a CPU) or full (the paper's).")
     ] = "smoke",
     row: Annotated[list[str] | None, typer.Option(help="Only this row, by the paper's name; repeatable.")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="Only the part on this data set; repeatable.")] = None,
     runs: Annotated[Path, typer.Option(help="Where the runs lie.")] = Path("runs/reproduce"),
     results: Annotated[Path, typer.Option(help="Where TABLE-SCALE/ is written.")] = Path("results"),
     device: Device = None,
@@ -26,7 +27,7 @@ def reproduce(
 ) -> None:
     """Make a table of the papers again: published, ours by their protocol, ours under a sound attack.
 
-    Ctrl-C, or a kill, at any moment: the same command goes on where it stopped.
+    Ctrl-C, or a kill, at any moment: the same command goes on where it stopped. What is not asked for stays as it was.
     """
     from corral.reproduce import load_table, shipped_tables
     from corral.reproduce import reproduce as make
@@ -47,6 +48,7 @@ def reproduce(
             runs=runs,
             results=results,
             rows=row,
+            data=data,
             data_root=data_root,
             device=device,
             progress=not quiet,

@@ -17,12 +17,22 @@ from corral.files import write_atomically
 from corral.progress import Progress, duration
 from corral.report.collect import read_run
 from corral.report.words import WORST_CASE, attack_title, listed, slug
-from corral.reproduce.definition import CLEAN, MOST_ANALYSED, Column, Part, Row, Table, load_setting, load_table
+from corral.reproduce.definition import (
+    CLEAN,
+    MOST_ANALYSED,
+    Column,
+    Part,
+    Row,
+    ScaleName,
+    Table,
+    load_setting,
+    load_table,
+)
 from corral.reproduce.markdown import as_markdown
 from corral.reproduce.page import write_page
 from corral.reproduce.redecided import with_rule
-from corral.reproduce.result import Measured, Result, ResultPart, ResultRow
-from corral.training import RunFolder, load_model, load_recipe, train
+from corral.reproduce.result import Measured, Result, ResultPart, ResultRow, read_result
+from corral.training import Recipe, RunFolder, load_model, load_recipe, train
 
 # What gives a row its weights where it starts from other data's.
 BEFORE = "at"
@@ -35,6 +45,7 @@ def reproduce(
     runs: str | Path = "runs/reproduce",
     results: str | Path = "results",
     rows: Sequence[str] | None = None,
+    data: Sequence[str] | None = None,
     data_root: str | Path | None = None,
     device: str | None = None,
     progress: bool = True,
@@ -42,14 +53,16 @@ def reproduce(
     """Make a table of a paper again.
 
     Every run is trained, or taken up where an earlier call stopped; evaluations that exist for the same model are not
-    repeated. Tables share runs of equal recipe, data, settings and seed.
+    repeated. Tables share runs of equal recipe, data, settings and seed. Rows and parts that are not asked for stay as
+    an earlier call wrote them, on whatever machine.
 
     Args:
         table: one of `shipped_tables`.
         scale: "smoke" (minutes, checks the path), "small" (real data, hours of a CPU) or "full" (the paper's setting).
         runs: where the runs lie.
         results: where `TABLE-SCALE/` with the records, `table.json`, `table.md` and `page.html` is written.
-        rows: only these, by the paper's names.
+        rows: make only these, by the paper's names.
+        data: make only the parts on these of our data sets.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: show progress on stderr.
@@ -58,66 +71,100 @@ def reproduce(
         The page.
 
     Raises:
-        UsageError: an unknown table, scale or row.
+        UsageError: an unknown table, scale, row or data set.
         CorralError: what training and evaluation raise.
     """
     definition = load_table(table)
-    if scale not in definition.scales:
+    size = next((name for name in definition.scales if name == scale), None)
+    if size is None:
         raise UsageError(f"table {table} has no scale {scale!r}; known: {', '.join(definition.scales)}")
     chosen = [row for row in definition.rows if rows is None or row.name in rows]
     unknown = sorted(set(rows or ()) - {row.name for row in definition.rows})
     if unknown:
         raise UsageError(f"table {table} has no row {unknown[0]!r}; known: {listed([r.name for r in definition.rows])}")
-    begun = time.perf_counter()
-    out = Path(results) / f"{table}-{scale}"
-    maker = _Maker(definition, Path(runs) / scale, out, data_root, device, progress)
-    parts = tuple(maker.part(part, chosen) for part in definition.scales[scale])
-    result = Result(
-        table=table,
-        scale=scale,
-        parts=parts,
-        created=now(),
-        environment=environment(choose_device(device)),
-        seconds=time.perf_counter() - begun,
-    )
-    write_document(result, out / "table.json")
-    write_atomically(out / "table.md", as_markdown(definition, result).encode())
-    page = write_page(definition, result, out / "page.html")
+    parts = definition.scales[size]
+    absent = sorted(set(data or ()) - {part.data for part in parts})
+    if absent:
+        known = listed(list(dict.fromkeys(part.data for part in parts)))
+        raise UsageError(f"table {table} has no data set {absent[0]!r} at scale {scale}; known: {known}")
+    maker = _Maker(definition, size, Path(runs) / scale, Path(results), data_root, device, progress)
+    for part in parts:
+        for row in chosen if data is None or part.data in data else ():
+            if row.has(part.data):
+                maker.make(part, row)
+    page = maker.write()
     maker.say(f"{table} at scale {scale}: {page}")
     return page
 
 
 class _Maker:
-    """Where things lie and run."""
+    """Where things lie and run, and what of the table is there."""
 
     def __init__(
         self,
         table: Table,
+        scale: ScaleName,
         runs: Path,
-        out: Path,
+        results: Path,
         data_root: str | Path | None,
         device: str | None,
         progress: bool,
     ) -> None:
-        self.table, self.runs, self.out = table, runs, out
+        self.table, self.scale, self.runs = table, scale, runs
+        self.out = results / f"{table.name}-{scale}"
         self.data_root, self.device, self.progress = data_root, device, progress
         self.say = Progress("", 0, "", enabled=progress).say
+        self.begun = time.perf_counter()
+        self.rows: dict[tuple[str, str, str], ResultRow] = {}
+        before = self.out / "table.json"
+        for old in read_result(before).parts if before.is_file() else ():
+            for part in table.scales[scale]:
+                if (part.data, part.beside, part.n or old.n_test) == (old.data, old.beside, old.n):
+                    self.rows |= {(part.data, part.beside, row.name): row for row in old.rows if self.still(part, row)}
 
-    def part(self, part: Part, rows: Sequence[Row]) -> ResultPart:
-        """One data set."""
-        root = None if self.data_root is None else Path(self.data_root)
-        total = len(load(part.data, root=root).test)
-        made = tuple(self.row(part, row) for row in rows if row.has(part.data))
-        return ResultPart(data=part.data, beside=part.beside, n=part.n or total, n_test=total, rows=made)
+    def still(self, part: Part, old: ResultRow) -> bool:
+        """Whether a row of an earlier call is what the table means today."""
+        row = next((row for row in self.table.rows if row.name == old.name), None)
+        if row is None or not row.has(part.data):
+            return False
+        meant = tuple(self.planned(part, row, seed)[1].path.name for seed in part.seeds)
+        return old.runs == meant and old.rule == row.rule and tuple(old.analyses) == row.analyses
+
+    def make(self, part: Part, row: Row) -> None:
+        """Make a row and write the table as far as it is."""
+        self.rows[part.data, part.beside, row.name] = self.row(part, row)
+        self.write()
+
+    def write(self) -> Path:
+        """Write table.json, table.md and the page; returns the page."""
+        parts = []
+        for part in self.table.scales[self.scale]:
+            keys = [(part.data, part.beside, row.name) for row in self.table.rows]
+            if found := tuple(self.rows[key] for key in keys if key in self.rows):
+                n_test = self.n_test(part)
+                parts.append(
+                    ResultPart(data=part.data, beside=part.beside, n=part.n or n_test, n_test=n_test, rows=found)
+                )
+        seconds = time.perf_counter() - self.begun
+        result = Result(table=self.table.name, scale=self.scale, parts=tuple(parts), seconds=seconds)
+        write_document(result, self.out / "table.json")
+        write_atomically(self.out / "table.md", as_markdown(self.table, result).encode())
+        return write_page(self.table, result, self.out / "page.html")
+
+    def n_test(self, part: Part) -> int:
+        """Test images of a part's data set."""
+        return len(load(part.data, root=None if self.data_root is None else Path(self.data_root)).test)
 
     def row(self, part: Part, row: Row) -> ResultRow:
         """One method, over the seeds."""
         factors = list(dict.fromkeys(column.eps for column in self.table.columns))
         found: list[dict[float, Record]] = []
         files: list[str] = []
+        names: list[str] = []
         analyses: dict[AnalysisName, list[Analysis]] = {name: [] for name in row.analyses}
         for seed in part.seeds:
             folder = self.trained(part, row, seed)
+            names.append(folder.path.name)
             if row.rule is not None:
                 folder = with_rule(folder, row.rule)
             for name in row.analyses:
@@ -145,21 +192,34 @@ class _Maker:
             train_seconds=tuple(by[factors[0]].train_seconds for by in found),
             eps=first.eps / factors[0],
             norm=first.norm,
+            runs=tuple(names),
+            rule=row.rule,
             records=tuple(files),
+            created=now(),
+            environment=environment(choose_device(self.device)),
             analyses={name: tuple(values) for name, values in analyses.items()},
         )
 
-    def trained(self, part: Part, row: Row, seed: int) -> RunFolder:
-        """The row's run: finished, taken up or trained."""
+    def planned(self, part: Part, row: Row, seed: int) -> tuple[Recipe, RunFolder]:
+        """The recipe of a row's run, and its folder, whose name has the recipe's digest."""
         method = load_recipe(row.recipe, data=part.data).method.name
         overrides = {**load_setting(part.setting).overrides(method), **row.set, "training.seed": seed}
         if row.pretrain:
-            other = part.model_copy(update={"data": row.pretrain[part.data]})
-            first = self.trained(other, row.model_copy(update={"recipe": BEFORE, "pretrain": {}}), seed)
-            overrides["training.start"] = str(first.path)
+            overrides["training.start"] = str(self.planned(*self.before(part, row), seed)[1].path)
         recipe = load_recipe(row.recipe, data=part.data, overrides=overrides)
         digest = hashlib.sha256(recipe.to_toml().encode()).hexdigest()[:8]
-        folder = RunFolder(self.runs / f"{slug(part.data)}-{slug(_variant(row))}-{seed}-{digest}")
+        return recipe, RunFolder(self.runs / f"{slug(part.data)}-{slug(_variant(row))}-{seed}-{digest}")
+
+    def before(self, part: Part, row: Row) -> tuple[Part, Row]:
+        """What a row that starts from other data's weights starts from."""
+        other = part.model_copy(update={"data": row.pretrain[part.data]})
+        return other, row.model_copy(update={"recipe": BEFORE, "pretrain": {}})
+
+    def trained(self, part: Part, row: Row, seed: int) -> RunFolder:
+        """The row's run: finished, taken up or trained."""
+        if row.pretrain:
+            self.trained(*self.before(part, row), seed)
+        recipe, folder = self.planned(part, row, seed)
         train(
             recipe,
             out=folder.path,
@@ -189,8 +249,7 @@ class _Maker:
     def evaluated(self, part: Part, folder: RunFolder, factor: float) -> list[str]:
         """Evaluate by each protocol what was not evaluated yet; returns the records' labels."""
         model, _, info = load_model(folder.path)
-        root = None if self.data_root is None else Path(self.data_root)
-        n_test = len(load(info.data, root=root).test)
+        n_test = self.n_test(part)
         labels = []
         for protocol in part.protocols:
             eps = factor * info.eps

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from corral.reproduce.definition import Table
-from corral.reproduce.page import cells, groups, minutes, reading, setting_words, sound_words, threat
+from corral.reproduce.page import cells, groups, made, minutes, reading, setting_words, sound_words, threat
 from corral.reproduce.result import Result, ResultPart
 from corral.reproduce.sections import sections
 
@@ -14,12 +14,7 @@ def as_markdown(table: Table, result: Result) -> str:
     lines += [table.note, ""] if table.note else []
     for part in result.parts:
         lines += _part(table, result, part)
-    made = result.environment
-    lines += [
-        f"Made by corral {made.corral} with torch {made.torch} on {made.device}, {made.threads} "
-        f"thread{'' if made.threads == 1 else 's'}, at {result.created}. Full scale: {table.estimate}",
-        "",
-    ]
+    lines += [f"{made(result)} Full scale: {table.estimate}", ""]
     return "\n".join(lines)
 
 

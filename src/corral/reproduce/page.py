@@ -60,6 +60,7 @@ def render(table: Table, result: Result) -> str:
         groups=lambda part: groups(table, part),
         cells=cells,
         minutes=minutes,
+        made=made,
         threat=threat,
         reading=reading,
         sound_words=sound_words,
@@ -124,6 +125,18 @@ def reading(part: ResultPart) -> str:
 def sound_words(part: ResultPart) -> list[str]:
     """What the sound attack is, where rows differ in it each its own."""
     return list(dict.fromkeys(measured.attack for row in part.rows for measured in row.sound.values()))
+
+
+def made(result: Result) -> str:
+    """What the rows were made with, and when."""
+    rows = [row for part in result.parts for row in part.rows]
+    found = dict.fromkeys(
+        f"corral {e.corral} with torch {e.torch} on {e.device}, {e.threads} thread{'' if e.threads == 1 else 's'}"
+        for e in (row.environment for row in rows)
+    )
+    when = sorted(row.created for row in rows)
+    dates = when[0] if when[0] == when[-1] else f"{when[0]} to {when[-1]}"
+    return f"Made by {'; '.join(found)}, {dates}."
 
 
 def setting_words(table: Table, result: Result, part: ResultPart) -> str:

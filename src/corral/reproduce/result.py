@@ -43,7 +43,11 @@ class ResultRow(Frozen):
         train_seconds: by seed.
         eps: the run's own radius.
         norm: of the threat.
+        runs: names of the run folders, by seed; each has the digest of its recipe.
+        rule: the decision rule given to the trained heads; None is their own.
         records: files beside this one, by seed.
+        created: when the row was made.
+        environment: versions and device of that.
         analyses: by name, one a seed.
     """
 
@@ -58,7 +62,11 @@ class ResultRow(Frozen):
     train_seconds: tuple[float, ...]
     eps: float
     norm: str
+    runs: tuple[str, ...]
+    rule: Literal["soft", "nearest"] | int | None
     records: tuple[str, ...]
+    created: str
+    environment: Environment
     analyses: dict[AnalysisName, tuple[Analysis, ...]] = Field(default_factory=dict)
 
 
@@ -73,14 +81,12 @@ class ResultPart(Frozen):
 
 
 class Result(Frozen):
-    """A table as it was made."""
+    """A table as far as it was made: rows may be of several calls, `seconds` is the last one's."""
 
     format: Literal["corral-table-1"] = "corral-table-1"
     table: str
     scale: str
     parts: tuple[ResultPart, ...]
-    created: str
-    environment: Environment
     seconds: float
 
 
