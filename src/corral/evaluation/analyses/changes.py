@@ -11,7 +11,7 @@ from corral.attacks import PUBLISHED_20, pgd
 from corral.attacks.objectives import LogitObjective, ModelObjective, ObjectiveName, ThroughHead, published_nearest
 from corral.attacks.pgd import pgd_outcome
 from corral.attacks.state import attacked
-from corral.evaluation.analyses.document import Analysis, Subject
+from corral.evaluation.analyses.document import Analysis, Subject, clusters_of
 from corral.models import ClusterHead, Head, PublishedHead
 
 BATCH = 125
@@ -63,6 +63,7 @@ def one_change(subject: Subject) -> Analysis:
     also `clean, batch statistics` and `batch statistics`: clean, and the published attack, both with the model in train
     mode, as where the released code runs train and test images through it.
     """
+    clusters_of(subject.model, subject.info)
     numbers: dict[str, float] = {}
     x, y = subject.batch(subject.test)
     eps, norm = subject.info.eps, subject.info.norm

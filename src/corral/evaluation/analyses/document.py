@@ -50,6 +50,17 @@ class Analysis(Frozen):
     environment: Environment
 
 
+def clusters_of(model: Classifier, info: RunInfo) -> ClusterHead:
+    """The model's cluster head.
+
+    Raises:
+        UsageError: it has a linear one.
+    """
+    if not isinstance(model.head, ClusterHead):
+        raise UsageError(f"run of recipe {info.recipe}: this analysis needs a cluster head")
+    return model.head
+
+
 @dataclass(frozen=True)
 class Subject:
     """A trained run with the images that it is measured on.
@@ -77,9 +88,7 @@ class Subject:
         Raises:
             UsageError: the run has a linear one.
         """
-        if not isinstance(self.model.head, ClusterHead):
-            raise UsageError(f"run of recipe {self.info.recipe}: this analysis needs a cluster head")
-        return self.model.head
+        return clusters_of(self.model, self.info)
 
     def batch(self, images: Images) -> tuple[Tensor, Tensor]:
         """All of some images, with labels."""
