@@ -1,20 +1,23 @@
 """Tables of the papers: their printed numbers, their runs, and that every figure shown is a record's own."""
 
 import re
+from html import escape
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from corral.cli import app
 from corral.errors import CorralError, UsageError
-from corral.evaluation import read_record
+from corral.evaluation import evaluate, read_record
 from corral.report.words import slug
-from corral.reproduce import Table, load_table, reproduce, shipped_tables
+from corral.reproduce import Table, carry_out, load_table, reproduce, shipped_tables
 from corral.reproduce.definition import load_setting
 from corral.reproduce.page import groups, spread
+from corral.reproduce.redecided import with_rule
 from corral.reproduce.result import Measured, read_result
-from corral.training import load_recipe
+from corral.training import RunFolder, load_model, load_recipe
 
 SEEDS = Path(__file__).resolve().parents[3] / "shared" / "seeds"
 ROWS = ["Nominal Training", "ClusTR"]
@@ -54,6 +57,92 @@ def test_every_published_number_is_printed_in_a_seed_paper(name):
                 assert {f"{value:.2f}", f"{value:.1f}"} & numbers, f"{row.name}, {column}: {value}"
         for minutes in row.minutes.values():
             assert re.search(rf"\b{minutes:.0f}\b", printed)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """Runs that the tables of one test process share."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.mark.parametrize("name", shipped_tables())
+def test_every_table_is_made_whole_at_smoke_scale(name, shared):
+    table = load_table(name)
+    page = reproduce(name, runs=shared / "runs", results=shared / "results", device="cpu", progress=False)
+    result = read_result(page.with_name("table.json"))
+    assert [part.data for part in result.parts] == [part.data for part in table.scales["smoke"]]
+    markdown, html = page.with_name("table.md").read_text(), page.read_text()
+    for part, meant in zip(result.parts, table.scales["smoke"], strict=True):
+        rows = [row for row in table.rows if row.has(part.data)]
+        assert [row.name for row in part.rows] == [row.name for row in rows]
+        for row, definition in zip(part.rows, rows, strict=True):
+            assert tuple(row.analyses) == definition.analyses
+            measured = {column.name for column in table.columns if column.attack != "pgd_published_100"}
+            if "paper" not in meant.protocols:
+                measured -= {column.name for column in table.columns if "100" in column.attack}
+            assert measured <= row.protocol.keys()
+            assert all((page.parent / record).is_file() for record in row.records)
+            assert f"| {row.name} |" in markdown
+            assert f'<th scope="row">{escape(row.name)}</th>' in html
+            for numbers in (*row.protocol.values(), *row.sound.values()):
+                assert f"{100 * numbers.values[0]:.1f}" in markdown
+    assert read_result(page.with_name("table.json")) == result
+
+
+def test_tables_that_share_a_run_keep_their_own_number_of_images(made, tmp_path):
+    """A run evaluated on 4 images for one table must not lend those numbers to a table of 20."""
+    base, page = made
+    (before,) = read_result(page.with_name("table.json")).parts
+    runs = base / "runs"
+    nominal = next((runs / "smoke").glob("digits-nominal-0-*"))
+    evaluate(nominal, n=4, progress=False, device="cpu")
+    again = reproduce(
+        "clustr-table1", runs=runs, results=tmp_path, rows=["Nominal Training"], device="cpu", progress=False
+    )
+    (after,) = read_result(again.with_name("table.json")).parts
+    assert after.rows[0].protocol == before.rows[0].protocol
+    assert after.rows[0].sound == before.rows[0].sound
+    (nominal / "records" / "quick-n4.json").unlink()
+    (nominal / "records" / "quick-n4.npz").unlink()
+
+
+def test_rows_of_an_earlier_call_stay_unless_their_recipe_changed(made, tmp_path, monkeypatch):
+    base, page = made
+    options = {"runs": base / "runs", "results": tmp_path, "device": "cpu", "progress": False}
+    one = reproduce("clustr-table1", rows=ROWS[:1], **options)
+    two = reproduce("clustr-table1", rows=ROWS[1:], **options)
+    assert one == two
+    (both,) = read_result(two.with_name("table.json")).parts
+    (whole,) = read_result(page.with_name("table.json")).parts
+    assert [row.name for row in both.rows] == ROWS
+    assert [row.protocol for row in both.rows] == [row.protocol for row in whole.rows]
+    # Of other settings the old row is another run's: it goes.
+    smoke = load_setting("digits-smoke")
+    changed = smoke.model_copy(update={"set": {**smoke.set, "training.epochs": 2}})
+    monkeypatch.setattr(carry_out, "load_setting", lambda _: changed)
+    (left,) = read_result(reproduce("clustr-table1", rows=ROWS[:1], **options).with_name("table.json")).parts
+    assert [row.name for row in left.rows] == ROWS[:1]
+
+
+def test_a_rule_is_changed_in_a_run_beside_the_trained_one(made):
+    base, _ = made
+    trained = RunFolder(next((base / "runs" / "smoke").glob("digits-clustr-published-0-*")))
+    model, _, info = load_model(trained.path)
+    for rule in (1, 4, "nearest"):
+        other, spec, story = load_model(with_rule(trained, rule).path)
+        assert (other.head.rule, spec.rule, story) == (rule, rule, info)
+        assert torch.equal(other.head.centroids, model.head.centroids)
+        with torch.no_grad():
+            features = torch.randn(30, other.features_dim, generator=torch.Generator().manual_seed(0))
+            nearest = torch.cdist(features, other.head.centroids).argmin(1)
+        if rule != 4:
+            assert torch.equal(other.head(features).argmax(1), other.head.classes[nearest])
+    assert load_model(trained.path)[0].head.rule == model.head.rule == "soft"
+    with pytest.raises(UsageError, match="rule 21 keeps more clusters than the 20 there are"):
+        with_rule(trained, 21)
+    linear = RunFolder(next((base / "runs" / "smoke").glob("digits-nominal-0-*")))
+    with pytest.raises(UsageError, match="a linear head has no decision rule to change"):
+        with_rule(linear, 1)
 
 
 def test_every_number_is_that_of_a_record(made):
