@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from corral.attacks.objectives import cross_entropy, dlr, margin, prepare
+from corral.attacks.objectives import ThroughHead, cross_entropy, dlr, margin, prepare, published_nearest
 from corral.losses import magnet_full
-from corral.models import MLP, Classifier, ClusterHead, LinearHead, published_scores
+from corral.models import MLP, Classifier, ClusterHead, LinearHead, PublishedHead, published_scores
 
 seeds = st.integers(0, 10_000)
 
@@ -174,6 +174,24 @@ def test_published_cross_entropy_keeps_the_ten_nearest_clusters():
     for place in sorted(range(12), key=squared.__getitem__)[:10]:
         scores[place % 3] += math.exp(-squared[place] / 8)
     assert float(values) == pytest.approx(naive_cross_entropy(scores, 1), rel=1e-5)
+
+
+@pytest.mark.parametrize(("rule", "nearest"), [("soft", 5), ("nearest", 1), (2, 2), (5, 5)])
+def test_the_published_scores_keep_as_many_clusters_as_a_d_nearest_rule_does(rule, nearest):
+    model, (x, y) = cluster_classifier(), batch()
+    model.head.rule = rule
+    assert published_nearest(model.head) == nearest
+    values, logits = prepare("published_cross_entropy", model, x, y)(x[ROWS], ROWS)
+    through = prepare(ThroughHead(lambda head: PublishedHead(head, nearest=nearest)), model, x, y)(x[ROWS], ROWS)
+    assert torch.equal(values, through[0])
+    assert torch.equal(logits, through[1])
+    assert torch.equal(logits, model(x[ROWS]))
+
+
+def test_an_objective_through_another_head_needs_a_cluster_head():
+    linear = Classifier(nn.Flatten(), LinearHead(12, 3), [0.5] * 3, [1.0] * 3)
+    with pytest.raises(ValueError, match="through another head needs a corral Classifier with a ClusterHead"):
+        prepare(ThroughHead(lambda head: head), linear, *batch())
 
 
 def test_published_magnet_is_the_released_loss_of_the_nearest_own_cluster():
