@@ -141,19 +141,21 @@ class _Maker:
         for part in self.table.scales[self.scale]:
             keys = [(part.data, part.beside, row.name) for row in self.table.rows]
             if found := tuple(self.rows[key] for key in keys if key in self.rows):
-                n_test = self.n_test(part)
-                parts.append(
-                    ResultPart(data=part.data, beside=part.beside, n=part.n or n_test, n_test=n_test, rows=found)
+                n_test, classes = self.size(part)
+                made = ResultPart(
+                    data=part.data, beside=part.beside, n=part.n or n_test, n_test=n_test, classes=classes, rows=found
                 )
+                parts.append(made)
         seconds = time.perf_counter() - self.begun
         result = Result(table=self.table.name, scale=self.scale, parts=tuple(parts), seconds=seconds)
         write_document(result, self.out / "table.json")
         write_atomically(self.out / "table.md", as_markdown(self.table, result).encode())
         return write_page(self.table, result, self.out / "page.html")
 
-    def n_test(self, part: Part) -> int:
-        """Test images of a part's data set."""
-        return len(load(part.data, root=None if self.data_root is None else Path(self.data_root)).test)
+    def size(self, part: Part) -> tuple[int, int]:
+        """Test images and classes of a part's data set."""
+        data = load(part.data, root=None if self.data_root is None else Path(self.data_root))
+        return len(data.test), len(data.classes)
 
     def row(self, part: Part, row: Row) -> ResultRow:
         """One method, over the seeds."""
@@ -249,7 +251,7 @@ class _Maker:
     def evaluated(self, part: Part, folder: RunFolder, factor: float) -> list[str]:
         """Evaluate by each protocol what was not evaluated yet; returns the records' labels."""
         model, _, info = load_model(folder.path)
-        n_test = self.n_test(part)
+        n_test, _ = self.size(part)
         labels = []
         for protocol in part.protocols:
             eps = factor * info.eps

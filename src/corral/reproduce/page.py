@@ -6,8 +6,9 @@ from pathlib import Path
 from markupsafe import Markup
 
 from corral.files import write_atomically
+from corral.report.figures import Span, spans_figure
 from corral.report.template import filled
-from corral.report.words import eps_words, slug
+from corral.report.words import eps_words, listed, slug
 from corral.reproduce.definition import Table, load_setting
 from corral.reproduce.figures import Range, gradients_figure, ranges_figure
 from corral.reproduce.result import Measured, Result, ResultPart, ResultRow
@@ -66,6 +67,7 @@ def render(table: Table, result: Result) -> str:
         sound_words=sound_words,
         sections=sections,
         drawn=drawn,
+        overview=lambda part: overview(table, part),
         setting=lambda part: setting_words(table, result, part),
     )
 
@@ -123,8 +125,16 @@ def reading(part: ResultPart) -> str:
 
 
 def sound_words(part: ResultPart) -> list[str]:
-    """What the sound attack is, where rows differ in it each its own."""
-    return list(dict.fromkeys(measured.attack for row in part.rows for measured in row.sound.values()))
+    """What the sound attack is; where rows differ in it, of which rows."""
+    found: dict[str, list[str]] = {}
+    for row in part.rows:
+        for measured in row.sound.values():
+            names = found.setdefault(measured.attack, [])
+            if row.name not in names:
+                names.append(row.name)
+    if len(found) == 1:
+        return [f"Sound: {attack}." for attack in found]
+    return [f"Sound, for {listed(names)}: {attack}." for attack, names in found.items()]
 
 
 def made(result: Result) -> str:
@@ -137,6 +147,34 @@ def made(result: Result) -> str:
     when = sorted(row.created for row in rows)
     dates = when[0] if when[0] == when[-1] else f"{when[0]} to {when[-1]}"
     return f"Made by {'; '.join(found)}, {dates}."
+
+
+def overview(table: Table, part: ResultPart) -> Markup | None:
+    """Each row's accuracies on one line, clean to sound, where the table has one attacked eps."""
+    found = groups(table, part)
+    attacked = [group for group in found if group.sound]
+    if len(attacked) != 1:
+        return None
+    names = [name for group in found for name in group.columns]
+    spans = [
+        Span(
+            row.name.removeprefix("ours: "),
+            (
+                *(None if row.protocol.get(name) is None else row.protocol[name].mean for name in names),
+                row.sound[attacked[0].factor].mean,
+            ),
+        )
+        for row in part.rows
+    ]
+    return Markup(
+        spans_figure(
+            spans,
+            [*names, "sound"],
+            chance=1 / part.classes,
+            name=f"overview-{slug(part.data)}-{slug(part.beside)}",
+            description=f"Accuracy of each row on {part.data}: without attack, under the paper's protocol, sound",
+        )
+    )
 
 
 def setting_words(table: Table, result: Result, part: ResultPart) -> str:

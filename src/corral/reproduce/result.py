@@ -71,12 +71,13 @@ class ResultRow(Frozen):
 
 
 class ResultPart(Frozen):
-    """One data set: `n` of `n_test` test images were attacked."""
+    """One data set of `classes` classes: `n` of `n_test` test images were attacked."""
 
     data: str
     beside: str
     n: int
     n_test: int
+    classes: int
     rows: tuple[ResultRow, ...]
 
 

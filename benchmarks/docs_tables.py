@@ -1,0 +1,77 @@
+"""Put the tables of results/ into the documents that show them, so that no figure is typed by hand.
+
+usage: python benchmarks/docs_tables.py [--check]
+
+A document says where a table comes from between two comments:
+
+    <!-- table: results/cause-small/table.md # The published attack with one part changed -->
+    <!-- end -->
+
+What stands between them is replaced by the first table below that heading. --check changes nothing and exits with 1
+where a document is behind its results.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"(<!-- table: (?P<path>[^#]+?) # (?P<heading>.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def table_below(text: str, heading: str) -> str:
+    """The first Markdown table below a heading.
+
+    Raises:
+        ValueError: no such heading, or no table below it.
+    """
+    lines = text.splitlines()
+    places = [place for place, line in enumerate(lines) if line.lstrip("#").strip() == heading and line[:1] == "#"]
+    if not places:
+        raise ValueError(f"no heading {heading!r}")
+    rows: list[str] = []
+    for line in lines[places[0] + 1 :]:
+        if line.startswith("|"):
+            rows.append(line)
+        elif rows or line.startswith("#"):
+            break
+    if not rows:
+        raise ValueError(f"no table below {heading!r}")
+    return "\n".join(rows) + "\n"
+
+
+def refreshed(document: str, root: Path = ROOT) -> str:
+    """A document with its tables as the results have them."""
+
+    def replaced(found: re.Match[str]) -> str:
+        text = (root / found["path"].strip()).read_text(encoding="utf-8")
+        return f"{found[1]}\n{table_below(text, found['heading'])}\n{found[5]}"
+
+    return BLOCK.sub(replaced, document)
+
+
+def documents(root: Path = ROOT) -> list[Path]:
+    """The documents that may show tables."""
+    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    behind = []
+    for path in documents():
+        before = path.read_text(encoding="utf-8")
+        after = refreshed(before)
+        if before != after:
+            behind.append(path)
+            if not check:
+                path.write_text(after, encoding="utf-8")
+    for path in behind:
+        print(f"{path.relative_to(ROOT)}: {'behind its results' if check else 'refreshed'}")
+    sys.exit(1 if check and behind else 0)
+
+
+if __name__ == "__main__":
+    main()
