@@ -16,7 +16,7 @@ from corral.evaluation.records import Record, environment, now, read_record
 from corral.files import write_atomically
 from corral.progress import Progress, duration
 from corral.report.collect import read_run
-from corral.report.words import WORST_CASE, attack_title, listed, slug
+from corral.report.words import AGGREGATES, WORST_CASE, attack_title, listed, slug
 from corral.reproduce.definition import (
     CLEAN,
     MOST_ANALYSED,
@@ -308,6 +308,6 @@ def _sound(records: Sequence[Record]) -> Measured:
     """The worst case per image over everything that was run at this eps."""
     names = [attack.name for attack in records[0].attacks]
     rows = [name for name in names if name == WORST_CASE] or names
-    singles = [attack_title(name) for name in names if name != WORST_CASE]
+    singles = [attack_title(name) for name in names if name not in AGGREGATES]
     values = tuple(min(a.accuracy for a in record.attacks if a.name in rows) for record in records)
-    return Measured(values=values, attack=f"worst per image of {listed(singles)}")
+    return Measured(values=values, attack=f"worst per image of {'; '.join(singles)}")
