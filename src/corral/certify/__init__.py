@@ -1,5 +1,7 @@
-"""Radii around cluster classifiers' features within which the decision cannot change."""
+"""Radii around a cluster classifier's features within which the decision cannot change."""
 
 from corral.certify.critique import CritiqueBounds, critique_bounds
+from corral.certify.nearest import nearest_radius, published_radius_unsound
+from corral.certify.soft import soft_radius
 
-__all__ = ["CritiqueBounds", "critique_bounds"]
+__all__ = ["CritiqueBounds", "critique_bounds", "nearest_radius", "published_radius_unsound", "soft_radius"]

@@ -17,6 +17,7 @@ _TITLES = {
     "pgd_published_log": "PGD as published, on log-space logits",
     "pgd_published_100": "PGD as published, 100 steps",
     "pgd_published_100_log": "PGD as published, 100 steps, on log-space logits",
+    "pgd_published_100_magnet": "PGD as published, 100 steps, on the Magnet loss",
     "pgd_log": "PGD in log space",
     "pgd_log_margin": "PGD in log space, margin",
     "pgd_log_dlr": "PGD in log space, DLR",

@@ -1,0 +1,150 @@
+"""Radii for the nearest-centroid rule: how far a feature may move before another class's centroid is nearest."""
+
+from itertools import combinations
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from corral.certify.rounding import below, centred, check_clusters, inner_product_error
+
+Method = Literal["exact", "fast"]
+# Up to this many own clusters every set of active constraints is tried; beyond it the dual is climbed.
+MOST_ENUMERATED = 4
+SWEEPS = 200
+# Features × rival centroids × own centroids held at once.
+CHUNK = 4_000_000
+
+
+def nearest_radius(
+    features: Tensor, centroids: Tensor, classes: Tensor, *, method: Method = "exact", lipschitz: float = 1.0
+) -> Tensor:
+    """(N,) radii within which the nearest centroid keeps its class, sound for every number of clusters.
+
+    With m_ij = (d_j^2 - d_i^2) / (2 ||mu_j - mu_i||), the distance to the bisector of an own centroid i and a rival j:
+    "fast" is max over i of min over j of m_ij. "exact" is the distance to the nearest point at which some rival is at
+    least as near as every own centroid, min over j of the distance to an intersection of half-spaces, from its dual:
+    every feasible dual point is a radius, so that no iteration is unsound. With one cluster a class both are Theorem 1
+    of ClusTR, taken over all rivals; the papers' shortcut is `published_radius_unsound`.
+
+    Args:
+        features: (N, d) finite.
+        centroids: (M, d) finite.
+        classes: (M,) integers, of at least two classes.
+        method: "exact" or "fast".
+        lipschitz: an upper bound on the backbone's l2 Lipschitz constant, > 0: radii are divided by it, and are then in
+            the units of its input.
+
+    Returns:
+        (N,) float64 l2 radii >= 0, lowered by what rounding could have added; 0 where two classes tie.
+
+    Raises:
+        ValueError: another method, shapes, values or constant than these.
+    """
+    check_clusters(features, centroids, classes)
+    if method not in ("exact", "fast"):
+        raise ValueError(f"method must be 'exact' or 'fast', found {method!r}")
+    if not 0 < lipschitz < float("inf"):
+        raise ValueError(f"lipschitz must be positive and finite, found {lipschitz}")
+    points, centres = centred(features, centroids)
+    classes = classes.to(centres.device)
+    squares = _squared_distances(points, centres)
+    decided = classes[squares.argmin(1)]
+    radii = torch.zeros(len(points), dtype=torch.float64, device=points.device)
+    for label in torch.unique(decided).tolist():
+        own, rivals = (classes == label).nonzero()[:, 0], (classes != label).nonzero()[:, 0]
+        rows = (decided == label).nonzero()[:, 0]
+        for part in torch.split(rows, max(1, CHUNK // (len(own) * len(rivals)))):
+            radii[part] = _of_class(points[part], squares[part], centres, own, rivals, method)
+    return below(radii / lipschitz)
+
+
+def published_radius_unsound(features: Tensor, centroids: Tensor, classes: Tensor, *, lipschitz: float = 1.0) -> Tensor:
+    """(N,) radii as ClusTR states them for more than two classes: of the nearest own and the nearest rival centroid.
+
+    Unsound: the nearest bisector can belong to a farther centroid. For comparison only; use `nearest_radius`.
+
+    Args:
+        features: (N, d).
+        centroids: (M, d).
+        classes: (M,) integers.
+        lipschitz: of the backbone.
+    """
+    check_clusters(features, centroids, classes)
+    points, centres = centred(features, centroids)
+    classes = classes.to(centres.device)
+    squares = _squared_distances(points, centres)
+    own = classes[squares.argmin(1)].unsqueeze(1) == classes
+    nearest, rival = squares.masked_fill(~own, torch.inf).min(1), squares.masked_fill(own, torch.inf).min(1)
+    gaps = (centres[rival.indices] - centres[nearest.indices]).norm(dim=1)
+    radii = (rival.values - nearest.values) / (2 * gaps)
+    return torch.where(gaps > 0, radii, torch.zeros_like(radii)) / lipschitz
+
+
+def _squared_distances(points: Tensor, centres: Tensor) -> Tensor:
+    """(N, M) by the product form; what it may be off by is given away where radii are made."""
+    return points.square().sum(1, keepdim=True) - 2 * points @ centres.T + centres.square().sum(1)
+
+
+def _of_class(points: Tensor, squares: Tensor, centres: Tensor, own: Tensor, rivals: Tensor, method: Method) -> Tensor:
+    """(n,) radii of features that one class is decided for."""
+    mine, others = centres[own], centres[rivals]
+    directions = mine.unsqueeze(0) - others.unsqueeze(1)  # (J, K, d): mu_i - mu_j
+    gaps = directions.norm(dim=2)
+    # h_ij = (d_j^2 - d_i^2) / 2, lowered by its rounding: the half-space {D : (mu_i - mu_j)·D <= -h_ij}.
+    heights = (squares[:, rivals].unsqueeze(2) - squares[:, own].unsqueeze(1)) / 2
+    reach = points.norm(dim=1)[:, None, None] + torch.maximum(mine.norm(dim=1), others.norm(dim=1)[:, None])
+    heights = heights - inner_product_error(points.shape[1], reach.square())
+    if method == "fast":
+        margins = torch.where(gaps > 0, heights / gaps.clamp_min(torch.finfo(gaps.dtype).tiny), torch.zeros_like(gaps))
+        return margins.amin(1).amax(1)
+    gram = directions @ directions.transpose(1, 2)  # (J, K, K)
+    solve = _enumerated if len(own) <= MOST_ENUMERATED else _climbed
+    return solve(heights, gram, gaps, points.shape[1]).amin(1)
+
+
+def _dual_radius(weights: Tensor, heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int) -> Tensor:
+    """(n, J) lower bounds (lambda·h) / ||sum lambda_i (mu_i - mu_j)|| of feasible dual points lambda >= 0."""
+    value = (weights * heights).sum(2)
+    square = torch.einsum("njk,jkl,njl->nj", weights, gram, weights)
+    # Raised by its rounding: near-equal directions cancel in it, and too small a length would promise too much.
+    lengths = (weights * gaps).sum(2)
+    length = (square.clamp_min(0) + inner_product_error(dimension, lengths.square())).sqrt()
+    return torch.where(length > 0, value / length.clamp_min(torch.finfo(length.dtype).tiny), torch.zeros_like(value))
+
+
+def _enumerated(heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int) -> Tensor:
+    """(n, J) distances to the intersections, over every set of constraints that could be active."""
+    clusters = heights.shape[2]
+    best = torch.zeros(heights.shape[:2], dtype=heights.dtype, device=heights.device)
+    for size in range(1, clusters + 1):
+        for active in combinations(range(clusters), size):
+            rows = list(active)
+            weights = torch.zeros_like(heights)
+            if size == 1:
+                weights[:, :, rows] = 1.0
+            else:
+                inverse = torch.linalg.pinv(gram[:, rows][:, :, rows], hermitian=True)
+                weights[:, :, rows] = torch.einsum("jkl,njl->njk", inverse, heights[:, :, rows]).clamp_min(0)
+            best = torch.maximum(best, _dual_radius(weights, heights, gram, gaps, dimension))
+    return best
+
+
+def _climbed(heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int) -> Tensor:
+    """(n, J) dual bounds after coordinate ascent: exact in the limit, a radius after any number of sweeps."""
+    scale = gaps.square().clamp_min(torch.finfo(gaps.dtype).tiny)
+    weights = torch.zeros_like(heights)
+    single = heights / scale
+    start = single.argmax(2, keepdim=True)
+    weights.scatter_(2, start, single.gather(2, start).clamp_min(0))
+    best = _dual_radius(weights, heights, gram, gaps, dimension)
+    for _ in range(SWEEPS):
+        for place in range(heights.shape[2]):
+            rest = torch.einsum("njk,jk->nj", weights, gram[:, place]) - weights[:, :, place] * scale[:, place]
+            weights[:, :, place] = ((heights[:, :, place] - rest) / scale[:, place]).clamp_min(0)
+        found = _dual_radius(weights, heights, gram, gaps, dimension)
+        gained = bool((found > best * (1 + 1e-12)).any())
+        best = torch.maximum(best, found)
+        if not gained:
+            break
+    return best

@@ -1,0 +1,279 @@
+"""Radii of the nearest and the soft rule: exact answers, a quadratic-programming solver, and attacks from inside."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import nnls
+
+from corral.certify import nearest_radius, published_radius_unsound, soft_radius
+from corral.models import ClusterHead
+
+TROUBLES = ["none", "ties", "duplicates", "close centroids", "far"]
+SHAPES = {
+    "seed": st.integers(0, 2**31),
+    "clusters": st.integers(1, 6),
+    "classes": st.integers(2, 6),
+    "dimension": st.integers(1, 12),
+    "scale": st.sampled_from([1e-4, 1.0, 1e4]),
+    "trouble": st.sampled_from(TROUBLES),
+}
+
+
+def squared(points, centroids):
+    """(..., M) as differences, which the code under test does not use."""
+    return ((points.unsqueeze(-2) - centroids) ** 2).sum(-1)
+
+
+def nearest_class(points, centroids, owners):
+    return owners[squared(points, centroids).argmin(-1)]
+
+
+def soft_class(points, centroids, owners, variance):
+    exponents = -squared(points, centroids) / (2 * variance)
+    classes = int(owners.max()) + 1
+    return torch.stack([exponents[..., owners == label].logsumexp(-1) for label in range(classes)], -1).argmax(-1)
+
+
+def directions_from(features, centroids, owners, decided, seed):
+    """(N, D, d) unit vectors: random, and along every difference between a rival and an own centroid."""
+    generator = torch.Generator().manual_seed(seed % 2**31 + 1)
+    random = torch.randn(len(features), 24, features.shape[1], generator=generator, dtype=torch.float64)
+    differences = (centroids.unsqueeze(0) - centroids.unsqueeze(1)).flatten(0, 1)
+    differences = differences[differences.norm(dim=1) > 0]
+    found = torch.cat([random, differences.expand(len(features), -1, -1)], 1)
+    return found / found.norm(dim=2, keepdim=True).clamp_min(1e-300)
+
+
+def margin_climb(features, radii, decided, score, steps=25):
+    """(N, d) points within the radii, found by projected ascent on the best rival's score less the own one."""
+    delta = torch.zeros_like(features)
+    for _ in range(steps):
+        delta = delta.detach().requires_grad_(True)
+        scores = score(features + delta)
+        own = scores.gather(1, decided.unsqueeze(1)).squeeze(1)
+        rival = scores.scatter(1, decided.unsqueeze(1), -torch.inf).amax(1)
+        (gradient,) = torch.autograd.grad((rival - own).sum(), delta)
+        unit = gradient / gradient.norm(dim=1, keepdim=True).clamp_min(1e-300)
+        delta = delta.detach() + 0.3 * radii.unsqueeze(1) * unit
+        delta = delta * (radii / delta.norm(dim=1).clamp_min(1e-300)).clamp(max=1).unsqueeze(1)
+    return features + delta
+
+
+@pytest.mark.parametrize("method", ["exact", "fast"])
+@given(**SHAPES)
+@settings(max_examples=80, deadline=None)
+def test_no_point_within_a_nearest_radius_changes_class(method, configuration, **shape):
+    features, centroids, owners = configuration(**_order(shape))
+    radii = nearest_radius(features, centroids, owners, method=method)
+    decided = nearest_class(features, centroids, owners)
+    where = directions_from(features, centroids, owners, decided, shape["seed"])
+    for share in (0.5, 1 - 1e-12):
+        moved = features.unsqueeze(1) + share * radii[:, None, None] * where
+        wrong = (nearest_class(moved, centroids, owners) != decided.unsqueeze(1)) & (radii > 0).unsqueeze(1)
+        assert not bool(wrong.any())
+
+    def score(points):
+        distances = squared(points, centroids)
+        return torch.stack([-distances[:, owners == label].amin(1) for label in range(int(owners.max()) + 1)], 1)
+
+    climbed = margin_climb(features, radii * (1 - 1e-12), decided, score)
+    assert bool(((nearest_class(climbed, centroids, owners) == decided) | (radii == 0)).all())
+
+
+@given(**SHAPES, log_variance=st.floats(-4, 4))
+@settings(max_examples=80, deadline=None)
+def test_no_point_within_a_soft_radius_changes_class(configuration, log_variance, **shape):
+    features, centroids, owners = configuration(**_order(shape))
+    variance = math.exp(log_variance) * shape["scale"] ** 2
+    radii = soft_radius(features, centroids, owners, variance)
+    decided = soft_class(features, centroids, owners, variance)
+    where = directions_from(features, centroids, owners, decided, shape["seed"])
+    for share in (0.5, 1 - 1e-12):
+        moved = features.unsqueeze(1) + share * radii[:, None, None] * where
+        wrong = (soft_class(moved, centroids, owners, variance) != decided.unsqueeze(1)) & (radii > 0).unsqueeze(1)
+        assert not bool(wrong.any())
+
+    def score(points):
+        exponents = -squared(points, centroids) / (2 * variance)
+        return torch.stack([exponents[:, owners == label].logsumexp(1) for label in range(int(owners.max()) + 1)], 1)
+
+    climbed = margin_climb(features, radii * (1 - 1e-12), decided, score)
+    assert bool(((soft_class(climbed, centroids, owners, variance) == decided) | (radii == 0)).all())
+
+
+def _order(shape):
+    return {key: shape[key] for key in ("seed", "clusters", "classes", "dimension", "scale", "trouble")}
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    classes=st.integers(2, 6),
+    dimension=st.integers(1, 12),
+    scale=st.sampled_from([1e-3, 1e3]),
+)
+@settings(max_examples=60, deadline=None)
+def test_with_one_cluster_a_class_every_radius_is_theorem_1_over_all_rivals(
+    configuration, seed, classes, dimension, scale
+):
+    features, centroids, owners = configuration(seed, 1, classes, dimension, scale=scale)
+    distances = squared(features, centroids)
+    expected = []
+    for row, own in zip(distances.tolist(), distances.argmin(1).tolist(), strict=True):
+        expected.append(
+            min(
+                (row[j] - row[own]) / (2 * math.dist(centroids[own].tolist(), centroids[j].tolist()))
+                for j in range(classes)
+                if j != own
+            )
+        )
+    expected = torch.tensor(expected, dtype=torch.float64)
+    for radii in (
+        nearest_radius(features, centroids, owners),
+        nearest_radius(features, centroids, owners, method="fast"),
+        soft_radius(features, centroids, owners, scale**2),
+    ):
+        torch.testing.assert_close(radii, expected, rtol=1e-8, atol=1e-10 * scale)
+
+
+def least_distance(normals, heights):
+    """The shortest x with normals·x >= heights, by Lawson and Hanson's least distance programming (1974, ch. 23)."""
+    stacked = np.vstack([normals.T, heights])
+    target = np.zeros(len(stacked))
+    target[-1] = 1.0
+    weights, _ = nnls(stacked, target)
+    residual = stacked @ weights - target
+    return math.inf if abs(residual[-1]) < 1e-14 else float(np.linalg.norm(-residual[:-1] / residual[-1]))
+
+
+@given(seed=st.integers(0, 2**31), clusters=st.integers(2, 6), classes=st.integers(2, 4), dimension=st.integers(1, 8))
+@settings(max_examples=100, deadline=None)
+def test_the_exact_radius_is_a_quadratic_program_s(configuration, seed, clusters, classes, dimension):
+    """One generic solver call for each feature and rival centroid: the projection onto its half-spaces."""
+    features, centroids, owners = configuration(seed, clusters, classes, dimension, count=5)
+    found = nearest_radius(features, centroids, owners)
+    decided = nearest_class(features, centroids, owners)
+    for feature, label, radius in zip(features.numpy(), decided.tolist(), found.tolist(), strict=True):
+        mine, others = centroids[owners == label].numpy(), centroids[owners != label].numpy()
+        # |z + x - rival|^2 <= |z + x - mu_i|^2 for all own i is linear in the move x.
+        best = min(
+            least_distance(rival - mine, (((feature - rival) ** 2).sum() - ((feature - mine) ** 2).sum(1)) / 2)
+            for rival in others
+        )
+        assert radius <= best * (1 + 1e-9) + 1e-12
+        assert radius == pytest.approx(best, rel=1e-6, abs=1e-9)
+
+
+@given(**SHAPES)
+@settings(max_examples=60, deadline=None)
+def test_exact_is_never_below_fast_and_both_never_above_the_bisector_of_the_nearest_pair(configuration, **shape):
+    features, centroids, owners = configuration(**_order(shape))
+    exact, fast = (nearest_radius(features, centroids, owners, method=method) for method in ("exact", "fast"))
+    slack = 1e-9 * shape["scale"] * (1e4 if shape["trouble"] == "far" else 1)
+    assert bool((exact >= fast - slack).all())
+    assert bool((exact >= 0).all() & (fast >= 0).all())
+    assert bool(torch.isfinite(exact).all() & torch.isfinite(fast).all())
+
+
+def test_the_counterexample_to_the_papers_shortcut():
+    centroids = torch.tensor([[-1.0, 0.0], [0.0, 1.5], [1.55, 0.0]])
+    z, owners = torch.zeros(1, 2), torch.arange(3)
+    claimed, sound = published_radius_unsound(z, centroids, owners), nearest_radius(z, centroids, owners)
+    assert float(claimed) == pytest.approx(1.25 / (2 * math.sqrt(3.25)), rel=1e-6)
+    assert float(sound) == pytest.approx(1.4025 / 5.1, rel=1e-6)
+    moved = torch.tensor([[0.3, 0.0]])
+    assert float(sound) < 0.3 < float(claimed)
+    assert int(nearest_class(moved.double(), centroids.double(), owners)) == 2
+    assert float(soft_radius(z, centroids, owners, 1.0)) == pytest.approx(float(sound), rel=1e-6)
+
+
+def test_on_an_isometry_the_radius_is_attained():
+    """ClusTR (arXiv), App. C: f = L Q x with Q orthogonal. Along the bisector's normal the class flips just past it."""
+    for seed in range(40):
+        generator = torch.Generator().manual_seed(seed)
+        dimension, length = 6, 10.0 ** (seed % 5 - 2)
+        rotation = torch.linalg.qr(torch.randn(dimension, dimension, generator=generator, dtype=torch.float64)).Q
+        centroids = torch.randn(5, dimension, generator=generator, dtype=torch.float64)
+        owners, x = torch.arange(5), torch.randn(1, dimension, generator=generator, dtype=torch.float64) / length
+        features = length * x @ rotation.T
+        radius = nearest_radius(features, centroids, owners, lipschitz=length)
+        own = int(squared(features, centroids).argmin())
+        margins = [
+            (
+                float(squared(features, centroids)[0, j] - squared(features, centroids)[0, own])
+                / (2 * float((centroids[j] - centroids[own]).norm())),
+                j,
+            )
+            for j in range(5)
+            if j != own
+        ]
+        rival = min(margins)[1]
+        direction = (centroids[rival] - centroids[own]) @ rotation
+        direction = direction / direction.norm()
+        for share, label in ((1 - 1e-6, own), (1 + 1e-6, rival)):
+            moved = length * (x + share * radius * direction) @ rotation.T
+            assert int(nearest_class(moved, centroids, owners)) == label
+
+
+def test_radii_are_the_head_s_own_rules():
+    """A cluster head's decision stays within its radius, for the rule that it predicts with."""
+    generator = torch.Generator().manual_seed(5)
+    centroids, owners = torch.randn(9, 4, generator=generator), torch.arange(9) % 3
+    features = torch.randn(200, 4, generator=generator)
+    for rule in ("nearest", "soft"):
+        head = ClusterHead(centroids, owners, 0.7, rule=rule, temperature=1.3).double()
+        radii = (
+            nearest_radius(features, head.centroids, owners)
+            if rule == "nearest"
+            else soft_radius(features, head.centroids, owners, head.effective_variance)
+        )
+        directions = torch.randn(200, 64, 4, generator=generator, dtype=torch.float64)
+        directions = directions / directions.norm(dim=2, keepdim=True)
+        with torch.no_grad():
+            before = head(features.double()).argmax(1)
+            moved = features.double().unsqueeze(1) + (1 - 1e-9) * radii[:, None, None] * directions
+            after = head(moved.flatten(0, 1)).argmax(1).view(200, 64)
+        assert bool((after == before.unsqueeze(1)).all())
+        assert float((radii > 0).double().mean()) > 0.99
+
+
+def test_a_radius_scales_with_space_and_with_the_lipschitz_constant(configuration):
+    features, centroids, owners = configuration(3, 3, 4, 6)
+    for radius in (
+        lambda f, c, s, **o: nearest_radius(f, c, owners, **o),
+        lambda f, c, s, **o: soft_radius(f, c, owners, 0.5 * s * s, **o),
+    ):
+        base = radius(features, centroids, 1.0)
+        torch.testing.assert_close(radius(8 * features, 8 * centroids, 8.0), 8 * base)
+        torch.testing.assert_close(radius(features, centroids, 1.0, lipschitz=4.0), base / 4)
+        shifted = radius(features + 3.0, centroids + 3.0, 1.0)
+        torch.testing.assert_close(shifted, base, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"features": torch.zeros(3, 5)}, r"must have one d, found \(3, 5\) and \(4, 2\)"),
+        ({"classes": torch.zeros(3, dtype=torch.int64)}, r"classes must be \(4,\) integers"),
+        ({"classes": torch.zeros(4, dtype=torch.int64)}, "at least two classes"),
+        ({"features": torch.full((3, 2), math.nan)}, "must be finite"),
+        ({"lipschitz": 0.0}, "positive and finite"),
+        ({"lipschitz": math.inf}, "positive and finite"),
+    ],
+)
+def test_what_has_no_radius_is_refused_in_one_line(change, words):
+    arguments = {"features": torch.zeros(3, 2), "centroids": torch.randn(4, 2), "classes": torch.arange(4) % 2} | change
+    with pytest.raises(ValueError, match=words):
+        nearest_radius(**arguments)
+    with pytest.raises(ValueError, match=words):
+        soft_radius(**arguments, variance=1.0)
+    with pytest.raises(ValueError, match="method must be 'exact' or 'fast', found 'best'"):
+        nearest_radius(torch.zeros(1, 2), torch.randn(2, 2), torch.arange(2), method="best")
+
+
+def test_no_features_have_no_radii():
+    assert nearest_radius(torch.zeros(0, 2), torch.randn(4, 2), torch.arange(4) % 2).shape == (0,)
+    assert soft_radius(torch.zeros(0, 2), torch.randn(4, 2), torch.arange(4) % 2, 1.0).shape == (0,)
