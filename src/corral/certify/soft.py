@@ -3,10 +3,13 @@
 import torch
 from torch import Tensor
 
-from corral.certify.rounding import below, centred, check_clusters, inner_product_error
-from corral.geometry.scores import class_index, gather_by_class
+from corral.certify.rounding import UNIT, below, centred, check_clusters, inner_product_error
+from corral.geometry.scores import class_index
 
-ITERATIONS = 40
+# Newton steps with all rival classes, and then with those that are left.
+FIRST, ITERATIONS = 2, 40
+# Rival classes that are asked, where no more than these can be reached first.
+CANDIDATES = 8
 # Features × centroids held at once.
 CHUNK = 4_000_000
 
@@ -42,53 +45,74 @@ def soft_radius(
         raise ValueError(f"variance and lipschitz must be positive and finite, found {sigma2} and {lipschitz}")
     points, centres = centred(features, centroids)
     index = class_index(classes).to(centres.device)
-    classes = classes.to(centres.device)
-    radii = [
-        _radii(part, centres, classes, index, sigma2) for part in torch.split(points, max(1, CHUNK // len(centres)))
-    ]
+    # By class, classes of fewer clusters filled up with some that never count; classes last, where sums are fast.
+    grouped = torch.cat([centres, centres.new_zeros(1, centres.shape[1])])[index.T]
+    counts = len(centres) > index.T
+    radii = [_radii(part, grouped, counts, sigma2) for part in torch.split(points, max(1, CHUNK // counts.numel()))]
     found = torch.cat(radii) if radii else points.new_zeros(0)
     return below(found / lipschitz)
 
 
-def _radii(points: Tensor, centres: Tensor, classes: Tensor, index: Tensor, sigma2: float) -> Tensor:
-    dimension = points.shape[1]
-    lengths, norms = points.norm(dim=1), centres.norm(dim=1)
-    terms = (points @ centres.T - norms.square() / 2) / sigma2
+def _radii(points: Tensor, centres: Tensor, counts: Tensor, sigma2: float) -> Tensor:
+    """(n,) radii in feature space, of (K, C, d) centroids of which `counts` (K, C) are real."""
+    clusters, classes, dimension = centres.shape
+    flat, norms = centres.flatten(0, 1), centres.norm(dim=2)
+    terms = ((points @ flat.T).view(-1, clusters, classes) - norms.square() / 2) / sigma2
     # Each term is off by at most this; both sides of the comparison lose it.
-    slack = inner_product_error(dimension, (lengths[:, None] + norms).square().amax(1)) / sigma2 * 2
-    slack = slack + 64 * 2.0**-53 * terms.abs().amax(1)
-    scores = gather_by_class(terms, index).logsumexp(2)
-    decided = scores.argmax(1)
-    own = decided.unsqueeze(1) == classes
-    weights = terms.masked_fill(~own, -torch.inf).softmax(1)
-    mean = weights @ centres
-    squares = norms.square() - 2 * mean @ centres.T + mean.square().sum(1, keepdim=True)
-    room = inner_product_error(dimension, (mean.norm(dim=1, keepdim=True) + norms).square()) * 4
-    slopes = (squares.clamp_min(0) + room).sqrt() / sigma2
-    level = scores.gather(1, decided.unsqueeze(1)).squeeze(1) - slack
-    rivals = terms.masked_fill(own, -torch.inf)
+    slack = inner_product_error(dimension, (points.norm(dim=1) + norms.max()).square()) / sigma2 * 2
+    slack = slack + 64 * UNIT * terms.abs().amax((1, 2))
+    terms = terms.masked_fill(~counts, -torch.inf)
+    level, decided = _summed(terms).max(1)
+    rows = torch.arange(len(points), device=points.device)
+    own = terms[rows, :, decided].softmax(1)
+    mean = (own.unsqueeze(2) * centres.transpose(0, 1)[decided]).sum(1)
+    squares = norms.square() - 2 * (mean @ flat.T).view(-1, clusters, classes) + mean.square().sum(1)[:, None, None]
+    room = inner_product_error(dimension, (mean.norm(dim=1) + norms.max()).square()) * 4
+    slopes = (squares.clamp_min(0) + room[:, None, None]).sqrt() / sigma2
+    level = level - slack
+    rivals = terms.scatter(2, decided[:, None, None].expand(-1, clusters, 1), -torch.inf)
     # One term alone reaches the level no sooner than the whole sum: a point at or past the root.
-    high = ((level.unsqueeze(1) - rivals) / slopes).amin(1)
-    open_, least = _excess(torch.zeros_like(high), rivals, slopes, index, level)
-    high = high.clamp_min(0)
+    high = ((level[:, None, None] - rivals) / slopes).amin((1, 2)).clamp_min(0)
+    for _ in range(FIRST):
+        value, slope = _excess(high, rivals, slopes, level)
+        high = high - (value / slope).clamp_min(0)
+    # A class that a move of that length does not lift to the level is not the first: few are left to ask.
+    lifted = _summed(torch.addcmul(rivals, slopes, high[:, None, None]))
+    nearest = lifted.topk(min(CANDIDATES, classes), 1).indices.unsqueeze(1).expand(-1, clusters, -1)
+    few = (lifted >= (level - slack).unsqueeze(1)).sum(1) <= CANDIDATES
+    found = torch.empty_like(high)
+    near = nearest[few]
+    found[few] = _root(high[few], rivals[few].gather(2, near), slopes[few].gather(2, near), level[few])
+    found[~few] = _root(high[~few], rivals[~few], slopes[~few], level[~few])
+    return found
+
+
+def _summed(terms: Tensor) -> Tensor:
+    """(n, C) log-sum-exps over the clusters of (n, K, C) terms."""
+    if terms.shape[1] == 1:
+        return terms.squeeze(1)
+    return terms.logsumexp(1)
+
+
+def _root(high: Tensor, rivals: Tensor, slopes: Tensor, level: Tensor) -> Tensor:
+    """(n,) a rho at or before the root of `_excess`, close to it, given one at or past it; 0 where there is none."""
+    start, least = _excess(torch.zeros_like(high), rivals, slopes, level)
     for _ in range(ITERATIONS):
-        value, slope = _excess(high, rivals, slopes, index, level)
+        value, slope = _excess(high, rivals, slopes, level)
         step = (value / slope).clamp_min(0)
         high = high - step
         if bool((step <= 1e-14 * high).all()):
             break
-    value, _ = _excess(high, rivals, slopes, index, level)
+    value, _ = _excess(high, rivals, slopes, level)
     # Convex: nowhere on the way is the slope below that at 0, so the root is no farther left than this.
     low = high - value.clamp_min(0) / least
-    return torch.where(open_ < 0, low.clamp_min(0), torch.zeros_like(low))
+    return torch.where(start < 0, low.clamp_min(0), torch.zeros_like(low))
 
 
-def _excess(rho: Tensor, terms: Tensor, slopes: Tensor, index: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-    """(N,) largest rival score that a move of length rho allows, less the own level; and its slope in rho."""
-    moved = gather_by_class(terms + slopes * rho.unsqueeze(1), index)
-    scores = moved.logsumexp(2)
-    top = scores.max(1)
+def _excess(rho: Tensor, terms: Tensor, slopes: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+    """(n,) largest rival score that a move of length rho allows, less the own level; and its slope in rho."""
+    moved = torch.addcmul(terms, slopes, rho[:, None, None])
+    top, place = _summed(moved).max(1)
     rows = torch.arange(len(rho), device=rho.device)
-    weights = (moved[rows, top.indices] - top.values.unsqueeze(1)).exp()
-    steepness = torch.cat([slopes, slopes.new_zeros(len(slopes), 1)], 1)[rows.unsqueeze(1), index[top.indices]]
-    return top.values - level, (weights * steepness).sum(1)
+    weights = (moved[rows, :, place] - top.unsqueeze(1)).exp()
+    return top - level, (weights * slopes[rows, :, place]).sum(1)
