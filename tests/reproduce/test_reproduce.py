@@ -124,6 +124,17 @@ def test_rows_of_an_earlier_call_stay_unless_their_recipe_changed(made, tmp_path
     assert [row.name for row in left.rows] == ROWS[:1]
 
 
+def test_a_damaged_table_is_named_and_left_as_it_is(made, tmp_path):
+    base, _ = made
+    path = tmp_path / "clustr-table1-smoke" / "table.json"
+    path.parent.mkdir()
+    path.write_text('{"format": "corral-table-1", "table": "clus')
+    with pytest.raises(CorralError, match="not a corral table .* delete the file first") as caught:
+        reproduce("clustr-table1", runs=base / "runs", results=tmp_path, rows=ROWS[:1], device="cpu", progress=False)
+    assert str(path) in str(caught.value)
+    assert path.read_text().endswith("clus")
+
+
 def test_a_rule_is_changed_in_a_run_beside_the_trained_one(made):
     base, _ = made
     trained = RunFolder(next((base / "runs" / "smoke").glob("digits-clustr-published-0-*")))

@@ -5,11 +5,12 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from corral.data import load
 from corral.devices import choose_device
 from corral.documents import write_document
-from corral.errors import UsageError
+from corral.errors import CorralError, UsageError
 from corral.evaluation.analyses import ANALYSES, Analysis, AnalysisName, measured, read_analysis
 from corral.evaluation.evaluate import evaluate, fingerprint, record_label
 from corral.evaluation.records import Record, environment, now, read_record
@@ -115,20 +116,36 @@ class _Maker:
         self.data_root, self.device, self.progress = data_root, device, progress
         self.say = Progress("", 0, "", enabled=progress).say
         self.begun = time.perf_counter()
-        self.rows: dict[tuple[str, str, str], ResultRow] = {}
-        before = self.out / "table.json"
-        for old in read_result(before).parts if before.is_file() else ():
-            for part in table.scales[scale]:
-                if (part.data, part.beside, part.n or old.n_test) == (old.data, old.beside, old.n):
-                    self.rows |= {(part.data, part.beside, row.name): row for row in old.rows if self.still(part, row)}
+        self.rows = self.kept()
 
-    def still(self, part: Part, old: ResultRow) -> bool:
-        """Whether a row of an earlier call is what the table means today."""
-        row = next((row for row in self.table.rows if row.name == old.name), None)
-        if row is None or not row.has(part.data):
-            return False
+    def kept(self) -> dict[tuple[str, str, str], ResultRow]:
+        """The rows of earlier calls that are still what the table means, with what it says of them today."""
+        path = self.out / "table.json"
+        if not path.is_file():
+            return {}
+        try:
+            before = read_result(path).parts
+        except CorralError as error:
+            raise CorralError(f"{error}; delete the file first") from error
+        pairs = [
+            (part, row, found)
+            for part in self.table.scales[self.scale]
+            for old in before
+            if (part.data, part.beside, part.n or old.n_test) == (old.data, old.beside, old.n)
+            for row in self.table.rows
+            for found in old.rows
+            if found.name == row.name and row.has(part.data)
+        ]
+        return {
+            (part.data, part.beside, row.name): found.model_copy(update=_said(part, row))
+            for part, row, found in pairs
+            if self.still(part, row, found)
+        }
+
+    def still(self, part: Part, row: Row, found: ResultRow) -> bool:
+        """Whether a row of an earlier call was made as the table means it now."""
         meant = tuple(self.planned(part, row, seed)[1].path.name for seed in part.seeds)
-        return old.runs == meant and old.rule == row.rule and tuple(old.analyses) == row.analyses
+        return found.runs == meant and found.rule == row.rule and set(found.analyses) == set(row.analyses)
 
     def make(self, part: Part, row: Row) -> None:
         """Make a row and write the table as far as it is."""
@@ -185,10 +202,8 @@ class _Maker:
         return ResultRow(
             name=row.name,
             recipe=row.recipe,
-            remark=row.remark,
             seeds=part.seeds,
-            published=row.published.get(part.beside, {}),
-            minutes=row.minutes.get(part.beside),
+            **_said(part, row),
             protocol=protocol,
             sound={f"{factor:g}": _sound([by[factor] for by in found]) for factor in factors},
             train_seconds=tuple(by[factors[0]].train_seconds for by in found),
@@ -276,6 +291,15 @@ class _Maker:
         self.out.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder.records / f"{label}.json", self.out / name)
         return name
+
+
+def _said(part: Part, row: Row) -> dict[str, Any]:
+    """What the paper and the table's definition say of a row."""
+    return {
+        "remark": row.remark,
+        "published": row.published.get(part.beside, {}),
+        "minutes": row.minutes.get(part.beside),
+    }
 
 
 def _variant(row: Row) -> str:
