@@ -129,7 +129,7 @@ def test_a_damaged_table_is_named_and_left_as_it_is(made, tmp_path):
     path = tmp_path / "clustr-table1-smoke" / "table.json"
     path.parent.mkdir()
     path.write_text('{"format": "corral-table-1", "table": "clus')
-    with pytest.raises(CorralError, match="not a corral table .* delete the file first") as caught:
+    with pytest.raises(CorralError, match=r"not a corral table .* delete the file first") as caught:
         reproduce("clustr-table1", runs=base / "runs", results=tmp_path, rows=ROWS[:1], device="cpu", progress=False)
     assert str(path) in str(caught.value)
     assert path.read_text().endswith("clus")
