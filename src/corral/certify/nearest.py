@@ -12,6 +12,8 @@ Method = Literal["exact", "fast"]
 # Up to this many own clusters every set of active constraints is tried; beyond it the dual is climbed.
 MOST_ENUMERATED = 4
 SWEEPS = 200
+# Rival centroids asked first, those of the nearest bisectors.
+CANDIDATES = 8
 # Features × rival centroids × own centroids held at once.
 CHUNK = 4_000_000
 
@@ -99,14 +101,38 @@ def _of_class(points: Tensor, squares: Tensor, centres: Tensor, own: Tensor, riv
         margins = torch.where(gaps > 0, heights / gaps.clamp_min(torch.finfo(gaps.dtype).tiny), torch.zeros_like(gaps))
         return margins.amin(1).amax(1)
     gram = directions @ directions.transpose(1, 2)  # (J, K, K)
-    solve = _enumerated if len(own) <= MOST_ENUMERATED else _climbed
-    return solve(heights, gram, gaps, points.shape[1]).amin(1)
+    # The distance to an intersection is no less than to any of its half-spaces: few rivals can be the first.
+    tiny = torch.finfo(gaps.dtype).tiny
+    least = torch.where(gaps > 0, heights / gaps.clamp_min(tiny), torch.zeros_like(heights)).amax(2)
+    count = min(CANDIDATES, len(rivals))
+    near = least.topk(count, 1, largest=False)
+    picked = heights.gather(1, near.indices.unsqueeze(2).expand(-1, -1, len(own)))
+    found = _intersections(picked, gram[near.indices], gaps[near.indices], points.shape[1]).amin(1)
+    if count < len(rivals):
+        # The others are at least as far as the farthest one asked; where that does not settle it, all are asked.
+        open_ = (found > near.values[:, -1]).nonzero()[:, 0]
+        if len(open_) > 0:
+            found[open_] = _intersections(heights[open_], gram[None], gaps[None], points.shape[1]).amin(1)
+    return found
+
+
+def _intersections(heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int) -> Tensor:
+    """(n, T) distances to intersections of K half-spaces each, from the dual: never too large.
+
+    Args:
+        heights: (n, T, K).
+        gram: (n or 1, T, K, K) inner products of the half-spaces' normals.
+        gaps: (n or 1, T, K) lengths of the normals.
+        dimension: d.
+    """
+    solve = _enumerated if heights.shape[2] <= MOST_ENUMERATED else _climbed
+    return solve(heights, gram, gaps, dimension)
 
 
 def _dual_radius(weights: Tensor, heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int) -> Tensor:
-    """(n, J) lower bounds (lambda·h) / ||sum lambda_i (mu_i - mu_j)|| of feasible dual points lambda >= 0."""
+    """(n, T) lower bounds (lambda·h) / ||sum lambda_i (mu_i - mu_j)|| of feasible dual points lambda >= 0."""
     value = (weights * heights).sum(2)
-    square = torch.einsum("njk,jkl,njl->nj", weights, gram, weights)
+    square = (weights * (gram @ weights.unsqueeze(3)).squeeze(3)).sum(2)
     # Raised by its rounding: near-equal directions cancel in it, and too small a length would promise too much.
     lengths = (weights * gaps).sum(2)
     length = (square.clamp_min(0) + inner_product_error(dimension, lengths.square())).sqrt()
@@ -114,7 +140,7 @@ def _dual_radius(weights: Tensor, heights: Tensor, gram: Tensor, gaps: Tensor, d
 
 
 def _enumerated(heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int) -> Tensor:
-    """(n, J) distances to the intersections, over every set of constraints that could be active."""
+    """(n, T) distances to the intersections, over every set of constraints that could be active."""
     clusters = heights.shape[2]
     best = torch.zeros(heights.shape[:2], dtype=heights.dtype, device=heights.device)
     for size in range(1, clusters + 1):
@@ -124,14 +150,26 @@ def _enumerated(heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int) -> 
             if size == 1:
                 weights[:, :, rows] = 1.0
             else:
-                inverse = torch.linalg.pinv(gram[:, rows][:, :, rows], hermitian=True)
-                weights[:, :, rows] = torch.einsum("jkl,njl->njk", inverse, heights[:, :, rows]).clamp_min(0)
+                inverse = _inverse(gram[..., rows, :][..., rows])
+                weights[:, :, rows] = (inverse @ heights[:, :, rows].unsqueeze(3)).squeeze(3).clamp_min(0)
             best = torch.maximum(best, _dual_radius(weights, heights, gram, gaps, dimension))
     return best
 
 
+def _inverse(gram: Tensor) -> Tensor:
+    """The inverse of (..., k, k) Gram matrices, for two by the formula; of what has none, something finite."""
+    if gram.shape[-1] == 2:
+        a, b, c = gram[..., 0, 0], gram[..., 0, 1], gram[..., 1, 1]
+        determinant = a * c - b.square()
+        adjugate = torch.stack([torch.stack([c, -b], -1), torch.stack([-b, a], -1)], -2)
+        # Only the direction of the weights counts, and any is feasible.
+        return adjugate / torch.where(determinant > 0, determinant, torch.ones_like(determinant))[..., None, None]
+    inverse: Tensor = torch.linalg.pinv(gram, hermitian=True)
+    return inverse
+
+
 def _climbed(heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int) -> Tensor:
-    """(n, J) dual bounds after coordinate ascent: exact in the limit, a radius after any number of sweeps."""
+    """(n, T) dual bounds after coordinate ascent: exact in the limit, a radius after any number of sweeps."""
     scale = gaps.square().clamp_min(torch.finfo(gaps.dtype).tiny)
     weights = torch.zeros_like(heights)
     single = heights / scale
@@ -140,8 +178,8 @@ def _climbed(heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int) -> Ten
     best = _dual_radius(weights, heights, gram, gaps, dimension)
     for _ in range(SWEEPS):
         for place in range(heights.shape[2]):
-            rest = torch.einsum("njk,jk->nj", weights, gram[:, place]) - weights[:, :, place] * scale[:, place]
-            weights[:, :, place] = ((heights[:, :, place] - rest) / scale[:, place]).clamp_min(0)
+            rest = (weights * gram[..., place, :]).sum(2) - weights[:, :, place] * scale[..., place]
+            weights[:, :, place] = ((heights[:, :, place] - rest) / scale[..., place]).clamp_min(0)
         found = _dual_radius(weights, heights, gram, gaps, dimension)
         gained = bool((found > best * (1 + 1e-12)).any())
         best = torch.maximum(best, found)
