@@ -1,11 +1,11 @@
 """Tables of the papers: their printed numbers, their runs, and that every figure shown is a record's own."""
 
 import re
-from html import escape
 from pathlib import Path
 
 import pytest
 import torch
+from markupsafe import escape
 from typer.testing import CliRunner
 
 from corral.cli import app
