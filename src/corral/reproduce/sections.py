@@ -87,6 +87,10 @@ def _along(rows: Sequence[ResultRow]) -> Section:
         for score in ("exponentiated", "log")
         for place, when in ((0, "start"), (-1, "end"))
     ]
+    ends += [
+        (f"pixels of one sign, {when}", "alike exponentiated", place, "{:.1%}")
+        for place, when in ((0, "start"), (-1, "end"))
+    ]
     cells = []
     for row, line in zip(rows, _by_row(rows, "along", columns), strict=True):
         curves = [mean_series(row.analyses["along"], series) for _, series, _, _ in ends]
@@ -96,8 +100,9 @@ def _along(rows: Sequence[ResultRow]) -> Section:
         name="along",
         title="The gradient along the attack",
         text="The published PGD-20, one restart, from the same random starts by either kind of score, on the test "
-        "images that are classified right. Float32 has exp(-x) = 0 from x = 104 on; long before that the differences "
-        "between scores vanish beside 1, and so does the gradient of their cross-entropy.",
+        "images that are classified right. Float32 has exp(-x) = 0 from x = 104 on; long before that a rival's score "
+        "vanishes beside the own one, and the gradient no longer says where the rival is: “pixels of one sign” is how "
+        "far the two gradients agree at the exponentiated attack's own points (50% is chance).",
         columns=("trained", *(title for title, *_ in columns), *(title for title, *_ in ends)),
         rows=tuple(cells),
         unit="percent of images; d²/2σ² and norms are medians over images; mean, ± sd, over seeds",

@@ -12,6 +12,7 @@ from corral.documents import write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation import evaluate
 from corral.evaluation.analyses import ANALYSES, measured, read_analysis
+from corral.evaluation.analyses.along import sign_agreement
 from corral.evaluation.analyses.document import Analysis
 from corral.training import train
 from corral.training.features import extract_features
@@ -21,6 +22,8 @@ def test_far_from_every_centroid_the_exponentiated_gradient_is_nothing_and_the_l
     found = ANALYSES["along"](far)
     assert found.series["zero exponentiated"] == (1.0,) * 21
     assert found.series["zero log"] == (0.0,) * 21
+    assert found.series["alike exponentiated"] == (0.0,) * 21
+    assert sign_agreement(torch.tensor([1.0, -1, 0, 0]), torch.tensor([2.0, 1, 0, 3])) == 1 / 3
     assert found.numbers["own"] > 104
     assert set(found.series["norm exponentiated"]) == {0.0}
     # Without a gradient the attack stays at its start: nothing is broken that noise had not.

@@ -8,6 +8,7 @@ from corral.attacks.noise import image_keys, signs
 from corral.attacks.objectives import published_nearest
 from corral.attacks.state import attacked
 from corral.data import Images, stratified_subset
+from corral.evaluation.analyses.along import sign_agreement
 from corral.evaluation.analyses.document import Analysis, Subject
 from corral.losses import kl, score_cross_entropy
 from corral.models import Head, PublishedHead
@@ -70,9 +71,7 @@ def training_adversary(subject: Subject) -> Analysis:
         numbers[f"share {name}"] = (numbers[f"kl {name}"] - numbers["kl noise"]) / span if span > 0 else 0.0
     for name, direction in found.items():
         numbers[f"zero {name}"] = float((direction.flatten(1) == 0).all(1).double().mean())
-    decided = (found["log"] != 0) | (found["released"] != 0)
-    alike = (found["log"].sign() == found["released"].sign()) & decided
-    numbers["alike"] = float(alike.sum()) / max(int(decided.sum()), 1)
+    numbers["alike"] = sign_agreement(found["log"], found["released"])
     return subject.found("adversary", numbers)
 
 

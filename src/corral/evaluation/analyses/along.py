@@ -19,7 +19,8 @@ def along_the_attack(subject: Subject) -> Analysis:
 
     Series over the iterates 0 (the random start) to 20, for "exponentiated" and "log": `zero ...`, the share of images
     whose gradient is exactly 0 in every pixel; `norm ...`, the median L2 norm of the gradient; `broken ...`, the share
-    misclassified by now. Numbers: `own` and `rival`, medians of d^2 / 2 sigma^2 to the nearest own and rival centroid
+    misclassified by now; `alike exponentiated`, the share of pixels in which the gradients of both scores have one sign
+    at the exponentiated attack's iterate (0.5 is chance). Numbers: `own` and `rival`, medians of d^2 / 2 sigma^2 to the nearest own and rival centroid
     on the clean images (float32 has exp(-x) = 0 from x = 104 on); `kept ...`, share of all images right at the end.
     """
     head, eps, norm = subject.head, subject.info.eps, subject.info.norm
@@ -42,16 +43,25 @@ def along_the_attack(subject: Subject) -> Analysis:
             target = prepare(objective, subject.model, x, y)
             x_adv = start_in_ball(x, eps, norm, keys, 0)
             broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-            points: list[tuple[float, float, float]] = []
+            other = prepare(SCORES["log"], subject.model, x, y)
+            points: list[tuple[float, float, float, float]] = []
             for _ in range(PUBLISHED_20.steps + 1):
                 _, logits, gradient = value_and_gradient(target, x_adv, rows)
                 broken |= logits.argmax(1) != y
-                points.append((*_sizes(gradient), float(broken.double().mean())))
+                alike = 1.0 if name == "log" else sign_agreement(gradient, value_and_gradient(other, x_adv, rows)[2])
+                points.append((*_sizes(gradient), float(broken.double().mean()), alike))
                 x_adv = project(ascend(x_adv, gradient, PUBLISHED_20.step_size_for(eps), norm), x, eps, norm)
-            for place, kind in enumerate(("zero", "norm", "broken")):
+            for place, kind in enumerate(("zero", "norm", "broken", "alike")[: 3 if name == "log" else 4]):
                 series[f"{kind} {name}"] = tuple(point[place] for point in points)
             numbers[f"kept {name}"] = numbers["accuracy"] * (1 - points[-1][2])
     return subject.found("along", numbers, series)
+
+
+def sign_agreement(first: Tensor, second: Tensor) -> float:
+    """Share of the pixels in which either gradient is not 0 where both have one sign; 0 where neither has any."""
+    decided = (first != 0) | (second != 0)
+    alike = (first.sign() == second.sign()) & decided
+    return float(alike.sum()) / max(int(decided.sum()), 1)
 
 
 def _sizes(gradient: Tensor) -> tuple[float, float]:
