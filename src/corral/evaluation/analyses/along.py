@@ -19,9 +19,10 @@ def along_the_attack(subject: Subject) -> Analysis:
 
     Series over the iterates 0 (the random start) to 20, for "exponentiated" and "log": `zero ...`, the share of images
     whose gradient is exactly 0 in every pixel; `norm ...`, the median L2 norm of the gradient; `broken ...`, the share
-    misclassified by now; `alike exponentiated`, the share of pixels in which the gradients of both scores have one sign
-    at the exponentiated attack's iterate (0.5 is chance). Numbers: `own` and `rival`, medians of d^2 / 2 sigma^2 to the nearest own and rival centroid
-    on the clean images (float32 has exp(-x) = 0 from x = 104 on); `kept ...`, share of all images right at the end.
+    misclassified by now; `alike ...`, the share of pixels in which the gradients of both scores have one sign at that
+    attack's iterates (0.5 is chance). Numbers: `own` and `rival`, medians of d^2 / 2 sigma^2 to the nearest own and
+    rival centroid on the clean images (float32 has exp(-x) = 0 from x = 104 on); `kept ...`, share of all images right
+    at the end.
     """
     head, eps, norm = subject.head, subject.info.eps, subject.info.norm
     numbers: dict[str, float] = {}
@@ -39,19 +40,20 @@ def along_the_attack(subject: Subject) -> Analysis:
         numbers["own"] = float(halves.masked_fill(~own, torch.inf).amin(1).median())
         numbers["rival"] = float(halves.masked_fill(own, torch.inf).amin(1).median())
         keys, rows = image_keys(x, subject.seed), torch.arange(len(x), device=x.device)
-        for name, objective in SCORES.items():
-            target = prepare(objective, subject.model, x, y)
+        targets = {name: prepare(objective, subject.model, x, y) for name, objective in SCORES.items()}
+        for name in SCORES:
             x_adv = start_in_ball(x, eps, norm, keys, 0)
             broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-            other = prepare(SCORES["log"], subject.model, x, y)
             points: list[tuple[float, float, float, float]] = []
             for _ in range(PUBLISHED_20.steps + 1):
-                _, logits, gradient = value_and_gradient(target, x_adv, rows)
+                gradients = {}
+                for score, target in targets.items():
+                    _, logits, gradients[score] = value_and_gradient(target, x_adv, rows)
                 broken |= logits.argmax(1) != y
-                alike = 1.0 if name == "log" else sign_agreement(gradient, value_and_gradient(other, x_adv, rows)[2])
-                points.append((*_sizes(gradient), float(broken.double().mean()), alike))
-                x_adv = project(ascend(x_adv, gradient, PUBLISHED_20.step_size_for(eps), norm), x, eps, norm)
-            for place, kind in enumerate(("zero", "norm", "broken", "alike")[: 3 if name == "log" else 4]):
+                agreement = sign_agreement(*gradients.values())
+                points.append((*_sizes(gradients[name]), float(broken.double().mean()), agreement))
+                x_adv = project(ascend(x_adv, gradients[name], PUBLISHED_20.step_size_for(eps), norm), x, eps, norm)
+            for place, kind in enumerate(("zero", "norm", "broken", "alike")):
                 series[f"{kind} {name}"] = tuple(point[place] for point in points)
             numbers[f"kept {name}"] = numbers["accuracy"] * (1 - points[-1][2])
     return subject.found("along", numbers, series)
