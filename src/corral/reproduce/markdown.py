@@ -50,7 +50,7 @@ def _part(table: Table, result: Result, part: ResultPart) -> list[str]:
         "Percent of the test images; ± is the sample standard deviation over seeds.",
         "",
     ]
-    lines += [f"- {words}" for words in sound_words(part)]
+    lines += [f"- {words}" for words in sound_words(table, part)]
     lines += [f"- {row.name}: {row.remark}" for row in part.rows if row.remark]
     lines += [""]
     for section in sections(part):

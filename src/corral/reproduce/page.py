@@ -64,7 +64,7 @@ def render(table: Table, result: Result) -> str:
         made=made,
         threat=threat,
         reading=reading,
-        sound_words=sound_words,
+        sound_words=lambda part: sound_words(table, part),
         sections=sections,
         drawn=drawn,
         overview=lambda part: overview(table, part),
@@ -124,9 +124,11 @@ def reading(part: ResultPart) -> str:
     return f"Ours on {part.data}, {images} test images, {seeds} seed{'' if seeds == 1 else 's'}.{beside}"
 
 
-def sound_words(part: ResultPart) -> list[str]:
-    """What the sound attack is; where rows differ in it, of which rows."""
+def sound_words(table: Table, part: ResultPart) -> list[str]:
+    """What the sound attack is, where the table has any; where rows differ in it, of which rows."""
     found: dict[str, list[str]] = {}
+    if not any(group.sound for group in groups(table, part)):
+        return []
     for row in part.rows:
         for measured in row.sound.values():
             names = found.setdefault(measured.attack, [])
