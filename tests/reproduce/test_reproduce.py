@@ -182,14 +182,16 @@ def test_every_number_is_that_of_a_record(made):
 
 
 def test_a_second_call_repeats_no_training_and_no_evaluation(made):
-    base, _page = made
+    base, page = made
     before = {path: path.stat().st_mtime_ns for path in (base / "runs").rglob("*.safetensors")}
     records = {path: path.read_bytes() for path in (base / "runs").rglob("records/*.json")}
+    written = {path: path.read_bytes() for path in page.parent.iterdir()}
     assert before
     assert records
     reproduce("clustr-table1", runs=base / "runs", results=base / "results", rows=ROWS, device="cpu", progress=False)
     assert {path: path.stat().st_mtime_ns for path in (base / "runs").rglob("*.safetensors")} == before
     assert {path: path.read_bytes() for path in (base / "runs").rglob("records/*.json")} == records
+    assert {path: path.read_bytes() for path in page.parent.iterdir()} == written
 
 
 def test_other_settings_are_another_run(made, tmp_path):

@@ -118,3 +118,8 @@ def protocol_words(attack: AttackResult) -> str:
 def slug(text: str) -> str:
     """Text as a file's name or an id."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-").lower()
+
+
+def sentence(text: str) -> str:
+    """Text with its first letter a capital and the others as they are."""
+    return text[:1].upper() + text[1:]

@@ -13,7 +13,7 @@ from corral.documents import write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation.analyses import ANALYSES, Analysis, AnalysisName, measured, read_analysis
 from corral.evaluation.evaluate import evaluate, fingerprint, record_label
-from corral.evaluation.records import Record, environment, now, read_record
+from corral.evaluation.records import Record, read_record
 from corral.files import write_atomically
 from corral.progress import Progress, duration
 from corral.report.collect import read_run
@@ -115,7 +115,6 @@ class _Maker:
         self.out = results / f"{table.name}-{scale}"
         self.data_root, self.device, self.progress = data_root, device, progress
         self.say = Progress("", 0, "", enabled=progress).say
-        self.begun = time.perf_counter()
         self.rows = self.kept()
 
     def kept(self) -> dict[tuple[str, str, str], ResultRow]:
@@ -163,8 +162,7 @@ class _Maker:
                     data=part.data, beside=part.beside, n=part.n or n_test, n_test=n_test, classes=classes, rows=found
                 )
                 parts.append(made)
-        seconds = time.perf_counter() - self.begun
-        result = Result(table=self.table.name, scale=self.scale, parts=tuple(parts), seconds=seconds)
+        result = Result(table=self.table.name, scale=self.scale, parts=tuple(parts))
         write_document(result, self.out / "table.json")
         write_atomically(self.out / "table.md", as_markdown(self.table, result).encode())
         return write_page(self.table, result, self.out / "page.html")
@@ -212,8 +210,8 @@ class _Maker:
             runs=tuple(names),
             rule=row.rule,
             records=tuple(files),
-            created=now(),
-            environment=environment(choose_device(self.device)),
+            created=max(record.created for by in found for record in by.values()),
+            environment=first.environment,
             analyses={name: tuple(values) for name, values in analyses.items()},
         )
 

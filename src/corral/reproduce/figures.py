@@ -1,5 +1,6 @@
 """Figures of a table's analyses; matplotlib is imported with this file, so import this file only to draw."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,8 @@ def gradients_figure(
             right.plot(np.maximum(np.asarray(norms[kind]), FLOOR), label=kind, **options)
         left.set(xlabel="PGD step", ylabel="images with gradient 0, %", ylim=(0, 100))
         right.set(xlabel="PGD step", ylabel="median gradient norm", yscale="log")
+        shown = [max(value, FLOOR) for values in norms.values() for value in values]
+        right.set_ylim(10 ** math.floor(math.log10(min(shown))), 10 ** math.ceil(math.log10(max(shown)) + 1e-9))
         right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
         right.yaxis.set_minor_formatter(NullFormatter())
         left.legend(frameon=False, fontsize=8.5)

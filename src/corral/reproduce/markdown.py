@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from corral.report.words import sentence
 from corral.reproduce.definition import Table
 from corral.reproduce.page import cells, groups, made, minutes, reading, setting_words, sound_words, threat
 from corral.reproduce.result import Result, ResultPart
@@ -43,7 +44,7 @@ def _part(table: Table, result: Result, part: ResultPart) -> list[str]:
         seconds = f"{sum(row.train_seconds) / len(row.train_seconds):.0f}"
         rows.append([row.name, *shown, *minutes(part, row), seconds])
     why = setting_words(table, result, part)
-    lines = [f"## {part.data}, {threat(part)}", "", f"{reading(part)} {why[0].upper()}{why[1:]}", ""]
+    lines = [f"## {part.data}, {threat(part)}", "", f"{reading(part)} {sentence(why)}", ""]
     lines += [
         *rows_of(header, rows),
         "",
@@ -55,5 +56,5 @@ def _part(table: Table, result: Result, part: ResultPart) -> list[str]:
     lines += [""]
     for section in sections(part):
         lines += [f"### {section.title}", "", section.text, "", *rows_of(section.columns, section.rows), ""]
-        lines += [f"{section.unit[0].upper()}{section.unit[1:]}.", ""]
+        lines += [f"{sentence(section.unit)}.", ""]
     return lines

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from corral.files import write_atomically
 from corral.report.figures import Span, spans_figure
 from corral.report.template import filled
-from corral.report.words import eps_words, listed, slug
+from corral.report.words import eps_words, listed, sentence, slug
 from corral.reproduce.definition import Table, load_setting
 from corral.reproduce.figures import Range, gradients_figure, ranges_figure
 from corral.reproduce.result import Measured, Result, ResultPart, ResultRow
@@ -62,6 +62,7 @@ def render(table: Table, result: Result) -> str:
         cells=cells,
         minutes=minutes,
         made=made,
+        sentence=sentence,
         threat=threat,
         reading=reading,
         sound_words=lambda part: sound_words(table, part),

@@ -46,8 +46,8 @@ class ResultRow(Frozen):
         runs: names of the run folders, by seed; each has the digest of its recipe.
         rule: the decision rule given to the trained heads; None is their own.
         records: files beside this one, by seed.
-        created: when the row was made.
-        environment: versions and device of that.
+        created: when the last of its evaluations was made.
+        environment: versions and device of the first.
         analyses: by name, one a seed.
     """
 
@@ -82,13 +82,12 @@ class ResultPart(Frozen):
 
 
 class Result(Frozen):
-    """A table as far as it was made: rows may be of several calls, `seconds` is the last one's."""
+    """A table as far as it was made: rows may be of several calls."""
 
     format: Literal["corral-table-1"] = "corral-table-1"
     table: str
     scale: str
     parts: tuple[ResultPart, ...]
-    seconds: float
 
 
 def read_result(path: Path) -> Result:
