@@ -102,10 +102,9 @@ class _Search:
     def run(self, rows: Tensor, rivals: Tensor | None, start: Tensor, before: int) -> None:
         """Follow the boundary from `start` for `steps` linearisations; `before`: runs of other targets and restarts.
 
-        `moved` are the iterates of Algorithm 1, `points` where the model is asked. Within the limit that is the iterate
-        itself: one pass tells whether it is misclassified and, if not, is the next linearisation. Beyond, only the
-        linearisation at the point to step back to is of use, as long as it confirms that the iterate lies past the
-        boundary; where it does not, a second pass asks at the iterate.
+        `moved` are the iterates of Algorithm 1, `points` where the model is linearised: a misclassified iterate first
+        steps back toward its image. Within the limit one pass tells whether it is and, if not, is the next
+        linearisation; beyond, a forward pass alone asks, and the linearisation follows where it says.
         """
         begun = before * self.steps
         points, moved = start, start
@@ -123,25 +122,25 @@ class _Search:
                 if not len(rows):
                     return
             x = self.x[rows]
-            ahead = values + (normals * (moved - points)).flatten(1).sum(1)
-            again = torch.where(inside, wrong, ~wrong & (ahead < 0)).nonzero().squeeze(1)
+            again = (inside & wrong).nonzero().squeeze(1)
             if len(again) and step > 1:
-                # Misclassified points step back before the next linearisation; doubtful ones may have stepped back
-                # too early, and only a pass at the point itself can tell.
-                second = torch.where(per_example(inside, x), stepped_back(moved, x), moved)[again]
+                second = stepped_back(moved, x)[again]
                 others = None if rivals is None else rivals[again]
                 logits, second_values, second_normals = self.victim.linearise(
                     second, self.y[rows[again]], others, self.norm
                 )
-                wrong = logits.argmax(1) != self.y[rows[again]]
-                self._keep(rows[again], second, wrong, begun + step)
-                taken = inside[again] | ~wrong
-                at = again[taken]
+                self._keep(rows[again], second, logits.argmax(1) != self.y[rows[again]], begun + step)
                 points, values, normals = points.clone(), values.clone(), normals.clone()
-                points[at], values[at], normals[at] = second[taken], second_values[taken], second_normals[taken]
+                points[again], values[again], normals[again] = second, second_values, second_normals
             moved = move(points, x, values, normals, self.norm)
             inside = distances(moved, x, self.norm) <= self.limits[rows]
-            points = torch.where(per_example(inside, x), moved, stepped_back(moved, x))
+            points = moved
+            beyond = (~inside).nonzero().squeeze(1)
+            if len(beyond) and step < self.steps:
+                past = self.victim.logits(moved[beyond].clone()).argmax(1) != self.y[rows[beyond]]
+                back = beyond[past]
+                points = moved.clone()
+                points[back] = stepped_back(moved[back], x[back])
         # The last points: those beyond the limit as far as it goes.
         x = self.x[rows]
         radii = torch.minimum(distances(moved, x, self.norm), self.limits[rows] * (1 - 1e-5))
