@@ -17,6 +17,9 @@ def reproduce(
     ] = "smoke",
     row: Annotated[list[str] | None, typer.Option(help="Only this row, by the paper's name; repeatable.")] = None,
     data: Annotated[list[str] | None, typer.Option(help="Only the part on this data set; repeatable.")] = None,
+    only_show: Annotated[
+        bool, typer.Option("--show", help="Train nothing: write table.md and page.html again from table.json.")
+    ] = False,
     runs: Annotated[Path, typer.Option(help="Where the runs lie.")] = Path("runs/reproduce"),
     results: Annotated[Path, typer.Option(help="Where TABLE-SCALE/ is written.")] = Path("results"),
     device: Device = None,
@@ -29,7 +32,7 @@ def reproduce(
 
     Ctrl-C, or a kill, at any moment: the same command goes on where it stopped. What is not asked for stays as it was.
     """
-    from corral.reproduce import load_table, shipped_tables
+    from corral.reproduce import load_table, shipped_tables, show
     from corral.reproduce import reproduce as make
     from corral.reproduce.result import read_result
 
@@ -42,17 +45,20 @@ def reproduce(
         return
     set_threads(threads)
     try:
-        page = make(
-            table,
-            scale=scale,
-            runs=runs,
-            results=results,
-            rows=row,
-            data=data,
-            data_root=data_root,
-            device=device,
-            progress=not quiet,
-        )
+        if only_show:
+            page = show(table, scale=scale, results=results)
+        else:
+            page = make(
+                table,
+                scale=scale,
+                runs=runs,
+                results=results,
+                rows=row,
+                data=data,
+                data_root=data_root,
+                device=device,
+                progress=not quiet,
+            )
     except KeyboardInterrupt:
         typer.echo("\ncorral: interrupted; what is finished is kept, the same command goes on", err=True)
         raise typer.Exit(130) from None

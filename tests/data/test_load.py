@@ -1,8 +1,10 @@
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from corral.data import DATA_SETS, PATH_DATA_SETS, load
+from corral.data import DATA_SETS, PATH_DATA_SETS, DataSet, load, loaded_once
 from corral.errors import UsageError
 
 
@@ -44,3 +46,19 @@ def test_an_unknown_name_lists_the_known_ones(name: str, near: str | None, refus
     assert message.startswith(f"unknown data set {name!r}")
     assert all(known in message for known in (*DATA_SETS, "folder:PATH", "npz:PATH"))
     assert near is None or f"did you mean {near}?" in message
+
+
+def test_within_loaded_once_the_files_are_read_once_and_after_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+    entry = DATA_SETS["digits"]
+
+    def loader(root: Path | None, download: bool) -> DataSet:
+        read.append(root)
+        return entry.loader(None, download)
+
+    monkeypatch.setitem(DATA_SETS, "digits", replace(entry, loader=loader))
+    with loaded_once():
+        assert load("digits") is load("digits")
+        assert load("digits", root="elsewhere") is load("digits", root=Path("elsewhere"))
+    assert load("digits") is not load("digits")
+    assert read == [None, Path("elsewhere"), None, None]

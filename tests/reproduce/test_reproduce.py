@@ -12,7 +12,7 @@ from corral.cli import app
 from corral.errors import CorralError, UsageError
 from corral.evaluation import evaluate, read_record
 from corral.report.words import slug
-from corral.reproduce import Table, carry_out, load_table, reproduce, shipped_tables
+from corral.reproduce import Table, carry_out, load_table, reproduce, shipped_tables, show
 from corral.reproduce.definition import load_setting
 from corral.reproduce.page import groups, spread
 from corral.reproduce.redecided import with_rule
@@ -122,6 +122,19 @@ def test_rows_of_an_earlier_call_stay_unless_their_recipe_changed(made, tmp_path
     monkeypatch.setattr(carry_out, "load_setting", lambda _: changed)
     (left,) = read_result(reproduce("clustr-table1", rows=ROWS[:1], **options).with_name("table.json")).parts
     assert [row.name for row in left.rows] == ROWS[:1]
+
+
+def test_a_table_is_shown_again_from_its_numbers_alone(made, tmp_path):
+    _, page = made
+    folder = tmp_path / page.parent.name
+    folder.mkdir()
+    (folder / "table.json").write_bytes(page.with_name("table.json").read_bytes())
+    result = CliRunner().invoke(app, ["reproduce", "clustr-table1", "--show", "--results", str(tmp_path)])
+    assert (result.exit_code, result.output) == (0, f"wrote {folder / 'page.html'}\n")
+    for name in ("table.md", "page.html"):
+        assert (folder / name).read_bytes() == page.with_name(name).read_bytes()
+    with pytest.raises(CorralError, match=r"cause-small/table\.json"):
+        show("cause", scale="small", results=tmp_path)
 
 
 def test_a_damaged_table_is_named_and_left_as_it_is(made, tmp_path):

@@ -1,7 +1,9 @@
 """Images and labels: the data sets by name, their splits, batches and augmentation."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,7 @@ __all__ = [
     "PathDataSet",
     "crop_and_flip",
     "load",
+    "loaded_once",
     "shuffled",
     "split_validation",
     "stratified_subset",
@@ -91,6 +94,9 @@ PATH_DATA_SETS: dict[str, PathDataSet] = {
     )
 }
 
+# What `load` has read within `loaded_once`.
+_HELD: ContextVar[dict[tuple[str, str | None], DataSet] | None] = ContextVar("held", default=None)
+
 
 def load(name: str, *, root: Path | str | None = None, download: bool = True) -> DataSet:
     """Load a data set by name.
@@ -108,6 +114,27 @@ def load(name: str, *, root: Path | str | None = None, download: bool = True) ->
         UsageError: an unknown name.
         CorralError: the data are absent, truncated or foreign, or cannot be fetched.
     """
+    held = _HELD.get()
+    if held is None:
+        return _read(name, root, download)
+    key = (name, None if root is None else str(root))
+    if key not in held:
+        held[key] = _read(name, root, download)
+    return held[key]
+
+
+@contextmanager
+def loaded_once() -> Iterator[None]:
+    """Within this block `load` reads each data set once and returns the same object: for many runs on one set."""
+    token = _HELD.set({})
+    try:
+        yield
+    finally:
+        _HELD.reset(token)
+
+
+def _read(name: str, root: Path | str | None, download: bool) -> DataSet:
+    """The data set from its files."""
     kind, colon, path = name.partition(":")
     if colon and path and kind in PATH_DATA_SETS:
         return PATH_DATA_SETS[kind].loader(Path(path).expanduser())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from corral.data import load
+from corral.data import load, loaded_once
 from corral.devices import choose_device
 from corral.documents import write_document
 from corral.errors import CorralError, UsageError
@@ -89,13 +89,39 @@ def reproduce(
         known = listed(list(dict.fromkeys(part.data for part in parts)))
         raise UsageError(f"table {table} has no data set {absent[0]!r} at scale {scale}; known: {known}")
     maker = _Maker(definition, size, Path(runs) / scale, Path(results), data_root, device, progress)
-    for part in parts:
-        for row in chosen if data is None or part.data in data else ():
-            if row.has(part.data):
-                maker.make(part, row)
-    page = maker.write()
+    with loaded_once():
+        for part in parts:
+            for row in chosen if data is None or part.data in data else ():
+                if row.has(part.data):
+                    maker.make(part, row)
+        page = maker.write()
     maker.say(f"{table} at scale {scale}: {page}")
     return page
+
+
+def show(table: str, *, scale: str = "smoke", results: str | Path = "results") -> Path:
+    """Write a table's Markdown and page again from its `table.json`; nothing is trained, and no run or data is needed.
+
+    Args:
+        table: one of `shipped_tables`.
+        scale: of the result.
+        results: where `TABLE-SCALE/table.json` lies.
+
+    Returns:
+        The page.
+
+    Raises:
+        UsageError: an unknown table.
+        CorralError: no such result, or a damaged one.
+    """
+    definition, folder = load_table(table), Path(results) / f"{table}-{scale}"
+    return _written(definition, read_result(folder / "table.json"), folder)
+
+
+def _written(table: Table, result: Result, folder: Path) -> Path:
+    """Write table.md and the page; returns the page."""
+    write_atomically(folder / "table.md", as_markdown(table, result).encode())
+    return write_page(table, result, folder / "page.html")
 
 
 class _Maker:
@@ -164,8 +190,7 @@ class _Maker:
                 parts.append(made)
         result = Result(table=self.table.name, scale=self.scale, parts=tuple(parts))
         write_document(result, self.out / "table.json")
-        write_atomically(self.out / "table.md", as_markdown(self.table, result).encode())
-        return write_page(self.table, result, self.out / "page.html")
+        return _written(self.table, result, self.out)
 
     def size(self, part: Part) -> tuple[int, int]:
         """Test images and classes of a part's data set."""

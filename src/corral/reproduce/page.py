@@ -204,7 +204,7 @@ def drawn(section: Section, part: ResultPart) -> list[tuple[str, Markup]]:
                 found.append((row.name, Markup(svg)))
         return found
     if section.name == "bounds":
-        marks = {"published radius": "pair_unsound", "sound radius": "sound"}
+        marks = {"published radius": "pair_unsound", "exact radius": "exact"}
         ranges = [
             Range(
                 row.name,

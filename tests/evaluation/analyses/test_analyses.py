@@ -8,12 +8,14 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from corral.attacks import PUBLISHED_20, PUBLISHED_20_LOG
+from corral.certify import published_radius_unsound
 from corral.documents import write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation import evaluate
 from corral.evaluation.analyses import ANALYSES, measured, read_analysis
 from corral.evaluation.analyses.along import sign_agreement
-from corral.evaluation.analyses.document import Analysis
+from corral.evaluation.analyses.document import Analysis, labelled
+from corral.geometry import class_kmeans
 from corral.training import train
 from corral.training.features import extract_features
 
@@ -30,7 +32,7 @@ def test_far_from_every_centroid_the_exponentiated_gradient_is_nothing_and_the_l
     assert len(set(found.series["broken exponentiated"])) == 1
     assert found.series["broken log"][-1] >= found.series["broken exponentiated"][-1]
     # The log-space gradient of the cross-entropy is (softmax-weighted centroids - own ones) / variance.
-    head, (x, y) = far.head, far.batch(far.test)
+    head, (x, y) = far.head, labelled(far.test)
     slow = []
     for image, label in zip(x.flatten(1).double(), y.tolist(), strict=True):
         weights = [
@@ -93,7 +95,7 @@ def test_batch_statistics_are_measured_where_the_backbone_has_them(tmp_path):
     )
     subject = measured(run, n=30)
     found = ANALYSES["changes"](subject).numbers
-    model, (x, y) = subject.model, subject.batch(subject.test)
+    model, (x, y) = subject.model, labelled(subject.test)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.train()
     with torch.no_grad():
@@ -116,7 +118,14 @@ def test_features_are_read_by_an_independent_probe_and_by_brute_force(subject):
     scaled = (test_features / train_features.std(0).clamp_min(1e-6)).numpy()
     assert found["linear"] == pytest.approx(float(np.mean(probe.predict(scaled) == subject.test.labels.numpy())))
     assert max(found.values()) <= 1
-    assert abs(found["nearest"] - found["soft"]) <= 0.1
+    clusters = class_kmeans(
+        train_features, subject.train.labels, 2, num_classes=10, generator=torch.Generator().manual_seed(0)
+    )
+    nearest = []
+    for feature in test_features.tolist():
+        distances = [math.dist(feature, centroid) for centroid in clusters.centroids.tolist()]
+        nearest.append(int(clusters.classes[distances.index(min(distances))]))
+    assert found["nearest"] == float(np.mean(np.array(nearest) == subject.test.labels.numpy()))
 
 
 def test_on_well_separated_features_every_reading_is_right(far):
@@ -155,7 +164,27 @@ def test_bounds_are_those_of_loops_over_images(subject):
     assert found.numbers["lower"] == pytest.approx(float(torch.tensor(lower).median()), rel=1e-4)
     assert found.numbers["pair_unsound"] == pytest.approx(float(torch.tensor(pair).median()), rel=1e-4)
     assert found.numbers["outside"] <= 1e-6
-    assert found.numbers["sound"] <= found.numbers["upper"] + 1e-9
+    assert found.numbers["exact"] <= found.numbers["upper"] + 1e-9
+
+
+def test_a_published_radius_counts_as_too_large_where_a_point_within_it_is_decided_otherwise(subject):
+    """Walks from each feature to just within its published radius, straight away from its centroid to every rival."""
+    head, labels = subject.head, subject.test.labels
+    features = extract_features(subject.model, subject.test).double()
+    centroids = head.centroids.double()
+    decided = head.classes[(features.unsqueeze(1) - centroids).square().sum(2).argmin(1)]
+    published = published_radius_unsound(features, centroids, head.classes)
+    broken = torch.zeros(len(labels), dtype=torch.bool)
+    for own in centroids:
+        for rival in centroids:
+            if not torch.equal(own, rival):
+                moved = features + published.unsqueeze(1) * (1 - 1e-3) * (rival - own) / (rival - own).norm()
+                found = head.classes[(moved.unsqueeze(1) - centroids).square().sum(2).argmin(1)]
+                broken |= found != decided
+    right = decided == labels
+    share = float(broken[right].double().mean())
+    assert share > 0
+    assert ANALYSES["bounds"](subject).numbers["too_large"] >= share
 
 
 @pytest.mark.parametrize("name", ["along", "changes", "adversary", "bounds"])

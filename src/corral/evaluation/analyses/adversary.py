@@ -9,7 +9,7 @@ from corral.attacks.objectives import published_nearest
 from corral.attacks.state import attacked
 from corral.data import Images, stratified_subset
 from corral.evaluation.analyses.along import sign_agreement
-from corral.evaluation.analyses.document import Analysis, Subject
+from corral.evaluation.analyses.document import Analysis, Subject, labelled
 from corral.losses import kl, score_cross_entropy
 from corral.models import Head, PublishedHead
 
@@ -30,7 +30,7 @@ def training_adversary(subject: Subject) -> Analysis:
     """
     head, eps, norm = subject.head, subject.info.eps, subject.info.norm
     images = _training_images(subject)
-    x, y = subject.batch(images)
+    x, y = labelled(images)
     model = subject.model
     published = PublishedHead(head, nearest=published_nearest(head))
     with attacked(model):

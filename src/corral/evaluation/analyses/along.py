@@ -8,7 +8,7 @@ from corral.attacks.balls import ascend, l2_norms, project, start_in_ball
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import ObjectiveName, prepare, value_and_gradient
 from corral.attacks.state import attacked
-from corral.evaluation.analyses.document import Analysis, Subject
+from corral.evaluation.analyses.document import Analysis, Subject, labelled
 from corral.geometry import squared_distances
 
 SCORES: dict[str, ObjectiveName] = {"exponentiated": "published_cross_entropy", "log": "cross_entropy"}
@@ -27,7 +27,7 @@ def along_the_attack(subject: Subject) -> Analysis:
     head, eps, norm = subject.head, subject.info.eps, subject.info.norm
     numbers: dict[str, float] = {}
     series: dict[str, tuple[float, ...]] = {}
-    x, y = subject.batch(subject.test)
+    x, y = labelled(subject.test)
     with attacked(subject.model):
         with torch.no_grad():
             right = subject.model(x).argmax(1) == y

@@ -11,7 +11,7 @@ from corral.attacks import PUBLISHED_20, pgd
 from corral.attacks.objectives import LogitObjective, ModelObjective, ObjectiveName, ThroughHead, published_nearest
 from corral.attacks.pgd import pgd_outcome
 from corral.attacks.state import attacked
-from corral.evaluation.analyses.document import Analysis, Subject, clusters_of
+from corral.evaluation.analyses.document import Analysis, Subject, clusters_of, labelled
 from corral.models import ClusterHead, Head, PublishedHead
 
 BATCH = 125
@@ -65,7 +65,7 @@ def one_change(subject: Subject) -> Analysis:
     """
     clusters_of(subject.model, subject.info)
     numbers: dict[str, float] = {}
-    x, y = subject.batch(subject.test)
+    x, y = labelled(subject.test)
     eps, norm = subject.info.eps, subject.info.norm
     with torch.no_grad():
         numbers["clean"] = float((subject.model(x).argmax(1) == y).double().mean())
@@ -94,7 +94,7 @@ def one_change(subject: Subject) -> Analysis:
 
 def _with_batch_statistics(subject: Subject) -> dict[str, float]:
     """Clean accuracy and the published attack in train mode: attack and verdict see the batch's own statistics."""
-    x, y = subject.batch(subject.test)
+    x, y = labelled(subject.test)
     eps, norm, model = subject.info.eps, subject.info.norm, subject.model
     generator = torch.Generator(x.device).manual_seed(subject.seed)
     clean = kept = 0

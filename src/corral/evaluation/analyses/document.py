@@ -61,6 +61,12 @@ def clusters_of(model: Classifier, info: RunInfo) -> ClusterHead:
     return model.head
 
 
+def labelled(images: Images) -> tuple[Tensor, Tensor]:
+    """All of some images as (n, C, H, W) floats in [0, 1], and their (n,) labels."""
+    assert images.labels is not None
+    return images.float(), images.labels
+
+
 @dataclass(frozen=True)
 class Subject:
     """A trained run with the images that it is measured on.
@@ -89,11 +95,6 @@ class Subject:
             UsageError: the run has a linear one.
         """
         return clusters_of(self.model, self.info)
-
-    def batch(self, images: Images) -> tuple[Tensor, Tensor]:
-        """All of some images, with labels."""
-        assert images.labels is not None
-        return images.float(), images.labels
 
     def found(
         self, name: AnalysisName, numbers: dict[str, float], series: dict[str, tuple[float, ...]] | None = None
