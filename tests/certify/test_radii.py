@@ -9,8 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from corral.certify import nearest_radius, published_radius_unsound, soft_radius
-from corral.models import ClusterHead
+from corral.certify import (
+    head_radius,
+    linear_radius,
+    nearest_radius,
+    pairwise_margin,
+    published_radius_unsound,
+    soft_radius,
+)
+from corral.errors import UsageError
+from corral.models import ClusterHead, LinearHead
 
 TROUBLES = ["none", "ties", "duplicates", "close centroids", "far"]
 SHAPES = {
@@ -277,3 +285,73 @@ def test_what_has_no_radius_is_refused_in_one_line(change, words):
 def test_no_features_have_no_radii():
     assert nearest_radius(torch.zeros(0, 2), torch.randn(4, 2), torch.arange(4) % 2).shape == (0,)
     assert soft_radius(torch.zeros(0, 2), torch.randn(4, 2), torch.arange(4) % 2, 1.0).shape == (0,)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    classes=st.integers(2, 6),
+    dimension=st.integers(1, 12),
+    scale=st.sampled_from([1e-4, 1.0, 1e4]),
+    biased=st.booleans(),
+)
+@settings(max_examples=80, deadline=None)
+def test_a_linear_radius_is_the_distance_to_the_nearest_hyperplane(seed, classes, dimension, scale, biased):
+    """By plain sums; no point within it changes class, and the nearest hyperplane's foot does just past it."""
+    generator = torch.Generator().manual_seed(seed)
+    features, weight = (
+        scale * torch.randn(count, dimension, generator=generator, dtype=torch.float64) for count in (10, classes)
+    )
+    bias = scale**2 * torch.randn(classes, generator=generator, dtype=torch.float64) if biased else None
+    radii = linear_radius(features, weight, bias)
+    offsets = torch.zeros(classes) if bias is None else bias
+    for point, radius in zip(features.tolist(), radii.tolist(), strict=True):
+        scores = [
+            math.fsum(w * z for w, z in zip(row, point, strict=True)) + offset
+            for row, offset in zip(weight.tolist(), offsets.tolist(), strict=True)
+        ]
+        own = scores.index(max(scores))
+        distances = {
+            rival: (scores[own] - scores[rival]) / math.dist(weight[own].tolist(), weight[rival].tolist())
+            for rival in range(classes)
+            if rival != own
+        }
+        rival, expected = min(distances.items(), key=lambda item: item[1])
+        assert radius == pytest.approx(expected, rel=1e-6, abs=1e-9 * scale)
+        normal = weight[rival] - weight[own]
+        normal = normal / normal.norm()
+        for share, stays in ((1 - 1e-6, True), (1 + 1e-6, False)):
+            moved = torch.tensor(point, dtype=torch.float64) + share * expected * normal
+            if expected > 1e-6 * scale:
+                assert (int((weight @ moved + offsets).argmax()) == own) == stays
+
+
+def test_centres_of_equal_length_have_one_radius_as_nearest_inner_product_and_cosine_rule():
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.nn.functional.normalize(torch.randn(6, 5, generator=generator, dtype=torch.float64)) * 3
+    features = torch.randn(50, 5, generator=generator, dtype=torch.float64)
+    inner, nearest = linear_radius(features, centres), nearest_radius(features, centres, torch.arange(6))
+    torch.testing.assert_close(inner, nearest, rtol=1e-9, atol=1e-12)
+    cosines = torch.nn.functional.cosine_similarity(features.unsqueeze(1), centres, dim=2)
+    assert torch.equal(cosines.argmax(1), (features @ centres.T).argmax(1))
+
+
+def test_a_pairwise_margin_is_the_distance_to_the_bisector():
+    z, own, rival = torch.tensor([[0.0, 0.0], [5.0, 1.0]]), torch.tensor([-1.0, 0.0]), torch.tensor([3.0, 0.0])
+    torch.testing.assert_close(pairwise_margin(z, own, rival), torch.tensor([1.0, -4.0], dtype=torch.float64))
+    with pytest.raises(ValueError, match="no bisector"):
+        pairwise_margin(z, own, own)
+
+
+def test_the_radius_of_a_head_is_that_of_its_rule(configuration):
+    features, centroids, owners = configuration(7, 2, 3, 4)
+    soft = soft_radius(features, centroids, owners, 0.5 * 1.3)
+    nearest = nearest_radius(features, centroids, owners)
+    for rule, expected in (("soft", soft), (6, soft), ("nearest", nearest), (1, nearest)):
+        head = ClusterHead(centroids, owners, 0.5, rule=rule, temperature=1.3)
+        torch.testing.assert_close(head_radius(head, features, lipschitz=2.0), expected / 2)
+    with pytest.raises(UsageError, match="rule 2 of 6 clusters cannot be certified"):
+        head_radius(ClusterHead(centroids, owners, 0.5, rule=2), features)
+    linear = LinearHead(4, 3).double()
+    torch.testing.assert_close(
+        head_radius(linear, features), linear_radius(features, linear.linear.weight, linear.linear.bias)
+    )

@@ -61,6 +61,34 @@ def nearest_radius(
     return below(radii / lipschitz)
 
 
+def pairwise_margin(features: Tensor, own: Tensor, rival: Tensor) -> Tensor:
+    """(N,) signed distances to two centroids' bisector, (||z - mu_j||^2 - ||z - mu_i||^2) / (2 ||mu_j - mu_i||).
+
+    ClusTR's Theorem 1 over the Lipschitz constant: exact for two centroids, and a radius only where these two are all.
+
+    In float64.
+
+    Args:
+        features: (N, d).
+        own: (d,) mu_i.
+        rival: (d,) mu_j, another point.
+
+    Raises:
+        ValueError: equal centroids, or shapes that do not fit.
+    """
+    if features.dim() != 2 or own.shape != rival.shape or own.shape != features.shape[1:]:
+        raise ValueError(
+            f"features (N, d) and two centroids (d,) must fit, found {tuple(features.shape)}, {tuple(own.shape)} and "
+            f"{tuple(rival.shape)}"
+        )
+    points, mine, other = features.double(), own.double(), rival.double()
+    gap = (other - mine).norm()
+    if float(gap) == 0:
+        raise ValueError("the centroids are equal: there is no bisector between them")
+    # (z - (mu_i + mu_j) / 2)·(mu_i - mu_j): no squares that cancel.
+    return (points - (mine + other) / 2) @ (mine - other) / gap
+
+
 def published_radius_unsound(features: Tensor, centroids: Tensor, classes: Tensor, *, lipschitz: float = 1.0) -> Tensor:
     """(N,) radii as ClusTR states them for more than two classes: of the nearest own and the nearest rival centroid.
 

@@ -1,0 +1,75 @@
+"""A search along bisector normals: straight at the boundaries that a cluster head's certificate measures."""
+
+import torch
+from torch import Tensor
+
+from corral.attacks.balls import per_example
+from corral.attacks.minimal import Closest, MinimalOutcome, check_minimal
+from corral.attacks.state import attacked
+from corral.models import Classifier, ClusterHead
+
+# A step goes this much past the linearised bisector.
+OVERSHOOT = 1.02
+
+
+def bisector_search(
+    model: Classifier, x: Tensor, y: Tensor, *, steps: int = 20, rivals: int = 9, seed: int = 0
+) -> MinimalOutcome:
+    """The closest misclassified points in L2 found by walking to the bisectors between own and rival centroids.
+
+    For each of the nearest rival centroids mu_j and the nearest own one mu_i, Newton steps on (||f - mu_j||^2 -
+    ||f - mu_i||^2) / 2, which is 0 on their bisector, along its pixel gradient J^T (mu_i - mu_j); then bisection of the
+    segment to what was found. On an isometry the first step lands on the boundary.
+
+    Args:
+        model: a classifier with a cluster head; attacked in eval mode, its state is restored.
+        x: (N, C, H, W) clean images in [0, 1].
+        y: (N,) int64 labels.
+        steps: Newton steps towards each rival.
+        rivals: of the other classes' centroids, so many of the nearest are walked to.
+        seed: the search draws nothing; taken so that it can stand in a list of attacks.
+
+    Raises:
+        ValueError: a model without a cluster head, impossible arguments or labels, images not in [0, 1].
+        CorralError: the model's logits or gradients are not finite.
+    """
+    check_minimal(x, y, steps=steps, rivals=rivals)
+    head = model.head
+    if not isinstance(head, ClusterHead):
+        raise ValueError("a search along bisectors needs a cluster head")
+    x = x.detach()
+    with attacked(model), torch.autocast(x.device.type, enabled=False):
+        closest = Closest(model, x, y)
+        rows = closest.standing
+        if len(rows):
+            with torch.no_grad():
+                distances = torch.cdist(model.features(x[rows]), head.centroids)
+            own = head.classes == y[rows].unsqueeze(1)
+            mine = distances.masked_fill(~own, torch.inf).argmin(1)
+            away = distances.masked_fill(own, torch.inf)
+            order = away.argsort(1)[:, : min(rivals, int((~own).sum(1).min()))]
+            for column in range(order.shape[1]):
+                _walk(closest, model, head, rows, mine, order[:, column], steps)
+            closest.halve()
+        return closest.outcome()
+
+
+def _walk(
+    closest: Closest, model: Classifier, head: ClusterHead, rows: Tensor, mine: Tensor, rival: Tensor, steps: int
+) -> None:
+    """Newton steps of every row towards the bisector of its own and its rival centroid."""
+    points, y = closest.x[rows], closest.y[rows]
+    difference = head.centroids[mine] - head.centroids[rival]
+    middle = (head.centroids[mine] + head.centroids[rival]) / 2
+    for _ in range(steps):
+        with torch.enable_grad():
+            at = points.detach().requires_grad_(True)
+            gaps = ((model.features(at) - middle) * difference).sum(1)
+            (gradient,) = torch.autograd.grad(gaps.sum(), at)
+        closest.victim.forwards += len(at)
+        closest.victim.backwards += len(at)
+        squares = gradient.flatten(1).square().sum(1)
+        sizes = torch.where(squares > 0, OVERSHOOT * gaps.detach() / squares.clamp_min(1e-30), 0.0)
+        points = (at.detach() - per_example(sizes, at) * gradient).clamp(0, 1)
+        wrong = closest.victim.logits(points).argmax(1) != y
+        closest.offer(rows, points, wrong)

@@ -1,0 +1,106 @@
+"""The record of a certification: radii proved and attacks tried, on the same images."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from corral.documents import Frozen, read_document
+from corral.evaluation.records import Environment
+
+# The least l2 distance between two different images of 8 bits a value: a smaller radius holds no other image.
+NEXT_IMAGE = 1 / 255
+
+
+class LayerConstant(Frozen):
+    """One factor of the Lipschitz constant: the layer, its bound, and how that was found."""
+
+    name: str
+    bound: float = Field(ge=0)
+    how: str
+
+
+class CertifiedAt(Frozen):
+    """Accuracies at one l2 radius.
+
+    Attributes:
+        radius: in pixel units.
+        certified: share of the images that are classified right with a larger certified radius.
+        attacked: share that is classified right and stood every attack within the radius; None without attacks.
+    """
+
+    radius: float = Field(ge=0)
+    certified: float = Field(ge=0, le=1)
+    attacked: float | None = Field(default=None, ge=0, le=1)
+
+
+class CertifyingAttack(Frozen):
+    """An attack that the certificates were checked by."""
+
+    name: str
+    description: str
+    settings: dict[str, int | float | str | bool]
+    seconds: float
+
+
+class Certificate(Frozen):
+    """One certification of one run.
+
+    Attributes:
+        lipschitz: guaranteed upper bound on the l2 Lipschitz constant of pixels to features.
+        layers: its factors.
+        at: the radii that were asked for.
+        curve: the same on an even grid up to the largest radius.
+        median: of the certified radii of the images classified right, in pixel units; 0 if none is.
+        vacuous: share of the images classified right whose radius is below 1/255, so that it holds no other image of 8
+            bits a value.
+        broken: images for which an attack found a misclassified point within the certified radius. Above 0 the
+            certificates are wrong.
+    """
+
+    format: Literal["corral-certificate-1"] = "corral-certificate-1"
+    run: str
+    recipe: str
+    method: str
+    head: Literal["linear", "cluster"]
+    rule: str | None
+    data: str
+    data_fingerprint: str
+    model_fingerprint: str
+    n: int = Field(ge=1)
+    n_test: int = Field(ge=1)
+    norm: Literal["L2"] = "L2"
+    clean: float = Field(ge=0, le=1)
+    lipschitz: float = Field(ge=0)
+    layers: list[LayerConstant]
+    at: list[CertifiedAt]
+    curve: list[CertifiedAt]
+    median: float = Field(ge=0)
+    vacuous: float = Field(ge=0, le=1)
+    attacks: list[CertifyingAttack]
+    broken: int = Field(ge=0)
+    train_seed: int
+    train_seconds: float
+    seed: int
+    certify_seconds: float
+    created: str
+    environment: Environment
+    notes: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Certificate":
+        if self.n > self.n_test:
+            raise ValueError(f"n {self.n} is above n_test {self.n_test}")
+        for point in (*self.at, *self.curve):
+            if not self.broken and point.attacked is not None and point.certified > point.attacked:
+                raise ValueError(f"certified {point.certified} is above attacked {point.attacked} at {point.radius:g}")
+        return self
+
+
+def read_certificate(path: Path) -> Certificate:
+    """Read and check a certificate.
+
+    Raises:
+        CorralError: missing, not JSON, or not a certificate of this format; the message names file and field.
+    """
+    return read_document(path, Certificate, kind="certificate", command="corral certify")

@@ -1,0 +1,328 @@
+"""Certification of a run: a radius for every test image, and attacks that try to break each of them."""
+
+import copy
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from corral.attacks.attack import Attack
+from corral.attacks.balls import Norm, l2_norms
+from corral.attacks.bisector import bisector_search
+from corral.attacks.ddn import ddn_outcome
+from corral.attacks.minimal import MinimalOutcome
+from corral.attacks.outcome import Outcome
+from corral.attacks.presets import PgdProtocol
+from corral.certify import head_radius, lipschitz_upper
+from corral.data import Images, load, stratified_subset
+from corral.devices import choose_device, device_name
+from corral.documents import write_document
+from corral.errors import CorralError, UsageError
+from corral.evaluation.certificate import (
+    NEXT_IMAGE,
+    Certificate,
+    CertifiedAt,
+    CertifyingAttack,
+    LayerConstant,
+)
+from corral.evaluation.evaluate import CPU_BATCH, DEVICE_BATCH, fingerprint
+from corral.evaluation.ledger import Ledger, Plan, PlannedAttack
+from corral.evaluation.records import environment, now
+from corral.evaluation.session import Attacked, Session
+from corral.files import write_atomically
+from corral.models import Classifier, ClusterHead
+from corral.precision import full_float32
+from corral.progress import Progress, duration
+from corral.training import RunFolder, RunInfo, load_model, parse_eps
+from corral.training.recipe import MOST_SEED
+from corral.version import __version__
+
+RADII = (0.0, 36 / 255, 72 / 255, 108 / 255, 1.0)
+CURVE_POINTS = 60
+# What the forward passes' own rounding can move a boundary by, relative to the radius.
+ROUNDING = 1e-5
+PGD = PgdProtocol(
+    name="pgd",
+    description="L2 PGD-40 on the margin, 10 restarts, step radius/16; any misclassified iterate counts",
+    steps=40,
+    restarts=10,
+    step_size=None,
+    objective="margin",
+    cluster_objective="margin",
+    keep="best",
+)
+
+
+def certify_run(
+    run: str | Path,
+    *,
+    radii: Sequence[float | str] = RADII,
+    n: int | None = None,
+    attack: bool = True,
+    batch_size: int | None = None,
+    seed: int = 0,
+    fresh: bool = False,
+    data_root: str | Path | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> Certificate:
+    """Certify a finished run on its test set, and attack what was certified.
+
+    The radius of an image is that of the head's own rule around its feature over a guaranteed Lipschitz constant of
+    everything before, in float64; it counts where the float32 model classifies the image right. The attacks are those
+    of `radius_attacks`; the distance of the closest misclassified image that any of them found stands beside each
+    radius. Both go to `RUN/certificates/LABEL.npz`: labels, predicted, radius, distance (infinite where none was
+    found), (n,) each.
+
+    Args:
+        run: the run folder.
+        radii: l2 radii in pixel units, 0.5 or "36/255", that accuracies are stated at.
+        n: a class-balanced subset of this many test images; default the whole test set.
+        attack: try to break the certificates.
+        batch_size: images at a time; default 125 on a CPU, else 500.
+        seed: of the attacks' random numbers.
+        fresh: throw away what an interrupted certification has finished.
+        data_root: folder of the data-set files.
+        device: where to run; default a GPU if there is one.
+        progress: show progress on stderr.
+
+    Returns:
+        The certificate that was written to `RUN/certificates/LABEL.json`.
+
+    Raises:
+        CorralError: no finished run, damaged files, other data, an unfinished certification of another model or plan,
+            or an attack that broke a certificate (everything is written first).
+        UsageError: an impossible radius, n or batch size, a head or a layer without a certificate.
+    """
+    begun = time.perf_counter()
+    chosen = choose_device(device)
+    folder = RunFolder(Path(run))
+    if not folder.path.is_dir():
+        raise CorralError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
+    wanted = _radii(radii)
+    if not 0 <= seed <= MOST_SEED:
+        raise UsageError(f"seed must be from 0 to {MOST_SEED}, found {seed}")
+    if batch_size is None:
+        batch_size = CPU_BATCH if chosen.type == "cpu" else DEVICE_BATCH
+    if batch_size < 1:
+        raise UsageError(f"batch size must be at least 1, found {batch_size}")
+    model, spec, info = load_model(folder.path, device=chosen)
+    data = load(info.data, root=None if data_root is None else Path(data_root))
+    if data.fingerprint != info.data_fingerprint:
+        raise CorralError(
+            f"{run}: trained on other data: {info.data} has fingerprint {data.fingerprint}, the run's was "
+            f"{info.data_fingerprint}; restore the data or train again"
+        )
+    test = (data.test if n is None or n == len(data.test) else stratified_subset(data.test, n, seed=0)).to(chosen)
+    assert test.labels is not None
+    with full_float32():
+        bound = lipschitz_upper(model, spec.image_shape)
+        found = _certified(model, test, bound.value, batch_size)
+        right = found.predicted == test.labels
+        proved = torch.where(right, found.radii, 0.0)
+        distances = torch.where(right, torch.inf, 0.0).double()
+        label = certificate_label(n=len(test), n_test=len(data.test), seed=seed)
+        plan = _plan(model, info, data.fingerprint, wanted, len(test), seed, batch_size, chosen)
+        ledger = Ledger(folder.path / "certificates" / f"{label}.unfinished", plan, fresh=fresh)
+        tried: list[CertifyingAttack] = []
+        if attack:
+            session = Session(
+                model,
+                test,
+                classes=len(data.classes),
+                norm="L2",
+                batch_size=batch_size,
+                seed=seed,
+                shown=torch.arange(len(test), device=chosen),
+                progress=progress,
+            )
+            for one, radius in radius_attacks(model, wanted):
+                outcome = session.attack(one, radius, ledger, key=one.name)
+                distances = torch.minimum(distances, _distances(outcome, test))
+                settings = dict(one.settings)
+                tried.append(
+                    CertifyingAttack(
+                        name=one.name, description=one.description, settings=settings, seconds=outcome.seconds
+                    )
+                )
+    broken = int((right & (distances <= proved * (1 - ROUNDING))).sum())
+    largest = max([*wanted, float(proved.max()), NEXT_IMAGE])
+    grid = [largest * place / CURVE_POINTS for place in range(CURVE_POINTS + 1)]
+
+    def at(radius: float) -> CertifiedAt:
+        # Strictly larger, and for attacks the least doubt that rounding leaves, in their favour.
+        attacked = _share(right & (distances > radius * (1 + ROUNDING))) if attack else None
+        return CertifiedAt(radius=radius, certified=_share(right & (proved > radius)), attacked=attacked)
+
+    inside = proved[right]
+    certificate = Certificate(
+        run=folder.path.name,
+        recipe=info.recipe,
+        method=info.method,
+        head="cluster" if isinstance(model.head, ClusterHead) else "linear",
+        rule=str(model.head.rule) if isinstance(model.head, ClusterHead) else None,
+        data=info.data,
+        data_fingerprint=data.fingerprint,
+        model_fingerprint=plan.model,
+        n=len(test),
+        n_test=len(data.test),
+        clean=_share(right),
+        lipschitz=bound.value,
+        layers=[LayerConstant(name=layer.name, bound=layer.bound, how=layer.how) for layer in bound.layers],
+        at=[at(radius) for radius in wanted],
+        curve=[at(radius) for radius in grid],
+        median=float(inside.median()) if len(inside) else 0.0,
+        vacuous=_share(inside < NEXT_IMAGE) if len(inside) else 1.0,
+        attacks=tried,
+        broken=broken,
+        train_seed=info.seed,
+        train_seconds=info.train_seconds,
+        seed=seed,
+        # Batches that an earlier, interrupted call finished count with what they took then.
+        certify_seconds=max(time.perf_counter() - begun, sum(one.seconds for one in tried)),
+        created=now(),
+        environment=environment(chosen),
+        notes=[f"data: {data.name} ({data.note}), trained on {info.train_images} images for {info.epochs} epochs"],
+    )
+    stream = io.BytesIO()
+    arrays: Any = {
+        "labels": test.labels,
+        "predicted": found.predicted,
+        "radius": proved,
+        "distance": distances,
+    }
+    np.savez_compressed(stream, **{name: values.cpu().numpy() for name, values in arrays.items()})
+    write_atomically(folder.path / "certificates" / f"{label}.npz", stream.getvalue())
+    path = folder.path / "certificates" / f"{label}.json"
+    write_document(certificate, path)
+    ledger.close()
+    Progress("", 0, "", enabled=progress).say(f"{run}: certified in {duration(certificate.certify_seconds)}: {path}")
+    if broken:
+        raise CorralError(
+            f"{path}: attacks broke {broken} of {certificate.n} certificates: do not use them, and report this with "
+            "the run; the record names the images"
+        )
+    return certificate
+
+
+def certificate_label(*, n: int, n_test: int, seed: int) -> str:
+    """The file name of a certificate without its ending: whatever is not the full or the default."""
+    parts = ["l2", *([f"n{n}"] if n < n_test else []), *([f"seed{seed}"] if seed else [])]
+    return "-".join(parts)
+
+
+def radius_attacks(model: Classifier, radii: Sequence[float]) -> list[tuple[Attack, float]]:
+    """What certificates are tried by, each with the radius that it is confined to.
+
+    DDN and, on cluster heads, the search along bisector normals look for the closest misclassified image at whatever
+    distance; PGD within each radius above 0.
+
+    Args:
+        model: the model to attack.
+        radii: l2 radii in pixel units.
+    """
+    largest = max([*radii, NEXT_IMAGE])
+    found = [(Attack("ddn", "DDN, 100 steps, on the margin: the closest point", (("steps", 100),), _ddn), largest)]
+    if isinstance(model.head, ClusterHead):
+        words = "Newton steps to the bisectors of own and rival centroids, 20 towards each of the 9 nearest rivals"
+        found.append((Attack("bisectors", words, (("steps", 20), ("rivals", 9)), _bisectors), largest))
+    for radius in sorted({radius for radius in radii if radius > 0}):
+        bound = PGD.bound(model, radius)
+        name, settings = f"pgd-{radius:.6g}", (("radius", radius), *bound.settings)
+        found.append((Attack(name, PGD.description, settings, bound.run), radius))
+    return found
+
+
+def _ddn(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
+    return _as_outcome(ddn_outcome(model, x, y, steps=100, seed=seed))
+
+
+def _bisectors(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
+    assert isinstance(model, Classifier)
+    return _as_outcome(bisector_search(model, x, y, steps=20, rivals=9))
+
+
+def _as_outcome(found: MinimalOutcome) -> Outcome:
+    step = torch.where(found.natural, 0, torch.where(found.broken, 1, -1))
+    return Outcome(found.x_adv, found.broken | found.natural, step, found.forwards, found.backwards)
+
+
+@dataclass(frozen=True)
+class _Certified:
+    """(n,) classes that the float32 model predicts, and (n,) radii of the float64 features' decision."""
+
+    predicted: Tensor
+    radii: Tensor
+
+
+def _certified(model: Classifier, images: Images, lipschitz: float, batch_size: int) -> _Certified:
+    exact = copy.deepcopy(model).double()
+    predicted, radii = [], []
+    with torch.no_grad():
+        for rows in torch.split(torch.arange(len(images), device=images.pixels.device), batch_size):
+            pixels = images.float(rows)
+            predicted.append(model(pixels).argmax(1))
+            features = exact.features(pixels.double())
+            if not bool(torch.isfinite(features).all()):
+                raise CorralError("the model's features are not finite on the test images; train it again")
+            same = exact.logits_from(features).argmax(1) == predicted[-1]
+            radii.append(torch.where(same, head_radius(exact.head, features, lipschitz=lipschitz), 0.0))
+    return _Certified(torch.cat(predicted), torch.cat(radii))
+
+
+def _distances(outcome: Attacked, images: Images) -> Tensor:
+    """(n,) float64 distances of the misclassified images that an attack found, infinite where it found none."""
+    rows = torch.arange(len(images), device=images.pixels.device)
+    moved = outcome.shown.double() - images.float(rows).double()
+    return torch.where(outcome.correct, torch.inf, l2_norms(moved))
+
+
+def _radii(radii: Sequence[float | str]) -> list[float]:
+    """Radii as numbers, in order and each once.
+
+    Raises:
+        UsageError: none, or one that is not a finite number of at least 0.
+    """
+    try:
+        found = sorted({parse_eps(radius, "L2") for radius in radii})
+    except ValueError as error:
+        raise UsageError(str(error).replace("eps", "a radius", 1)) from None
+    if not found:
+        raise UsageError("radii must be one or more, found none")
+    return found
+
+
+def _share(values: Tensor) -> float:
+    return int(values.sum()) / len(values)
+
+
+def _plan(
+    model: Classifier,
+    info: RunInfo,
+    data_fingerprint: str,
+    radii: Sequence[float],
+    n: int,
+    seed: int,
+    batch_size: int,
+    device: torch.device,
+) -> Plan:
+    return Plan(
+        protocol="certify",
+        model=fingerprint(model),
+        data=data_fingerprint,
+        norm="L2",
+        eps=max(radii),
+        n=n,
+        seed=seed,
+        batch_size=batch_size,
+        attacks=[PlannedAttack(name=a.name, settings=dict(a.settings)) for a, _ in radius_attacks(model, radii)],
+        device=device_name(device),
+        corral=__version__,
+        torch=torch.__version__,
+    )
