@@ -1,9 +1,10 @@
 """corral: image classifiers whose decision is a cluster, trained, attacked, certified and reported honestly."""
 
-from corral import attacks, data, geometry, losses, models
+from corral import attacks, certify, data, geometry, losses, models
 from corral.api import load
 from corral.evaluation import evaluate
 from corral.evaluation.audit import audit
+from corral.evaluation.certify_run import certify_run
 from corral.evaluation.diagnostics import diagnose
 from corral.report import report
 from corral.training import train
@@ -13,6 +14,8 @@ __all__ = [
     "__version__",
     "attacks",
     "audit",
+    "certify",
+    "certify_run",
     "data",
     "diagnose",
     "evaluate",

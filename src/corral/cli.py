@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from corral.cli_audit import EPILOG, audit
+from corral.cli_certify import EPILOG as CERTIFY_EPILOG
+from corral.cli_certify import certify
 from corral.cli_options import DataRoot, Device, Json, Quiet, Threads, print_json, print_named, set_threads
 from corral.cli_reproduce import EPILOG as REPRODUCE_EPILOG
 from corral.cli_reproduce import reproduce
@@ -226,6 +228,7 @@ def data(
             typer.echo(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
 
 
+app.command(epilog=CERTIFY_EPILOG)(certify)
 app.command(epilog=EPILOG)(audit)
 app.command(epilog=REPRODUCE_EPILOG)(reproduce)
 

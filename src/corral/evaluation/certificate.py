@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from corral.documents import Frozen, read_document
+from corral.errors import CorralError
 from corral.evaluation.records import Environment
 
 # The least l2 distance between two different images of 8 bits a value: a smaller radius holds no other image.
@@ -95,6 +96,14 @@ class Certificate(Frozen):
             if not self.broken and point.attacked is not None and point.certified > point.attacked:
                 raise ValueError(f"certified {point.certified} is above attacked {point.attacked} at {point.radius:g}")
         return self
+
+
+class BrokenCertificates(CorralError):
+    """An attack found misclassified images within certified radii; `certificate` is what was written."""
+
+    def __init__(self, message: str, certificate: Certificate) -> None:
+        super().__init__(message)
+        self.certificate = certificate
 
 
 def read_certificate(path: Path) -> Certificate:

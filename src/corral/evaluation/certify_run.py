@@ -26,6 +26,7 @@ from corral.documents import write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation.certificate import (
     NEXT_IMAGE,
+    BrokenCertificates,
     Certificate,
     CertifiedAt,
     CertifyingAttack,
@@ -96,8 +97,8 @@ def certify_run(
         The certificate that was written to `RUN/certificates/LABEL.json`.
 
     Raises:
-        CorralError: no finished run, damaged files, other data, an unfinished certification of another model or plan,
-            or an attack that broke a certificate (everything is written first).
+        CorralError: no finished run, damaged files, other data, or an unfinished certification of another plan.
+        BrokenCertificates: an attack broke a certificate; everything is written first.
         UsageError: an impossible radius, n or batch size, a head or a layer without a certificate.
     """
     begun = time.perf_counter()
@@ -204,9 +205,10 @@ def certify_run(
     ledger.close()
     Progress("", 0, "", enabled=progress).say(f"{run}: certified in {duration(certificate.certify_seconds)}: {path}")
     if broken:
-        raise CorralError(
+        raise BrokenCertificates(
             f"{path}: attacks broke {broken} of {certificate.n} certificates: do not use them, and report this with "
-            "the run; the record names the images"
+            "the run; the arrays beside the record name the images",
+            certificate,
         )
     return certificate
 
@@ -215,6 +217,12 @@ def certificate_label(*, n: int, n_test: int, seed: int) -> str:
     """The file name of a certificate without its ending: whatever is not the full or the default."""
     parts = ["l2", *([f"n{n}"] if n < n_test else []), *([f"seed{seed}"] if seed else [])]
     return "-".join(parts)
+
+
+def certificate_page(run: Path, certificate: Certificate) -> Path:
+    """Where the page of a run's certificate lies, beside its record."""
+    label = certificate_label(n=certificate.n, n_test=certificate.n_test, seed=certificate.seed)
+    return run / "certificates" / f"{label}.html"
 
 
 def radius_attacks(model: Classifier, radii: Sequence[float]) -> list[tuple[Attack, float]]:

@@ -1,0 +1,68 @@
+"""`corral certify` on the command line: prove radii for a run's test images, attack them, write page and record."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from corral.cli_options import DataRoot, Device, Json, Quiet, Threads, print_json, set_threads
+
+EPILOG = "Example: corral certify runs/mnist-certified --n 1000 --radius 36/255 --radius 1.58"
+
+
+def certify(
+    run: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    radius: Annotated[
+        list[str] | None, typer.Option(help="l2 radius in pixel units, repeatable; default 0, 36, 72, 108, 255/255.")
+    ] = None,
+    n: Annotated[int | None, typer.Option(min=1, help="This many test images, class-balanced; default all.")] = None,
+    attack: Annotated[bool, typer.Option(help="Try to break the certificates.")] = True,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what an interrupted call finished.")] = False,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Default 125 on a CPU, else 500.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the attacks.")] = 0,
+    device: Device = None,
+    data_root: DataRoot = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Prove l2 radii for test images and attack them; writes RUN/certificates/l2.json, .npz and .html.
+
+    Exit code 1 also where an attack breaks a certificate. Ctrl-C: the same command goes on.
+    """
+    from corral.evaluation.certificate import BrokenCertificates
+    from corral.evaluation.certify_run import RADII, certificate_page, certify_run
+    from corral.report.certificate_page import certificate_sentences, write_certificate_page
+
+    set_threads(threads)
+    made = []
+    for path in run:
+        try:
+            found = certify_run(
+                path,
+                radii=radius or RADII,
+                n=n,
+                attack=attack,
+                batch_size=batch_size,
+                seed=seed,
+                fresh=fresh,
+                data_root=data_root,
+                device=device,
+                progress=not quiet,
+            )
+        except KeyboardInterrupt:
+            typer.echo(
+                f"\ncorral: interrupted; finished batches of {path} are kept, the same command goes on", err=True
+            )
+            raise typer.Exit(130) from None
+        except BrokenCertificates as error:
+            write_certificate_page(error.certificate, certificate_page(path, error.certificate))
+            raise
+        page = certificate_page(path, found)
+        write_certificate_page(found, page)
+        made.append((found, page))
+    if as_json:
+        print_json([found.model_dump(mode="json") for found, _ in made])
+        return
+    for found, page in made:
+        typer.echo("\n".join([f"{found.run}:", *(f"  {words}" for words in certificate_sentences(found)), f"  {page}"]))
