@@ -1,0 +1,157 @@
+"""Guaranteed l2 Lipschitz bounds of single layers in eval mode, by their type."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from corral.certify.norms import normalisation_constant
+from corral.certify.operator_norms import conv_norm_upper, dense_norm_upper
+from corral.certify.rounding import UNIT
+from corral.models.classifier import Normalisation
+
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
+GRAM = "Gram iteration"
+
+
+def above(value: float) -> float:
+    """A value raised by what a few float64 operations may have lost."""
+    return value * (1 + 8 * UNIT)
+
+
+def linear_bound(layer: nn.Linear | nn.Conv2d, x: Tensor, norm: BatchNorm | None = None) -> tuple[float, str]:
+    """The operator norm of a dense layer or convolution, with the BatchNorm that follows it folded into its weight.
+
+    Args:
+        layer: its effective weight counts, parametrized or not.
+        x: its input, of which the shape counts.
+        norm: in eval mode gamma / sqrt(var + eps) times each output channel.
+
+    Raises:
+        ValueError: a convolution whose padding is not zeros; weights that are not finite.
+    """
+    weight = layer.weight.detach().double()
+    slack = 0.0
+    if norm is not None:
+        weight = weight * batchnorm_factors(norm).view(-1, *[1] * (weight.dim() - 1))
+        # Every folded weight is off by 5 u of itself at most: in norm by that many of sqrt(taps) ||w||_F.
+        slack = 8 * UNIT * math.sqrt(weight[0, 0].numel()) * float(weight.norm())
+    if isinstance(layer, nn.Linear):
+        bound = dense_norm_upper(weight)
+    else:
+        if layer.padding_mode != "zeros":
+            raise ValueError(f"only zero padding has a bound here, found padding_mode {layer.padding_mode!r}")
+        bound = conv_norm_upper(
+            weight,
+            image_size=(x.shape[-2], x.shape[-1]),
+            padding=_pair(layer.padding) if not isinstance(layer.padding, str) else layer.padding,
+            stride=_pair(layer.stride),
+            dilation=_pair(layer.dilation),
+            groups=layer.groups,
+        )
+    return above(bound + slack), GRAM if norm is None else f"{GRAM}, BatchNorm folded in"
+
+
+def batchnorm_factors(layer: BatchNorm) -> Tensor:
+    """(C,) float64 gamma / sqrt(var + eps), what eval mode multiplies the channels by.
+
+    Raises:
+        ValueError: the layer keeps no running statistics, so that it has no fixed map in eval mode either; or the
+            factors are not finite.
+    """
+    if layer.running_var is None:
+        raise ValueError("a BatchNorm without running statistics has no Lipschitz constant: each batch changes it")
+    variance = layer.running_var.detach().double()
+    gamma = torch.ones_like(variance) if layer.weight is None else layer.weight.detach().double()
+    factors = gamma / (variance + layer.eps).sqrt()
+    if not bool(torch.isfinite(factors).all()):
+        raise ValueError("BatchNorm's gamma / sqrt(var + eps) must be finite, found NaN or infinity")
+    return factors
+
+
+def _batchnorm(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[float, str]:
+    assert isinstance(layer, BatchNorm)
+    return above(float(batchnorm_factors(layer).abs().max())), "largest |gamma| / sqrt(var + eps)"
+
+
+def _normalisation(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[float, str]:
+    assert isinstance(layer, Normalisation)
+    if x.shape[1] != len(layer.std):
+        raise ValueError(f"images must have {len(layer.std)} channels, found {x.shape[1]}")
+    return above(normalisation_constant(layer.std)), "largest 1 / std"
+
+
+def _max_pool(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[float, str]:
+    """sqrt of the number of windows an input is in: the move of a maximum is at most the window's largest move."""
+    assert isinstance(layer, nn.MaxPool2d)
+    windows = 1
+    axes = zip(_pair(layer.kernel_size), _pair(layer.stride), _pair(layer.dilation), strict=True)
+    for size, step, gap in axes:
+        # Taps gap × j of an output at step × i: those that meet an input are every step / gcd-th.
+        windows *= math.ceil(size * math.gcd(step, gap) / step)
+    if windows == 1:
+        return 1.0, "windows apart"
+    return above(math.sqrt(windows)), f"an input in up to {windows} windows"
+
+
+def _average_pool(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[float, str]:
+    """The exact norm: averaging is the same matrix on every row times the same on every column."""
+    assert isinstance(layer, nn.AvgPool2d)
+    if layer.divisor_override is not None:
+        raise ValueError("an AvgPool2d with divisor_override has no bound here: leave it out")
+    kernel, stride, padding = (_pair(value) for value in (layer.kernel_size, layer.stride, layer.padding))
+    bound = 1.0
+    for axis in (0, 1):
+        column = functional.avg_pool2d(
+            torch.eye(x.shape[2 + axis], dtype=torch.float64)[:, None, :, None],
+            (kernel[axis], 1),
+            (stride[axis], 1),
+            (padding[axis], 0),
+            layer.ceil_mode,
+            layer.count_include_pad,
+        )
+        bound *= dense_norm_upper(column.flatten(1))
+    return above(bound), "exact norm of averaging"
+
+
+def _adaptive_average_pool(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[float, str]:
+    bound = 1.0
+    for axis in (0, 1):
+        identity = torch.eye(x.shape[2 + axis], dtype=torch.float64)[:, None, :, None]
+        bound *= dense_norm_upper(functional.adaptive_avg_pool2d(identity, (out.shape[2 + axis], 1)).flatten(1))
+    return above(bound), "exact norm of averaging"
+
+
+def _leaky(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[float, str]:
+    assert isinstance(layer, nn.LeakyReLU)
+    return max(1.0, abs(layer.negative_slope)), "steepest slope"
+
+
+def _linear(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[float, str]:
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    return linear_bound(layer, x)
+
+
+def _one(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[float, str]:
+    return 1.0, "1-Lipschitz"
+
+
+# By exact type: a subclass may compute something else. (layer, input, output) -> (bound, how).
+LAYERS: dict[type[nn.Module], Callable[[nn.Module, Tensor, Tensor], tuple[float, str]]] = {
+    nn.Linear: _linear,
+    nn.Conv2d: _linear,
+    nn.BatchNorm1d: _batchnorm,
+    nn.BatchNorm2d: _batchnorm,
+    Normalisation: _normalisation,
+    nn.MaxPool2d: _max_pool,
+    nn.AvgPool2d: _average_pool,
+    nn.AdaptiveAvgPool2d: _adaptive_average_pool,
+    nn.LeakyReLU: _leaky,
+    **dict.fromkeys((nn.ReLU, nn.Tanh, nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout2d), _one),
+}
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
