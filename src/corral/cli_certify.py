@@ -30,7 +30,7 @@ def certify(
 
     Exit code 1 also where an attack breaks a certificate. Ctrl-C: the same command goes on.
     """
-    from corral.evaluation.certificate import BrokenCertificates
+    from corral.evaluation.certificate import BrokenCertificatesError
     from corral.evaluation.certify_run import RADII, certificate_page, certify_run
     from corral.report.certificate_page import certificate_sentences, write_certificate_page
 
@@ -55,7 +55,7 @@ def certify(
                 f"\ncorral: interrupted; finished batches of {path} are kept, the same command goes on", err=True
             )
             raise typer.Exit(130) from None
-        except BrokenCertificates as error:
+        except BrokenCertificatesError as error:
             write_certificate_page(error.certificate, certificate_page(path, error.certificate))
             raise
         page = certificate_page(path, found)

@@ -136,7 +136,9 @@ def _chain(parts: Iterable[tuple[str, nn.Module]], path: str, x: Tensor) -> Walk
 
 def _plain(module: nn.Module | None, *kinds: type[nn.Module]) -> bool:
     """Whether a module is of exactly one of these types and leaves its bound to us."""
-    return module is not None and type_before_parametrizations(module) in kinds and not hasattr(module, "lipschitz_bound")
+    return (
+        module is not None and type_before_parametrizations(module) in kinds and not hasattr(module, "lipschitz_bound")
+    )
 
 
 def _children(module: nn.Module, path: str, x: Tensor) -> Walked:
@@ -212,7 +214,9 @@ def _run(module: nn.Module, path: str, x: Tensor) -> Tensor:
         out = module(x)
     except (RuntimeError, ValueError) as error:
         line = str(error).splitlines()[0]
-        raise UsageError(f"{_where(module, path)} does not take an input of shape {tuple(x.shape[1:])}: {line}") from error
+        raise UsageError(
+            f"{_where(module, path)} does not take an input of shape {tuple(x.shape[1:])}: {line}"
+        ) from error
     if not isinstance(out, Tensor):
         raise UsageError(f"{_where(module, path)} must return one tensor, found {type(out).__name__}")
     return out

@@ -86,7 +86,8 @@ def pairwise_margin(features: Tensor, own: Tensor, rival: Tensor) -> Tensor:
     if float(gap) == 0:
         raise ValueError("the centroids are equal: there is no bisector between them")
     # (z - (mu_i + mu_j) / 2)·(mu_i - mu_j): no squares that cancel.
-    return (points - (mine + other) / 2) @ (mine - other) / gap
+    margins: Tensor = (points - (mine + other) / 2) @ (mine - other) / gap
+    return margins
 
 
 def published_radius_unsound(features: Tensor, centroids: Tensor, classes: Tensor, *, lipschitz: float = 1.0) -> Tensor:

@@ -75,7 +75,9 @@ def conv_norm_upper(
         raise ValueError("kernel, stride, dilation and image_size must be at least 1 and padding at least 0")
     zeros = [sum(_both_sides(padding, extent, side)) for extent, side in zip(reach, sides, strict=True)]
     if any(length + more <= extent for length, more, extent in zip(image_size, zeros, reach, strict=True)):
-        raise ValueError(f"images of {image_size[0]}×{image_size[1]} are smaller than the {kernel[0]}×{kernel[1]} kernel")
+        raise ValueError(
+            f"images of {image_size[0]}×{image_size[1]} are smaller than the {kernel[0]}×{kernel[1]} kernel"
+        )
     circle = [
         math.ceil((length + min(side, extent)) / step) * step
         for length, side, extent, step in zip(image_size, sides, reach, strides, strict=True)

@@ -135,9 +135,7 @@ def jacobians(network: ReluNetwork, points: Tensor) -> tuple[Tensor, Tensor]:
     errors = network.value_errors(float(points.norm(dim=1).max()))
     slope, values = torch.eye(network.inputs, dtype=torch.float64).expand(len(points), -1, -1), points
     sure = torch.ones(len(points), dtype=torch.bool)
-    for weight, bias, rectified, error in zip(
-        network.weights, network.biases, network.rectified, errors, strict=True
-    ):
+    for weight, bias, rectified, error in zip(network.weights, network.biases, network.rectified, errors, strict=True):
         slope, values = weight @ slope, values @ weight.T + bias
         if rectified:
             sure = sure & ((values.abs() > error) | (slope == 0).all(2)).all(1)
@@ -154,9 +152,7 @@ def interval_norms(network: ReluNetwork, centre: Tensor, radius: Tensor) -> Tens
     errors = network.value_errors(float((centre.norm(dim=1) + radius.norm(dim=1)).max()))
     middle = torch.eye(network.inputs, dtype=torch.float64).expand(len(centre), -1, -1)
     spread, values = torch.zeros_like(middle), centre
-    for weight, bias, rectified, error in zip(
-        network.weights, network.biases, network.rectified, errors, strict=True
-    ):
+    for weight, bias, rectified, error in zip(network.weights, network.biases, network.rectified, errors, strict=True):
         middle, spread, values = weight @ middle, weight.abs() @ spread, values @ weight.T + bias
         if rectified:
             change = ((middle.abs() + spread) @ radius.unsqueeze(2)).squeeze(2) * (1 + 1e-9) + error
@@ -228,9 +224,7 @@ def pattern_norms(network: ReluNetwork, centre: Tensor, radius: Tensor, enough: 
         torn = (both & ((active[:, pairs[0]] == active[:, pairs[1]]) != equal)).any(1)
         keep = ~torn & ~_contradictory(signed, offset, radius[box], max(errors))
         slope, values = slope * active.unsqueeze(2), values * active
-        slope, values, box, signed, offset, used = (
-            part[keep] for part in (slope, values, box, signed, offset, used)
-        )
+        slope, values, box, signed, offset, used = (part[keep] for part in (slope, values, box, signed, offset, used))
     norms = spectral_norms_upper(slope, enough=enough) + 2 * network.jacobian_error
     found = torch.zeros(count, dtype=torch.float64).scatter_reduce(0, box, norms, "amax")
     return torch.where(given_up, torch.inf, found * (1 + 4 * UNIT))

@@ -53,8 +53,8 @@ class Certificate(Frozen):
         at: the radii that were asked for.
         curve: the same on an even grid up to the largest radius.
         median: of the certified radii of the images classified right, in pixel units; 0 if none is.
-        vacuous: share of the images classified right whose radius is below 1/255, so that it holds no other image of 8
-            bits a value.
+        below_next: share of the images classified right whose radius is below 1/255, so that it holds no other image of
+            8 bits a value.
         broken: images for which an attack found a misclassified point within the certified radius. Above 0 the
             certificates are wrong.
     """
@@ -77,7 +77,7 @@ class Certificate(Frozen):
     at: list[CertifiedAt]
     curve: list[CertifiedAt]
     median: float = Field(ge=0)
-    vacuous: float = Field(ge=0, le=1)
+    below_next: float = Field(ge=0, le=1)
     attacks: list[CertifyingAttack]
     broken: int = Field(ge=0)
     train_seed: int
@@ -98,7 +98,7 @@ class Certificate(Frozen):
         return self
 
 
-class BrokenCertificates(CorralError):
+class BrokenCertificatesError(CorralError):
     """An attack found misclassified images within certified radii; `certificate` is what was written."""
 
     def __init__(self, message: str, certificate: Certificate) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from corral.documents import write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation.certificate import (
     NEXT_IMAGE,
-    BrokenCertificates,
+    BrokenCertificatesError,
     Certificate,
     CertifiedAt,
     CertifyingAttack,
@@ -98,7 +99,7 @@ def certify_run(
 
     Raises:
         CorralError: no finished run, damaged files, other data, or an unfinished certification of another plan.
-        BrokenCertificates: an attack broke a certificate; everything is written first.
+        BrokenCertificatesError: an attack broke a certificate; everything is written first.
         UsageError: an impossible radius, n or batch size, a head or a layer without a certificate.
     """
     begun = time.perf_counter()
@@ -124,7 +125,9 @@ def certify_run(
     assert test.labels is not None
     with full_float32():
         bound = lipschitz_upper(model, spec.image_shape)
-        found = _certified(model, test, bound.value, batch_size)
+        # A product past float64 still is a bound, of no use: the record says so by its number.
+        lipschitz = min(bound.value, sys.float_info.max)
+        found = _certified(model, test, lipschitz, batch_size)
         right = found.predicted == test.labels
         proved = torch.where(right, found.radii, 0.0)
         distances = torch.where(right, torch.inf, 0.0).double()
@@ -174,12 +177,12 @@ def certify_run(
         n=len(test),
         n_test=len(data.test),
         clean=_share(right),
-        lipschitz=bound.value,
+        lipschitz=lipschitz,
         layers=[LayerConstant(name=layer.name, bound=layer.bound, how=layer.how) for layer in bound.layers],
         at=[at(radius) for radius in wanted],
         curve=[at(radius) for radius in grid],
         median=float(inside.median()) if len(inside) else 0.0,
-        vacuous=_share(inside < NEXT_IMAGE) if len(inside) else 1.0,
+        below_next=_share(inside < NEXT_IMAGE) if len(inside) else 0.0,
         attacks=tried,
         broken=broken,
         train_seed=info.seed,
@@ -205,7 +208,7 @@ def certify_run(
     ledger.close()
     Progress("", 0, "", enabled=progress).say(f"{run}: certified in {duration(certificate.certify_seconds)}: {path}")
     if broken:
-        raise BrokenCertificates(
+        raise BrokenCertificatesError(
             f"{path}: attacks broke {broken} of {certificate.n} certificates: do not use them, and report this with "
             "the run; the arrays beside the record name the images",
             certificate,

@@ -17,8 +17,8 @@ MOST_LAYERS = 60
 def certificate_sentences(certificate: Certificate) -> tuple[str, ...]:
     """What a certificate says, in sentences: the same on the page and on the terminal."""
     found = certificate
-    images = f"{found.n:,} of {found.n_test:,} test images" if found.n < found.n_test else f"all {found.n:,} test images"
-    sentences = [f"Without attack {percent(found.clean)} of {images} are classified right."]
+    images = f"{found.n:,} of {found.n_test:,}" if found.n < found.n_test else f"all {found.n:,}"
+    sentences = [f"Without attack {percent(found.clean)} of {images} test images are classified right."]
     for point in found.at:
         if point.radius > 0:
             attacked = "" if point.attacked is None else f"; {percent(point.attacked)} stood every attack"
@@ -27,13 +27,23 @@ def certificate_sentences(certificate: Certificate) -> tuple[str, ...]:
             )
     if found.broken:
         sentences.insert(0, f"Wrong: attacks broke {counted(found.broken, 'certificate')}. Believe none of them.")
-    elif found.vacuous >= 0.5:
+    elif is_vacuous(found):
         sentences.insert(
             0,
-            f"Vacuous: the radius of {percent(found.vacuous)} of the images classified right is below 1/255, so that it "
-            f"holds no other image of 8 bits a value. The Lipschitz constant's bound is {found.lipschitz:.3g}.",
+            "Vacuous: nothing is proved at any radius that was asked for. The bound on the Lipschitz constant is "
+            f"{found.lipschitz:.3g}, the median radius {found.median:.2g}.",
+        )
+    if found.below_next > 0:
+        sentences.append(
+            f"The radius of {percent(found.below_next)} of the images classified right is below 1/255: it holds no other "
+            "image of 8 bits a value."
         )
     return tuple(sentences)
+
+
+def is_vacuous(certificate: Certificate) -> bool:
+    """Whether nothing is proved at any radius above 0 that was asked for."""
+    return all(point.certified == 0 for point in certificate.at if point.radius > 0)
 
 
 def radius_words(radius: float) -> str:
@@ -60,7 +70,7 @@ def render_certificate(certificate: Certificate) -> str:
         radius_words=radius_words,
         as_percent=as_percent,
         seconds_words=seconds_words,
-        vacuous=[_vacuous(certificate, point.radius, point.certified) for point in certificate.at],
+        vacuous=is_vacuous(certificate),
     )
 
 
@@ -73,10 +83,6 @@ def write_certificate_page(certificate: Certificate, out: Path) -> None:
     write_atomically(out, render_certificate(certificate).encode())
 
 
-def _vacuous(certificate: Certificate, radius: float, certified: float) -> bool:
-    return radius > 0 and certified == 0 and certificate.vacuous >= 0.5
-
-
 def _facts(found: Certificate) -> list[tuple[str, str]]:
     e = found.environment
     head = "linear head" if found.rule is None else f"cluster head, rule {found.rule}"
@@ -87,7 +93,8 @@ def _facts(found: Certificate) -> list[tuple[str, str]]:
         ("Images", f"{found.n:,} of {found.n_test:,} test images, class-balanced"),
         ("Median radius", f"{found.median:.4g} in l2, of the images classified right"),
         ("Seeds", f"training {found.train_seed}, attacks {found.seed}"),
-        ("Time", f"trained in {seconds_words(found.train_seconds)}, certified in {seconds_words(found.certify_seconds)}"),
+        ("Training", seconds_words(found.train_seconds)),
+        ("Certification", seconds_words(found.certify_seconds)),
         ("Made at", found.created),
         ("Versions", f"corral {e.corral}, torch {e.torch}, Python {e.python}, {e.platform}"),
         ("Device", f"{e.device}, {counted(e.threads, 'thread')}"),
