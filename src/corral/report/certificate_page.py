@@ -17,7 +17,7 @@ MOST_LAYERS = 60
 def certificate_sentences(certificate: Certificate) -> tuple[str, ...]:
     """What a certificate says, in sentences: the same on the page and on the terminal."""
     found = certificate
-    images = f"{found.n:,} of {found.n_test:,}" if found.n < found.n_test else f"all {found.n:,}"
+    images = f"{found.n:,} of the {found.n_test:,}" if found.n < found.n_test else f"all {found.n:,}"
     sentences = [f"Without attack {percent(found.clean)} of {images} test images are classified right."]
     for point in found.at:
         if point.radius > 0:
