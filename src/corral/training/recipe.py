@@ -60,6 +60,8 @@ class ModelConfig(Config):
     width: Count | None = None
     features: Count | None = None
     depth: Count | None = None
+    hidden: list[Count] | None = None
+    rectify: bool | None = None
 
 
 class ThreatConfig(Config):

@@ -48,8 +48,11 @@ def load_recipe(
         table = _lay_over(table, variants[chosen])
     if data is not None:
         table = _merge(table, {"data": {"name": data}})
-    for key, value in (overrides or {}).items():
-        table = _merge(table, _nested(_full_key(key, table), value))
+    given = {_full_key(key, table): value for key, value in (overrides or {}).items()}
+    if given.get("model.backbone", _part(table, "model").get("backbone")) != _part(table, "model").get("backbone"):
+        table = {**table, "model": {}}
+    for key, value in given.items():
+        table = _merge(table, _nested(key, value))
     resolved = _validate(table, where)
     if not _is_data_set(resolved.data.name):
         known = ", ".join([*DATA_SETS, *(f"{kind}:PATH" for kind in PATH_DATA_SETS)])
