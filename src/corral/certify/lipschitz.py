@@ -120,7 +120,8 @@ def _chain(parts: Iterable[tuple[str, nn.Module]], path: str, x: Tensor) -> Walk
         full = _join(path, name)
         follower = rest[0][1] if rest else None
         if _plain(part, nn.Linear, nn.Conv2d) and _plain(follower, nn.BatchNorm1d, nn.BatchNorm2d):
-            assert isinstance(part, nn.Linear | nn.Conv2d) and isinstance(follower, BatchNorm)
+            assert isinstance(part, nn.Linear | nn.Conv2d)
+            assert isinstance(follower, BatchNorm)
             out = _run(part, full, x)
             try:
                 bound, how = linear_bound(part, x, follower)
@@ -136,7 +137,9 @@ def _chain(parts: Iterable[tuple[str, nn.Module]], path: str, x: Tensor) -> Walk
 
 def _plain(module: nn.Module | None, *kinds: type[nn.Module]) -> bool:
     """Whether a module is of exactly one of these types and leaves its bound to us."""
-    return module is not None and type_before_parametrizations(module) in kinds and not hasattr(module, "lipschitz_bound")
+    return (
+        module is not None and type_before_parametrizations(module) in kinds and not hasattr(module, "lipschitz_bound")
+    )
 
 
 def _children(module: nn.Module, path: str, x: Tensor) -> Walked:
@@ -212,7 +215,9 @@ def _run(module: nn.Module, path: str, x: Tensor) -> Tensor:
         out = module(x)
     except (RuntimeError, ValueError) as error:
         line = str(error).splitlines()[0]
-        raise UsageError(f"{_where(module, path)} does not take an input of shape {tuple(x.shape[1:])}: {line}") from error
+        raise UsageError(
+            f"{_where(module, path)} does not take an input of shape {tuple(x.shape[1:])}: {line}"
+        ) from error
     if not isinstance(out, Tensor):
         raise UsageError(f"{_where(module, path)} must return one tensor, found {type(out).__name__}")
     return out
