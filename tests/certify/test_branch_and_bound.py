@@ -87,6 +87,8 @@ CLOSED = [
     (sequence([[1.0], [-1.0]], [[1, -1]]), -1.0, 1.0, 1.0),
     # the same neuron twice: on together
     (sequence([[1.0], [1.0]], [[3, -1]]), -1.0, 1.0, 2.0),
+    # multiples of one neuron u = x + 2 y: slope 0.1 + 0.5 where u > 0 and 0.5 where u < 0, never both
+    (sequence([[0.1, 0.2], [-0.5, -1.0], [0.25, 0.5]], [[1, -1, 2]]), -1.0, 1.0, 0.6 * math.sqrt(5)),
     # max(x, y) = y + relu(x - y), whose slope is 1 on both sides
     (sequence([[1, -1], [0, 1], [0, -1]], [[1, 1, -1]]), -1.0, 1.0, 1.0),
     # a hat of slope 5 up and 5 down on [0.3, 0.3002], with feet of slope 0

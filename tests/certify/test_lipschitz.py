@@ -207,6 +207,11 @@ def test_a_module_s_own_bound_is_taken_by_construction():
     assert found.value == pytest.approx(2.0 / math.sqrt(1 + 1e-5))
 
 
+@pytest.mark.parametrize(("layer", "expected"), [(nn.LeakyReLU(0.1), 1), (nn.LeakyReLU(3), 3), (nn.Tanh(), 1)], ids=str)
+def test_activations_have_their_steepest_slope(layer, expected):
+    assert lipschitz_upper(nn.Sequential(layer, nn.Dropout(0.5)), (4,)).value == expected
+
+
 def test_parametrized_layers_count_by_their_effective_weight():
     torch.manual_seed(0)
     net = nn.Sequential(
@@ -251,6 +256,11 @@ def test_at_a_kink_no_neighbouring_piece_s_derivative_is_exceeded():
     assert empirical_lipschitz_lower(net, torch.zeros(8, 1)) == pytest.approx(1.0)
 
 
+class Boastful(nn.Identity):
+    def lipschitz_bound(self, input_shape):
+        return math.nan
+
+
 @pytest.mark.parametrize(
     ("net", "shape", "error", "words"),
     [
@@ -258,6 +268,8 @@ def test_at_a_kink_no_neighbouring_piece_s_derivative_is_exceeded():
         (nn.Sequential(nn.Conv2d(1, 1, 3, padding_mode="circular")), (1, 8, 8), ValueError, r"0 \(Conv2d\): only zero"),
         (nn.Sequential(nn.Linear(4, 3)), (3,), UsageError, r"0 \(Linear\) does not take an input of shape \(3,\)"),
         (nn.BatchNorm2d(2, track_running_stats=False), (2, 8, 8), ValueError, "without running statistics"),
+        (nn.MaxPool2d(2, return_indices=True), (2, 8, 8), UsageError, "must return one tensor, found tuple"),
+        (Boastful(), (2,), UsageError, r"the module \(Boastful\): its lipschitz_bound must be at least 0, found nan"),
         (nn.AvgPool2d(2, divisor_override=3), (2, 8, 8), ValueError, "divisor_override"),
     ],
 )

@@ -62,9 +62,10 @@ def exact_lipschitz(
     by `interval_norms` and, where few ReLUs are undecided, by `pattern_norms`; those that may hold more than what
     was found at a point are split in two across the side that moves the first layer most. Rounding is paid for.
 
-    Where exactly three kinks or more meet at one point (in a network without biases: at 0), patterns that are
-    realised nowhere cannot be told from real ones however small the box: the bounds then stay apart, both hold, and
-    `converged` is False. The same where a side has zero length. Meant for inputs of up to some 4 dimensions.
+    Neurons of a layer that are multiples of each other are known to be tied. Where three kinks or more meet in exactly
+    one point otherwise, or kinks of different layers coincide (both in networks without biases at 0, or with round
+    numbers for weights), patterns that are realised nowhere cannot be told from real ones however small the box: the
+    bounds then stay apart, both hold, and `converged` is False. Meant for inputs of up to 3 dimensions or so.
 
     Args:
         module: an MLP, a `Classifier` with one (the constant is then in pixel units), or an nn.Sequential of Linear and

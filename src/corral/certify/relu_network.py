@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ class ReluNetwork:
         weights: (m, n) each, float64.
         biases: (m,) each, float64.
         rectified: whether a ReLU follows.
-        ties: (2, pairs) neurons of a layer that are the same up to sign, and (pairs,) whether equal.
+        ties: (2, pairs) neurons of a layer that are multiples of each other, and (pairs,) whether positive ones.
     """
 
     weights: tuple[Tensor, ...]
@@ -115,12 +116,17 @@ def _layers(module: nn.Module) -> list[nn.Module]:
 
 
 def _ties(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Pairs of neurons that are the same up to sign: as functions, so that their ReLUs are tied everywhere."""
-    rows = torch.cat([weight, bias.unsqueeze(1)], 1)
-    equal = (rows.unsqueeze(0) == rows.unsqueeze(1)).all(2)
-    opposite = (rows.unsqueeze(0) == -rows.unsqueeze(1)).all(2)
-    pairs = (equal | opposite).triu(1).nonzero().T
-    return pairs, equal[pairs[0], pairs[1]]
+    """Pairs of neurons that are multiples of each other, in exact fractions: their ReLUs are tied everywhere."""
+    seen: dict[tuple[Fraction, ...], list[tuple[int, bool]]] = {}
+    pairs: list[tuple[int, int]] = []
+    equal: list[bool] = []
+    for neuron, row in enumerate(torch.cat([weight, bias.unsqueeze(1)], 1).tolist()):
+        lead = next((Fraction(value) for value in row if value), Fraction(1))
+        others = seen.setdefault(tuple(Fraction(value) / lead for value in row), [])
+        pairs += [(other, neuron) for other, _ in others]
+        equal += [positive == (lead > 0) for _, positive in others]
+        others.append((neuron, lead > 0))
+    return torch.tensor(pairs, dtype=torch.long).view(-1, 2).T, torch.tensor(equal, dtype=torch.bool)
 
 
 def jacobians(network: ReluNetwork, points: Tensor) -> tuple[Tensor, Tensor]:
