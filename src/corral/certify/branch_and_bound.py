@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from corral.certify.jacobian_bounds import interval_norms, pattern_norms
 from corral.certify.operator_norms import dense_norm_upper
-from corral.certify.relu_network import ReluNetwork, interval_norms, jacobians, pattern_norms, relu_network
+from corral.certify.relu_network import ReluNetwork, jacobians, relu_network
 
 # Boxes split at once, and points tried in each new box.
 BATCH = 256
@@ -61,9 +62,10 @@ def exact_lipschitz(
     by `interval_norms` and, where few ReLUs are undecided, by `pattern_norms`; those that may hold more than what
     was found at a point are split in two across the side that moves the first layer most. Rounding is paid for.
 
-    Where exactly three kinks or more meet at one point (in a network without biases: at 0), patterns that are
-    realised nowhere cannot be told from real ones however small the box: the bounds then stay apart, both hold, and
-    `converged` is False. The same where a side has zero length. Meant for inputs of up to some 4 dimensions.
+    Neurons of a layer that are multiples of each other are known to be tied. Where three kinks or more meet in exactly
+    one point otherwise, or kinks of different layers coincide (both in networks without biases at 0, or with round
+    numbers for weights), patterns that are realised nowhere cannot be told from real ones however small the box: the
+    bounds then stay apart, both hold, and `converged` is False. Meant for inputs of up to 3 dimensions or so.
 
     Args:
         module: an MLP, a `Classifier` with one (the constant is then in pixel units), or an nn.Sequential of Linear and
@@ -79,8 +81,12 @@ def exact_lipschitz(
         ValueError: an empty box, a tolerance that is not positive, weights that are not finite.
     """
     network = relu_network(module)
-    corners = [torch.as_tensor(side).double().cpu().expand(1, network.inputs) for side in (low, high)]
-    found = _search(network, corners[0], corners[1], tolerance, most_boxes, seconds)
+    corners = [torch.as_tensor(side, dtype=torch.float64).detach().cpu() for side in (low, high)]
+    if any(side.shape not in ((), (network.inputs,)) for side in corners):
+        shapes = " and ".join(str(tuple(side.shape)) for side in corners)
+        raise ValueError(f"low and high must be numbers or ({network.inputs},), found {shapes}")
+    rows = [side.expand(1, network.inputs) for side in corners]
+    found = _search(network, rows[0], rows[1], tolerance, most_boxes, seconds)
     return LipschitzInterval(
         float(found.lower[0]), float(found.upper[0]), found.boxes, found.seconds, bool(found.converged[0])
     )
@@ -116,7 +122,10 @@ def local_lipschitz(
     rows = points.detach().double().cpu().flatten(1)
     if rows.shape[1] != network.inputs:
         raise ValueError(f"points must have {network.inputs} values each, found {tuple(points.shape)}")
-    reach = torch.as_tensor(radius).double().cpu().expand(len(rows)).unsqueeze(1)
+    reach = torch.as_tensor(radius, dtype=torch.float64).detach().cpu()
+    if reach.shape not in ((), (len(rows),)):
+        raise ValueError(f"radius must be a number or ({len(rows)},), found {tuple(reach.shape)}")
+    reach = reach.expand(len(rows)).unsqueeze(1)
     low, high = (rows - reach).nextafter(rows - torch.inf), (rows + reach).nextafter(rows + torch.inf)
     return _search(network, low, high, tolerance, most_boxes, seconds)
 
@@ -141,7 +150,7 @@ def _search(
     new = torch.ones(count, dtype=torch.bool)
     boxes = 0
     while True:
-        for rows in torch.split(new.nonzero()[:, 0], BATCH):
+        for rows in torch.split(new.nonzero()[:, 0], BATCH) if len(new) > 0 else ():
             lower = lower.scatter_reduce(0, box[rows], _found(network, low[rows], high[rows], generator), "amax")
             goal = (lower * (1 + tolerance)).clamp_min(NOTHING * network.product)
             upper[rows] = torch.minimum(upper[rows], _bounded(network, low[rows], high[rows], goal[box[rows]]))

@@ -1,8 +1,8 @@
-"""How steep a network was found to be: lower bounds on its Lipschitz constant, for comparison with the certified ones."""
+"""How steep a network was found to be: lower bounds on its Lipschitz constant, to compare certified ones with."""
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp, vjp
+from torch.func import functional_call
 
 from corral.certify.lipschitz import eval_mode
 from corral.models import Classifier
@@ -39,25 +39,26 @@ def empirical_lipschitz_lower(
         for name, tensor in (*body.named_parameters(), *body.named_buffers())
     }
 
-    def features(images: Tensor) -> Tensor:
-        found: Tensor = functional_call(body, tensors, (images,))
-        return found.flatten(1)
-
     largest = 0.0
-    with eval_mode(body):
+    with eval_mode(body), torch.enable_grad():
         for part in torch.split(x.detach().double(), batch_size):
             noise, direction = (
                 torch.randn(part.shape, dtype=part.dtype, device=part.device, generator=generator) for _ in range(2)
             )
-            images = part + NUDGE * noise
+            images = (part + NUDGE * noise).requires_grad_(True)
+            features: Tensor = functional_call(body, tensors, (images,))
+            # J^T u is linear in u: its derivative along v is J v, from the same graph for every step.
+            dual = torch.zeros_like(features, requires_grad=True)
+            (pulled,) = torch.autograd.grad(features, images, dual, create_graph=True)
             for _ in range(steps):
                 direction = _unit(direction)
-                moved = jvp(features, (images,), (direction,))[1]
-                largest = max(largest, float(moved.norm(dim=1).max()))
-                direction = vjp(features, images)[1](moved)[0]
+                (pushed,) = torch.autograd.grad(pulled, dual, direction, retain_graph=True)
+                largest = max(largest, float(pushed.flatten(1).norm(dim=1).max()))
+                (direction,) = torch.autograd.grad(features, images, pushed, retain_graph=True)
     return largest
 
 
 def _unit(directions: Tensor) -> Tensor:
     lengths = directions.flatten(1).norm(dim=1).clamp_min(torch.finfo(directions.dtype).tiny)
-    return directions / lengths.view(-1, *[1] * (directions.dim() - 1))
+    unit: Tensor = directions / lengths.view(-1, *[1] * (directions.dim() - 1))
+    return unit

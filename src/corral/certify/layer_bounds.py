@@ -126,7 +126,7 @@ def _adaptive_average_pool(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[fl
 
 def _leaky(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[float, str]:
     assert isinstance(layer, nn.LeakyReLU)
-    return max(1.0, abs(layer.negative_slope)), "steepest slope"
+    return max(1.0, float(abs(layer.negative_slope))), "steepest slope"
 
 
 def _linear(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[float, str]:

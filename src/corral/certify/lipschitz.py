@@ -120,7 +120,8 @@ def _chain(parts: Iterable[tuple[str, nn.Module]], path: str, x: Tensor) -> Walk
         full = _join(path, name)
         follower = rest[0][1] if rest else None
         if _plain(part, nn.Linear, nn.Conv2d) and _plain(follower, nn.BatchNorm1d, nn.BatchNorm2d):
-            assert isinstance(part, nn.Linear | nn.Conv2d) and isinstance(follower, BatchNorm)
+            assert isinstance(part, nn.Linear | nn.Conv2d)
+            assert isinstance(follower, BatchNorm)
             out = _run(part, full, x)
             try:
                 bound, how = linear_bound(part, x, follower)

@@ -4,11 +4,14 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from corral.certify.gram import ITERATIONS, spectral_norms_upper
 from corral.certify.rounding import inner_product_error
 
 Pair = int | tuple[int, int]
+# Convolutions of no more entries than this are written out as matrices.
+MOST_ENTRIES = 2**18
 
 
 def dense_norm_upper(weight: Tensor, *, iterations: int = ITERATIONS) -> float:
@@ -50,7 +53,7 @@ def conv_norm_upper(
 
     K(w) is summed with tabled sines, in float64: an entry's t taps are off by at most sqrt(2) gamma_t + 11 u (the
     angle is reduced in integers), which in norm is below 2 (t + 16) u sum_j ||w_j||_F and is added. The norms of K are
-    `spectral_norms_upper`'s.
+    `spectral_norms_upper`'s. On images so small that the convolution's matrix is, its own norm is taken.
 
     Args:
         weight: (out, in / groups, kernel height, kernel width) finite.
@@ -69,19 +72,15 @@ def conv_norm_upper(
     _check_finite(weight)
     strides, dilations = _pair(stride), _pair(dilation)
     kernel = (weight.shape[2], weight.shape[3])
-    reach = [(size - 1) * gap for size, gap in zip(kernel, dilations, strict=True)]  # taps' extent less 1
-    sides = _sides(padding, reach)
-    if min(*strides, *dilations, *kernel, *image_size) < 1 or min(sides) < 0:
-        raise ValueError("kernel, stride, dilation and image_size must be at least 1 and padding at least 0")
-    zeros = [sum(_both_sides(padding, extent, side)) for extent, side in zip(reach, sides, strict=True)]
-    if any(length + more <= extent for length, more, extent in zip(image_size, zeros, reach, strict=True)):
+    if min(*strides, *dilations, *kernel, *image_size, weight.shape[1]) < 1:
+        raise ValueError("channels, kernel, stride, dilation and image_size must be at least 1")
+    extents = [(size - 1) * gap for size, gap in zip(kernel, dilations, strict=True)]  # of the taps, less 1
+    zeros = _zeros(padding, extents)
+    lengths = [length + sum(sides) - extent for length, sides, extent in zip(image_size, zeros, extents, strict=True)]
+    if min(lengths) < 1:
         raise ValueError(
             f"images of {image_size[0]}×{image_size[1]} are smaller than the {kernel[0]}×{kernel[1]} kernel"
         )
-    circle = [
-        math.ceil((length + min(side, extent)) / step) * step
-        for length, side, extent, step in zip(image_size, sides, reach, strides, strict=True)
-    ]
     values = weight.detach().double()
     top = float(values.abs().max()) if values.numel() > 0 else 0.0
     if top == 0:
@@ -89,11 +88,34 @@ def conv_norm_upper(
     # Over a power of two, exactly: squares of the largest and of the smallest numbers would leave float64.
     scale = math.ldexp(1.0, math.frexp(top)[1] - 1)
     values = values / scale
+    outputs = math.prod(math.ceil(length / step) for length, step in zip(lengths, strides, strict=True))
+    if weight.shape[0] * weight.shape[1] * groups * math.prod(image_size) * outputs <= MOST_ENTRIES:
+        matrix = _written_out(values.cpu(), image_size, zeros, strides, dilations, groups)
+        return math.nextafter(dense_norm_upper(matrix, iterations=iterations) * scale, math.inf)
+    circle = [
+        math.ceil((length + min(max(sides), extent)) / step) * step
+        for length, sides, extent, step in zip(image_size, zeros, extents, strides, strict=True)
+    ]
     symbols = _transfer_matrices(values, circle, strides, dilations, groups)
     slack = inner_product_error(kernel[0] * kernel[1], values.flatten(2).norm(dim=(0, 1)).sum()) * (1 + 1e-9)
     norm = float(spectral_norms_upper(symbols, iterations=iterations, largest=True).max())
     bound = (norm / math.sqrt(strides[0] * strides[1]) + float(slack)) * (1 + 1e-15)
     return math.nextafter(bound * scale, math.inf)
+
+
+def _written_out(
+    weight: Tensor,
+    image_size: tuple[int, int],
+    zeros: list[tuple[int, int]],
+    strides: tuple[int, int],
+    dilations: tuple[int, int],
+    groups: int,
+) -> Tensor:
+    """The convolution's matrix, exactly: a basis image meets one weight in every output."""
+    channels = weight.shape[1] * groups
+    basis = torch.eye(channels * math.prod(image_size), dtype=weight.dtype).view(-1, channels, *image_size)
+    padded = functional.pad(basis, (*zeros[1], *zeros[0]))
+    return functional.conv2d(padded, weight, stride=strides, dilation=dilations, groups=groups).flatten(1)
 
 
 def _transfer_matrices(
@@ -129,17 +151,15 @@ def _pair(value: Pair) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
-def _sides(padding: Pair | str, reach: list[int]) -> tuple[int, int]:
-    """Zeros on the side that has most."""
+def _zeros(padding: Pair | str, extents: list[int]) -> list[tuple[int, int]]:
+    """Zeros before and after the image, for each axis."""
     if isinstance(padding, str):
         if padding not in ("same", "valid"):
             raise ValueError(f"padding must be numbers, 'same' or 'valid', found {padding!r}")
-        return (0, 0) if padding == "valid" else ((reach[0] + 1) // 2, (reach[1] + 1) // 2)
-    return _pair(padding)
-
-
-def _both_sides(padding: Pair | str, extent: int, side: int) -> tuple[int, int]:
-    return (extent - side, side) if padding == "same" else (side, side)
+        return [(0, 0) if padding == "valid" else (extent // 2, extent - extent // 2) for extent in extents]
+    if min(_pair(padding)) < 0:
+        raise ValueError(f"padding must be at least 0, found {padding}")
+    return [(side, side) for side in _pair(padding)]
 
 
 def _check_finite(weight: Tensor) -> None:
