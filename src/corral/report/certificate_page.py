@@ -35,8 +35,8 @@ def certificate_sentences(certificate: Certificate) -> tuple[str, ...]:
         )
     if found.below_next > 0:
         sentences.append(
-            f"The radius of {percent(found.below_next)} of the images classified right is below 1/255: it holds no other "
-            "image of 8 bits a value."
+            f"The radius of {percent(found.below_next)} of the images classified right is below 1/255: it holds no "
+            "other image of 8 bits a value."
         )
     return tuple(sentences)
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 import numpy as np
 from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -22,6 +23,24 @@ class Range:
     low: float
     high: float
     marks: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class RadiusCurves:
+    """One row's curves: the grid of radii, and the shares certified and truly robust beyond each."""
+
+    label: str
+    grid: Sequence[float]
+    certified: Sequence[float]
+    true: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Square:
+    """One row's decisions on the unit square: `cells`, `first`, `second` and `labels` of the analysis `radii`."""
+
+    label: str
+    series: Mapping[str, Sequence[float]]
 
 
 def gradients_figure(
@@ -83,4 +102,55 @@ def ranges_figure(ranges: Sequence[Range], *, unit: str, name: str, description:
         axes.tick_params(axis="y", length=0)
         axes.spines[["top", "right", "left"]].set_visible(False)
         figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8.5, handletextpad=0.3)
+        return finished_svg(figure, name, description)
+
+
+def radii_figure(curves: Sequence[RadiusCurves], *, name: str, description: str) -> str:
+    """Certified (full lines) and true (dashed) robust accuracy against the radius.
+
+    Args:
+        curves: one a row, first in the legend.
+        name: unique on the page.
+        description: the text alternative.
+    """
+    with drawing(name):
+        figure, axes = new_figure(5.6, 3.0)
+        for number, row in enumerate(curves):
+            colour = line_style(number).colour
+            axes.plot(row.grid, 100 * np.asarray(row.certified), color=colour, linewidth=1.8, label=row.label)
+            axes.plot(row.grid, 100 * np.asarray(row.true), color=colour, linewidth=1.2, linestyle="--")
+        axes.set(xlabel="l2 radius", ylabel="points, %", ylim=(0, 100))
+        axes.set_xlim(left=0)
+        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8.5)
+        return finished_svg(figure, name, description)
+
+
+def squares_figure(squares: Sequence[Square], *, name: str, description: str) -> str:
+    """The class decided at each point of the unit square, one square a row, with the test points.
+
+    Args:
+        squares: one a row.
+        name: unique on the page.
+        description: the text alternative.
+    """
+    with drawing(name):
+        figure, axes = new_figure(2.1 * len(squares), 2.4, columns=len(squares))
+        for place, square in zip(np.atleast_1d(axes), squares, strict=True):
+            cells = np.asarray(square.series["cells"])
+            side = round(len(cells) ** 0.5)
+            steps = np.linspace(0, 1, side)
+            labels = np.asarray(square.series["labels"])
+            place.contourf(
+                steps, steps, cells.reshape(side, side), levels=[-0.5, 0.5, 1.5], colors=["#dbe9f6", "#fdf0d5"]
+            )
+            for label, colour in enumerate(("#0072B2", "#D55E00")):
+                shown = labels == label
+                place.plot(
+                    np.asarray(square.series["first"])[shown], np.asarray(square.series["second"])[shown],
+                    linestyle="none", marker=".", markersize=3, color=colour,
+                )  # fmt: skip
+            place.set(aspect="equal", xticks=[], yticks=[])
+            place.set_title("\n".join(wrap(square.label, 24)), fontsize=8.5)
         return finished_svg(figure, name, description)

@@ -10,7 +10,15 @@ from corral.report.figures import Span, spans_figure
 from corral.report.template import filled
 from corral.report.words import eps_words, listed, sentence, slug
 from corral.reproduce.definition import Table, load_setting
-from corral.reproduce.figures import Range, gradients_figure, ranges_figure
+from corral.reproduce.figures import (
+    RadiusCurves,
+    Range,
+    Square,
+    gradients_figure,
+    radii_figure,
+    ranges_figure,
+    squares_figure,
+)
 from corral.reproduce.result import Measured, Result, ResultPart, ResultRow
 from corral.reproduce.sections import Section, mean_number, mean_series, sections
 
@@ -203,6 +211,8 @@ def drawn(section: Section, part: ResultPart) -> list[tuple[str, Markup]]:
                 svg = gradients_figure(zero, norms, name=name, description=f"Gradients along PGD, {row.name}")
                 found.append((row.name, Markup(svg)))
         return found
+    if section.name == "radii":
+        return _drawn_radii(rows, part)
     if section.name == "bounds":
         marks = {"published radius": "pair_unsound", "exact radius": "exact"}
         ranges = [
@@ -220,3 +230,24 @@ def drawn(section: Section, part: ResultPart) -> list[tuple[str, Markup]]:
             svg = ranges_figure(ranges, unit="median, in units of σ", name=name, description=words)
             return [(words, Markup(svg))]
     return []
+
+
+def _drawn_radii(rows: list[ResultRow], part: ResultPart) -> list[tuple[str, Markup]]:
+    """Certified accuracy curves, and the cells of each row's first seed."""
+    curves = [
+        RadiusCurves(
+            row.name,
+            mean_series(row.analyses["radii"], "grid"),
+            mean_series(row.analyses["radii"], "certified global"),
+            mean_series(row.analyses["radii"], "true"),
+        )
+        for row in rows
+    ]
+    squares = [Square(row.name, row.analyses["radii"][0].series) for row in rows]
+    name = slug(part.data)
+    words = "Share of the points classified right with a larger radius: certified (full) and true (dashed)"
+    cells = "Which class is decided where, first seed, with the test points"
+    return [
+        (words, Markup(radii_figure(curves, name=f"radii-{name}", description=words))),
+        (cells, Markup(squares_figure(squares, name=f"cells-{name}", description=cells))),
+    ]

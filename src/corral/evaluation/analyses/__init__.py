@@ -8,6 +8,7 @@ from corral.evaluation.analyses.bounds import radius_bounds
 from corral.evaluation.analyses.changes import one_change
 from corral.evaluation.analyses.document import Analysis, AnalysisName, Subject, measured, read_analysis
 from corral.evaluation.analyses.features import clusters_in_features
+from corral.evaluation.analyses.radii import planar_radii
 
 ANALYSES: dict[AnalysisName, Callable[[Subject], Analysis]] = {
     "along": along_the_attack,
@@ -15,6 +16,7 @@ ANALYSES: dict[AnalysisName, Callable[[Subject], Analysis]] = {
     "adversary": training_adversary,
     "features": clusters_in_features,
     "bounds": radius_bounds,
+    "radii": planar_radii,
 }
 
 __all__ = ["ANALYSES", "Analysis", "AnalysisName", "Subject", "measured", "read_analysis"]

@@ -18,7 +18,7 @@ from corral.training import RunFolder, RunInfo, load_model, load_recipe
 from corral.training.recipe import Recipe
 from corral.training.start import prepare_data
 
-AnalysisName = Literal["along", "changes", "adversary", "features", "bounds"]
+AnalysisName = Literal["along", "changes", "adversary", "features", "bounds", "radii"]
 
 
 class Analysis(Frozen):

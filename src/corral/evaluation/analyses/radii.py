@@ -1,0 +1,106 @@
+"""Radii of a small network on points of the plane: by its exact Lipschitz constant, by local ones, and the truth."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from corral.certify import exact_lipschitz, head_radius, local_lipschitz
+from corral.errors import UsageError
+from corral.evaluation.analyses.document import Analysis, Subject, labelled
+
+# Certified accuracies are given at these radii, up to more than half the distance between the classes of the toy sets.
+STEPS, LARGEST = 40, 0.16
+# Radii that local constants are asked for, as multiples of the global certificate.
+REACHES = (1.0, 1.2, 1.5, 2.0, 3.0)
+# The truth is looked for on a grid of so many points a side, the cells are drawn on a coarser one.
+FINE, COARSE = 801, 61
+
+
+def planar_radii(subject: Subject) -> Analysis:
+    """Certified and true robustness on the unit square (ClusTR, Fig. 3).
+
+    Numbers: `accuracy`; `lipschitz` and `lipschitz_lower`, the constant of the features on the unit square between the
+    two; `global`, `local`, `true`, medians of the radii of the points classified
+    right; `room`, the median of true over global radius. Series: `grid` of radii, and the share of the points that are
+    classified right with a larger radius, `certified global` (margin over the constant on the square), `certified
+    local` (the largest rho that is at most the margin over the constant within rho), `true` (nearest point of a fine
+    grid of the square that is decided otherwise: at most half a grid step too large); `cells`, the class decided at
+    each point of a coarse grid, row by row; `first`, `second`, `labels`, the test points.
+
+    Raises:
+        UsageError: images that are not points of the plane.
+    """
+    x, y = labelled(subject.test)
+    shape = tuple(x.shape[1:])
+    if shape != (2, 1, 1):
+        raise UsageError(f"data {subject.info.data}: radii in the plane need points (2, 1, 1), found {shape}")
+    model = copy.deepcopy(subject.model).double().cpu()
+    points, labels = x.double().cpu(), y.cpu()
+    with torch.no_grad():
+        features = model.features(points)
+        right = model.logits_from(features).argmax(1) == labels
+        margins = head_radius(model.head, features)
+    everywhere = exact_lipschitz(model, 0.0, 1.0)
+    whole = margins / everywhere.upper
+    local = whole.clone()
+    for reach in REACHES:
+        radii = (whole * reach).clamp_min(1e-9)
+        around = local_lipschitz(model, points, radii)
+        local = torch.maximum(local, torch.minimum(radii, margins / around.upper))
+    true = _true_radii(model, points, labels)
+    grid = [LARGEST * step / STEPS for step in range(STEPS + 1)]
+
+    def curve(radii: Tensor) -> tuple[float, ...]:
+        return tuple(float((right & (radii > radius)).double().mean()) for radius in grid)
+
+    numbers = {
+        "accuracy": float(right.double().mean()),
+        "lipschitz": everywhere.upper,
+        "lipschitz_lower": everywhere.lower,
+    }
+    if bool(right.any()):
+        numbers |= {
+            "global": float(whole[right].median()),
+            "local": float(local[right].median()),
+            "true": float(true[right].median()),
+            "room": float((true[right] / whole[right].clamp_min(1e-12)).median()),
+        }
+    series = {
+        "grid": tuple(grid),
+        "certified global": curve(whole),
+        "certified local": curve(local),
+        "true": curve(true),
+        "cells": tuple(_decided(model, _square(COARSE)).double().tolist()),
+        "first": tuple(points.flatten(1)[:, 0].tolist()),
+        "second": tuple(points.flatten(1)[:, 1].tolist()),
+        "labels": tuple(labels.double().tolist()),
+    }
+    return subject.found("radii", numbers, series)
+
+
+def _square(side: int) -> Tensor:
+    """(side^2, 2, 1, 1) points of a grid on the unit square, row by row from the lower left."""
+    steps = torch.linspace(0, 1, side, dtype=torch.float64)
+    rows, columns = torch.meshgrid(steps, steps, indexing="ij")
+    return torch.stack([columns, rows], -1).view(-1, 2, 1, 1)
+
+
+def _decided(model: torch.nn.Module, points: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([model(part).argmax(1) for part in torch.split(points, 100_000)])
+
+
+def _true_radii(model: torch.nn.Module, points: Tensor, labels: Tensor) -> Tensor:
+    """(N,) distances to the nearest grid point that is decided otherwise than the label."""
+    square = _square(FINE)
+    decided = _decided(model, square)
+    flat = square.flatten(1)
+    found = torch.full((len(points),), torch.inf, dtype=torch.float64)
+    for label in torch.unique(labels).tolist():
+        others = flat[decided != label]
+        rows = (labels == label).nonzero()[:, 0]
+        for part in torch.split(rows, 16):
+            if len(others):
+                found[part] = torch.cdist(points[part].flatten(1), others).amin(1)
+    return found
