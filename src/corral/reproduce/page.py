@@ -223,7 +223,9 @@ def drawn(section: Section, part: ResultPart) -> list[tuple[str, Markup]]:
                 {title: mean_number(row.analyses["bounds"], key) for title, key in marks.items()},
             )
             for row in rows
-            if all("lower" in analysis.numbers for analysis in row.analyses["bounds"])
+            if all(
+                {"lower", "upper", *marks.values()} <= analysis.numbers.keys() for analysis in row.analyses["bounds"]
+            )
         ]
         if ranges:
             name, words = f"bounds-{slug(part.data)}", "Eq. 3: the bars reach from its lower to its upper bound"
