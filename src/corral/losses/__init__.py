@@ -1,5 +1,6 @@
 """Losses: pure functions of tensors, one number an example."""
 
+from corral.losses.certified import annealed_cross_entropy, certified_scores
 from corral.losses.clustering import (
     batch_centroids,
     batch_variance,
@@ -26,9 +27,11 @@ from corral.losses.published_consistency import (
 )
 
 __all__ = [
+    "annealed_cross_entropy",
     "batch_centroids",
     "batch_variance",
     "cluster_cross_entropy",
+    "certified_scores",
     "clustering_loss",
     "features_mse",
     "hinge",
