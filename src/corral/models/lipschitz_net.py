@@ -1,6 +1,6 @@
 """A 1-Lipschitz network for small images, by construction."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
@@ -15,13 +15,14 @@ LayerKind = Literal["shift", "sll"]
 class LipschitzNet(Backbone):
     """Two halvings by space-to-depth, `depth` blocks after each, and an orthonormal projection to d features.
 
-    Every layer is 1-Lipschitz in l2, so the network is. A block of the kind "shift" mixes the channels orthogonally,
-    shifts some by a pixel, XX; one of the kind "sll" is a 3×3 `SLL` convolution.
+    Every layer is 1-Lipschitz in l2, so the network is. A block of the kind "shift" moves some channels by a pixel, mixes
+    all orthogonally and takes the absolute value of half of them, an isometry in all (LipNeXt, Hu et al., ICLR 2026, with
+    Cayley's transform for its manifold optimiser); one of the kind "sll" is a 3×3 `SLL` convolution.
 
     Args:
         in_channels: channels of the images.
         image_size: side of square images, or (H, W); both divisible by 4.
-        width: channels of the first stage, even; the second has twice as many.
+        width: channels of the first stage; the second has twice as many.
         depth: blocks a stage.
         features: d, at most the values of the last maps.
         layer: the kind of the blocks.
@@ -43,8 +44,8 @@ class LipschitzNet(Backbone):
         height, breadth = (image_size, image_size) if isinstance(image_size, int) else image_size
         if height % 4 or breadth % 4:
             raise ValueError(f"a lipschitz net needs sides divisible by 4, found {height}×{breadth}")
-        if width % 2:
-            raise ValueError(f"width must be even, found {width}")
+        if layer not in get_args(LayerKind):
+            raise ValueError(f"layer must be 'shift' or 'sll', found {layer!r}")
         values = 2 * width * (height // 4) * (breadth // 4)
         if features > values:
             raise ValueError(f"features must be at most the {values} values of the last maps, found {features}")

@@ -164,7 +164,7 @@ class CertifiedConfig(Config):
     temperature: Positive = 0.25
     annealing: NotNegative = 0.0
     spread: Positive = 0.3
-    centroids_learning_rate: NotNegative = 0.0
+    centroids_learning_rate: NotNegative = 1e-2
 
 
 MethodConfig = Annotated[

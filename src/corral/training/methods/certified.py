@@ -27,7 +27,9 @@ class Certified(Method):
         super().__init__(context)
         self.config = config
         if not isinstance(context.model.backbone, LipschitzNet):
-            raise UsageError("method 'certified' needs a backbone that is 1-Lipschitz: set model.backbone to 'lipschitz'")
+            raise UsageError(
+                "method 'certified' needs a backbone that is 1-Lipschitz: set model.backbone to 'lipschitz'"
+            )
         classes = context.num_classes
         if context.model.features_dim < classes:
             raise UsageError(
@@ -74,7 +76,9 @@ class Certified(Method):
 
     def parameters(self) -> list[tuple[nn.Parameter, float]]:
         """The centroids at their own learning rate."""
-        return [(self.centroids, self.config.centroids_learning_rate)] if self.config.centroids_learning_rate > 0 else []
+        return (
+            [(self.centroids, self.config.centroids_learning_rate)] if self.config.centroids_learning_rate > 0 else []
+        )
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """The annealed cross-entropy of the certified scores of the batch."""
@@ -105,6 +109,8 @@ class Certified(Method):
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back the centroids."""
         if tensors["centroids"].shape != self.centroids.shape:
-            raise ValueError(f"centroids must be {tuple(self.centroids.shape)}, found {tuple(tensors['centroids'].shape)}")
+            raise ValueError(
+                f"centroids must be {tuple(self.centroids.shape)}, found {tuple(tensors['centroids'].shape)}"
+            )
         with torch.no_grad():
             self.centroids.copy_(tensors["centroids"])
