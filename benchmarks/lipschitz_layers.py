@@ -66,6 +66,8 @@ FAMILIES: dict[str, Callable[[tuple[int, int, int], int, int], nn.Module]] = {
     "spectral": lambda shape, width, depth: stages(shape, width, depth, spectral),
 }
 
+OTHERS = ("aoc", "spectral")
+
 
 def convolution_norm(layer: nn.Conv2d, size: int) -> float:
     """The operator norm of a convolution: exact if its padding is circular, an upper bound if it is zeros.
@@ -105,9 +107,10 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--eps", type=float, default=1.58)
-    parser.add_argument("--temperature", type=float, default=0.25)
+    parser.add_argument("--temperature", type=float, default=0.5)
     parser.add_argument("--learning-rate", type=float, default=3e-2)
-    parser.add_argument("--centroids-learning-rate", type=float, default=1e-2)
+    parser.add_argument("--others-learning-rate", type=float, default=3e-3)
+    parser.add_argument("--centroids-learning-rate", type=float, default=3e-3)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -131,7 +134,9 @@ def main() -> None:
             continue
         centroids = nn.Parameter(torch.eye(len(classes), FEATURES))
         variance = math.sqrt(2) * first * options.temperature
-        rates = (options.learning_rate, options.centroids_learning_rate)
+        # What other packages' parametrisations bear: at the own layers' rate their weights become NaN.
+        rate = options.learning_rate if family not in OTHERS else options.others_learning_rate
+        rates = (rate, options.centroids_learning_rate)
         optimiser = torch.optim.Adam(
             [{"params": list(net.parameters()), "lr": rates[0]}, {"params": [centroids], "lr": rates[1]}]
         )
@@ -152,6 +157,9 @@ def main() -> None:
                 steps += 1
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         net.eval()
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in net.parameters()):
+            print(f"{family:8} {steps:5d} {cpu:6.1f} {wall:7.1f}  the weights are not finite: lower the learning rate")
+            continue
         with torch.no_grad():
             features = torch.cat([net(normalise(part)) for part in xv.split(250)])
         bound = constant(net, normalise(xv[:1]))

@@ -1,4 +1,4 @@
-"""Lipschitz layers: orthogonality, operator norms of the dense matrices, bounds that hold, tensors frozen in eval mode."""
+"""Lipschitz layers: orthogonality, norms of the dense matrices, bounds that hold, tensors frozen in eval mode."""
 
 import copy
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from corral.models import SLL, HalfAbs, Orthogonal, Shift, SpaceToDepth, cayley
-from corral.models.frozen import matrix_norm_bound
+from corral.models.orthogonal import orthogonal_norm_bound
 
 # (layer, shape of one input); weights far from their first values as well.
 LAYERS = {
@@ -103,13 +103,19 @@ def test_orthogonal_weights_are_semi_orthogonal_in_float32(name):
     assert float((small @ small.T - torch.eye(len(small))).abs().max()) <= 1e-4
 
 
-def test_matrix_norm_bound_is_above_the_norm_and_close():
+@pytest.mark.parametrize("off", [0.0, 1e-7, 1e-3, 1.0])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 9), (40, 40), (200, 3), (512, 512)])
+def test_the_norm_bound_is_above_the_norm_of_any_matrix_and_close_near_orthogonal_ones(shape, off):
     torch.manual_seed(0)
-    for shape in [(1, 1), (5, 9), (40, 40), (200, 3)]:
-        matrix = torch.randn(shape, dtype=torch.float64)
-        norm = float(np.linalg.norm(matrix.numpy(), 2))
-        assert norm <= matrix_norm_bound(matrix) <= norm * (1 + 1e-9)
-    assert 0 <= matrix_norm_bound(torch.zeros(3, 2, dtype=torch.float64)) <= 1e-12
+    basis = torch.linalg.qr(torch.randn(max(shape), min(shape), dtype=torch.float64)).Q
+    matrix = (basis if shape[0] >= shape[1] else basis.T) + off * torch.randn(shape, dtype=torch.float64) / 8
+    norm = float(np.linalg.norm(matrix.numpy(), 2))
+    bound = orthogonal_norm_bound(matrix)
+    assert norm * (1 - 1e-14) <= bound
+    if off <= 1e-3:
+        away = float(np.abs(np.linalg.svd(matrix.numpy(), compute_uv=False) - 1).max())
+        assert bound - 1 <= 4 * away + 1e-10
+    assert orthogonal_norm_bound(matrix * torch.inf) == float("inf")
 
 
 def test_sll_against_the_formula_with_loops():

@@ -189,7 +189,7 @@ def test_what_cannot_be_certified_is_refused(given, message, tmp_path):
 
 def test_another_backbone_is_refused(tmp_path):
     recipe = load_recipe("certified").model_copy(update={"model": ModelConfig(backbone="mlp")})
-    with pytest.raises(UsageError, match="needs a backbone that is 1-Lipschitz: set model.backbone to 'lipschitz'"):
+    with pytest.raises(UsageError, match=r"a backbone that is 1-Lipschitz: set model\.backbone to 'lipschitz'"):
         train(recipe, out=tmp_path / "run", progress=False)
 
 

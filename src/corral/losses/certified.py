@@ -1,5 +1,7 @@
 """Cross-entropy of the worst features within a radius, in closed form: training for certified accuracy."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,7 +19,7 @@ def certified_scores(
     variance: Tensor | float,
     *,
     radius: float,
-    rule: str = "soft",
+    rule: Literal["soft", "nearest"] = "soft",
     index: Tensor | None = None,
 ) -> Tensor:
     """Class scores (Eq. 4 in log space) with every rival's raised by what a move of the features could gain on the own.

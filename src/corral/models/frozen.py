@@ -66,24 +66,3 @@ class FrozenLayer(nn.Module):
     def _bound(self, *effective: Tensor) -> float:
         """The bound from float64 copies of the effective tensors."""
         raise NotImplementedError  # abstract
-
-
-def matrix_norm_bound(matrix: Tensor) -> float:
-    """A guaranteed upper bound on the operator norm of a float64 matrix (m, n).
-
-    The square root of the largest eigenvalue of the smaller Gram matrix, which is raised by what the product's rounding
-    and the eigenvalue solver's can be off: the first by gamma_n times the squared Frobenius norm (Higham 2002, Eq. 3.5),
-    the second by a modest multiple of k u times the Gram matrix's norm (LAPACK Users' Guide, Sec. 4.7; 64 k u here).
-
-    Args:
-        matrix: finite; float32 numbers held as float64 count as exact.
-    """
-    rows, columns = matrix.shape
-    if rows > columns:
-        matrix = matrix.T
-    small, large = matrix.shape
-    gram = matrix @ matrix.T
-    frobenius = float(matrix.square().sum())
-    largest = float(torch.linalg.eigvalsh(gram)[-1])
-    slack = (2 * (large + 16) + 64 * small) * UNIT * frobenius
-    return float((max(largest, 0.0) + slack) ** 0.5 * (1 + 4 * UNIT))

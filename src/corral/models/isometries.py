@@ -35,7 +35,7 @@ class SpaceToDepth(Isometric):
 
 
 class Shift(Isometric):
-    """A quarter of the channels moves by one pixel in each direction of one axis, the rest stays; the edges wrap around.
+    """A quarter of the channels moves by a pixel in each direction of one axis, the rest stays; the edges wrap around.
 
     With orthogonal mixings before and after, a shift is a factor of an orthogonal convolution (Li et al., NeurIPS
     2019, whose factors are P + (I - P) shifted, P a projection), at the price of 1×1 products (LipNeXt, Hu et al.,
@@ -52,7 +52,7 @@ class Shift(Isometric):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) of the same shape."""
         quarter = x.shape[1] // 4
-        forth, back, rest = x.split([quarter, quarter, x.shape[1] - 2 * quarter], 1)
+        forth, back, rest = torch.tensor_split(x, (quarter, 2 * quarter), 1)
         return torch.cat([forth.roll(1, self.axis), back.roll(-1, self.axis), rest], 1)
 
     def extra_repr(self) -> str:

@@ -15,9 +15,9 @@ LayerKind = Literal["shift", "sll"]
 class LipschitzNet(Backbone):
     """Two halvings by space-to-depth, `depth` blocks after each, and an orthonormal projection to d features.
 
-    Every layer is 1-Lipschitz in l2, so the network is. A block of the kind "shift" moves some channels by a pixel, mixes
-    all orthogonally and takes the absolute value of half of them, an isometry in all (LipNeXt, Hu et al., ICLR 2026, with
-    Cayley's transform for its manifold optimiser); one of the kind "sll" is a 3×3 `SLL` convolution.
+    Every layer is 1-Lipschitz in l2, so the network is. A block of the kind "shift" moves some channels by a pixel,
+    mixes all orthogonally and takes the absolute value of half of them, an isometry in all (LipNeXt, Hu et al., ICLR
+    2026, with Cayley's transform for its manifold optimiser); one of the kind "sll" is a 3×3 `SLL` convolution.
 
     Args:
         in_channels: channels of the images.

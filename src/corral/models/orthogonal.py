@@ -1,10 +1,12 @@
 """Orthogonal dense and pointwise layers by the Cayley transform."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corral.models.frozen import FrozenLayer, matrix_norm_bound
+from corral.models.frozen import UNIT, FrozenLayer
 
 
 def cayley(free: Tensor) -> Tensor:
@@ -13,13 +15,38 @@ def cayley(free: Tensor) -> Tensor:
     With U the first k rows, V the others and A = U - U^T + V^T V: Q = [(I - A)(I + A)^-1; -2 V (I + A)^-1]. I + A is
     never singular, its symmetric part being I + V^T V.
     """
-    rows, columns = free.shape
+    columns = free.shape[1]
     top, below = free[:columns], free[columns:]
     skew = top - top.T + below.T @ below
     identity = torch.eye(columns, dtype=free.dtype, device=free.device)
     # X = (I + A)^-1 as the solution of (I + A) X = I; (I - A) X = 2 X - I.
     inverse = torch.linalg.solve(identity + skew, identity)
     return torch.cat([2 * inverse - identity, -2 * below @ inverse])
+
+
+def orthogonal_norm_bound(matrix: Tensor) -> float:
+    """A guaranteed upper bound on the operator norm of a float64 matrix (m, n), close where it is semi-orthogonal.
+
+    With G the smaller Gram matrix and E = G - I, the norm is at most sqrt(1 + ||E||), and ||E|| at most the fourth root
+    of ||E^4||_F: the Frobenius norm of E itself would give away a factor of up to sqrt(m). The product's rounding,
+    gamma_n times the squared Frobenius norm (Higham 2002, Eq. 3.5), is added.
+
+    Args:
+        matrix: float32 numbers held as float64 count as exact; infinity comes back for those that are not finite.
+    """
+    if matrix.shape[0] > matrix.shape[1]:
+        matrix = matrix.T
+    small, large = matrix.shape
+    excess = matrix @ matrix.T - torch.eye(small, dtype=matrix.dtype, device=matrix.device)
+    slack = 2 * (large + 16) * UNIT * float(matrix.square().sum() + small)
+    # Scaled, so that no power underflows; the slack covers what the powers round.
+    size = float(excess.abs().max())
+    if not math.isfinite(size):
+        return math.inf
+    scaled = excess / max(size, slack)
+    squared = scaled @ scaled
+    power = float((squared @ squared).square().sum()) ** 0.125 * (1 + 1e-9)
+    return math.sqrt(1 + power * max(size, slack) + slack) * (1 + 4 * UNIT)
 
 
 class Orthogonal(FrozenLayer):
@@ -59,4 +86,4 @@ class Orthogonal(FrozenLayer):
         return functional.conv2d(x, matrix[:, :, None, None], self.bias)
 
     def _bound(self, *effective: Tensor) -> float:
-        return matrix_norm_bound(effective[0])
+        return orthogonal_norm_bound(effective[0])

@@ -1,5 +1,7 @@
 """SDP-based Lipschitz layers, dense and convolutional (Araujo et al., ICLR 2023)."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -59,13 +61,13 @@ class SLL(FrozenLayer):
 
         For a slope D in [0, 1] of the relu, with S = T^-1: J^T J = I - 4 W^T S D W + 4 W^T S D (W W^T) D S W is at most
         I - 4 W^T S (D - kappa D^2) W, so at most I + 4 (kappa - 1) W^T S W where kappa > 1, and W^T S W <= kappa. A
-        diagonal that dominates by the row sums of |W W^T| weighted by *any* q > 0 dominates: q's rounding plays no part.
+        diagonal that dominates by the row sums of |W W^T| weighted by *any* q > 0 dominates: q may be rounded.
         """
         weight, scale, q = effective
         terms = weight[0].numel() * (2 * max(self.kernel, 1) - 1) ** 2 * len(weight)
         products = _row_sums(weight.abs(), q)
         kappa = float(((_row_sums(weight, q) + 4 * (terms + 16) * UNIT * products) * scale / 2).max()) * (1 + 8 * UNIT)
-        return (1 + 4 * kappa * max(kappa - 1, 0.0)) ** 0.5
+        return 1.0 if kappa <= 1 else math.sqrt(1 + 4 * kappa * (kappa - 1)) * (1 + 4 * UNIT)
 
 
 def _row_sums(weight: Tensor, q: Tensor) -> Tensor:
