@@ -38,14 +38,6 @@ def stages(shape: tuple[int, int, int], width: int, depth: int, convolution: Cal
     return nn.Sequential(*layers, nn.Flatten(), Orthogonal(channels * height * breadth // 16, FEATURES, bias=False))
 
 
-def dense(shape: tuple[int, int, int], width: int, depth: int) -> nn.Module:
-    values, hidden = math.prod(shape), 16 * width
-    layers: list[nn.Module] = [nn.Flatten(), Orthogonal(values, hidden), HalfAbs()]
-    for _ in range(depth):
-        layers += [Orthogonal(hidden, hidden), HalfAbs()]
-    return nn.Sequential(*layers, Orthogonal(hidden, FEATURES, bias=False))
-
-
 def aoc(channels: int) -> nn.Module:
     from orthogonium.layers import AdaptiveOrthoConv2d
 
@@ -59,9 +51,9 @@ def spectral(channels: int) -> nn.Module:
 
 
 FAMILIES: dict[str, Callable[[tuple[int, int, int], int, int], nn.Module]] = {
+    "dense": lambda shape, width, depth: LipschitzNet(shape[0], shape[1:], 16 * width, depth, FEATURES, "dense"),
     "shift": lambda shape, width, depth: LipschitzNet(shape[0], shape[1:], width, depth, FEATURES, "shift"),
     "sll": lambda shape, width, depth: LipschitzNet(shape[0], shape[1:], width, depth, FEATURES, "sll"),
-    "dense": dense,
     "aoc": lambda shape, width, depth: stages(shape, width, depth, aoc),
     "spectral": lambda shape, width, depth: stages(shape, width, depth, spectral),
 }

@@ -10,11 +10,11 @@ from corral.attacks import pgd
 from corral.models import Classifier, LinearHead, LipschitzNet, ModelSpec, build_classifier
 
 
-@pytest.mark.parametrize("layer", ["shift", "sll"])
+@pytest.mark.parametrize("layer", ["dense", "shift", "sll"])
 @pytest.mark.parametrize(("channels", "size"), [(1, 8), (1, 28), (3, 32), (1, (8, 12))])
 def test_the_whole_backbone_is_one_lipschitz(channels, size, layer):
     torch.manual_seed(0)
-    net = LipschitzNet(channels, size, 6, 2, 10, layer).eval()
+    net = LipschitzNet(channels, size, 24 if layer == "dense" else 6, 2, 10, layer).eval()
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.mul_(1.5)
@@ -31,14 +31,14 @@ def test_the_whole_backbone_is_one_lipschitz(channels, size, layer):
 
 
 def test_every_layer_has_a_bound_or_is_plain_torch():
-    for part in LipschitzNet(1, 8, 4, 2, 5).layers:
+    for part in [part for kind in ("dense", "shift", "sll") for part in LipschitzNet(1, 8, 8, 2, 5, kind).layers]:
         assert hasattr(part, "lipschitz_bound") or isinstance(part, torch.nn.Flatten)
 
 
 def test_shift_keeps_the_gradient_norm_up_to_the_projection():
     """All but the last layer are isometries: the derivative of what comes before it has singular values of 1 only."""
     torch.manual_seed(0)
-    body = LipschitzNet(1, 8, 4, 2, 5).eval().layers[:-1]
+    body = LipschitzNet(1, 8, 4, 2, 5, "shift").eval().layers[:-1]
     matrix = torch.autograd.functional.jacobian(lambda part: body(part.unsqueeze(0))[0], torch.randn(1, 8, 8))
     values = np.linalg.svd(matrix.flatten(1).double().numpy(), compute_uv=False)
     np.testing.assert_allclose(values, 1, atol=1e-5)
@@ -47,9 +47,10 @@ def test_shift_keeps_the_gradient_norm_up_to_the_projection():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((1, 10), "sides divisible by 4, found 10×10"),
-        ((1, 8, 2, 1, 17), "features must be at most the 16 values"),
-        ((1, 8, 2, 1, 4, "soc"), "layer must be 'shift' or 'sll', found 'soc'"),
+        ((1, 10, 4, 1, 4, "shift"), "sides divisible by 4, found 10×10"),
+        ((1, 8, 2, 1, 17, "sll"), "features must be at most the 16 values"),
+        ((1, 8, 16, 1, 17), "features must be at most the 16 values"),
+        ((1, 8, 2, 1, 4, "soc"), "layer must be 'dense', 'shift' or 'sll', found 'soc'"),
     ],
 )
 def test_impossible_options_are_refused(arguments, message):

@@ -11,11 +11,11 @@ from corral.attacks import pgd
 from corral.certify import nearest_radius, normalisation_constant, soft_radius
 from corral.data import load
 from corral.errors import UsageError
-from corral.training import load_model, load_recipe, train
+from corral.training import Run, load_model, load_recipe, train
 from corral.training.recipe import ModelConfig
 from corral.training.run import RunFolder, read_metrics
 
-SMALL = {"model.width": 16, "model.features": 32, "model.depth": 1, "training.epochs": 12}
+SMALL = {"model.width": 64, "model.features": 32, "model.depth": 1, "training.epochs": 8}
 
 
 def plain_radius(feature, centroids, classes):
@@ -63,7 +63,8 @@ KINDS = {
     "K=1": {},
     "K=2": {"method.clusters": 2},
     "K=2, nearest": {"method.clusters": 2, "method.rule": "nearest"},
-    "sll": {"model.layer": "sll"},
+    "shift": {"model.layer": "shift", "model.width": 16},
+    "sll": {"model.layer": "sll", "model.width": 16},
 }
 
 
@@ -80,7 +81,9 @@ def trained(tmp_path_factory):
     return get
 
 
-@pytest.mark.parametrize(("kind", "least"), [("K=1", 0.7), ("K=2", 0.7), ("K=2, nearest", 0.7), ("sll", 0.5)])
+@pytest.mark.parametrize(
+    ("kind", "least"), [("K=1", 0.7), ("K=2", 0.7), ("K=2, nearest", 0.7), ("shift", 0.6), ("sll", 0.5)]
+)
 def test_certified_accuracy_on_digits(trained, kind, least):
     found = trained(kind)
     assert len(found.model.head.centroids) == 10 * KINDS[kind].get("method.clusters", 1)
@@ -124,7 +127,7 @@ def test_no_attack_inside_the_radius_succeeds(trained, kind):
             assert bool((found.model(x_adv).argmax(1) == y).all())
 
 
-@pytest.mark.parametrize("kind", ["K=1", "sll"])
+@pytest.mark.parametrize("kind", ["K=1", "shift", "sll"])
 def test_trained_layers_have_operator_norms_of_at_most_one(trained, kind):
     found = trained(kind)
     assert found.bound <= 1 + 1e-5
@@ -149,8 +152,6 @@ def test_saving_and_loading_gives_equal_outputs(trained):
 
 
 def test_a_killed_run_resumes_with_equal_bits(tmp_path, monkeypatch):
-    from corral.training.loop import Run
-
     tiny = SMALL | {"data.train": 100, "training.epochs": 3, "method.clusters": 2}
     whole = train("certified", out=tmp_path / "whole", progress=False, **tiny)
     epoch = Run._epoch
@@ -171,14 +172,27 @@ def test_a_killed_run_resumes_with_equal_bits(tmp_path, monkeypatch):
 
 def test_centroids_stay_where_their_learning_rate_is_zero(tmp_path):
     tiny = SMALL | {"data.train": 100, "training.epochs": 1, "method.centroids_learning_rate": 0.0}
-    model = load_model(train("certified", out=tmp_path / "run", progress=False, **tiny))[0]
-    assert torch.equal(model.head.centroids, torch.eye(10, 32))
+    before = Run(
+        load_recipe("certified", overrides=tiny), RunFolder(tmp_path / "a"), torch.device("cpu"), progress=False
+    )
+    before.begin(resume=False)
+    model = load_model(train("certified", out=tmp_path / "b", progress=False, **tiny))[0]
+    assert torch.equal(model.head.centroids, before.model.head.centroids)
+    assert torch.equal(model.head.variance, before.model.head.variance)
+
+
+def test_the_temperature_is_pixels_of_radius_a_unit_of_a_logit(begun):
+    """Two classes whose distance is the mean one: a feature on their axis, one temperature from the bisector."""
+    run = begun("certified", **{"model.depth": 1, "method.temperature": 0.4})
+    head, lipschitz = run.model.head, normalisation_constant(run.model.normalisation.std)
+    gaps = torch.pdist(head.centroids)
+    assert float(gaps.mean() * lipschitz * 0.4) == pytest.approx(float(head.variance), rel=1e-4)
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"model.features": 9}, "needs as many features as classes, 10, found 9"),
+        ({"method.clusters": 2, "data.train": 15}, "method.clusters 2 needs as many training images"),
         ({"threat.norm": "Linf"}, "set threat.norm to 'L2'"),
     ],
 )

@@ -29,7 +29,7 @@ def orthogonal_norm_bound(matrix: Tensor) -> float:
 
     With G the smaller Gram matrix and E = G - I, the norm is at most sqrt(1 + ||E||), and ||E|| at most the fourth root
     of ||E^4||_F: the Frobenius norm of E itself would give away a factor of up to sqrt(m). The product's rounding,
-    gamma_n times the squared Frobenius norm (Higham 2002, Eq. 3.5), is added.
+    gamma_n times the squared Frobenius norm (Higham 2002, Eq. 3.5), is added, and that of the powers, m^2 u of ||E||.
 
     Args:
         matrix: float32 numbers held as float64 count as exact; infinity comes back for those that are not finite.
@@ -39,13 +39,13 @@ def orthogonal_norm_bound(matrix: Tensor) -> float:
     small, large = matrix.shape
     excess = matrix @ matrix.T - torch.eye(small, dtype=matrix.dtype, device=matrix.device)
     slack = 2 * (large + 16) * UNIT * float(matrix.square().sum() + small)
-    # Scaled, so that no power underflows; the slack covers what the powers round.
+    # Scaled, so that no power underflows.
     size = float(excess.abs().max())
     if not math.isfinite(size):
         return math.inf
     scaled = excess / max(size, slack)
     squared = scaled @ scaled
-    power = float((squared @ squared).square().sum()) ** 0.125 * (1 + 1e-9)
+    power = float((squared @ squared).square().sum()) ** 0.125 * (1 + 8 * small**2 * UNIT)
     return math.sqrt(1 + power * max(size, slack) + slack) * (1 + 4 * UNIT)
 
 

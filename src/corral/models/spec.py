@@ -45,7 +45,7 @@ BACKBONES: dict[str, BackboneEntry] = {
     "wideresnet": BackboneEntry(lambda shape, **options: WideResNet(shape[0], **options), {"width": 10, "depth": 28}),
     "lipschitz": BackboneEntry(
         lambda shape, **options: LipschitzNet(shape[0], shape[1:], **options),
-        {"width": 32, "depth": 2, "features": 64, "layer": "shift"},
+        {"width": 256, "depth": 2, "features": 64, "layer": "dense"},
     ),
 }
 

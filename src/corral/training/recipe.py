@@ -60,7 +60,7 @@ class ModelConfig(Config):
     width: Count | None = None
     features: Count | None = None
     depth: Count | None = None
-    layer: Literal["shift", "sll"] | None = None
+    layer: Literal["dense", "shift", "sll"] | None = None
 
 
 class ThreatConfig(Config):

@@ -152,9 +152,9 @@ class CorralConfig(Config):
 class CertifiedConfig(Config):
     """Cross-entropy of clean images over bounds on the worst scores within `radius_ratio` × eps in l2.
 
-    `temperature` is the radius in pixel units that one unit of a logit stands for; `annealing` is the power of logit
-    annealing (0: cross-entropy). The clusters of a class begin `spread` × sqrt(2) apart, where classes are sqrt(2)
-    apart, and all centroids learn at `centroids_learning_rate` (0 fixes them).
+    `temperature` is the radius in pixel units that one unit of a logit stands for, and `annealing` the power of logit
+    annealing (Lai et al. 2025; 0: cross-entropy). The centroids begin as k-means finds them and learn at
+    `centroids_learning_rate` (0 fixes them).
     """
 
     name: Literal["certified"]
@@ -163,8 +163,7 @@ class CertifiedConfig(Config):
     radius_ratio: NotNegative = 1.0
     temperature: Positive = 0.25
     annealing: NotNegative = 0.0
-    spread: Positive = 0.3
-    centroids_learning_rate: NotNegative = 1e-2
+    centroids_learning_rate: NotNegative = 3e-3
 
 
 MethodConfig = Annotated[
