@@ -75,7 +75,7 @@ def trained(tmp_path_factory):
     def get(kind):
         if kind not in made:
             folder = tmp_path_factory.mktemp("certified") / "run"
-            made[kind] = Trained(train("certified", out=folder, progress=False, **SMALL, **KINDS[kind]))
+            made[kind] = Trained(train("certified", out=folder, progress=False, **(SMALL | KINDS[kind])))
         return made[kind]
 
     return get

@@ -26,7 +26,7 @@ class LipschitzNet(Backbone):
         image_size: side of square images, or (H, W); for kinds other than "dense" both divisible by 4.
         width: values of a dense layer, or channels of the first stage of maps.
         depth: blocks; of maps, in each of the two stages.
-        features: d, at most the values before the projection.
+        features: d.
         layer: the kind of the blocks.
 
     Raises:
@@ -49,8 +49,6 @@ class LipschitzNet(Backbone):
         if layer != "dense" and (height % 4 or breadth % 4):
             raise ValueError(f"maps of kind {layer!r} need sides divisible by 4, found {height}×{breadth}")
         values = width if layer == "dense" else 2 * width * (height // 4) * (breadth // 4)
-        if features > values:
-            raise ValueError(f"features must be at most the {values} values before them, found {features}")
         self.features_dim = features
         layers: list[nn.Module] = []
         if layer == "dense":
