@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--eps", type=float, default=1.58)
     parser.add_argument("--temperature", type=float, default=0.5)
     parser.add_argument("--learning-rate", type=float, default=3e-2)
-    parser.add_argument("--others-learning-rate", type=float, default=3e-3)
+    parser.add_argument("--others-learning-rate", type=float, default=1e-2)
     parser.add_argument("--centroids-learning-rate", type=float, default=3e-3)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
