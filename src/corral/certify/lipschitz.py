@@ -11,7 +11,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from corral.certify.layer_bounds import LAYERS, BatchNorm, above, linear_bound
 from corral.errors import UsageError
-from corral.models import MLP, VGG, Classifier, ConvNet, ResNet, WideResNet
+from corral.models import MLP, VGG, Classifier, ConvNet, LipschitzNet, ResNet, WideResNet
 from corral.models.resnet import BasicBlock
 from corral.models.wideresnet import PreActivationBlock
 
@@ -194,6 +194,7 @@ COMPOSITES: dict[type[nn.Module], Callable[[nn.Module, str, Tensor], Walked]] = 
     nn.Sequential: _sequential,
     MLP: _children,
     ConvNet: _children,
+    LipschitzNet: _children,
     VGG: _pooled,
     ResNet: _pooled,
     WideResNet: _pooled,

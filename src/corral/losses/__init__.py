@@ -1,5 +1,6 @@
 """Losses: pure functions of tensors, one number an example."""
 
+from corral.losses.certified import annealed_cross_entropy, certified_scores
 from corral.losses.clustering import (
     batch_centroids,
     batch_variance,
@@ -26,8 +27,10 @@ from corral.losses.published_consistency import (
 )
 
 __all__ = [
+    "annealed_cross_entropy",
     "batch_centroids",
     "batch_variance",
+    "certified_scores",
     "cluster_cross_entropy",
     "clustering_loss",
     "features_mse",

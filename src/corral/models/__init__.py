@@ -4,9 +4,13 @@ from corral.models.backbone import Backbone
 from corral.models.classifier import Classifier
 from corral.models.convnet import ConvNet
 from corral.models.heads import ClusterHead, Head, LinearHead, feature_variance
+from corral.models.isometries import HalfAbs, Shift, SpaceToDepth
+from corral.models.lipschitz_net import LipschitzNet
 from corral.models.mlp import MLP
+from corral.models.orthogonal import Orthogonal, cayley
 from corral.models.published import PublishedHead, published_scores
 from corral.models.resnet import ResNet
+from corral.models.sll import SLL
 from corral.models.spec import BACKBONES, BackboneSpec, ModelSpec, build_classifier
 from corral.models.vgg import VGG
 from corral.models.wideresnet import WideResNet
@@ -14,19 +18,26 @@ from corral.models.wideresnet import WideResNet
 __all__ = [
     "BACKBONES",
     "MLP",
+    "SLL",
     "VGG",
     "Backbone",
     "BackboneSpec",
     "Classifier",
     "ClusterHead",
     "ConvNet",
+    "HalfAbs",
     "Head",
     "LinearHead",
+    "LipschitzNet",
     "ModelSpec",
+    "Orthogonal",
     "PublishedHead",
     "ResNet",
+    "Shift",
+    "SpaceToDepth",
     "WideResNet",
     "build_classifier",
+    "cayley",
     "feature_variance",
     "published_scores",
 ]

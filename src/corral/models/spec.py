@@ -12,6 +12,7 @@ from corral.models.backbone import Backbone
 from corral.models.classifier import Classifier
 from corral.models.convnet import ConvNet
 from corral.models.heads import ClusterHead, Head, LinearHead
+from corral.models.lipschitz_net import LayerKind, LipschitzNet
 from corral.models.mlp import MLP
 from corral.models.resnet import ResNet
 from corral.models.vgg import VGG
@@ -42,6 +43,10 @@ BACKBONES: dict[str, BackboneEntry] = {
     "resnet": BackboneEntry(lambda shape, **options: ResNet(shape[0], **options), {"width": 64, "depth": 18}),
     "vgg": BackboneEntry(lambda shape, **options: VGG(shape[0], **options), {"width": 64, "depth": 16}),
     "wideresnet": BackboneEntry(lambda shape, **options: WideResNet(shape[0], **options), {"width": 10, "depth": 28}),
+    "lipschitz": BackboneEntry(
+        lambda shape, **options: LipschitzNet(shape[0], shape[1:], **options),
+        {"width": 256, "depth": 2, "features": 64, "layer": "dense"},
+    ),
 }
 
 
@@ -60,6 +65,7 @@ class BackboneSpec(BaseModel):
     features: Count | None = None
     hidden: tuple[Count, ...] | None = None
     rectify: Annotated[bool, Field(strict=True)] | None = None
+    layer: LayerKind | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -62,6 +62,7 @@ class ModelConfig(Config):
     depth: Count | None = None
     hidden: list[Count] | None = None
     rectify: bool | None = None
+    layer: Literal["dense", "shift", "sll"] | None = None
 
 
 class ThreatConfig(Config):
@@ -143,6 +144,8 @@ class Recipe(Config):
             raise ValueError("training.select 'best' needs held-out images: set data.validation above 0")
         if self.training.warm_start.stop_accuracy > 0 and self.data.validation == 0:
             raise ValueError("warm_start.stop_accuracy needs held-out images: set data.validation above 0")
+        if self.method.name == "certified" and self.threat.norm != "L2":
+            raise ValueError("method 'certified' trains for l2 radii: set threat.norm to 'L2' and threat.eps in l2")
         return self
 
     def to_toml(self) -> str:

@@ -149,13 +149,31 @@ class CorralConfig(Config):
         return self
 
 
+class CertifiedConfig(Config):
+    """Cross-entropy of clean images over bounds on the worst scores within `radius_ratio` × eps in l2.
+
+    `temperature` is the radius in pixel units that one unit of a logit stands for, and `annealing` the power of logit
+    annealing (Lai et al. 2025; 0: cross-entropy). The centroids begin as k-means finds them and learn at
+    `centroids_learning_rate` (0 fixes them).
+    """
+
+    name: Literal["certified"]
+    clusters: Count = 1
+    rule: Literal["soft", "nearest"] = "soft"
+    radius_ratio: NotNegative = 1.0
+    temperature: Positive = 0.25
+    annealing: NotNegative = 0.0
+    centroids_learning_rate: NotNegative = 3e-3
+
+
 MethodConfig = Annotated[
-    NominalConfig | AtConfig | FreeAtConfig | TradesConfig | MagnetConfig | CorralConfig, Field(discriminator="name")
+    NominalConfig | AtConfig | FreeAtConfig | TradesConfig | MagnetConfig | CorralConfig | CertifiedConfig,
+    Field(discriminator="name"),
 ]
 
 # Every method's options by the name that a recipe calls it.
 METHODS: dict[str, type[Config]] = {
     name: config
-    for config in (NominalConfig, AtConfig, FreeAtConfig, TradesConfig, MagnetConfig, CorralConfig)
+    for config in (NominalConfig, AtConfig, FreeAtConfig, TradesConfig, MagnetConfig, CorralConfig, CertifiedConfig)
     for name in get_args(config.model_fields["name"].annotation)
 }

@@ -2,6 +2,7 @@
 
 from corral.training.methods.at import AdversarialTraining
 from corral.training.methods.base import Context, Method
+from corral.training.methods.certified import Certified
 from corral.training.methods.clustr import ClusTR
 from corral.training.methods.corral import Corral
 from corral.training.methods.free_at import FreeAdversarialTraining
@@ -9,6 +10,7 @@ from corral.training.methods.nominal import Nominal
 from corral.training.methods.trades import Trades
 from corral.training.recipe_methods import (
     AtConfig,
+    CertifiedConfig,
     CorralConfig,
     FreeAtConfig,
     MagnetConfig,
@@ -33,6 +35,8 @@ def build_method(config: MethodConfig, context: Context) -> Method:
             return ClusTR(context, config)
         case CorralConfig():
             return Corral(context, config)
+        case CertifiedConfig():
+            return Certified(context, config)
 
 
 __all__ = ["Context", "Method", "Nominal", "build_method"]
