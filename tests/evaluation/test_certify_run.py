@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,12 @@ from corral.training import RunFolder, load_model, train
 from corral.training.run import save_model
 
 N = 40
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """PGD of two short restarts: what is tested here is what is done with its results."""
+    monkeypatch.setattr(module, "PGD", replace(module.PGD, steps=10, restarts=2))
 
 
 @pytest.fixture(scope="module")

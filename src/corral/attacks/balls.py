@@ -49,12 +49,12 @@ def random_in_ball(x: Tensor, eps: float, norm: Norm, generator: torch.Generator
     return (x + direction * per_example(lengths, x)).clamp(0, 1)
 
 
-def start_in_ball(x: Tensor, eps: float, norm: Norm, keys: Tensor, draw: int) -> Tensor:
+def start_in_ball(x: Tensor, eps: float | Tensor, norm: Norm, keys: Tensor, draw: int) -> Tensor:
     """As `random_in_ball`, each point drawn by its image's key, so that it is the same in any batch.
 
     Args:
         x: (N, ...) images.
-        eps: radius in pixel units.
+        eps: radius in pixel units; for L2 also (N,), one an image.
         norm: "Linf" or "L2".
         keys: (N,) from `corral.attacks.noise.image_keys`.
         draw: number of the draw; equal numbers give equal points.
@@ -68,10 +68,11 @@ def start_in_ball(x: Tensor, eps: float, norm: Norm, keys: Tensor, draw: int) ->
     return (x + direction * per_example(lengths, x)).clamp(0, 1)
 
 
-def project(x_adv: Tensor, x: Tensor, eps: float, norm: Norm) -> Tensor:
+def project(x_adv: Tensor, x: Tensor, eps: float | Tensor, norm: Norm) -> Tensor:
     """The nearest points of the eps-balls around x (each norm's own projection), then of the box [0, 1].
 
-    The box contains x, so clipping shrinks every coordinate's perturbation and the result stays in the ball.
+    For L2, eps may be (N,), one radius an image. The box contains x, so clipping shrinks every coordinate's
+    perturbation and the result stays in the ball.
     """
     if norm == "Linf":
         return torch.minimum(torch.maximum(x_adv, x - eps), x + eps).clamp(0, 1)

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from corral.attacks.ddn import ddn_outcome
 from corral.attacks.minimal import MinimalOutcome
 from corral.attacks.outcome import Outcome
 from corral.attacks.presets import PgdProtocol
+from corral.attacks.within import pgd_within
 from corral.certify import head_radius, lipschitz_upper
 from corral.data import Images, load, stratified_subset
 from corral.devices import choose_device, device_name
@@ -49,6 +51,8 @@ RADII = (0.0, 36 / 255, 72 / 255, 108 / 255, 1.0)
 CURVE_POINTS = 60
 # What the forward passes' own rounding can move a boundary by, relative to the radius.
 ROUNDING = 1e-5
+# Share of each image's own radius that PGD is let go to.
+INSIDE = 0.9999
 PGD = PgdProtocol(
     name="pgd",
     description="L2 PGD-40 on the margin, 10 restarts, step radius/16; any misclassified iterate counts",
@@ -132,7 +136,8 @@ def certify_run(
         proved = torch.where(right, found.radii, 0.0)
         distances = torch.where(right, torch.inf, 0.0).double()
         label = certificate_label(n=len(test), n_test=len(data.test), seed=seed)
-        plan = _plan(model, info, data.fingerprint, wanted, len(test), seed, batch_size, chosen)
+        planned = radius_attacks(model, wanted, lipschitz)
+        plan = _plan(model, info, data.fingerprint, max(wanted), planned, len(test), seed, batch_size, chosen)
         ledger = Ledger(folder.path / "certificates" / f"{label}.unfinished", plan, fresh=fresh)
         tried: list[CertifyingAttack] = []
         if attack:
@@ -146,7 +151,7 @@ def certify_run(
                 shown=torch.arange(len(test), device=chosen),
                 progress=progress,
             )
-            for one, radius in radius_attacks(model, wanted):
+            for one, radius in planned:
                 outcome = session.attack(one, radius, ledger, key=one.name)
                 distances = torch.minimum(distances, _distances(outcome, test))
                 settings = dict(one.settings)
@@ -228,15 +233,16 @@ def certificate_page(run: Path, certificate: Certificate) -> Path:
     return run / "certificates" / f"{label}.html"
 
 
-def radius_attacks(model: Classifier, radii: Sequence[float]) -> list[tuple[Attack, float]]:
+def radius_attacks(model: Classifier, radii: Sequence[float], lipschitz: float) -> list[tuple[Attack, float]]:
     """What certificates are tried by, each with the radius that it is confined to.
 
     DDN and, on cluster heads, the search along bisector normals look for the closest misclassified image at whatever
-    distance; PGD within each radius above 0.
+    distance; PGD within each radius above 0, and just within each image's own certified radius.
 
     Args:
         model: the model to attack.
         radii: l2 radii in pixel units.
+        lipschitz: what the certificates divide by.
     """
     largest = max([*radii, NEXT_IMAGE])
     found = [(Attack("ddn", "DDN, 100 steps, on the margin: the closest point", (("steps", 100),), _ddn), largest)]
@@ -247,7 +253,19 @@ def radius_attacks(model: Classifier, radii: Sequence[float]) -> list[tuple[Atta
         bound = PGD.bound(model, radius)
         name, settings = f"pgd-{radius:.6g}", (("radius", radius), *bound.settings)
         found.append((Attack(name, PGD.description, settings, bound.run), radius))
+    words = (
+        f"L2 PGD-{PGD.steps} on the margin, {PGD.restarts} restarts, within {INSIDE} of each image's certified radius"
+    )
+    settings = (("steps", PGD.steps), ("restarts", PGD.restarts), ("share", INSIDE), ("lipschitz", lipschitz))
+    found.append((Attack("pgd-own", words, settings, partial(_own, lipschitz)), largest))
     return found
+
+
+def _own(lipschitz: float, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
+    assert isinstance(model, Classifier)
+    with torch.no_grad():
+        radii = head_radius(model.head, model.features(x), lipschitz=lipschitz)
+    return pgd_within(model, x, y, INSIDE * radii, steps=PGD.steps, restarts=PGD.restarts, seed=seed)
 
 
 def _ddn(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
@@ -317,7 +335,8 @@ def _plan(
     model: Classifier,
     info: RunInfo,
     data_fingerprint: str,
-    radii: Sequence[float],
+    largest: float,
+    attacks: Sequence[tuple[Attack, float]],
     n: int,
     seed: int,
     batch_size: int,
@@ -328,11 +347,11 @@ def _plan(
         model=fingerprint(model),
         data=data_fingerprint,
         norm="L2",
-        eps=max(radii),
+        eps=largest,
         n=n,
         seed=seed,
         batch_size=batch_size,
-        attacks=[PlannedAttack(name=a.name, settings=dict(a.settings)) for a, _ in radius_attacks(model, radii)],
+        attacks=[PlannedAttack(name=a.name, settings=dict(a.settings)) for a, _ in attacks],
         device=device_name(device),
         corral=__version__,
         torch=torch.__version__,
