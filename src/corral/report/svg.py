@@ -12,11 +12,11 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 
-def new_figure(width: float, height: float, *, columns: int = 1) -> tuple[Figure, Any]:
-    """A figure of this size in inches and its axes, or an array of them where there are several columns."""
+def new_figure(width: float, height: float, *, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
+    """A figure of this size in inches and its axes, or an array of them where there are several."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(figure)
-    return figure, figure.subplots(1, columns)
+    return figure, figure.subplots(rows, columns)
 
 
 @contextmanager

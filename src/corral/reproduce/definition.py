@@ -164,7 +164,7 @@ def load_setting(name: str | None) -> Setting:
         CorralError: no such setting, or it is not one.
     """
     if name is None:
-        return Setting(why="as the recipes have it")
+        return Setting(why="as the recipes have it.")
     known = tomllib.loads(files("corral.reproduce").joinpath("settings.toml").read_text(encoding="utf-8"))
     if name not in known:
         raise CorralError(f"settings.toml: no setting {name!r}; known: {', '.join(known)}")

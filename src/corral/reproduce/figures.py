@@ -123,12 +123,12 @@ def radii_figure(curves: Sequence[RadiusCurves], *, name: str, description: str)
         axes.set_xlim(left=0)
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8.5)
+        axes.legend(frameon=False, fontsize=8)
         return finished_svg(figure, name, description)
 
 
 def squares_figure(squares: Sequence[Square], *, name: str, description: str) -> str:
-    """The class decided at each point of the unit square, one square a row, with the test points.
+    """The class decided at each point of the unit square, one square a row of the table, with the test points.
 
     Args:
         squares: one a row.
@@ -136,8 +136,11 @@ def squares_figure(squares: Sequence[Square], *, name: str, description: str) ->
         description: the text alternative.
     """
     with drawing(name):
-        figure, axes = new_figure(2.1 * len(squares), 2.4, columns=len(squares))
-        for place, square in zip(np.atleast_1d(axes), squares, strict=True):
+        rows = math.ceil(len(squares) / 2)
+        figure, axes = new_figure(4.6, 2.4 * rows, rows=rows, columns=2)
+        for place in axes.flat[len(squares) :]:
+            place.set_visible(False)
+        for place, square in zip(axes.flat, squares, strict=False):
             cells = np.asarray(square.series["cells"])
             side = round(len(cells) ** 0.5)
             steps = np.linspace(0, 1, side)
@@ -152,5 +155,5 @@ def squares_figure(squares: Sequence[Square], *, name: str, description: str) ->
                     linestyle="none", marker=".", markersize=3, color=colour,
                 )  # fmt: skip
             place.set(aspect="equal", xticks=[], yticks=[])
-            place.set_title("\n".join(wrap(square.label, 24)), fontsize=8.5)
+            place.set_title("\n".join(wrap(square.label, 28)), fontsize=8.5)
         return finished_svg(figure, name, description)

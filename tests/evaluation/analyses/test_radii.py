@@ -42,8 +42,8 @@ def test_on_a_rotation_all_three_radii_are_the_distance_to_the_bisector(rotated)
         found.series["grid"], found.series["certified global"], found.series["true"], strict=True
     ):
         assert share <= float((expected > radius * (1 - 1e-6)).double().mean()) <= truth + 1e-12
-    cells = torch.tensor(found.series["cells"]).view(61, 61)
-    assert torch.equal(cells, (torch.linspace(0, 1, 61) > 0.4).double().expand(61, 61).to(cells.dtype))
+    cells = torch.tensor(found.series["cells"]).view(31, 31)
+    assert torch.equal(cells, (torch.linspace(0, 1, 31) > 0.4).double().expand(31, 31).to(cells.dtype))
 
 
 def test_on_a_trained_network_certified_is_within_the_truth(tmp_path):

@@ -14,7 +14,7 @@ STEPS, LARGEST = 40, 0.16
 # Radii that local constants are asked for, as multiples of the global certificate.
 REACHES = (1.0, 1.2, 1.5, 2.0, 3.0)
 # The truth is looked for on a grid of so many points a side, the cells are drawn on a coarser one.
-FINE, COARSE = 801, 61
+FINE, COARSE = 801, 31
 
 
 def planar_radii(subject: Subject) -> Analysis:
@@ -72,8 +72,8 @@ def planar_radii(subject: Subject) -> Analysis:
         "certified local": curve(local),
         "true": curve(true),
         "cells": tuple(_decided(model, _square(COARSE)).double().tolist()),
-        "first": tuple(points.flatten(1)[:, 0].tolist()),
-        "second": tuple(points.flatten(1)[:, 1].tolist()),
+        "first": tuple(round(value, 5) for value in points.flatten(1)[:, 0].tolist()),
+        "second": tuple(round(value, 5) for value in points.flatten(1)[:, 1].tolist()),
         "labels": tuple(labels.double().tolist()),
     }
     return subject.found("radii", numbers, series)
