@@ -1,6 +1,7 @@
 """JSON documents of a fixed form: written whole, read strictly, and one line where a file is not what it should be."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from corral.errors import CorralError
 from corral.files import write_atomically
+
+# A list of numbers over several lines; inside a string there is no line break.
+NUMBERS = re.compile(r"\[\n\s*(-?\d[\d.eE+-]*(?:,\s+-?\d[\d.eE+-]*)*)\n\s*\]")
 
 
 class Frozen(BaseModel):
@@ -20,8 +24,9 @@ Document = TypeVar("Document", bound=BaseModel)
 
 
 def write_document(document: BaseModel, path: Path) -> None:
-    """Write a document as indented JSON, atomically."""
-    write_atomically(path, (document.model_dump_json(indent=2) + "\n").encode())
+    """Write a document as indented JSON, lists of numbers on one line each, atomically."""
+    text = NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", document.model_dump_json(indent=2))
+    write_atomically(path, (text + "\n").encode())
 
 
 def read_document(path: Path, form: type[Document], *, kind: str, command: str) -> Document:

@@ -23,8 +23,8 @@ from corral.attacks.outcome import Outcome
 from corral.attacks.presets import PgdProtocol
 from corral.attacks.within import pgd_within
 from corral.certify import head_radius, lipschitz_upper
-from corral.data import Images, load, stratified_subset
-from corral.devices import choose_device, device_name
+from corral.data import Images
+from corral.devices import device_name
 from corral.documents import write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation.certificate import (
@@ -35,16 +35,16 @@ from corral.evaluation.certificate import (
     CertifyingAttack,
     LayerConstant,
 )
-from corral.evaluation.evaluate import CPU_BATCH, DEVICE_BATCH, fingerprint
+from corral.evaluation.evaluate import fingerprint
 from corral.evaluation.ledger import Ledger, Plan, PlannedAttack
+from corral.evaluation.opened import opened
 from corral.evaluation.records import environment, now
 from corral.evaluation.session import Attacked, Session
 from corral.files import write_atomically
 from corral.models import Classifier, ClusterHead
 from corral.precision import full_float32
 from corral.progress import Progress, duration
-from corral.training import RunFolder, RunInfo, load_model, parse_eps
-from corral.training.recipe import MOST_SEED
+from corral.training import parse_eps
 from corral.version import __version__
 
 RADII = (0.0, 36 / 255, 72 / 255, 108 / 255, 1.0)
@@ -107,37 +107,34 @@ def certify_run(
         UsageError: an impossible radius, n or batch size, a head or a layer without a certificate.
     """
     begun = time.perf_counter()
-    chosen = choose_device(device)
-    folder = RunFolder(Path(run))
-    if not folder.path.is_dir():
-        raise CorralError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
     wanted = _radii(radii)
-    if not 0 <= seed <= MOST_SEED:
-        raise UsageError(f"seed must be from 0 to {MOST_SEED}, found {seed}")
-    if batch_size is None:
-        batch_size = CPU_BATCH if chosen.type == "cpu" else DEVICE_BATCH
-    if batch_size < 1:
-        raise UsageError(f"batch size must be at least 1, found {batch_size}")
-    model, spec, info = load_model(folder.path, device=chosen)
-    data = load(info.data, root=None if data_root is None else Path(data_root))
-    if data.fingerprint != info.data_fingerprint:
-        raise CorralError(
-            f"{run}: trained on other data: {info.data} has fingerprint {data.fingerprint}, the run's was "
-            f"{info.data_fingerprint}; restore the data or train again"
-        )
-    test = (data.test if n is None or n == len(data.test) else stratified_subset(data.test, n, seed=0)).to(chosen)
+    given = opened(run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device)
+    folder, model, info, data, test = given.folder, given.model, given.info, given.data, given.test
     assert test.labels is not None
     with full_float32():
-        bound = lipschitz_upper(model, spec.image_shape)
+        bound = lipschitz_upper(model, given.spec.image_shape)
         # A product past float64 still is a bound, of no use: the record says so by its number.
         lipschitz = min(bound.value, sys.float_info.max)
-        found = _certified(model, test, lipschitz, batch_size)
+        found = _certified(model, test, lipschitz, given.batch_size)
         right = found.predicted == test.labels
         proved = torch.where(right, found.radii, 0.0)
         distances = torch.where(right, torch.inf, 0.0).double()
         label = certificate_label(n=len(test), n_test=len(data.test), seed=seed)
         planned = radius_attacks(model, wanted, lipschitz)
-        plan = _plan(model, info, data.fingerprint, max(wanted), planned, len(test), seed, batch_size, chosen)
+        plan = Plan(
+            protocol="certify",
+            model=fingerprint(model),
+            data=data.fingerprint,
+            norm="L2",
+            eps=max(wanted),
+            n=len(test),
+            seed=seed,
+            batch_size=given.batch_size,
+            attacks=[PlannedAttack(name=one.name, settings=dict(one.settings)) for one, _ in planned],
+            device=device_name(given.device),
+            corral=__version__,
+            torch=torch.__version__,
+        )
         ledger = Ledger(folder.path / "certificates" / f"{label}.unfinished", plan, fresh=fresh)
         tried: list[CertifyingAttack] = []
         if attack:
@@ -146,9 +143,9 @@ def certify_run(
                 test,
                 classes=len(data.classes),
                 norm="L2",
-                batch_size=batch_size,
+                batch_size=given.batch_size,
                 seed=seed,
-                shown=torch.arange(len(test), device=chosen),
+                shown=torch.arange(len(test), device=given.device),
                 progress=progress,
             )
             for one, radius in planned:
@@ -196,7 +193,7 @@ def certify_run(
         # Batches that an earlier, interrupted call finished count with what they took then.
         certify_seconds=max(time.perf_counter() - begun, sum(one.seconds for one in tried)),
         created=now(),
-        environment=environment(chosen),
+        environment=environment(given.device),
         notes=[f"data: {data.name} ({data.note}), trained on {info.train_images} images for {info.epochs} epochs"],
     )
     stream = io.BytesIO()
@@ -329,30 +326,3 @@ def _radii(radii: Sequence[float | str]) -> list[float]:
 
 def _share(values: Tensor) -> float:
     return int(values.sum()) / len(values)
-
-
-def _plan(
-    model: Classifier,
-    info: RunInfo,
-    data_fingerprint: str,
-    largest: float,
-    attacks: Sequence[tuple[Attack, float]],
-    n: int,
-    seed: int,
-    batch_size: int,
-    device: torch.device,
-) -> Plan:
-    return Plan(
-        protocol="certify",
-        model=fingerprint(model),
-        data=data_fingerprint,
-        norm="L2",
-        eps=largest,
-        n=n,
-        seed=seed,
-        batch_size=batch_size,
-        attacks=[PlannedAttack(name=a.name, settings=dict(a.settings)) for a, _ in attacks],
-        device=device_name(device),
-        corral=__version__,
-        torch=torch.__version__,
-    )

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from corral.attacks import PgdProtocol
 from corral.attacks.attack import Attack
-from corral.data import DataSet, load, stratified_subset
-from corral.devices import choose_device, device_name
+from corral.data import DataSet
+from corral.devices import device_name
 from corral.documents import write_document
-from corral.errors import CorralError, UsageError
+from corral.errors import UsageError
 from corral.evaluation.drawing import SHOWN_IMAGES, drawn, one_per_class
 from corral.evaluation.ledger import Ledger, Plan, PlannedAttack
+from corral.evaluation.opened import opened
 from corral.evaluation.protocols import ENSEMBLES, protocol_attacks
 from corral.evaluation.records import AttackResult, Curve, Record, Reported, environment, now
 from corral.evaluation.session import Attacked, Session
@@ -27,8 +28,7 @@ from corral.files import write_atomically
 from corral.models import ClusterHead
 from corral.precision import full_float32
 from corral.progress import Progress, duration
-from corral.training import RunFolder, RunInfo, load_model, load_recipe, parse_eps
-from corral.training.recipe import MOST_SEED
+from corral.training import RunFolder, RunInfo, load_recipe, parse_eps
 from corral.version import __version__
 
 CURVE = PgdProtocol(
@@ -43,7 +43,6 @@ CURVE = PgdProtocol(
 )
 CURVE_FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 CURVE_EXAMPLES = 200
-CPU_BATCH, DEVICE_BATCH = 125, 500
 
 
 def evaluate(
@@ -88,29 +87,14 @@ def evaluate(
             evaluation of another model, threat or attack list.
         UsageError: an impossible protocol, eps, n or batch size.
     """
-    chosen = choose_device(device)
-    folder = RunFolder(Path(run))
-    if not folder.path.is_dir():
-        raise CorralError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
-    model, _, info = load_model(folder.path, device=chosen)
-    data = load(info.data, root=None if data_root is None else Path(data_root))
-    if data.fingerprint != info.data_fingerprint:
-        raise CorralError(
-            f"{run}: trained on other data: {info.data} has fingerprint {data.fingerprint}, the run's was "
-            f"{info.data_fingerprint}; restore the data or train again"
-        )
+    given = opened(run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device)
+    folder, model, info, data, test = given.folder, given.model, given.info, given.data, given.test
     try:
         radius = info.eps if eps is None else parse_eps(eps, info.norm)
     except ValueError as error:
         raise UsageError(str(error)) from None
     if radius == 0:
         raise UsageError("eps must be above 0 for an attack, found 0; give --eps, such as 0.1 or 8/255")
-    if batch_size is None:
-        batch_size = CPU_BATCH if chosen.type == "cpu" else DEVICE_BATCH
-    if batch_size < 1:
-        raise UsageError(f"batch size must be at least 1, found {batch_size}")
-    if not 0 <= seed <= MOST_SEED:
-        raise UsageError(f"seed must be from 0 to {MOST_SEED}, found {seed}")
     if attacks is None:
         chosen_attacks = protocol_attacks(protocol, model, eps=radius, norm=info.norm, classes=len(data.classes))
     else:
@@ -118,14 +102,13 @@ def evaluate(
     names = [attack.name for attack in chosen_attacks]
     if not names or len(set(names)) < len(names):
         raise UsageError(f"attacks must be one or more, each once, found {', '.join(names) or 'none'}")
-    test = (data.test if n is None or n == len(data.test) else stratified_subset(data.test, n, seed=0)).to(chosen)
     assert test.labels is not None
     session = Session(
         model,
         test,
         classes=len(data.classes),
         norm=info.norm,
-        batch_size=batch_size,
+        batch_size=given.batch_size,
         seed=seed,
         shown=one_per_class(test.labels, SHOWN_IMAGES).sort().values,
         progress=progress,
@@ -139,9 +122,9 @@ def evaluate(
         eps=radius,
         n=len(test),
         seed=seed,
-        batch_size=batch_size,
+        batch_size=given.batch_size,
         attacks=[PlannedAttack(name=attack.name, settings=dict(attack.settings)) for attack in chosen_attacks],
-        device=device_name(chosen),
+        device=device_name(given.device),
         corral=__version__,
         torch=torch.__version__,
     )
