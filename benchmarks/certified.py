@@ -4,7 +4,8 @@ usage: python benchmarks/certified.py --data mnist --recipes certified --seeds 0
            --results results/certified-mnist [--radii 36/255 1.58] [--set key=value ...]
 
 Every run is trained (or taken up where it stopped), certified, and attacked on the same test images by
-`corral certify`; a broken certificate ends the whole with an error. Rows are mean ± sample standard deviation over the seeds, in percent.
+`corral certify`; a broken certificate ends the whole with an error. Rows are mean ± sample standard deviation over the
+seeds, in percent.
 """
 
 import argparse
