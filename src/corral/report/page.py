@@ -14,7 +14,7 @@ from corral.report.compare import Group, attacks_of, group_runs
 from corral.report.palette import swatch
 from corral.report.protocols import differing_protocols, protocols, reduced_warnings
 from corral.report.tables import Table, evidence_table, per_class_table, runs_table
-from corral.report.template import PACKAGE, PAGE, filled
+from corral.report.template import PACKAGE, filled
 from corral.report.verdict import Verdict, verdict
 from corral.report.words import WORST_CASE, listed
 from corral.version import __version__
@@ -75,7 +75,7 @@ def render(evidence: Sequence[Evidence]) -> str:
     numbers = {piece.label: i for i, piece in enumerate(piece for group in groups for piece in group.members)}
     return filled(
         PACKAGE,
-        PAGE,
+        "page.html",
         title=listed(list(dict.fromkeys(group.title for group in groups))),
         groups=[_group_page(group, numbers, f"g{i}") for i, group in enumerate(groups)],
         several=len(groups) > 1,

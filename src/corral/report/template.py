@@ -1,32 +1,27 @@
-"""Pages from templates: one way of filling them in, one style sheet, the report's own."""
+"""Pages from templates: one way of filling them in, one document and one style sheet under all."""
 
-from importlib.resources import files
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
-PACKAGE, PAGE = "corral.report", "page.html"
+PACKAGE = "corral.report"
 
 
 def filled(package: str, name: str, **values: Any) -> str:
-    """A template of a package with its values; `style` is the report's style sheet.
+    """A template of a package with its values; it may extend `document.html` and import from `parts.html`.
 
     Args:
         package: where the template lies.
         name: its file.
         values: what it shows; one that is missing is an error.
     """
+    places = [jinja2.PackageLoader(place, "") for place in dict.fromkeys([package, PACKAGE])]
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.ChoiceLoader(places),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    return environment.from_string(_text(package, name)).render(style=_style(), **values)
-
-
-def _text(package: str, name: str) -> str:
-    return files(package).joinpath(name).read_text(encoding="utf-8")
-
-
-def _style() -> Markup:
-    report = _text(PACKAGE, PAGE)
-    return Markup(report[report.index("<style>") + len("<style>") : report.index("</style>")])
+    return environment.get_template(name).render(**values)
