@@ -12,7 +12,21 @@ import typer
 from corral.cli_audit import EPILOG, audit
 from corral.cli_certify import EPILOG as CERTIFY_EPILOG
 from corral.cli_certify import certify
-from corral.cli_options import DataRoot, Device, Json, Quiet, Threads, print_json, print_named, set_threads
+from corral.cli_options import (
+    BatchSize,
+    DataRoot,
+    Device,
+    Fresh,
+    Images,
+    Json,
+    Quiet,
+    Threads,
+    interruptible,
+    kept_batches,
+    print_json,
+    print_named,
+    set_threads,
+)
 from corral.cli_reproduce import EPILOG as REPRODUCE_EPILOG
 from corral.cli_reproduce import reproduce
 from corral.errors import CorralError, UsageError
@@ -76,14 +90,14 @@ def train(
     if out is None and Path(recipe).is_dir():
         out = Path(recipe)
     folder = out or Path("runs") / f"{resolved.name}-{_slug(resolved.data.name)}-{resolved.training.seed}"
-    try:
+
+    def kept() -> str:
+        run = RunFolder(folder)
+        what = "the last finished epoch is kept" if run.state.is_file() else "no epoch was finished"
+        return what + (f"; continue with: corral train {folder} --resume" if run.recipe.is_file() else "")
+
+    with interruptible(kept):
         path = train_run(resolved, out=folder, resume=resume, device=device, data_root=data_root, progress=not quiet)
-    except KeyboardInterrupt:
-        kept = RunFolder(folder)
-        what = "the last finished epoch is kept" if kept.state.is_file() else "no epoch was finished"
-        again = f"; continue with: corral train {folder} --resume" if kept.recipe.is_file() else ""
-        typer.echo(f"\ncorral: interrupted; {what}{again}", err=True)
-        raise typer.Exit(130) from None
     _, _, info = load_model(path)
     if as_json:
         print_json({"run": str(path), **info.model_dump(mode="json")})
@@ -97,10 +111,10 @@ def evaluate(
     run: Annotated[list[Path], typer.Argument(help="Run folders.")],
     protocol: Annotated[str, typer.Option(help="quick, paper, standard (AutoAttack) or adaptive.")] = "quick",
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default the run's.")] = None,
-    n: Annotated[int | None, typer.Option(min=1, help="This many test images, class-balanced; default all.")] = None,
+    n: Images = None,
     attack: Annotated[list[str] | None, typer.Option(help="PGD preset instead of a protocol, repeatable.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what an interrupted evaluation finished.")] = False,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Default 125 on a CPU, else 500.")] = None,
+    fresh: Fresh = False,
+    batch_size: BatchSize = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the attacks' random starts.")] = 0,
     device: Device = None,
     data_root: DataRoot = None,
@@ -124,7 +138,7 @@ def evaluate(
     chosen = [PROTOCOLS[name] for name in dict.fromkeys(attack)] if attack else None
     records = []
     for path in run:
-        try:
+        with interruptible(kept_batches(path)):
             records.append(
                 evaluate_run(
                     path,
@@ -140,11 +154,6 @@ def evaluate(
                     progress=not quiet,
                 )
             )
-        except KeyboardInterrupt:
-            typer.echo(
-                f"\ncorral: interrupted; finished batches of {path} are kept, the same command goes on", err=True
-            )
-            raise typer.Exit(130) from None
     if as_json:
         print_json([record.model_dump(mode="json") for record in records])
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from corral.cli_options import DataRoot, Device, Json, Quiet, Threads, print_json, set_threads
+from corral.cli_options import DataRoot, Device, Images, Json, Quiet, Threads, interruptible, print_json, set_threads
 from corral.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def audit(
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default a run's own.")] = None,
     norm: Annotated[str | None, typer.Option(help="Linf, L2 or L1; default a run's own, else Linf.")] = None,
     minutes: Annotated[float, typer.Option(help="Time budget, kept; AutoAttack does whole images until it ends.")] = 10,
-    n: Annotated[int | None, typer.Option(min=1, help="This many test images, class-balanced; default all.")] = None,
+    n: Images = None,
     path: Annotated[
         Path | None, typer.Option(help="The folder that code is imported from, and no other; default the file's own.")
     ] = None,
@@ -65,28 +65,24 @@ def audit(
         raise UsageError(f"--scale must be above 0, found {scale:g}")
     mean, std = parse_normalise(normalise) if normalise is not None else (None, None)
     set_threads(threads)
-    try:
-        # What a foreign model prints must not end up in the result.
-        with contextlib.redirect_stdout(sys.stderr):
-            record = run_audit(
-                target,
-                data,
-                eps=eps,
-                norm=norm,
-                minutes=minutes,
-                n=n,
-                seed=seed,
-                path=path,
-                preparation=Preparation(scale, mean, std, bgr, nhwc, label_offset),
-                as_is=as_is,
-                batch_size=batch_size,
-                data_root=data_root,
-                device=device,
-                progress=not quiet,
-            )
-    except KeyboardInterrupt:
-        typer.echo("\ncorral: interrupted; nothing was written", err=True)
-        raise typer.Exit(130) from None
+    # What a foreign model prints must not end up in the result.
+    with interruptible("nothing was written"), contextlib.redirect_stdout(sys.stderr):
+        record = run_audit(
+            target,
+            data,
+            eps=eps,
+            norm=norm,
+            minutes=minutes,
+            n=n,
+            seed=seed,
+            path=path,
+            preparation=Preparation(scale, mean, std, bgr, nhwc, label_offset),
+            as_is=as_is,
+            batch_size=batch_size,
+            data_root=data_root,
+            device=device,
+            progress=not quiet,
+        )
     write_document(record, out.with_suffix(".json"))
     write_audit_page(record, out)
     if as_json:

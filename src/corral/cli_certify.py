@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from corral.cli_options import DataRoot, Device, Json, Quiet, Threads, print_json, set_threads
+from corral.cli_options import (
+    BatchSize,
+    DataRoot,
+    Device,
+    Fresh,
+    Images,
+    Json,
+    Quiet,
+    Threads,
+    interruptible,
+    kept_batches,
+    print_json,
+    set_threads,
+)
 
 EPILOG = "Example: corral certify runs/mnist-certified --n 1000 --radius 36/255 --radius 1.58"
 
@@ -15,10 +28,10 @@ def certify(
     radius: Annotated[
         list[str] | None, typer.Option(help="l2 radius in pixel units, repeatable; default 0, 36, 72, 108, 255/255.")
     ] = None,
-    n: Annotated[int | None, typer.Option(min=1, help="This many test images, class-balanced; default all.")] = None,
+    n: Images = None,
     attack: Annotated[bool, typer.Option(help="Try to break the certificates.")] = True,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what an interrupted call finished.")] = False,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Default 125 on a CPU, else 500.")] = None,
+    fresh: Fresh = False,
+    batch_size: BatchSize = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the attacks.")] = 0,
     device: Device = None,
     data_root: DataRoot = None,
@@ -37,27 +50,23 @@ def certify(
     set_threads(threads)
     made = []
     for path in run:
-        try:
-            found = certify_run(
-                path,
-                radii=radius or RADII,
-                n=n,
-                attack=attack,
-                batch_size=batch_size,
-                seed=seed,
-                fresh=fresh,
-                data_root=data_root,
-                device=device,
-                progress=not quiet,
-            )
-        except KeyboardInterrupt:
-            typer.echo(
-                f"\ncorral: interrupted; finished batches of {path} are kept, the same command goes on", err=True
-            )
-            raise typer.Exit(130) from None
-        except BrokenCertificatesError as error:
-            write_certificate_page(error.certificate, certificate_page(path, error.certificate))
-            raise
+        with interruptible(kept_batches(path)):
+            try:
+                found = certify_run(
+                    path,
+                    radii=radius or RADII,
+                    n=n,
+                    attack=attack,
+                    batch_size=batch_size,
+                    seed=seed,
+                    fresh=fresh,
+                    data_root=data_root,
+                    device=device,
+                    progress=not quiet,
+                )
+            except BrokenCertificatesError as error:
+                write_certificate_page(error.certificate, certificate_page(path, error.certificate))
+                raise
         page = certificate_page(path, found)
         write_certificate_page(found, page)
         made.append((found, page))

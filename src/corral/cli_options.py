@@ -1,6 +1,8 @@
 """What the commands share: options of one meaning and one wording, and how they are carried out."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +12,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default a GPU if there is one.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of data-set files; default CORRAL_DATA or a user cache.")]
 Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; default torch's own choice.")]
+Images = Annotated[int | None, typer.Option(min=1, help="This many test images, class-balanced; default all.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Throw away what an interrupted call finished.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Default 125 on a CPU, else 500.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 
 
@@ -19,6 +24,25 @@ def set_threads(count: int | None) -> None:
         import torch
 
         torch.set_num_threads(count)
+
+
+@contextmanager
+def interruptible(kept: str | Callable[[], str]) -> Iterator[None]:
+    """End the command with exit code 130 on Ctrl-C, after one line.
+
+    Args:
+        kept: what is kept and how to go on; a function is asked at the moment of the interruption.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\ncorral: interrupted; {kept if isinstance(kept, str) else kept()}", err=True)
+        raise typer.Exit(130) from None
+
+
+def kept_batches(run: Path) -> str:
+    """What an interrupted measurement of a run leaves."""
+    return f"finished batches of {run} are kept, the same command goes on"
 
 
 def print_json(content: Any) -> None:

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from corral.cli_options import DataRoot, Device, Json, Quiet, Threads, print_json, print_named, set_threads
+from corral.cli_options import (
+    DataRoot,
+    Device,
+    Json,
+    Quiet,
+    Threads,
+    interruptible,
+    print_json,
+    print_named,
+    set_threads,
+)
 
 EPILOG = "Example: corral reproduce clustr-table1 --scale small --data-root data"
 
@@ -44,7 +54,7 @@ def reproduce(
         print_named([(t.name, t.title, t.source) for t in found])
         return
     set_threads(threads)
-    try:
+    with interruptible("what is finished is kept, the same command goes on"):
         if only_show:
             page = show(table, scale=scale, results=results)
         else:
@@ -59,9 +69,6 @@ def reproduce(
                 device=device,
                 progress=not quiet,
             )
-    except KeyboardInterrupt:
-        typer.echo("\ncorral: interrupted; what is finished is kept, the same command goes on", err=True)
-        raise typer.Exit(130) from None
     if as_json:
         print_json(read_result(page.with_name("table.json")).model_dump(mode="json"))
     else:

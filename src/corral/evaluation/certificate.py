@@ -1,13 +1,13 @@
 """The record of a certification: radii proved and attacks tried, on the same images."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from corral.documents import Frozen, read_document
 from corral.errors import CorralError
-from corral.evaluation.records import Environment
+from corral.evaluation.records import OfRun
 
 # The least l2 distance between two different images of 8 bits a value: a smaller radius holds no other image.
 NEXT_IMAGE = 1 / 255
@@ -44,7 +44,7 @@ class CertifyingAttack(Frozen):
     seconds: float
 
 
-class Certificate(Frozen):
+class Certificate(OfRun):
     """One certification of one run.
 
     Attributes:
@@ -60,16 +60,6 @@ class Certificate(Frozen):
     """
 
     format: Literal["corral-certificate-1"] = "corral-certificate-1"
-    run: str
-    recipe: str
-    method: str
-    head: Literal["linear", "cluster"]
-    rule: str | None
-    data: str
-    data_fingerprint: str
-    model_fingerprint: str
-    n: int = Field(ge=1)
-    n_test: int = Field(ge=1)
     norm: Literal["L2"] = "L2"
     clean: float = Field(ge=0, le=1)
     lipschitz: float = Field(ge=0)
@@ -80,18 +70,11 @@ class Certificate(Frozen):
     below_next: float = Field(ge=0, le=1)
     attacks: list[CertifyingAttack]
     broken: int = Field(ge=0)
-    train_seed: int
-    train_seconds: float
     seed: int
     certify_seconds: float
-    created: str
-    environment: Environment
-    notes: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Certificate":
-        if self.n > self.n_test:
-            raise ValueError(f"n {self.n} is above n_test {self.n_test}")
+    def _consistent(self) -> Self:
         for point in (*self.at, *self.curve):
             if not self.broken and point.attacked is not None and point.certified > point.attacked:
                 raise ValueError(f"certified {point.certified} is above attacked {point.attacked} at {point.radius:g}")

@@ -1,19 +1,17 @@
 """Certification of a run: a radius for every test image, and attacks that try to break each of them."""
 
 import copy
-import io
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from corral.arrays import write_arrays
 from corral.attacks.attack import Attack
 from corral.attacks.balls import Norm, l2_norms
 from corral.attacks.bisector import bisector_search
@@ -24,7 +22,6 @@ from corral.attacks.presets import PgdProtocol
 from corral.attacks.within import pgd_within
 from corral.certify import head_radius, lipschitz_upper
 from corral.data import Images
-from corral.devices import device_name
 from corral.documents import write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation.certificate import (
@@ -35,17 +32,13 @@ from corral.evaluation.certificate import (
     CertifyingAttack,
     LayerConstant,
 )
-from corral.evaluation.evaluate import fingerprint
-from corral.evaluation.ledger import Ledger, Plan, PlannedAttack
+from corral.evaluation.ledger import Ledger
 from corral.evaluation.opened import opened
-from corral.evaluation.records import environment, now
 from corral.evaluation.session import Attacked, Session
-from corral.files import write_atomically
 from corral.models import Classifier, ClusterHead
 from corral.precision import full_float32
 from corral.progress import Progress, duration
 from corral.training import parse_eps
-from corral.version import __version__
 
 RADII = (0.0, 36 / 255, 72 / 255, 108 / 255, 1.0)
 CURVE_POINTS = 60
@@ -109,7 +102,7 @@ def certify_run(
     begun = time.perf_counter()
     wanted = _radii(radii)
     given = opened(run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device)
-    folder, model, info, data, test = given.folder, given.model, given.info, given.data, given.test
+    folder, model, data, test = given.folder, given.model, given.data, given.test
     assert test.labels is not None
     with full_float32():
         bound = lipschitz_upper(model, given.spec.image_shape)
@@ -121,20 +114,7 @@ def certify_run(
         distances = torch.where(right, torch.inf, 0.0).double()
         label = certificate_label(n=len(test), n_test=len(data.test), seed=seed)
         planned = radius_attacks(model, wanted, lipschitz)
-        plan = Plan(
-            protocol="certify",
-            model=fingerprint(model),
-            data=data.fingerprint,
-            norm="L2",
-            eps=max(wanted),
-            n=len(test),
-            seed=seed,
-            batch_size=given.batch_size,
-            attacks=[PlannedAttack(name=one.name, settings=dict(one.settings)) for one, _ in planned],
-            device=device_name(given.device),
-            corral=__version__,
-            torch=torch.__version__,
-        )
+        plan = given.plan("certify", norm="L2", eps=max(wanted), attacks=[one for one, _ in planned])
         ledger = Ledger(folder.path / "certificates" / f"{label}.unfinished", plan, fresh=fresh)
         tried: list[CertifyingAttack] = []
         if attack:
@@ -168,16 +148,8 @@ def certify_run(
 
     inside = proved[right]
     certificate = Certificate(
-        run=folder.path.name,
-        recipe=info.recipe,
-        method=info.method,
-        head="cluster" if isinstance(model.head, ClusterHead) else "linear",
-        rule=str(model.head.rule) if isinstance(model.head, ClusterHead) else None,
-        data=info.data,
-        data_fingerprint=data.fingerprint,
-        model_fingerprint=plan.model,
-        n=len(test),
-        n_test=len(data.test),
+        **given.facts(),
+        notes=[given.training_note],
         clean=_share(right),
         lipschitz=lipschitz,
         layers=[LayerConstant(name=layer.name, bound=layer.bound, how=layer.how) for layer in bound.layers],
@@ -187,25 +159,13 @@ def certify_run(
         below_next=_share(inside < NEXT_IMAGE) if len(inside) else 0.0,
         attacks=tried,
         broken=broken,
-        train_seed=info.seed,
-        train_seconds=info.train_seconds,
         seed=seed,
         # Batches that an earlier, interrupted call finished count with what they took then.
         certify_seconds=max(time.perf_counter() - begun, sum(one.seconds for one in tried)),
-        created=now(),
-        environment=environment(given.device),
-        notes=[f"data: {data.name} ({data.note}), trained on {info.train_images} images for {info.epochs} epochs"],
     )
-    stream = io.BytesIO()
-    arrays: Any = {
-        "labels": test.labels,
-        "predicted": found.predicted,
-        "radius": proved,
-        "distance": distances,
-    }
-    np.savez_compressed(stream, **{name: values.cpu().numpy() for name, values in arrays.items()})
-    write_atomically(folder.path / "certificates" / f"{label}.npz", stream.getvalue())
+    arrays = {"labels": test.labels, "predicted": found.predicted, "radius": proved, "distance": distances}
     path = folder.path / "certificates" / f"{label}.json"
+    write_arrays({name: values.cpu().numpy() for name, values in arrays.items()}, path.with_suffix(".npz"))
     write_document(certificate, path)
     ledger.close()
     Progress("", 0, "", enabled=progress).say(f"{run}: certified in {duration(certificate.certify_seconds)}: {path}")

@@ -1,7 +1,5 @@
 """Evaluation of a run: clean accuracy, a protocol's attacks, accuracy against eps, and what the page draws."""
 
-import hashlib
-import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,26 +8,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from corral.arrays import write_arrays
 from corral.attacks import PgdProtocol
 from corral.attacks.attack import Attack
-from corral.data import DataSet
-from corral.devices import device_name
 from corral.documents import write_document
 from corral.errors import UsageError
 from corral.evaluation.drawing import SHOWN_IMAGES, drawn, one_per_class
-from corral.evaluation.ledger import Ledger, Plan, PlannedAttack
-from corral.evaluation.opened import opened
+from corral.evaluation.ledger import Ledger, Plan
+from corral.evaluation.opened import Opened, opened
 from corral.evaluation.protocols import ENSEMBLES, protocol_attacks
-from corral.evaluation.records import AttackResult, Curve, Record, Reported, environment, now
+from corral.evaluation.records import AttackResult, Curve, Record, Reported
 from corral.evaluation.session import Attacked, Session
-from corral.files import write_atomically
-from corral.models import ClusterHead
 from corral.precision import full_float32
 from corral.progress import Progress, duration
-from corral.training import RunFolder, RunInfo, load_recipe, parse_eps
-from corral.version import __version__
+from corral.training import load_recipe, parse_eps
 
 CURVE = PgdProtocol(
     name="pgd_log_curve",
@@ -114,27 +108,11 @@ def evaluate(
         progress=progress,
     )
     label = record_label(protocol, n=len(test), n_test=len(data.test), eps=radius, run_eps=info.eps, seed=seed)
-    plan = Plan(
-        protocol=protocol,
-        model=fingerprint(model),
-        data=data.fingerprint,
-        norm=info.norm,
-        eps=radius,
-        n=len(test),
-        seed=seed,
-        batch_size=given.batch_size,
-        attacks=[PlannedAttack(name=attack.name, settings=dict(attack.settings)) for attack in chosen_attacks],
-        device=device_name(given.device),
-        corral=__version__,
-        torch=torch.__version__,
-    )
+    plan = given.plan(protocol, norm=info.norm, eps=radius, attacks=chosen_attacks)
     ledger = Ledger(folder.records / f"{label}.unfinished", plan, fresh=fresh)
     with full_float32():
-        record, arrays = _measure(session, chosen_attacks, plan, ledger, folder, info, data)
-    stream = io.BytesIO()
-    named: Any = arrays  # numpy's stubs take a dictionary's values for its own flags
-    np.savez_compressed(stream, **named)
-    write_atomically(folder.records / f"{label}.npz", stream.getvalue())
+        record, arrays = _measure(session, chosen_attacks, plan, ledger, given)
+    write_arrays(arrays, folder.records / f"{label}.npz")
     write_document(record, folder.records / f"{label}.json")
     ledger.close()
     Progress("", 0, "", enabled=progress).say(
@@ -162,16 +140,10 @@ def record_label(protocol: str, *, n: int, n_test: int, eps: float, run_eps: flo
 
 
 def _measure(
-    session: Session,
-    attacks: Sequence[Attack],
-    plan: Plan,
-    ledger: Ledger,
-    folder: RunFolder,
-    info: RunInfo,
-    data: DataSet,
+    session: Session, attacks: Sequence[Attack], plan: Plan, ledger: Ledger, given: Opened
 ) -> tuple[Record, dict[str, NDArray[Any]]]:
     started = time.perf_counter()
-    model, test, eps = session.model, session.images, plan.eps
+    model, eps = session.model, plan.eps
     clean = session.predictions() == session.labels
     outcomes = {attack.name: session.attack(attack, eps, ledger, key=attack.name) for attack in attacks}
     results = [_result(session, attack, eps, outcomes[attack.name]) for attack in attacks]
@@ -185,48 +157,28 @@ def _measure(
     strongest = min(members, key=lambda result: result.accuracy).name
     arrays = drawn(model, session, outcomes[strongest].shown) | _fates(clean, outcomes)
     arrays["labels"] = session.labels.cpu().numpy()
-    head, recipe = model.head, load_recipe(folder.path)
+    recipe = load_recipe(given.folder.path)
     reported = None if recipe.reported is None else Reported(**recipe.reported.model_dump())
     attack_seconds = sum(result.seconds for result in members) + curve_seconds
     record = Record(
-        run=folder.path.name,
-        recipe=info.recipe,
-        method=info.method,
-        head="cluster" if isinstance(head, ClusterHead) else "linear",
-        rule=str(head.rule) if isinstance(head, ClusterHead) else None,
-        data=info.data,
-        data_fingerprint=data.fingerprint,
-        model_fingerprint=plan.model,
-        classes=list(data.classes),
-        n=len(test),
-        n_test=len(data.test),
-        reduced=len(test) < len(data.test),
+        **given.facts(),
+        notes=[given.training_note, f"pictures show the adversarial images of {strongest}"],
+        classes=list(given.data.classes),
+        reduced=len(given.test) < len(given.data.test),
         norm=session.norm,
         eps=eps,
         clean=session.accuracy(clean),
         clean_per_class=session.per_class(clean),
         attacks=results,
         curves=[curve],
-        train_seed=info.seed,
-        train_seconds=info.train_seconds,
         eval_seed=session.seed,
         # Batches that an earlier, interrupted call finished count with what they took then.
         eval_seconds=max(time.perf_counter() - started, attack_seconds),
-        created=now(),
-        environment=environment(session.labels.device),
-        notes=_notes(info, data, strongest),
         protocol=plan.protocol,
         batch_size=plan.batch_size,
         reported=reported,
     )
     return record, arrays
-
-
-def _notes(info: RunInfo, data: DataSet, strongest: str) -> list[str]:
-    return [
-        f"data: {data.name} ({data.note}), trained on {info.train_images} images for {info.epochs} epochs",
-        f"pictures show the adversarial images of {strongest}",
-    ]
 
 
 def _fates(clean: Tensor, outcomes: dict[str, Attacked]) -> dict[str, NDArray[Any]]:
@@ -309,12 +261,3 @@ def _curve(session: Session, eps: float, ledger: Ledger) -> tuple[Curve, float]:
         seconds += found.seconds
     radii = [factor * eps for factor in factors]
     return Curve(attack=CURVE.description, norm=session.norm, n=count, eps=radii, accuracy=accuracies), seconds
-
-
-def fingerprint(model: nn.Module) -> str:
-    """A short SHA-256 of a model's parameters and buffers: the same weights, the same fingerprint."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -1,16 +1,25 @@
 """A finished run with the test images that it is measured on, checked before anything is run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from corral.attacks.attack import Attack
+from corral.attacks.balls import Norm
 from corral.data import DataSet, Images, load, stratified_subset
-from corral.devices import choose_device
+from corral.devices import choose_device, device_name
 from corral.errors import CorralError, UsageError
-from corral.models import Classifier, ModelSpec
+from corral.evaluation.fingerprint import fingerprint
+from corral.evaluation.ledger import Plan, PlannedAttack
+from corral.evaluation.records import environment, now
+from corral.models import Classifier, ClusterHead, ModelSpec
 from corral.training import RunFolder, RunInfo, load_model
 from corral.training.recipe import MOST_SEED
+from corral.version import __version__
 
 CPU_BATCH, DEVICE_BATCH = 125, 500
 
@@ -28,6 +37,7 @@ class Opened:
         test: the class-balanced test images to measure on, on the device.
         device: where to run.
         batch_size: images at a time.
+        seed: of the attacks.
     """
 
     folder: RunFolder
@@ -38,6 +48,55 @@ class Opened:
     test: Images
     device: torch.device
     batch_size: int
+    seed: int
+
+    @cached_property
+    def model_fingerprint(self) -> str:
+        """Which weights these are."""
+        return fingerprint(self.model)
+
+    @property
+    def training_note(self) -> str:
+        """What the model was trained on, in words."""
+        info, data = self.info, self.data
+        return f"data: {data.name} ({data.note}), trained on {info.train_images} images for {info.epochs} epochs"
+
+    def plan(self, protocol: str, *, norm: Norm, eps: float, attacks: Sequence[Attack]) -> Plan:
+        """What decides the results of attacks on it."""
+        return Plan(
+            protocol=protocol,
+            model=self.model_fingerprint,
+            data=self.data.fingerprint,
+            norm=norm,
+            eps=eps,
+            n=len(self.test),
+            seed=self.seed,
+            batch_size=self.batch_size,
+            attacks=[PlannedAttack(name=attack.name, settings=dict(attack.settings)) for attack in attacks],
+            device=device_name(self.device),
+            corral=__version__,
+            torch=torch.__version__,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """The fields of `OfRun`, but for its form and notes."""
+        head, info = self.model.head, self.info
+        return {
+            "run": self.folder.path.name,
+            "recipe": info.recipe,
+            "method": info.method,
+            "head": "cluster" if isinstance(head, ClusterHead) else "linear",
+            "rule": str(head.rule) if isinstance(head, ClusterHead) else None,
+            "data": info.data,
+            "data_fingerprint": self.data.fingerprint,
+            "model_fingerprint": self.model_fingerprint,
+            "n": len(self.test),
+            "n_test": len(self.data.test),
+            "train_seed": info.seed,
+            "train_seconds": info.train_seconds,
+            "created": now(),
+            "environment": environment(self.device),
+        }
 
 
 def opened(
@@ -81,4 +140,4 @@ def opened(
             f"{info.data_fingerprint}; restore the data or train again"
         )
     test = data.test if n is None or n == len(data.test) else stratified_subset(data.test, n, seed=0)
-    return Opened(folder, model, spec, info, data, test.to(chosen), chosen, batch_size)
+    return Opened(folder, model, spec, info, data, test.to(chosen), chosen, batch_size, seed)

@@ -4,7 +4,7 @@ import math
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -70,14 +70,13 @@ class Environment(Frozen):
     platform: str
 
 
-class Record(Frozen):
-    """One evaluation of one run.
+class OfRun(Frozen):
+    """What every record of a run states: the run, its weights, and the test images it was measured on.
 
-    `accuracy` values are fractions in [0, 1]; `n` is the number of test examples evaluated and `n_test` the size of
-    the whole test set, so a reduced evaluation shows itself (`reduced`). `reported` is a claim, all else is measured.
+    `n` is the number of test examples measured and `n_test` the size of the whole test set.
     """
 
-    format: Literal["corral-record-1"] = "corral-record-1"
+    format: str
     run: str
     recipe: str
     method: str
@@ -86,9 +85,30 @@ class Record(Frozen):
     data: str
     data_fingerprint: str
     model_fingerprint: str
-    classes: list[str]
     n: int = Field(ge=1)
     n_test: int = Field(ge=1)
+    train_seed: int
+    train_seconds: float
+    created: str
+    environment: Environment
+    notes: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _part_of_the_test_set(self) -> Self:
+        if self.n > self.n_test:
+            raise ValueError(f"n {self.n} is above n_test {self.n_test}")
+        return self
+
+
+class Record(OfRun):
+    """One evaluation of one run.
+
+    `accuracy` values are fractions in [0, 1]; a reduced evaluation shows itself (`reduced`). `reported` is a claim, all
+    else is measured.
+    """
+
+    format: Literal["corral-record-1"] = "corral-record-1"
+    classes: list[str]
     reduced: bool
     norm: Literal["Linf", "L2", "L1"]
     eps: float
@@ -96,20 +116,15 @@ class Record(Frozen):
     clean_per_class: list[float | None]
     attacks: list[AttackResult]
     curves: list[Curve] = Field(default_factory=list)
-    train_seed: int
-    train_seconds: float
     eval_seed: int
     eval_seconds: float
-    created: str
-    environment: Environment
-    notes: list[str] = Field(default_factory=list)
     protocol: str = "quick"
     batch_size: int | None = None
     reported: Reported | None = None
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Record":
-        if self.n > self.n_test or self.reduced != (self.n < self.n_test):
+    def _consistent(self) -> Self:
+        if self.reduced != (self.n < self.n_test):
             raise ValueError(f"n {self.n} of n_test {self.n_test} does not go with reduced = {self.reduced}")
         return self
 

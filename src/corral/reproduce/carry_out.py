@@ -12,7 +12,8 @@ from corral.devices import choose_device
 from corral.documents import write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation.analyses import ANALYSES, Analysis, AnalysisName, measured, read_analysis
-from corral.evaluation.evaluate import evaluate, fingerprint, record_label
+from corral.evaluation.evaluate import evaluate, record_label
+from corral.evaluation.fingerprint import fingerprint
 from corral.evaluation.records import Record, read_record
 from corral.files import write_atomically
 from corral.progress import Progress, duration

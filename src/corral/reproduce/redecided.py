@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from corral.errors import UsageError
-from corral.evaluation.evaluate import fingerprint
+from corral.evaluation.fingerprint import fingerprint
 from corral.files import write_atomically
 from corral.models import ClusterHead, ModelSpec
 from corral.training import RunFolder, load_model
