@@ -50,14 +50,15 @@ def nearest_radius(
         raise ValueError(f"lipschitz must be positive and finite, found {lipschitz}")
     points, centres = centred(features, centroids)
     classes = classes.to(centres.device)
-    squares = _squared_distances(points, centres)
+    lengths = points.norm(dim=1)
+    squares = _squared_distances(points, lengths, centres)
     decided = classes[squares.argmin(1)]
     radii = torch.zeros(len(points), dtype=torch.float64, device=points.device)
     for label in torch.unique(decided).tolist():
         own, rivals = (classes == label).nonzero()[:, 0], (classes != label).nonzero()[:, 0]
         rows = (decided == label).nonzero()[:, 0]
         for part in torch.split(rows, max(1, CHUNK // (len(own) * len(rivals)))):
-            radii[part] = _of_class(points[part], squares[part], centres, own, rivals, method)
+            radii[part] = _of_class(lengths[part], squares[part], centres, own, rivals, method)
     return below(radii / lipschitz)
 
 
@@ -104,7 +105,7 @@ def published_radius_unsound(features: Tensor, centroids: Tensor, classes: Tenso
     check_clusters(features, centroids, classes)
     points, centres = centred(features, centroids)
     classes = classes.to(centres.device)
-    squares = _squared_distances(points, centres)
+    squares = _squared_distances(points, points.norm(dim=1), centres)
     own = classes[squares.argmin(1)].unsqueeze(1) == classes
     nearest, rival = squares.masked_fill(~own, torch.inf).min(1), squares.masked_fill(own, torch.inf).min(1)
     gaps = (centres[rival.indices] - centres[nearest.indices]).norm(dim=1)
@@ -112,36 +113,38 @@ def published_radius_unsound(features: Tensor, centroids: Tensor, classes: Tenso
     return torch.where(gaps > 0, radii, torch.zeros_like(radii)) / lipschitz
 
 
-def _squared_distances(points: Tensor, centres: Tensor) -> Tensor:
+def _squared_distances(points: Tensor, lengths: Tensor, centres: Tensor) -> Tensor:
     """(N, M) by the product form; what it may be off by is given away where radii are made."""
-    return points.square().sum(1, keepdim=True) - 2 * points @ centres.T + centres.square().sum(1)
+    return torch.addmm(centres.square().sum(1), points, -2 * centres.T).add_(lengths.square().unsqueeze(1))
 
 
-def _of_class(points: Tensor, squares: Tensor, centres: Tensor, own: Tensor, rivals: Tensor, method: Method) -> Tensor:
-    """(n,) radii of features that one class is decided for."""
+def _of_class(lengths: Tensor, squares: Tensor, centres: Tensor, own: Tensor, rivals: Tensor, method: Method) -> Tensor:
+    """(n,) radii of features of these lengths that one class is decided for."""
     mine, others = centres[own], centres[rivals]
     directions = mine.unsqueeze(0) - others.unsqueeze(1)  # (J, K, d): mu_i - mu_j
     gaps = directions.norm(dim=2)
     # h_ij = (d_j^2 - d_i^2) / 2, lowered by its rounding: the half-space {D : (mu_i - mu_j)·D <= -h_ij}.
-    heights = (squares[:, rivals].unsqueeze(2) - squares[:, own].unsqueeze(1)) / 2
-    reach = points.norm(dim=1)[:, None, None] + torch.maximum(mine.norm(dim=1), others.norm(dim=1)[:, None])
-    heights = heights - inner_product_error(points.shape[1], reach.square())
+    heights = (squares[:, rivals].unsqueeze(2) - squares[:, own].unsqueeze(1)).div_(2)
+    dimension = centres.shape[1]
+    reach = lengths + torch.maximum(mine.norm(dim=1).max(), others.norm(dim=1).max())
+    heights = heights.sub_(inner_product_error(dimension, reach.square())[:, None, None])
+    # Equal centroids have no bisector between them: no margin.
+    scales = torch.where(gaps > torch.finfo(gaps.dtype).tiny, 1 / gaps, torch.zeros_like(gaps))
+    margins = heights * scales
     if method == "fast":
-        margins = torch.where(gaps > 0, heights / gaps.clamp_min(torch.finfo(gaps.dtype).tiny), torch.zeros_like(gaps))
         return margins.amin(1).amax(1)
     gram = directions @ directions.transpose(1, 2)  # (J, K, K)
     # The distance to an intersection is no less than to any of its half-spaces: few rivals can be the first.
-    tiny = torch.finfo(gaps.dtype).tiny
-    least = torch.where(gaps > 0, heights / gaps.clamp_min(tiny), torch.zeros_like(heights)).amax(2)
+    least = margins.amax(2)
     count = min(CANDIDATES, len(rivals))
     near = least.topk(count, 1, largest=False)
     picked = heights.gather(1, near.indices.unsqueeze(2).expand(-1, -1, len(own)))
-    found = _intersections(picked, gram[near.indices], gaps[near.indices], points.shape[1]).amin(1)
+    found = _intersections(picked, gram[near.indices], gaps[near.indices], dimension).amin(1)
     if count < len(rivals):
         # The others are at least as far as the farthest one asked; where that does not settle it, all are asked.
         open_ = (found > near.values[:, -1]).nonzero()[:, 0]
         if len(open_) > 0:
-            found[open_] = _intersections(heights[open_], gram[None], gaps[None], points.shape[1]).amin(1)
+            found[open_] = _intersections(heights[open_], gram[None], gaps[None], dimension).amin(1)
     return found
 
 

@@ -1,17 +1,17 @@
 """Radii for the soft rule (Eq. 4 over all clusters), whose class scores are log-sum-exps of affine functions."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from corral.certify.rounding import UNIT, below, centred, check_clusters, inner_product_error
 from corral.geometry.scores import class_index
 
-# Newton steps with all rival classes, and then with those that are left.
-FIRST, ITERATIONS = 2, 40
-# Rival classes that are asked, where no more than these can be reached first.
-CANDIDATES = 8
-# Features × centroids held at once.
-CHUNK = 4_000_000
+# Newton steps at most; convergence is quadratic.
+ITERATIONS = 42
+# Features × centroids at a time: what a core's cache holds.
+CHUNK = 250_000
 
 
 def soft_radius(
@@ -47,56 +47,73 @@ def soft_radius(
     index = class_index(classes).to(centres.device)
     # By class, classes of fewer clusters filled up with some that never count; classes last, where sums are fast.
     grouped = torch.cat([centres, centres.new_zeros(1, centres.shape[1])])[index.T]
-    counts = len(centres) > index.T
-    radii = [_radii(part, grouped, counts, sigma2) for part in torch.split(points, max(1, CHUNK // counts.numel()))]
+    rules = _Rules(grouped, len(centres) > index.T, sigma2)
+    radii = [rules.radii(part) for part in torch.split(points, max(1, CHUNK // rules.counts.numel()))]
     found = torch.cat(radii) if radii else points.new_zeros(0)
     return below(found / lipschitz)
 
 
-def _radii(points: Tensor, centres: Tensor, counts: Tensor, sigma2: float) -> Tensor:
-    """(n,) radii in feature space, of (K, C, d) centroids of which `counts` (K, C) are real."""
-    clusters, classes, dimension = centres.shape
-    flat, norms = centres.flatten(0, 1), centres.norm(dim=2)
-    terms = ((points @ flat.T).view(-1, clusters, classes) - norms.square() / 2) / sigma2
-    # Each term is off by at most this; both sides of the comparison lose it.
-    slack = inner_product_error(dimension, (points.norm(dim=1) + norms.max()).square()) / sigma2 * 2
-    slack = slack + 64 * UNIT * terms.abs().amax((1, 2))
-    terms = terms.masked_fill(~counts, -torch.inf)
-    level, decided = _summed(terms).max(1)
-    rows = torch.arange(len(points), device=points.device)
-    own = terms[rows, :, decided].softmax(1)
-    mean = (own.unsqueeze(2) * centres.transpose(0, 1)[decided]).sum(1)
-    squares = norms.square() - 2 * (mean @ flat.T).view(-1, clusters, classes) + mean.square().sum(1)[:, None, None]
-    room = inner_product_error(dimension, (mean.norm(dim=1) + norms.max()).square()) * 4
-    slopes = (squares.clamp_min(0) + room[:, None, None]).sqrt() / sigma2
-    level = level - slack
-    rivals = terms.scatter(2, decided[:, None, None].expand(-1, clusters, 1), -torch.inf)
+class _Rules:
+    """The soft rule of (K, C, d) centroids of which `counts` (K, C) are real, and what every feature needs of them."""
+
+    def __init__(self, centres: Tensor, counts: Tensor, sigma2: float) -> None:
+        self.counts, self.sigma2 = counts, sigma2
+        self.clusters, self.classes, self.dimension = centres.shape
+        self.flat = centres.flatten(0, 1)
+        self.products = self.flat @ self.flat.T
+        self.squares = self.flat.square().sum(1)
+        self.largest = self.squares.max().sqrt()
+        # What a squared distance of two of them, or of their means, is off by.
+        self.room = inner_product_error(self.dimension + self.clusters, (2 * self.largest).square()) * 4
+
+    def radii(self, points: Tensor) -> Tensor:
+        """(n,) radii in feature space."""
+        clusters, classes = self.clusters, self.classes
+        terms = torch.addmm(-self.squares / 2, points, self.flat.T).div_(self.sigma2).view(-1, clusters, classes)
+        # Each score is off by at most this; both sides of the comparison lose it.
+        slack = inner_product_error(self.dimension, (points.norm(dim=1) + self.largest).square()) / self.sigma2 * 2
+        slack = slack + 64 * UNIT * (terms.abs().amax((1, 2)) + math.log(clusters))
+        terms = terms.masked_fill_(~self.counts, -torch.inf)
+        top = terms.amax((1, 2))
+        shares = (terms - top[:, None, None]).exp_()
+        sums, decided = shares.sum(1).max(1)
+        level = top + sums.log() - slack
+        rows = torch.arange(len(points), device=points.device)
+        own = shares[rows, :, decided] / sums[:, None]
+        # Squared distances of all centroids to the mean of the own ones: by inner products of centroids alone.
+        places = decided[:, None] + classes * torch.arange(clusters, device=points.device)
+        along = (own.unsqueeze(1) @ self.products[places]).squeeze(1)
+        mean = (own * along.gather(1, places)).sum(1)
+        squares = (self.squares - 2 * along).add_(mean[:, None]).clamp_min_(0).add_(self.room)
+        squares = squares.view(-1, clusters, classes)
+        rivals = terms.scatter_(2, decided[:, None, None].expand(-1, clusters, 1), -torch.inf)
+        # A class reaches the level no later than its first term alone, and no sooner than that would reach it with
+        # log K more. Only classes that can be the first are asked.
+        gaps = level[:, None, None] - rivals
+        latest = _first(gaps, squares).amin(1)
+        soonest = _first(gaps - math.log(clusters), squares) if clusters > 1 else _first(gaps, squares)
+        asked, rival = (soonest <= latest[:, None] * (1 + 1e-12)).nonzero().unbind(1)
+        slopes = squares[asked, :, rival].sqrt() / self.sigma2
+        roots = _root(rivals[asked, :, rival], slopes, level[asked])
+        return torch.full_like(level, torch.inf).scatter_reduce(0, asked, roots, "amin")
+
+
+def _first(gaps: Tensor, squares: Tensor) -> Tensor:
+    """(n, C) squares of gap over distance, the least over a class's clusters; to be compared, not to be believed."""
+    return gaps.clamp_min(0).square_().div_(squares).amin(1)
+
+
+def _root(rivals: Tensor, slopes: Tensor, level: Tensor) -> Tensor:
+    """(P,) a rho at or before that of `_excess` 0, close to it; 0 where there is none.
+
+    Args:
+        rivals: (P, K) terms of a rival class.
+        slopes: (P, K) how fast each can grow, > 0.
+        level: (P,) the own score.
+    """
+    start, least = _excess(torch.zeros_like(level), rivals, slopes, level)
     # One term alone reaches the level no sooner than the whole sum: a point at or past the root.
-    high = ((level[:, None, None] - rivals) / slopes).amin((1, 2)).clamp_min(0)
-    for _ in range(FIRST):
-        value, slope = _excess(high, rivals, slopes, level)
-        high = high - (value / slope).clamp_min(0)
-    # A class that a move of that length does not lift to the level is not the first: few are left to ask.
-    lifted = _summed(torch.addcmul(rivals, slopes, high[:, None, None]))
-    nearest = lifted.topk(min(CANDIDATES, classes), 1).indices.unsqueeze(1).expand(-1, clusters, -1)
-    few = (lifted >= (level - slack).unsqueeze(1)).sum(1) <= CANDIDATES
-    found = torch.empty_like(high)
-    near = nearest[few]
-    found[few] = _root(high[few], rivals[few].gather(2, near), slopes[few].gather(2, near), level[few])
-    found[~few] = _root(high[~few], rivals[~few], slopes[~few], level[~few])
-    return found
-
-
-def _summed(terms: Tensor) -> Tensor:
-    """(n, C) log-sum-exps over the clusters of (n, K, C) terms."""
-    if terms.shape[1] == 1:
-        return terms.squeeze(1)
-    return terms.logsumexp(1)
-
-
-def _root(high: Tensor, rivals: Tensor, slopes: Tensor, level: Tensor) -> Tensor:
-    """(n,) a rho at or before the root of `_excess`, close to it, given one at or past it; 0 where there is none."""
-    start, least = _excess(torch.zeros_like(high), rivals, slopes, level)
+    high = ((level[:, None] - rivals) / slopes).amin(1).clamp_min(0)
     for _ in range(ITERATIONS):
         value, slope = _excess(high, rivals, slopes, level)
         step = (value / slope).clamp_min(0)
@@ -110,9 +127,7 @@ def _root(high: Tensor, rivals: Tensor, slopes: Tensor, level: Tensor) -> Tensor
 
 
 def _excess(rho: Tensor, terms: Tensor, slopes: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-    """(n,) largest rival score that a move of length rho allows, less the own level; and its slope in rho."""
-    moved = torch.addcmul(terms, slopes, rho[:, None, None])
-    top, place = _summed(moved).max(1)
-    rows = torch.arange(len(rho), device=rho.device)
-    weights = (moved[rows, :, place] - top.unsqueeze(1)).exp()
-    return top - level, (weights * slopes[rows, :, place]).sum(1)
+    """(P,) rival score that a move of length rho allows, less the own level; and its slope in rho."""
+    moved = torch.addcmul(terms, slopes, rho[:, None])
+    score = moved.logsumexp(1) if moved.shape[1] > 1 else moved.squeeze(1)
+    return score - level, ((moved - score.unsqueeze(1)).exp() * slopes).sum(1)
