@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from markupsafe import escape
 from typer.testing import CliRunner
 
 from corral.cli import app
@@ -57,38 +56,6 @@ def test_every_published_number_is_printed_in_a_seed_paper(name):
                 assert {f"{value:.2f}", f"{value:.1f}"} & numbers, f"{row.name}, {column}: {value}"
         for minutes in row.minutes.values():
             assert re.search(rf"\b{minutes:.0f}\b", printed)
-
-
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory):
-    """Runs that the tables of one test process share."""
-    return tmp_path_factory.mktemp("shared")
-
-
-@pytest.mark.parametrize("name", shipped_tables())
-def test_every_table_is_made_whole_at_smoke_scale(name, shared):
-    table = load_table(name)
-    page = reproduce(name, runs=shared / "runs", results=shared / "results", device="cpu", progress=False)
-    result = read_result(page.with_name("table.json"))
-    assert [part.data for part in result.parts] == [part.data for part in table.scales["smoke"]]
-    markdown, html = page.with_name("table.md").read_text(), page.read_text()
-    for part, meant in zip(result.parts, table.scales["smoke"], strict=True):
-        rows = [row for row in table.rows if row.has(part.data)]
-        assert [row.name for row in part.rows] == [row.name for row in rows]
-        for row, definition in zip(part.rows, rows, strict=True):
-            assert tuple(row.analyses) == definition.analyses
-            measured = {column.name for column in table.columns if column.attack != "pgd_published_100"}
-            if "paper" not in meant.protocols:
-                measured -= {column.name for column in table.columns if "100" in column.attack}
-            assert measured <= row.protocol.keys()
-            assert all((page.parent / record).is_file() for record in row.records)
-            assert f"| {row.name} |" in markdown
-            assert f'<th scope="row">{escape(row.name)}</th>' in html
-            # A table without an attack among its columns has no column of what is left under a sound one.
-            shown = [row.sound[group.factor] for group in groups(table, part) if group.sound]
-            for numbers in (*row.protocol.values(), *shown):
-                assert f"{100 * numbers.values[0]:.1f}" in markdown
-    assert read_result(page.with_name("table.json")) == result
 
 
 def test_tables_that_share_a_run_keep_their_own_number_of_images(made, tmp_path):

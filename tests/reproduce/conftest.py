@@ -1,0 +1,40 @@
+"""A table made at smoke scale, and what must be true of every one."""
+
+import pytest
+from markupsafe import escape
+
+from corral.reproduce import load_table, reproduce
+from corral.reproduce.page import groups
+from corral.reproduce.result import read_result
+
+
+def check_whole(name, base):
+    """Make a table, its runs shared with those made in the same folder before."""
+    table = load_table(name)
+    page = reproduce(name, runs=base / "runs", results=base / "results", device="cpu", progress=False)
+    result = read_result(page.with_name("table.json"))
+    assert [part.data for part in result.parts] == [part.data for part in table.scales["smoke"]]
+    markdown, html = page.with_name("table.md").read_text(), page.read_text()
+    for part, meant in zip(result.parts, table.scales["smoke"], strict=True):
+        rows = [row for row in table.rows if row.has(part.data)]
+        assert [row.name for row in part.rows] == [row.name for row in rows]
+        for row, definition in zip(part.rows, rows, strict=True):
+            assert tuple(row.analyses) == definition.analyses
+            measured = {column.name for column in table.columns if column.attack != "pgd_published_100"}
+            if "paper" not in meant.protocols:
+                measured -= {column.name for column in table.columns if "100" in column.attack}
+            assert measured <= row.protocol.keys()
+            assert all((page.parent / record).is_file() for record in row.records)
+            assert f"| {row.name} |" in markdown
+            assert f'<th scope="row">{escape(row.name)}</th>' in html
+            # A table without an attack among its columns has no column of what is left under a sound one.
+            shown = [row.sound[group.factor] for group in groups(table, part) if group.sound]
+            for numbers in (*row.protocol.values(), *shown):
+                assert f"{100 * numbers.values[0]:.1f}" in markdown
+    assert read_result(page.with_name("table.json")) == result
+
+
+@pytest.fixture(scope="module")
+def made_whole(tmp_path_factory):
+    base = tmp_path_factory.mktemp("shared")
+    return lambda name: check_whole(name, base)
