@@ -1,5 +1,6 @@
 """Points and centroids, no networks."""
 
+from corral.geometry.centres import largest_cosine, max_mahalanobis_centres, packed_centres
 from corral.geometry.kmeans import ClassClusters, KMeans, class_kmeans, kmeans
 from corral.geometry.neighbourhoods import ClusterLosses, Neighbourhood, NeighbourhoodSampler
 from corral.geometry.scores import (
@@ -24,5 +25,8 @@ __all__ = [
     "class_scores",
     "cluster_scores",
     "kmeans",
+    "largest_cosine",
+    "max_mahalanobis_centres",
+    "packed_centres",
     "squared_distances",
 ]
