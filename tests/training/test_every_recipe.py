@@ -27,11 +27,13 @@ def start(tmp_path_factory):
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_a_shipped_recipe_trains_on_digits(name, start, tmp_path):
     given = {"training.start": str(start)} if name == "at-pretrained" else {}
-    folder = train(name, out=tmp_path / "run", progress=False, **SMALL, **given)
-    model, spec, info = load_model(folder)
     method = load_recipe(name).method
+    if hasattr(method, "centres"):  # centres are no place that warm features would be near to
+        given = {"training.epochs": 9, "training.warm_start.epochs": 0}
+    folder = train(name, out=tmp_path / "run", progress=False, **(SMALL | given))
+    model, spec, info = load_model(folder)
     assert info.method == method.name
-    assert spec.head == ("cluster" if hasattr(method, "clusters") else "linear")
+    assert spec.head == ("cluster" if hasattr(method, "clusters") or hasattr(method, "centres") else "linear")
     assert read_metrics(RunFolder(folder).metrics)[-1]["phase"] == method.name
     test = load("digits").test
     with torch.no_grad():

@@ -172,7 +172,8 @@ def test_options_of_clustr_that_contradict_each_other_are_refused(overrides, mes
         load_recipe("clustr", overrides=overrides)
 
 
-# ClusTR's Tables 1 and 2 (percent under PGD-20) and the critique's Tables 1 to 3 and Sec. 4.3 (under AutoAttack).
+# ClusTR's Tables 1 and 2 (percent under PGD-20), the critique's Tables 1 to 3 and Sec. 4.3 (under AutoAttack), and
+# MAT's Tables 2 (under PGD) and 3 (under untargeted PGD-50).
 PUBLISHED = {
     "nominal": {"cifar10": (95.01, 0), "cifar100": (78.84, 0), "svhn": (98.38, 0)},
     "free-at": {"cifar10": (85.96, 46.33), "cifar100": (62.13, 25.88), "svhn": (86.98, 46.52)},
@@ -191,6 +192,11 @@ PUBLISHED = {
     "clustr-trades-1-published": {"cifar10": (38.35, 0.97)},
     "clustr-trades-2-published": {"cifar10": (38.35, 0.97)},
     "clustr-adv-published": {"cifar10": (77.63, 6.23)},
+    "mat": {"cifar10": (83.80, 80.55)},
+    "mat-bibo": {"cifar10": (85.04, 53.58)},
+    "mat-so": {"cifar10": (95.21, 79.92)},
+    "mat-ftc": {"cifar10": (94.93, 3.45)},
+    "at-mmc": {"cifar10": (81.8, 55.0)},
 }
 
 

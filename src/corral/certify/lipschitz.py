@@ -12,6 +12,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from corral.certify.layer_bounds import LAYERS, BatchNorm, above, linear_bound
 from corral.errors import UsageError
 from corral.models import MLP, VGG, Classifier, ConvNet, LipschitzNet, ResNet, WideResNet
+from corral.models.embedded import Embedded
 from corral.models.resnet import BasicBlock
 from corral.models.wideresnet import PreActivationBlock
 
@@ -195,6 +196,7 @@ COMPOSITES: dict[type[nn.Module], Callable[[nn.Module, str, Tensor], Walked]] = 
     MLP: _children,
     ConvNet: _children,
     LipschitzNet: _children,
+    Embedded: _children,
     VGG: _pooled,
     ResNet: _pooled,
     WideResNet: _pooled,

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-# The packing's descent: starts from different seeds, steps at each sharpness, soft at first, nearly the maximum at last.
+# The packing's descent: starts from different seeds, and steps at each sharpness, from soft to nearly the maximum.
 STARTS, STEPS, SHARPNESS = 3, 100, (8.0, 32.0, 128.0, 512.0, 2048.0, 8192.0)
 
 
@@ -71,7 +71,8 @@ def packed_centres(classes: int, dimension: int, *, length: float = 1.0) -> Tens
 def largest_cosine(centres: Tensor) -> Tensor:
     """Scalar: the largest cosine between two of (C, d) centres."""
     unit = centres / centres.norm(dim=1, keepdim=True)
-    return (unit @ unit.T).fill_diagonal_(-torch.inf).amax()
+    largest: Tensor = (unit @ unit.T).fill_diagonal_(-torch.inf).amax()
+    return largest
 
 
 def _check(classes: int, dimension: int, length: float) -> None:

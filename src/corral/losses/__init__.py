@@ -17,6 +17,7 @@ from corral.losses.clustering import (
     push_soft,
 )
 from corral.losses.consistency import features_mse, kl, mse, soft_cross_entropy
+from corral.losses.mat import bibo_distance, ftc, mmc, so
 from corral.losses.published import magnet_batch_published, magnet_published
 from corral.losses.published_consistency import (
     score_cross_entropy,
@@ -30,10 +31,12 @@ __all__ = [
     "annealed_cross_entropy",
     "batch_centroids",
     "batch_variance",
+    "bibo_distance",
     "certified_scores",
     "cluster_cross_entropy",
     "clustering_loss",
     "features_mse",
+    "ftc",
     "hinge",
     "kl",
     "magnet",
@@ -41,6 +44,7 @@ __all__ = [
     "magnet_batch_published",
     "magnet_full",
     "magnet_published",
+    "mmc",
     "mse",
     "nearest_own",
     "pull_assigned",
@@ -51,6 +55,7 @@ __all__ = [
     "score_kl",
     "score_mse",
     "score_probabilities",
+    "so",
     "soft_cross_entropy",
     "unlogged_kl",
 ]

@@ -1,4 +1,4 @@
-"""MAT's three terms: features to their class's centre, second-order smoothness, distance inside the ball."""
+"""Losses against fixed class centres: MAT's three terms and its forerunner, the max-Mahalanobis centre loss."""
 
 import torch
 from torch import Tensor
@@ -68,3 +68,18 @@ def bibo_distance(features: Tensor, adversarial_features: Tensor) -> Tensor:
         (N,) losses in [0, 2] up to rounding; gradients flow to both arguments.
     """
     return 1 - (_directions(features)[0] * _directions(adversarial_features)[0]).sum(1)
+
+
+@full_precision
+def mmc(features: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
+    """||f - mu_y||^2 / 2 (Pang et al. 2020, Eq. 8; MAT's Eq. 2).
+
+    Args:
+        features: (N, d).
+        centres: (C, d), one a class.
+        labels: (N,) integers in [0, C).
+
+    Returns:
+        (N,) losses, at least 0.
+    """
+    return (features - centres[labels]).square().sum(1) / 2

@@ -3,6 +3,7 @@
 from corral.models.backbone import Backbone
 from corral.models.classifier import Classifier
 from corral.models.convnet import ConvNet
+from corral.models.features_head import FeaturesHead
 from corral.models.heads import ClusterHead, Head, LinearHead, feature_variance
 from corral.models.isometries import HalfAbs, Shift, SpaceToDepth
 from corral.models.lipschitz_net import LipschitzNet
@@ -25,6 +26,7 @@ __all__ = [
     "Classifier",
     "ClusterHead",
     "ConvNet",
+    "FeaturesHead",
     "HalfAbs",
     "Head",
     "LinearHead",

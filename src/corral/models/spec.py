@@ -11,6 +11,7 @@ from corral.errors import UsageError
 from corral.models.backbone import Backbone
 from corral.models.classifier import Classifier
 from corral.models.convnet import ConvNet
+from corral.models.embedded import Embedded
 from corral.models.heads import ClusterHead, Head, LinearHead
 from corral.models.lipschitz_net import LayerKind, LipschitzNet
 from corral.models.mlp import MLP
@@ -31,6 +32,10 @@ class BackboneEntry:
     options: Mapping[str, Any]
 
 
+def _embedded(backbone: Backbone, features: int | None) -> Backbone:
+    return backbone if features is None else Embedded(backbone, features)
+
+
 BACKBONES: dict[str, BackboneEntry] = {
     "mlp": BackboneEntry(
         lambda shape, **options: MLP(shape[0] * shape[1] * shape[2], **options),
@@ -40,9 +45,18 @@ BACKBONES: dict[str, BackboneEntry] = {
         lambda shape, **options: ConvNet(shape[0], shape[1:], **options),
         {"width": 32, "features": 64, "rectify": True},
     ),
-    "resnet": BackboneEntry(lambda shape, **options: ResNet(shape[0], **options), {"width": 64, "depth": 18}),
-    "vgg": BackboneEntry(lambda shape, **options: VGG(shape[0], **options), {"width": 64, "depth": 16}),
-    "wideresnet": BackboneEntry(lambda shape, **options: WideResNet(shape[0], **options), {"width": 10, "depth": 28}),
+    "resnet": BackboneEntry(
+        lambda shape, features, **options: _embedded(ResNet(shape[0], **options), features),
+        {"width": 64, "depth": 18, "features": None},
+    ),
+    "vgg": BackboneEntry(
+        lambda shape, features, **options: _embedded(VGG(shape[0], **options), features),
+        {"width": 64, "depth": 16, "features": None},
+    ),
+    "wideresnet": BackboneEntry(
+        lambda shape, features, **options: _embedded(WideResNet(shape[0], **options), features),
+        {"width": 10, "depth": 28, "features": None},
+    ),
     "lipschitz": BackboneEntry(
         lambda shape, **options: LipschitzNet(shape[0], shape[1:], **options),
         {"width": 256, "depth": 2, "features": 64, "layer": "dense"},
@@ -52,6 +66,8 @@ BACKBONES: dict[str, BackboneEntry] = {
 
 class BackboneSpec(BaseModel):
     """A backbone by name, with its options; those not given are filled with the backbone's defaults.
+
+    `features` of a resnet, vgg or wideresnet adds a linear layer; without it they end as published.
 
     Raises:
         UsageError: an unknown name, or an option that this backbone does not read.

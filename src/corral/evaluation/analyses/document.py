@@ -1,8 +1,8 @@
 """What an analysis is given, and what it gives back: numbers and series with what they were made on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -18,7 +18,19 @@ from corral.training import RunFolder, RunInfo, load_model, load_recipe
 from corral.training.recipe import Recipe
 from corral.training.start import prepare_data
 
-AnalysisName = Literal["along", "changes", "adversary", "features", "bounds", "radii"]
+AnalysisName = Literal[
+    "along",
+    "changes",
+    "adversary",
+    "features",
+    "bounds",
+    "radii",
+    "match",
+    "cosine",
+    "compactness",
+    "embedding",
+    "norms",
+]
 
 
 class Analysis(Frozen):
@@ -78,6 +90,7 @@ class Subject:
         train: the images it was trained on.
         test: the class-balanced test images to measure on.
         seed: of the random numbers.
+        views: what several analyses look at, by name, once made.
     """
 
     model: Classifier
@@ -86,6 +99,7 @@ class Subject:
     train: Images
     test: Images
     seed: int
+    views: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def head(self) -> ClusterHead:
@@ -149,4 +163,4 @@ def read_analysis(path: Path) -> Analysis:
     Raises:
         CorralError: missing, not JSON, or not an analysis of this format.
     """
-    return read_document(path, Analysis, kind="analysis", command="corral reproduce")
+    return read_document(path, Analysis, kind="analysis", command="corral analyze")

@@ -6,6 +6,8 @@ from corral.training.methods.certified import Certified
 from corral.training.methods.clustr import ClusTR
 from corral.training.methods.corral import Corral
 from corral.training.methods.free_at import FreeAdversarialTraining
+from corral.training.methods.mat import Mat
+from corral.training.methods.mmc import Mmc
 from corral.training.methods.nominal import Nominal
 from corral.training.methods.trades import Trades
 from corral.training.recipe_methods import (
@@ -14,7 +16,9 @@ from corral.training.recipe_methods import (
     CorralConfig,
     FreeAtConfig,
     MagnetConfig,
+    MatConfig,
     MethodConfig,
+    MmcConfig,
     NominalConfig,
     TradesConfig,
 )
@@ -37,6 +41,10 @@ def build_method(config: MethodConfig, context: Context) -> Method:
             return Corral(context, config)
         case CertifiedConfig():
             return Certified(context, config)
+        case MatConfig():
+            return Mat(context, config)
+        case MmcConfig():
+            return Mmc(context, config)
 
 
 __all__ = ["Context", "Method", "Nominal", "build_method"]

@@ -21,7 +21,7 @@ from corral.losses import (
     score_mse,
     soft_cross_entropy,
 )
-from corral.models import Head, PublishedHead
+from corral.models import FeaturesHead, Head, PublishedHead
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.clusters import ClusterMethod, Neighbourhoods
 from corral.training.recipe_methods import MagnetConfig
@@ -39,18 +39,6 @@ SCORE_CONSISTENCIES: dict[str, Consistency] = {
     "mse": score_mse,
     "features_mse": features_mse,
 }
-
-
-class FeaturesHead(Head):
-    """Features as they are, for an adversary of the features."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.features_dim = self.num_classes = features
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, d) features of features (N, d)."""
-        return features
 
 
 class ClusTR(ClusterMethod):

@@ -1,0 +1,45 @@
+"""How compact classes are in feature space: silhouette and scatter, clean and under PGD."""
+
+import torch
+from sklearn.metrics import silhouette_score
+from torch import Tensor
+
+from corral.evaluation.analyses.document import Analysis, Subject
+from corral.evaluation.analyses.views import ViewName, view
+
+
+def compactness(subject: Subject) -> Analysis:
+    """Silhouette and scatter of the test features by true class.
+
+    Numbers, for `clean` and `pgd`: `silhouette NAME`, the mean silhouette width in [-1, 1] (Rousseeuw 1987), by true
+    class; `silhouette predicted NAME`, by predicted class; `within NAME` and `between NAME`, the mean squared distance
+    of features to their class mean and of class means to the overall one, weighted by members; `ratio NAME`, within
+    over between. What is not defined (a single predicted class) is left out.
+    """
+    labels = subject.test.labels
+    assert labels is not None
+    numbers: dict[str, float] = {}
+    names: tuple[ViewName, ...] = ("clean", "pgd")
+    for name in names:
+        seen = view(subject, name)
+        for words, groups in ((f"silhouette {name}", labels), (f"silhouette predicted {name}", seen.predicted)):
+            distinct = len(torch.unique(groups))
+            if 2 <= distinct < len(groups):
+                numbers[words] = float(silhouette_score(seen.features.cpu().numpy(), groups.cpu().numpy()))
+        within, between = scatter(seen.features.double(), labels)
+        numbers |= {f"within {name}": within, f"between {name}": between}
+        if between > 0:
+            numbers[f"ratio {name}"] = within / between
+    return subject.found("compactness", numbers)
+
+
+def scatter(features: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Mean squared distance of (n, d) features to their class mean, and of class means to the mean of all."""
+    within = between = 0.0
+    centre = features.mean(0)
+    for label in torch.unique(labels):
+        members = features[labels == label]
+        mean = members.mean(0)
+        within += float((members - mean).square().sum())
+        between += len(members) * float((mean - centre).square().sum())
+    return within / len(features), between / len(features)

@@ -1,0 +1,38 @@
+"""How near features lie to the centre of the class that they are decided for (MAT, Sec. 4.5 and Table 5)."""
+
+import torch
+from torch import Tensor
+
+from corral.evaluation.analyses.document import Analysis, Subject
+from corral.evaluation.analyses.views import ViewName, centres_of, own_centre, view
+from corral.losses import bibo_distance
+
+
+def centre_cosine(subject: Subject) -> Analysis:
+    """Cosine of features with the nearest centre of their predicted class, clean and under PGD.
+
+    Angles are at the mean of all centres: for a simplex around 0, as MAT's, at 0 itself.
+
+    Numbers: `clean`, `pgd`, means over images, with `clean sd`, `pgd sd`. Series: `clean by class`, `pgd by class`, the
+    means over the images predicted as each class (0 where there are none), and `clean sd by class`, `pgd sd by class`.
+    """
+    centres, classes = centres_of(subject)
+    origin = centres.mean(0)
+    numbers: dict[str, float] = {}
+    series: dict[str, tuple[float, ...]] = {}
+    names: tuple[ViewName, ...] = ("clean", "pgd")
+    for name in names:
+        seen = view(subject, name)
+        own = own_centre(seen.features, centres, classes, seen.predicted)
+        cosines = 1 - bibo_distance(seen.features - origin, own - origin).double()
+        numbers |= {name: float(cosines.mean()), f"{name} sd": float(cosines.std(correction=0))}
+        of_class = [cosines[seen.predicted == label] for label in range(len(subject.info.classes))]
+        series[f"{name} by class"] = tuple(_mean(values) for values in of_class)
+        series[f"{name} sd by class"] = tuple(
+            float(values.std(correction=0)) if len(values) else 0.0 for values in of_class
+        )
+    return subject.found("cosine", numbers, series)
+
+
+def _mean(values: Tensor) -> float:
+    return float(torch.mean(values)) if len(values) else 0.0

@@ -1,0 +1,35 @@
+"""Clean and adversarial features in the plane (MAT, Fig. 1)."""
+
+import torch
+from sklearn.manifold import TSNE
+
+from corral.evaluation.analyses.document import Analysis, Subject
+from corral.evaluation.analyses.views import view
+
+# Images shown, clean and attacked; t-SNE's perplexity, less for fewer points.
+MOST, PERPLEXITY = 300, 30.0
+
+
+def embedding(subject: Subject) -> Analysis:
+    """t-SNE (van der Maaten and Hinton 2008) of the features of up to 300 test images and of their PGD versions.
+
+    Both kinds go through one embedding, from a PCA start. Series, first all clean images and then all attacked ones:
+    `first`, `second` (coordinates), `label`, `predicted` (classes), `attacked` (0 or 1). Numbers: `images` and
+    `perplexity`. Distances between far groups and sizes of groups mean nothing in it.
+    """
+    labels = subject.test.labels
+    assert labels is not None
+    count = min(MOST, len(labels))
+    clean, moved = view(subject, "clean"), view(subject, "pgd")
+    features = torch.cat([clean.features[:count], moved.features[:count]]).double().cpu().numpy()
+    perplexity = min(PERPLEXITY, (2 * count - 1) / 3)
+    placed = TSNE(init="pca", random_state=subject.seed % 2**32, perplexity=perplexity).fit_transform(features)
+    series = {
+        "first": placed[:, 0].tolist(),
+        "second": placed[:, 1].tolist(),
+        "label": [*labels[:count].tolist(), *labels[:count].tolist()],
+        "predicted": [*clean.predicted[:count].tolist(), *moved.predicted[:count].tolist()],
+        "attacked": [0] * count + [1] * count,
+    }
+    numbers = {"images": float(count), "perplexity": perplexity}
+    return subject.found("embedding", numbers, {name: tuple(map(float, values)) for name, values in series.items()})

@@ -1,0 +1,49 @@
+"""Whether what lies near in feature space is decided alike: MAT's match rate (its Sec. 1.2 and Table 1)."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.cluster import AgglomerativeClustering
+from torch import Tensor
+
+from corral.evaluation.analyses.document import Analysis, Subject
+from corral.evaluation.analyses.views import ViewName, view
+from corral.geometry import squared_distances
+
+VIEWS: tuple[ViewName, ...] = ("clean", "pgd", "ddn")
+
+
+def match_rate(subject: Subject) -> Analysis:
+    """Share of images whose predicted class is the dominant one of the nearest cluster of clean features.
+
+    Ward's hierarchical clustering of the clean test features, cut at as many clusters as there are classes (MAT does
+    not say where it cut); the distance to a cluster is that to its mean; its dominant class is the one that most of
+    its members are predicted as. Under DDN only images that it broke count.
+
+    Numbers: `clean`, `pgd`, `ddn`, shares in [0, 1]; `clusters`; `broken ddn`, how many images that is of.
+    """
+    clean = view(subject, "clean")
+    count = len(subject.info.classes)
+    members = torch.from_numpy(ward(clean.features, count)).to(clean.features.device)
+    means = torch.stack([clean.features[members == cluster].mean(0) for cluster in range(count)])
+    votes = torch.zeros(count, count, device=means.device)
+    votes.index_put_((members, clean.predicted), torch.ones(len(members), device=means.device), accumulate=True)
+    dominant = votes.argmax(1)
+    numbers = {"clusters": float(count)}
+    for name in VIEWS:
+        seen = view(subject, name)
+        counted = seen.broken if name == "ddn" else torch.ones_like(seen.broken)
+        nearest = squared_distances(seen.features, means).argmin(1)
+        matched = (dominant[nearest] == seen.predicted)[counted]
+        if len(matched):
+            numbers[name] = float(matched.double().mean())
+    numbers["broken ddn"] = float(view(subject, "ddn").broken.sum())
+    return subject.found("match", numbers)
+
+
+def ward(features: Tensor, clusters: int) -> NDArray[np.int64]:
+    """(n,) clusters of (n, d) features by Ward's criterion (1963): ever the merge that adds least variance."""
+    found: NDArray[np.int64] = AgglomerativeClustering(n_clusters=clusters, linkage="ward").fit_predict(
+        features.double().cpu().numpy()
+    )
+    return found

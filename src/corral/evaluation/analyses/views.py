@@ -1,0 +1,110 @@
+"""The test images as a model sees them: clean, under PGD, and at the closest misclassified points of DDN and C&W."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from corral.attacks.carlini_wagner import carlini_wagner_outcome
+from corral.attacks.ddn import ddn_outcome
+from corral.attacks.minimal import MinimalOutcome
+from corral.attacks.pgd import pgd_outcome
+from corral.evaluation.analyses.document import Subject, labelled
+from corral.geometry import squared_distances
+from corral.models import ClusterHead
+from corral.training.features import evaluating, extract_features
+
+ViewName = Literal["clean", "pgd", "ddn", "cw"]
+BATCH = 250
+STEPS = 20
+
+
+@dataclass(frozen=True)
+class View:
+    """What a model makes of n images.
+
+    Attributes:
+        features: (n, d).
+        predicted: (n,) classes.
+        distances: (n,) float64 l2 distances from the clean images; infinite where a minimal attack found nothing.
+        broken: (n,) bool, misclassified although the clean image is not.
+    """
+
+    features: Tensor
+    predicted: Tensor
+    distances: Tensor
+    broken: Tensor
+
+
+def view(subject: Subject, name: ViewName) -> View:
+    """The test images clean, or attacked: made once for all analyses of a subject.
+
+    "pgd" is PGD-20 on the cross-entropy, one random start, steps of eps/8, at the run's eps and norm: the last point of
+    every image, so that none stops where it falls. "ddn" and "cw" are the closest misclassified points, and the clean
+    image where none was found.
+    """
+    if name not in subject.views:
+        x, labels = labelled(subject.test)
+        points = torch.cat([_moved(subject, name, rows) for rows in torch.split(torch.arange(len(x)), BATCH)])
+        found = x if name == "clean" else points
+        features, predicted = [], []
+        with evaluating(subject.model):
+            for part in torch.split(found, BATCH):
+                features.append(subject.model.features(part))
+                predicted.append(subject.model.logits_from(features[-1]).argmax(1))
+        decided = torch.cat(predicted)
+        clean = decided if name == "clean" else view(subject, "clean").predicted
+        moved = (found.double() - x.double()).flatten(1).norm(dim=1)
+        broken = (decided != labels) & (clean == labels)
+        if name in ("ddn", "cw"):
+            moved = torch.where(broken | (clean != labels), moved, torch.inf)
+        subject.views[name] = View(torch.cat(features), decided, moved, broken)
+    made: View = subject.views[name]
+    return made
+
+
+def _moved(subject: Subject, name: ViewName, rows: Tensor) -> Tensor:
+    x, y = subject.test.float(rows), subject.test.labels
+    assert y is not None
+    if name == "clean":
+        return x
+    if name == "pgd":
+        eps = subject.info.eps
+        return pgd_outcome(
+            subject.model,
+            x,
+            y[rows],
+            eps=eps,
+            norm=subject.info.norm,
+            steps=STEPS,
+            step_size=2.5 * eps / STEPS,
+            seed=subject.seed,
+            keep="max_loss_restart",
+        ).x_adv
+    minimal: dict[str, Callable[[], MinimalOutcome]] = {
+        "ddn": lambda: ddn_outcome(subject.model, x, y[rows], seed=subject.seed),
+        "cw": lambda: carlini_wagner_outcome(subject.model, x, y[rows]),
+    }
+    return minimal[name]().x_adv
+
+
+def centres_of(subject: Subject) -> tuple[Tensor, Tensor]:
+    """(M, d) centres that a run has for its classes, and their (M,) classes.
+
+    A cluster head's centroids; of a linear head, which has none, the mean features of each class's training images.
+    """
+    head = subject.model.head
+    if isinstance(head, ClusterHead):
+        return head.centroids, head.classes
+    features, labels = extract_features(subject.model, subject.train), subject.train.labels
+    assert labels is not None
+    classes = torch.arange(len(subject.info.classes), device=features.device)
+    return torch.stack([features[labels == label].mean(0) for label in classes]), classes
+
+
+def own_centre(features: Tensor, centres: Tensor, classes: Tensor, labels: Tensor) -> Tensor:
+    """(n, d) the nearest centre of each feature's label."""
+    distances = squared_distances(features, centres).masked_fill(classes != labels.unsqueeze(1), torch.inf)
+    return centres[distances.argmin(1)]

@@ -1,0 +1,50 @@
+"""What methods with fixed class centres share: a cluster head that is never fitted, and attacks on features."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from corral.errors import UsageError
+from corral.geometry import max_mahalanobis_centres, packed_centres
+from corral.models import ClusterHead, FeaturesHead, Head
+from corral.training.methods.base import Context, Method
+from corral.training.recipe_methods import Centres, InnerAttack
+
+PLACINGS: dict[str, Callable[..., Tensor]] = {"simplex": max_mahalanobis_centres, "packed": packed_centres}
+
+
+class CentreMethod(Method):
+    """A method whose head has one fixed centre a class, all of equal length.
+
+    Its logits are then f · mu / sigma^2 up to a constant, sigma^2 = 1: the largest is that of the largest cosine and of
+    the nearest centre at once (MAT Eqs. 5 and 11).
+
+    Raises:
+        UsageError: too few features for the centres.
+    """
+
+    def __init__(self, context: Context, centres: Centres) -> None:
+        super().__init__(context)
+        place = PLACINGS[centres.placing]
+        try:
+            found = place(context.num_classes, context.model.features_dim, length=centres.length)
+        except ValueError as error:
+            raise UsageError(
+                f"method.centres.placing '{centres.placing}': {error} (model.features, model.width or 'packed')"
+            ) from None
+        self.centres = found.to(context.images.pixels.device)
+
+    def make_head(self) -> Head:
+        """The centres as a cluster head."""
+        classes = torch.arange(len(self.centres), device=self.centres.device)
+        return ClusterHead(self.centres, classes, 1.0)
+
+    def start(self) -> None:
+        """Put the centres in the place of the warm start's linear head."""
+        self.model.head = self.make_head()
+
+    def farthest(self, x: Tensor, y: Tensor, inner: InnerAttack, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """The batch's images in the eps-ball of the largest loss, (n, d) features and (n,) labels to (n,) values."""
+        through = self.model.with_head(FeaturesHead(self.model.features_dim))
+        return self.adversarial(through, x, y, inner, loss)

@@ -1,0 +1,173 @@
+"""Analyses of features against hand-made geometry, exact linear answers and slow twins."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.cluster.hierarchy import fcluster, linkage
+from torch import nn
+
+from corral.data import Images
+from corral.evaluation.analyses import ANALYSES, Subject
+from corral.evaluation.analyses.compactness import scatter
+from corral.evaluation.analyses.match import ward
+from corral.evaluation.analyses.views import centres_of, view
+from corral.models import Classifier, ClusterHead, LinearHead
+from corral.training import RunFolder, load_model, load_recipe
+
+
+class Flat(nn.Module):
+    features_dim = 2
+
+    def forward(self, x):
+        return x.flatten(1)
+
+
+@pytest.fixture
+def planar(released):
+    """Makes a subject on images of two pixels that are their own features."""
+    _, _, info = load_model(RunFolder(released).path)
+
+    def make(points, labels, head, *, eps, train=None):
+        model = Classifier(Flat(), head, [0.0], [1.0]).eval()
+        images = Images(torch.as_tensor(points).float().view(-1, 1, 1, 2), torch.as_tensor(labels))
+        classes = [str(label) for label in range(head.num_classes)]
+        changed = info.model_copy(update={"eps": eps, "norm": "Linf", "classes": classes})
+        return Subject(model, load_recipe(released), changed, train or images, images, 0)
+
+    return make
+
+
+def two_classes(rule="nearest"):
+    """Class 0 at (0.2, 0.5), class 1 at (0.8, 0.5): the boundary is x = 0.5."""
+    return ClusterHead(torch.tensor([[0.2, 0.5], [0.8, 0.5]]), torch.tensor([0, 1]), 0.01, rule=rule)
+
+
+def grid(left, right):
+    heights = torch.linspace(0.3, 0.7, 10)
+    points = [(left, float(h)) for h in heights] + [(right, float(h)) for h in heights]
+    return points, [0] * 10 + [1] * 10
+
+
+def test_minimal_norms_are_the_distances_to_a_straight_boundary(planar):
+    points, labels = grid(0.3, 0.85)
+    found = ANALYSES["norms"](planar(points, labels, two_classes(), eps=0.05)).numbers
+    for name in ("cw", "ddn"):
+        assert found[f"{name} broken"] == 1.0
+        assert found[name] == pytest.approx((0.2 + 0.35) / 2, rel=2e-3)
+        assert 0.2 <= found[f"{name} median"] <= 0.36
+
+
+def test_images_that_are_wrong_without_attack_have_no_part_in_the_norms(planar):
+    points, labels = grid(0.3, 0.85)
+    labels[0] = 1
+    subject = planar(points, labels, two_classes(), eps=0.05)
+    found = ANALYSES["norms"](subject).numbers
+    assert found["ddn"] == pytest.approx((9 * 0.2 + 10 * 0.35) / 19, rel=2e-3)
+    assert found["ddn broken"] == 1.0
+    assert not bool(view(subject, "ddn").broken[0])
+
+
+def test_an_attack_across_the_boundary_is_seen_in_every_view(planar):
+    points, labels = grid(0.45, 0.55)
+    subject = planar(points, labels, two_classes(), eps=0.1)
+    assert view(subject, "clean").predicted.tolist() == labels
+    attacked = view(subject, "pgd")
+    assert attacked.predicted.tolist() == [1 - label for label in labels]
+    assert bool(attacked.broken.all())
+    # The linear objective sends every image to the corner of its ball.
+    torch.testing.assert_close(attacked.features[:10, 0], torch.full((10,), 0.55))
+    # Nothing is attacked twice for two analyses.
+    assert view(subject, "pgd") is attacked
+
+
+def test_matching_is_nearness_to_a_cluster_that_is_decided_alike(planar):
+    # Clean: two tight groups, each wholly of one prediction. An attack of 0.1 takes the left one across the boundary,
+    # where it is still nearest to its own cluster: nothing matches there any more.
+    points, labels = grid(0.45, 0.9)
+    found = ANALYSES["match"](planar(points, labels, two_classes(), eps=0.1)).numbers
+    assert found["clean"] == 1.0
+    assert found["clusters"] == 2
+    assert found["pgd"] == 0.5
+    # DDN stops at the boundary, all at 0.5: nearest to the left cluster's mean (0.45), so the left group is decided as
+    # 1 where its neighbours are 0, the right one as 0 where its neighbours are 0.
+    assert found["broken ddn"] == 20
+    assert found["ddn"] == 0.5
+
+
+def test_ward_is_that_of_another_library():
+    points = torch.randn(60, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ours = ward(points, 7)
+    other = fcluster(linkage(points.numpy(), method="ward"), 7, criterion="maxclust")
+    pairs = {(int(a), int(b)) for a, b in zip(ours, other, strict=True)}
+    assert len(pairs) == len(set(ours.tolist())) == len(set(other.tolist()))
+
+
+def test_cosines_are_angles_at_the_mean_of_the_centres(planar):
+    # Seen from (0.5, 0.5) the centres lie due left and right.
+    points, labels = [(0.3, 0.5), (0.3, 0.7), (0.7, 0.5), (0.7, 0.3)], [0, 0, 1, 1]
+    found = ANALYSES["cosine"](planar(points, labels, two_classes(), eps=0.01))
+    diagonal = math.sqrt(0.5)
+    assert found.numbers["clean"] == pytest.approx((2 + 2 * diagonal) / 4, rel=1e-5)
+    assert found.numbers["clean sd"] == pytest.approx((1 - diagonal) / 2, rel=1e-5)
+    assert found.series["clean by class"] == pytest.approx(((1 + diagonal) / 2,) * 2, rel=1e-5)
+    assert found.series["clean sd by class"] == pytest.approx(((1 - diagonal) / 2,) * 2, rel=1e-5)
+
+
+def test_a_linear_head_has_its_classes_mean_features_for_centres(planar):
+    points, labels = [(0.2, 0.4), (0.2, 0.6), (0.8, 0.5), (0.8, 0.5)], [0, 0, 1, 1]
+    head = LinearHead(2, 2)
+    subject = planar(points, labels, head, eps=0.01)
+    centres, classes = centres_of(subject)
+    torch.testing.assert_close(centres, torch.tensor([[0.2, 0.5], [0.8, 0.5]]))
+    assert classes.tolist() == [0, 1]
+
+
+def test_silhouette_and_scatter_against_their_definitions(planar):
+    generator = torch.Generator().manual_seed(3)
+    points = 0.2 + 0.6 * torch.rand(24, 2, generator=generator)
+    labels = (points[:, 0] + 0.1 * torch.randn(24, generator=generator) > 0.5).long()
+    found = ANALYSES["compactness"](planar(points, labels, two_classes(), eps=0.02)).numbers
+    widths = []
+    for i, (point, label) in enumerate(zip(points, labels, strict=True)):
+        means = {
+            other: float(np.mean([(point - q).norm() for j, q in enumerate(points) if labels[j] == other and j != i]))
+            for other in (0, 1)
+        }
+        a, b = means[int(label)], means[1 - int(label)]
+        widths.append((b - a) / max(a, b))
+    assert found["silhouette clean"] == pytest.approx(float(np.mean(widths)), rel=1e-4)
+    # The total variance is that within classes and that between them.
+    total = float((points.double() - points.double().mean(0)).square().sum() / 24)
+    assert found["within clean"] + found["between clean"] == pytest.approx(total, rel=1e-5)
+    assert found["ratio clean"] == pytest.approx(found["within clean"] / found["between clean"])
+
+
+def test_scatter_of_two_points_a_class():
+    features = torch.tensor([[0.0], [2.0], [10.0], [12.0]], dtype=torch.float64)
+    assert scatter(features, torch.tensor([0, 0, 1, 1])) == (1.0, 25.0)
+
+
+def test_one_predicted_class_leaves_its_silhouette_out(planar):
+    points, labels = grid(0.1, 0.2)
+    found = ANALYSES["compactness"](planar(points, labels, two_classes(), eps=0.01)).numbers
+    assert "silhouette clean" in found
+    assert "silhouette predicted clean" not in found
+
+
+def test_the_embedding_has_every_image_twice_and_keeps_far_groups_apart(planar):
+    points, labels = grid(0.1, 0.9)
+    subject = planar(points, labels, two_classes(), eps=0.01)
+    found = ANALYSES["embedding"](subject)
+    assert found.numbers["images"] == 20
+    assert {len(values) for values in found.series.values()} == {40}
+    assert found.series["attacked"] == (0.0,) * 20 + (1.0,) * 20
+    assert found.series["label"] == tuple(map(float, labels * 2))
+    placed = np.stack([found.series["first"], found.series["second"]], 1)
+    kinds = np.array(labels * 2)
+    middles = [placed[kinds == label].mean(0) for label in (0, 1)]
+    nearest = [int(np.argmin([np.linalg.norm(point - middle) for middle in middles])) for point in placed]
+    assert nearest == kinds.tolist()
+    subject.views.clear()
+    assert ANALYSES["embedding"](subject).series == found.series
