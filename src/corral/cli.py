@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from corral.cli_analyze import EPILOG as ANALYZE_EPILOG
+from corral.cli_analyze import analyze
 from corral.cli_audit import EPILOG, audit
 from corral.cli_certify import EPILOG as CERTIFY_EPILOG
 from corral.cli_certify import certify
@@ -239,6 +241,7 @@ def data(
 
 app.command(epilog=CERTIFY_EPILOG)(certify)
 app.command(epilog=EPILOG)(audit)
+app.command(epilog=ANALYZE_EPILOG)(analyze)
 app.command(epilog=REPRODUCE_EPILOG)(reproduce)
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ from corral.data import load, loaded_once
 from corral.devices import choose_device
 from corral.documents import write_document
 from corral.errors import CorralError, UsageError
-from corral.evaluation.analyses import ANALYSES, Analysis, AnalysisName, measured, read_analysis
+from corral.evaluation.analyses import Analysis, AnalysisName, Kept
 from corral.evaluation.evaluate import evaluate, record_label
 from corral.evaluation.fingerprint import fingerprint
 from corral.evaluation.records import Record, read_record
 from corral.files import write_atomically
-from corral.progress import Progress, duration
+from corral.progress import Progress
 from corral.report.collect import read_run
 from corral.report.words import AGGREGATES, WORST_CASE, attack_title, listed, slug
 from corral.reproduce.definition import (
@@ -273,19 +272,14 @@ class _Maker:
 
     def analysed(self, part: Part, folder: RunFolder, name: AnalysisName) -> Analysis:
         """The run's analysis: the one on disk if it is of this model, else made now."""
-        device = choose_device(self.device)
-        n = min(part.n or MOST_ANALYSED, MOST_ANALYSED)
-        path = folder.path / "analyses" / f"{name}-n{n}.json"
-        if path.is_file():
-            kept = read_analysis(path)
-            if kept.model_fingerprint == fingerprint(load_model(folder.path)[0]):
-                return kept
-        begun = time.perf_counter()
-        subject = measured(folder.path, n=n, data_root=self.data_root, device=device)
-        analysis = ANALYSES[name](subject).model_copy(update={"seconds": time.perf_counter() - begun})
-        write_document(analysis, path)
-        self.say(f"{folder.path}: analysis {name!r} in {duration(analysis.seconds)}")
-        return analysis
+        kept = Kept(
+            folder.path,
+            n=min(part.n or MOST_ANALYSED, MOST_ANALYSED),
+            data_root=self.data_root,
+            device=choose_device(self.device),
+            progress=self.progress,
+        )
+        return kept.analysis(name)
 
     def evaluated(self, part: Part, folder: RunFolder, factor: float) -> list[str]:
         """Evaluate by each protocol what was not evaluated yet; returns the records' labels."""

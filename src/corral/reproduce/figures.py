@@ -16,16 +16,6 @@ FLOOR = 1e-45
 
 
 @dataclass(frozen=True)
-class Range:
-    """One row of a ranges figure: its label, both ends, and the marked values in between by what they are."""
-
-    label: str
-    low: float
-    high: float
-    marks: Mapping[str, float]
-
-
-@dataclass(frozen=True)
 class RadiusCurves:
     """One row's curves: the grid of radii, and the shares certified and truly robust beyond each."""
 
@@ -72,36 +62,6 @@ def gradients_figure(
             axes.set_xlim(left=0)
             axes.grid(axis="y", color="#dddddd", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
-        return finished_svg(figure, name, description)
-
-
-def ranges_figure(ranges: Sequence[Range], *, unit: str, name: str, description: str) -> str:
-    """One bar a row from its low to its high end, with marks.
-
-    Args:
-        ranges: the rows, first on top; all with the same marks.
-        unit: of the axis.
-        name: unique on the page.
-        description: the text alternative.
-    """
-    with drawing(name):
-        figure, axes = new_figure(5.2, 1.0 + 0.42 * len(ranges))
-        places = np.arange(len(ranges))
-        for place, row in enumerate(ranges):
-            axes.plot([row.low, row.high], [place, place], color="#bbbbbb", linewidth=5, solid_capstyle="butt")
-        for number, mark in enumerate(ranges[0].marks):
-            style = line_style(number)
-            axes.plot(
-                [row.marks[mark] for row in ranges], places, linestyle="none", marker=style.marker, markersize=6,
-                color=style.colour, label=mark, zorder=3 + number,
-            )  # fmt: skip
-        axes.set_yticks(places, [row.label for row in ranges])
-        axes.set(xlabel=unit, ylim=(len(ranges) - 0.5, -0.5))
-        axes.set_xlim(left=0)
-        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-        axes.tick_params(axis="y", length=0)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8.5, handletextpad=0.3)
         return finished_svg(figure, name, description)
 
 

@@ -6,17 +6,16 @@ from pathlib import Path
 from markupsafe import Markup
 
 from corral.files import write_atomically
+from corral.report.analysis_figures import Range, embedding_figure, ranges_figure
 from corral.report.figures import Span, spans_figure
 from corral.report.template import filled
 from corral.report.words import eps_words, listed, sentence, slug
 from corral.reproduce.definition import Table, load_setting
 from corral.reproduce.figures import (
     RadiusCurves,
-    Range,
     Square,
     gradients_figure,
     radii_figure,
-    ranges_figure,
     squares_figure,
 )
 from corral.reproduce.result import Measured, Result, ResultPart, ResultRow
@@ -231,6 +230,20 @@ def drawn(section: Section, part: ResultPart) -> list[tuple[str, Markup]]:
             name, words = f"bounds-{slug(part.data)}", "Eq. 3: the bars reach from its lower to its upper bound"
             svg = ranges_figure(ranges, unit="median, in units of σ", name=name, description=words)
             return [(words, Markup(svg))]
+    if section.name == "embedding":
+        return [
+            (
+                f"{row.name}, first seed: dots are clean images, triangles attacked ones",
+                Markup(
+                    embedding_figure(
+                        row.analyses["embedding"][0].series,
+                        name=f"embedding-{slug(part.data)}-{number}",
+                        description=f"Features of {row.name} in the plane, by true and by predicted class",
+                    )
+                ),
+            )
+            for number, row in enumerate(rows)
+        ]
     return []
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from corral.evaluation.analyses.document import Analysis, AnalysisName
+from corral.report.analysis_words import WORDS
 from corral.reproduce.result import ResultPart, ResultRow
 
 NONE = "–"
@@ -141,99 +142,9 @@ def _changes(rows: Sequence[ResultRow]) -> Section:
     )
 
 
-@dataclass(frozen=True)
-class _Plain:
-    """A section whose rows are the runs and whose cells are numbers of their analyses.
-
-    `columns` have the heading, the number, the factor to show it with and the decimals.
-    """
-
-    title: str
-    text: str
-    columns: tuple[tuple[str, str, float, int], ...]
-    unit: str
-
-
-_PLAIN: dict[AnalysisName, _Plain] = {
-    "features": _Plain(
-        title="What clusters read off the features",
-        text="Test accuracy on the frozen features of each run: by logistic regression, by k-means centroids of the "
-        "training features (two a class), and by as many clusters found without labels, each given the class of most "
-        "of its members.",
-        columns=(
-            ("linear probe", "linear", 100.0, 1),
-            ("2 centroids a class, nearest", "nearest", 100.0, 1),
-            ("the same, soft (Eq. 4)", "soft", 100.0, 1),
-            ("the same, released float32 scores", "published", 100.0, 1),
-            ("k-means without labels, majority class", "majority", 100.0, 1),
-        ),
-        unit="percent of the test images; mean ± sd over seeds",
-    ),
-    "adversary": _Plain(
-        title="What QTRADES' adversary is in training",
-        text="On training images: one step of 1.25 eps from uniform noise, up the released code's consistency term "
-        "(exponentiated scores) or up the same in log space; both measured by KL(p(x) ‖ p(x′)) in log space, so that "
-        "noise and a step along random signs can stand beside them. “Way gone” is the share of the way from noise to "
-        "20 log-space steps.",
-        columns=(
-            ("noise", "kl noise", 1.0, 3),
-            ("random step", "kl random step", 1.0, 3),
-            ("released step", "kl released", 1.0, 3),
-            ("log-space step", "kl log", 1.0, 3),
-            ("20 log-space steps", "kl strong", 1.0, 3),
-            ("way gone, released, %", "share released", 100.0, 0),
-            ("way gone, log space, %", "share log", 100.0, 0),
-            ("gradient exactly 0, released, %", "zero released", 100.0, 1),
-            ("pixels of one sign, %", "alike", 100.0, 1),
-            ("right after noise, %", "right noise", 100.0, 1),
-            ("after released step, %", "right released", 100.0, 1),
-            ("after log-space step, %", "right log", 100.0, 1),
-            ("after 20 steps, %", "right strong", 100.0, 1),
-        ),
-        unit="mean KL in nats, or percent as the column says; mean ± sd over seeds",
-    ),
-    "bounds": _Plain(
-        title="The critique's bounds (Eq. 3) and what they leave open",
-        text="Medians over the test images that the nearest centroid classifies right, in units of σ and in feature "
-        "space: divided by the backbone's Lipschitz constant they would be radii in pixels. More clusters bring the "
-        "own centroid nearer (d) and the rival too (d′). The published radius looks at one pair of centroids alone, "
-        "the exact one is the distance to the nearest point that another class decides: where the published one is "
-        "larger (by over 0.1%), it promises too much.",
-        columns=(
-            ("clusters", "clusters", 1.0, 0),
-            ("right by the nearest centroid, %", "accuracy", 100.0, 1),
-            ("d", "own", 1.0, 3),
-            ("d′", "rival", 1.0, 3),
-            ("lower bound", "lower", 1.0, 3),
-            ("published radius", "pair_unsound", 1.0, 3),
-            ("upper bound", "upper", 1.0, 3),
-            ("exact radius", "exact", 1.0, 3),
-            ("published one too large, % of images", "too_large", 100.0, 1),
-        ),
-        unit="medians over images in units of σ; mean ± sd over seeds",
-    ),
-    "radii": _Plain(
-        title="Certified and true radii",
-        text="Medians over the test points that are classified right, in l2. The Lipschitz constant is exact to 0.1%, "
-        "by branch and bound on the unit square; “global” is the distance to the decision's boundary in feature space "
-        "over it (Theorem 1), “local” uses the constant around each point, “true” is the nearest point of a grid of "
-        "801 × 801 that is decided otherwise. “Room” is true over global.",
-        columns=(
-            ("accuracy, %", "accuracy", 100.0, 1),
-            ("Lipschitz constant", "lipschitz", 1.0, 1),
-            ("global radius", "global", 1.0, 4),
-            ("local radius", "local", 1.0, 4),
-            ("true radius", "true", 1.0, 4),
-            ("room", "room", 1.0, 2),
-        ),
-        unit="medians over points; mean ± sd over seeds",
-    ),
-}
-
-
 def _plain(name: AnalysisName, rows: Sequence[ResultRow]) -> Section:
-    """A section of `_PLAIN`."""
-    meant = _PLAIN[name]
+    """A section whose rows are the runs and whose cells are numbers of their analyses."""
+    meant = WORDS[name]
     return Section(
         name=name,
         title=meant.title,
@@ -251,4 +162,9 @@ _BUILDERS: dict[AnalysisName, Callable[[Sequence[ResultRow]], Section]] = {
     "adversary": partial(_plain, "adversary"),
     "bounds": partial(_plain, "bounds"),
     "radii": partial(_plain, "radii"),
+    "match": partial(_plain, "match"),
+    "cosine": partial(_plain, "cosine"),
+    "compactness": partial(_plain, "compactness"),
+    "norms": partial(_plain, "norms"),
+    "embedding": partial(_plain, "embedding"),
 }

@@ -167,13 +167,13 @@ class CertifiedConfig(Config):
 
 
 class Centres(Config):
-    """Class centres that stay where they are, all of one `length`.
+    """Class centres that stay where they are, all of one `length` (10 in MMC; MAT's loss is blind to it).
 
     "simplex" is max-Mahalanobis (MAT Eq. 3) and needs C - 1 features; "packed" is the best found by a search in fewer.
     """
 
     placing: Literal["simplex", "packed"] = "simplex"
-    length: Positive = 1.0
+    length: Positive = 10.0
 
 
 class MatConfig(Config):
@@ -198,7 +198,7 @@ class MmcConfig(Config):
     """
 
     name: Literal["mmc"]
-    centres: Centres = Centres(length=10.0)
+    centres: Centres = Centres()
     adversarial: bool = False
     inner: InnerAttack = InnerAttack()
 

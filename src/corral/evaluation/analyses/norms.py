@@ -11,12 +11,14 @@ def minimal_norms(subject: Subject) -> Analysis:
     has no part in it. With pixels in [0, 1], as everywhere.
 
     Numbers, for `cw` and `ddn`: `NAME` (mean), `NAME median`, `NAME broken`, the share of the images classified right
-    that it broke. Mean and median are missing where it broke none.
+    that it broke. Mean and median are missing where it broke none. `right`, how many those images are. Series: `NAME
+    distances`, ascending.
     """
     labels = subject.test.labels
     assert labels is not None
     clean = view(subject, "clean").predicted == labels
-    numbers: dict[str, float] = {}
+    numbers = {"right": float(clean.sum())}
+    series: dict[str, tuple[float, ...]] = {}
     names: tuple[ViewName, ...] = ("cw", "ddn")
     for name in names:
         seen = view(subject, name)
@@ -25,4 +27,5 @@ def minimal_norms(subject: Subject) -> Analysis:
             numbers[f"{name} broken"] = float(seen.broken.sum() / clean.sum())
         if len(found):
             numbers |= {name: float(found.mean()), f"{name} median": float(found.median())}
-    return subject.found("norms", numbers)
+        series[f"{name} distances"] = tuple(found.sort().values.tolist())
+    return subject.found("norms", numbers, series)

@@ -1,0 +1,61 @@
+"""`corral analyze` on the command line: measure what a run's features are like, write page and documents."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from corral.cli_options import DataRoot, Device, Fresh, Json, Quiet, Threads, interruptible, print_json, set_threads
+
+EPILOG = "Example: corral analyze runs/mnist-mat --n 500"
+
+
+def analyze(
+    run: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    only: Annotated[list[str] | None, typer.Option(help="Only this one, repeatable; default all that fit.")] = None,
+    n: Annotated[int, typer.Option(min=2, help="This many test images, class-balanced, or all if fewer.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the attacks and of t-SNE.")] = 0,
+    fresh: Fresh = False,
+    device: Device = None,
+    data_root: DataRoot = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Analyse runs' features, clean and attacked: t-SNE, match rate, cosines, silhouettes, norms, probes, bounds.
+
+    Writes RUN/analyses/NAME.json and RUN/analyses/page.html. Ctrl-C: finished analyses are kept.
+    """
+    from corral.evaluation.analyze import analyze as analyze_run
+    from corral.report.analysis_page import analysis_lines, write_analysis_page
+    from corral.report.analysis_words import WORDS
+    from corral.training import load_model
+
+    set_threads(threads)
+    made = []
+    for path in run:
+        with interruptible(f"finished analyses of {path} are kept, the same command goes on"):
+            found = analyze_run(
+                path,
+                only=only,
+                n=n,
+                seed=seed,
+                fresh=fresh,
+                device=device,
+                data_root=data_root,
+                progress=not quiet,
+            )
+        page = path / "analyses" / "page.html"
+        write_analysis_page(path.name, load_model(path)[2], found, page)
+        made.append((path, found, page))
+    if as_json:
+        print_json(
+            [{"run": str(path), **{k: a.model_dump(mode="json") for k, a in found.items()}} for path, found, _ in made]
+        )
+        return
+    for path, found, page in made:
+        typer.echo(f"{path}:")
+        for name, analysis in found.items():
+            shown = analysis_lines(analysis) if name in WORDS else []
+            typer.echo(f"  {name}: {', '.join(f'{title} {value}' for title, value in shown) or 'see its document'}")
+        typer.echo(f"  {page}")

@@ -1,0 +1,78 @@
+"""Analyses of a run on disk: made once, and again where they are not of its weights."""
+
+import time
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from corral.documents import write_document
+from corral.evaluation.analyses.document import Analysis, AnalysisName, Subject, measured, read_analysis
+from corral.evaluation.analyses.kinds import ANALYSES
+from corral.evaluation.fingerprint import fingerprint
+from corral.progress import Progress, duration
+from corral.training import load_model
+
+
+class Kept:
+    """The analyses of one run, in its `analyses` folder.
+
+    Args:
+        run: the run folder.
+        n: class-balanced test images; None for all.
+        seed: of the random numbers; stands in the files' names where it is not 0.
+        data_root: folder of the data-set files.
+        device: where to run.
+        progress: say what was made.
+
+    Raises:
+        CorralError: no finished run, or damaged files.
+        UsageError: an impossible n.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        *,
+        n: int | None,
+        seed: int = 0,
+        data_root: str | Path | None = None,
+        device: torch.device | str = "cpu",
+        progress: bool = True,
+    ) -> None:
+        self.run, self.n, self.seed, self.progress = Path(run), n, seed, progress
+        self.data_root, self.device = data_root, device
+
+    @cached_property
+    def subject(self) -> Subject:
+        """The run and the images, loaded when first asked for."""
+        return measured(self.run, n=self.n, seed=self.seed, data_root=self.data_root, device=self.device)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the run's weights."""
+        return fingerprint(load_model(self.run)[0])
+
+    def analysis(self, name: AnalysisName, *, fresh: bool = False) -> Analysis:
+        """The analysis: the one on disk if it is of these weights, else made and written now.
+
+        Args:
+            name: which.
+            fresh: make it now in any case.
+
+        Raises:
+            UsageError: the run is not of the kind that it needs.
+            CorralError: a damaged file, or one that cannot be written.
+        """
+        words = [name, *([f"n{self.n}"] if self.n is not None else []), *([f"seed{self.seed}"] if self.seed else [])]
+        path = self.run / "analyses" / f"{'-'.join(words)}.json"
+        if path.is_file() and not fresh:
+            kept = read_analysis(path)
+            if kept.model_fingerprint == self.fingerprint:
+                return kept
+        begun = time.perf_counter()
+        made = ANALYSES[name](self.subject)
+        made = made.model_copy(update={"seconds": time.perf_counter() - begun})
+        write_document(made, path)
+        Progress("", 0, "", enabled=self.progress).say(f"{self.run}: analysis {name!r} in {duration(made.seconds)}")
+        return made

@@ -1,0 +1,76 @@
+"""All analyses that fit a run, on the same images and the same attacked images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+from corral.data import load
+from corral.devices import choose_device
+from corral.errors import CorralError, UsageError
+from corral.evaluation.analyses import Analysis, AnalysisName, Kept
+from corral.models import ClusterHead
+from corral.training import RunFolder, load_model
+from corral.training.recipe import MOST_SEED
+
+# What any run has, and what a cluster head adds.
+FOR_ANY: tuple[AnalysisName, ...] = ("embedding", "match", "cosine", "compactness", "norms", "features")
+FOR_CLUSTERS: tuple[AnalysisName, ...] = ("bounds",)
+DEFAULT_IMAGES = 1000
+
+
+def analyze(
+    run: str | Path,
+    *,
+    only: Sequence[str] | None = None,
+    n: int | None = DEFAULT_IMAGES,
+    seed: int = 0,
+    fresh: bool = False,
+    data_root: str | Path | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> dict[AnalysisName, Analysis]:
+    """Measure what no attack's accuracy shows of a finished run; each analysis is written to `RUN/analyses`.
+
+    Those already there, of the same weights, images and seed, are taken as they are. An interrupted call loses the
+    analysis that it was at.
+
+    Args:
+        run: the run folder.
+        only: names of analyses; default all that fit the run.
+        n: a class-balanced subset of this many test images; None, or more than there are, for the whole test set.
+        seed: of the attacks and of t-SNE.
+        fresh: make them all again.
+        data_root: folder of the data-set files.
+        device: where to run; default a GPU if there is one.
+        progress: say what was made.
+
+    Returns:
+        The analyses by name, in the order of a page.
+
+    Raises:
+        UsageError: an unknown analysis, or one that does not fit the run; an impossible n or seed.
+        CorralError: no finished run, damaged files, or a file that cannot be written.
+    """
+    known = get_args(AnalysisName)
+    if unknown := [name for name in only or [] if name not in known]:
+        raise UsageError(f"unknown analysis {unknown[0]!r}; known: {', '.join(known)}")
+    if not 0 <= seed <= MOST_SEED:
+        raise UsageError(f"seed must be from 0 to {MOST_SEED}, found {seed}")
+    folder = RunFolder(Path(run))
+    if not folder.path.is_dir():
+        raise CorralError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
+    model, _, info = load_model(folder.path)
+    n_test = len(load(info.data, root=None if data_root is None else Path(data_root)).test)
+    kept = Kept(
+        folder.path,
+        n=None if n is None or n >= n_test else n,
+        seed=seed,
+        data_root=data_root,
+        device=choose_device(device),
+        progress=progress,
+    )
+    fitting = (*FOR_ANY, *(FOR_CLUSTERS if isinstance(model.head, ClusterHead) else ()))
+    names: list[AnalysisName] = [name for name in known if name in only] if only else list(fitting)
+    return {name: kept.analysis(name, fresh=fresh) for name in names}

@@ -1,0 +1,130 @@
+"""`corral analyze`: what it makes of a run, what it keeps, what it refuses; the page."""
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+from typer.testing import CliRunner
+
+from corral.cli import app
+from corral.errors import CorralError, UsageError
+from corral.evaluation.analyses import kept as kept_module
+from corral.evaluation.analyses import read_analysis
+from corral.evaluation.analyze import FOR_ANY, FOR_CLUSTERS, analyze
+from corral.report.analysis_page import render_analyses
+from corral.report.analysis_words import WORDS
+from corral.training import load_model, train
+
+N = 20
+
+
+@pytest.fixture(scope="module")
+def found(released):
+    return analyze(released, n=N, device="cpu", progress=False)
+
+
+def test_a_cluster_run_has_them_all_and_each_is_a_document(released, found):
+    assert tuple(found) == (*FOR_ANY, *FOR_CLUSTERS)
+    for name, analysis in found.items():
+        assert read_analysis(released / "analyses" / f"{name}-n{N}.json") == analysis
+        assert analysis.n == N
+
+
+def test_a_second_call_makes_nothing_and_fresh_makes_it_again(released, found, monkeypatch):
+    calls = []
+
+    def made(subject):
+        calls.append(subject)
+        return found["cosine"]
+
+    monkeypatch.setitem(kept_module.ANALYSES, "cosine", made)
+    assert analyze(released, only=["cosine"], n=N, device="cpu", progress=False) == {"cosine": found["cosine"]}
+    assert not calls
+    analyze(released, only=["cosine"], n=N, fresh=True, device="cpu", progress=False)
+    assert len(calls) == 1
+
+
+def test_an_analysis_of_other_weights_is_made_again(released, found):
+    path = released / "analyses" / f"cosine-n{N}.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"model_fingerprint": "0" * 16, "numbers": {"clean": 0.0}}))
+    again = analyze(released, only=["cosine"], n=N, device="cpu", progress=False)["cosine"]
+    assert again.numbers == pytest.approx(found["cosine"].numbers)
+
+
+def test_a_damaged_analysis_is_named(released, found):
+    path = released / "analyses" / f"match-n{N}.json"
+    kept = path.read_text()
+    path.write_text(kept[: len(kept) // 2])
+    with pytest.raises(CorralError, match=r"match-n20.json"):
+        analyze(released, only=["match"], n=N, device="cpu", progress=False)
+    path.write_text(kept)
+
+
+def test_a_linear_run_has_no_radius_bounds(tmp_path):
+    settings = {"data.train": 200, "model.width": 4, "training.epochs": 1}
+    folder = train("nominal", out=tmp_path / "run", progress=False, device="cpu", **settings)
+    found = analyze(folder, only=["match", "cosine"], n=N, device="cpu", progress=False)
+    assert list(found) == ["match", "cosine"]
+    with pytest.raises(UsageError, match="this analysis needs a cluster head"):
+        analyze(folder, only=["bounds"], n=N, device="cpu", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--only", "tsne"], "unknown analysis 'tsne'; known: along, changes"),
+        (["--seed", "99999999999"], "seed must be from 0 to"),
+    ],
+)
+def test_wrong_use_is_one_line(released, arguments, words):
+    result = CliRunner().invoke(app, ["analyze", str(released), "--n", str(N), *arguments])
+    assert isinstance(result.exception, UsageError)
+    assert words in str(result.exception)
+    assert "\n" not in str(result.exception)
+
+
+def test_no_run_is_one_line(tmp_path):
+    with pytest.raises(CorralError, match="no such run folder"):
+        analyze(tmp_path / "none")
+
+
+def test_the_command_prints_the_documents_numbers_and_writes_the_page(released, found):
+    result = CliRunner().invoke(app, ["analyze", str(released), "--n", str(N), "--quiet"])
+    assert result.exit_code == 0, result.output
+    assert f"clean {100 * found['match'].numbers['clean']:.1f}%" in result.output
+    page = (released / "analyses" / "page.html").read_text()
+    for name in found:
+        assert f"<h2>{WORDS[name].title.replace(chr(39), '&#39;')}</h2>" in page
+    assert page.count("<svg") == len(found)
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    as_json = CliRunner().invoke(app, ["analyze", str(released), "--n", str(N), "--quiet", "--json"])
+    assert json.loads(as_json.stdout)[0]["cosine"]["numbers"] == found["cosine"].numbers
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "br", "img", "path", "use", "rect", "circle"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        if tag not in ("path", "use", "rect", "circle"):
+            assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_names_are_escaped(released, found):
+    info = load_model(released)[2].model_copy(update={"recipe": "<script>"})
+    page = render_analyses("a <b> run", info, found)
+    assert "<script>" not in page
+    assert "a &lt;b&gt; run" in page
+    tags = Tags()
+    tags.feed(page)
+    assert not tags.open
+    assert render_analyses("a <b> run", info, found) == page
