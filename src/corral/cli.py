@@ -14,6 +14,8 @@ from corral.cli_analyze import analyze
 from corral.cli_audit import EPILOG, audit
 from corral.cli_certify import EPILOG as CERTIFY_EPILOG
 from corral.cli_certify import certify
+from corral.cli_export import EPILOG as EXPORT_EPILOG
+from corral.cli_export import export
 from corral.cli_options import (
     BatchSize,
     DataRoot,
@@ -243,6 +245,7 @@ app.command(epilog=CERTIFY_EPILOG)(certify)
 app.command(epilog=EPILOG)(audit)
 app.command(epilog=ANALYZE_EPILOG)(analyze)
 app.command(epilog=REPRODUCE_EPILOG)(reproduce)
+app.command(epilog=EXPORT_EPILOG)(export)
 
 
 def _setting(text: str) -> tuple[str, Any]:

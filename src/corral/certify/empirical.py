@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from corral.certify.lipschitz import eval_mode
 from corral.models import Classifier
+from corral.models.modes import eval_mode
 
 # Images are moved by this much, off the kinks on which a derivative would be a matter of convention.
 NUDGE = 1e-7

@@ -1,8 +1,7 @@
 """A guaranteed upper bound on a network's l2 Lipschitz constant: the product over its layers."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +12,7 @@ from corral.certify.layer_bounds import LAYERS, BatchNorm, above, linear_bound
 from corral.errors import UsageError
 from corral.models import MLP, VGG, Classifier, ConvNet, LipschitzNet, ResNet, WideResNet
 from corral.models.embedded import Embedded
+from corral.models.modes import eval_mode
 from corral.models.resnet import BasicBlock
 from corral.models.wideresnet import PreActivationBlock
 
@@ -73,19 +73,6 @@ def lipschitz_upper(module: nn.Module, image_shape: tuple[int, ...]) -> Lipschit
     with eval_mode(module), torch.no_grad():
         layers, _ = _walk(module, "", x)
     return LipschitzBound(value=_product(layers), layers=tuple(layers))
-
-
-@contextmanager
-def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Every submodule in eval mode in the block, and then each in the mode that it was in."""
-    modes = [(part, part.training) for part in module.modules()]
-    try:
-        for part, _ in modes:
-            part.training = False
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 def _walk(module: nn.Module, path: str, x: Tensor) -> Walked:

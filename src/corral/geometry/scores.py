@@ -104,8 +104,8 @@ def class_scores(scores: Tensor, index: Tensor, rule: Rule = "soft") -> Tensor:
     if rule == "soft" or rule >= scores.shape[1]:
         return full
     kept = scores.topk(rule, 1).indices
-    inside = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, kept, True)
-    inside_by_class = gather_by_class(inside.to(scores.dtype), index) > 0
+    inside = torch.zeros_like(scores).scatter(1, kept, 1.0)
+    inside_by_class = gather_by_class(inside, index) > 0
     present = inside_by_class.any(2)
     truncated = grouped.masked_fill(~inside_by_class, -torch.inf)
     truncated = torch.where(present.unsqueeze(2), truncated, torch.zeros_like(truncated)).logsumexp(2)

@@ -6,6 +6,7 @@ from corral.models.convnet import ConvNet
 from corral.models.features_head import FeaturesHead
 from corral.models.heads import ClusterHead, Head, LinearHead, feature_variance
 from corral.models.isometries import HalfAbs, Shift, SpaceToDepth
+from corral.models.linear_equivalent import linear_equivalent
 from corral.models.lipschitz_net import LipschitzNet
 from corral.models.mlp import MLP
 from corral.models.orthogonal import Orthogonal, cayley
@@ -41,5 +42,6 @@ __all__ = [
     "build_classifier",
     "cayley",
     "feature_variance",
+    "linear_equivalent",
     "published_scores",
 ]

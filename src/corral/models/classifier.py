@@ -1,6 +1,7 @@
 """The classifier: channel normalisation, backbone, head, as one plain module."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +97,12 @@ class Classifier(nn.Module):
         """(N, C) logits of features (N, d); the heads switch autocast off for themselves."""
         logits: Tensor = self.head(features)
         return logits
+
+    def export(self, path: str | Path, *, image_size: tuple[int, int] | None = None) -> Path:
+        """Write it to a .pt2 (torch.export), .ts (TorchScript) or .onnx file; see `corral.models.export`."""
+        from corral.models.export import export_classifier  # that module is about this class
+
+        return export_classifier(self, path, image_size=image_size)
 
     def with_head(self, head: Head) -> "Classifier":
         """A classifier with another head on the *same* normalisation and backbone modules (nothing is copied)."""

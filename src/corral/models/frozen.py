@@ -35,6 +35,9 @@ class FrozenLayer(nn.Module):
         if self.training:
             with torch.autocast(free[0].device.type, enabled=False):
                 return self.constrain(*free)
+        if self._kept is not None and torch.compiler.is_exporting():
+            # Parameters have no memory there to know them by; the pass before kept what they give.
+            return self._kept[1]
         key = tuple((tensor.data_ptr(), tensor._version, tensor.dtype, tensor.device) for tensor in free)
         if self._kept is None or self._kept[0] != key:
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(free[0].device.type, enabled=False):

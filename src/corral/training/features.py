@@ -8,20 +8,15 @@ from torch import Tensor, nn
 
 from corral.data import Images
 from corral.models import Classifier
+from corral.models.modes import eval_mode
 from corral.precision import full_float32
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Hold a model in eval mode, without gradients and without TF32; every module's mode is restored."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad(), full_float32():
-            yield
-    finally:
-        for module, training in flags:
-            module.training = training
+    with eval_mode(model), torch.no_grad(), full_float32():
+        yield
 
 
 def extract_features(model: Classifier, images: Images, *, batch_size: int = 250) -> Tensor:

@@ -1,0 +1,30 @@
+"""`corral export` on the command line: a run as a file that runs without corral."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from corral.cli_options import Json, print_json
+
+EPILOG = "Example: corral export runs/mnist-corral --out corral.onnx"
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    out: Annotated[
+        Path | None, typer.Option(help=".pt2 (torch.export), .ts (TorchScript) or .onnx; default RUN/model.pt2.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a finished run's classifier, pixels in [0, 1] to logits, to a file that needs no corral."""
+    from corral.models.export import export_classifier
+    from corral.training import load_model
+
+    model, spec, info = load_model(run)
+    path = export_classifier(model, out or run / "model.pt2", image_size=spec.image_shape[1:])
+    if as_json:
+        print_json({"path": str(path), "image_shape": list(spec.image_shape), "classes": info.classes})
+    else:
+        shape = ", ".join(map(str, spec.image_shape))
+        typer.echo(f"wrote {path}: images (N, {shape}) in [0, 1] to logits of {len(info.classes)} classes")

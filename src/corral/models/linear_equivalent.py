@@ -1,0 +1,38 @@
+"""Cluster heads of one centroid a class as the linear layer that they are (MAT, Sec. 3.3)."""
+
+import torch
+from torch import nn
+
+from corral.models.heads import ClusterHead
+
+# Lengths of centres that differ by less, relative to them, are equal up to float32.
+EQUAL = 1e-5
+
+
+def linear_equivalent(head: ClusterHead) -> nn.Linear:
+    """A linear layer with the head's logits, up to a constant for each image, that all classes share.
+
+    -||f - mu||^2 / 2 sigma^2 = mu·f / sigma^2 - ||mu||^2 / 2 sigma^2 - ||f||^2 / 2 sigma^2, whose last term no class
+    differs in. Centres of equal length, as MAT's and MMC's, need no bias (MAT Eqs. 10 and 11): the layer has none then.
+
+    Args:
+        head: one centroid a class, in any rule.
+
+    Returns:
+        (d -> C), in the classes' order, of the head's dtype and device, not for training.
+
+    Raises:
+        ValueError: a class has several centroids: its score is no affine function.
+    """
+    if head.index.shape[1] != 1:
+        raise ValueError(f"a linear layer needs one centroid a class, the head has up to {head.index.shape[1]}")
+    with torch.no_grad():
+        centres = head.centroids[head.index[:, 0]].double()
+        variance = head.effective_variance.double()
+        squares = centres.square().sum(1)
+        equal = bool((squares.max() - squares.min()).abs() <= 2 * EQUAL * squares.max())
+        layer = nn.Linear(centres.shape[1], len(centres), bias=not equal).to(head.centroids)
+        layer.weight.copy_(centres / variance)
+        if not equal:
+            layer.bias.copy_(-squares / (2 * variance))
+    return layer.requires_grad_(False)
