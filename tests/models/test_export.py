@@ -167,3 +167,11 @@ def test_the_command_writes_a_run_s_model(tmp_path):
     assert json.loads(as_json.stdout)["image_shape"] == [1, 8, 8]
     wrong = CliRunner().invoke(app, ["export", str(run), "--out", str(tmp_path / "m.txt")])
     assert isinstance(wrong.exception, UsageError)
+
+
+def test_without_its_packages_onnx_names_what_to_install(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find("json"))
+    with pytest.raises(UsageError, match=r"ONNX needs the package onnxscript: pip install 'corral\[onnx\]'"):
+        export_classifier(classifier("convnet", "soft"), tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()

@@ -1,5 +1,6 @@
 """A classifier as a file that runs without corral: torch.export, TorchScript or ONNX."""
 
+import importlib.util
 import io
 import warnings
 from pathlib import Path
@@ -111,11 +112,9 @@ def _check(model: Classifier, found: Tensor, images: Tensor, what: str) -> None:
 
 
 def _onnx(program: Any) -> bytes:
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise UsageError(f"ONNX needs the package {error.name}: pip install 'corral[onnx]'") from error
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"ONNX needs the package {missing[0]}: pip install 'corral[onnx]'")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own deprecations
         made = torch.onnx.export(program, (), dynamo=True, verbose=False)
