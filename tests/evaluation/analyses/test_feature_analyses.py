@@ -9,6 +9,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from torch import nn
 
 from corral.data import Images
+from corral.errors import CorralError
 from corral.evaluation.analyses import ANALYSES, Subject
 from corral.evaluation.analyses.compactness import scatter
 from corral.evaluation.analyses.match import ward
@@ -171,3 +172,9 @@ def test_the_embedding_has_every_image_twice_and_keeps_far_groups_apart(planar):
     assert nearest == kinds.tolist()
     subject.views.clear()
     assert ANALYSES["embedding"](subject).series == found.series
+
+
+def test_a_collapsed_network_has_no_embedding(planar):
+    subject = planar([(0.3, 0.5)] * 20, [0, 1] * 10, two_classes(), eps=0.0)
+    with pytest.raises(CorralError, match="all features are equal"):
+        ANALYSES["embedding"](subject)

@@ -3,6 +3,7 @@
 import torch
 from sklearn.manifold import TSNE
 
+from corral.errors import CorralError
 from corral.evaluation.analyses.document import Analysis, Subject
 from corral.evaluation.analyses.views import view
 
@@ -16,12 +17,17 @@ def embedding(subject: Subject) -> Analysis:
     Both kinds go through one embedding, from a PCA start. Series, first all clean images and then all attacked ones:
     `first`, `second` (coordinates), `label`, `predicted` (classes), `attacked` (0 or 1). Numbers: `images` and
     `perplexity`. Distances between far groups and sizes of groups mean nothing in it.
+
+    Raises:
+        CorralError: all features are equal, so that there is nothing to place.
     """
     labels = subject.test.labels
     assert labels is not None
     count = min(MOST, len(labels))
     clean, moved = view(subject, "clean"), view(subject, "pgd")
     features = torch.cat([clean.features[:count], moved.features[:count]]).double().cpu().numpy()
+    if (features.max(0) == features.min(0)).all():
+        raise CorralError(f"run of recipe {subject.info.recipe}: all features are equal, the network has collapsed")
     perplexity = min(PERPLEXITY, (2 * count - 1) / 3)
     placed = TSNE(init="pca", random_state=subject.seed % 2**32, perplexity=perplexity).fit_transform(features)
     series = {

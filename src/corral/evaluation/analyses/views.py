@@ -42,8 +42,8 @@ def view(subject: Subject, name: ViewName) -> View:
     """The test images clean, or attacked: made once for all analyses of a subject.
 
     "pgd" is PGD-20 on the cross-entropy, one random start, steps of eps/8, at the run's eps and norm: the last point of
-    every image, so that none stops where it falls. "ddn" and "cw" are the closest misclassified points, and the clean
-    image where none was found.
+    every image, so that none stops where it falls; the clean image where eps is 0. "ddn" and "cw" are the closest
+    misclassified points, and the clean image where none was found.
     """
     if name not in subject.views:
         x, labels = labelled(subject.test)
@@ -68,7 +68,7 @@ def view(subject: Subject, name: ViewName) -> View:
 def _moved(subject: Subject, name: ViewName, rows: Tensor) -> Tensor:
     x, y = subject.test.float(rows), subject.test.labels
     assert y is not None
-    if name == "clean":
+    if name == "clean" or (name == "pgd" and subject.info.eps == 0):
         return x
     if name == "pgd":
         eps = subject.info.eps
