@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations
 from corral.certify import empirical_lipschitz_lower, lipschitz_upper
 from corral.errors import UsageError
 from corral.models import MLP, VGG, Classifier, ConvNet, LinearHead, ResNet, WideResNet
+from corral.models.embedded import Embedded
 
 BACKBONES = {
     "mlp": (lambda: MLP(2 * 64, (12, 9), 5), (2, 8, 8)),
@@ -294,3 +295,12 @@ def test_a_classifier_s_images_must_fit():
         lipschitz_upper(model, (3, 8, 8))
     with pytest.raises(ValueError, match="at least 1, found 0"):
         empirical_lipschitz_lower(model, torch.zeros(0, 1, 8, 8))
+
+
+def test_a_linear_layer_behind_a_deep_backbone_is_one_more_factor():
+    torch.manual_seed(0)
+    net = Embedded(ResNet(1, width=2, depth=10), 3).eval()
+    norm = float(torch.linalg.matrix_norm(net.embedding.weight.double(), 2))
+    whole, before = lipschitz_upper(net, (1, 8, 8)).value, lipschitz_upper(net.backbone, (1, 8, 8)).value
+    assert whole == pytest.approx(before * norm, rel=1e-6)
+    assert whole >= before * norm * (1 - 1e-12)

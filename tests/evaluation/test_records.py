@@ -115,9 +115,11 @@ def test_a_missing_record_says_how_to_make_it(tmp_path):
 
 
 def test_a_reduced_evaluation_cannot_hide():
-    for facts in ({"n": 600}, {"n": 500}, {"reduced": False}):
+    for facts in ({"n": 500}, {"reduced": False}):
         with pytest.raises(ValidationError, match="does not go with reduced"):
             record(**facts)
+    with pytest.raises(ValidationError, match="n 600 is above n_test 500"):
+        record(n=600)
     assert record(n=500, reduced=False).n == 500
 
 

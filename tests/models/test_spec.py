@@ -41,7 +41,7 @@ def test_unknown_backbone_lists_the_known_ones():
 
 
 @pytest.mark.parametrize(
-    ("name", "option"), [("mlp", {"width": 3}), ("resnet", {"features": 8}), ("convnet", {"depth": 18})]
+    ("name", "option"), [("mlp", {"width": 3}), ("resnet", {"rectify": False}), ("convnet", {"depth": 18})]
 )
 def test_an_option_that_is_not_read_is_an_error(name, option):
     with pytest.raises(UsageError, match=f"backbone '{name}' does not read '{next(iter(option))}': it reads"):
@@ -121,3 +121,17 @@ def test_linear_head_and_image_size_come_from_the_spec():
     assert model(torch.rand(2, 1, 8, 8)).shape == (2, 3)
     with pytest.raises(ValueError, match="images must be 8×8, found 9×9"):
         model(torch.rand(2, 1, 9, 9))
+
+
+@pytest.mark.parametrize(("name", "depth"), [("resnet", 10), ("vgg", 11), ("wideresnet", 10)])
+def test_features_put_a_linear_layer_behind_a_deep_backbone_and_may_be_negative(name, depth):
+    torch.manual_seed(0)
+    build = BACKBONES[name].build
+    plain, embedded = (build((1, 16, 16), width=2, features=count, depth=depth).eval() for count in (None, 5))
+    x = torch.rand(20, 1, 16, 16)
+    assert float(plain(x).detach().min()) >= 0
+    found = embedded(x).detach()
+    assert found.shape == (20, embedded.features_dim) == (20, 5)
+    assert float(found.min()) < 0
+    twin = embedded.backbone(x) @ embedded.embedding.weight.T + embedded.embedding.bias
+    torch.testing.assert_close(found, twin.detach())
