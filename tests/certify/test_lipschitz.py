@@ -300,7 +300,7 @@ def test_a_classifier_s_images_must_fit():
 def test_a_linear_layer_behind_a_deep_backbone_is_one_more_factor():
     torch.manual_seed(0)
     net = Embedded(ResNet(1, width=2, depth=10), 3).eval()
-    norm = float(torch.linalg.matrix_norm(net.embedding.weight.double(), 2))
+    norm = float(torch.linalg.matrix_norm(net.embedding.weight.detach().double(), 2))
     whole, before = lipschitz_upper(net, (1, 8, 8)).value, lipschitz_upper(net.backbone, (1, 8, 8)).value
     assert whole == pytest.approx(before * norm, rel=1e-6)
     assert whole >= before * norm * (1 - 1e-12)
