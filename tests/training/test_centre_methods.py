@@ -107,11 +107,15 @@ def test_mmc_s_loss_is_that_of_equation_2(tmp_path, recipe):
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_clean_training_makes_no_attack(tmp_path, monkeypatch):
-    for recipe in ("mat-so", "mat-ftc", "mmc"):
-        run = started(recipe, tmp_path / recipe)
-        monkeypatch.setattr(run.method, "adversarial", None)
-        run.method.loss(*batch(run))
+@pytest.mark.parametrize(
+    ("recipe", "attacks"), [("mat-so", 0), ("mat-ftc", 0), ("mmc", 0), ("mat-bibo", 1), ("mat", 1), ("at-mmc", 1)]
+)
+def test_as_many_attacks_as_the_loss_has_maxima(tmp_path, monkeypatch, recipe, attacks):
+    run, made = started(recipe, tmp_path), []
+    search = run.method.adversarial
+    monkeypatch.setattr(run.method, "adversarial", lambda *given: (made.append(given), search(*given))[1])
+    run.method.loss(*batch(run))
+    assert len(made) == attacks
 
 
 def test_the_largest_logit_is_the_largest_cosine_and_the_nearest_centre(tmp_path):

@@ -150,10 +150,8 @@ def _pooled(module: nn.Module, path: str, x: Tensor) -> Walked:
     """A backbone's modules in order, then the mean over H × W, whose norm is 1 / sqrt(H W)."""
     layers, maps = _children(module, path, x)
     values = maps.shape[2] * maps.shape[3]
-    return [
-        *layers,
-        LayerBound(_join(path, "mean"), above(1 / math.sqrt(values)), "exact norm of averaging"),
-    ], maps.mean((2, 3))
+    mean = LayerBound(_join(path, "mean"), above(1 / math.sqrt(values)), "exact norm of averaging")
+    return [*layers, mean], maps.mean((2, 3))
 
 
 def _basic_block(module: nn.Module, path: str, x: Tensor) -> Walked:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from corral.report.palette import CLASS_COLOURS, line_style
-from corral.report.svg import drawing, finished_svg, new_figure
+from corral.report.svg import drawing, finished_svg, new_figure, quiet
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,7 @@ def ranges_figure(ranges: Sequence[Range], *, unit: str, name: str, description:
         axes.set_yticks(places, [row.label for row in ranges])
         axes.set(xlabel=unit, ylim=(len(ranges) - 0.5, -0.5))
         axes.set_xlim(left=0)
-        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-        axes.tick_params(axis="y", length=0)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        quiet(axes, grid="x", left=False)
         figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8.5, handletextpad=0.3)
         return finished_svg(figure, name, description)
 
@@ -67,8 +65,7 @@ def shares_figure(shares: Mapping[str, float], *, name: str, description: str) -
         axes.set_yticks(places, list(shares))
         axes.set(xlabel="images, %", xlim=(0, 108), ylim=(len(shares) - 0.5, -0.5))
         axes.set_xticks(range(0, 101, 20))
-        axes.tick_params(axis="y", length=0)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        quiet(axes, grid=None, left=False)
         return finished_svg(figure, name, description)
 
 
@@ -101,8 +98,7 @@ def classes_figure(
             )  # fmt: skip
         axes.set_xticks(places, list(classes), rotation=90 if max(map(len, classes)) > 3 else 0)
         axes.set(ylabel=unit, xlim=(-0.6, len(classes) - 0.4))
-        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        quiet(axes, grid="y")
         figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8.5, handletextpad=0.3)
         return finished_svg(figure, name, description)
 
@@ -125,8 +121,7 @@ def left_figure(distances: Mapping[str, Sequence[float]], count: int, *, name: s
         axes.set(xlabel="l2 distance, pixels in [0, 1]", ylabel="images not broken within, %", ylim=(0, 100))
         axes.set_xlim(left=0)
         axes.legend(frameon=False, fontsize=8.5)
-        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        quiet(axes, grid="y")
         return finished_svg(figure, name, description)
 
 
@@ -171,6 +166,5 @@ def widths_figure(widths: Mapping[str, float], *, name: str, description: str) -
         axes.set_yticks(places, list(widths))
         axes.set(xlabel="mean silhouette width", xlim=(-1, 1), ylim=(len(widths) - 0.5, -0.5))
         axes.set_xticks([-1, -0.5, 0, 0.5, 1])
-        axes.tick_params(axis="y", length=0)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        quiet(axes, grid=None, left=False)
         return finished_svg(figure, name, description)

@@ -2,7 +2,7 @@
 
 from corral.evaluation.certificate import Certificate
 from corral.report.palette import line_style
-from corral.report.svg import drawing, finished_svg, new_figure
+from corral.report.svg import drawing, finished_svg, new_figure, quiet
 
 
 def certificate_figure(certificate: Certificate, *, name: str, description: str) -> str:
@@ -32,6 +32,5 @@ def certificate_figure(certificate: Certificate, *, name: str, description: str)
         axes.set(xlabel="l2 radius, pixels in [0, 1]", ylabel="images, %", ylim=(0, 100))
         axes.set_xlim(left=0)
         axes.legend(frameon=False, fontsize=8.5)
-        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        quiet(axes, grid="y")
         return finished_svg(figure, name, description)

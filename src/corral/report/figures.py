@@ -10,7 +10,7 @@ import numpy as np
 from corral.evaluation.records import Curve
 from corral.report.collect import Arrays
 from corral.report.palette import CLASS_COLOURS, line_style
-from corral.report.svg import drawing, finished_svg, new_figure
+from corral.report.svg import drawing, finished_svg, new_figure, quiet
 
 MOST_POINTS = 500
 MOST_NAMED_CLASSES = 20
@@ -64,8 +64,7 @@ def curves_figure(lines: Sequence[CurveLine], *, chance: float, eps: float | Non
             )  # fmt: skip
         axes.set(xlabel=f"eps ({lines[0].curve.norm}, pixels in [0, 1])", ylabel="accuracy, %", ylim=(0, 100))
         axes.set_xlim(left=0)
-        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        quiet(axes, grid="y")
         return finished_svg(figure, name, description)
 
 
@@ -97,9 +96,7 @@ def spans_figure(spans: Sequence[Span], titles: Sequence[str], *, chance: float,
         axes.axvline(100 * chance, color="#555555", linewidth=1, linestyle=(0, (1, 2)), zorder=0)
         axes.set_yticks(rows, [_short(span.label) for span in spans])
         axes.set(xlabel="accuracy, % (dotted: chance)", xlim=(0, 100), ylim=(len(spans) - 0.5, -0.5))
-        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-        axes.tick_params(axis="y", length=0)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        quiet(axes, grid="x", left=False)
         figure.legend(loc="outside upper left", ncols=1, frameon=False, fontsize=8.5, handletextpad=0.3)
         return finished_svg(figure, name, description)
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -17,6 +17,22 @@ def new_figure(width: float, height: float, *, rows: int = 1, columns: int = 1) 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(figure)
     return figure, figure.subplots(rows, columns)
+
+
+def quiet(axes: Any, *, grid: Literal["x", "y"] | None, left: bool = True) -> None:
+    """Leave of the axes' frame what is read: no top and right side, thin grid lines of one direction.
+
+    Args:
+        axes: matplotlib's.
+        grid: the axis whose values get lines; None for no lines.
+        left: keep the left side and its ticks, which name rows need not.
+    """
+    axes.spines[["top", "right"]].set_visible(False)
+    if not left:
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    if grid:
+        axes.grid(axis=grid, color="#dddddd", linewidth=0.6)
 
 
 @contextmanager

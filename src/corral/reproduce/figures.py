@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from corral.report.palette import line_style
-from corral.report.svg import drawing, finished_svg, new_figure
+from corral.report.svg import drawing, finished_svg, new_figure, quiet
 
 # What a logarithmic axis shows in the place of zero.
 FLOOR = 1e-45
@@ -60,8 +60,7 @@ def gradients_figure(
         left.legend(frameon=False, fontsize=8.5)
         for axes in (left, right):
             axes.set_xlim(left=0)
-            axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-            axes.spines[["top", "right"]].set_visible(False)
+            quiet(axes, grid="y")
         return finished_svg(figure, name, description)
 
 
@@ -81,8 +80,7 @@ def radii_figure(curves: Sequence[RadiusCurves], *, name: str, description: str)
             axes.plot(row.grid, 100 * np.asarray(row.true), color=colour, linewidth=1.2, linestyle="--")
         axes.set(xlabel="l2 radius", ylabel="points, %", ylim=(0, 100))
         axes.set_xlim(left=0)
-        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        quiet(axes, grid="y")
         axes.legend(frameon=False, fontsize=8)
         return finished_svg(figure, name, description)
 
