@@ -113,7 +113,9 @@ def train(
 @app.command(epilog="Example: corral evaluate runs/mnist-corral --protocol standard --n 1000")
 def evaluate(
     run: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    protocol: Annotated[str, typer.Option(help="quick, paper, standard (AutoAttack) or adaptive.")] = "quick",
+    protocol: Annotated[
+        str, typer.Option(help="quick, paper, centred (MMC's and MAT's), standard (AutoAttack) or adaptive.")
+    ] = "quick",
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default the run's.")] = None,
     n: Images = None,
     attack: Annotated[list[str] | None, typer.Option(help="PGD preset instead of a protocol, repeatable.")] = None,

@@ -1,4 +1,4 @@
-"""Objectives for cluster heads: toward one rival centroid, and MAT's own training loss."""
+"""Objectives for cluster heads: toward one rival centroid, and the training losses of MAT and MMC."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from corral.attacks.objectives import Objective
 from corral.geometry.scores import cluster_scores, squared_distances
-from corral.losses.mat import bibo_distance, ftc, so
+from corral.losses.mat import bibo_distance, ftc, mmc, so
 from corral.models import Classifier, ClusterHead
 
 
@@ -53,6 +53,18 @@ class MatObjective:
             ValueError: no cluster head, or a class with several centroids.
         """
         return mat_objective(model, x, y, self.so_weight, self.bibo_weight)
+
+
+class MmcObjective:
+    """The max-Mahalanobis centre loss; see `mmc_objective`."""
+
+    def bind(self, model: nn.Module, x: Tensor, y: Tensor) -> Objective:
+        """The objective for a batch.
+
+        Raises:
+            ValueError: no cluster head, or a class with several centroids.
+        """
+        return mmc_objective(model, y)
 
 
 def cluster_head(model: nn.Module) -> tuple[Classifier, ClusterHead]:
@@ -131,10 +143,7 @@ def mat_objective(
     Raises:
         ValueError: no cluster head, or a class with several centroids.
     """
-    classifier, head = cluster_head(model)
-    if head.index.shape[1] != 1:
-        raise ValueError(f"MAT's loss needs one centroid a class, the head has up to {head.index.shape[1]}")
-    centres = head.centroids[head.index[:, 0]]
+    classifier, centres = _single_centres(model)
     with torch.no_grad():
         clean = classifier.features(x)
 
@@ -146,3 +155,32 @@ def mat_objective(
         return values, classifier.logits_from(features)
 
     return evaluate
+
+
+def mmc_objective(model: nn.Module, y: Tensor) -> Objective:
+    """||f - mu_y||^2 / 2, the loss of max-Mahalanobis centre training (Pang et al. 2020, Eq. 8), to be increased.
+
+    Unlike the cross-entropy of logits f · mu it has no softmax that saturates once features lie at their centres.
+
+    Args:
+        model: a classifier with a cluster head of one centroid a class.
+        y: (N,) labels.
+
+    Raises:
+        ValueError: no cluster head, or a class with several centroids.
+    """
+    classifier, centres = _single_centres(model)
+
+    def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        features = classifier.features(x_adv)
+        return mmc(features, centres, y[rows]), classifier.logits_from(features)
+
+    return evaluate
+
+
+def _single_centres(model: nn.Module) -> tuple[Classifier, Tensor]:
+    """The classifier and the (C, d) centres of its classes."""
+    classifier, head = cluster_head(model)
+    if head.index.shape[1] != 1:
+        raise ValueError(f"this loss needs one centroid a class, the head has up to {head.index.shape[1]}")
+    return classifier, head.centroids[head.index[:, 0]]

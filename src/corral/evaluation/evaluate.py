@@ -90,7 +90,10 @@ def evaluate(
     if radius == 0:
         raise UsageError("eps must be above 0 for an attack, found 0; give --eps, such as 0.1 or 8/255")
     if attacks is None:
-        chosen_attacks = protocol_attacks(protocol, model, eps=radius, norm=info.norm, classes=len(data.classes))
+        method = load_recipe(folder.path).method
+        chosen_attacks = protocol_attacks(
+            protocol, model, eps=radius, norm=info.norm, classes=len(data.classes), method=method
+        )
     else:
         protocol, chosen_attacks = "custom", tuple(attack.bound(model, radius) for attack in attacks)
     names = [attack.name for attack in chosen_attacks]

@@ -17,23 +17,29 @@ from corral.attacks import (
 from corral.attacks.adaptive import adaptive_attacks
 from corral.attacks.attack import Attack
 from corral.attacks.autoattack import standard_attacks
+from corral.attacks.centred import CROSS_ENTROPY, TrainingLoss, centred_attacks
 from corral.attacks.presets import PgdProtocol
+from corral.attacks.rivals import MatObjective, MmcObjective
 from corral.errors import UsageError
 from corral.models import Classifier, ClusterHead
+from corral.training.recipe_methods import MatConfig, MethodConfig, MmcConfig, TradesConfig
 
-ProtocolName = Literal["quick", "paper", "standard", "adaptive"]
+ProtocolName = Literal["quick", "paper", "centred", "standard", "adaptive"]
 PROTOCOL_NAMES: tuple[ProtocolName, ...] = get_args(ProtocolName)
 # One row for the whole ensemble, beside its members' own.
 ENSEMBLES = {"standard": "autoattack", "adaptive": "adaptive"}
 SUMMARIES: dict[ProtocolName, str] = {
     "quick": "PGD-20 as published, and on the log-space logits with cross-entropy and margin, 5 restarts",
     "paper": "PGD-20 and PGD-100, 10 restarts, as published; on clusters the adaptive attack and log-space controls",
+    "centred": "PGD-10 and PGD-50, plain and toward a random class, as MMC and MAT report them, and on their losses",
     "standard": "AutoAttack standard: APGD-CE, APGD-T, FAB-T, Square, each on every image",
     "adaptive": "Auto-PGD on every objective that knows the head, and the worst case over them",
 }
 
 
-def protocol_attacks(name: str, model: nn.Module, *, eps: float, norm: Norm, classes: int) -> tuple[Attack, ...]:
+def protocol_attacks(
+    name: str, model: nn.Module, *, eps: float, norm: Norm, classes: int, method: MethodConfig
+) -> tuple[Attack, ...]:
     """The attacks of a protocol for a model and a threat.
 
     Args:
@@ -42,6 +48,7 @@ def protocol_attacks(name: str, model: nn.Module, *, eps: float, norm: Norm, cla
         eps: radius in pixel units.
         norm: of the threat.
         classes: number of classes.
+        method: what the model was trained by.
 
     Raises:
         UsageError: another name.
@@ -51,6 +58,8 @@ def protocol_attacks(name: str, model: nn.Module, *, eps: float, norm: Norm, cla
     if name == "adaptive":
         return adaptive_attacks(model)
     clusters = isinstance(model, Classifier) and isinstance(model.head, ClusterHead)
+    if name == "centred":
+        return centred_attacks(model, eps=eps, training=_training_loss(method, clusters))
     presets: dict[str, tuple[PgdProtocol, ...]] = {
         "quick": (PUBLISHED_20, *((PUBLISHED_20_LOG,) if clusters else ()), LOG_20, MARGIN_20),
         "paper": (
@@ -62,3 +71,15 @@ def protocol_attacks(name: str, model: nn.Module, *, eps: float, norm: Norm, cla
     if name not in presets:
         raise UsageError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOL_NAMES)}")
     return tuple(preset.bound(model, eps) for preset in presets[name])
+
+
+def _training_loss(method: MethodConfig, clusters: bool) -> TrainingLoss:
+    """The loss of a method, as an objective; methods with a linear head and none of their own have cross-entropy."""
+    if isinstance(method, MatConfig):
+        weights = (("bibo_weight", method.bibo_weight), ("so_weight", method.so_weight))
+        return TrainingLoss("mat", MatObjective(method.so_weight, method.bibo_weight), weights)
+    if isinstance(method, MmcConfig):
+        return TrainingLoss("mmc", MmcObjective())
+    if isinstance(method, TradesConfig):
+        return TrainingLoss("kl", "kl")
+    return TrainingLoss("magnet", "magnet") if clusters else CROSS_ENTROPY

@@ -21,6 +21,12 @@ _TITLES = {
     "pgd_log": "PGD in log space",
     "pgd_log_margin": "PGD in log space, margin",
     "pgd_log_dlr": "PGD in log space, DLR",
+    "pgd_10": "PGD-10",
+    "pgd_10_targeted": "PGD-10, targeted",
+    "pgd_50": "PGD-50",
+    "pgd_50_targeted": "PGD-50, targeted",
+    "pgd_50_training": "PGD-50 on the loss of training",
+    "pgd_50_mmc": "PGD-50 on the centre loss",
     "apgd-ce": "APGD-CE",
     "apgd-t": "APGD-T",
     "fab-t": "FAB-T",
@@ -36,7 +42,10 @@ _OBJECTIVES = {
     "dlr": "the difference-of-logits ratio",
     "kl": "the KL divergence from the clean prediction",
     "soft_cross_entropy": "the cross-entropy against the clean prediction",
+    "random_target": "minus the cross-entropy toward a class drawn at random",
     "magnet": "the Magnet loss",
+    "mat": "MAT's training loss",
+    "mmc": "half the squared distance to the own centre",
     "published_cross_entropy": "the cross-entropy of exponentiated scores used as if they were logits",
     "published_magnet": "the Magnet loss in the released code's arithmetic",
 }
@@ -108,10 +117,12 @@ def protocol_words(attack: AttackResult) -> str:
         threat = f"{attack.norm} eps {eps_words(attack.eps)}"
         return f"{described}. {threat}; step sizes are the attack's own, any point that it meets counts."
     objective = _OBJECTIVES.get(attack.objective, attack.objective)
+    single = attack.verdict == "max_loss_restart" and attack.restarts == 1
+    verdict = "an image counts as lost only if its last point fools the model" if single else _VERDICTS[attack.verdict]
     return (
         f"{described}. As run: {attack.norm} eps {eps_words(attack.eps)}, {counted(attack.steps, 'step')} of size "
         f"{eps_words(attack.step_size)}, {counted(attack.restarts, 'restart')}, maximising {objective}; "
-        f"{_VERDICTS[attack.verdict]}."
+        f"{verdict}."
     )
 
 

@@ -1,0 +1,178 @@
+"""The attacks of MMC and MAT: closed forms, slow twins, and the softmax that long features saturate."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from corral.attacks.balls import start_in_ball
+from corral.attacks.centred import TrainingLoss, centred_attacks, random_targets
+from corral.attacks.noise import image_keys
+from corral.attacks.objectives import value_and_gradient
+from corral.attacks.rivals import MatObjective, MmcObjective, mat_objective, mmc_objective
+from corral.geometry import max_mahalanobis_centres
+from corral.models import MLP, Classifier, ClusterHead, LinearHead
+from corral.models.backbone import Backbone
+
+EPS = 0.1
+
+
+class Scaled(Backbone):
+    """Features that are `length` times a fixed linear map of the pixels."""
+
+    def __init__(self, pixels: int, features: int, length: float, seed: int = 0) -> None:
+        super().__init__()
+        self.features_dim = features
+        weight = torch.randn(features, pixels, generator=torch.Generator().manual_seed(seed))
+        self.weight = nn.Parameter(length * weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1) @ self.weight.T
+
+
+def linear_problem(length: float, count: int = 60):
+    """A classifier with one centre a class whose decision is linear in the pixels, images and its own decisions."""
+    torch.manual_seed(0)
+    centres = max_mahalanobis_centres(3, 2, length=10.0)
+    model = Classifier(Scaled(6, 2, length), ClusterHead(centres, torch.arange(3), 1.0), [0.5], [1.0]).eval()
+    x = 0.25 + 0.5 * torch.rand(count, 1, 2, 3, generator=torch.Generator().manual_seed(1))
+    return model, x, model(x).argmax(1)
+
+
+def really_robust(model, x, y):
+    """Which images keep their class in the whole Linf ball: the logits are linear, so a corner decides each rival."""
+    rows = model.head.centroids @ model.backbone.weight
+    logits = model(x)
+    worst = logits - logits.gather(1, y.unsqueeze(1)) + EPS * (rows[None] - rows[y][:, None]).abs().sum(2)
+    return worst.scatter(1, y.unsqueeze(1), -torch.inf).amax(1) < 0
+
+
+def kept(model, x, y, name, **given):
+    attack = next(a for a in centred_attacks(model, eps=EPS, **given) if a.name == name)
+    found = attack.run(model, x, y, eps=EPS, norm="Linf", seed=0).x_adv
+    assert float((found - x).abs().max()) <= EPS + 1e-6
+    return model(found).argmax(1) == y
+
+
+def test_what_is_run_is_what_the_papers_say():
+    model = linear_problem(1.0)[0]
+    found = {attack.name: dict(attack.settings) for attack in centred_attacks(model, eps=8 / 255)}
+    assert list(found) == [
+        "pgd_10", "pgd_10_targeted", "pgd_50", "pgd_50_targeted", "pgd_50_training", "pgd_50_mmc",
+    ]  # fmt: skip
+    assert {name: settings["steps"] for name, settings in found.items()} == {name: int(name[4:6]) for name in found}
+    assert all(settings["step_size"] == pytest.approx(2 / 255) for settings in found.values())
+    assert all(settings["restarts"] == 1 for settings in found.values())
+
+
+def test_the_centre_loss_is_attacked_only_where_a_class_has_one_centre():
+    several = Classifier(MLP(6, (8,), 5), ClusterHead(torch.randn(4, 5), torch.tensor([0, 0, 1, 2]), 1.0), [0.5], [1.0])
+    linear = Classifier(MLP(6, (8,), 5), LinearHead(5, 3), [0.5], [1.0])
+    for model in (several, linear):
+        assert "pgd_50_mmc" not in [attack.name for attack in centred_attacks(model, eps=EPS)]
+    x, y = torch.rand(3, 1, 2, 3), torch.zeros(3, dtype=torch.int64)
+    with pytest.raises(ValueError, match="one centroid a class, the head has up to 2"):
+        MmcObjective().bind(several, x, y)
+    with pytest.raises(ValueError, match="need a corral Classifier with a ClusterHead"):
+        MmcObjective().bind(linear, x, y)
+
+
+def test_the_centre_loss_is_half_the_square_and_its_gradient_the_difference():
+    model, x, y = linear_problem(1.0)
+    values, logits, gradient = value_and_gradient(mmc_objective(model, y), x, torch.arange(len(x)))
+    features = model.features(x).detach()
+    apart = features - model.head.centroids[y]
+    torch.testing.assert_close(values, torch.stack([(row * row).sum() / 2 for row in apart]))
+    torch.testing.assert_close(logits, model(x).detach())
+    torch.testing.assert_close(gradient.flatten(1), (apart @ model.backbone.weight).detach())
+
+
+@settings(deadline=None, max_examples=30)
+@given(classes=st.integers(2, 12), seed=st.integers(-5, 2**40), count=st.integers(1, 40))
+def test_a_target_is_another_class_and_belongs_to_the_image(classes, seed, count):
+    generator = torch.Generator().manual_seed(count)
+    x = torch.rand(count, 1, 3, 3, generator=generator)
+    y = torch.randint(classes, (count,), generator=generator)
+    found = random_targets(x, y, classes, seed)
+    assert bool((found != y).all())
+    assert int(found.min()) >= 0
+    assert int(found.max()) < classes
+    turned = torch.randperm(count, generator=generator)
+    assert torch.equal(random_targets(x[turned], y[turned], classes, seed), found[turned])
+
+
+def test_targets_are_uniform_over_the_other_classes():
+    x = torch.rand(9000, 1, 1, 4, generator=torch.Generator().manual_seed(0))
+    y = torch.full((9000,), 3)
+    counts = torch.bincount(random_targets(x, y, 10, 0), minlength=10).double()
+    assert counts[3] == 0
+    expected = 1000.0
+    others = torch.cat([counts[:3], counts[4:]])
+    # Chi-square with 8 degrees of freedom: 26.1 is exceeded once in a thousand.
+    assert float(((others - expected) ** 2 / expected).sum()) < 26.1
+    assert not torch.equal(random_targets(x, y, 10, 1), random_targets(x, y, 10, 0))
+
+
+def test_the_targeted_attack_descends_the_cross_entropy_toward_its_target():
+    """A twin by hand: the same start, sign steps, projections."""
+    model, x, y = linear_problem(0.3)
+    attack = next(a for a in centred_attacks(model, eps=EPS) if a.name == "pgd_10_targeted")
+    found = attack.run(model, x, y, eps=EPS, norm="Linf", seed=7).x_adv
+    targets = random_targets(x, y, 3, 7)
+    points = start_in_ball(x, EPS, "Linf", image_keys(x, 7), 0)
+    for _ in range(10):
+        points = points.detach().requires_grad_(True)
+        (slope,) = torch.autograd.grad(F.cross_entropy(model(points), targets, reduction="sum"), points)
+        points = (points - EPS / 4 * slope.sign()).detach()
+        points = torch.maximum(torch.minimum(points, x + EPS), x - EPS).clamp(0, 1)
+    torch.testing.assert_close(found, points)
+
+
+def test_on_a_gentle_model_every_objective_finds_the_exact_robust_images_of_two_classes():
+    model, x, _ = linear_problem(0.3)
+    head = ClusterHead(max_mahalanobis_centres(2, 2, length=1.0), torch.arange(2), 1.0)
+    model = model.with_head(head)
+    y = model(x).argmax(1)
+    exact = really_robust(model, x, y)
+    assert 0 < int(exact.sum()) < len(exact)
+    for name in ("pgd_10", "pgd_50", "pgd_50_targeted"):
+        assert torch.equal(kept(model, x, y, name), exact), name
+
+
+def test_long_features_hide_the_way_from_the_cross_entropy_but_not_from_the_training_losses():
+    """MAT's trap: the decision is the same at every length, the softmax of f · mu is not."""
+    gentle, x, y = linear_problem(1.0)
+    long, _, _ = linear_problem(1000.0)
+    exact = really_robust(gentle, x, y)
+    assert torch.equal(really_robust(long, x, y), exact)
+    assert float(exact.float().mean()) < 0.5
+    attack = next(a for a in centred_attacks(long, eps=EPS) if a.name == "pgd_50")
+    start = start_in_ball(x, EPS, "Linf", image_keys(x, 0), 0)
+    stuck = long(start).argmax(1) == y
+    assert float(stuck.float().mean()) > 0.8
+    assert torch.equal(attack.run(long, x, y, eps=EPS, norm="Linf", seed=0).x_adv[stuck], start[stuck])
+    training = TrainingLoss("mat", MatObjective(so_weight=0.0, bibo_weight=0.0))
+    left = kept(long, x, y, "pgd_50_training", training=training)
+    assert float(left.float().mean()) < float(exact.float().mean()) + 0.1
+    assert bool((left | ~exact).all())
+
+
+def test_the_attack_on_training_has_the_weights_of_training():
+    model, x, y = linear_problem(1.0)
+    one = mat_objective(model, x, y, 3.0, 0.5)
+    training = TrainingLoss("mat", MatObjective(3.0, 0.5), (("bibo_weight", 0.5), ("so_weight", 3.0)))
+    attack = next(a for a in centred_attacks(model, eps=EPS, training=training) if a.name == "pgd_50_training")
+    assert dict(attack.settings)["so_weight"] == 3.0
+    found = attack.run(model, x, y, eps=EPS, norm="Linf", seed=0).x_adv
+    rows = torch.arange(len(x))
+    assert float(one(found, rows)[0].mean().detach()) > float(one(x, rows)[0].mean().detach())
+
+
+def test_labels_outside_the_classes_are_refused():
+    model, x, _ = linear_problem(1.0)
+    for attack in centred_attacks(model, eps=EPS):
+        if attack.name.endswith("targeted"):
+            with pytest.raises(ValueError, match="label 3 is outside the model's 3 classes"):
+                attack.run(model, x, torch.full((len(x),), 3), eps=EPS, norm="Linf", seed=0)
