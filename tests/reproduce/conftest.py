@@ -29,8 +29,12 @@ def check_whole(name, base):
             assert f'<th scope="row">{escape(row.name)}</th>' in html
             # A table without an attack among its columns has no column of what is left under a sound one.
             shown = [row.sound[group.factor] for group in groups(table, part) if group.sound]
-            for numbers in (*row.protocol.values(), *shown):
+            percent = {column.name for column in table.columns if column.unit == "%"}
+            accuracies = [numbers for name, numbers in row.protocol.items() if name in percent]
+            for numbers in (*accuracies, *shown):
                 assert f"{100 * numbers.values[0]:.1f}" in markdown
+            for name in row.protocol.keys() - percent:
+                assert f"{row.protocol[name].values[0]:.3f}" in markdown
     assert read_result(page.with_name("table.json")) == result
 
 

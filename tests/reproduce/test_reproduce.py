@@ -22,6 +22,14 @@ SEEDS = Path(__file__).resolve().parents[3] / "shared" / "seeds"
 ROWS = ["Nominal Training", "ClusTR"]
 
 
+# Numbers of which the seed's text lost a point, or that are bounds.
+LOST = {
+    ("mat-table3", "Natural", 1.0): "≤1",
+    ("mat-table3", "Natural", 3.6): "36",
+    ("mat-table3", "Natural", 2.9): "29",
+}
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Two rows of Table 1 at smoke scale."""
@@ -49,11 +57,14 @@ def test_every_row_has_a_recipe_for_every_data_set_of_every_scale(name):
 @pytest.mark.parametrize("name", shipped_tables())
 def test_every_published_number_is_printed_in_a_seed_paper(name):
     printed = " ".join(path.read_text(errors="replace") for path in sorted(SEEDS.glob("*.txt")))
-    numbers = set(re.findall(r"\d+\.\d+", printed))
+    # MAT prints 03.45 for 3.45.
+    numbers = {re.sub(r"^0+(?=\d)", "", number) for number in re.findall(r"\d+\.\d+", printed)}
     for row in load_table(name).rows:
         for values in row.published.values():
             for column, value in values.items():
-                assert {f"{value:.2f}", f"{value:.1f}"} & numbers, f"{row.name}, {column}: {value}"
+                lost = LOST.get((name, row.name, value))
+                texts = {f"{value:.{digits}f}" for digits in (1, 2, 3)}
+                assert texts & numbers or (lost and lost in printed), f"{row.name}, {column}: {value}"
         for minutes in row.minutes.values():
             assert re.search(rf"\b{minutes:.0f}\b", printed)
 
@@ -202,7 +213,7 @@ def test_columns_are_grouped_by_eps(made):
     (part,) = read_result(made[1].with_name("table.json")).parts
     rows = tuple(row.model_copy(update={"published": {"b": 1.0}}) for row in part.rows)
     found = groups(Table.model_validate(table), part.model_copy(update={"rows": rows}))
-    assert [(group.columns, group.factor, group.sound) for group in found] == [
+    assert [(tuple(column.name for column in group.columns), group.factor, group.sound) for group in found] == [
         (("Natural",), "1", False),
         (("a", "b"), "0.25", True),
         (("c",), "2", True),

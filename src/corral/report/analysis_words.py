@@ -10,12 +10,14 @@ class AnalysisWords:
     """An analysis for a reader.
 
     Attributes:
+        short: its name over columns of a table.
         title: what it asks.
         text: what was done and how to read it.
         columns: heading, number, the factor to show it with, and decimals.
         unit: of the numbers, over the seeds of a table.
     """
 
+    short: str
     title: str
     text: str
     columns: tuple[tuple[str, str, float, int], ...]
@@ -24,6 +26,7 @@ class AnalysisWords:
 
 WORDS: dict[AnalysisName, AnalysisWords] = {
     "features": AnalysisWords(
+        short="Read off the features",
         title="What clusters read off the features",
         text="Test accuracy on the frozen features of each run: by logistic regression, by k-means centroids of the "
         "training features (two a class), and by as many clusters found without labels, each given the class of most "
@@ -38,6 +41,7 @@ WORDS: dict[AnalysisName, AnalysisWords] = {
         unit="percent of the test images; mean ± sd over seeds",
     ),
     "adversary": AnalysisWords(
+        short="The adversary in training",
         title="What QTRADES' adversary is in training",
         text="On training images: one step of 1.25 eps from uniform noise, up the released code's consistency term "
         "(exponentiated scores) or up the same in log space; both measured by KL(p(x) ‖ p(x′)) in log space, so that "
@@ -61,6 +65,7 @@ WORDS: dict[AnalysisName, AnalysisWords] = {
         unit="mean KL in nats, or percent as the column says; mean ± sd over seeds",
     ),
     "bounds": AnalysisWords(
+        short="Bounds",
         title="The critique's bounds (Eq. 3) and what they leave open",
         text="Medians over the test images that the nearest centroid classifies right, in units of σ and in feature "
         "space: divided by the backbone's Lipschitz constant they would be radii in pixels. More clusters bring the "
@@ -81,6 +86,7 @@ WORDS: dict[AnalysisName, AnalysisWords] = {
         unit="medians over images in units of σ; mean ± sd over seeds",
     ),
     "radii": AnalysisWords(
+        short="Radii",
         title="Certified and true radii",
         text="Medians over the test points that are classified right, in l2. The Lipschitz constant is exact to 0.1%, "
         "by branch and bound on the unit square; “global” is the distance to the decision's boundary in feature space "
@@ -97,6 +103,7 @@ WORDS: dict[AnalysisName, AnalysisWords] = {
         unit="medians over points; mean ± sd over seeds",
     ),
     "match": AnalysisWords(
+        short="Match rate",
         title="Do near features mean the same decision?",
         text="MAT's match rate: Ward's clusters of the clean features, as many as classes; the share of images whose "
         "predicted class is the dominant one of the cluster with the nearest mean. Under DDN, of the images that it "
@@ -110,6 +117,7 @@ WORDS: dict[AnalysisName, AnalysisWords] = {
         unit="percent of the test images; mean ± sd over seeds",
     ),
     "cosine": AnalysisWords(
+        short="Cosine to the predicted class's centre",
         title="Cosine to the predicted class's centre",
         text="Mean and standard deviation over images of the cosine between features and the nearest centre of the "
         "class that they are decided for, at the mean of all centres; a linear head's centres are its classes' mean "
@@ -123,6 +131,7 @@ WORDS: dict[AnalysisName, AnalysisWords] = {
         unit="cosines; mean ± sd over seeds",
     ),
     "compactness": AnalysisWords(
+        short="Compactness",
         title="How compact are the classes?",
         text="Silhouette width (1: every image is far nearer to its own class than to any other; 0: between two; "
         "below: nearer to another) and variance within over variance between classes, of clean features and under PGD.",
@@ -137,6 +146,7 @@ WORDS: dict[AnalysisName, AnalysisWords] = {
         unit="mean ± sd over seeds",
     ),
     "norms": AnalysisWords(
+        short="Distance of the closest misclassified image",
         title="How far is the closest misclassified image?",
         text="l2 distances found by Carlini and Wagner's attack and by DDN, of the images that are classified right "
         "without attack and that it broke. They are upper bounds of the true distances: a masked gradient makes them "
@@ -152,6 +162,7 @@ WORDS: dict[AnalysisName, AnalysisWords] = {
         unit="l2 in pixels of [0, 1]; mean ± sd over seeds",
     ),
     "embedding": AnalysisWords(
+        short="Features in the plane",
         title="Features in the plane",
         text="t-SNE of clean (dots) and PGD-attacked (triangles) test features in one embedding, by true and by "
         "predicted class. Triangles of one colour on the left and another on the right have changed their class; where "

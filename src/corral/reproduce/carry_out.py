@@ -20,7 +20,6 @@ from corral.report.collect import read_run
 from corral.report.words import AGGREGATES, WORST_CASE, attack_title, listed, slug
 from corral.reproduce.definition import (
     CLEAN,
-    MOST_ANALYSED,
     Column,
     Part,
     Row,
@@ -274,7 +273,7 @@ class _Maker:
         """The run's analysis: the one on disk if it is of this model, else made now."""
         kept = Kept(
             folder.path,
-            n=min(part.n or MOST_ANALYSED, MOST_ANALYSED),
+            n=part.analysed(name),
             data_root=self.data_root,
             device=choose_device(self.device),
             progress=self.progress,
@@ -334,9 +333,8 @@ def _column(
     column: Column, found: Sequence[dict[float, Record]], analyses: dict[AnalysisName, list[Analysis]]
 ) -> list[float | None]:
     """A column's numbers, by seed; None where it was not measured."""
-    if "." in column.attack:
-        name, number = column.attack.split(".", 1)
-        return [analysis.numbers.get(number) for key, made in analyses.items() if key == name for analysis in made]
+    if column.analysis:
+        return [analysis.numbers.get(column.number) for analysis in analyses[column.analysis]]
     return [_accuracy(by[column.eps], column.attack) for by in found]
 
 

@@ -2,7 +2,7 @@
 
 import tomllib
 from importlib.resources import files
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -11,6 +11,7 @@ from corral.evaluation.analyses.document import AnalysisName
 from corral.evaluation.protocols import ProtocolName
 
 ScaleName = Literal["smoke", "small", "full"]
+Unit = Literal["%", "l2", "cosine"]
 CLEAN = "clean"
 # Images that an analysis looks at, at most.
 MOST_ANALYSED = 1000
@@ -33,16 +34,29 @@ class Column(Strict):
         attack: "clean", the name in our records of the attack that the paper's protocol means, or ANALYSIS.NUMBER for
             a number of an analysis of the row.
         eps: radius as a multiple of the run's own: the paper's 8/255 is another on other data.
+        unit: of the number: percent of the test images, a mean l2 norm in pixels of [0, 1], or a cosine.
     """
 
     name: str
     attack: str
     eps: Annotated[float, Field(gt=0)] = 1.0
+    unit: Unit = "%"
 
     @property
     def attacked(self) -> bool:
         """Whether it is an accuracy under an attack."""
         return self.attack != CLEAN and "." not in self.attack
+
+    @property
+    def analysis(self) -> AnalysisName | None:
+        """The analysis that it is a number of; None for an accuracy."""
+        name = self.attack.split(".")[0]
+        return next((known for known in get_args(AnalysisName) if "." in self.attack and known == name), None)
+
+    @property
+    def number(self) -> str:
+        """Which number of the analysis."""
+        return self.attack.partition(".")[2]
 
 
 class Row(Strict):
@@ -106,6 +120,7 @@ class Part(Strict):
         protocols: our protocols; what they share of images and eps is merged image by image.
         seeds: training seeds.
         n: test images, class-balanced; None for the whole test set.
+        images: how many of them an analysis looks at, by its name, where those are fewer.
     """
 
     data: str
@@ -114,6 +129,11 @@ class Part(Strict):
     protocols: Annotated[tuple[ProtocolName, ...], Field(min_length=1)]
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     n: Annotated[int, Field(ge=1)] | None = None
+    images: dict[AnalysisName, Annotated[int, Field(ge=1)]] = {}
+
+    def analysed(self, name: AnalysisName) -> int:
+        """How many test images an analysis looks at."""
+        return min(self.images.get(name, MOST_ANALYSED), self.n or MOST_ANALYSED)
 
 
 class Table(Strict):
@@ -148,6 +168,8 @@ class Table(Strict):
                 if unknown:
                     raise ValueError(f"row {row.name!r} has a number on {data} for no column: {unknown[0]!r}")
         needed = {column.attack.split(".")[0] for column in self.columns if "." in column.attack}
+        if foreign := sorted(needed - set(get_args(AnalysisName))):
+            raise ValueError(f"a column of no analysis: {foreign[0]!r}")
         for row in self.rows:
             if missing := sorted(needed - set(row.analyses)):
                 raise ValueError(f"row {row.name!r} lacks the analysis of a column: {missing[0]!r}")

@@ -33,6 +33,41 @@ class Square:
     series: Mapping[str, Sequence[float]]
 
 
+@dataclass(frozen=True)
+class AccuracyLine:
+    """One row's accuracies in [0, 1] by ascending `eps`: under the paper's protocol, and the worst case per image."""
+
+    label: str
+    eps: Sequence[float]
+    protocol: Sequence[float]
+    sound: Sequence[float]
+
+
+def accuracies_figure(lines: Sequence[AccuracyLine], *, norm: str, name: str, description: str) -> str:
+    """Accuracy against eps, two lines a row: the paper's protocol dashed, the worst case full.
+
+    Args:
+        lines: one a row, first in the legend.
+        norm: of eps.
+        name: unique on the page.
+        description: the text alternative.
+    """
+    with drawing(name):
+        figure, axes = new_figure(5.6, 3.2)
+        for number, line in enumerate(lines):
+            style = line_style(number)
+            axes.plot(
+                line.eps, 100 * np.asarray(line.sound), color=style.colour, marker=style.marker, markersize=4.5,
+                linewidth=1.8, clip_on=False, label=line.label,
+            )  # fmt: skip
+            axes.plot(line.eps, 100 * np.asarray(line.protocol), color=style.colour, linewidth=1.2, linestyle="--")
+        axes.set(xlabel=f"eps ({norm}, pixels in [0, 1])", ylabel="accuracy, %", ylim=(0, 100))
+        axes.set_xlim(left=0)
+        quiet(axes, grid="y")
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8)
+        return finished_svg(figure, name, description)
+
+
 def gradients_figure(
     zero: Mapping[str, Sequence[float]], norms: Mapping[str, Sequence[float]], *, name: str, description: str
 ) -> str:

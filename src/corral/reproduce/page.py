@@ -1,5 +1,6 @@
 """A table's page: published, ours under the published protocol, ours under a sound attack, side by side."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,13 +8,16 @@ from markupsafe import Markup
 
 from corral.files import write_atomically
 from corral.report.analysis_figures import Range, embedding_figure, ranges_figure
+from corral.report.analysis_words import WORDS
 from corral.report.figures import Span, spans_figure
 from corral.report.template import filled
 from corral.report.words import eps_words, listed, sentence, slug
-from corral.reproduce.definition import Table, load_setting
+from corral.reproduce.definition import CLEAN, Column, Table, Unit, load_setting
 from corral.reproduce.figures import (
+    AccuracyLine,
     RadiusCurves,
     Square,
+    accuracies_figure,
     gradients_figure,
     radii_figure,
     squares_figure,
@@ -24,20 +28,28 @@ from corral.reproduce.sections import Section, mean_number, mean_series, section
 NONE = "–"
 
 
+# Factor and decimals of a unit's numbers: ours, which accuracies are fractions of, and the published ones.
+SHOWN: dict[Unit, tuple[float, int, int]] = {"%": (100.0, 1, 2), "l2": (1.0, 3, 3), "cosine": (1.0, 3, 3)}
+# At this many radii accuracies become curves.
+FEWEST_RADII = 3
+
+
 @dataclass(frozen=True)
 class Group:
-    """Columns at one eps: each has ours, after what was published if any row has it; the last is ours, sound.
+    """Columns at one eps, or of one analysis: each has ours, after what was published if any row has it.
+
+    Where there is an attack, the last is ours, sound.
 
     Attributes:
         title: over the columns.
-        columns: their names.
+        columns: the definitions.
         published: those of which a row has a published number.
         factor: the eps as a multiple of the training eps.
         sound: whether there is an attack at all.
     """
 
     title: str
-    columns: tuple[str, ...]
+    columns: tuple[Column, ...]
     published: frozenset[str]
     factor: str
     sound: bool
@@ -45,8 +57,9 @@ class Group:
     def headings(self) -> list[tuple[str, str]]:
         """Heading and kind ("published", "ours", "sound") of each column as shown."""
         found = []
-        for name in self.columns:
-            if name in self.published:
+        for column in self.columns:
+            name = column.name if column.unit == "%" else f"{column.name} ({column.unit})"
+            if column.name in self.published:
                 found.append((f"{name}, published", "published"))
             found.append((f"{name}, ours", "ours"))
         return [*found, ("sound, ours", "sound")] if self.sound else found
@@ -81,24 +94,28 @@ def render(table: Table, result: Result) -> str:
 
 
 def groups(table: Table, part: ResultPart) -> tuple[Group, ...]:
-    """The columns by eps, those without attack first."""
+    """The columns: those without attack, then by eps, then by analysis."""
     published = frozenset(name for row in part.rows for name in row.published)
-    found = [Group("No attack", tuple(c.name for c in table.columns if not c.attacked), published, "1", sound=False)]
+    clean = tuple(c for c in table.columns if c.attack == CLEAN)
+    found = [Group("No attack", clean, published, "1", sound=False)]
     for factor in dict.fromkeys(c.eps for c in table.columns if c.attacked):
-        names = tuple(c.name for c in table.columns if c.eps == factor and c.attacked)
+        columns = tuple(c for c in table.columns if c.eps == factor and c.attacked)
         title = "At the training eps" if factor == 1 else f"At {factor:g} × the training eps"
-        found.append(Group(title, names, published, f"{factor:g}", sound=True))
+        found.append(Group(title, columns, published, f"{factor:g}", sound=True))
+    for name in dict.fromkeys(c.analysis for c in table.columns if c.analysis):
+        columns = tuple(c for c in table.columns if c.analysis == name)
+        found.append(Group(WORDS[name].short, columns, published, "1", sound=False))
     return tuple(group for group in found if group.columns)
 
 
 def cells(group: Group, row: ResultRow) -> list[str]:
     """The row's cells of a group, one a heading."""
     found = []
-    for name in group.columns:
-        if name in group.published:
-            published = row.published.get(name)
-            found.append(NONE if published is None else f"{published:.2f}")
-        found.append(spread(row.protocol.get(name)))
+    for column in group.columns:
+        if column.name in group.published:
+            published = row.published.get(column.name)
+            found.append(NONE if published is None else f"{published:.{SHOWN[column.unit][2]}f}")
+        found.append(spread(row.protocol.get(column.name), column.unit))
     return [*found, spread(row.sound.get(group.factor))] if group.sound else found
 
 
@@ -109,12 +126,13 @@ def minutes(part: ResultPart, row: ResultRow) -> list[str]:
     return [NONE if row.minutes is None else f"{row.minutes:.0f}"]
 
 
-def spread(measured: Measured | None) -> str:
-    """Mean and sample standard deviation over seeds, in percent."""
+def spread(measured: Measured | None, unit: Unit = "%") -> str:
+    """Mean and sample standard deviation over seeds, in percent or in the unit."""
     if measured is None:
         return NONE
-    mean = f"{100 * measured.mean:.1f}"
-    return mean if measured.deviation is None else f"{mean} ± {100 * measured.deviation:.1f}"
+    factor, digits, _ = SHOWN[unit]
+    mean = f"{factor * measured.mean:.{digits}f}"
+    return mean if measured.deviation is None else f"{mean} ± {factor * measured.deviation:.{digits}f}"
 
 
 def threat(part: ResultPart) -> str:
@@ -159,32 +177,46 @@ def made(result: Result) -> str:
     return f"Made by {'; '.join(found)}, {dates}."
 
 
-def overview(table: Table, part: ResultPart) -> Markup | None:
-    """Each row's accuracies on one line, clean to sound, where the table has one attacked eps."""
-    found = groups(table, part)
-    attacked = [group for group in found if group.sound]
-    if len(attacked) != 1:
-        return None
-    names = [name for group in found for name in group.columns]
-    spans = [
-        Span(
-            row.name.removeprefix("ours: "),
-            (
-                *(None if row.protocol.get(name) is None else row.protocol[name].mean for name in names),
-                row.sound[attacked[0].factor].mean,
-            ),
+def overview(table: Table, part: ResultPart) -> tuple[str, Markup] | None:
+    """What the table's accuracies look like, with its caption: a line a row at one attacked eps, curves at several."""
+    attacked = [group for group in groups(table, part) if group.sound]
+    name = f"overview-{slug(part.data)}-{slug(part.beside)}"
+    if len(attacked) == 1:
+        names = [column.name for column in table.columns if column.attack == CLEAN or column.attacked]
+        spans = [
+            Span(
+                row.name.removeprefix("ours: "),
+                (
+                    *(None if row.protocol.get(name) is None else row.protocol[name].mean for name in names),
+                    row.sound[attacked[0].factor].mean,
+                ),
+            )
+            for row in part.rows
+        ]
+        words = f"Accuracy of each row on {part.data}: without attack, under the paper's protocol, sound"
+        drawn = spans_figure(spans, [*names, "sound"], chance=1 / part.classes, name=name, description=words)
+        caption = (
+            "Ours, means over seeds. The gap from a protocol's mark to “sound” is what that protocol does not see."
         )
-        for row in part.rows
-    ]
-    return Markup(
-        spans_figure(
-            spans,
-            [*names, "sound"],
-            chance=1 / part.classes,
-            name=f"overview-{slug(part.data)}-{slug(part.beside)}",
-            description=f"Accuracy of each row on {part.data}: without attack, under the paper's protocol, sound",
-        )
-    )
+        return caption, Markup(drawn)
+    if len(attacked) >= FEWEST_RADII:
+        lines = [_against_eps(row, attacked) for row in part.rows]
+        words = f"Accuracy of each row on {part.data} against eps, under the paper's protocol and sound"
+        drawn = accuracies_figure(lines, norm=part.rows[0].norm, name=name, description=words)
+        caption = "Ours, means over seeds: under the paper's protocol (dashed) and the worst case per image (full)."
+        return caption, Markup(drawn)
+    return None
+
+
+def _against_eps(row: ResultRow, attacked: Sequence[Group]) -> AccuracyLine:
+    """A row's accuracies by ascending eps, of each group's first column that was measured and of its worst case."""
+    points = []
+    for group in sorted(attacked, key=lambda group: float(group.factor)):
+        measured = [row.protocol[column.name].mean for column in group.columns if column.name in row.protocol]
+        if measured:
+            points.append((row.eps * float(group.factor), measured[0], row.sound[group.factor].mean))
+    eps, protocol, sound = zip(*points, strict=True)
+    return AccuracyLine(row.name.removeprefix("ours: "), eps, protocol, sound)
 
 
 def setting_words(table: Table, result: Result, part: ResultPart) -> str:
