@@ -48,7 +48,7 @@ def _part(table: Table, result: Result, part: ResultPart) -> list[str]:
     lines += [
         *rows_of(header, rows),
         "",
-        "Percent of the test images, but where a heading names a unit; ± is the sample standard deviation over seeds.",
+        "Percent of the test images, unless a heading names a unit; ± is the sample standard deviation over seeds.",
         "",
     ]
     lines += [f"- {words}" for words in sound_words(table, part)]

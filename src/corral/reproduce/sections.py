@@ -145,13 +145,15 @@ def _changes(rows: Sequence[ResultRow]) -> Section:
 def _plain(name: AnalysisName, rows: Sequence[ResultRow]) -> Section:
     """A section whose rows are the runs and whose cells are numbers of their analyses."""
     meant = WORDS[name]
+    counts = sorted({analysis.n for row in rows for analysis in row.analyses[name]})
+    images = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
     return Section(
         name=name,
         title=meant.title,
         text=meant.text,
         columns=("trained", *(title for title, *_ in meant.columns)),
         rows=_by_row(rows, name, meant.columns),
-        unit=meant.unit,
+        unit=f"{meant.unit}; {images} test images a seed",
     )
 
 
