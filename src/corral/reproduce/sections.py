@@ -153,7 +153,7 @@ def _plain(name: AnalysisName, rows: Sequence[ResultRow]) -> Section:
         text=meant.text,
         columns=("trained", *(title for title, *_ in meant.columns)),
         rows=_by_row(rows, name, meant.columns),
-        unit=f"{meant.unit}; {images} test images a seed",
+        unit=f"{meant.unit}; {images} images a seed",
     )
 
 
