@@ -61,7 +61,9 @@ def accuracies_figure(lines: Sequence[AccuracyLine], *, norm: str, name: str, de
                 linewidth=1.8, clip_on=False, label=line.label,
             )  # fmt: skip
             axes.plot(line.eps, 100 * np.asarray(line.protocol), color=style.colour, linewidth=1.2, linestyle="--")
-        axes.set(xlabel=f"eps ({norm}, pixels in [0, 1])", ylabel="accuracy, %", ylim=(0, 100))
+        highest = max(max(*line.protocol, *line.sound) for line in lines)
+        top = min(100, 20 * math.ceil(5 * highest + 0.25))
+        axes.set(xlabel=f"eps ({norm}, pixels in [0, 1])", ylabel="accuracy, %", ylim=(0, top))
         axes.set_xlim(left=0)
         quiet(axes, grid="y")
         figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8)
