@@ -149,6 +149,8 @@ def test_the_verdict_says_what_was_found_and_on_how_many_images() -> None:
         "What says so: “Title of zero”.",
         f"{threat}; take it for an upper bound that may lie far above the truth.",
     )
+    broken = audit_verdict(masked(robust=0.0, attacks=[]))
+    assert broken.sentences[1] == "0.0% ± 3.5 of 200 images withstand AutoAttack standard at Linf eps 8/255."
     unmeasured = audit_verdict(make_audit(findings=[make_finding("falling", "ok")], **UNATTACKED)).headline
     assert unmeasured == "Pass: no sign of masked gradients. Robust accuracy at Linf eps 8/255 was not measured."
 

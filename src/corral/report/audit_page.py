@@ -36,7 +36,8 @@ def audit_verdict(record: AuditRecord) -> AuditVerdict:
     if masked:
         headline = "Masked: gradient attacks on this model mislead, so their robust accuracies cannot be believed."
         sentences = [f"What says so: {_quoted(masked)}."]
-        sentences.append(f"{kept}; take it for an upper bound that may lie far above the truth.")
+        above = "; take it for an upper bound that may lie far above the truth" if record.robust != 0 else ""
+        sentences.append(f"{kept}{above}.")
     else:
         headline = f"Pass: no sign of masked gradients{made if skipped else ''}. {kept}."
         sentences = []
