@@ -22,7 +22,7 @@ from corral.attacks.presets import PgdProtocol
 from corral.attacks.rivals import MatObjective, MmcObjective
 from corral.errors import UsageError
 from corral.models import Classifier, ClusterHead
-from corral.training.recipe_methods import MatConfig, MethodConfig, MmcConfig, TradesConfig
+from corral.training.recipe_methods import MagnetConfig, MatConfig, MethodConfig, MmcConfig, TradesConfig
 
 ProtocolName = Literal["quick", "paper", "centred", "standard", "adaptive"]
 PROTOCOL_NAMES: tuple[ProtocolName, ...] = get_args(ProtocolName)
@@ -59,7 +59,7 @@ def protocol_attacks(
         return adaptive_attacks(model)
     clusters = isinstance(model, Classifier) and isinstance(model.head, ClusterHead)
     if name == "centred":
-        return centred_attacks(model, eps=eps, training=_training_loss(method, clusters))
+        return centred_attacks(model, eps=eps, training=_training_loss(method))
     presets: dict[str, tuple[PgdProtocol, ...]] = {
         "quick": (PUBLISHED_20, *((PUBLISHED_20_LOG,) if clusters else ()), LOG_20, MARGIN_20),
         "paper": (
@@ -73,8 +73,8 @@ def protocol_attacks(
     return tuple(preset.bound(model, eps) for preset in presets[name])
 
 
-def _training_loss(method: MethodConfig, clusters: bool) -> TrainingLoss:
-    """The loss of a method, as an objective; methods with a linear head and none of their own have cross-entropy."""
+def _training_loss(method: MethodConfig) -> TrainingLoss:
+    """The loss of a method, as an objective; those that train on cross-entropy have that."""
     if isinstance(method, MatConfig):
         weights = (("bibo_weight", method.bibo_weight), ("so_weight", method.so_weight))
         return TrainingLoss("mat", MatObjective(method.so_weight, method.bibo_weight), weights)
@@ -82,4 +82,6 @@ def _training_loss(method: MethodConfig, clusters: bool) -> TrainingLoss:
         return TrainingLoss("mmc", MmcObjective())
     if isinstance(method, TradesConfig):
         return TrainingLoss("kl", "kl")
-    return TrainingLoss("magnet", "magnet") if clusters else CROSS_ENTROPY
+    if isinstance(method, MagnetConfig):
+        return TrainingLoss("magnet", "magnet")
+    return CROSS_ENTROPY
