@@ -11,19 +11,25 @@ from corral.geometry.scores import (
     cluster_scores,
     squared_distances,
 )
+from corral.geometry.seeding import afk_mc2
+from corral.geometry.silhouette import Choice, choose_clusters, cosine_silhouette
 
 __all__ = [
     "TRUNCATION_PENALTY",
+    "Choice",
     "ClassClusters",
     "ClusterLosses",
     "KMeans",
     "Neighbourhood",
     "NeighbourhoodSampler",
     "Rule",
+    "afk_mc2",
+    "choose_clusters",
     "class_index",
     "class_kmeans",
     "class_scores",
     "cluster_scores",
+    "cosine_silhouette",
     "kmeans",
     "largest_cosine",
     "max_mahalanobis_centres",

@@ -1,4 +1,4 @@
-"""k-means of all classes at once on the device: k-means++ seeding, restarts, Lloyd's iterations to a fixed point.
+"""k-means of all classes at once on the device: seeding, restarts, Lloyd's iterations to a fixed point.
 
 Every class is its own problem. Classes advance together, so that the host hears of all of them in one transfer an
 iteration; on the CPU in groups that fit its cache. All restarts of a class share each read of its features.
@@ -7,12 +7,14 @@ iteration; on the CPU in groups that fit its cache. All restarts of a class shar
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from corral.geometry.lloyd import Problem, advance
 
+Seeding = Literal["k-means++", "afk-mc2"]
 CACHE_BYTES = 16 * 2**20
 CLASS_STRIDE = 0x9E3779B97F4A7C15
 
@@ -54,8 +56,9 @@ def kmeans(
     restarts: int = 1,
     generator: torch.Generator | None = None,
     max_iterations: int = 100,
+    seeding: Seeding = "k-means++",
 ) -> KMeans:
-    """k-means of one set of points: the fixed point of least inertia among `restarts` k-means++ starts.
+    """k-means of one set of points: the fixed point of least inertia among `restarts` seeded starts.
 
     Args:
         points: (N, d) finite floats on any device; half precision is computed in float32.
@@ -65,6 +68,7 @@ def kmeans(
         restarts: number of seedings, at least 1.
         generator: source of all randomness, on any device; the same state gives the same result.
         max_iterations: bound on Lloyd iterations, which otherwise stop when no assignment changes.
+        seeding: greedy "k-means++", or "afk-mc2", whose Markov chains are cheaper where k is large.
 
     Returns:
         `KMeans`, on the points' device.
@@ -76,7 +80,9 @@ def kmeans(
     if len(points) < k:
         raise ValueError(f"k-means needs at least k points: there are {len(points)}, k is {k}")
     sizes, ks = [len(points)], _cluster_counts(k, 1)
-    found = _fit(points, None, sizes, ks, spherical, restarts, generator, max_iterations)
+    if seeding not in get_args(Seeding):
+        raise ValueError(f"seeding {seeding!r} is not one of {', '.join(get_args(Seeding))}")
+    found = _fit(points, None, sizes, ks, spherical, restarts, generator, max_iterations, seeding)
     return KMeans(found.centroids, found.assignments, found.inertia, found.iterations)
 
 
@@ -167,6 +173,12 @@ def _uniforms(base: int, label: int, k: int, restarts: int) -> Tensor:
     return torch.rand(restarts, 1 + (k - 1) * (2 + int(math.log(k))), generator=own, dtype=torch.float64)
 
 
+def _chains(base: int, label: int, restarts: int) -> list[torch.Generator]:
+    """A generator for each restart of a class."""
+    seeds = [base + (label * 2**20 + restart) * CLASS_STRIDE for restart in range(restarts)]
+    return [torch.Generator().manual_seed(seed % 2**63) for seed in seeds]
+
+
 @torch.no_grad()
 def _fit(
     points: Tensor,
@@ -177,6 +189,7 @@ def _fit(
     restarts: int,
     generator: torch.Generator | None,
     max_iterations: int,
+    seeding: Seeding = "k-means++",
 ) -> ClassClusters:
     if restarts < 1 or max_iterations < 1:
         raise ValueError(f"restarts and max_iterations must be at least 1, found {restarts} and {max_iterations}")
@@ -203,8 +216,13 @@ def _fit(
                     rows.copy_(points)
                 else:
                     torch.index_select(points, 0, order[begin:end], out=rows)
-                uniforms = _uniforms(base, label, ks[label], restarts).to(device)
-                problems.append(Problem(rows, ks[label], uniforms, spherical))
+                chained = seeding == "afk-mc2"
+                seeds = (
+                    _chains(base, label, restarts)
+                    if chained
+                    else _uniforms(base, label, ks[label], restarts).to(device)
+                )
+                problems.append(Problem(rows, ks[label], seeds, spherical))
             iterations = max(iterations, advance(problems, max_iterations))
             for label, problem in zip(group, problems, strict=True):
                 begin, end = starts[label], starts[label + 1]

@@ -1,9 +1,12 @@
 """One k-means problem, all its restarts side by side: seeding, assignment, update. `kmeans` is the public face."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from corral.geometry.seeding import afk_mc2
 
 # Rows scored at once: the block of scores stays in the processor's cache, or within some 256 MB on a GPU.
 BLOCK_SCORES = {"cpu": 2**18}
@@ -24,10 +27,11 @@ class Problem:
     """The points of one class, and for each restart still running its assignments, sums, counts and centroids.
 
     Points are kept relative to their mean (unit vectors where spherical), in place of what `points` held. The score
-    of a cluster is c·x - |c|^2/2, largest for the nearest; for unit centroids it orders like the cosine.
+    of a cluster is c·x - |c|^2/2, largest for the nearest; for unit centroids it orders like the cosine. `seeds` are
+    the uniform numbers of greedy k-means++, a row a restart, or a generator a restart for AFK-MC^2.
     """
 
-    def __init__(self, points: Tensor, k: int, uniforms: Tensor, spherical: bool) -> None:
+    def __init__(self, points: Tensor, k: int, seeds: Tensor | Sequence[torch.Generator], spherical: bool) -> None:
         self.points, self.k, self.spherical = points, k, spherical
         if spherical:
             # In float64, where the square of no float32 under- or overflows.
@@ -41,10 +45,10 @@ class Problem:
         self.norms: Tensor = torch.linalg.vector_norm(points, dim=1)
         self.squares = self.norms.square()
         self.total = self.squares.sum(dtype=torch.float64)
-        self.restarts = len(uniforms)
+        self.restarts = len(seeds)
         self.skips = points.device.type == "cpu" and len(points) >= SKIPPING_PAYS
         self.least, self.stalls = [math.inf] * self.restarts, [0] * self.restarts
-        self.assignments, self.centroids = self._seed(uniforms)
+        self.assignments, self.centroids = self._seed(seeds) if isinstance(seeds, Tensor) else self._chained(seeds)
         self.margins = points.new_full(self.assignments.shape if self.skips else (self.restarts, 0), -torch.inf)
         self.sums, self.counts = self._sums(self.assignments)
         self.best_inertia = torch.full((), torch.inf, dtype=torch.float64, device=points.device)
@@ -77,6 +81,11 @@ class Problem:
             assignments.masked_fill_(closer < nearest, cluster)
             nearest = torch.minimum(nearest, closer)
         return assignments, torch.stack(chosen, 1)
+
+    def _chained(self, chains: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+        """AFK-MC^2, each restart from numbers of its own: assignments (R, n) and centroids (R, k, d)."""
+        self.centroids = torch.stack([self.points[afk_mc2(self.points, self.k, generator=chain)] for chain in chains])
+        return self._nearest(self.points)[0], self.centroids
 
     def _selection(self, assignments: Tensor) -> Tensor:
         """(R k, n) matrix of ones where a restart's cluster holds a point."""

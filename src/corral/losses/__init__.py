@@ -17,6 +17,7 @@ from corral.losses.clustering import (
     push_soft,
 )
 from corral.losses.consistency import features_mse, kl, mse, soft_cross_entropy
+from corral.losses.contrastive import contrastive, negative_cosine, nt_xent
 from corral.losses.mat import bibo_distance, ftc, mmc, so
 from corral.losses.published import magnet_batch_published, magnet_published
 from corral.losses.published_consistency import (
@@ -35,6 +36,7 @@ __all__ = [
     "certified_scores",
     "cluster_cross_entropy",
     "clustering_loss",
+    "contrastive",
     "features_mse",
     "ftc",
     "hinge",
@@ -47,6 +49,8 @@ __all__ = [
     "mmc",
     "mse",
     "nearest_own",
+    "negative_cosine",
+    "nt_xent",
     "pull_assigned",
     "pull_nearest",
     "push_nearest",
