@@ -8,7 +8,6 @@ from torch import Tensor
 
 from corral.geometry.kmeans import Seeding, kmeans
 
-
 # Mean distances below it are rounding of sums of float64 products, not geometry: such a point is between its clusters.
 ROUNDING = 1e-12
 
