@@ -85,6 +85,7 @@ def train(
     """Train a classifier by a recipe into a run folder; Ctrl-C leaves a run that --resume continues."""
     from corral.training import RunFolder, load_model, load_recipe
     from corral.training import train as train_run
+    from corral.training.recipe_methods import ENCODERS
 
     set_threads(threads)
     overrides: dict[str, Any] = dict(_setting(text) for text in settings or [])
@@ -102,12 +103,12 @@ def train(
 
     with interruptible(kept):
         path = train_run(resolved, out=folder, resume=resume, device=device, data_root=data_root, progress=not quiet)
-    _, _, info = load_model(path)
+    _, _, info = load_model(path, encoder=True)
     if as_json:
         print_json({"run": str(path), **info.model_dump(mode="json")})
     else:
         typer.echo(f"{path}: {info.method} on {info.data}, {info.epochs} epochs, {info.train_seconds:.1f} s")
-        typer.echo(f"next: corral evaluate {path}")
+        typer.echo(f"next: corral evaluate {path}{' --linear slf,alf' if info.method in ENCODERS else ''}")
 
 
 @app.command(epilog="Example: corral evaluate runs/mnist-corral --protocol standard --n 1000")
@@ -119,6 +120,9 @@ def evaluate(
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default the run's.")] = None,
     n: Images = None,
     attack: Annotated[list[str] | None, typer.Option(help="PGD preset instead of a protocol, repeatable.")] = None,
+    linear: Annotated[
+        str | None, typer.Option(help="Fit heads to frozen features first and attack them: slf, alf or slf,alf.")
+    ] = None,
     fresh: Fresh = False,
     batch_size: BatchSize = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the attacks' random starts.")] = 0,
@@ -142,6 +146,16 @@ def evaluate(
     if attack and protocol != "quick":
         raise UsageError(f"--attack stands instead of a protocol, found --protocol {protocol} too; give one of them")
     chosen = [PROTOCOLS[name] for name in dict.fromkeys(attack)] if attack else None
+    if linear is not None:
+        from corral.evaluation.linear import linear_runs
+
+        kinds = [kind.strip() for kind in linear.split(",")]
+        with interruptible(lambda: "finished epochs are kept; call it again"):
+            run = [
+                head
+                for path in run
+                for head in linear_runs(path, kinds, data_root=data_root, device=device, progress=not quiet)
+            ]
     records = []
     for path in run:
         with interruptible(kept_batches(path)):

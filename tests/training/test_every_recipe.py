@@ -1,10 +1,11 @@
-"""Every shipped recipe trains on digits, far above chance, into a model that loads."""
+"""Every shipped recipe of a classifier trains on digits, far above chance, into a model that loads."""
 
 import pytest
 import torch
 
 from corral.data import load
 from corral.training import RunFolder, load_model, load_recipe, read_metrics, shipped_recipes, train
+from corral.training.recipe_methods import ENCODERS
 
 SMALL = {
     "data.train": 300,
@@ -24,7 +25,7 @@ def start(tmp_path_factory):
     return train("nominal", out=tmp_path_factory.mktemp("start") / "run", progress=False, **settings)
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name not in (*ENCODERS, "slf", "alf")])
 def test_a_shipped_recipe_trains_on_digits(name, start, tmp_path):
     given = {"training.start": str(start)} if name == "at-pretrained" else {}
     method = load_recipe(name).method

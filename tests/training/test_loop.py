@@ -14,6 +14,7 @@ from corral.errors import CorralError, UsageError
 from corral.training import Recipe, Run, RunFolder, load_model, load_recipe, read_metrics
 from corral.training.checkpoints import read_checkpoint
 from corral.training.loop import schedule
+from corral.training.methods import Method
 from corral.training.recipe import TrainingConfig
 from corral.training.start import prepare_data
 
@@ -207,7 +208,7 @@ def test_select_best_keeps_the_weights_of_the_best_validation_epoch(tiny, monkey
         seen.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
         return {"validation_clean": 0.5, "validation_pgd": next(scores)}
 
-    monkeypatch.setattr(Run, "_validate", validate)
+    monkeypatch.setattr(Method, "validated", validate)
     folder = tiny("corral", epochs=4, select="best", **INNER, **{"data.validation": 60})
     assert_same(tensors(folder), seen[2])  # the warm epoch does not compete, the first of equals stays
     info = load_model(folder)[2]

@@ -12,6 +12,7 @@ from corral.models.backbone import Backbone
 from corral.models.classifier import Classifier
 from corral.models.convnet import ConvNet
 from corral.models.embedded import Embedded
+from corral.models.features_head import FeaturesHead
 from corral.models.heads import ClusterHead, Head, LinearHead
 from corral.models.lipschitz_net import LayerKind, LipschitzNet
 from corral.models.mlp import MLP
@@ -111,9 +112,9 @@ class ModelSpec(BaseModel):
         num_classes: C.
         mean: per-channel pixel mean, in [0, 1] units.
         std: per-channel pixel standard deviation, positive.
-        head: "linear" or "cluster".
-        rule: of a cluster head, "soft" by default; None for a linear one.
-        clusters: M, the number of centroids of a cluster head (C by default); None for a linear one.
+        head: "linear" or "cluster"; "features" of an encoder, which has none.
+        rule: of a cluster head, "soft" by default; None for another.
+        clusters: M, the number of centroids of a cluster head (C by default); None for another.
 
     Raises:
         pydantic.ValidationError: a value is impossible; the message names the field.
@@ -126,7 +127,7 @@ class ModelSpec(BaseModel):
     num_classes: Annotated[int, Field(strict=True, ge=2)]
     mean: tuple[Real, ...]
     std: tuple[Annotated[Real, Field(gt=0)], ...]
-    head: Literal["linear", "cluster"]
+    head: Literal["linear", "cluster", "features"]
     rule: Literal["soft", "nearest"] | Count | None = None
     clusters: Count | None = None
 
@@ -143,9 +144,11 @@ class ModelSpec(BaseModel):
         channels = self.image_shape[0]
         if len(self.mean) != channels or len(self.std) != channels:
             raise ValueError(f"mean and std need {channels} numbers, found {len(self.mean)} and {len(self.std)}")
-        if self.head == "linear":
+        if self.head != "cluster":
             if self.rule is not None or self.clusters is not None:
-                raise ValueError("a linear head has no rule and no clusters: leave them out or take head = cluster")
+                raise ValueError(
+                    f"a {self.head} head has no rule and no clusters: leave them out or take head = cluster"
+                )
             return self
         clusters = self.clusters or 0
         if clusters < self.num_classes:
@@ -170,7 +173,9 @@ def build_classifier(spec: ModelSpec) -> Classifier:
         raise UsageError(f"backbone {spec.backbone.name!r}: {error}") from error
     features = backbone.features_dim
     head: Head
-    if spec.rule is None or spec.clusters is None:
+    if spec.head == "features":
+        head = FeaturesHead(features)
+    elif spec.rule is None or spec.clusters is None:
         head = LinearHead(features, spec.num_classes)
     else:
         classes = torch.arange(spec.clusters) % spec.num_classes

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from corral.attacks import pgd
 from corral.data import Images
 from corral.data.augment import crop_and_flip
 from corral.devices import choose_device
@@ -17,18 +16,19 @@ from corral.files import write_atomically
 from corral.progress import Progress, duration
 from corral.training.board import Board
 from corral.training.checkpoints import read_checkpoint, write_checkpoint
-from corral.training.features import evaluating
 from corral.training.guards import FiniteLosses, require_finite_weights
 from corral.training.methods import Context, Method, Nominal, build_method
+from corral.training.optimisers import make_optimiser
 from corral.training.pretrained import begin_from
 from corral.training.recipe import Recipe, TrainingConfig
 from corral.training.recipe_files import load_recipe
+from corral.training.recipe_methods import LINEAR
 from corral.training.run import RunFolder
 from corral.training.start import finished, make_model, prepare_data
 from corral.training.state import restore_state, save_state, save_weights
 
-# Validation's own attack: the same for every method, cheap, and never a result.
-VALIDATION_STEPS = 10
+# What a line shows of the held-out images.
+VALIDATED = {"validation_clean": "clean", "validation_pgd": "PGD", "validation_neighbours": "nearest neighbours"}
 
 
 def train(
@@ -124,7 +124,12 @@ class Run:
             restore_state(self)
             return
         if self.recipe.training.start is not None:
-            begin_from(self.model, self.recipe.training.start)
+            frozen = self.recipe.method.name in LINEAR
+            begin_from(self.model, self.recipe.training.start, normalised=frozen)
+            numbers = self.model.normalisation
+            self.spec = self.spec.model_copy(
+                update={"mean": tuple(numbers.mean.tolist()), "std": tuple(numbers.std.tolist())}
+            )
         write_atomically(self.folder.recipe, self.recipe.to_toml().encode())
         if self.folder.metrics.is_file():  # of a run that was killed before its first checkpoint
             write_atomically(self.folder.metrics, b"")
@@ -196,7 +201,7 @@ class Run:
         numbers |= {"epoch_seconds": elapsed, "train_seconds": self.seconds}
         self.epoch += 1
         if self.validation is not None:
-            self.validated = self._validate(self.validation)
+            self.validated = method.validated(self.validation)
             numbers |= self.validated
         stop = self.recipe.training.warm_start.stop_accuracy
         if warm and stop > 0 and self.validated["validation_clean"] >= stop:
@@ -231,10 +236,7 @@ class Run:
         groups: list[dict[str, Any]] = [{"params": weights + shared, "lr": rate, "weight_decay": training.weight_decay}]
         groups += [{"params": [parameter], "lr": own_rate, "weight_decay": 0.0} for parameter, own_rate in extra]
         self.rates = [group["lr"] for group in groups]
-        if training.optimiser == "adam":
-            self.optimiser = torch.optim.Adam(groups)
-        else:
-            self.optimiser = torch.optim.SGD(groups, lr=rate, momentum=training.momentum)
+        self.optimiser = make_optimiser(groups, training)
 
     def _set_learning_rates(self, share: float) -> None:
         """Learning rates at `share` of the current epoch."""
@@ -244,30 +246,6 @@ class Run:
             factor = schedule(self.recipe.training, self.epoch - self.warm_epochs + min(share, 1.0))
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-
-    def _validate(self, images: Images) -> dict[str, float]:
-        """Clean accuracy and accuracy under a short attack on the held-out images."""
-        generator = torch.Generator(self.device).manual_seed(0)
-        threat, labels = self.recipe.threat, images.labels
-        assert labels is not None
-        clean = robust = 0
-        with evaluating(self.model):
-            for rows in torch.split(torch.arange(len(images), device=self.device), 500):
-                x, y = images.float(rows), labels[rows]
-                clean += int((self.model(x).argmax(1) == y).sum())
-                if threat.eps > 0:
-                    x = pgd(
-                        self.model,
-                        x,
-                        y,
-                        eps=threat.eps,
-                        norm=threat.norm,
-                        steps=VALIDATION_STEPS,
-                        step_size=2.5 * threat.eps / VALIDATION_STEPS,
-                        generator=generator,
-                    )
-                robust += int((self.model(x).argmax(1) == y).sum())
-        return {"validation_clean": clean / len(images), "validation_pgd": robust / len(images)}
 
     def _save(self, numbers: dict[str, Any]) -> None:
         """Checkpoint the state between two epochs; metrics first, resuming drops lines beyond the checkpoint."""
@@ -296,8 +274,11 @@ class Run:
 
 def schedule(training: TrainingConfig, epochs: float) -> float:
     """The learning rate's factor after `epochs` (a fraction counts) of the main phase."""
+    rising = training.warm_up or 0
+    if epochs < rising:
+        return epochs / rising
     if training.schedule == "cosine":
-        return (1 + math.cos(math.pi * epochs / training.epochs)) / 2
+        return (1 + math.cos(math.pi * (epochs - rising) / (training.epochs - rising))) / 2
     if training.schedule == "steps":
         return float(0.1 ** sum(int(epochs) >= milestone for milestone in training.milestones))
     return 1.0
@@ -305,7 +286,6 @@ def schedule(training: TrainingConfig, epochs: float) -> float:
 
 def _line(numbers: dict[str, Any], total: int) -> str:
     shown = [f"epoch {numbers['epoch']}/{total} ({numbers['phase']})", f"loss {numbers['loss']:.4f}"]
-    if "validation_clean" in numbers:
-        clean, robust = numbers["validation_clean"], numbers["validation_pgd"]
-        shown.append(f"validation clean {100 * clean:.1f}%, PGD {100 * robust:.1f}%")
+    measured = [f"{title} {100 * numbers[name]:.1f}%" for name, title in VALIDATED.items() if name in numbers]
+    shown += [f"validation {', '.join(measured)}"] if measured else []
     return "  ".join([*shown, f"{numbers['epoch_seconds']:.1f} s"])

@@ -9,14 +9,16 @@ from corral.models import Classifier
 from corral.training.checkpoints import load_tensors, read_tensors
 from corral.training.run import RunFolder
 
-BACKBONE = "backbone."
+BACKBONE, NORMALISATION = "backbone.", "normalisation."
+REMEDY = "training.start needs weights of the recipe's own backbone"
 
 
-def begin_from(model: Classifier, start: str | Path) -> None:
+def begin_from(model: Classifier, start: str | Path, *, normalised: bool = False) -> None:
     """Give a classifier's backbone trained weights; its head and its normalisation stay its own.
 
     Args:
         model: the classifier, of the same backbone and image shape; its other parts belong to its own data.
+        normalised: take the normalisation too, where the file has one: frozen features are of its numbers.
         start: a run folder, its model.safetensors or checkpoint, or a safetensors file whose names are the backbone's,
             with or without "backbone." before them. Floats of another precision are converted; nothing is unpickled.
 
@@ -34,6 +36,8 @@ def begin_from(model: Classifier, start: str | Path) -> None:
     tensors, metadata = read_tensors(path)
     if isinstance(metadata, dict) and metadata.get("kind") == "training":
         tensors = _under(tensors, "model.")
+    if normalised and (found := _under(tensors, NORMALISATION)):
+        load_tensors(model.normalisation, found, path, remedy=REMEDY)
     if any(name.startswith(BACKBONE) for name in tensors):
         tensors = _under(tensors, BACKBONE)
     own = model.backbone.state_dict()
@@ -43,7 +47,7 @@ def begin_from(model: Classifier, start: str | Path) -> None:
         else tensor
         for name, tensor in tensors.items()
     }
-    load_tensors(model.backbone, ready, path, remedy="training.start needs weights of the recipe's own backbone")
+    load_tensors(model.backbone, ready, path, remedy=REMEDY)
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

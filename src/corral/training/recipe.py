@@ -8,7 +8,7 @@ import tomli_w
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from corral.training.recipe_base import Config, Count, NotNegative, Positive
-from corral.training.recipe_methods import MethodConfig
+from corral.training.recipe_methods import ENCODERS, LINEAR, MethodConfig
 
 # Generators take more, but the noise's seed is offset from this one.
 MOST_SEED = 2**32 - 1
@@ -93,17 +93,21 @@ class TrainingConfig(Config):
     """Optimisation: the same for every method.
 
     `start` names trained weights that the backbone begins from: a run, its model.safetensors, or any safetensors file.
+    Over the first `warm_up` epochs the rate rises in a line from 0, and the schedule has the others. `trust` is LARS's
+    coefficient, 0.001 by default.
     """
 
     start: str | None = None
     epochs: Count = 10
     batch_size: Annotated[int, Field(ge=2)] = 240
-    optimiser: Literal["adam", "sgd"] = "adam"
+    optimiser: Literal["adam", "sgd", "lars"] = "adam"
     learning_rate: Positive = 5e-4
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: NotNegative = 0.0
     schedule: Literal["constant", "cosine", "steps"] = "constant"
     milestones: list[Count] = Field(default_factory=list)
+    warm_up: Count | None = None
+    trust: Positive | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     select: Literal["last", "best"] = "last"
     seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
@@ -113,6 +117,10 @@ class TrainingConfig(Config):
     def _consistent(self) -> "TrainingConfig":
         if (self.schedule == "steps") != bool(self.milestones):
             raise ValueError("milestones go with schedule 'steps', and 'steps' needs them")
+        if self.warm_up is not None and self.warm_up >= self.epochs:
+            raise ValueError(f"warm_up must end before the {self.epochs} epochs do, found {self.warm_up}")
+        if self.trust is not None and self.optimiser != "lars":
+            raise ValueError(f"trust is a number of optimiser 'lars', found with {self.optimiser!r}: leave it out")
         return self
 
 
@@ -144,6 +152,12 @@ class Recipe(Config):
             raise ValueError("training.select 'best' needs held-out images: set data.validation above 0")
         if self.training.warm_start.stop_accuracy > 0 and self.data.validation == 0:
             raise ValueError("warm_start.stop_accuracy needs held-out images: set data.validation above 0")
+        if self.training.select == "best" and self.method.name in ENCODERS:
+            raise ValueError(f"method '{self.method.name}' has no accuracy to select by: leave training.select 'last'")
+        if self.method.name in LINEAR and self.training.warm_start.epochs:
+            raise ValueError(f"method '{self.method.name}' trains a head alone: leave warm_start.epochs 0")
+        if self.method.name == "slf" and (self.data.crop or self.data.flip):
+            raise ValueError("method 'slf' computes features once: leave data.crop 0 and data.flip off")
         if self.method.name == "certified" and self.threat.norm != "L2":
             raise ValueError("method 'certified' trains for l2 radii: set threat.norm to 'L2' and threat.eps in l2")
         return self

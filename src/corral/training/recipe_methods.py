@@ -4,6 +4,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from corral.data.views import Augmentation
 from corral.training.recipe_base import Config, Count, NotNegative, Positive
 
 
@@ -203,6 +204,44 @@ class MmcConfig(Config):
     inner: InnerAttack = InnerAttack()
 
 
+class ViewsConfig(Config):
+    """Random views of an image, as `corral.data.views.Augmentation` has them; the defaults are SimCLR's for CIFAR."""
+
+    smallest: Annotated[float, Field(gt=0, le=1)] = 0.08
+    jitter: Annotated[float, Field(ge=0, le=2)] = 0.5
+    jitter_probability: Annotated[float, Field(ge=0, le=1)] = 0.8
+    gray: Annotated[float, Field(ge=0, le=1)] = 0.2
+    blur: Annotated[float, Field(ge=0, le=1)] = 0.5
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    def augmentation(self) -> Augmentation:
+        """The same for `random_views`."""
+        return Augmentation(**self.model_dump())
+
+
+class ProjectionConfig(Config):
+    """The network between features and a contrastive loss; `hidden` is as wide as the features where it is not set."""
+
+    hidden: Count | None = None
+    outputs: Count = 128
+
+
+class SimclrConfig(Config):
+    """SimCLR: NT-Xent at a `temperature` on two views, no labels and no adversary. It trains an encoder."""
+
+    name: Literal["simclr"]
+    temperature: Positive = 0.5
+    views: ViewsConfig = ViewsConfig()
+    projection: ProjectionConfig = ProjectionConfig()
+
+
+class LinearConfig(Config):
+    """A linear head on the frozen features of `training.start`: "slf" on clean images, "alf" on those of `inner`."""
+
+    name: Literal["slf", "alf"]
+    inner: InnerAttack = InnerAttack(steps=10)
+
+
 MethodConfig = Annotated[
     NominalConfig
     | AtConfig
@@ -212,7 +251,9 @@ MethodConfig = Annotated[
     | CorralConfig
     | CertifiedConfig
     | MatConfig
-    | MmcConfig,
+    | MmcConfig
+    | SimclrConfig
+    | LinearConfig,
     Field(discriminator="name"),
 ]
 
@@ -222,3 +263,6 @@ METHODS: dict[str, type[Config]] = {
     for config in get_args(get_args(MethodConfig)[0])
     for name in get_args(config.model_fields["name"].annotation)
 }
+
+# Methods that train an encoder without a head, and those that fit a head to one.
+ENCODERS, LINEAR = ("simclr",), ("slf", "alf")

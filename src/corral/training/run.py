@@ -81,20 +81,23 @@ def save_model(path: Path, model: Classifier, spec: ModelSpec, info: RunInfo) ->
     write_checkpoint(path, model.state_dict(), metadata)
 
 
-def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> tuple[Classifier, ModelSpec, RunInfo]:
+def load_model(
+    path: str | Path, *, device: torch.device | str = "cpu", encoder: bool = False
+) -> tuple[Classifier, ModelSpec, RunInfo]:
     """Read a finished model.
 
     Args:
         path: a run folder or its model file.
         device: where the model goes.
+        encoder: take an encoder too, whose outputs are features and no logits.
 
     Returns:
         The classifier in eval mode, its spec and the story of its making.
 
     Raises:
-        CorralError: no such run, an unfinished run, or a truncated or foreign file.
+        CorralError: no such run, an unfinished run, an encoder, or a truncated or foreign file.
     """
-    path = Path(path)
+    path = given = Path(path)
     if path.is_dir():
         folder = RunFolder(path)
         if not folder.model.is_file():
@@ -110,6 +113,11 @@ def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> tuple
         info = RunInfo.model_validate(metadata["info"])
     except (KeyError, TypeError, UsageError, ValidationError) as error:
         raise CorralError(f"{path}: the model's description is damaged ({_first(error)}); train it again") from error
+    if spec.head == "features" and not encoder:
+        raise CorralError(
+            f"{given}: an encoder (method {info.method}) decides nothing; fit a head to it with "
+            f"`corral evaluate {given} --linear slf`"
+        )
     _check_fits(spec, tensors, path)
     try:
         model = build_classifier(spec)
@@ -140,7 +148,7 @@ def _check_fits(spec: ModelSpec, tensors: dict[str, Tensor], path: Path) -> None
     expected = {f"backbone.{name}": tuple(tensor.shape) for name, tensor in backbone.state_dict().items()}
     if spec.head == "cluster":
         expected["head.centroids"] = (spec.clusters or 0, backbone.features_dim)
-    else:
+    elif spec.head == "linear":
         expected["head.linear.weight"] = (spec.num_classes, backbone.features_dim)
     for name, shape in expected.items():
         found = tuple(tensors[name].shape) if name in tensors else None

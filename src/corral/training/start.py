@@ -10,7 +10,11 @@ from corral.errors import UsageError
 from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
 from corral.training.recipe import Recipe
 from corral.training.recipe_files import load_recipe
+from corral.training.recipe_methods import LINEAR
 from corral.training.run import RunFolder
+
+# Methods that begin from trained weights.
+BEGUN = ("at-pretrained", *LINEAR)
 
 
 def finished(folder: RunFolder, recipe: Recipe, *, resume: bool) -> bool:
@@ -62,9 +66,10 @@ def make_model(recipe: Recipe, images: Images, *, num_classes: int) -> tuple[Mod
     Raises:
         UsageError: an impossible backbone, or a recipe that needs trained weights and names none.
     """
-    if recipe.method.name == "at-pretrained" and recipe.training.start is None:
+    if recipe.method.name in BEGUN and recipe.training.start is None:
         raise UsageError(
-            "method 'at-pretrained' begins from trained weights: set training.start to a run or a safetensors file"
+            f"method '{recipe.method.name}' begins from trained weights: set training.start to a run or a safetensors "
+            "file"
         )
     config, pixels = recipe.model, images.float()
     spec = ModelSpec(

@@ -10,7 +10,7 @@ from torch import Tensor
 from corral.devices import device_name
 from corral.errors import CorralError, UsageError
 from corral.files import write_atomically
-from corral.models import ClusterHead, ModelSpec
+from corral.models import ClusterHead, FeaturesHead, ModelSpec
 from corral.training.checkpoints import (
     load_optimiser,
     load_tensors,
@@ -72,6 +72,8 @@ def save_weights(run: "Run", path: Path) -> None:
     if isinstance(head, ClusterHead):
         kind = {"head": "cluster", "rule": head.rule, "clusters": len(head.centroids)}
         spec = ModelSpec.model_validate(dict(spec) | kind)
+    elif isinstance(head, FeaturesHead):
+        spec = ModelSpec.model_validate(dict(spec) | {"head": "features"})
     info = RunInfo(
         recipe=run.recipe.name,
         method=run.recipe.method.name,

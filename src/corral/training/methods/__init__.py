@@ -6,20 +6,24 @@ from corral.training.methods.certified import Certified
 from corral.training.methods.clustr import ClusTR
 from corral.training.methods.corral import Corral
 from corral.training.methods.free_at import FreeAdversarialTraining
+from corral.training.methods.linear import LinearEvaluation
 from corral.training.methods.mat import Mat
 from corral.training.methods.mmc import Mmc
 from corral.training.methods.nominal import Nominal
+from corral.training.methods.simclr import SimCLR
 from corral.training.methods.trades import Trades
 from corral.training.recipe_methods import (
     AtConfig,
     CertifiedConfig,
     CorralConfig,
     FreeAtConfig,
+    LinearConfig,
     MagnetConfig,
     MatConfig,
     MethodConfig,
     MmcConfig,
     NominalConfig,
+    SimclrConfig,
     TradesConfig,
 )
 
@@ -45,6 +49,10 @@ def build_method(config: MethodConfig, context: Context) -> Method:
             return Mat(context, config)
         case MmcConfig():
             return Mmc(context, config)
+        case SimclrConfig():
+            return SimCLR(context, config)
+        case LinearConfig():
+            return LinearEvaluation(context, config)
 
 
 __all__ = ["Context", "Method", "Nominal", "build_method"]

@@ -14,6 +14,7 @@ from corral.data.batches import shuffled
 from corral.models import Classifier, Head, LinearHead
 from corral.training.recipe import ThreatConfig
 from corral.training.recipe_methods import InnerAttack
+from corral.training.validation import accuracies
 
 Metrics = dict[str, Tensor]
 
@@ -87,6 +88,10 @@ class Method:
     def after_epoch(self) -> dict[str, float]:
         """Refit what follows the features; returns numbers to log, seconds among them."""
         return {}
+
+    def validated(self, images: Images) -> dict[str, float]:
+        """What is measured on held-out images after an epoch, as shares."""
+        return accuracies(self.model, images, self.context.threat)
 
     def tensors(self) -> dict[str, Tensor]:
         """State beside the model's, for the checkpoint."""

@@ -1,0 +1,65 @@
+"""Linear evaluation of an encoder's run: heads fitted on its frozen features, each then a run like any other."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from corral.errors import CorralError, UsageError
+from corral.models import Classifier
+from corral.training import RunFolder, load_model, load_recipe, train
+from corral.training.recipe_methods import LINEAR
+
+
+def linear_runs(
+    run: str | Path,
+    kinds: Sequence[str],
+    *,
+    data_root: str | Path | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> list[Path]:
+    """Fit linear heads to the frozen features of a run; those already fitted to these weights are taken as they are.
+
+    Args:
+        run: of an encoder, or of any classifier, whose own head is left aside.
+        kinds: "slf" on clean images, "alf" on adversarial ones, at the run's norm and eps.
+        data_root: folder of the data-set files.
+        device: where to run; default a GPU if there is one.
+        progress: show progress on stderr.
+
+    Returns:
+        The run folders, `RUN/linear/NAME-KIND`.
+
+    Raises:
+        UsageError: no kind, or an unknown one.
+        CorralError: no finished run, or heads that were fitted to other weights.
+    """
+    unknown = [kind for kind in kinds if kind not in LINEAR]
+    if unknown or not kinds:
+        raise UsageError(f"unknown linear evaluation {unknown[0] if unknown else ''!r}; known: {', '.join(LINEAR)}")
+    encoder = _before_the_head(load_model(run, encoder=True)[0])
+    parent = load_recipe(Path(run))
+    shared: dict[str, Any] = {f"model.{name}": value for name, value in parent.model.model_dump().items()}
+    shared |= {"data.train": parent.data.train, "data.validation": parent.data.validation}
+    shared |= {"threat.norm": parent.threat.norm, "threat.eps": parent.threat.eps}
+    shared |= {"training.start": str(Path(run).resolve()), "training.seed": parent.training.seed}
+    overrides = {key: value for key, value in shared.items() if value is not None}
+    found = []
+    for kind in dict.fromkeys(kinds):
+        folder = RunFolder(Path(run) / "linear" / f"{Path(run).resolve().name}-{kind}")
+        recipe = load_recipe(kind, data=parent.data.name, overrides=overrides)
+        resume = folder.recipe.is_file()
+        train(recipe, out=folder.path, resume=resume, device=device, data_root=data_root, progress=progress)
+        frozen = _before_the_head(load_model(folder.path)[0])
+        if any(not torch.equal(frozen[name], tensor) for name, tensor in encoder.items()):
+            raise CorralError(f"{folder.path}: its features are those of other weights than {run}'s; delete the folder")
+        found.append(folder.path)
+    return found
+
+
+def _before_the_head(model: Classifier) -> dict[str, Tensor]:
+    """The weights and numbers that decide the features."""
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("head.")}

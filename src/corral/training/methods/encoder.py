@@ -1,0 +1,95 @@
+"""What methods without labels share: an encoder with no head, and neighbours instead of accuracies."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from corral.data import Images
+from corral.models import FeaturesHead, Head
+from corral.models.projection import Projection
+from corral.training.features import extract_features
+from corral.training.methods.base import Context, Method
+from corral.training.recipe_methods import ProjectionConfig
+
+# Wu et al. 2018's classifier of features: this many neighbours, their votes weighed by exp(cos / tau).
+NEIGHBOURS, NEIGHBOUR_TEMPERATURE = 20, 0.07
+# Training images that are asked, at most.
+MOST_ASKED = 5000
+
+
+class EncoderMethod(Method):
+    """A method that trains features alone: what it saves is an encoder, to which `--linear` fits a head.
+
+    Held-out images are only looked at by the labels of their nearest training images; no label plays a part in a loss.
+    """
+
+    def make_head(self) -> Head:
+        """No head: the features as they are."""
+        return FeaturesHead(self.model.features_dim)
+
+    def start(self) -> None:
+        """Take the head away."""
+        self.model.head = self.make_head()
+
+    def validated(self, images: Images) -> dict[str, float]:
+        """The share of held-out images whose nearest training images, by the cosine of features, have their label."""
+        bank = self.context.images
+        if len(bank) > MOST_ASKED:
+            bank = bank.take(torch.arange(MOST_ASKED, device=bank.pixels.device))
+        if bank.labels is None or images.labels is None:
+            return {}
+        votes = neighbour_votes(
+            extract_features(self.model, images),
+            extract_features(self.model, bank),
+            bank.labels,
+            self.context.num_classes,
+        )
+        return {"validation_neighbours": float((votes.argmax(1) == images.labels).float().mean())}
+
+
+class ProjectedMethod(EncoderMethod):
+    """An encoder method whose loss is of a projection of the features."""
+
+    def __init__(self, context: Context, config: ProjectionConfig) -> None:
+        super().__init__(context)
+        device = context.images.pixels.device
+        seed = int(torch.randint(2**62, (), generator=context.noise, device=context.noise.device))
+        self.projection = Projection(
+            self.model.features_dim, hidden=config.hidden, outputs=config.outputs, seed=seed
+        ).to(device)
+
+    def learned(self) -> list[nn.Parameter]:
+        """The projection's parameters."""
+        return list(self.projection.parameters())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The projection's state."""
+        return {f"projection.{name}": tensor for name, tensor in self.projection.state_dict().items()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back the projection."""
+        prefix = "projection."
+        own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        self.projection.load_state_dict(own)
+
+    def embedded(self, x: Tensor) -> Tensor:
+        """(N, outputs) embeddings of images."""
+        found: Tensor = self.projection(self.model.features(x))
+        return found
+
+
+def neighbour_votes(features: Tensor, bank: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """(n, C) votes of the nearest features of a bank, each weighed by exp(cos / 0.07).
+
+    Args:
+        features: (n, d).
+        bank: (N, d).
+        labels: (N,) of the bank.
+        classes: C.
+    """
+    cosines = functional.normalize(features, dim=1) @ functional.normalize(bank, dim=1).T
+    nearest = cosines.topk(min(NEIGHBOURS, len(bank)), 1)
+    # The largest cosine is taken off: weights are relative, and none overflows.
+    weights = ((nearest.values - nearest.values[:, :1]) / NEIGHBOUR_TEMPERATURE).exp()
+    votes = torch.zeros(len(features), classes, device=features.device, dtype=weights.dtype)
+    return votes.scatter_add_(1, labels[nearest.indices], weights)

@@ -1,0 +1,188 @@
+"""SimCLR and linear evaluation against slow twins, what stays frozen, and what an encoder is refused for."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from corral.attacks import pgd
+from corral.data import load
+from corral.data.views import random_views
+from corral.errors import CorralError, UsageError
+from corral.evaluation import evaluate
+from corral.evaluation.linear import linear_runs
+from corral.training import Run, RunFolder, load_model, load_recipe, read_metrics, train
+from corral.training.checkpoints import read_checkpoint
+from corral.training.features import extract_features
+from corral.training.methods.encoder import neighbour_votes
+
+SMALL = {"data.train": 240, "data.validation": 100, "model.width": 4, "training.epochs": 2}
+
+
+def started(recipe, folder, **settings):
+    run = Run(load_recipe(recipe, overrides=settings), RunFolder(folder), torch.device("cpu"), progress=False)
+    run.begin(resume=False)
+    run.model.train()
+    return run
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    more = {"data.train": 300, "model.width": 8, "training.epochs": 10}
+    return train("simclr", out=tmp_path_factory.mktemp("encoder") / "simclr", progress=False, **(SMALL | more))
+
+
+def test_simclr_s_loss_is_that_of_two_views_by_double_loops(tmp_path):
+    run = started("simclr", tmp_path / "run", **SMALL)
+    rows = torch.arange(7)
+    x, y = run.images.float(rows), run.images.labels[rows]
+    noise = torch.Generator().set_state(run.noise.get_state())
+    augmentation = run.recipe.method.views.augmentation()
+    views = torch.cat([random_views(x, augmentation, generator=noise) for _ in range(2)])
+    embeddings = run.method.projection(run.model.features(views)).detach().double()
+    total = 0.0
+    for first in range(14):
+        values = {}
+        for other in range(14):
+            if other != first:
+                a, b = embeddings[first], embeddings[other]
+                values[other] = math.exp(float(a @ b / (a.norm() * b.norm())) / 0.5)
+        total -= math.log(values[(first + 7) % 14] / sum(values.values())) / 14
+    run.model.train()
+    loss, _ = run.method.loss(x, y, rows)
+    # Batch statistics are those of the same batch in both passes.
+    assert float(loss.detach()) == pytest.approx(total, rel=1e-4)
+
+
+def test_simclr_brings_images_of_a_class_together_without_their_labels(encoder):
+    metrics = read_metrics(RunFolder(encoder).metrics)
+    assert metrics[-1]["validation_neighbours"] > 0.5
+    assert "validation_clean" not in metrics[-1]
+    model, spec, info = load_model(encoder, encoder=True)
+    assert (spec.head, info.method) == ("features", "simclr")
+    x = load("digits").test.float(torch.arange(5))
+    assert torch.equal(model(x), model.features(x))
+
+
+def test_labels_play_no_part_in_simclr(tmp_path):
+    """The same images with their labels in another order give the same weights."""
+    weights = []
+    for turned in (False, True):
+        run = started("simclr", tmp_path / str(turned), **SMALL, **{"training.seed": 3})
+        if turned:
+            run.images.labels.copy_(run.images.labels.flip(0))
+        run.execute()
+        weights.append(read_checkpoint(run.folder.model, kind="model")[0])
+    assert all(torch.equal(weights[1][name], tensor) for name, tensor in weights[0].items())
+
+
+def test_an_interrupted_encoder_ends_with_the_same_bits(tmp_path, monkeypatch):
+    whole = train("simclr", out=tmp_path / "whole", progress=False, **SMALL)
+    calls, epoch = [], Run._epoch
+
+    def stopped(self, bar):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return epoch(self, bar)
+
+    monkeypatch.setattr(Run, "_epoch", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train("simclr", out=tmp_path / "cut", progress=False, **SMALL)
+    monkeypatch.setattr(Run, "_epoch", epoch)
+    cut = train("simclr", out=tmp_path / "cut", progress=False, resume=True, **SMALL)
+    one, other = (read_checkpoint(RunFolder(path).state, kind="training")[0] for path in (whole, cut))
+    assert one.keys() == other.keys()
+    assert any(name.startswith("method.projection") for name in one)
+    assert all(torch.equal(other[name], tensor) for name, tensor in one.items())
+
+
+def test_neighbours_vote_by_their_cosine():
+    bank = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 2.0], [0.1, 1.0]])
+    votes = neighbour_votes(torch.tensor([[5.0, 0.1], [0.0, 0.1]]), bank, torch.tensor([0, 0, 1, 1]), 2)
+    assert votes.argmax(1).tolist() == [0, 1]
+    cosines = functional.normalize(torch.tensor([[5.0, 0.1]]), dim=1) @ functional.normalize(bank, dim=1).T
+    weights = (cosines[0] / 0.07).exp()
+    assert float(votes[0, 1] / votes[0, 0]) == pytest.approx(float(weights[2:].sum() / weights[:2].sum()), rel=1e-3)
+
+
+def test_a_standard_head_sees_the_frozen_features_of_clean_images(encoder, tmp_path):
+    run = started("slf", tmp_path / "run", **(SMALL | {"model.width": 8, "training.start": str(encoder)}))
+    rows = torch.arange(20)
+    x, y = run.images.float(rows), run.images.labels[rows]
+    features = extract_features(load_model(encoder, encoder=True)[0], run.images)[rows]
+    head = run.model.head.linear
+    expected = functional.cross_entropy(features @ head.weight.T + head.bias, y)
+    torch.testing.assert_close(run.method.loss(x, y, rows)[0], expected)
+    assert {id(p) for group in run.optimiser.param_groups for p in group["params"]} == set(map(id, head.parameters()))
+
+
+def test_an_adversarial_head_sees_features_of_pgd_10_against_itself(encoder, tmp_path):
+    run = started("alf", tmp_path / "run", **(SMALL | {"model.width": 8, "training.start": str(encoder)}))
+    rows = torch.arange(20)
+    x, y = run.images.float(rows), run.images.labels[rows]
+    noise = torch.Generator().set_state(run.noise.get_state())
+    moved = pgd(
+        run.model, x, y, eps=0.1, norm="Linf", steps=10, step_size=0.025, generator=noise, keep="last"
+    )  # fmt: skip
+    assert float((moved - x).abs().max()) <= 0.1 + 1e-6
+    run.model.eval()
+    with torch.no_grad():
+        expected = functional.cross_entropy(run.model(moved), y)
+    run.model.train()
+    torch.testing.assert_close(run.method.loss(x, y, rows)[0].detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_heads_leave_the_encoder_as_it_is_and_are_runs_like_any_other(encoder):
+    before = load_model(encoder, encoder=True)[0].backbone.state_dict()
+    folders = linear_runs(encoder, ["slf", "alf"], progress=False)
+    assert [folder.name for folder in folders] == ["simclr-slf", "simclr-alf"]
+    for folder in folders:
+        model, spec, info = load_model(folder)
+        assert (spec.head, info.method) == ("linear", folder.name[-3:])
+        assert all(torch.equal(model.backbone.state_dict()[name], tensor) for name, tensor in before.items())
+    record = evaluate(folders[0], n=40, progress=False)
+    assert record.run == "simclr-slf"
+    assert record.clean > 0.4
+    stamps = [(folder / "model.safetensors").stat().st_mtime_ns for folder in folders]
+    assert linear_runs(encoder, ["slf", "alf"], progress=False) == folders
+    assert [(folder / "model.safetensors").stat().st_mtime_ns for folder in folders] == stamps
+
+
+def test_heads_of_other_weights_are_not_taken_for_these(tmp_path):
+    run = train("simclr", out=tmp_path / "run", progress=False, **SMALL)
+    linear_runs(run, ["slf"], progress=False)
+    other = train("simclr", out=tmp_path / "other", progress=False, **SMALL, **{"training.seed": 5})
+    (run / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
+    with pytest.raises(CorralError, match=r"run-slf: its features are those of other weights than .*delete the folder"):
+        linear_runs(run, ["slf"], progress=False)
+
+
+def test_an_encoder_decides_nothing(encoder):
+    for refused in (load_model, evaluate):
+        with pytest.raises(CorralError, match=r"an encoder .*decides nothing; fit a head to it with `corral evaluate"):
+            refused(encoder)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "words"),
+    [
+        ("slf", {}, "method 'slf' begins from trained weights"),
+        ("alf", {"training.start": "x", "training.warm_start.epochs": 2}, "trains a head alone"),
+        ("slf", {"training.start": "x", "data.flip": True}, "'slf' computes features once"),
+        ("simclr", {"training.select": "best", "data.validation": 50}, "no accuracy to select by"),
+        ("simclr", {"training.warm_up": 30}, "warm_up must end before the 30 epochs do"),
+        ("simclr", {"training.trust": 0.1}, "trust is a number of optimiser 'lars'"),
+        ("simclr", {"method.temperature": 0.0}, "method.*temperature"),
+    ],
+)
+def test_what_cannot_be_is_one_line(recipe, settings, words, tmp_path):
+    with pytest.raises(UsageError, match=words):
+        started(recipe, tmp_path / "run", **settings)
+
+
+@pytest.mark.parametrize("kinds", [[], ["slf", "best"]])
+def test_other_heads_are_refused(encoder, kinds):
+    with pytest.raises(UsageError, match=r"unknown linear evaluation .*known: slf, alf"):
+        linear_runs(encoder, kinds, progress=False)
