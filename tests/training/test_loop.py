@@ -232,7 +232,7 @@ def test_validation_measures_in_eval_mode_and_restores_the_mode():
     run.model.head.eval()
     flags = [module.training for module in run.model.modules()]
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
-    found = run._validate(run.validation)
+    found = run.method.validated(run.validation)
     assert [module.training for module in run.model.modules()] == flags
     assert_same(before, run.model.state_dict())
     run.model.eval()
