@@ -29,7 +29,7 @@ def started(recipe, folder, **settings):
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    more = {"data.train": 300, "model.width": 8, "training.epochs": 10}
+    more = {"data.train": 200, "model.width": 8, "training.epochs": 12}
     return train("simclr", out=tmp_path_factory.mktemp("encoder") / "simclr", progress=False, **(SMALL | more))
 
 
