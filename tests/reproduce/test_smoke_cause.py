@@ -4,8 +4,7 @@ import pytest
 
 from corral.reproduce import shipped_tables
 
-
-# Of what a paper's own file has, none.
+# These have files of their own.
 PAPERS = ("clustr", "critique", "mat")
 
 
