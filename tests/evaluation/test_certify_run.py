@@ -71,7 +71,7 @@ def isometry(ordinary, tmp_path):
     folder = tmp_path / "isometry"
     folder.mkdir()
     (folder / "recipe.toml").write_bytes(RunFolder(ordinary).recipe.read_bytes())
-    save_model(folder / "model.safetensors", model, spec, info)
+    save_model(folder / "model.safetensors", model.state_dict(), spec, info)
     return folder
 
 

@@ -78,6 +78,22 @@ def test_nt_xent_is_cross_entropy_toward_the_partner(images, seed):
     torch.testing.assert_close(nt_xent(first, second), expected, rtol=1e-10, atol=1e-10)
 
 
+@settings(deadline=None, max_examples=30)
+@given(views=st.integers(2, 4), images=st.integers(2, 5), seed=st.integers(0, 2**31))
+def test_each_positive_by_itself_is_the_mean_of_their_losses(views, images, seed):
+    """Khosla et al. 2020, Eq. 2, by loops: the mean over the positives of -log of each one's share."""
+    given_views = embeddings(views, images, 4, seed)
+    flat = given_views.flatten(0, 1)
+    found = contrastive(given_views, positives="each").flatten()
+    for anchor in range(len(flat)):
+        weights = {o: math.exp(cosine(flat[anchor], flat[o]) / 0.5) for o in range(len(flat)) if o != anchor}
+        own = [o for o in weights if o % images == anchor % images]
+        expected = sum(-math.log(weights[o] / sum(weights.values())) for o in own) / len(own)
+        assert float(found[anchor]) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    if views == 2:
+        torch.testing.assert_close(found, contrastive(given_views).flatten())
+
+
 def test_it_sees_directions_alone_and_not_the_order_of_images():
     given_views = embeddings(2, 6, 5, 3)
     lengths = torch.rand(2, 6, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.1
@@ -120,6 +136,7 @@ def test_negative_cosine():
         ((2, 4, 3), {"temperature": float("nan")}, "temperature must be above 0"),
         ((2, 4, 3), {"anchors": 3}, "anchors from 1 to 2"),
         ((2, 4, 3), {"block": 0}, "block above 0"),
+        ((2, 4, 3), {"positives": "some"}, "positives 'some' is not one of together, each"),
     ],
 )
 def test_what_has_no_loss_is_refused(shape, options, words):

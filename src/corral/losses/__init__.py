@@ -18,6 +18,7 @@ from corral.losses.clustering import (
 )
 from corral.losses.consistency import features_mse, kl, mse, soft_cross_entropy
 from corral.losses.contrastive import contrastive, negative_cosine, nt_xent
+from corral.losses.invariance import adversarial_invariance, standard_invariance
 from corral.losses.mat import bibo_distance, ftc, mmc, so
 from corral.losses.published import magnet_batch_published, magnet_published
 from corral.losses.published_consistency import (
@@ -29,6 +30,7 @@ from corral.losses.published_consistency import (
 )
 
 __all__ = [
+    "adversarial_invariance",
     "annealed_cross_entropy",
     "batch_centroids",
     "batch_variance",
@@ -61,5 +63,6 @@ __all__ = [
     "score_probabilities",
     "so",
     "soft_cross_entropy",
+    "standard_invariance",
     "unlogged_kl",
 ]

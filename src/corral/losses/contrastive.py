@@ -1,5 +1,7 @@
 """Contrastive losses of several views of the same images: NT-Xent, and Eq. 1 of NCP-ACL with more positives."""
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -8,10 +10,18 @@ from corral.precision import full_precision
 
 # Rows of similarities held at once while gradients are computed: memory grows with the batch, not with its square.
 BLOCK = 2048
+Positives = Literal["together", "each"]
 
 
 @full_precision
-def contrastive(views: Tensor, *, temperature: float = 0.5, anchors: int | None = None, block: int = BLOCK) -> Tensor:
+def contrastive(
+    views: Tensor,
+    *,
+    temperature: float = 0.5,
+    anchors: int | None = None,
+    positives: Positives = "together",
+    block: int = BLOCK,
+) -> Tensor:
     """-log of the positives' share of exp(cos / tau) among all other embeddings (NCP-ACL Eq. 1), a value an anchor.
 
     The positives of an anchor are the other views of its image, its negatives all views of all other images; it is
@@ -22,14 +32,18 @@ def contrastive(views: Tensor, *, temperature: float = 0.5, anchors: int | None 
             and gets no gradient.
         temperature: tau > 0.
         anchors: how many of the views, the first ones, are anchors; None for all.
+        positives: of several, "together" takes -log of their shares' sum, "each" the mean of -log of each share
+            (Khosla et al. 2020, Eq. 2; AdvCL); with two views they are the same.
         block: anchors whose similarities are held at once: (block, V N) numbers; they are computed again for gradients.
 
     Returns:
         (anchors, N) losses, at least 0.
 
     Raises:
-        ValueError: fewer than two views, no image, or a number outside its range.
+        ValueError: fewer than two views, no image, or an argument outside its range.
     """
+    if positives not in get_args(Positives):
+        raise ValueError(f"positives {positives!r} is not one of {', '.join(get_args(Positives))}")
     if views.dim() != 3 or views.shape[0] < 2 or views.shape[1] < 1:
         raise ValueError(f"views must be (V, N, d) with at least 2 views of 1 image, found {tuple(views.shape)}")
     count, images = views.shape[:2]
@@ -43,7 +57,7 @@ def contrastive(views: Tensor, *, temperature: float = 0.5, anchors: int | None 
     owners = torch.arange(images, device=views.device).repeat(count)
     losses = []
     for rows in torch.split(torch.arange(chosen * images, device=views.device), block):
-        losses.append(checkpoint(_of_anchors, units, rows, owners, temperature, use_reentrant=False))
+        losses.append(checkpoint(_of_anchors, units, rows, owners, temperature, positives, use_reentrant=False))
     return torch.cat(losses).view(chosen, images)
 
 
@@ -65,10 +79,14 @@ def negative_cosine(first: Tensor, second: Tensor) -> Tensor:
     return -(normalize(first, dim=1) * normalize(second, dim=1)).sum(1)
 
 
-def _of_anchors(units: Tensor, rows: Tensor, owners: Tensor, temperature: float) -> Tensor:
+def _of_anchors(units: Tensor, rows: Tensor, owners: Tensor, temperature: float, positives: Positives) -> Tensor:
     logits = units[rows] @ units.T / temperature
     itself = rows.unsqueeze(1) == torch.arange(len(units), device=rows.device)
     others = logits.masked_fill(itself, -torch.inf)
     positive = (owners[rows].unsqueeze(1) == owners) & ~itself
-    found: Tensor = others.logsumexp(1) - others.masked_fill(~positive, -torch.inf).logsumexp(1)
+    if positives == "together":
+        near: Tensor = logits.masked_fill(~positive, -torch.inf).logsumexp(1)
+    else:
+        near = logits.masked_fill(~positive, 0.0).sum(1) / positive.sum(1)
+    found: Tensor = others.logsumexp(1) - near
     return found

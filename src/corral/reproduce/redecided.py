@@ -31,5 +31,5 @@ def with_rule(run: RunFolder, rule: Literal["soft", "nearest"] | int) -> RunFold
     if not out.model.is_file():
         model.head.rule = rule
         write_atomically(out.recipe, run.recipe.read_bytes())
-        save_model(out.model, model, ModelSpec.model_validate(dict(spec) | {"rule": rule}), info)
+        save_model(out.model, model.state_dict(), ModelSpec.model_validate(dict(spec) | {"rule": rule}), info)
     return out

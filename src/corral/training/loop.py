@@ -22,7 +22,7 @@ from corral.training.optimisers import make_optimiser
 from corral.training.pretrained import begin_from
 from corral.training.recipe import Recipe, TrainingConfig
 from corral.training.recipe_files import load_recipe
-from corral.training.recipe_methods import LINEAR
+from corral.training.recipe_methods import CONTINUING
 from corral.training.run import RunFolder
 from corral.training.start import finished, make_model, prepare_data
 from corral.training.state import restore_state, save_state, save_weights
@@ -99,6 +99,7 @@ class Run:
             num_classes=len(self.data.classes),
             threat=recipe.threat,
             batch_size=recipe.training.batch_size,
+            epochs=recipe.training.epochs,
             order=self.order,
             noise=self.noise,
         )
@@ -124,8 +125,7 @@ class Run:
             restore_state(self)
             return
         if self.recipe.training.start is not None:
-            frozen = self.recipe.method.name in LINEAR
-            begin_from(self.model, self.recipe.training.start, normalised=frozen)
+            begin_from(self.model, self.recipe.training.start, normalised=self.recipe.method.name in CONTINUING)
             numbers = self.model.normalisation
             self.spec = self.spec.model_copy(
                 update={"mean": tuple(numbers.mean.tolist()), "std": tuple(numbers.std.tolist())}
@@ -226,6 +226,7 @@ class Run:
         extra: list[tuple[nn.Parameter, float]] = []
         shared: list[nn.Parameter] = []
         if not self.warming:
+            self.method.prepare()
             if fresh:
                 self.method.start()
             else:

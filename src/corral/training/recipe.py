@@ -156,6 +156,8 @@ class Recipe(Config):
             raise ValueError(f"method '{self.method.name}' has no accuracy to select by: leave training.select 'last'")
         if self.method.name in LINEAR and self.training.warm_start.epochs:
             raise ValueError(f"method '{self.method.name}' trains a head alone: leave warm_start.epochs 0")
+        if self.method.name in ENCODERS and self.training.warm_start.epochs:
+            raise ValueError(f"method '{self.method.name}' uses no labels: leave warm_start.epochs 0")
         if self.method.name == "slf" and (self.data.crop or self.data.flip):
             raise ValueError("method 'slf' computes features once: leave data.crop 0 and data.flip off")
         if self.method.name == "certified" and self.threat.norm != "L2":

@@ -4,16 +4,16 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from corral.data.views import Augmentation
-from corral.training.recipe_base import Config, Count, NotNegative, Positive
-
-
-class InnerAttack(Config):
-    """The adversary inside training: `steps` of `step_ratio` × eps, the model in `mode`."""
-
-    steps: Count = 5
-    step_ratio: Positive = 0.25
-    mode: Literal["eval", "train"] = "eval"
+from corral.training.recipe_base import Config, Count, InnerAttack, NotNegative, Positive
+from corral.training.recipe_encoders import (
+    AclConfig,
+    AdvclConfig,
+    DeaclConfig,
+    NcpAclConfig,
+    PseudoLabelledConfig,
+    RoclConfig,
+    SimclrConfig,
+)
 
 
 class NominalConfig(Config):
@@ -49,9 +49,10 @@ class TradesConfig(Config):
 
     "trades" is Zhang et al. 2019, Eq. 5, with KL; "qtrades" (ClusTR, after Eq. 6) is its quick form with cross-entropy
     and one step. The consistency "unlogged_kl" is what ClusTR's released code has in the place of that cross-entropy.
+    "aff" is TRADES from the encoder that `training.start` names: adversarial full fine-tuning.
     """
 
-    name: Literal["trades", "qtrades"]
+    name: Literal["trades", "qtrades", "aff"]
     consistency: Literal["kl", "cross_entropy", "unlogged_kl"] = "kl"
     consistency_weight: Positive = 6.0
     inner: InnerAttack = InnerAttack(steps=10)
@@ -204,37 +205,6 @@ class MmcConfig(Config):
     inner: InnerAttack = InnerAttack()
 
 
-class ViewsConfig(Config):
-    """Random views of an image, as `corral.data.views.Augmentation` has them; the defaults are SimCLR's for CIFAR."""
-
-    smallest: Annotated[float, Field(gt=0, le=1)] = 0.08
-    jitter: Annotated[float, Field(ge=0, le=2)] = 0.5
-    jitter_probability: Annotated[float, Field(ge=0, le=1)] = 0.8
-    gray: Annotated[float, Field(ge=0, le=1)] = 0.2
-    blur: Annotated[float, Field(ge=0, le=1)] = 0.5
-    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
-
-    def augmentation(self) -> Augmentation:
-        """The same for `random_views`."""
-        return Augmentation(**self.model_dump())
-
-
-class ProjectionConfig(Config):
-    """The network between features and a contrastive loss; `hidden` is as wide as the features where it is not set."""
-
-    hidden: Count | None = None
-    outputs: Count = 128
-
-
-class SimclrConfig(Config):
-    """SimCLR: NT-Xent at a `temperature` on two views, no labels and no adversary. It trains an encoder."""
-
-    name: Literal["simclr"]
-    temperature: Positive = 0.5
-    views: ViewsConfig = ViewsConfig()
-    projection: ProjectionConfig = ProjectionConfig()
-
-
 class LinearConfig(Config):
     """A linear head on the frozen features of `training.start`: "slf" on clean images, "alf" on those of `inner`."""
 
@@ -253,6 +223,12 @@ MethodConfig = Annotated[
     | MatConfig
     | MmcConfig
     | SimclrConfig
+    | DeaclConfig
+    | NcpAclConfig
+    | AclConfig
+    | RoclConfig
+    | AdvclConfig
+    | PseudoLabelledConfig
     | LinearConfig,
     Field(discriminator="name"),
 ]
@@ -264,5 +240,8 @@ METHODS: dict[str, type[Config]] = {
     for name in get_args(config.model_fields["name"].annotation)
 }
 
-# Methods that train an encoder without a head, and those that fit a head to one.
-ENCODERS, LINEAR = ("simclr",), ("slf", "alf")
+# Methods that train an encoder without a head, those that fit a head to one, and those that go on from its features.
+SECOND_STAGES = ("deacl", "ncp-acl", "dynacl++", "dynacl-air++")
+ENCODERS = ("simclr", "acl", "dynacl", "dynacl-air", "rocl", "advcl", *SECOND_STAGES)
+LINEAR = ("slf", "alf")
+CONTINUING = (*LINEAR, *SECOND_STAGES)

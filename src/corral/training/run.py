@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -75,10 +76,10 @@ class RunFolder:
         return self.path / "records"
 
 
-def save_model(path: Path, model: Classifier, spec: ModelSpec, info: RunInfo) -> None:
-    """Write a model with its spec and the story of its making, atomically."""
+def save_model(path: Path, weights: Mapping[str, Tensor], spec: ModelSpec, info: RunInfo) -> None:
+    """Write a model's state with its spec and the story of its making, atomically."""
     metadata = {"kind": "model", "spec": spec.model_dump(mode="json"), "info": info.model_dump(mode="json")}
-    write_checkpoint(path, model.state_dict(), metadata)
+    write_checkpoint(path, weights, metadata)
 
 
 def load_model(

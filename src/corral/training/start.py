@@ -10,11 +10,11 @@ from corral.errors import UsageError
 from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
 from corral.training.recipe import Recipe
 from corral.training.recipe_files import load_recipe
-from corral.training.recipe_methods import LINEAR
+from corral.training.recipe_methods import CONTINUING
 from corral.training.run import RunFolder
 
 # Methods that begin from trained weights.
-BEGUN = ("at-pretrained", *LINEAR)
+BEGUN = ("at-pretrained", "aff", *CONTINUING)
 
 
 def finished(folder: RunFolder, recipe: Recipe, *, resume: bool) -> bool:

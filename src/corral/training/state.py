@@ -91,7 +91,8 @@ def save_weights(run: "Run", path: Path) -> None:
         torch=torch.__version__,
         device=device_name(run.device),
     )
-    save_model(path, run.model, spec, info)
+    phase = run.warm if run.warming else run.method
+    save_model(path, phase.weights(), spec, info)
 
 
 def _take(run: "Run", tensors: dict[str, Tensor], metadata: dict[str, Any], path: Path) -> None:

@@ -1,17 +1,32 @@
 """Training methods by name, one file each."""
 
+from corral.training.methods.acl import Acl
+from corral.training.methods.advcl import AdvCL
 from corral.training.methods.at import AdversarialTraining
 from corral.training.methods.base import Context, Method
 from corral.training.methods.certified import Certified
 from corral.training.methods.clustr import ClusTR
 from corral.training.methods.corral import Corral
+from corral.training.methods.deacl import DeACL
 from corral.training.methods.free_at import FreeAdversarialTraining
 from corral.training.methods.linear import LinearEvaluation
 from corral.training.methods.mat import Mat
 from corral.training.methods.mmc import Mmc
+from corral.training.methods.ncp_acl import NcpAcl
 from corral.training.methods.nominal import Nominal
+from corral.training.methods.pseudo_labelled import PseudoLabelled
+from corral.training.methods.rocl import RoCL
 from corral.training.methods.simclr import SimCLR
 from corral.training.methods.trades import Trades
+from corral.training.recipe_encoders import (
+    AclConfig,
+    AdvclConfig,
+    DeaclConfig,
+    NcpAclConfig,
+    PseudoLabelledConfig,
+    RoclConfig,
+    SimclrConfig,
+)
 from corral.training.recipe_methods import (
     AtConfig,
     CertifiedConfig,
@@ -23,7 +38,6 @@ from corral.training.recipe_methods import (
     MethodConfig,
     MmcConfig,
     NominalConfig,
-    SimclrConfig,
     TradesConfig,
 )
 
@@ -51,6 +65,18 @@ def build_method(config: MethodConfig, context: Context) -> Method:
             return Mmc(context, config)
         case SimclrConfig():
             return SimCLR(context, config)
+        case DeaclConfig():
+            return DeACL(context, config)
+        case NcpAclConfig():
+            return NcpAcl(context, config)
+        case AclConfig():
+            return Acl(context, config)
+        case RoclConfig():
+            return RoCL(context, config)
+        case AdvclConfig():
+            return AdvCL(context, config)
+        case PseudoLabelledConfig():
+            return PseudoLabelled(context, config)
         case LinearConfig():
             return LinearEvaluation(context, config)
 

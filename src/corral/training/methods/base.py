@@ -13,7 +13,7 @@ from corral.data import Images
 from corral.data.batches import shuffled
 from corral.models import Classifier, Head, LinearHead
 from corral.training.recipe import ThreatConfig
-from corral.training.recipe_methods import InnerAttack
+from corral.training.recipe_base import InnerAttack
 from corral.training.validation import accuracies
 
 Metrics = dict[str, Tensor]
@@ -21,13 +21,17 @@ Metrics = dict[str, Tensor]
 
 @dataclass
 class Context:
-    """What a run gives its method: the model, the training images and the sources of chance."""
+    """What a run gives its method: the model, the training images and the sources of chance.
+
+    `epochs` counts those of the method, without the warm start's.
+    """
 
     model: Classifier
     images: Images
     num_classes: int
     threat: ThreatConfig
     batch_size: int
+    epochs: int
     order: torch.Generator
     noise: torch.Generator
 
@@ -48,6 +52,9 @@ class Method:
     def model(self) -> Classifier:
         """The classifier being trained."""
         return self.context.model
+
+    def prepare(self) -> None:
+        """Shape the model beside its head as the method trains it, before `start` or before a checkpoint fills it."""
 
     def make_head(self) -> Head:
         """The head that the method trains, in its final shape; `start` or a checkpoint fills it."""
@@ -92,6 +99,10 @@ class Method:
     def validated(self, images: Images) -> dict[str, float]:
         """What is measured on held-out images after an epoch, as shares."""
         return accuracies(self.model, images, self.context.threat)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The state of the model that is saved to be used, under the names of an ordinary classifier's."""
+        return self.model.state_dict()
 
     def tensors(self) -> dict[str, Tensor]:
         """State beside the model's, for the checkpoint."""

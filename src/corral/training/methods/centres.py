@@ -9,7 +9,8 @@ from corral.errors import UsageError
 from corral.geometry import max_mahalanobis_centres, packed_centres
 from corral.models import ClusterHead, FeaturesHead, Head
 from corral.training.methods.base import Context, Method
-from corral.training.recipe_methods import Centres, InnerAttack
+from corral.training.recipe_base import InnerAttack
+from corral.training.recipe_methods import Centres
 
 PLACINGS: dict[str, Callable[..., Tensor]] = {"simplex": max_mahalanobis_centres, "packed": packed_centres}
 

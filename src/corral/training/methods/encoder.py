@@ -1,15 +1,20 @@
 """What methods without labels share: an encoder with no head, and neighbours instead of accuracies."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from corral.data import Images
+from corral.errors import UsageError
 from corral.models import FeaturesHead, Head
+from corral.models.dual_norm import Branch, make_dual, single_branch, using
 from corral.models.projection import Projection
 from corral.training.features import extract_features
 from corral.training.methods.base import Context, Method
-from corral.training.recipe_methods import ProjectionConfig
+from corral.training.recipe_encoders import ProjectionConfig
 
 # Wu et al. 2018's classifier of features: this many neighbours, their votes weighed by exp(cos / tau).
 NEIGHBOURS, NEIGHBOUR_TEMPERATURE = 20, 0.07
@@ -21,7 +26,28 @@ class EncoderMethod(Method):
     """A method that trains features alone: what it saves is an encoder, to which `--linear` fits a head.
 
     Held-out images are only looked at by the labels of their nearest training images; no label plays a part in a loss.
+
+    Args:
+        context: of the run.
+        evaluates: the branch of dual BatchNorm that the saved encoder has; None for a single BatchNorm.
+
+    Raises:
+        UsageError: two branches of a backbone that has no BatchNorm.
     """
+
+    def __init__(self, context: Context, evaluates: Branch | None = None) -> None:
+        super().__init__(context)
+        self.evaluates = evaluates
+        normalised = any(isinstance(module, nn.BatchNorm2d) for module in context.model.modules())
+        if evaluates is not None and not normalised:
+            raise UsageError(
+                "method.dual_norm needs a backbone with BatchNorm, such as resnet: choose one, or set it to 'none'"
+            )
+
+    def prepare(self) -> None:
+        """Give the backbone its two branches."""
+        if self.evaluates is not None:
+            make_dual(self.model.backbone)
 
     def make_head(self) -> Head:
         """No head: the features as they are."""
@@ -31,6 +57,22 @@ class EncoderMethod(Method):
         """Take the head away."""
         self.model.head = self.make_head()
 
+    def branch(self, name: Branch) -> AbstractContextManager[None]:
+        """Send batches through one branch; where there is a single BatchNorm, through that."""
+        return nullcontext() if self.evaluates is None else using(self.model, name)
+
+    @contextmanager
+    def evaluated(self) -> Iterator[None]:
+        """Hold the model as it is saved to be used."""
+        with self.branch(self.evaluates or "clean"):
+            yield
+
+    def weights(self) -> dict[str, Tensor]:
+        """The encoder of the branch that evaluates, under the names of single layers."""
+        with self.evaluated():
+            state = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        return state if self.evaluates is None else single_branch(state, self.evaluates)
+
     def validated(self, images: Images) -> dict[str, float]:
         """The share of held-out images whose nearest training images, by the cosine of features, have their label."""
         bank = self.context.images
@@ -38,20 +80,21 @@ class EncoderMethod(Method):
             bank = bank.take(torch.arange(MOST_ASKED, device=bank.pixels.device))
         if bank.labels is None or images.labels is None:
             return {}
-        votes = neighbour_votes(
-            extract_features(self.model, images),
-            extract_features(self.model, bank),
-            bank.labels,
-            self.context.num_classes,
-        )
+        with self.evaluated():
+            votes = neighbour_votes(
+                extract_features(self.model, images),
+                extract_features(self.model, bank),
+                bank.labels,
+                self.context.num_classes,
+            )
         return {"validation_neighbours": float((votes.argmax(1) == images.labels).float().mean())}
 
 
 class ProjectedMethod(EncoderMethod):
     """An encoder method whose loss is of a projection of the features."""
 
-    def __init__(self, context: Context, config: ProjectionConfig) -> None:
-        super().__init__(context)
+    def __init__(self, context: Context, config: ProjectionConfig, evaluates: Branch | None = None) -> None:
+        super().__init__(context, evaluates)
         device = context.images.pixels.device
         seed = int(torch.randint(2**62, (), generator=context.noise, device=context.noise.device))
         self.projection = Projection(
@@ -72,9 +115,14 @@ class ProjectedMethod(EncoderMethod):
         own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         self.projection.load_state_dict(own)
 
+    @property
+    def embedder(self) -> nn.Module:
+        """From images to (N, outputs) embeddings, as one module to attack."""
+        return nn.Sequential(self.model, self.projection)
+
     def embedded(self, x: Tensor) -> Tensor:
         """(N, outputs) embeddings of images."""
-        found: Tensor = self.projection(self.model.features(x))
+        found: Tensor = self.embedder(x)
         return found
 
 

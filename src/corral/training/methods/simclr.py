@@ -7,7 +7,7 @@ from corral.data.views import random_views
 from corral.losses import nt_xent
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.encoder import ProjectedMethod
-from corral.training.recipe_methods import SimclrConfig
+from corral.training.recipe_encoders import SimclrConfig
 
 
 class SimCLR(ProjectedMethod):

@@ -1,0 +1,119 @@
+"""AdvCL (Fan et al. 2021): four views, one adversarial and one of high frequencies, and pseudo-labels by an encoder."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from corral.attacks.state import attacked
+from corral.data.frequencies import high_frequencies
+from corral.data.views import random_views
+from corral.errors import UsageError
+from corral.geometry import kmeans
+from corral.losses import contrastive
+from corral.training.features import extract_features
+from corral.training.methods.base import Context, Metrics
+from corral.training.methods.encoder import ProjectedMethod
+from corral.training.recipe_encoders import AdvclConfig
+from corral.training.run import load_model
+
+HEADS = "heads."
+
+
+class AdvCL(ProjectedMethod):
+    """Contrast of four views, each positive by itself, plus the cross-entropy of pseudo-labels on adversarial images.
+
+    One adversarial image maximises the contrast, another the mean cross-entropy of the linear heads, one for each
+    number of clusters. The released code gives each of the two its own BatchNorm; here both go through the adversarial
+    branch.
+    """
+
+    def __init__(self, context: Context, config: AdvclConfig) -> None:
+        super().__init__(context, config.projection, None if config.dual_norm == "none" else config.dual_norm)
+        self.config = config
+        if config.labeller is None:
+            raise UsageError("method 'advcl' needs an encoder for pseudo-labels: set method.labeller to a run")
+        if max(config.clusterings) > len(context.images):
+            raise UsageError(
+                f"method.clusterings {max(config.clusterings)} is more than the {len(context.images)} training images: "
+                "ask for fewer clusters or more images (data.train)"
+            )
+        device = context.images.pixels.device
+        seed = int(torch.randint(2**62, (), generator=context.noise, device=context.noise.device))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            heads = [nn.Linear(context.model.features_dim, clusters) for clusters in config.clusterings]
+        self.heads = nn.ModuleList(heads).to(device)
+        self.labels = torch.zeros(len(heads), len(context.images), dtype=torch.int64, device=device)
+
+    def start(self) -> None:
+        """Take the head away, and cluster the labeller's features of the training images."""
+        super().start()
+        assert self.config.labeller is not None
+        images = self.context.images
+        labeller, spec, _ = load_model(self.config.labeller, device=images.pixels.device, encoder=True)
+        if spec.image_shape != images.shape:
+            raise UsageError(
+                f"method.labeller {self.config.labeller} takes images of {spec.image_shape}, these are "
+                f"{images.shape}: name an encoder of the same images"
+            )
+        features = extract_features(labeller, images)
+        for place, clusters in enumerate(self.config.clusterings):
+            self.labels[place] = kmeans(features, clusters, generator=self.context.order).assignments
+
+    def learned(self) -> list[nn.Parameter]:
+        """The projection's parameters and the heads'."""
+        return [*super().learned(), *self.heads.parameters()]
+
+    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
+        """The batch's loss; labels play no part."""
+        config, embedder, labels = self.config, self.embedder, self.labels[:, rows]
+        augmentation = config.views.augmentation()
+        views = [random_views(x, augmentation, generator=self.context.noise) for _ in range(2)]
+        clean = torch.cat([*views, high_frequencies(x, least=config.frequency)])
+        with self.branch("clean"), attacked(embedder, config.inner.mode), torch.no_grad():
+            held = embedder(clean).view(3, len(x), -1)
+
+        def contrast(embeddings: Tensor, _: Tensor) -> Tensor:
+            four = torch.cat([embeddings.unsqueeze(0), held])
+            return contrastive(four, temperature=config.temperature, positives="each").sum(0)
+
+        def misread(features: Tensor, _: Tensor) -> Tensor:
+            return self._cross_entropy(features, labels)
+
+        with self.branch("adversarial"):
+            moved = self.adversarial(embedder, x, y, config.inner, contrast)
+            mislabelled = self.adversarial(self.model, x, y, config.inner, misread)
+            adversarial = self.embedded(moved)
+            cross_entropy = self._cross_entropy(self.model.features(mislabelled), labels).mean()
+        with self.branch("clean"):
+            three = self.embedded(clean).view(3, len(x), -1)
+        four = torch.cat([adversarial.unsqueeze(0), three])
+        together = contrastive(four, temperature=config.temperature, positives="each").mean()
+        metrics = {"contrastive": together.detach(), "cross_entropy": cross_entropy.detach()}
+        return together + config.cross_entropy_weight * cross_entropy, metrics
+
+    def _cross_entropy(self, features: Tensor, labels: Tensor) -> Tensor:
+        """(n,) cross-entropies, the mean over the heads; labels are (heads, n)."""
+        losses = [
+            functional.cross_entropy(head(features), own, reduction="none")
+            for head, own in zip(self.heads, labels, strict=True)
+        ]
+        return torch.stack(losses).mean(0)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The projection, the heads and the pseudo-labels."""
+        heads = {f"{HEADS}{name}": tensor for name, tensor in self.heads.state_dict().items()}
+        return super().tensors() | heads | {"labels": self.labels}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
+        super().load(tensors)
+        own = {name.removeprefix(HEADS): value for name, value in tensors.items() if name.startswith(HEADS)}
+        self.heads.load_state_dict(own)
+        found = tensors["labels"]
+        if found.dtype != torch.int64 or found.shape != self.labels.shape or int(found.min()) < 0:
+            raise ValueError(f"labels must be {tuple(self.labels.shape)} clusters")
+        for clusters, labels in zip(self.config.clusterings, found, strict=True):
+            if int(labels.max()) >= clusters:
+                raise ValueError(f"labels must be clusters in [0, {clusters})")
+        self.labels = found.to(self.labels.device)

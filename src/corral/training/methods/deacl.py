@@ -1,0 +1,72 @@
+"""DeACL (Zhang et al. 2022): an encoder kept near a frozen one, and steady within the ball around every image."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from corral.attacks.objectives import LogitObjective
+from corral.losses import negative_cosine
+from corral.models.modes import eval_mode
+from corral.training.methods.base import Context, Metrics
+from corral.training.methods.encoder import EncoderMethod
+from corral.training.recipe_encoders import DeaclConfig, NcpAclConfig
+
+TEACHER = "teacher."
+
+
+class DeACL(EncoderMethod):
+    """CosSim(f2(x), f1(x)) + weight × CosSim(f2(x_adv), f2(x)) (NCP-ACL Eq. 3), CosSim the negative cosine.
+
+    f1 is the encoder of `training.start`, frozen, and f2 begins as f1. x_adv maximises CosSim(f2(x_adv), f1(x))
+    (NCP-ACL Eq. 2). With a single BatchNorm, clean and adversarial images share their batch, as in the released code.
+    """
+
+    def __init__(self, context: Context, config: DeaclConfig | NcpAclConfig) -> None:
+        super().__init__(context, None if config.dual_norm == "none" else config.dual_norm)
+        self.config = config
+
+    def prepare(self) -> None:
+        """Keep the encoder as it begins, then give the backbone its branches."""
+        self.teacher = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.teacher.head = self.make_head()
+        super().prepare()
+
+    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
+        """The batch's mean of Eq. 3; labels play no part."""
+        with eval_mode(self.teacher), torch.no_grad():
+            kept = self.teacher.features(x)
+        with self.branch("adversarial"):
+            x_adv = self.adversarial(self.model, x, y, self.config.inner, self.objective(kept, rows))
+        clean, moved = self.both(x, x_adv)
+        faithful, steady = negative_cosine(clean, kept).mean(), negative_cosine(moved, clean).mean()
+        metrics = {"to_the_first_encoder": -faithful.detach(), "adversarial_to_clean": -steady.detach()}
+        return faithful + self.config.robust_weight * steady, metrics
+
+    def objective(self, kept: Tensor, rows: Tensor) -> LogitObjective:
+        """What the adversary maximises, of (n, d) features.
+
+        Args:
+            kept: (n, d) features of the frozen encoder.
+            rows: (n,) the images' rows in the training set.
+        """
+        return lambda features, _: negative_cosine(features, kept)
+
+    def both(self, x: Tensor, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of clean and of adversarial images, each by its own branch or both in one batch."""
+        if self.evaluates is None:
+            clean, moved = self.model.features(torch.cat([x, x_adv])).chunk(2)
+            return clean, moved
+        with self.branch("clean"):
+            clean = self.model.features(x)
+        with self.branch("adversarial"):
+            return clean, self.model.features(x_adv)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The frozen encoder."""
+        return {f"{TEACHER}{name}": tensor for name, tensor in self.teacher.state_dict().items()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back the frozen encoder."""
+        own = {name.removeprefix(TEACHER): value for name, value in tensors.items() if name.startswith(TEACHER)}
+        self.teacher.load_state_dict(own)

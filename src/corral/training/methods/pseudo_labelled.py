@@ -1,0 +1,86 @@
+"""DynACL++'s post-processing (Luo et al. 2023): an encoder trained on toward clusters of its own features."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from corral.errors import UsageError
+from corral.geometry import kmeans
+from corral.losses import kl
+from corral.training.features import extract_features
+from corral.training.methods.base import Context, Metrics
+from corral.training.methods.encoder import EncoderMethod
+from corral.training.recipe_encoders import PseudoLabelledConfig
+
+PROBE = "probe."
+# The released code's: of the linear head before the weights are trained.
+MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
+
+
+class PseudoLabelled(EncoderMethod):
+    """TRADES on pseudo-labels: linear probing, then adversarial full fine-tuning; the encoder alone is kept.
+
+    Pseudo-labels are the clusters of the features of `training.start` (Euclidean k-means). The released code takes them
+    from the clean branch of dual BatchNorm; a saved encoder has one branch, and they are of that one.
+    """
+
+    def __init__(self, context: Context, config: PseudoLabelledConfig) -> None:
+        super().__init__(context)
+        self.config = config
+        if config.clusters > len(context.images):
+            raise UsageError(
+                f"method.clusters {config.clusters} is more than the {len(context.images)} training images: ask for "
+                "fewer clusters or more images (data.train)"
+            )
+        device = context.images.pixels.device
+        seed = int(torch.randint(2**62, (), generator=context.noise, device=context.noise.device))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.probe = nn.Linear(context.model.features_dim, config.clusters).to(device)
+        self.labels = torch.zeros(len(context.images), dtype=torch.int64, device=device)
+
+    def start(self) -> None:
+        """Take the head away, label the training images and fit the linear head to their features as they are."""
+        super().start()
+        features, order = extract_features(self.model, self.context.images), self.context.order
+        self.labels = kmeans(features, self.config.clusters, generator=order).assignments
+        rate = self.config.probe_learning_rate
+        optimiser = torch.optim.SGD(self.probe.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+        for _ in range(self.config.probe_epochs):
+            for rows in self.batches():
+                optimiser.zero_grad()
+                loss = functional.cross_entropy(self.probe(features[rows]), self.labels[rows])
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+
+    def learned(self) -> list[nn.Parameter]:
+        """The linear head's parameters."""
+        return list(self.probe.parameters())
+
+    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
+        """TRADES with pseudo-labels; the true ones play no part."""
+        classifier, pseudo = nn.Sequential(self.model, self.probe), self.labels[rows]
+        x_adv = self.disagreeing(classifier, x, pseudo, self.config.inner, kl)
+        logits, adversarial = classifier(x), classifier(x_adv)
+        cross_entropy, term = functional.cross_entropy(logits, pseudo), kl(logits, adversarial).mean()
+        metrics = {
+            "cross_entropy": cross_entropy.detach(),
+            "consistency": term.detach(),
+            "pseudo_accuracy": (logits.argmax(1) == pseudo).float().mean(),
+        }
+        return cross_entropy + self.config.consistency_weight * term, metrics
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The linear head and the pseudo-labels."""
+        probe = {f"{PROBE}{name}": tensor for name, tensor in self.probe.state_dict().items()}
+        return probe | {"labels": self.labels}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
+        own = {name.removeprefix(PROBE): value for name, value in tensors.items() if name.startswith(PROBE)}
+        self.probe.load_state_dict(own)
+        found = tensors["labels"]
+        inside = found.dtype == torch.int64 and found.shape == self.labels.shape
+        if not inside or int(found.min()) < 0 or int(found.max()) >= self.config.clusters:
+            raise ValueError(f"labels must be ({len(self.labels)},) clusters in [0, {self.config.clusters})")
+        self.labels = found.to(self.labels.device)

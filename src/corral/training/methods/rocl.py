@@ -1,0 +1,42 @@
+"""RoCL (Kim et al. 2020): contrastive learning whose positives include the view's adversarial self."""
+
+import torch
+from torch import Tensor
+
+from corral.attacks.state import attacked
+from corral.data.views import random_views
+from corral.losses import contrastive, nt_xent
+from corral.training.methods.base import Context, Metrics
+from corral.training.methods.encoder import ProjectedMethod
+from corral.training.recipe_encoders import RoclConfig
+
+
+class RoCL(ProjectedMethod):
+    """Eq. 1's loss of t(x) with the positives t'(x) and t(x)_adv, plus `regularisation` × NT-Xent(t(x)_adv, t'(x)).
+
+    t(x)_adv maximises NT-Xent(t(x)_adv, t'(x)) (RoCL, Eqs. 5 to 7). The released code takes every pair of the three
+    views as anchor and positive; the anchor of the paper is t(x).
+    """
+
+    def __init__(self, context: Context, config: RoclConfig) -> None:
+        super().__init__(context, config.projection)
+        self.config = config
+
+    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
+        """The batch's loss; labels play no part."""
+        config, embedder = self.config, self.embedder
+        augmentation = config.views.augmentation()
+        first, second = (random_views(x, augmentation, generator=self.context.noise) for _ in range(2))
+        with attacked(embedder, config.inner.mode), torch.no_grad():
+            other = embedder(second)
+
+        def disagreement(embeddings: Tensor, _: Tensor) -> Tensor:
+            return contrastive(torch.stack([embeddings, other]), temperature=config.temperature).sum(0)
+
+        moved = self.adversarial(embedder, first, y, config.inner, disagreement)
+        one, two, adversarial = self.embedded(torch.cat([first, second, moved])).chunk(3)
+        views = torch.stack([one, two, adversarial])
+        together = contrastive(views, temperature=config.temperature, anchors=1).mean()
+        regular = nt_xent(adversarial, two, temperature=config.temperature)
+        metrics = {"contrastive": together.detach(), "adversarial_nt_xent": regular.detach()}
+        return together + config.regularisation * regular, metrics

@@ -1,0 +1,449 @@
+"""Stage 2 without labels: DeACL, NCP-ACL and their peers against slow twins, their branches and their state."""
+
+import math
+
+import pytest
+import torch
+from sklearn.metrics import silhouette_score
+from torch.nn import functional
+
+from corral.attacks import pgd
+from corral.data import load
+from corral.data.frequencies import high_frequencies
+from corral.data.views import random_views
+from corral.errors import UsageError
+from corral.models.dual_norm import DualBatchNorm2d, using
+from corral.training import Run, RunFolder, load_model, load_recipe, train
+from corral.training.checkpoints import read_checkpoint
+from corral.training.features import extract_features
+
+SMALL = {"data.train": 120, "model.width": 4, "training.batch_size": 40, "training.epochs": 2}
+PEERS = ["deacl", "ncp-acl", "acl", "dynacl", "dynacl-air", "rocl", "advcl", "dynacl++", "dynacl-air++"]
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """Stage 1: an encoder of the width of SMALL."""
+    settings = SMALL | {"data.train": 400, "training.epochs": 8, "training.learning_rate": 3e-3}
+    return train("simclr", out=tmp_path_factory.mktemp("first") / "simclr", progress=False, **settings)
+
+
+@pytest.fixture
+def settings(first):
+    """What a peer's recipe needs beside its size."""
+
+    def make(name, **more):
+        given = dict(SMALL)
+        if name in ("deacl", "ncp-acl", "dynacl++", "dynacl-air++"):
+            given["training.start"] = str(first)
+        if name == "ncp-acl":
+            given["method.clusters"] = [6]
+        if name == "advcl":
+            given |= {"method.labeller": str(first), "method.clusterings": [2, 5]}
+        return given | more
+
+    return make
+
+
+@pytest.fixture
+def begun(tmp_path, settings):
+    def make(name, **more):
+        recipe = load_recipe(name, overrides=settings(name, **more))
+        run = Run(recipe, RunFolder(tmp_path / "run"), torch.device("cpu"), progress=False)
+        run.begin(resume=False)
+        run.model.train()
+        return run
+
+    return make
+
+
+def batch(run, n=12):
+    rows = torch.arange(n)
+    return run.images.float(rows), run.images.labels[rows], rows
+
+
+def noise_of(run):
+    return torch.Generator().set_state(run.noise.get_state())
+
+
+def cosine(a, b):
+    a, b = a.detach().double(), b.detach().double()
+    return float(a @ b / (a.norm() * b.norm()))
+
+
+def moved_by(run, model, x, y, value, noise):
+    """PGD as the recipe describes it, by the public function."""
+    inner, eps = run.recipe.method.inner, run.recipe.threat.eps
+    return pgd(
+        model, x, y, eps=eps, norm="Linf", steps=inner.steps, step_size=inner.step_ratio * eps,
+        objective=value, generator=noise, keep="last",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dual", ["none", "clean", "adversarial"])
+def test_deacl_is_equation_3_with_the_adversary_of_equation_2(begun, first, dual):
+    run = begun("deacl", **{"method.dual_norm": dual, "method.robust_weight": 2.0})
+    x, y, rows = batch(run)
+    teacher = load_model(first, encoder=True)[0]
+    with torch.no_grad():
+        kept = teacher.features(x)
+    noise = noise_of(run)
+
+    def value(features, _):
+        return -functional.cosine_similarity(features, kept, dim=1)
+
+    with using(run.model, "adversarial"):
+        x_adv = moved_by(run, run.model, x, y, value, noise)
+    assert 0 < float((x_adv - x).abs().max()) <= 0.1 + 1e-6
+    loss, metrics = run.method.loss(x, y, rows)
+    if dual == "none":
+        clean, moved = run.model.features(torch.cat([x, x_adv])).chunk(2)
+    else:
+        with using(run.model, "clean"):
+            clean = run.model.features(x)
+        with using(run.model, "adversarial"):
+            moved = run.model.features(x_adv)
+    faithful = sum(cosine(clean[i], kept[i]) for i in range(12)) / 12
+    steady = sum(cosine(moved[i], clean[i]) for i in range(12)) / 12
+    assert float(loss.detach()) == pytest.approx(-faithful - 2 * steady, rel=1e-4)
+    assert float(metrics["adversarial_to_clean"]) == pytest.approx(steady, rel=1e-4)
+
+
+def test_the_adversary_of_equation_2_leaves_the_first_encoder_s_features(begun):
+    run = begun("deacl")
+    x, y, rows = batch(run, 40)
+    kept = run.method.teacher.features(x)
+    value = run.method.objective(kept, rows)
+    noise = noise_of(run)
+    moved = moved_by(run, run.model, x, y, value, noise)
+    run.model.eval()
+    with torch.no_grad():
+        before, after = (value(run.model.features(images), y).mean() for images in (x, moved))
+        still = value(run.model.features(x + 0.1 * torch.randn(x.shape, generator=noise).sign()), y).mean()
+    assert float(before) == pytest.approx(-1, abs=1e-5)  # f2 begins as f1
+    assert float(after) > float(still) > float(before)
+
+
+@pytest.mark.parametrize("neighbour", [2, 4])
+def test_ncp_takes_the_nearest_and_the_nth_nearest_centroid(begun, neighbour):
+    run = begun("ncp-acl", **{"method.neighbour": neighbour, "method.clusters": [7]})
+    method = run.method
+    with using(run.model, "clean"):
+        features = extract_features(run.model, run.images)
+    assert method.centroids.shape == (7, features.shape[1])
+    torch.testing.assert_close(method.centroids.norm(dim=1), torch.ones(7))
+    for row in range(0, len(features), 7):
+        near = [cosine(features[row], centroid) for centroid in method.centroids]
+        order = sorted(range(7), key=lambda k: -near[k])
+        assert (int(method.own[row]), int(method.neighbours[row])) == (order[0], order[neighbour - 1])
+
+
+@pytest.mark.parametrize("strategy", ["away", "toward", "both"])
+def test_ncp_s_adversary_maximises_equation_4_by_its_strategy(begun, strategy):
+    run = begun("ncp-acl", **{"method.strategy": strategy})
+    rows = torch.tensor([3, 50, 7])
+    features = torch.randn(3, run.model.features_dim, generator=torch.Generator().manual_seed(0))
+    values = run.method.objective(features, rows)(features, rows)
+    for place, row in enumerate(rows.tolist()):
+        own = cosine(features[place], run.method.centroids[run.method.own[row]])
+        other = cosine(features[place], run.method.centroids[run.method.neighbours[row]])
+        expected = {"away": -own, "toward": other, "both": other - own}[strategy]
+        assert float(values[place]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_ncp_chooses_the_candidate_of_the_largest_silhouette_and_keeps_it(begun):
+    run = begun("ncp-acl", **{"method.clusters": [12, 3, 6]})
+    with using(run.model, "clean"):
+        features = extract_features(run.model, run.images)
+    chosen = len(run.method.centroids)
+    widths = {}
+    for k in (3, 6, 12):
+        run.order.manual_seed(k)
+        run.method.refit(k)
+        labels = (functional.normalize(features, dim=1) @ run.method.centroids.T).argmax(1)
+        widths[k] = silhouette_score(features.double().numpy(), labels.numpy(), metric="cosine")
+    best = max(widths.values())
+    assert widths[chosen] >= best - 0.02  # of other seedings: the choice, up to what they differ by
+    run.method.refit(chosen)
+    assert run.method.after_epoch()["clusters"] == chosen
+
+
+def test_clean_and_adversarial_batches_leave_their_statistics_apart(begun):
+    run = begun("ncp-acl")
+    layer = next(module for module in run.model.modules() if isinstance(module, DualBatchNorm2d))
+    before = layer.running_mean.clone(), layer.adversarial.running_mean.clone()
+    assert torch.equal(*before)
+    x, y, rows = batch(run, 40)
+    run.method.loss(x, y, rows)
+    twin = torch.nn.BatchNorm2d(layer.num_features).train()
+    twin.load_state_dict({**layer.adversarial.state_dict(), "running_mean": before[0]}, strict=False)
+    inputs = []
+    handle = layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0].detach()))
+    with using(run.model, "clean"), torch.no_grad():
+        run.model.eval()
+        run.model.features(x)
+    handle.remove()
+    twin(inputs[0])
+    torch.testing.assert_close(layer.running_mean, twin.running_mean)
+    assert not torch.equal(layer.running_mean, layer.adversarial.running_mean)
+
+
+@pytest.mark.parametrize("branch", ["clean", "adversarial"])
+def test_the_saved_encoder_is_the_branch_that_the_recipe_names(settings, tmp_path, branch):
+    given = settings("ncp-acl", **{"method.dual_norm": branch, "training.epochs": 1})
+    run = Run(load_recipe("ncp-acl", overrides=given), RunFolder(tmp_path / "run"), torch.device("cpu"), progress=False)
+    run.begin(resume=False)
+    run.execute()
+    saved = load_model(tmp_path / "run", encoder=True)[0]
+    assert not any(isinstance(module, DualBatchNorm2d) for module in saved.modules())
+    x = run.images.float(torch.arange(10))
+    run.model.eval()
+    features = {}
+    for name in ("clean", "adversarial"):
+        with using(run.model, name), torch.no_grad():
+            features[name] = run.model.features(x)
+    other = "clean" if branch == "adversarial" else "adversarial"
+    assert torch.equal(saved.features(x), features[branch])
+    assert not torch.allclose(saved.features(x), features[other])
+
+
+def share(embeddings, anchor, positives, n, temperature=0.5):
+    """-log of the positives' part among all other embeddings of `anchor`, by a loop."""
+    weights = {
+        other: math.exp(cosine(embeddings[anchor], embeddings[other]) / temperature)
+        for other in range(n)
+        if other != anchor
+    }
+    return -math.log(sum(weights[p] for p in positives) / sum(weights.values()))
+
+
+def test_dynacl_weighs_two_nt_xents_by_the_strength_of_its_views(begun):
+    run = begun("dynacl", **{"training.epochs": 6, "method.decay_every": 2, "method.average": 0.0})
+    strengths = []
+    for _ in range(6):
+        strengths.append(run.method.strength)
+        run.method.after_epoch()
+    assert strengths == pytest.approx([1, 1, 2 / 3, 2 / 3, 1 / 3, 1 / 3])
+    run.method.epochs_done = 4
+    n = 6
+    x, y, rows = batch(run, n)
+    noise = noise_of(run)
+    weak = run.recipe.method.views.augmentation().weakened(1 / 3)
+    views = torch.cat([random_views(x, weak, generator=noise) for _ in range(2)])
+
+    def value(embeddings, _):
+        # NT-Xent of every embedding, its twin n places on.
+        units = functional.normalize(embeddings, dim=1)
+        logits = (units @ units.T / 0.5).fill_diagonal_(-torch.inf)
+        return -logits.log_softmax(1)[torch.arange(2 * n), (torch.arange(2 * n) + n) % (2 * n)]
+
+    with using(run.model, "adversarial"):
+        moved = moved_by(run, run.method.embedder, views, torch.cat([y, y]), value, noise)
+    loss, _ = run.method.loss(x, y, rows)  # before the twin's passes move the statistics that the attack sees
+    with using(run.model, "adversarial"):
+        adversarial = run.method.embedder(moved)
+    with using(run.model, "clean"):
+        clean = run.method.embedder(views)
+    each = [
+        sum(share(embeddings, i, [(i + n) % (2 * n)], 2 * n) for i in range(2 * n)) / (2 * n)
+        for embeddings in (clean, adversarial)
+    ]
+    weight = 2 / 3 * (1 - 1 / 3)
+    assert float(loss.detach()) == pytest.approx(((1 - weight) * each[0] + (1 + weight) * each[1]) / 2, rel=1e-3)
+
+
+def test_the_average_follows_the_weights_by_its_decay_and_is_what_is_saved(begun):
+    run = begun("dynacl", **{"method.average": 0.75})
+    backbone = run.model.backbone
+    name = next(name for name, _ in backbone.named_parameters())
+    expected = backbone.state_dict()[name].clone()
+    for step in range(3):
+        with torch.no_grad():
+            dict(backbone.named_parameters())[name].add_(step + 1.0)
+        run.method.after_step()
+        expected = 0.75 * expected + 0.25 * backbone.state_dict()[name]
+    torch.testing.assert_close(run.method.weights()[f"backbone.{name}"], expected)
+    assert not torch.allclose(backbone.state_dict()[name], expected)  # the weights in training stay as they are
+
+
+def test_rocl_has_the_adversarial_self_among_its_positives(begun):
+    run = begun("rocl", **{"method.regularisation": 0.25})
+    n = 6
+    x, y, rows = batch(run, n)
+    noise = noise_of(run)
+    augmentation = run.recipe.method.views.augmentation()
+    one, two = (random_views(x, augmentation, generator=noise) for _ in range(2))
+    embedder = run.method.embedder
+    embedder.eval()
+    with torch.no_grad():
+        target = functional.normalize(embedder(two), dim=1)
+    embedder.train()
+
+    def value(embeddings, _):
+        units = torch.cat([functional.normalize(embeddings, dim=1), target])
+        logits = (units @ units.T / 0.5).fill_diagonal_(-torch.inf)
+        losses = -logits.log_softmax(1)[torch.arange(2 * n), (torch.arange(2 * n) + n) % (2 * n)]
+        return losses[:n] + losses[n:]
+
+    moved = moved_by(run, embedder, one, y, value, noise)
+    loss, _ = run.method.loss(x, y, rows)
+    embeddings = embedder(torch.cat([one, two, moved]))
+    together = sum(share(embeddings, i, [i + n, i + 2 * n], 3 * n) for i in range(n)) / n
+    pair = torch.cat([embeddings[2 * n :], embeddings[n : 2 * n]])
+    regular = sum(share(pair, i, [(i + n) % (2 * n)], 2 * n) for i in range(2 * n)) / (2 * n)
+    assert float(loss.detach()) == pytest.approx(together + 0.25 * regular, rel=1e-3)
+
+
+def test_advcl_contrasts_four_views_and_reads_pseudo_labels(begun, first):
+    run = begun("advcl")
+    method, n = run.method, 6
+    features = extract_features(load_model(first, encoder=True)[0], run.images)
+    for labels, k in zip(method.labels, (2, 5), strict=True):
+        means = torch.stack([features[labels == cluster].mean(0) for cluster in range(k)])
+        assert torch.equal(torch.cdist(features, means).argmin(1), labels)  # a fixed point of Lloyd's iterations
+    x, y, rows = batch(run, n)
+    noise = noise_of(run)
+    augmentation = run.recipe.method.views.augmentation()
+    views = [random_views(x, augmentation, generator=noise) for _ in range(2)]
+    clean = torch.cat([*views, high_frequencies(x, least=2.0)])
+    run.model.eval()
+    with using(run.model, "clean"), torch.no_grad():
+        held = functional.normalize(method.embedder(clean), dim=1)
+    run.model.train()
+
+    def each(units):
+        """(4 n,) mean over the positives of -log of each one's share."""
+        logits = (units @ units.T / 0.5).fill_diagonal_(-torch.inf)
+        logs = logits.log_softmax(1)
+        places = torch.arange(4 * n)
+        return -torch.stack([logs[places, (places + shift * n) % (4 * n)] for shift in (1, 2, 3)]).mean(0)
+
+    def contrast(embeddings, _):
+        return each(torch.cat([functional.normalize(embeddings, dim=1), held])).view(4, n).sum(0)
+
+    def misread(found, _):
+        own = method.labels[:, :n]
+        logits = [head(found) for head in method.heads]
+        return sum(functional.cross_entropy(z, t, reduction="none") for z, t in zip(logits, own, strict=True)) / 2
+
+    with using(run.model, "adversarial"):
+        moved = moved_by(run, method.embedder, x, y, contrast, noise)
+        misled = moved_by(run, run.model, x, y, misread, noise)
+    loss, _ = method.loss(x, y, rows)
+    with using(run.model, "adversarial"):
+        adversarial, cross_entropy = method.embedder(moved), misread(run.model.features(misled), y).mean()
+    with using(run.model, "clean"):
+        units = functional.normalize(torch.cat([adversarial, method.embedder(clean)]), dim=1)
+    expected = each(units).mean() + 0.2 * cross_entropy
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-3)
+
+
+def test_post_processing_is_trades_toward_clusters_of_its_own_features(begun, first):
+    run = begun("dynacl++", **{"method.clusters": 4})
+    method = run.method
+    features = extract_features(load_model(first, encoder=True)[0], run.images)
+    means = torch.stack([features[method.labels == cluster].mean(0) for cluster in range(4)])
+    assert torch.equal(torch.cdist(features, means).argmin(1), method.labels)
+    # The probe was fitted: it reads clusters of features as they are.
+    assert float((method.probe(features).argmax(1) == method.labels).float().mean()) > 0.8
+    x, y, rows = batch(run)
+    classifier, noise = torch.nn.Sequential(run.model, method.probe), noise_of(run)
+    classifier.eval()
+    with torch.no_grad():
+        clean = classifier(x).log_softmax(1)
+    classifier.train()
+
+    def value(logits, _):
+        return (clean.exp() * (clean - logits.log_softmax(1))).sum(1)
+
+    moved = moved_by(run, classifier, x, y, value, noise)
+    loss, _ = method.loss(x, y, rows)
+    p, q = classifier(x).log_softmax(1), classifier(moved).log_softmax(1)
+    expected = functional.nll_loss(p, method.labels[rows]) + 6 * (p.exp() * (p - q)).sum(1).mean()
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_resumed_second_stage_ends_with_the_same_bits_and_labels_play_no_part(settings, tmp_path, monkeypatch, name):
+    """Two runs: a whole one, and one with the labels turned round that is cut after its first epoch."""
+    given = settings(name)
+    whole = train(name, out=tmp_path / "whole", progress=False, **given)
+    calls, epoch, prepared = [], Run._epoch, Run.begin
+
+    def stopped(self, bar):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return epoch(self, bar)
+
+    def turned(self, **options):
+        self.images.labels.copy_(self.images.labels.flip(0))
+        prepared(self, **options)
+
+    monkeypatch.setattr(Run, "begin", turned)
+    monkeypatch.setattr(Run, "_epoch", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(name, out=tmp_path / "cut", progress=False, **given)
+    monkeypatch.setattr(Run, "_epoch", epoch)
+    cut = train(name, out=tmp_path / "cut", progress=False, resume=True, **given)
+    one, other = (read_checkpoint(RunFolder(path).state, kind="training")[0] for path in (whole, cut))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(other[key], tensor) for key, tensor in one.items())
+    kept = {"deacl": "teacher", "ncp-acl": "own", "advcl": "labels", "dynacl": "average", "dynacl++": "probe"}
+    assert any(key.startswith(f"method.{kept.get(name, '')}") for key in one)
+    saved = [read_checkpoint(RunFolder(path).model, kind="model")[0] for path in (whole, cut)]
+    assert all(torch.equal(saved[1][key], tensor) for key, tensor in saved[0].items())
+
+
+def steadiness(folder):
+    """Mean cosine of test images' features before and after PGD away from what they are."""
+    model, x = load_model(folder, encoder=True)[0], load("digits").test.float(torch.arange(100))
+    kept = functional.normalize(model.features(x).detach(), dim=1)
+
+    def value(features, _):
+        return -(functional.normalize(features, dim=1) * kept).sum(1)
+
+    moved = pgd(model, x, torch.zeros(100, dtype=torch.int64), eps=0.1, steps=10, step_size=0.025, objective=value,
+                generator=torch.Generator().manual_seed(0), keep="last")  # fmt: skip
+    return -float(value(model.features(moved).detach(), None).mean())
+
+
+@pytest.mark.parametrize("name", ["deacl", "ncp-acl", "acl", "rocl", "advcl", "dynacl++"])
+def test_a_peer_s_features_are_steadier_than_stage_1_s(settings, first, tmp_path, name):
+    more = {"data.train": 200, "training.epochs": 4, "training.learning_rate": 2e-3}
+    folder = train(name, out=tmp_path / "run", progress=False, **settings(name, **more))
+    assert load_model(folder, encoder=True)[1].head == "features"
+    assert steadiness(folder) > steadiness(first)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "words"),
+    [
+        ("deacl", {"training.start": None}, "method 'deacl' begins from trained weights: set training.start"),
+        ("deacl", {"training.warm_start.epochs": 1}, "'deacl' uses no labels: leave warm_start.epochs 0"),
+        ("deacl", {"method.dual_norm": "both"}, "dual_norm"),
+        ("ncp-acl", {"method.clusters": [200]}, "method.clusters 200 needs more training images"),
+        ("ncp-acl", {"method.clusters": [6, 6]}, "clusters must be different"),
+        ("ncp-acl", {"method.clusters": [1]}, "clusters"),
+        ("ncp-acl", {"method.neighbour": 7}, "neighbour 7 is beyond the 6 clusters"),
+        ("ncp-acl", {"method.strategy": "sideways"}, "strategy"),
+        ("acl", {"method.reweight": 0.5}, "reweight follows the strength of views: set decay_every"),
+        ("dynacl", {"method.average": 1.0}, "average"),
+        ("advcl", {"method.labeller": None}, "needs an encoder for pseudo-labels: set method.labeller"),
+        ("advcl", {"method.clusterings": [500]}, "method.clusterings 500 is more than the 120 training images"),
+        ("dynacl++", {"method.clusters": 500}, "method.clusters 500 is more than the 120 training images"),
+        ("aff", {}, "method 'aff' begins from trained weights"),
+        ("acl", {"model.backbone": "convnet"}, "dual_norm needs a backbone with BatchNorm"),
+    ],
+)
+def test_what_cannot_be_is_one_line(settings, tmp_path, name, more, words):
+    given = {key: value for key, value in settings(name, **more).items() if value is not None}
+    with pytest.raises(UsageError, match=words):
+        train(name, out=tmp_path / "run", progress=False, **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_labeller_of_other_images_is_refused(settings, tmp_path):
+    other = train("nominal", data="toy-moons", out=tmp_path / "other", progress=False, **{"training.epochs": 1})
+    with pytest.raises(UsageError, match=r"method.labeller .* takes images of .*name an encoder of the same images"):
+        train("advcl", out=tmp_path / "run", progress=False, **settings("advcl", **{"method.labeller": str(other)}))
