@@ -121,7 +121,8 @@ def evaluate(
     n: Images = None,
     attack: Annotated[list[str] | None, typer.Option(help="PGD preset instead of a protocol, repeatable.")] = None,
     linear: Annotated[
-        str | None, typer.Option(help="Fit heads to frozen features first and attack them: slf, alf or slf,alf.")
+        str | None,
+        typer.Option(help="Fit heads to an encoder first and attack them, such as slf,alf; also aff, nearest, soft."),
     ] = None,
     fresh: Fresh = False,
     batch_size: BatchSize = None,

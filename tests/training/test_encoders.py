@@ -16,6 +16,7 @@ from corral.training import Run, RunFolder, load_model, load_recipe, read_metric
 from corral.training.checkpoints import read_checkpoint
 from corral.training.features import extract_features
 from corral.training.methods.encoder import neighbour_votes
+from corral.training.start import prepare_data
 
 SMALL = {"data.train": 240, "data.validation": 100, "model.width": 4, "training.epochs": 2}
 
@@ -184,5 +185,35 @@ def test_what_cannot_be_is_one_line(recipe, settings, words, tmp_path):
 
 @pytest.mark.parametrize("kinds", [[], ["slf", "best"]])
 def test_other_heads_are_refused(encoder, kinds):
-    with pytest.raises(UsageError, match=r"unknown linear evaluation .*known: slf, alf"):
+    with pytest.raises(UsageError, match=r"unknown linear evaluation .*known: slf, alf, nearest, soft, aff"):
         linear_runs(encoder, kinds, progress=False)
+
+
+@pytest.mark.parametrize("rule", ["nearest", "soft"])
+def test_a_cluster_head_is_k_means_of_every_class_s_frozen_features_and_takes_no_step(encoder, rule):
+    before = load_model(encoder, encoder=True)[0]
+    (folder,) = linear_runs(encoder, [rule], progress=False)
+    model, spec, info = load_model(folder)
+    assert (spec.head, spec.rule, info.method) == ("cluster", rule, rule)
+    own = before.backbone.state_dict()
+    assert all(torch.equal(own[name], tensor) for name, tensor in model.backbone.state_dict().items())
+    recipe = load_recipe(folder)
+    images = prepare_data(recipe, root=None)[1]
+    features = extract_features(before, images)
+    means = torch.stack([features[images.labels == label].mean(0) for label in range(10)])
+    torch.testing.assert_close(model.head.centroids, means, rtol=1e-4, atol=1e-5)
+    assert "steps" in read_metrics(RunFolder(folder).metrics)[-1]
+    assert read_metrics(RunFolder(folder).metrics)[-1]["steps"] == 0
+    test = load("digits").test
+    assert float((model(test.float()).argmax(1) == test.labels).float().mean()) > 0.4
+
+
+def test_adversarial_fine_tuning_moves_the_encoder_and_begins_from_it(encoder, tmp_path):
+    settings = SMALL | {"model.width": 8, "training.start": str(encoder)}
+    run = started("aff", tmp_path / "run", **settings)
+    own = load_model(encoder, encoder=True)[0].backbone.state_dict()
+    assert all(torch.equal(own[name], tensor) for name, tensor in run.model.backbone.state_dict().items())
+    run.execute()
+    model, spec, info = load_model(tmp_path / "run")
+    assert (spec.head, info.method) == ("linear", "aff")
+    assert not all(torch.equal(own[name], tensor) for name, tensor in model.backbone.state_dict().items())

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from corral.attacks import pgd
-from corral.models import ClusterHead, PublishedHead
+from corral.models import ClusterHead, FeaturesHead, PublishedHead
 from corral.training import Run, RunFolder, load_model, load_recipe
 from corral.training.checkpoints import read_checkpoint
 from corral.training.features import extract_features
@@ -21,6 +21,7 @@ ROWS = {
     "C": HEAD,
     "C'": {"temperature_learning_rate": 0.02},
     "C' nearest, temperature": {"temperature": 0.5, "rule": "nearest"},
+    "toward the rival": {"clusters": 2, "adversary": "toward"},
     "D": HEAD | {"centroids": "learned"},
     "E": HEAD | {"centroids": "learned", "pull": 0.1},
 }
@@ -78,6 +79,23 @@ def attack(run, head, x, y, objective="cross_entropy"):
     )
 
 
+def toward_rivals_twin(run, centroids, x, y):
+    """PGD from each image's nearest own centroid toward the nearest of another class."""
+    classes, chosen = run.model.head.classes.tolist(), []
+    for feature, label in zip(run.model.features(x).detach(), y.tolist(), strict=True):
+        apart = [float(((feature - centroid) ** 2).sum()) for centroid in centroids]
+        own = min((k for k in range(len(classes)) if classes[k] == label), key=apart.__getitem__)
+        rival = min((k for k in range(len(classes)) if classes[k] != label), key=apart.__getitem__)
+        chosen.append((own, rival))
+
+    def value(features, _):
+        return torch.stack(
+            [((f - centroids[o]) ** 2).sum() - ((f - centroids[r]) ** 2).sum() for f, (o, r) in zip(features, chosen)]
+        )
+
+    return attack(run, FeaturesHead(run.model.features_dim), x, y, value)
+
+
 def corral_twin(run, x, y, rows):
     """lab-notes.md, rows A to E."""
     config, head = run.recipe.method, run.model.head
@@ -88,9 +106,12 @@ def corral_twin(run, x, y, rows):
         centroids, scale = means_twin(run.model.features(x), assigned, head.centroids)
     elif config.centroids == "learned":
         centroids = head.centroids
-    on_batch = config.adversary == "batch"
-    attacked = head.moved(centroids.detach(), scale.detach()) if on_batch else head
-    features = run.model.features(attack(run, attacked, x, y))
+    if config.adversary == "toward":
+        moved = toward_rivals_twin(run, centroids.detach(), x, y)
+    else:
+        on_batch = config.adversary == "batch"
+        moved = attack(run, head.moved(centroids.detach(), scale.detach()) if on_batch else head, x, y)
+    features = run.model.features(moved)
     if config.centroids == "adversarial_batch":
         centroids, scale = means_twin(features, assigned, head.centroids)
     if config.centroids == "learned":

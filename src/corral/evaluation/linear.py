@@ -1,4 +1,4 @@
-"""Linear evaluation of an encoder's run: heads fitted on its frozen features, each then a run like any other."""
+"""Heads for an encoder's run, fitted on its frozen features or fine-tuned with them: each a run like any other."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor
 from corral.errors import CorralError, UsageError
 from corral.models import Classifier
 from corral.training import RunFolder, load_model, load_recipe, train
-from corral.training.recipe_methods import LINEAR
+from corral.training.recipe_methods import EVALUATIONS, HEADS
 
 
 def linear_runs(
@@ -21,11 +21,13 @@ def linear_runs(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> list[Path]:
-    """Fit linear heads to the frozen features of a run; those already fitted to these weights are taken as they are.
+    """Fit heads to the features of a run; those already fitted to these weights are taken as they are.
 
     Args:
         run: of an encoder, or of any classifier, whose own head is left aside.
-        kinds: "slf" on clean images, "alf" on adversarial ones, at the run's norm and eps.
+        kinds: linear heads on frozen features, "slf" of clean images and "alf" of adversarial ones, at the run's norm
+            and eps; "aff", adversarial fine-tuning of all weights by TRADES; cluster heads on frozen features, without
+            any training, "nearest" and "soft".
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: show progress on stderr.
@@ -37,9 +39,10 @@ def linear_runs(
         UsageError: no kind, or an unknown one.
         CorralError: no finished run, or heads that were fitted to other weights.
     """
-    unknown = [kind for kind in kinds if kind not in LINEAR]
+    unknown = [kind for kind in kinds if kind not in EVALUATIONS]
     if unknown or not kinds:
-        raise UsageError(f"unknown linear evaluation {unknown[0] if unknown else ''!r}; known: {', '.join(LINEAR)}")
+        name = unknown[0] if unknown else ""
+        raise UsageError(f"unknown linear evaluation {name!r}; known: {', '.join(EVALUATIONS)}")
     encoder = _before_the_head(load_model(run, encoder=True)[0])
     parent = load_recipe(Path(run))
     shared: dict[str, Any] = {f"model.{name}": value for name, value in parent.model.model_dump().items()}
@@ -53,8 +56,8 @@ def linear_runs(
         recipe = load_recipe(kind, data=parent.data.name, overrides=overrides)
         resume = folder.recipe.is_file()
         train(recipe, out=folder.path, resume=resume, device=device, data_root=data_root, progress=progress)
-        frozen = _before_the_head(load_model(folder.path)[0])
-        if any(not torch.equal(frozen[name], tensor) for name, tensor in encoder.items()):
+        frozen = _before_the_head(load_model(folder.path)[0]) if kind in HEADS else {}
+        if any(not torch.equal(tensor, encoder[name]) for name, tensor in frozen.items()):
             raise CorralError(f"{folder.path}: its features are those of other weights than {run}'s; delete the folder")
         found.append(folder.path)
     return found

@@ -182,6 +182,23 @@ def nearest_own(features: Tensor, labels: Tensor, centroids: Tensor, classes: Te
         return squared_distances(features, centroids).masked_fill(rivals, torch.inf).argmin(1)
 
 
+def nearest_rival(features: Tensor, labels: Tensor, centroids: Tensor, classes: Tensor) -> Tensor:
+    """Index of the nearest centroid that is not of each example's own class.
+
+    Args:
+        features: (N, d).
+        labels: (N,) integers; some centroid is of another class (not checked).
+        centroids: (M, d).
+        classes: (M,) integers.
+
+    Returns:
+        (N,) int64 indices into the M centroids.
+    """
+    with torch.no_grad():
+        own = labels.unsqueeze(1) == classes
+        return squared_distances(features, centroids).masked_fill(own, torch.inf).argmin(1)
+
+
 def magnet_full(
     features: Tensor,
     labels: Tensor,

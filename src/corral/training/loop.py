@@ -286,7 +286,8 @@ def schedule(training: TrainingConfig, epochs: float) -> float:
 
 
 def _line(numbers: dict[str, Any], total: int) -> str:
-    shown = [f"epoch {numbers['epoch']}/{total} ({numbers['phase']})", f"loss {numbers['loss']:.4f}"]
+    shown = [f"epoch {numbers['epoch']}/{total} ({numbers['phase']})"]
+    shown += [f"loss {numbers['loss']:.4f}"] if "loss" in numbers else []
     measured = [f"{title} {100 * numbers[name]:.1f}%" for name, title in VALIDATED.items() if name in numbers]
     shown += [f"validation {', '.join(measured)}"] if measured else []
     return "  ".join([*shown, f"{numbers['epoch_seconds']:.1f} s"])

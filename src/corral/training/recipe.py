@@ -8,7 +8,7 @@ import tomli_w
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from corral.training.recipe_base import Config, Count, NotNegative, Positive
-from corral.training.recipe_methods import ENCODERS, LINEAR, MethodConfig
+from corral.training.recipe_methods import ENCODERS, HEADS, MethodConfig
 
 # Generators take more, but the noise's seed is offset from this one.
 MOST_SEED = 2**32 - 1
@@ -154,7 +154,7 @@ class Recipe(Config):
             raise ValueError("warm_start.stop_accuracy needs held-out images: set data.validation above 0")
         if self.training.select == "best" and self.method.name in ENCODERS:
             raise ValueError(f"method '{self.method.name}' has no accuracy to select by: leave training.select 'last'")
-        if self.method.name in LINEAR and self.training.warm_start.epochs:
+        if self.method.name in HEADS and self.training.warm_start.epochs:
             raise ValueError(f"method '{self.method.name}' trains a head alone: leave warm_start.epochs 0")
         if self.method.name in ENCODERS and self.training.warm_start.epochs:
             raise ValueError(f"method '{self.method.name}' uses no labels: leave warm_start.epochs 0")

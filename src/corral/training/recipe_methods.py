@@ -120,7 +120,8 @@ class CorralConfig(Config):
 
     The rows of the lab notes: A = magnet loss on centroids "adversarial_batch"; B = magnet on "clean_batch";
     C = cross_entropy on "clean_batch" with the adversary on the "head"; C' = the same with the adversary on the
-    "batch" (default); D = cross_entropy on "learned" centroids; E = D with pull 0.1.
+    "batch" (default); D = cross_entropy on "learned" centroids; E = D with pull 0.1. The adversary "toward" is C'
+    whose images go from the nearest centroid of their class toward the nearest of another class, as NCP-ACL's do.
     """
 
     name: Literal["corral"]
@@ -128,7 +129,7 @@ class CorralConfig(Config):
     rule: Literal["soft", "nearest"] = "soft"
     loss: Literal["cross_entropy", "magnet"] = "cross_entropy"
     centroids: Literal["clean_batch", "adversarial_batch", "learned"] = "clean_batch"
-    adversary: Literal["batch", "head"] = "batch"
+    adversary: Literal["batch", "head", "toward"] = "batch"
     alpha: float = 4.0
     pull: NotNegative = 0.0
     temperature: Positive = 1.0
@@ -140,7 +141,7 @@ class CorralConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "CorralConfig":
-        if self.centroids != "clean_batch" and self.adversary == "batch":
+        if self.centroids != "clean_batch" and self.adversary != "head":
             raise ValueError(f"centroids '{self.centroids}' need adversary 'head': there are no clean batch centroids")
         if self.loss == "magnet" and (self.centroids == "learned" or self.temperature_learning_rate > 0):
             raise ValueError("loss 'magnet' has neither learned centroids nor a temperature; use 'cross_entropy'")
@@ -212,6 +213,16 @@ class LinearConfig(Config):
     inner: InnerAttack = InnerAttack(steps=10)
 
 
+class FittedConfig(Config):
+    """A cluster head on the frozen features of `training.start`: k-means of every class, `clusters` each, no training.
+
+    The name is the head's rule.
+    """
+
+    name: Literal["nearest", "soft"]
+    clusters: Count = 1
+
+
 MethodConfig = Annotated[
     NominalConfig
     | AtConfig
@@ -229,7 +240,8 @@ MethodConfig = Annotated[
     | RoclConfig
     | AdvclConfig
     | PseudoLabelledConfig
-    | LinearConfig,
+    | LinearConfig
+    | FittedConfig,
     Field(discriminator="name"),
 ]
 
@@ -240,8 +252,10 @@ METHODS: dict[str, type[Config]] = {
     for name in get_args(config.model_fields["name"].annotation)
 }
 
-# Methods that train an encoder without a head, those that fit a head to one, and those that go on from its features.
+# Methods that train an encoder without a head, those that fit a head to frozen features, and those that go on from an
+# encoder's features; what `--linear` knows.
 SECOND_STAGES = ("deacl", "ncp-acl", "dynacl++", "dynacl-air++")
 ENCODERS = ("simclr", "acl", "dynacl", "dynacl-air", "rocl", "advcl", *SECOND_STAGES)
-LINEAR = ("slf", "alf")
-CONTINUING = (*LINEAR, *SECOND_STAGES)
+HEADS = ("slf", "alf", "nearest", "soft")
+CONTINUING = (*HEADS, *SECOND_STAGES)
+EVALUATIONS = (*HEADS, "aff")

@@ -8,6 +8,7 @@ from corral.training.methods.certified import Certified
 from corral.training.methods.clustr import ClusTR
 from corral.training.methods.corral import Corral
 from corral.training.methods.deacl import DeACL
+from corral.training.methods.fitted import FittedClusters
 from corral.training.methods.free_at import FreeAdversarialTraining
 from corral.training.methods.linear import LinearEvaluation
 from corral.training.methods.mat import Mat
@@ -31,6 +32,7 @@ from corral.training.recipe_methods import (
     AtConfig,
     CertifiedConfig,
     CorralConfig,
+    FittedConfig,
     FreeAtConfig,
     LinearConfig,
     MagnetConfig,
@@ -79,6 +81,8 @@ def build_method(config: MethodConfig, context: Context) -> Method:
             return PseudoLabelled(context, config)
         case LinearConfig():
             return LinearEvaluation(context, config)
+        case FittedConfig():
+            return FittedClusters(context, config)
 
 
 __all__ = ["Context", "Method", "Nominal", "build_method"]

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from corral.losses import magnet, nearest_own
-from corral.models import ClusterHead, Head
+from corral.losses import magnet, nearest_own, nearest_rival
+from corral.models import ClusterHead, FeaturesHead, Head
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.clusters import ClusterMethod, Neighbourhoods
 from corral.training.recipe_methods import CorralConfig
@@ -69,16 +69,20 @@ class Corral(ClusterMethod):
         config, head = self.config, self.head
         assigned = self.assignments[rows]
         if config.centroids == "clean_batch":
-            centroids, variance = self.batch_clusters(self.model.features(x), assigned)
+            clean = self.model.features(x)
+            centroids, variance = self.batch_clusters(clean, assigned)
         elif config.centroids == "learned":
             variance = self.log_variance.exp()
             centroids = self.weight * variance
         else:
             centroids, variance = head.centroids, head.variance
-        attacked = self.model
-        if config.adversary == "batch" or config.centroids == "learned":
-            attacked = self.model.with_head(head.moved(centroids.detach(), variance.detach()))
-        x_adv = self.adversarial(attacked, x, y, config.inner, "cross_entropy")
+        if config.adversary == "toward":
+            x_adv = self.toward_rivals(x, y, clean.detach(), centroids.detach())
+        else:
+            attacked = self.model
+            if config.adversary == "batch" or config.centroids == "learned":
+                attacked = self.model.with_head(head.moved(centroids.detach(), variance.detach()))
+            x_adv = self.adversarial(attacked, x, y, config.inner, "cross_entropy")
         features = self.model.features(x_adv)
         if config.centroids == "adversarial_batch":
             centroids, variance = self.batch_clusters(features, assigned)
@@ -89,6 +93,27 @@ class Corral(ClusterMethod):
         if config.batches == "neighbourhood":
             self.neighbourhoods.record(losses)
         return losses.mean(), {"adversarial_accuracy": (logits.argmax(1) == y).float().mean()}
+
+    def toward_rivals(self, x: Tensor, y: Tensor, clean: Tensor, centroids: Tensor) -> Tensor:
+        """Images in the ball away from the nearest own centroid, toward the nearest rival's, by the clean features.
+
+        They maximise ||f - mu_own||^2 - ||f - mu_rival||^2: the rival's log score less the own, but for the variance.
+
+        Args:
+            x: (n, C, H, W) clean images.
+            y: (n,) labels.
+            clean: (n, d) their features.
+            centroids: (M, d).
+        """
+        own = centroids[nearest_own(clean, y, centroids, self.head.classes)]
+        rival = centroids[nearest_rival(clean, y, centroids, self.head.classes)]
+
+        def value(features: Tensor, _: Tensor) -> Tensor:
+            return (features - own).square().sum(1) - (features - rival).square().sum(1)
+
+        return self.adversarial(
+            self.model.with_head(FeaturesHead(self.model.features_dim)), x, y, self.config.inner, value
+        )
 
     def losses(
         self, features: Tensor, logits: Tensor, y: Tensor, assigned: Tensor, centroids: Tensor, variance: Tensor
