@@ -115,7 +115,8 @@ def train(
 def evaluate(
     run: Annotated[list[Path], typer.Argument(help="Run folders.")],
     protocol: Annotated[
-        str, typer.Option(help="quick, paper, centred (MMC's and MAT's), standard (AutoAttack) or adaptive.")
+        str,
+        typer.Option(help="quick, paper, centred (MMC, MAT), encoder (PGD-20), standard (AutoAttack), adaptive."),
     ] = "quick",
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default the run's.")] = None,
     n: Images = None,

@@ -4,7 +4,7 @@ import pytest
 from markupsafe import escape
 
 from corral.reproduce import load_table, reproduce
-from corral.reproduce.page import groups
+from corral.reproduce.page import SHOWN, groups
 from corral.reproduce.result import read_result
 
 
@@ -23,18 +23,21 @@ def check_whole(name, base):
             measured = {column.name for column in table.columns if column.attack != "pgd_published_100"}
             if "paper" not in meant.protocols:
                 measured -= {column.name for column in table.columns if "100" in column.attack}
+            if "standard" not in meant.protocols:
+                measured -= {column.name for column in table.columns if column.attack == "autoattack"}
             assert measured <= row.protocol.keys()
             assert all((page.parent / record).is_file() for record in row.records)
             assert f"| {row.name} |" in markdown
             assert f'<th scope="row">{escape(row.name)}</th>' in html
             # A table without an attack among its columns has no column of what is left under a sound one.
             shown = [row.sound[group.factor] for group in groups(table, part) if group.sound]
+            digits = {column.name: SHOWN[column.unit][1] for column in table.columns}
             percent = {column.name for column in table.columns if column.unit == "%"}
             accuracies = [numbers for name, numbers in row.protocol.items() if name in percent]
             for numbers in (*accuracies, *shown):
                 assert f"{100 * numbers.values[0]:.1f}" in markdown
             for name in row.protocol.keys() - percent:
-                assert f"{row.protocol[name].values[0]:.3f}" in markdown
+                assert f"{row.protocol[name].values[0]:.{digits[name]}f}" in markdown
     assert read_result(page.with_name("table.json")) == result
 
 

@@ -90,7 +90,10 @@ def toward_rivals_twin(run, centroids, x, y):
 
     def value(features, _):
         return torch.stack(
-            [((f - centroids[o]) ** 2).sum() - ((f - centroids[r]) ** 2).sum() for f, (o, r) in zip(features, chosen)]
+            [
+                ((f - centroids[o]) ** 2).sum() - ((f - centroids[r]) ** 2).sum()
+                for f, (o, r) in zip(features, chosen, strict=True)
+            ]
         )
 
     return attack(run, FeaturesHead(run.model.features_dim), x, y, value)

@@ -18,6 +18,8 @@ from corral.models import Classifier, ClusterHead
 
 # Steps of the papers' PGD, and the share of eps that one goes: 2/255 at 8/255.
 SHORT, LONG, STEP = 10, 50, 0.25
+# Steps of the PGD that papers on robust encoders report.
+ENCODERS = 20
 # Which draw of an image's random numbers its target class is; the random start takes the restarts' own.
 TARGET_DRAW = 2**20
 
@@ -112,6 +114,19 @@ def centred_attacks(model: nn.Module, *, eps: float, training: TrainingLoss = CR
             (f"pgd_{LONG}_mmc", "half the squared distance to the own centre", "mmc", LONG, _always(MmcObjective()))
         )
     return tuple(_attack(*row, eps=eps, more=training.weights if row[0].endswith("training") else ()) for row in rows)
+
+
+def encoder_attacks(*, eps: float) -> tuple[Attack, ...]:
+    """PGD-20 on the cross-entropy as papers on robust encoders report it (NCP-ACL, Sec. 4.1): steps of eps / 4.
+
+    One random start, and only the last image counts.
+
+    Args:
+        eps: radius in pixel units.
+    """
+    entropy: ObjectiveName = "cross_entropy"
+    row = (f"pgd_{ENCODERS}", "the cross-entropy of the logits", entropy, ENCODERS, _always(entropy))
+    return (_attack(*row, eps=eps, more=()),)
 
 
 def _always(objective: ObjectiveName | ModelObjective) -> Made:

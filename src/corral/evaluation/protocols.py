@@ -17,14 +17,14 @@ from corral.attacks import (
 from corral.attacks.adaptive import adaptive_attacks
 from corral.attacks.attack import Attack
 from corral.attacks.autoattack import standard_attacks
-from corral.attacks.centred import CROSS_ENTROPY, TrainingLoss, centred_attacks
+from corral.attacks.centred import CROSS_ENTROPY, TrainingLoss, centred_attacks, encoder_attacks
 from corral.attacks.presets import PgdProtocol
 from corral.attacks.rivals import MatObjective, MmcObjective
 from corral.errors import UsageError
 from corral.models import Classifier, ClusterHead
 from corral.training.recipe_methods import MagnetConfig, MatConfig, MethodConfig, MmcConfig, TradesConfig
 
-ProtocolName = Literal["quick", "paper", "centred", "standard", "adaptive"]
+ProtocolName = Literal["quick", "paper", "centred", "encoder", "standard", "adaptive"]
 PROTOCOL_NAMES: tuple[ProtocolName, ...] = get_args(ProtocolName)
 # One row for the whole ensemble, beside its members' own.
 ENSEMBLES = {"standard": "autoattack", "adaptive": "adaptive"}
@@ -32,6 +32,7 @@ SUMMARIES: dict[ProtocolName, str] = {
     "quick": "PGD-20 as published, and on the log-space logits with cross-entropy and margin, 5 restarts",
     "paper": "PGD-20 and PGD-100, 10 restarts, as published; on clusters the adaptive attack and log-space controls",
     "centred": "PGD-10 and PGD-50, plain and toward a random class, as MMC and MAT report them, and on their losses",
+    "encoder": "PGD-20, steps of eps/4, one start, the last image: as papers on robust encoders report it",
     "standard": "AutoAttack standard: APGD-CE, APGD-T, FAB-T, Square, each on every image",
     "adaptive": "Auto-PGD on every objective that knows the head, and the worst case over them",
 }
@@ -60,6 +61,8 @@ def protocol_attacks(
     clusters = isinstance(model, Classifier) and isinstance(model.head, ClusterHead)
     if name == "centred":
         return centred_attacks(model, eps=eps, training=_training_loss(method))
+    if name == "encoder":
+        return encoder_attacks(eps=eps)
     presets: dict[str, tuple[PgdProtocol, ...]] = {
         "quick": (PUBLISHED_20, *((PUBLISHED_20_LOG,) if clusters else ()), LOG_20, MARGIN_20),
         "paper": (

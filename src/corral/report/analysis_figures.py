@@ -125,6 +125,34 @@ def left_figure(distances: Mapping[str, Sequence[float]], count: int, *, name: s
         return finished_svg(figure, name, description)
 
 
+def curve_figure(
+    places: Sequence[float], values: Sequence[float], *, xlabel: str, ylabel: str, name: str, description: str
+) -> str:
+    """One curve, its highest point marked.
+
+    Args:
+        places: ascending.
+        values: as many.
+        xlabel: of the axis of places.
+        ylabel: of the axis of values.
+        name: unique on the page.
+        description: the text alternative.
+    """
+    with drawing(name):
+        figure, axes = new_figure(5.2, 2.8)
+        first, second = line_style(0), line_style(1)
+        axes.plot(places, values, color=first.colour, marker=first.marker, markersize=5)
+        best = int(np.argmax(values))
+        axes.annotate(
+            f"{places[best]:g}", (places[best], values[best]), xytext=(0, 7), textcoords="offset points", ha="center"
+        )
+        axes.plot(places[best], values[best], color=second.colour, marker=first.marker, markersize=8)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.margins(y=0.2)
+        quiet(axes, grid="y")
+        return finished_svg(figure, name, description)
+
+
 def embedding_figure(series: Mapping[str, Sequence[float]], *, name: str, description: str) -> str:
     """Clean and attacked features in the plane, coloured by true and by predicted class.
 

@@ -103,6 +103,12 @@ def _figure(analysis: Analysis, classes: list[str]) -> str | None:
     if name in ("match", "features"):
         columns = [column for column in WORDS[name].columns if column[2] == 100]
         return draw.shares_figure({title: numbers[key] for title, key, *_ in columns if key in numbers}, **words)
+    if name == "silhouettes":
+        return draw.curve_figure(series["k"], series["width"], xlabel="clusters K", ylabel="mean silhouette", **words)
+    if name == "pursuit":
+        pushes = {"noise": "noise", "toward": "pursuit", "away": "away", "both": "both", "with labels": "labelled"}
+        broken = {title: numbers[f"{key} success"] for title, key in pushes.items() if f"{key} success" in numbers}
+        return draw.shares_figure(broken, **words) if broken else None
     if name == "compactness":
         kept = {title: numbers[key] for title, key, *_ in WORDS[name].columns if key in numbers and "silh" in key}
         return draw.widths_figure(kept, **words)

@@ -161,6 +161,34 @@ WORDS: dict[AnalysisName, AnalysisWords] = {
         ),
         unit="l2 in pixels of [0, 1]; mean ± sd over seeds",
     ),
+    "silhouettes": AnalysisWords(
+        short="Silhouette",
+        title="How many clusters do the features have?",
+        text="Mean silhouette width (cosine distance, exact) of spherical k-means of the training images' features, "
+        "against the number of clusters. NCP-ACL takes the K of the largest width; where the curve is flat, the choice "
+        "says little.",
+        columns=(("best K", "best", 1.0, 0), ("its width", "width", 1.0, 3)),
+        unit="widths in [-1, 1]; mean ± sd over seeds",
+    ),
+    "pursuit": AnalysisWords(
+        short="Pursuit of a neighbour",
+        title="Does a push toward a neighbouring cluster cross the boundary?",
+        text="Of the test images classified right, from one uniform start each: how far the probability of the true "
+        "class falls and how many are misclassified by that noise, by five steps toward the second nearest centroid, "
+        "away from the nearest, both, and up the cross-entropy. Only the last knows labels; the nearer the others come "
+        "to it, the better clusters stand in for them.",
+        columns=(
+            ("clusters", "clusters", 1.0, 0),
+            ("noise: probability less", "noise decrease", 100.0, 1),
+            ("misclassified", "noise success", 100.0, 1),
+            ("toward: probability less", "pursuit decrease", 100.0, 1),
+            ("misclassified, toward", "pursuit success", 100.0, 1),
+            ("misclassified, away", "away success", 100.0, 1),
+            ("misclassified, both", "both success", 100.0, 1),
+            ("misclassified, with labels", "labelled success", 100.0, 1),
+        ),
+        unit="percent; mean ± sd over seeds",
+    ),
     "embedding": AnalysisWords(
         short="Features in the plane",
         title="Features in the plane",

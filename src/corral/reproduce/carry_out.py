@@ -24,6 +24,7 @@ from corral.reproduce.definition import (
     Part,
     Row,
     ScaleName,
+    Stage,
     Table,
     load_setting,
     load_table,
@@ -241,13 +242,37 @@ class _Maker:
 
     def planned(self, part: Part, row: Row, seed: int) -> tuple[Recipe, RunFolder]:
         """The recipe of a row's run, and its folder, whose name has the recipe's digest."""
-        method = load_recipe(row.recipe, data=part.data).method.name
-        overrides = {**load_setting(part.setting).overrides(method), **row.set, "training.seed": seed}
+        own = Stage(recipe=row.recipe, set=row.set)
         if row.pretrain:
-            overrides["training.start"] = str(self.planned(*self.before(part, row), seed)[1].path)
-        recipe = load_recipe(row.recipe, data=part.data, overrides=overrides)
-        digest = hashlib.sha256(recipe.to_toml().encode()).hexdigest()[:8]
-        return recipe, RunFolder(self.runs / f"{slug(part.data)}-{slug(_variant(row))}-{seed}-{digest}")
+            before = str(self.planned(*self.before(part, row), seed)[1].path)
+            own = own.model_copy(update={"set": {**row.set, "training.start": before}})
+            return self.stage(part, own, seed, None, _variant(row))
+        return self.chain(part, row, seed)[-1]
+
+    def chain(self, part: Part, row: Row, seed: int) -> list[tuple[Recipe, RunFolder]]:
+        """The recipes and folders of a row's stages and of its own run, in order."""
+        found: list[tuple[Recipe, RunFolder]] = []
+        shown = ""
+        for stage in (*row.stages, Stage(recipe=row.recipe, set=row.set)):
+            shown = f"{shown} {_words(stage.recipe, stage.set)}".strip()
+            found.append(self.stage(part, stage, seed, found[-1][1] if found else None, shown))
+        return found
+
+    def stage(
+        self, part: Part, stage: Stage, seed: int, before: RunFolder | None, shown: str
+    ) -> tuple[Recipe, RunFolder]:
+        """A stage's recipe, and its folder, whose digest knows the run before by its name, not by where it lies."""
+        method = load_recipe(stage.recipe, data=part.data).method.name
+        overrides = {**load_setting(part.setting).overrides(method), **stage.set, "training.seed": seed}
+
+        def of(place: str | None) -> Recipe:
+            taken: dict[str, Any] = {} if place is None else {stage.takes: place}
+            return load_recipe(stage.recipe, data=part.data, overrides={**overrides, **taken})
+
+        named = of(None if before is None else before.path.name)
+        digest = hashlib.sha256(named.to_toml().encode()).hexdigest()[:8]
+        name = f"{slug(part.data)}-{slug(shown)}-{seed}-{digest}"
+        return of(None if before is None else str(before.path)), RunFolder(self.runs / name)
 
     def before(self, part: Part, row: Row) -> tuple[Part, Row]:
         """What a row that starts from other data's weights starts from."""
@@ -258,16 +283,17 @@ class _Maker:
         """The row's run: finished, taken up or trained."""
         if row.pretrain:
             self.trained(*self.before(part, row), seed)
-        recipe, folder = self.planned(part, row, seed)
-        train(
-            recipe,
-            out=folder.path,
-            resume=folder.recipe.is_file(),
-            device=self.device,
-            data_root=self.data_root,
-            progress=self.progress,
-        )
-        return folder
+        planned = [self.planned(part, row, seed)] if row.pretrain else self.chain(part, row, seed)
+        for recipe, folder in planned:
+            train(
+                recipe,
+                out=folder.path,
+                resume=folder.recipe.is_file(),
+                device=self.device,
+                data_root=self.data_root,
+                progress=self.progress,
+            )
+        return planned[-1][1]
 
     def analysed(self, part: Part, folder: RunFolder, name: AnalysisName) -> Analysis:
         """The run's analysis: the one on disk if it is of this model, else made now."""
@@ -320,8 +346,13 @@ def _said(part: Part, row: Row) -> dict[str, Any]:
 
 
 def _variant(row: Row) -> str:
-    """The recipe and what is set on it, in words."""
-    return " ".join([row.recipe, *(f"{key} {value}" for key, value in sorted(row.set.items()))])
+    """The stages, the recipe and what is set on each, in words."""
+    parts = [_words(stage.recipe, stage.set) for stage in row.stages]
+    return " ".join([*parts, _words(row.recipe, row.set)])
+
+
+def _words(recipe: str, settings: dict[str, Any]) -> str:
+    return " ".join([recipe, *(f"{key} {value}" for key, value in sorted(settings.items()))])
 
 
 def _shown(row: Row) -> str:

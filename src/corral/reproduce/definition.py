@@ -11,7 +11,7 @@ from corral.evaluation.analyses.document import AnalysisName
 from corral.evaluation.protocols import ProtocolName
 
 ScaleName = Literal["smoke", "small", "full"]
-Unit = Literal["%", "l2", "cosine"]
+Unit = Literal["%", "l2", "cosine", "width", "clusters"]
 CLEAN = "clean"
 # Images that an analysis looks at, at most.
 MOST_ANALYSED = 1000
@@ -34,7 +34,8 @@ class Column(Strict):
         attack: "clean", the name in our records of the attack that the paper's protocol means, or ANALYSIS.NUMBER for
             a number of an analysis of the row.
         eps: radius as a multiple of the run's own: the paper's 8/255 is another on other data.
-        unit: of the number: percent of the test images, a mean l2 norm in pixels of [0, 1], or a cosine.
+        unit: of the number: percent of the test images, a mean l2 norm in pixels of [0, 1], a cosine, a silhouette
+            width, or a number of clusters.
     """
 
     name: str
@@ -59,6 +60,20 @@ class Column(Strict):
         return self.attack.partition(".")[2]
 
 
+class Stage(Strict):
+    """A training whose run another begins from.
+
+    Attributes:
+        recipe: the shipped recipe that trains it.
+        set: recipe keys on top, for every scale.
+        takes: the recipe key that names the run of the stage before, where there is one.
+    """
+
+    recipe: str
+    set: dict[str, Any] = {}
+    takes: Literal["training.start", "method.labeller"] = "training.start"
+
+
 class Row(Strict):
     """One method of the table.
 
@@ -70,6 +85,7 @@ class Row(Strict):
         minutes: by the paper's data set, the printed training time.
         pretrain: by our data set, the other data set whose run of the same recipe gives the starting weights; parts on
             data sets that are not in it leave the row out. Empty: the row starts from random weights everywhere.
+        stages: what is trained before it, in order; the row's own recipe begins from the last of them.
         rule: the decision rule that the trained cluster head is given before it is measured; None keeps its own.
         only: our data sets that the row is made on; empty for all.
         analyses: what is measured of its runs beside the attacks.
@@ -82,6 +98,7 @@ class Row(Strict):
     published: dict[str, dict[str, float]] = {}
     minutes: dict[str, float] = {}
     pretrain: dict[str, str] = {}
+    stages: tuple[Stage, ...] = ()
     rule: Literal["soft", "nearest"] | Annotated[int, Field(ge=1)] | None = None
     only: tuple[str, ...] = ()
     analyses: tuple[AnalysisName, ...] = ()

@@ -29,7 +29,13 @@ NONE = "–"
 
 
 # Factor and decimals of a unit's numbers: ours, which accuracies are fractions of, and the published ones.
-SHOWN: dict[Unit, tuple[float, int, int]] = {"%": (100.0, 1, 2), "l2": (1.0, 3, 3), "cosine": (1.0, 3, 3)}
+SHOWN: dict[Unit, tuple[float, int, int]] = {
+    "%": (100.0, 1, 2),
+    "l2": (1.0, 3, 3),
+    "cosine": (1.0, 3, 3),
+    "width": (1.0, 3, 3),
+    "clusters": (1.0, 0, 0),
+}
 # At this many radii accuracies become curves.
 FEWEST_RADII = 3
 

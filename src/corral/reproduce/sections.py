@@ -169,4 +169,6 @@ _BUILDERS: dict[AnalysisName, Callable[[Sequence[ResultRow]], Section]] = {
     "compactness": partial(_plain, "compactness"),
     "norms": partial(_plain, "norms"),
     "embedding": partial(_plain, "embedding"),
+    "silhouettes": partial(_plain, "silhouettes"),
+    "pursuit": partial(_plain, "pursuit"),
 }

@@ -30,6 +30,8 @@ AnalysisName = Literal[
     "compactness",
     "embedding",
     "norms",
+    "silhouettes",
+    "pursuit",
 ]
 
 

@@ -13,7 +13,9 @@ from corral.evaluation.analyses.embedding import embedding
 from corral.evaluation.analyses.features import clusters_in_features
 from corral.evaluation.analyses.match import match_rate
 from corral.evaluation.analyses.norms import minimal_norms
+from corral.evaluation.analyses.pursuit import neighbour_pursuit
 from corral.evaluation.analyses.radii import planar_radii
+from corral.evaluation.analyses.silhouettes import silhouettes
 
 ANALYSES: dict[AnalysisName, Callable[[Subject], Analysis]] = {
     "along": along_the_attack,
@@ -27,4 +29,6 @@ ANALYSES: dict[AnalysisName, Callable[[Subject], Analysis]] = {
     "compactness": compactness,
     "embedding": embedding,
     "norms": minimal_norms,
+    "silhouettes": silhouettes,
+    "pursuit": neighbour_pursuit,
 }

@@ -1,0 +1,96 @@
+"""Do perturbations toward a neighbouring cluster cross a classifier's boundary? (NCP-ACL, Table 1 and App. A.1)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from corral.attacks import pgd
+from corral.attacks.balls import random_in_ball
+from corral.attacks.objectives import LogitObjective
+from corral.evaluation.analyses.document import Analysis, Subject, labelled
+from corral.evaluation.analyses.silhouettes import candidates, directions_of
+from corral.geometry import choose_clusters, kmeans
+from corral.losses import negative_cosine
+from corral.models import FeaturesHead
+from corral.training.features import evaluating
+
+# The paper's 5 steps of eps / 4, toward the second nearest centroid.
+STEPS, STEP, NEIGHBOUR = 5, 0.25, 2
+BATCH = 250
+
+
+def neighbour_pursuit(subject: Subject) -> Analysis:
+    """Random noise against perturbations by clusters of features, on the test images that are classified right.
+
+    Clusters are spherical k-means of the training images' features, K by the silhouette over the candidates of the
+    analysis `silhouettes`. Every perturbation is of the run's eps and norm and from the same uniform start: `noise` is
+    that start, `pursuit` goes toward the second nearest centroid, `away` from the nearest, `both` does both (Eq. 4),
+    `labelled` goes up the cross-entropy, which knows the label. No label plays a part in the others.
+
+    Numbers: `NAME decrease`, by how much the softmax probability of the true class falls, in the mean; `NAME success`,
+    the share misclassified; `clusters`; `right`, how many images were classified right.
+    """
+    features = directions_of(subject)
+    generator = torch.Generator().manual_seed(subject.seed)
+    known = candidates(subject.info.data, len(features))
+    chosen = choose_clusters(features, known, generator=generator).k if len(known) > 1 else known[0]
+    centroids = kmeans(features, chosen, spherical=True, seeding="afk-mc2", generator=generator).centroids
+    x, y = labelled(subject.test)
+    before, right = _probabilities(subject, x, y)
+    numbers = {"clusters": float(chosen), "right": float(right.sum())}
+    x, y, before = x[right], y[right], before[right]
+    for name in ("noise", "pursuit", "away", "both", "labelled") if len(x) else ():
+        after, still = _probabilities(subject, _moved(subject, name, x, y, centroids), y)
+        numbers[f"{name} decrease"] = float((before - after).mean())
+        numbers[f"{name} success"] = float((~still).double().mean())
+    return subject.found("pursuit", numbers)
+
+
+def _moved(subject: Subject, name: str, x: Tensor, y: Tensor, centroids: Tensor) -> Tensor:
+    """All images perturbed; each kind from the same start."""
+    generator = torch.Generator().manual_seed(subject.seed)
+    eps, norm = subject.info.eps, subject.info.norm
+    if name == "noise":
+        return torch.cat([random_in_ball(part, eps, norm, generator) for part in torch.split(x, BATCH)])
+    model = subject.model if name == "labelled" else subject.model.with_head(FeaturesHead(centroids.shape[1]))
+    moved = []
+    for part, labels in zip(torch.split(x, BATCH), torch.split(y, BATCH), strict=True):
+        objective: LogitObjective | str = "cross_entropy"
+        if name != "labelled":
+            with evaluating(subject.model):
+                objective = _pursuit(name, subject.model.features(part), centroids)
+        moved.append(
+            pgd(
+                model,
+                part,
+                labels,
+                eps=eps,
+                norm=norm,
+                steps=STEPS,
+                step_size=max(STEP * eps, 1e-12),
+                objective=objective,  # type: ignore[arg-type]
+                generator=generator,
+                keep="last",
+            )
+        )
+    return torch.cat(moved)
+
+
+def _pursuit(name: str, features: Tensor, centroids: Tensor) -> LogitObjective:
+    """Eq. 4 or one of its terms for images of these features."""
+    near = functional.normalize(features, dim=1) @ functional.normalize(centroids, dim=1).T
+    ranked = near.topk(NEIGHBOUR, 1).indices
+    own, other = centroids[ranked[:, 0]], centroids[ranked[:, -1]]
+
+    def value(found: Tensor, _: Tensor) -> Tensor:
+        away, toward = negative_cosine(found, own), -negative_cosine(found, other)
+        return {"away": away, "pursuit": toward, "both": away + toward}[name]
+
+    return value
+
+
+def _probabilities(subject: Subject, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """(n,) float64 probabilities of the labels, and (n,) whether they are decided for."""
+    with evaluating(subject.model):
+        logits = torch.cat([subject.model(part) for part in torch.split(x, BATCH)])
+    return logits.double().softmax(1).gather(1, y.unsqueeze(1)).squeeze(1), logits.argmax(1) == y
