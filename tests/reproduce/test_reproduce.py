@@ -27,6 +27,10 @@ LOST = {
     ("mat-table3", "Natural", 1.0): "≤1",
     ("mat-table3", "Natural", 3.6): "36",
     ("mat-table3", "Natural", 2.9): "29",
+    **{
+        ("ncp-figure2", "SimCLR", best): "are 70, 150, and 215 for CIFAR-10, CIFAR-100, and STL-10"
+        for best in (70, 150, 215)
+    },
 }
 
 
@@ -47,10 +51,11 @@ def test_every_row_has_a_recipe_for_every_data_set_of_every_scale(name):
     for parts in table.scales.values():
         for part in parts:
             for row in table.rows:
-                method = load_recipe(row.recipe, data=part.data).method.name
-                overrides = {**load_setting(part.setting).overrides(method), **row.set}
-                recipe = load_recipe(row.recipe, data=part.data, overrides=overrides)
-                assert recipe.data.name == part.data
+                for stage in (*row.stages, row):
+                    method = load_recipe(stage.recipe, data=part.data).method.name
+                    overrides = {**load_setting(part.setting).overrides(method), **stage.set}
+                    recipe = load_recipe(stage.recipe, data=part.data, overrides=overrides)
+                    assert recipe.data.name == part.data
 
 
 @pytest.mark.skipif(not SEEDS.is_dir(), reason="the seed papers are not beside this checkout")

@@ -114,17 +114,19 @@ class Setting(Strict):
 
     Attributes:
         set: recipe keys on top.
-        methods: the same for the recipes of one method alone, by its name.
+        unset: recipe keys that are taken away, where a recipe has them.
+        methods: `set` for the recipes of one method alone, by its name.
         why: what was chosen and on what grounds.
     """
 
     set: dict[str, Any] = {}
+    unset: tuple[str, ...] = ()
     methods: dict[str, dict[str, Any]] = {}
     why: str
 
     def overrides(self, method: str) -> dict[str, Any]:
         """The recipe keys on top for a recipe of this method."""
-        return {**self.set, **self.methods.get(method, {})}
+        return {**dict.fromkeys(self.unset), **self.set, **self.methods.get(method, {})}
 
 
 class Part(Strict):

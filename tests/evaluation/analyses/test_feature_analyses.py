@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.cluster.hierarchy import fcluster, linkage
+from sklearn.metrics import silhouette_score
 from torch import nn
 
 from corral.data import Images
-from corral.errors import CorralError
+from corral.errors import CorralError, UsageError
 from corral.evaluation.analyses import ANALYSES, Subject
 from corral.evaluation.analyses.compactness import scatter
 from corral.evaluation.analyses.match import ward
@@ -178,3 +179,57 @@ def test_a_collapsed_network_has_no_embedding(planar):
     subject = planar([(0.3, 0.5)] * 20, [0, 1] * 10, two_classes(), eps=0.0)
     with pytest.raises(CorralError, match="all features are equal"):
         ANALYSES["embedding"](subject)
+
+
+def fan(counts, seed=0):
+    """Points in tight bundles around directions of the plane, so many each."""
+    generator = torch.Generator().manual_seed(seed)
+    angles = torch.cat([torch.full((count,), 0.15 + 0.3 * place) for place, count in enumerate(counts)])
+    angles = angles + 0.01 * torch.randn(len(angles), generator=generator)
+    return 0.8 * torch.stack([angles.cos(), angles.sin()], 1), angles
+
+
+def test_silhouettes_are_scikit_learn_s_and_find_the_bundles(planar):
+    points, _ = fan([8] * 5)
+    found = ANALYSES["silhouettes"](planar(points, [0] * 20 + [1] * 20, two_classes(), eps=0.05))
+    assert found.numbers["best"] == 5
+    assert found.series["k"] == (5, 10, 15, 20, 25, 30)
+    assert found.numbers["width"] == max(found.series["width"]) == found.numbers["k 5"]
+    expected = silhouette_score(points.numpy(), np.repeat(np.arange(5), 8), metric="cosine")
+    assert found.numbers["width"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_push_toward_the_neighbour_turns_features_toward_its_bundle(planar):
+    """Five bundles on an arc, the first two of class 0: pushed along the arc, the second's cross the boundary."""
+    points, angles = fan([8] * 5)
+    labels = (angles > 0.6).long()
+    weight = torch.tensor([[math.sin(0.6), -math.cos(0.6)], [0.0, 0.0]])
+    head = LinearHead(2, 2)
+    with torch.no_grad():
+        head.linear.weight.copy_(-20 * (weight - weight.flip(0)))
+        head.linear.bias.zero_()
+        decided = head(points).argmax(1)
+        if not torch.equal(decided, labels):
+            head.linear.weight.neg_()
+    subject = planar(points, labels, head, eps=0.15)
+    found = ANALYSES["pursuit"](subject).numbers
+    assert (found["clusters"], found["right"]) == (5, 40)
+    # Of a linear head, the box holds another decision where |z·n| is below eps times ||n||_1; five steps of eps / 4 from
+    # the farthest start end a quarter of eps beyond the image.
+    normal = (head.linear.weight[0] - head.linear.weight[1]).detach()
+    ways = (points @ normal).abs() / normal.abs().sum()
+    assert (ways < 0.15 / 4).double().mean() <= found["labelled success"] <= (ways < 0.15).double().mean()
+    assert found["labelled success"] > 0.3
+    assert found["pursuit success"] > found["noise success"]
+    assert found["pursuit decrease"] > found["noise decrease"]
+    assert all(
+        0 <= found[f"{name} success"] <= found["labelled success"] for name in ("noise", "pursuit", "away", "both")
+    )
+
+
+def test_pursuit_of_features_without_direction_is_one_line(planar):
+    points, labels = grid(0.3, 0.85)
+    with pytest.raises(UsageError, match="features of training images are zero"):
+        ANALYSES["pursuit"](planar([(0.0, 0.0), *points[1:]], labels, two_classes(), eps=0.05))
+    with pytest.raises(UsageError, match="5 training images are too few for 5 clusters"):
+        ANALYSES["silhouettes"](planar(points[:5], labels[:5], two_classes(), eps=0.05))

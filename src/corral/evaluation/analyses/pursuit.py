@@ -13,6 +13,7 @@ from corral.geometry import choose_clusters, kmeans
 from corral.losses import negative_cosine
 from corral.models import FeaturesHead
 from corral.training.features import evaluating
+from corral.training.methods.ncp_acl import RESTARTS
 
 # The paper's 5 steps of eps / 4, toward the second nearest centroid.
 STEPS, STEP, NEIGHBOUR = 5, 0.25, 2
@@ -33,11 +34,13 @@ def neighbour_pursuit(subject: Subject) -> Analysis:
     features = directions_of(subject)
     generator = torch.Generator().manual_seed(subject.seed)
     known = candidates(subject.info.data, len(features))
-    chosen = choose_clusters(features, known, generator=generator).k if len(known) > 1 else known[0]
-    centroids = kmeans(features, chosen, spherical=True, seeding="afk-mc2", generator=generator).centroids
+    choice = choose_clusters(features, known, restarts=RESTARTS, generator=generator)
+    centroids = kmeans(
+        features, choice.k, spherical=True, seeding="afk-mc2", restarts=RESTARTS, generator=generator
+    ).centroids
     x, y = labelled(subject.test)
     before, right = _probabilities(subject, x, y)
-    numbers = {"clusters": float(chosen), "right": float(right.sum())}
+    numbers = {"clusters": float(choice.k), "right": float(right.sum())}
     x, y, before = x[right], y[right], before[right]
     for name in ("noise", "pursuit", "away", "both", "labelled") if len(x) else ():
         after, still = _probabilities(subject, _moved(subject, name, x, y, centroids), y)

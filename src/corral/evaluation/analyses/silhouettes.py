@@ -7,6 +7,7 @@ from corral.errors import UsageError
 from corral.evaluation.analyses.document import Analysis, Subject
 from corral.geometry import choose_clusters
 from corral.training.features import extract_features
+from corral.training.methods.ncp_acl import RESTARTS
 from corral.training.recipe_encoders import NcpAclConfig
 from corral.training.recipe_files import load_recipe
 
@@ -21,7 +22,8 @@ def silhouettes(subject: Subject) -> Analysis:
     """
     features = directions_of(subject)
     known = candidates(subject.info.data, len(features))
-    choice = choose_clusters(features, known, generator=torch.Generator().manual_seed(subject.seed))
+    generator = torch.Generator().manual_seed(subject.seed)
+    choice = choose_clusters(features, known, restarts=RESTARTS, generator=generator)
     ks = tuple(sorted(choice.widths))
     numbers = {"best": float(choice.k), "width": choice.widths[choice.k]}
     numbers |= {f"k {k}": choice.widths[k] for k in ks}

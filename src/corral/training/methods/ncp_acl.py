@@ -15,6 +15,9 @@ from corral.training.methods.base import Context
 from corral.training.methods.deacl import DeACL
 from corral.training.recipe_encoders import NcpAclConfig
 
+# Seedings of each candidate number of clusters: the width is to be the number's, not a start's.
+RESTARTS = 3
+
 
 class NcpAcl(DeACL):
     """x_adv maximises CosSim(f2(x_adv), C_x) - CosSim(f2(x_adv), C_nbr), or one of the two terms alone.
@@ -43,7 +46,8 @@ class NcpAcl(DeACL):
         super().start()
         candidates, chosen = self.config.clusters, self.config.clusters[0]
         if len(candidates) > 1:
-            chosen = choose_clusters(self._features(), candidates, generator=self.context.order).k
+            features = self._features()
+            chosen = choose_clusters(features, candidates, restarts=RESTARTS, generator=self.context.order).k
         self.refit(chosen)
 
     def _features(self) -> Tensor:
