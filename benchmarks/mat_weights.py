@@ -5,7 +5,8 @@ usage: python benchmarks/mat_weights.py --data mnist --setting mnist-vgg-small -
 
 One training a pair of weights, of the recipe `mat`; then PGD-50 on the cross-entropy of inner products with the
 centres, as MAT attacks (its Sec. 3.3), and on their margin, which has no softmax to saturate. The images are the
-recipe's validation split: no test image is looked at. Runs that are there are taken as they are.
+recipe's validation split: no test image is looked at. Runs that are there are taken as they are. `table.md` has a table
+for every data set whose numbers lie in the results folder.
 """
 
 import argparse
@@ -71,6 +72,19 @@ def table(rows: list[dict[str, float]]) -> list[str]:
     )
 
 
+def write_tables(results: Path) -> None:
+    """`table.md` from all numbers in the folder, the lowest seed of each data set."""
+    lines = ["# The weights of MAT's terms, on held-out training images", ""]
+    for path in sorted(results.glob("*.json")):
+        document = json.loads(path.read_text())
+        first = document["rows"][0]
+        rows = [row for row in document["rows"] if row["seed"] == first["seed"]]
+        made = f"{document['command']}, setting {document['setting']}, eps {first['eps']:.4g}, {first['n']} images, "
+        made += f"seed {first['seed']}, {document['created'][:10]}, {document['environment']['device']}"
+        lines += [f"## {path.stem}", "", f"{made}; percent.", "", *table(rows), ""]
+    write_atomically(results / "table.md", "\n".join(lines).encode())
+
+
 def main() -> None:
     """Train what is missing and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -101,6 +115,7 @@ def main() -> None:
             made = {"command": "benchmarks/mat_weights.py", "setting": given.setting, "created": now()}
             document = {**made, "environment": environment(torch.device("cpu")).model_dump(), "rows": rows}
             write_atomically(path, json.dumps(document, indent=1).encode())
+            write_tables(given.results)
     print("\n".join(table(rows)))
 
 

@@ -214,7 +214,7 @@ def test_a_push_toward_the_neighbour_turns_features_toward_its_bundle(planar):
     subject = planar(points, labels, head, eps=0.15)
     found = ANALYSES["pursuit"](subject).numbers
     assert (found["clusters"], found["right"]) == (5, 40)
-    # Of a linear head, the box holds another decision where |z·n| is below eps times ||n||_1; five steps of eps / 4 from
+    # Of a linear head, the box holds another decision where |z·n| is below eps ||n||_1; five steps of eps / 4 from
     # the farthest start end a quarter of eps beyond the image.
     normal = (head.linear.weight[0] - head.linear.weight[1]).detach()
     ways = (points @ normal).abs() / normal.abs().sum()
