@@ -1,8 +1,10 @@
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from corral.data import load
@@ -125,3 +127,96 @@ def test_wrong_trees_are_named(tmp_path: Path, refusal: Refusal) -> None:
     file = tmp_path / "file"
     file.write_text("x")
     assert "not a folder" in refusal(lambda: load(f"folder:{file}"))
+
+
+def spoil(path: Path, *, header: bool) -> Path:
+    """Cut an image's end off, or write something else in its place."""
+    path.write_bytes(b"no image" if header else path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+def test_damaged_images_are_left_out_by_choice_and_named(tmp_path: Path) -> None:
+    write_split(tmp_path)
+    whole = load(f"folder:{tmp_path}")
+    first = spoil(tmp_path / "train/ant/1.png", header=True)
+    second = spoil(tmp_path / "test/dog/0.png", header=False)
+    for path in (tmp_path, f"{tmp_path}/"):
+        data = load(f"folder:{path}?skip-damaged")
+        assert data.name == f"folder:{tmp_path}?skip-damaged"  # what a run trained on it is evaluated on
+        assert data.note == f"15 files; 2 damaged and skipped: {first}, {second}"
+        assert data.train.labels.tolist() == [0, 0, 1, 1, 1, 2, 2, 2]
+        assert torch.equal(data.train.pixels, whole.train.pixels[[0, 2, 3, 4, 5, 6, 7, 8]])
+        assert torch.equal(data.test.pixels, whole.test.pixels[[0, 1, 2, 3, 5]])
+    assert load(f"folder:{tmp_path}?skip-damaged").fingerprint == data.fingerprint
+
+
+def test_a_note_names_three_damaged_images_and_counts_the_others(tmp_path: Path) -> None:
+    write_split(tmp_path)
+    spoiled = [spoil(tmp_path / f"train/{name}/{n}.png", header=True) for name in ("ant", "cat") for n in (0, 1)]
+    note = load(f"folder:{tmp_path}?skip-damaged").note
+    assert note.endswith(f"; 4 damaged and skipped: {', '.join(map(str, spoiled[:3]))} and 1 more")
+
+
+def test_without_the_choice_the_first_damaged_image_is_named_and_nothing_is_loaded(
+    tmp_path: Path, refusal: Refusal
+) -> None:
+    write_split(tmp_path)
+    path = spoil(tmp_path / "train/cat/2.png", header=False)
+    assert f"{path}: a damaged image" in refusal(lambda: load(f"folder:{tmp_path}"))
+
+
+def test_a_class_of_damaged_images_alone_is_no_class(tmp_path: Path, refusal: Refusal) -> None:
+    write_split(tmp_path)
+    for number in range(3):
+        spoil(tmp_path / f"train/cat/{number}.png", header=False)
+    assert "every image of class cat in train is damaged" in refusal(lambda: load(f"folder:{tmp_path}?skip-damaged"))
+    for path in tmp_path.rglob("*.png"):
+        spoil(path, header=True)
+    assert "every image is damaged" in refusal(lambda: load(f"folder:{tmp_path}?skip-damaged"))
+
+
+def test_unlabeled_images_are_found_at_any_depth(tmp_path: Path) -> None:
+    write_split(tmp_path)
+    (tmp_path / "unlabeled/2024").mkdir(parents=True)
+    picture(501).save(tmp_path / "unlabeled/b.png")
+    picture(500).save(tmp_path / "unlabeled/2024/a.png")
+    (tmp_path / "unlabeled/list.txt").write_text("b")
+    data = load(f"folder:{tmp_path}")
+    assert data.unlabeled is not None
+    assert data.unlabeled.labels is None
+    for row, seed in enumerate((500, 501)):
+        assert np.array_equal(data.unlabeled.pixels[row].permute(1, 2, 0).numpy(), np.asarray(picture(seed)))
+    assert data.note == "17 files, 1 others ignored"
+    for path in (tmp_path / "train", tmp_path / "test"):  # classes at the top: their folder is none of them
+        path.rename(tmp_path.parent / f"{tmp_path.name}-{path.name}")
+    for name in ("ant", "cat"):
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            picture(number).save(tmp_path / name / f"{number}.png")
+    data = load(f"folder:{tmp_path}")
+    assert data.classes == ("ant", "cat")
+    assert data.unlabeled is not None
+    assert len(data.unlabeled) == 2
+
+
+def test_pixels_beyond_memory_are_decoded_into_a_file_that_goes_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_split(tmp_path)
+    inside = load(f"folder:{tmp_path}")
+    monkeypatch.setattr("corral.data.folder.IN_MEMORY", 1)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = sorted(tmp_path.iterdir())
+    outside = load(f"folder:{tmp_path}")
+    assert sorted(tmp_path.iterdir()) == before  # no name is left behind
+    assert outside.fingerprint == inside.fingerprint
+    assert torch.equal(outside.train.float(torch.tensor([8, 0])), inside.train.float(torch.tensor([8, 0])))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full to stand for a full disk")
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal) -> None:
+    write_split(tmp_path)
+    monkeypatch.setattr("corral.data.folder.IN_MEMORY", 1)
+    monkeypatch.setattr("tempfile.TemporaryFile", partial(open, "/dev/full", "r+b", buffering=0))
+    words = refusal(lambda: load(f"folder:{tmp_path}"))
+    assert "no room for 648 bytes of decoded pixels (No space left on device); set TMPDIR" in words

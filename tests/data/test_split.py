@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corral.data import Images, split_validation, stratified_subset
+from corral.data import Images, random_subset, split_validation, stratified_subset
 from corral.errors import UsageError
 
 label_lists = st.lists(st.integers(0, 5), min_size=2, max_size=60)
@@ -99,3 +99,15 @@ def test_unlabeled_images_cannot_be_stratified(refusal: Callable[..., str]) -> N
     images = Images(torch.zeros(4, 1, 1, 1))
     assert "needs labels" in refusal(lambda: stratified_subset(images, 2, seed=0), UsageError)
     assert "needs labels" in refusal(lambda: split_validation(images, 2, seed=0), UsageError)
+
+
+def test_a_random_subset_needs_no_labels_and_is_the_seed_s() -> None:
+    images = Images(torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1))
+    chosen = random_subset(images, 7, seed=3).pixels.flatten().tolist()
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == 7
+    assert random_subset(images, 7, seed=3).pixels.flatten().tolist() == chosen
+    assert random_subset(images, 7, seed=4).pixels.flatten().tolist() != chosen
+    for count in (0, 41):
+        with pytest.raises(UsageError, match="ask for 1 to 40"):
+            random_subset(images, count, seed=0)

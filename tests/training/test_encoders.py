@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional
 
 from corral.attacks import pgd
@@ -16,7 +18,7 @@ from corral.training import Run, RunFolder, load_model, load_recipe, read_metric
 from corral.training.checkpoints import read_checkpoint
 from corral.training.features import extract_features
 from corral.training.methods.encoder import neighbour_votes
-from corral.training.start import prepare_data
+from corral.training.start import moments, prepare_data
 
 SMALL = {"data.train": 240, "data.validation": 100, "model.width": 4, "training.epochs": 2}
 
@@ -217,3 +219,64 @@ def test_adversarial_fine_tuning_moves_the_encoder_and_begins_from_it(encoder, t
     model, spec, info = load_model(tmp_path / "run")
     assert (spec.head, info.method) == ("linear", "aff")
     assert not all(torch.equal(own[name], tensor) for name, tensor in model.backbone.state_dict().items())
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A folder of small colour images, most of them without a class, one of those damaged."""
+    draw = np.random.default_rng(0)
+    for name, count in (("train/a", 6), ("train/b", 6), ("test/a", 2), ("test/b", 2), ("unlabeled", 41)):
+        folder = tmp_path / "photographs" / name
+        folder.mkdir(parents=True)
+        for number in range(count):
+            pixels = draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number:02}.png")
+    (folder / "07.png").write_bytes(b"damaged")
+    return tmp_path / "photographs"
+
+
+def test_an_encoder_trains_on_images_without_labels_that_lie_on_the_disk(photographs, tmp_path, monkeypatch):
+    name = f"folder:{photographs}?skip-damaged"
+    settings = {
+        "model.width": 2,
+        "training.epochs": 1,
+        "training.batch_size": 20,
+        "data.unlabeled": True,
+        "data.train": 40,
+    }
+    recipe = load_recipe("simclr", data=name, overrides=settings)
+    run = Run(recipe, RunFolder(tmp_path / "a"), torch.device("cpu"), progress=False)
+    assert (len(run.images), run.images.labels) == (40, None)
+    inside = train("simclr", data=name, out=tmp_path / "inside", progress=False, **settings)
+    assert load_model(inside, encoder=True)[2].train_images == 40
+    monkeypatch.setattr("corral.data.folder.IN_MEMORY", 1)
+    monkeypatch.setattr("corral.training.start.AT_ONCE", 0)
+    monkeypatch.setattr("corral.training.start.PART", 7)
+    outside = train("simclr", data=name, out=tmp_path / "outside", progress=False, **settings)
+    one, other = (read_checkpoint(RunFolder(path).model, kind="model")[0] for path in (inside, outside))
+    for key, tensor in one.items():  # the same but for how the pixels' mean is summed
+        torch.testing.assert_close(other[key], tensor, rtol=1e-3, atol=1e-4)
+    heads = linear_runs(inside, ["slf"], progress=False)
+    assert load_model(heads[0])[2].train_images == 12
+
+
+@pytest.mark.parametrize(
+    ("recipe", "data", "words"),
+    [
+        ("nominal", "digits", "method 'nominal' needs labels: leave data.unlabeled out"),
+        ("simclr", "digits", "digits has no unlabeled images: leave data.unlabeled out"),
+    ],
+)
+def test_images_without_labels_are_refused_where_there_are_none_or_labels_are_needed(recipe, data, words, tmp_path):
+    with pytest.raises(UsageError, match=words):
+        train(recipe, data=data, out=tmp_path / "run", progress=False, **{"data.unlabeled": True})
+
+
+def test_moments_in_parts_are_those_of_all_at_once(monkeypatch):
+    images = load("digits").train
+    mean, deviation = moments(images)
+    monkeypatch.setattr("corral.training.start.AT_ONCE", 10)
+    monkeypatch.setattr("corral.training.start.PART", 37)
+    parts = moments(images)
+    torch.testing.assert_close(parts[0], mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(parts[1], deviation, rtol=1e-5, atol=1e-6)

@@ -15,7 +15,7 @@ from corral.data.folder import load_folder
 from corral.data.images import DataSet, Images
 from corral.data.mnist import load_fashion_mnist, load_mnist
 from corral.data.npz import load_npz
-from corral.data.split import split_validation, stratified_subset
+from corral.data.split import random_subset, split_validation, stratified_subset
 from corral.data.stl10 import load_stl10
 from corral.data.svhn import load_svhn
 from corral.data.toy import load_toy_circles, load_toy_moons
@@ -31,6 +31,7 @@ __all__ = [
     "crop_and_flip",
     "load",
     "loaded_once",
+    "random_subset",
     "shuffled",
     "split_validation",
     "stratified_subset",

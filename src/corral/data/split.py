@@ -59,6 +59,26 @@ def stratified_subset(images: Images, count: int, *, seed: int) -> Images:
     return images.take(_stratified_rows(labels, count, seed))
 
 
+def random_subset(images: Images, count: int, *, seed: int) -> Images:
+    """A subset without regard to labels.
+
+    Args:
+        images: any images.
+        count: size of the subset, 1 to N.
+        seed: fixes which rows are chosen, whatever the device.
+
+    Returns:
+        `count` images in the order of `images`.
+
+    Raises:
+        UsageError: an impossible count.
+    """
+    if not 1 <= count <= len(images):
+        raise UsageError(f"a subset of {count} images is impossible: ask for 1 to {len(images)}")
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]
+    return images.take(chosen.sort().values)
+
+
 def split_off_test(images: Images, where: str) -> tuple[Images, Images, str]:
     """Split a fixed stratified fifth off as the test part, for sources that have none.
 

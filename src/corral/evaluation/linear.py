@@ -46,7 +46,8 @@ def linear_runs(
     encoder = _before_the_head(load_model(run, encoder=True)[0])
     parent = load_recipe(Path(run))
     shared: dict[str, Any] = {f"model.{name}": value for name, value in parent.model.model_dump().items()}
-    shared |= {"data.train": parent.data.train, "data.validation": parent.data.validation}
+    shared |= {"data.train": None if parent.data.unlabeled else parent.data.train}  # heads need labelled images
+    shared |= {"data.validation": parent.data.validation}
     shared |= {"threat.norm": parent.threat.norm, "threat.eps": parent.threat.eps}
     shared |= {"training.start": str(Path(run).resolve()), "training.seed": parent.training.seed}
     overrides = {key: value for key, value in shared.items() if value is not None}

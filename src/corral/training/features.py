@@ -20,7 +20,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def extract_features(model: Classifier, images: Images, *, batch_size: int = 250) -> Tensor:
-    """(N, d) float32 features of all images, on the images' device; the model's mode is restored."""
+    """(N, d) float32 features of all images, on the model's device; the model's mode is restored."""
     with evaluating(model):
         rows = torch.arange(len(images), device=images.pixels.device)
-        return torch.cat([model.features(images.float(part)) for part in torch.split(rows, batch_size)])
+        device = next(model.parameters()).device
+        parts = (images.float(part).to(device) for part in torch.split(rows, batch_size))
+        return torch.cat([model.features(part) for part in parts])

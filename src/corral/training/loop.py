@@ -86,7 +86,8 @@ class Run:
     ) -> None:
         self.recipe, self.folder, self.device, self.progress = recipe, folder, device, progress
         self.data, images, validation = prepare_data(recipe, root=data_root)
-        self.images = images.to(device)
+        # Unlabeled images may be more than a device holds: they stay where they are, and batches go to it.
+        self.images = images if recipe.data.unlabeled else images.to(device)
         self.validation = None if validation is None else validation.to(device)
         seed = recipe.training.seed
         self.order = torch.Generator(device).manual_seed(seed)
@@ -100,6 +101,7 @@ class Run:
             threat=recipe.threat,
             batch_size=recipe.training.batch_size,
             epochs=recipe.training.epochs,
+            device=device,
             order=self.order,
             noise=self.noise,
         )
@@ -138,6 +140,8 @@ class Run:
     def execute(self) -> None:
         """Run the epochs that are left and write the model."""
         title = f"{self.recipe.name} on {self.data.name}"
+        if "skipped" in self.data.note:
+            self.say(f"{self.data.name}: {self.data.note}")
         with (
             Board(self.folder.path / "tensorboard", first_epoch=self.epoch + 1) as board,
             Progress(title, 0, "images", enabled=self.progress) as bar,
@@ -211,13 +215,15 @@ class Run:
         return numbers
 
     def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        data, labels = self.recipe.data, self.images.labels
-        assert labels is not None
+        data, images = self.recipe.data, self.images
+        # Methods without labels are given some all the same, and take none of them.
+        none = torch.zeros(len(rows), dtype=torch.int64, device=self.device)
+        labels = none if images.labels is None else images.labels[rows]
         if not data.crop and not data.flip:
-            return self.images.float(rows), labels[rows]
-        part = self.images.take(rows)
-        pixels = crop_and_flip(part.pixels, padding=data.crop, flip=data.flip, generator=self.order)
-        return Images(pixels, labels[rows]).float(), labels[rows]
+            return images.float(rows).to(self.device), labels
+        pixels = images.take(rows).pixels.to(self.device)
+        pixels = crop_and_flip(pixels, padding=data.crop, flip=data.flip, generator=self.order)
+        return Images(pixels, labels).float(), labels
 
     def enter_phase(self, *, fresh: bool) -> None:
         """Set up the head and the optimiser of the phase that the next epoch belongs to."""

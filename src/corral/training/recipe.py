@@ -44,13 +44,18 @@ def parse_eps(value: object, norm: str = "Linf") -> float:
 
 
 class DataConfig(Config):
-    """The images: which set, how many of its training images, what is held out, how they are augmented."""
+    """The images: which set, how many of its training images, what is held out, how they are augmented.
+
+    `unlabeled` takes the set's images without labels instead of its training images, for methods without labels;
+    what is held out is of the training images all the same.
+    """
 
     name: str = "digits"
     train: Count | None = None
     validation: Annotated[int, Field(ge=0)] = 0
     crop: Annotated[int, Field(ge=0)] = 0
     flip: bool = False
+    unlabeled: bool | None = None
 
 
 class ModelConfig(Config):
@@ -152,6 +157,8 @@ class Recipe(Config):
             raise ValueError("training.select 'best' needs held-out images: set data.validation above 0")
         if self.training.warm_start.stop_accuracy > 0 and self.data.validation == 0:
             raise ValueError("warm_start.stop_accuracy needs held-out images: set data.validation above 0")
+        if self.data.unlabeled and self.method.name not in ENCODERS:
+            raise ValueError(f"method '{self.method.name}' needs labels: leave data.unlabeled out")
         if self.training.select == "best" and self.method.name in ENCODERS:
             raise ValueError(f"method '{self.method.name}' has no accuracy to select by: leave training.select 'last'")
         if self.method.name in HEADS and self.training.warm_start.epochs:

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from corral.data import DataSet, Images, load, split_validation, stratified_subset
+from corral.data import DataSet, Images, load, random_subset, split_validation, stratified_subset
 from corral.errors import UsageError
 from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
 from corral.training.recipe import Recipe
@@ -13,6 +14,8 @@ from corral.training.recipe_files import load_recipe
 from corral.training.recipe_methods import CONTINUING
 from corral.training.run import RunFolder
 
+# Images whose pixels are held as floats at once for their mean: up to so many all, otherwise so many at a time.
+AT_ONCE, PART = 60_000, 1_000
 # Methods that begin from trained weights.
 BEGUN = ("at-pretrained", "aff", *CONTINUING)
 
@@ -51,8 +54,12 @@ def prepare_data(recipe: Recipe, *, root: str | Path | None) -> tuple[DataSet, I
     images, validation = data.train, None
     if recipe.data.validation:
         images, validation = split_validation(images, recipe.data.validation, seed=0)
+    if recipe.data.unlabeled:
+        if data.unlabeled is None:
+            raise UsageError(f"{data.name} has no unlabeled images: leave data.unlabeled out")
+        images = data.unlabeled
     if recipe.data.train is not None:
-        images = stratified_subset(images, recipe.data.train, seed=0)
+        images = (random_subset if images.labels is None else stratified_subset)(images, recipe.data.train, seed=0)
     if len(images) < 2:
         raise UsageError(f"training needs at least 2 images, found {len(images)}: raise data.train")
     if recipe.data.crop >= min(images.shape[1:]):
@@ -71,20 +78,36 @@ def make_model(recipe: Recipe, images: Images, *, num_classes: int) -> tuple[Mod
             f"method '{recipe.method.name}' begins from trained weights: set training.start to a run or a safetensors "
             "file"
         )
-    config, pixels = recipe.model, images.float()
+    config = recipe.model
+    mean, deviation = moments(images)
     spec = ModelSpec(
         backbone=BackboneSpec.model_validate(
             {"name": config.backbone, **config.model_dump(exclude={"backbone"}, exclude_none=True)}
         ),
         image_shape=images.shape,
         num_classes=num_classes,
-        mean=tuple(pixels.mean((0, 2, 3)).tolist()),
-        std=tuple(pixels.std((0, 2, 3)).clamp_min(1e-3).tolist()),
+        mean=tuple(mean.tolist()),
+        std=tuple(deviation.clamp_min(1e-3).tolist()),
         head="linear",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         return spec, build_classifier(spec)
+
+
+def moments(images: Images) -> tuple[Tensor, Tensor]:
+    """(C,) mean and standard deviation of the pixels in [0, 1]; of more images than `AT_ONCE` in parts, in float64."""
+    if len(images) <= AT_ONCE:
+        pixels = images.float()
+        return pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    for rows in torch.split(torch.arange(len(images), device=images.pixels.device), PART):
+        part = images.float(rows).double()
+        count += part.numel() // part.shape[1]
+        total, squares = total + part.sum((0, 2, 3)), squares + part.square().sum((0, 2, 3))
+    mean = total / count
+    variance = ((squares - count * mean.square()) / (count - 1)).clamp_min(0)
+    return mean.float(), variance.sqrt().float()
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:

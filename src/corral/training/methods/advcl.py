@@ -37,7 +37,7 @@ class AdvCL(ProjectedMethod):
                 f"method.clusterings {max(config.clusterings)} is more than the {len(context.images)} training images: "
                 "ask for fewer clusters or more images (data.train)"
             )
-        device = context.images.pixels.device
+        device = context.device
         seed = int(torch.randint(2**62, (), generator=context.noise, device=context.noise.device))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -23,7 +23,8 @@ Metrics = dict[str, Tensor]
 class Context:
     """What a run gives its method: the model, the training images and the sources of chance.
 
-    `epochs` counts those of the method, without the warm start's.
+    `epochs` counts those of the method, without the warm start's. The images may lie elsewhere than on the `device`
+    that trains, where they are too many for it.
     """
 
     model: Classifier
@@ -32,6 +33,7 @@ class Context:
     threat: ThreatConfig
     batch_size: int
     epochs: int
+    device: torch.device
     order: torch.Generator
     noise: torch.Generator
 

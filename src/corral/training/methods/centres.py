@@ -34,7 +34,7 @@ class CentreMethod(Method):
             raise UsageError(
                 f"method.centres.placing '{centres.placing}': {error} (model.features, model.width or 'packed')"
             ) from None
-        self.centres = found.to(context.images.pixels.device)
+        self.centres = found.to(context.device)
 
     def make_head(self) -> Head:
         """The centres as a cluster head."""

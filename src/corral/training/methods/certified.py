@@ -33,7 +33,7 @@ class Certified(ClusterMethod):
                 "method 'certified' needs a backbone that is 1-Lipschitz: set model.backbone to 'lipschitz'"
             )
         self.lipschitz = normalisation_constant(context.model.normalisation.std)
-        device = context.images.pixels.device
+        device = context.device
         shape = (config.clusters * context.num_classes, context.model.features_dim)
         self.directions = nn.Parameter(torch.zeros(shape, device=device))
         self.scale = torch.ones((), device=device)

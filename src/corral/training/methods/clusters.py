@@ -21,7 +21,7 @@ class ClusterMethod(Method):
         super().__init__(context)
         self._check(clusters, rule)
         self.clusters, self.rule, self.temperature = clusters, rule, temperature
-        device = context.images.pixels.device
+        device = context.device
         self.assignments = torch.zeros(len(context.images), dtype=torch.int64, device=device)
 
     def _check(self, clusters: int, rule: Rule) -> None:
@@ -46,7 +46,7 @@ class ClusterMethod(Method):
 
     def make_head(self) -> Head:
         """A cluster head of the right shape with placeholder centroids."""
-        device = self.context.images.pixels.device
+        device = self.context.device
         classes = torch.arange(self.context.num_classes, device=device).repeat_interleave(self.clusters)
         centroids = torch.zeros(len(classes), self.model.features_dim, device=device)
         return ClusterHead(centroids, classes, 1.0, rule=self.rule, temperature=self.temperature)

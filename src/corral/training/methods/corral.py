@@ -26,7 +26,7 @@ class Corral(ClusterMethod):
         super().__init__(context, clusters=config.clusters, rule=config.rule, temperature=config.temperature)
         self.config = config
         self.neighbourhoods = Neighbourhoods(self, config.clusters_per_batch, config.samples_per_cluster)
-        device = context.images.pixels.device
+        device = context.device
         shape = (config.clusters * context.num_classes, context.model.features_dim)
         # D and E learn the affine map (mu / sigma^2), whose scale suits the optimiser, and log sigma^2.
         self.weight = nn.Parameter(torch.zeros(shape, device=device))

@@ -95,7 +95,7 @@ class ProjectedMethod(EncoderMethod):
 
     def __init__(self, context: Context, config: ProjectionConfig, evaluates: Branch | None = None) -> None:
         super().__init__(context, evaluates)
-        device = context.images.pixels.device
+        device = context.device
         seed = int(torch.randint(2**62, (), generator=context.noise, device=context.noise.device))
         self.projection = Projection(
             self.model.features_dim, hidden=config.hidden, outputs=config.outputs, seed=seed

@@ -31,7 +31,7 @@ class NcpAcl(DeACL):
 
     def __init__(self, context: Context, config: NcpAclConfig) -> None:
         super().__init__(context, config)
-        device, most = context.images.pixels.device, max(config.clusters)
+        device, most = context.device, max(config.clusters)
         if most >= len(context.images):
             raise UsageError(
                 f"method.clusters {most} needs more training images than that, found {len(context.images)}: ask for "
