@@ -1,6 +1,5 @@
 """What contrastive losses see of features: a small network that is thrown away after training."""
 
-import torch
 from torch import Tensor, nn
 
 
@@ -11,15 +10,12 @@ class Projection(nn.Module):
         features: d.
         hidden: width of the middle; None for d.
         outputs: of the embeddings.
-        seed: of the weights; torch's global generators stay as they are.
     """
 
-    def __init__(self, features: int, *, hidden: int | None = None, outputs: int = 128, seed: int = 0) -> None:
+    def __init__(self, features: int, *, hidden: int | None = None, outputs: int = 128) -> None:
         super().__init__()
         middle = features if hidden is None else hidden
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.layers = nn.Sequential(nn.Linear(features, middle), nn.ReLU(), nn.Linear(middle, outputs))
+        self.layers = nn.Sequential(nn.Linear(features, middle), nn.ReLU(), nn.Linear(middle, outputs))
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, outputs) embeddings of (N, d) features."""

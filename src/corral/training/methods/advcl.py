@@ -38,9 +38,7 @@ class AdvCL(ProjectedMethod):
                 "ask for fewer clusters or more images (data.train)"
             )
         device = context.device
-        seed = int(torch.randint(2**62, (), generator=context.noise, device=context.noise.device))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with self.drawn():
             heads = [nn.Linear(context.model.features_dim, clusters) for clusters in config.clusterings]
         self.heads = nn.ModuleList(heads).to(device)
         self.labels = torch.zeros(len(heads), len(context.images), dtype=torch.int64, device=device)

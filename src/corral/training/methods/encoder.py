@@ -57,6 +57,15 @@ class EncoderMethod(Method):
         """Take the head away."""
         self.model.head = self.make_head()
 
+    @contextmanager
+    def drawn(self) -> Iterator[None]:
+        """Draw the weights of layers that are made in the block from the run's noise alone."""
+        noise = self.context.noise
+        seed = int(torch.randint(2**62, (), generator=noise, device=noise.device))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+
     def branch(self, name: Branch) -> AbstractContextManager[None]:
         """Send batches through one branch; where there is a single BatchNorm, through that."""
         return nullcontext() if self.evaluates is None else using(self.model, name)
@@ -95,11 +104,9 @@ class ProjectedMethod(EncoderMethod):
 
     def __init__(self, context: Context, config: ProjectionConfig, evaluates: Branch | None = None) -> None:
         super().__init__(context, evaluates)
-        device = context.device
-        seed = int(torch.randint(2**62, (), generator=context.noise, device=context.noise.device))
-        self.projection = Projection(
-            self.model.features_dim, hidden=config.hidden, outputs=config.outputs, seed=seed
-        ).to(device)
+        with self.drawn():
+            projection = Projection(self.model.features_dim, hidden=config.hidden, outputs=config.outputs)
+        self.projection = projection.to(context.device)
 
     def learned(self) -> list[nn.Parameter]:
         """The projection's parameters."""

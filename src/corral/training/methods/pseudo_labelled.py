@@ -32,12 +32,10 @@ class PseudoLabelled(EncoderMethod):
                 f"method.clusters {config.clusters} is more than the {len(context.images)} training images: ask for "
                 "fewer clusters or more images (data.train)"
             )
-        device = context.device
-        seed = int(torch.randint(2**62, (), generator=context.noise, device=context.noise.device))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.probe = nn.Linear(context.model.features_dim, config.clusters).to(device)
-        self.labels = torch.zeros(len(context.images), dtype=torch.int64, device=device)
+        with self.drawn():
+            probe = nn.Linear(context.model.features_dim, config.clusters)
+        self.probe = probe.to(context.device)
+        self.labels = torch.zeros(len(context.images), dtype=torch.int64, device=context.device)
 
     def start(self) -> None:
         """Take the head away, label the training images and fit the linear head to their features as they are."""
