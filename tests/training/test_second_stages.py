@@ -444,6 +444,7 @@ def test_what_cannot_be_is_one_line(settings, tmp_path, name, more, words):
 
 
 def test_a_labeller_of_other_images_is_refused(settings, tmp_path):
-    other = train("nominal", data="toy-moons", out=tmp_path / "other", progress=False, **{"training.epochs": 1})
+    few = {"training.epochs": 1, "training.warm_start.epochs": 0, "data.train": 60}
+    other = train("corral", data="toy-moons", out=tmp_path / "other", progress=False, **few)
     with pytest.raises(UsageError, match=r"method.labeller .* takes images of .*name an encoder of the same images"):
         train("advcl", out=tmp_path / "run", progress=False, **settings("advcl", **{"method.labeller": str(other)}))
