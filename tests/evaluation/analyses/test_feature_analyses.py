@@ -193,6 +193,7 @@ def test_silhouettes_are_scikit_learn_s_and_find_the_bundles(planar):
     points, _ = fan([8] * 5)
     found = ANALYSES["silhouettes"](planar(points, [0] * 20 + [1] * 20, two_classes(), eps=0.05))
     assert found.numbers["best"] == 5
+    assert found.n == 40
     assert found.series["k"] == (5, 10, 15, 20, 25, 30)
     assert found.numbers["width"] == max(found.series["width"]) == found.numbers["k 5"]
     expected = silhouette_score(points.numpy(), np.repeat(np.arange(5), 8), metric="cosine")

@@ -28,7 +28,7 @@ def silhouettes(subject: Subject) -> Analysis:
     numbers = {"best": float(choice.k), "width": choice.widths[choice.k]}
     numbers |= {f"k {k}": choice.widths[k] for k in ks}
     series = {"k": tuple(map(float, ks)), "width": tuple(choice.widths[k] for k in ks)}
-    return subject.found("silhouettes", numbers, series)
+    return subject.found("silhouettes", numbers, series).model_copy(update={"n": len(features)})
 
 
 def candidates(data: str, images: int) -> list[int]:

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from corral.attacks.objectives import LogitObjective
 from corral.losses import negative_cosine
-from corral.models.modes import eval_mode
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.encoder import EncoderMethod
 from corral.training.recipe_encoders import DeaclConfig, NcpAclConfig
@@ -34,7 +33,7 @@ class DeACL(EncoderMethod):
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """The batch's mean of Eq. 3; labels play no part."""
-        with eval_mode(self.teacher), torch.no_grad():
+        with torch.no_grad():
             kept = self.teacher.features(x)
         with self.branch("adversarial"):
             x_adv = self.adversarial(self.model, x, y, self.config.inner, self.objective(kept, rows))
