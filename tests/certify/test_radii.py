@@ -388,3 +388,25 @@ def test_the_radius_of_a_head_is_that_of_its_rule(configuration):
     torch.testing.assert_close(
         head_radius(linear, features), linear_radius(features, linear.linear.weight, linear.linear.bias)
     )
+
+
+@pytest.mark.parametrize("method", ["exact", "fast"])
+def test_radii_do_not_depend_on_how_many_features_are_measured_at_once(configuration, method, monkeypatch):
+    features, centroids, owners = configuration(5, 3, 4, 7, count=90)
+    radii = nearest_radius(features, centroids, owners, method=method)
+    monkeypatch.setattr("corral.certify.nearest.ROWS", 7)
+    torch.testing.assert_close(nearest_radius(features, centroids, owners, method=method), radii, rtol=1e-9, atol=1e-14)
+    assert nearest_radius(features[:0], centroids, owners, method=method).shape == (0,)
+
+
+def test_infinite_and_huge_features_are_told_apart(configuration):
+    """A sum that is not finite may be of values that are: float32's overflows long before they do."""
+    features, centroids, owners = configuration(1, 1, 3, 2)
+    huge = (1e38 * (1 + features.abs())).clamp(max=3e38).float()
+    assert not bool(huge.sum().isfinite())
+    assert bool((nearest_radius(huge, centroids.float(), owners) >= 0).all())
+    for bad in (math.inf, -math.inf, math.nan):
+        broken = features.clone()
+        broken[3, 1], broken[4, 1] = bad, -bad
+        with pytest.raises(ValueError, match="must be finite"):
+            nearest_radius(broken, centroids, owners)

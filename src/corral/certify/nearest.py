@@ -16,6 +16,8 @@ SWEEPS = 200
 CANDIDATES = 8
 # Features × rival centroids × own centroids held at once.
 CHUNK = 4_000_000
+# Features centred at once.
+ROWS = 1000
 
 
 def nearest_radius(
@@ -48,12 +50,10 @@ def nearest_radius(
         raise ValueError(f"method must be 'exact' or 'fast', found {method!r}")
     if not 0 < lipschitz < float("inf"):
         raise ValueError(f"lipschitz must be positive and finite, found {lipschitz}")
-    points, centres = centred(features, centroids)
+    lengths, squares, centres = _measured(features, centroids)
     classes = classes.to(centres.device)
-    lengths = points.norm(dim=1)
-    squares = _squared_distances(points, lengths, centres)
     decided = classes[squares.argmin(1)]
-    radii = torch.zeros(len(points), dtype=torch.float64, device=points.device)
+    radii = torch.zeros_like(lengths)
     for label in torch.unique(decided).tolist():
         own, rivals = (classes == label).nonzero()[:, 0], (classes != label).nonzero()[:, 0]
         rows = (decided == label).nonzero()[:, 0]
@@ -103,9 +103,8 @@ def published_radius_unsound(features: Tensor, centroids: Tensor, classes: Tenso
         lipschitz: of the backbone.
     """
     check_clusters(features, centroids, classes)
-    points, centres = centred(features, centroids)
+    _, squares, centres = _measured(features, centroids)
     classes = classes.to(centres.device)
-    squares = _squared_distances(points, points.norm(dim=1), centres)
     own = classes[squares.argmin(1)].unsqueeze(1) == classes
     nearest, rival = squares.masked_fill(~own, torch.inf).min(1), squares.masked_fill(own, torch.inf).min(1)
     gaps = (centres[rival.indices] - centres[nearest.indices]).norm(dim=1)
@@ -113,9 +112,23 @@ def published_radius_unsound(features: Tensor, centroids: Tensor, classes: Tenso
     return torch.where(gaps > 0, radii, torch.zeros_like(radii)) / lipschitz
 
 
-def _squared_distances(points: Tensor, lengths: Tensor, centres: Tensor) -> Tensor:
-    """(N, M) by the product form; what it may be off by is given away where radii are made."""
-    return torch.addmm(centres.square().sum(1), points, -2 * centres.T).add_(lengths.square().unsqueeze(1))
+def _measured(features: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(N,) lengths of the centred features, (N, M) squared distances and the (M, d) centred centroids.
+
+    The distances are of the product form; what they may be off by is given away where radii are made. Features are
+    centred some rows at a time: float64 copies of all of them would be written and read from memory.
+    """
+    _, centres = centred(features[:1], centroids)
+    squares = centres.new_empty(len(features), len(centres))
+    lengths = centres.new_empty(len(features))
+    norms, factors = centres.square().sum(1), -2 * centres.T
+    start = 0
+    for part in torch.split(features, ROWS):
+        points, _ = centred(part, centroids)
+        rows = slice(start, start := start + len(part))
+        lengths[rows] = points.norm(dim=1)
+        squares[rows] = torch.addmm(norms, points, factors).add_(lengths[rows].square().unsqueeze(1))
+    return lengths, squares, centres
 
 
 def _of_class(lengths: Tensor, squares: Tensor, centres: Tensor, own: Tensor, rivals: Tensor, method: Method) -> Tensor:

@@ -26,9 +26,10 @@ def centred(features: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
         features: (N, d).
         centroids: (M, d).
     """
-    points, centres = features.double(), centroids.double()
+    centres = centroids.double()
     origin = centres.mean(0)
-    return points - origin, centres - origin
+    # Promoted to float64 before they are subtracted, in one pass.
+    return features - origin, centres - origin
 
 
 def below(values: Tensor) -> Tensor:
@@ -49,7 +50,12 @@ def check_clusters(features: Tensor, centroids: Tensor, classes: Tensor) -> None
         )
     if classes.shape != centroids.shape[:1] or classes.is_floating_point():
         raise ValueError(f"classes must be ({len(centroids)},) integers, found {tuple(classes.shape)} {classes.dtype}")
-    if not bool(torch.isfinite(features).all() & torch.isfinite(centroids).all()):
+    if not (_all_finite(features) and _all_finite(centroids)):
         raise ValueError("features and centroids must be finite, found NaN or infinity")
     if len(classes) == 0 or bool((classes == classes[0]).all()):
         raise ValueError("a radius needs centroids of at least two classes")
+
+
+def _all_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite: one in a sum makes the sum so, and few sums are without one."""
+    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
