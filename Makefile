@@ -40,7 +40,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile --durations 25 $(COVERED:%=--cov=src/corral/%) --cov-report=
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 25 $(COVERED:%=--cov=src/corral/%) --cov-report=
 	$(BIN)/python -m coverage report --fail-under=95 --include='$(GATED)'
 
 bench: $(READY)
