@@ -6,6 +6,7 @@ from markupsafe import escape
 from corral.reproduce import load_table, reproduce
 from corral.reproduce.page import SHOWN, groups
 from corral.reproduce.result import read_result
+from corral.training import load_model
 
 
 def check_whole(name, base):
@@ -27,6 +28,10 @@ def check_whole(name, base):
                 measured -= {column.name for column in table.columns if column.attack == "autoattack"}
             assert measured <= row.protocol.keys()
             assert all((page.parent / record).is_file() for record in row.records)
+            if definition.stages:  # what came before the head is by far the longest
+                (seconds,) = row.train_seconds
+                (own,) = (load_model(base / "runs" / "smoke" / run)[2].train_seconds for run in row.runs)
+                assert seconds > own
             assert f"| {row.name} |" in markdown
             assert f'<th scope="row">{escape(row.name)}</th>' in html
             # A table without an attack among its columns has no column of what is left under a sound one.

@@ -23,6 +23,7 @@ _TITLES = {
     "pgd_log_dlr": "PGD in log space, DLR",
     "pgd_10": "PGD-10",
     "pgd_10_targeted": "PGD-10, targeted",
+    "pgd_20": "PGD-20",
     "pgd_50": "PGD-50",
     "pgd_50_targeted": "PGD-50, targeted",
     "pgd_50_training": "PGD-50 on the loss of training",

@@ -229,7 +229,10 @@ class _Maker:
             **_said(part, row),
             protocol=protocol,
             sound={f"{factor:g}": _sound([by[factor] for by in found]) for factor in factors},
-            train_seconds=tuple(by[factors[0]].train_seconds for by in found),
+            train_seconds=tuple(
+                by[factors[0]].train_seconds + self.before_seconds(part, row, seed)
+                for by, seed in zip(found, part.seeds, strict=True)
+            ),
             eps=first.eps / factors[0],
             norm=first.norm,
             runs=tuple(names),
@@ -294,6 +297,11 @@ class _Maker:
                 progress=self.progress,
             )
         return planned[-1][1]
+
+    def before_seconds(self, part: Part, row: Row, seed: int) -> float:
+        """What the stages before a row's own training took."""
+        stages = self.chain(part, row, seed)[:-1] if row.stages else []
+        return sum(load_model(folder.path, encoder=True)[2].train_seconds for _, folder in stages)
 
     def analysed(self, part: Part, folder: RunFolder, name: AnalysisName) -> Analysis:
         """The run's analysis: the one on disk if it is of this model, else made now."""

@@ -40,7 +40,7 @@ class ResultRow(Frozen):
         minutes: printed training time.
         protocol: ours under the paper's protocol, by column.
         sound: ours under the worst of all attacks that were run, by eps as a multiple of the run's own.
-        train_seconds: by seed.
+        train_seconds: by seed; those of the stages before it among them.
         eps: the run's own radius.
         norm: of the threat.
         runs: names of the run folders, by seed; each has the digest of its recipe.
