@@ -57,5 +57,5 @@ def check_clusters(features: Tensor, centroids: Tensor, classes: Tensor) -> None
 
 
 def _all_finite(values: Tensor) -> bool:
-    """Whether no value is NaN or infinite. A finite sum proves it in one pass; a sum that overflowed asks each value."""
+    """Whether no value is NaN or infinite. A finite sum proves it in one pass; else each value is asked."""
     return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
