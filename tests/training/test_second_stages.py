@@ -12,6 +12,7 @@ from corral.data import load
 from corral.data.frequencies import high_frequencies
 from corral.data.views import random_views
 from corral.errors import UsageError
+from corral.geometry import kmeans
 from corral.models.dual_norm import DualBatchNorm2d, using
 from corral.training import Run, RunFolder, load_model, load_recipe, train
 from corral.training.checkpoints import read_checkpoint
@@ -155,15 +156,14 @@ def test_ncp_chooses_the_candidate_of_the_largest_silhouette_and_keeps_it(begun)
     run = begun("ncp-acl", **{"method.clusters": [12, 3, 6]})
     with using(run.model, "clean"):
         features = extract_features(run.model, run.images)
-    chosen = len(run.method.centroids)
-    widths = {}
-    for k in (3, 6, 12):
-        run.order.manual_seed(k)
-        run.method.refit(k)
-        labels = (functional.normalize(features, dim=1) @ run.method.centroids.T).argmax(1)
-        widths[k] = silhouette_score(features.double().numpy(), labels.numpy(), metric="cosine")
-    best = max(widths.values())
-    assert widths[chosen] >= best - 0.02  # of other seedings: the choice, up to what they differ by
+    for seed in range(3):
+        run.order.manual_seed(seed)
+        run.method.start()
+        chosen, widths, generator = len(run.method.centroids), {}, torch.Generator().manual_seed(seed)
+        for k in (3, 6, 12):  # the same seedings, and scikit-learn's widths
+            found = kmeans(features, k, spherical=True, seeding="afk-mc2", restarts=3, generator=generator)
+            widths[k] = silhouette_score(features.double().numpy(), found.assignments.numpy(), metric="cosine")
+        assert chosen == max(widths, key=lambda k: widths[k]), widths
     run.method.refit(chosen)
     assert run.method.after_epoch()["clusters"] == chosen
 
@@ -408,9 +408,11 @@ def steadiness(folder):
     return -float(value(model.features(moved).detach(), None).mean())
 
 
-@pytest.mark.parametrize("name", ["deacl", "ncp-acl", "acl", "rocl", "advcl", "dynacl++"])
-def test_a_peer_s_features_are_steadier_than_stage_1_s(settings, first, tmp_path, name):
-    more = {"data.train": 200, "training.epochs": 4, "training.learning_rate": 2e-3}
+@pytest.mark.parametrize(
+    ("name", "epochs"), [("deacl", 4), ("ncp-acl", 4), ("acl", 4), ("rocl", 4), ("advcl", 12), ("dynacl++", 4)]
+)
+def test_a_peer_s_features_are_steadier_than_stage_1_s(settings, first, tmp_path, name, epochs):
+    more = {"data.train": 200, "training.epochs": epochs, "training.learning_rate": 2e-3}
     folder = train(name, out=tmp_path / "run", progress=False, **settings(name, **more))
     assert load_model(folder, encoder=True)[1].head == "features"
     assert steadiness(folder) > steadiness(first)

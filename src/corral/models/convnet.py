@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from corral.models.backbone import Backbone
+from corral.models.layout import channels_last
 
 
 class ConvNet(Backbone):
@@ -48,5 +49,5 @@ class ConvNet(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, d) features of (N, C, H, W) images."""
-        features: Tensor = self.layers(x)
+        features: Tensor = self.layers(channels_last(x))
         return features

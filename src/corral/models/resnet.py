@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corral.models.backbone import Backbone
+from corral.models.layout import channels_last
 
 BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -56,5 +57,5 @@ class ResNet(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 8 × width) features of (N, C, H, W) images."""
-        maps: Tensor = self.blocks(self.stem(x))
+        maps: Tensor = self.blocks(self.stem(channels_last(x)))
         return maps.mean((2, 3))

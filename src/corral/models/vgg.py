@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from corral.models.backbone import Backbone
+from corral.models.layout import channels_last
 
 # Convolutions in each of the five stages; stage s has width × (1, 2, 4, 8, 8)[s] channels.
 STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -41,5 +42,5 @@ class VGG(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 8 × width) features of (N, C, H, W) images."""
-        maps: Tensor = self.layers(x)
+        maps: Tensor = self.layers(channels_last(x))
         return maps.mean((2, 3))

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corral.models.backbone import Backbone
+from corral.models.layout import channels_last
 
 
 class PreActivationBlock(nn.Module):
@@ -56,5 +57,5 @@ class WideResNet(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 64 × width) features of (N, C, H, W) images."""
-        maps = functional.relu(self.bn(self.blocks(self.stem(x))))
+        maps = functional.relu(self.bn(self.blocks(self.stem(channels_last(x)))))
         return maps.mean((2, 3))
