@@ -46,6 +46,7 @@ unit: $(READY)
 bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kmeans.py
 	$(BIN)/python benchmarks/kmeans.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/layout.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/overhead.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/autoattack.py --data mnist --n 100 --out runs/mnist
 

@@ -17,7 +17,7 @@ from compare import setting, spread
 from corral.data import load
 from corral.evaluation.certificate import Certificate, read_certificate
 from corral.evaluation.certify_run import certificate_label, certify_run
-from corral.evaluation.fingerprint import fingerprint
+from corral.models.fingerprint import fingerprint
 from corral.report.certificate_page import radius_words
 from corral.training import RunFolder, load_model, parse_eps, train
 

@@ -19,8 +19,8 @@ import torch
 from corral.data import load
 from corral.evaluation import Record, evaluate, read_record
 from corral.evaluation.evaluate import record_label
-from corral.evaluation.fingerprint import fingerprint
 from corral.evaluation.protocols import PROTOCOL_NAMES
+from corral.models.fingerprint import fingerprint
 from corral.report.collect import collect
 from corral.training import RunFolder, load_model, train
 

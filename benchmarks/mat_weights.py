@@ -17,9 +17,9 @@ import torch
 
 from corral.attacks import pgd
 from corral.data import load
-from corral.evaluation.fingerprint import fingerprint
 from corral.evaluation.records import environment, now
 from corral.files import write_atomically
+from corral.models.fingerprint import fingerprint
 from corral.reproduce.definition import load_setting
 from corral.reproduce.markdown import rows_of
 from corral.training import RunFolder, load_model, load_recipe, train

@@ -12,7 +12,7 @@ from corral.attacks.pgd import pgd_outcome
 from corral.data import load, stratified_subset
 from corral.errors import CorralError, UsageError
 from corral.evaluation import evaluate, read_record
-from corral.evaluation.fingerprint import fingerprint
+from corral.models.fingerprint import fingerprint
 from corral.training import RunFolder, train
 
 EPS, COUNT = 0.05, 60

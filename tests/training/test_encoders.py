@@ -14,6 +14,7 @@ from corral.data.views import random_views
 from corral.errors import CorralError, UsageError
 from corral.evaluation import evaluate
 from corral.evaluation.linear import linear_runs
+from corral.models.fingerprint import fingerprint
 from corral.training import Run, RunFolder, load_model, load_recipe, read_metrics, train
 from corral.training.checkpoints import read_checkpoint
 from corral.training.features import extract_features
@@ -159,13 +160,22 @@ def test_a_head_is_evaluated_like_any_other_run(encoder):
     assert record.clean > 0.4
 
 
-def test_heads_of_other_weights_are_not_taken_for_these(tmp_path):
-    run = train("simclr", out=tmp_path / "run", progress=False, **SMALL)
-    linear_runs(run, ["slf"], progress=False)
-    other = train("simclr", out=tmp_path / "other", progress=False, **SMALL, **{"training.seed": 5})
+@pytest.mark.parametrize("kind", ["slf", "aff"])
+def test_what_began_from_other_weights_is_not_taken_for_these(tmp_path, kind, monkeypatch):
+    few = SMALL | {"data.train": 40, "training.epochs": 1}
+    run = train("simclr", out=tmp_path / "run", progress=False, **few)
+    short = {"training.epochs": 1} | ({"method.inner.steps": 1} if kind == "aff" else {})
+
+    def shortened(name, *, overrides=None, **more):
+        return load_recipe(name, overrides=None if overrides is None else overrides | short, **more)
+
+    monkeypatch.setattr("corral.evaluation.linear.load_recipe", shortened)
+    (folder,) = linear_runs(run, [kind], progress=False)
+    assert load_model(folder)[2].started_from == fingerprint(load_model(run, encoder=True)[0].backbone)
+    other = train("simclr", out=tmp_path / "other", progress=False, **few, **{"training.seed": 5})
     (run / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
-    with pytest.raises(CorralError, match=r"run-slf: its features are those of other weights than .*delete the folder"):
-        linear_runs(run, ["slf"], progress=False)
+    with pytest.raises(CorralError, match=rf"run-{kind}: it began from other weights than .*delete the folder"):
+        linear_runs(run, [kind], progress=False)
 
 
 def test_an_encoder_decides_nothing(encoder):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from corral.errors import CorralError, UsageError
 from corral.models import Classifier
+from corral.models.fingerprint import fingerprint
 from corral.training import RunFolder, load_model, load_recipe, train
 from corral.training.recipe_methods import EVALUATIONS, HEADS
 
@@ -43,7 +44,8 @@ def linear_runs(
     if unknown or not kinds:
         name = unknown[0] if unknown else ""
         raise UsageError(f"unknown linear evaluation {name!r}; known: {', '.join(EVALUATIONS)}")
-    encoder = _before_the_head(load_model(run, encoder=True)[0])
+    encoder = load_model(run, encoder=True)[0]
+    begun, frozen = fingerprint(encoder.backbone), _before_the_head(encoder)
     parent = load_recipe(Path(run))
     shared: dict[str, Any] = {f"model.{name}": value for name, value in parent.model.model_dump().items()}
     shared |= {"data.train": None if parent.data.unlabeled else parent.data.train}  # heads need labelled images
@@ -57,9 +59,10 @@ def linear_runs(
         recipe = load_recipe(kind, data=parent.data.name, overrides=overrides)
         resume = folder.recipe.is_file()
         train(recipe, out=folder.path, resume=resume, device=device, data_root=data_root, progress=progress)
-        frozen = _before_the_head(load_model(folder.path)[0]) if kind in HEADS else {}
-        if any(not torch.equal(tensor, encoder[name]) for name, tensor in frozen.items()):
-            raise CorralError(f"{folder.path}: its features are those of other weights than {run}'s; delete the folder")
+        model, _, info = load_model(folder.path)
+        kept = _before_the_head(model) if kind in HEADS else {}
+        if info.started_from != begun or any(not torch.equal(tensor, frozen[name]) for name, tensor in kept.items()):
+            raise CorralError(f"{folder.path}: it began from other weights than {run}'s; delete the folder")
         found.append(folder.path)
     return found
 

@@ -13,10 +13,10 @@ from corral.attacks.balls import Norm
 from corral.data import DataSet, Images, load, stratified_subset
 from corral.devices import choose_device, device_name
 from corral.errors import CorralError, UsageError
-from corral.evaluation.fingerprint import fingerprint
 from corral.evaluation.ledger import Plan, PlannedAttack
 from corral.evaluation.records import environment, now
 from corral.models import Classifier, ClusterHead, ModelSpec
+from corral.models.fingerprint import fingerprint
 from corral.training import RunFolder, RunInfo, load_model
 from corral.training.recipe import MOST_SEED
 from corral.version import __version__

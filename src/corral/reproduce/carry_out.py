@@ -12,9 +12,9 @@ from corral.documents import write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation.analyses import Analysis, AnalysisName, Kept
 from corral.evaluation.evaluate import evaluate, record_label
-from corral.evaluation.fingerprint import fingerprint
 from corral.evaluation.records import Record, read_record
 from corral.files import write_atomically
+from corral.models.fingerprint import fingerprint
 from corral.progress import Progress
 from corral.report.collect import read_run
 from corral.report.words import AGGREGATES, WORST_CASE, attack_title, listed, slug

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Literal
 
 from corral.errors import UsageError
-from corral.evaluation.fingerprint import fingerprint
 from corral.files import write_atomically
 from corral.models import ClusterHead, ModelSpec
+from corral.models.fingerprint import fingerprint
 from corral.training import RunFolder, load_model
 from corral.training.run import save_model
 

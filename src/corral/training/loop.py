@@ -13,6 +13,7 @@ from corral.data import Images
 from corral.data.augment import crop_and_flip
 from corral.devices import choose_device
 from corral.files import write_atomically
+from corral.models.fingerprint import fingerprint
 from corral.progress import Progress, duration
 from corral.training.board import Board
 from corral.training.checkpoints import read_checkpoint, write_checkpoint
@@ -109,6 +110,7 @@ class Run:
         self.method: Method = build_method(recipe.method, context)
         self.epoch, self.seconds, self.best, self.warm_epochs = 0, 0.0, -1.0, recipe.training.warm_start.epochs
         self.validated: dict[str, float] = {}
+        self.started_from: str | None = None
         self.optimiser: torch.optim.Optimizer
 
     @property
@@ -128,6 +130,7 @@ class Run:
             return
         if self.recipe.training.start is not None:
             begin_from(self.model, self.recipe.training.start, normalised=self.recipe.method.name in CONTINUING)
+            self.started_from = fingerprint(self.model.backbone)
             numbers = self.model.normalisation
             self.spec = self.spec.model_copy(
                 update={"mean": tuple(numbers.mean.tolist()), "std": tuple(numbers.std.tolist())}

@@ -18,7 +18,10 @@ from corral.training.checkpoints import load_tensors, read_checkpoint, write_che
 
 
 class RunInfo(BaseModel):
-    """What a model file says of its making."""
+    """What a model file says of its making.
+
+    `started_from` is the fingerprint of the backbone that `training.start` gave; None where weights were random.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -31,6 +34,7 @@ class RunInfo(BaseModel):
     eps: float = Field(ge=0)
     seed: int
     epochs: int
+    started_from: str | None = None
     train_images: int
     train_seconds: float
     validation: dict[str, float]

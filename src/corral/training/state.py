@@ -39,6 +39,7 @@ def save_state(run: "Run") -> None:
         "seconds": run.seconds,
         "best": run.best,
         "validated": run.validated,
+        "started_from": run.started_from,
         "data_fingerprint": run.data.fingerprint,
         "device": run.device.type,
     }
@@ -84,6 +85,7 @@ def save_weights(run: "Run", path: Path) -> None:
         eps=run.recipe.threat.eps,
         seed=run.recipe.training.seed,
         epochs=run.epoch,
+        started_from=run.started_from,
         train_images=len(run.images),
         train_seconds=run.seconds,
         validation=run.validated,
@@ -109,6 +111,7 @@ def _take(run: "Run", tensors: dict[str, Tensor], metadata: dict[str, Any], path
         raise ValueError(f"epoch {run.epoch} after {run.warm_epochs} of warm start is outside the recipe's epochs")
     run.seconds, run.best = float(metadata["seconds"]), float(metadata["best"])
     run.validated = dict(metadata["validated"])
+    run.started_from = metadata.get("started_from")
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "method": {}}
     for name, tensor in tensors.items():
         if "." in name:

@@ -11,9 +11,9 @@ from torch import Tensor
 from corral.data import Images, load, stratified_subset
 from corral.documents import Frozen, read_document
 from corral.errors import UsageError
-from corral.evaluation.fingerprint import fingerprint
 from corral.evaluation.records import Environment, environment
 from corral.models import Classifier, ClusterHead
+from corral.models.fingerprint import fingerprint
 from corral.training import RunFolder, RunInfo, load_model, load_recipe
 from corral.training.recipe import Recipe
 from corral.training.start import prepare_data

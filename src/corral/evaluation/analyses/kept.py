@@ -9,7 +9,7 @@ import torch
 from corral.documents import write_document
 from corral.evaluation.analyses.document import Analysis, AnalysisName, Subject, measured, read_analysis
 from corral.evaluation.analyses.kinds import ANALYSES
-from corral.evaluation.fingerprint import fingerprint
+from corral.models.fingerprint import fingerprint
 from corral.progress import Progress, duration
 from corral.training import load_model
 

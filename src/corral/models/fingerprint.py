@@ -1,4 +1,4 @@
-"""Which weights were measured: a short hash that stands in every record."""
+"""Which weights these are: a short hash, which stands in every record."""
 
 import hashlib
 
