@@ -109,6 +109,21 @@ def test_rows_of_an_earlier_call_stay_unless_their_recipe_changed(made, tmp_path
     assert [row.name for row in left.rows] == ROWS[:1]
 
 
+def test_rows_made_by_other_protocols_than_the_table_s_do_not_stay(made, tmp_path, monkeypatch):
+    base, _ = made
+    options = {"runs": base / "runs", "results": tmp_path, "device": "cpu", "progress": False}
+    reproduce("clustr-table1", rows=ROWS, **options)
+    table = load_table("clustr-table1")
+    (part,) = table.scales["smoke"]
+    more = part.model_copy(update={"at_training_eps": ("centred",)})
+    assert [more.protocols_at(factor) for factor in (1.0, 2.0)] == [(*part.protocols, "centred"), part.protocols]
+    changed = table.model_copy(update={"scales": {**table.scales, "smoke": (more,)}})
+    monkeypatch.setattr(carry_out, "load_table", lambda _: changed)
+    (left,) = read_result(reproduce("clustr-table1", rows=ROWS[:1], **options).with_name("table.json")).parts
+    assert [row.name for row in left.rows] == ROWS[:1]
+    assert any("centred" in record for record in left.rows[0].records)
+
+
 def test_a_table_is_shown_again_from_its_numbers_alone(made, tmp_path):
     _, page = made
     folder = tmp_path / page.parent.name

@@ -170,7 +170,20 @@ class _Maker:
     def still(self, part: Part, row: Row, found: ResultRow) -> bool:
         """Whether a row of an earlier call was made as the table means it now."""
         meant = tuple(self.planned(part, row, seed)[1].path.name for seed in part.seeds)
-        return found.runs == meant and found.rule == row.rule and set(found.analyses) == set(row.analyses)
+        if found.runs != meant or found.rule != row.rule or set(found.analyses) != set(row.analyses):
+            return False
+        n_test, _ = self.size(part)
+        labels = [
+            record_label(protocol, n=part.n or n_test, n_test=n_test, eps=factor * found.eps, run_eps=found.eps, seed=0)
+            for factor in self.factors
+            for protocol in part.protocols_at(factor)
+        ]
+        return found.records == tuple(_copy(part, row, label, seed) for seed in part.seeds for label in labels)
+
+    @property
+    def factors(self) -> list[float]:
+        """The radii of the columns, as multiples of the training radius."""
+        return list(dict.fromkeys(column.eps for column in self.table.columns))
 
     def make(self, part: Part, row: Row) -> None:
         """Make a row and write the table as far as it is."""
@@ -199,7 +212,7 @@ class _Maker:
 
     def row(self, part: Part, row: Row) -> ResultRow:
         """One method, over the seeds."""
-        factors = list(dict.fromkeys(column.eps for column in self.table.columns))
+        factors = self.factors
         found: list[dict[float, Record]] = []
         files: list[str] = []
         names: list[str] = []
@@ -319,7 +332,7 @@ class _Maker:
         model, _, info = load_model(folder.path)
         n_test, _ = self.size(part)
         labels = []
-        for protocol in part.protocols:
+        for protocol in part.protocols_at(factor):
             eps = factor * info.eps
             label = record_label(protocol, n=part.n or n_test, n_test=n_test, eps=eps, run_eps=info.eps, seed=0)
             path = folder.records / f"{label}.json"
@@ -338,7 +351,7 @@ class _Maker:
 
     def copied(self, part: Part, row: Row, folder: RunFolder, label: str, seed: int) -> str:
         """Copy a record beside the table; returns its name there."""
-        name = f"{slug(part.data)}-{slug(_shown(row))}-{seed}-{label}.json"
+        name = _copy(part, row, label, seed)
         self.out.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder.records / f"{label}.json", self.out / name)
         return name
@@ -357,6 +370,11 @@ def _variant(row: Row) -> str:
     """The stages, the recipe and what is set on each, in words."""
     parts = [_words(stage.recipe, stage.set) for stage in row.stages]
     return " ".join([*parts, _words(row.recipe, row.set)])
+
+
+def _copy(part: Part, row: Row, label: str, seed: int) -> str:
+    """The name of a record's copy beside the table."""
+    return f"{slug(part.data)}-{slug(_shown(row))}-{seed}-{label}.json"
 
 
 def _words(recipe: str, settings: dict[str, Any]) -> str:

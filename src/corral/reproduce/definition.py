@@ -137,6 +137,7 @@ class Part(Strict):
         beside: the paper's data set, whose numbers stand beside ours.
         setting: name of the `Setting` that the recipes are changed by; None leaves them as they are.
         protocols: our protocols; what they share of images and eps is merged image by image.
+        at_training_eps: protocols at the training radius alone, beside those that are run at every one.
         seeds: training seeds.
         n: test images, class-balanced; None for the whole test set.
         images: how many of them an analysis looks at, by its name, where those are fewer.
@@ -146,9 +147,14 @@ class Part(Strict):
     beside: str
     setting: str | None = None
     protocols: Annotated[tuple[ProtocolName, ...], Field(min_length=1)]
+    at_training_eps: tuple[ProtocolName, ...] = ()
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     n: Annotated[int, Field(ge=1)] | None = None
     images: dict[AnalysisName, Annotated[int, Field(ge=1)]] = {}
+
+    def protocols_at(self, factor: float) -> tuple[ProtocolName, ...]:
+        """The protocols at a multiple of the training radius."""
+        return (*self.protocols, *(self.at_training_eps if factor == 1 else ()))
 
     def analysed(self, name: AnalysisName) -> int:
         """How many test images an analysis looks at."""
