@@ -6,9 +6,9 @@ from torch import Tensor
 def channels_last(x: Tensor) -> Tensor:
     """The images with the channels of a pixel beside each other in memory, where that is faster: on a CPU.
 
-    Convolutions pass the order on. Narrow networks take 0.4 to 0.7 of the time, wide ones the same (1.1 without
-    gradients; `benchmarks/layout.py`); values differ by rounding alone. Gradients come back in the usual order, so that
-    attacks that flatten them by `view` work.
+    Convolutions pass the order on. Narrow networks take 0.4 to 0.8 of the time, wide ones the same
+    (`benchmarks/layout.py`); values differ by rounding alone. Gradients come back in the usual order, so that attacks
+    that flatten them by `view` work.
 
     Args:
         x: (N, C, H, W).
