@@ -11,9 +11,9 @@ from corral.cli import app
 from corral.errors import CorralError, UsageError
 from corral.evaluation import evaluate, read_record
 from corral.report.words import slug
-from corral.reproduce import Table, carry_out, load_table, reproduce, shipped_tables, show
+from corral.reproduce import Table, carry_out, load_table, plan, reproduce, shipped_tables, show
 from corral.reproduce.definition import load_setting
-from corral.reproduce.page import groups, spread
+from corral.reproduce.page import groups, sound_words, spread
 from corral.reproduce.redecided import with_rule
 from corral.reproduce.result import Measured, read_result
 from corral.training import RunFolder, load_model, load_recipe
@@ -104,7 +104,7 @@ def test_rows_of_an_earlier_call_stay_unless_their_recipe_changed(made, tmp_path
     # Of other settings the old row is another run's: it goes.
     smoke = load_setting("digits-smoke")
     changed = smoke.model_copy(update={"set": {**smoke.set, "training.epochs": 2}})
-    monkeypatch.setattr(carry_out, "load_setting", lambda _: changed)
+    monkeypatch.setattr(plan, "load_setting", lambda _: changed)
     (left,) = read_result(reproduce("clustr-table1", rows=ROWS[:1], **options).with_name("table.json")).parts
     assert [row.name for row in left.rows] == ROWS[:1]
 
@@ -122,6 +122,28 @@ def test_rows_made_by_other_protocols_than_the_table_s_do_not_stay(made, tmp_pat
     (left,) = read_result(reproduce("clustr-table1", rows=ROWS[:1], **options).with_name("table.json")).parts
     assert [row.name for row in left.rows] == ROWS[:1]
     assert any("centred" in record for record in left.rows[0].records)
+
+
+def test_sound_attacks_that_differ_by_radius_say_at_which():
+    results = Path(__file__).parents[2] / "results"
+    (part,) = [
+        part for part in read_result(results / "mat-table3-small" / "table.json").parts if part.data == "cifar10"
+    ]
+    words = sound_words(load_table("mat-table3"), part)
+    assert {line.partition(",")[0] for line in words} == {
+        "Sound at the training eps",
+        "Sound at 2 × the training eps",
+    }
+    assert all(("APGD-T" in line) == line.startswith("Sound at the training eps") for line in words)
+
+
+def test_a_run_is_the_same_wherever_the_runs_lie():
+    table = load_table("clustr-table1")
+    part = next(part for part in table.scales["small"] if part.data == "cifar10")
+    for row in table.rows:
+        if row.has(part.data):
+            names = {plan.Plan(Path(place)).planned(part, row, 0)[1].path.name for place in ("/a", "/b/c")}
+            assert len(names) == 1, row.name
 
 
 def test_a_table_is_shown_again_from_its_numbers_alone(made, tmp_path):

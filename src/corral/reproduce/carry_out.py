@@ -1,6 +1,5 @@
 """Trains what a table lacks, evaluates it by the paper's protocol and by sound attacks, and writes what came of it."""
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,19 +23,15 @@ from corral.reproduce.definition import (
     Part,
     Row,
     ScaleName,
-    Stage,
     Table,
-    load_setting,
     load_table,
 )
 from corral.reproduce.markdown import as_markdown
 from corral.reproduce.page import write_page
+from corral.reproduce.plan import Plan, variant
 from corral.reproduce.redecided import with_rule
 from corral.reproduce.result import Measured, Result, ResultPart, ResultRow, read_result
-from corral.training import Recipe, RunFolder, load_model, load_recipe, train
-
-# What gives a row its weights where it starts from other data's.
-BEFORE = "at"
+from corral.training import RunFolder, load_model, train
 
 
 def reproduce(
@@ -137,7 +132,7 @@ class _Maker:
         device: str | None,
         progress: bool,
     ) -> None:
-        self.table, self.scale, self.runs = table, scale, runs
+        self.table, self.scale, self.plan = table, scale, Plan(runs)
         self.out = results / f"{table.name}-{scale}"
         self.data_root, self.device, self.progress = data_root, device, progress
         self.say = Progress("", 0, "", enabled=progress).say
@@ -169,7 +164,7 @@ class _Maker:
 
     def still(self, part: Part, row: Row, found: ResultRow) -> bool:
         """Whether a row of an earlier call was made as the table means it now."""
-        meant = tuple(self.planned(part, row, seed)[1].path.name for seed in part.seeds)
+        meant = tuple(self.plan.planned(part, row, seed)[1].path.name for seed in part.seeds)
         if found.runs != meant or found.rule != row.rule or set(found.analyses) != set(row.analyses):
             return False
         n_test, _ = self.size(part)
@@ -256,50 +251,11 @@ class _Maker:
             analyses={name: tuple(values) for name, values in analyses.items()},
         )
 
-    def planned(self, part: Part, row: Row, seed: int) -> tuple[Recipe, RunFolder]:
-        """The recipe of a row's run, and its folder, whose name has the recipe's digest."""
-        own = Stage(recipe=row.recipe, set=row.set)
-        if row.pretrain:
-            before = str(self.planned(*self.before(part, row), seed)[1].path)
-            own = own.model_copy(update={"set": {**row.set, "training.start": before}})
-            return self.stage(part, own, seed, None, _variant(row))
-        return self.chain(part, row, seed)[-1]
-
-    def chain(self, part: Part, row: Row, seed: int) -> list[tuple[Recipe, RunFolder]]:
-        """The recipes and folders of a row's stages and of its own run, in order."""
-        found: list[tuple[Recipe, RunFolder]] = []
-        shown = ""
-        for stage in (*row.stages, Stage(recipe=row.recipe, set=row.set)):
-            shown = f"{shown} {_words(stage.recipe, stage.set)}".strip()
-            found.append(self.stage(part, stage, seed, found[-1][1] if found else None, shown))
-        return found
-
-    def stage(
-        self, part: Part, stage: Stage, seed: int, before: RunFolder | None, shown: str
-    ) -> tuple[Recipe, RunFolder]:
-        """A stage's recipe, and its folder, whose digest knows the run before by its name, not by where it lies."""
-        method = load_recipe(stage.recipe, data=part.data).method.name
-        overrides = {**load_setting(part.setting).overrides(method), **stage.set, "training.seed": seed}
-
-        def of(place: str | None) -> Recipe:
-            taken: dict[str, Any] = {} if place is None else {stage.takes: place}
-            return load_recipe(stage.recipe, data=part.data, overrides={**overrides, **taken})
-
-        named = of(None if before is None else before.path.name)
-        digest = hashlib.sha256(named.to_toml().encode()).hexdigest()[:8]
-        name = f"{slug(part.data)}-{slug(shown)}-{seed}-{digest}"
-        return of(None if before is None else str(before.path)), RunFolder(self.runs / name)
-
-    def before(self, part: Part, row: Row) -> tuple[Part, Row]:
-        """What a row that starts from other data's weights starts from."""
-        other = part.model_copy(update={"data": row.pretrain[part.data]})
-        return other, row.model_copy(update={"recipe": BEFORE, "pretrain": {}})
-
     def trained(self, part: Part, row: Row, seed: int) -> RunFolder:
         """The row's run: finished, taken up or trained."""
         if row.pretrain:
-            self.trained(*self.before(part, row), seed)
-        planned = [self.planned(part, row, seed)] if row.pretrain else self.chain(part, row, seed)
+            self.trained(*self.plan.before(part, row), seed)
+        planned = [self.plan.planned(part, row, seed)] if row.pretrain else self.plan.chain(part, row, seed)
         for recipe, folder in planned:
             train(
                 recipe,
@@ -313,7 +269,7 @@ class _Maker:
 
     def before_seconds(self, part: Part, row: Row, seed: int) -> float:
         """What the stages before a row's own training took."""
-        stages = self.chain(part, row, seed)[:-1] if row.stages else []
+        stages = self.plan.chain(part, row, seed)[:-1] if row.stages else []
         return sum(load_model(folder.path, encoder=True)[2].train_seconds for _, folder in stages)
 
     def analysed(self, part: Part, folder: RunFolder, name: AnalysisName) -> Analysis:
@@ -366,24 +322,14 @@ def _said(part: Part, row: Row) -> dict[str, Any]:
     }
 
 
-def _variant(row: Row) -> str:
-    """The stages, the recipe and what is set on each, in words."""
-    parts = [_words(stage.recipe, stage.set) for stage in row.stages]
-    return " ".join([*parts, _words(row.recipe, row.set)])
-
-
 def _copy(part: Part, row: Row, label: str, seed: int) -> str:
     """The name of a record's copy beside the table."""
     return f"{slug(part.data)}-{slug(_shown(row))}-{seed}-{label}.json"
 
 
-def _words(recipe: str, settings: dict[str, Any]) -> str:
-    return " ".join([recipe, *(f"{key} {value}" for key, value in sorted(settings.items()))])
-
-
 def _shown(row: Row) -> str:
     """The variant and the rule that it is measured with."""
-    return _variant(row) if row.rule is None else f"{_variant(row)} rule {row.rule}"
+    return variant(row) if row.rule is None else f"{variant(row)} rule {row.rule}"
 
 
 def _column(

@@ -157,18 +157,25 @@ def reading(part: ResultPart) -> str:
 
 
 def sound_words(table: Table, part: ResultPart) -> list[str]:
-    """What the sound attack is, where the table has any; where rows differ in it, of which rows."""
-    found: dict[str, list[str]] = {}
+    """What the sound attack is, where the table has any; where rows or radii differ in it, of which."""
+    found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     if not any(group.sound for group in groups(table, part)):
         return []
     for row in part.rows:
-        for measured in row.sound.values():
-            names = found.setdefault(measured.attack, [])
-            if row.name not in names:
-                names.append(row.name)
+        radii: dict[str, list[str]] = {}
+        for factor, measured in row.sound.items():
+            radii.setdefault(measured.attack, []).append(factor)
+        for attack, factors in radii.items():
+            found.setdefault((attack, tuple(factors) if len(radii) > 1 else ()), []).append(row.name)
     if len(found) == 1:
-        return [f"Sound: {attack}." for attack in found]
-    return [f"Sound, for {listed(names)}: {attack}." for attack, names in found.items()]
+        return [f"Sound: {attack}." for attack, _ in found]
+    return [f"Sound{_at(factors)}, for {listed(names)}: {attack}." for (attack, factors), names in found.items()]
+
+
+def _at(factors: Sequence[str]) -> str:
+    """Multiples of the training radius in words; none of none."""
+    words = ["the training eps" if factor == "1" else f"{factor} × the training eps" for factor in factors]
+    return f" at {listed(words)}" if words else ""
 
 
 def made(result: Result) -> str:
