@@ -74,7 +74,9 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs after the warm start.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Recipe key=value, repeatable.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Recipe key=value, repeatable; key= for its default.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     device: Device = None,
     data_root: DataRoot = None,
@@ -270,6 +272,8 @@ def _setting(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key.strip():
         raise UsageError(f"--set needs key=value, found {text!r}")
+    if not value.strip():
+        return key.strip(), None
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

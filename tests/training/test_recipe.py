@@ -88,6 +88,25 @@ def test_a_leaf_goes_to_the_table_of_least_depth():
     assert load_recipe("at", overrides={"name": "other"}).name == "other"
 
 
+def test_an_override_of_none_takes_the_recipe_s_value_out():
+    shipped = load_recipe("simclr", data="cifar10").training
+    adam = load_recipe(
+        "simclr", data="cifar10", overrides={"optimiser": "adam", "trust": None, "warm_up": None, "epochs": 2}
+    )
+    assert (shipped.trust, shipped.warm_up) == (0.02, 10)
+    assert (adam.training.trust, adam.training.warm_up, adam.training.epochs) == (None, None, 2)
+    assert load_recipe("trades", data="cifar10", overrides={"inner.steps": None}).method.inner.steps == 5
+    assert load_recipe("corral", overrides={"inner.mode": None}) == load_recipe("corral")  # it was not there
+
+
+@pytest.mark.parametrize(
+    ("key", "words"), [("name", "name: Field required"), ("method.name", "method.name: missing; known")]
+)
+def test_what_a_recipe_must_have_is_not_taken_out(key, words):
+    with pytest.raises(UsageError, match=words):
+        load_recipe("corral", overrides={key: None})
+
+
 def test_equally_deep_leaves_are_ambiguous(monkeypatch):
     from corral.training import recipe_files
 

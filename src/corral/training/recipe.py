@@ -123,9 +123,15 @@ class TrainingConfig(Config):
         if (self.schedule == "steps") != bool(self.milestones):
             raise ValueError("milestones go with schedule 'steps', and 'steps' needs them")
         if self.warm_up is not None and self.warm_up >= self.epochs:
-            raise ValueError(f"warm_up must end before the {self.epochs} epochs do, found {self.warm_up}")
+            raise ValueError(
+                f"warm_up must end before the {self.epochs} epochs do, found {self.warm_up}: lower it, or take it out "
+                "(--set training.warm_up=)"
+            )
         if self.trust is not None and self.optimiser != "lars":
-            raise ValueError(f"trust is a number of optimiser 'lars', found with {self.optimiser!r}: leave it out")
+            raise ValueError(
+                f"trust is a number of optimiser 'lars', found with {self.optimiser!r}: take it out "
+                "(--set training.trust=)"
+            )
         return self
 
 

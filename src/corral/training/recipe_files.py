@@ -3,7 +3,7 @@
 import difflib
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ def load_recipe(
     Args:
         recipe: a shipped recipe's name, a TOML file, a run folder (its resolved recipe), or a Recipe.
         data: data-set name; default the recipe's own.
-        overrides: dotted keys ("training.epochs") or, where only one table has it at the least depth, the last part.
+        overrides: dotted keys ("training.epochs") or, where only one table has it at the least depth, the last part;
+            None takes the recipe's value out, so that the default stands.
 
     Raises:
         UsageError: an unknown recipe, key or value; one line with file, key and what is allowed.
@@ -52,7 +53,7 @@ def load_recipe(
     if given.get("model.backbone", _part(table, "model").get("backbone")) != _part(table, "model").get("backbone"):
         table = {**table, "model": {}}
     for key, value in given.items():
-        table = _merge(table, _nested(key, value))
+        table = _merge(table, _nested(key, value)) if value is not None else _without(table, key.split("."))
     resolved = _validate(table, where)
     if not _is_data_set(resolved.data.name):
         known = ", ".join([*DATA_SETS, *(f"{kind}:PATH" for kind in PATH_DATA_SETS)])
@@ -113,6 +114,13 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
         )
     return merged
+
+
+def _without(table: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    first, *rest = path
+    if rest and isinstance(table.get(first), dict):
+        return {**table, first: _without(table[first], rest)}
+    return {name: value for name, value in table.items() if rest or name != first}
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
@@ -184,6 +192,8 @@ def _validate(table: Mapping[str, Any], where: str) -> Recipe:
             message = f"unknown key{hint}"
         elif first["type"] == "union_tag_invalid":
             message = f"unknown method {first['ctx']['tag']!r}; known: {first['ctx']['expected_tags']}"
+        elif first["type"] == "union_tag_not_found":
+            key, message = f"{key}.name", f"missing; known: {', '.join(METHODS)}"
         elif first["type"] in ("model_type", "model_attributes_type"):
             message = f"must be a table, found {first['input']!r}"
         else:
