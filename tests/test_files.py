@@ -1,4 +1,7 @@
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -48,3 +51,23 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(CorralError, match="file/below: cannot be written"):
         write_atomically(tmp_path / "file" / "below", b"x")
+
+
+def test_what_a_killed_write_left_goes_with_a_later_write_and_nothing_else_does(tmp_path):
+    path = tmp_path / "a[1].json"
+    code = (
+        "import os, signal, sys; from pathlib import Path; from corral import files\n"
+        "files.os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "files.write_atomically(Path(sys.argv[1]), b'part')"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    others = {".a[1].json.original", ".b.json.corral-abcdefgh", left.name.replace("a[1]", "a1")}
+    for name in others:
+        (tmp_path / name).write_bytes(b"kept")
+    write_atomically(path, b"whole")
+    assert left.exists(), "it may be a write that is still going on"
+    for old in tmp_path.iterdir():
+        os.utime(old, (0, 0))
+    write_atomically(path, b"whole")
+    assert {found.name for found in tmp_path.iterdir()} == others | {path.name}

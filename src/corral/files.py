@@ -1,14 +1,21 @@
 """Files that are written whole or not at all."""
 
+import glob
 import os
 import tempfile
+import time
 from pathlib import Path
 
 from corral.errors import CorralError
 
+# A temporary file that is older belongs to a write that was killed: none takes that long.
+ABANDONED_SECONDS = 600
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a kill at any moment, sees the old content or the new, never a part.
+
+    What a killed write of the same file left beside it is removed by a later one.
 
     Raises:
         CorralError: the disk is full or the folder cannot be written.
@@ -16,7 +23,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        prefix = f".{path.name}.corral-"
+        _remove_abandoned(path.parent, prefix)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix)
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
@@ -28,3 +37,12 @@ def write_atomically(path: Path, content: bytes) -> None:
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def _remove_abandoned(folder: Path, prefix: str) -> None:
+    for found in folder.glob(f"{glob.escape(prefix)}????????"):
+        try:
+            if time.time() - found.stat().st_mtime > ABANDONED_SECONDS:
+                found.unlink()
+        except FileNotFoundError:  # another process was first
+            continue
