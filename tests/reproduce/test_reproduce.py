@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -15,7 +16,7 @@ from corral.reproduce import Table, carry_out, load_table, plan, reproduce, ship
 from corral.reproduce.definition import load_setting
 from corral.reproduce.page import groups, sound_words, spread
 from corral.reproduce.redecided import with_rule
-from corral.reproduce.result import Measured, read_result
+from corral.reproduce.result import Measured, read_result, unpacked
 from corral.training import RunFolder, load_model, load_recipe
 
 SEEDS = Path(__file__).resolve().parents[3] / "shared" / "seeds"
@@ -192,7 +193,7 @@ def test_a_rule_is_changed_in_a_run_beside_the_trained_one(made):
 
 
 def test_every_number_is_that_of_a_record(made):
-    _base, page = made
+    base, page = made
     result = read_result(page.with_name("table.json"))
     (part,) = result.parts
     assert [row.name for row in part.rows] == ROWS
@@ -208,6 +209,17 @@ def test_every_number_is_that_of_a_record(made):
         assert row.sound["1"].values[0] <= min(attacks.values())
         assert row.train_seconds == (record.train_seconds,)
         assert (part.n, part.n_test) == (record.n, record.n_test)
+        # The images behind the numbers are those of the run.
+        (run,) = row.runs
+        with np.load(base / "runs" / "smoke" / run / "records" / f"quick-n{part.n}.npz") as arrays:
+            fates = {name: arrays[name] for name in arrays.files if name.startswith("correct_")}
+        whole = np.logical_and.reduce(list(fates.values()))
+        for measured, truth in (
+            (row.protocol["Natural"], fates["correct_clean"]),
+            (row.protocol["PGD-20"], fates["correct_pgd_published"]),
+            (row.sound["1"], whole),
+        ):
+            assert [unpacked(kept, part.n).tolist() for kept in measured.kept] == [truth.tolist()]
         text = page.read_text()
         for value in (record.clean, attacks["pgd_published"], attacks["worst_case"]):
             assert f">{100 * value:.1f}<" in text

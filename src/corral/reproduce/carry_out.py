@@ -11,14 +11,13 @@ from corral.documents import write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation.analyses import Analysis, AnalysisName, Kept
 from corral.evaluation.evaluate import evaluate, record_label
-from corral.evaluation.records import Record, read_record
+from corral.evaluation.records import read_record
 from corral.files import write_atomically
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress
 from corral.report.collect import read_run
-from corral.report.words import AGGREGATES, WORST_CASE, attack_title, listed, slug
+from corral.report.words import listed, slug
 from corral.reproduce.definition import (
-    CLEAN,
     Column,
     Part,
     Row,
@@ -27,6 +26,7 @@ from corral.reproduce.definition import (
     load_table,
 )
 from corral.reproduce.markdown import as_markdown
+from corral.reproduce.numbers import Evaluated, accuracy, sound
 from corral.reproduce.page import write_page
 from corral.reproduce.plan import Plan, variant
 from corral.reproduce.redecided import with_rule
@@ -167,6 +167,8 @@ class _Maker:
         meant = tuple(self.plan.planned(part, row, seed)[1].path.name for seed in part.seeds)
         if found.runs != meant or found.rule != row.rule or set(found.analyses) != set(row.analyses):
             return False
+        if self.table.against is not None and not all(measured.kept for measured in found.sound.values()):
+            return False
         n_test, _ = self.size(part)
         labels = [
             record_label(protocol, n=part.n or n_test, n_test=n_test, eps=factor * found.eps, run_eps=found.eps, seed=0)
@@ -208,7 +210,7 @@ class _Maker:
     def row(self, part: Part, row: Row) -> ResultRow:
         """One method, over the seeds."""
         factors = self.factors
-        found: list[dict[float, Record]] = []
+        found: list[dict[float, Evaluated]] = []
         files: list[str] = []
         names: list[str] = []
         analyses: dict[AnalysisName, list[Analysis]] = {name: [] for name in row.analyses}
@@ -221,24 +223,20 @@ class _Maker:
                 analyses[name].append(self.analysed(part, folder, name))
             labels = {factor: self.evaluated(part, folder, factor) for factor in factors}
             # By label: the run is shared with other tables, whose protocols and number of images may be others.
-            found.append({factor: read_run(folder.path, labels[factor])[0][0] for factor in factors})
+            read = {factor: read_run(folder.path, labels[factor])[0] for factor in factors}
+            found.append({factor: (record, outcomes) for factor, (record, _, outcomes) in read.items()})
             files += [self.copied(part, row, folder, label, seed) for factor in factors for label in labels[factor]]
-        first = found[0][factors[0]]
-        protocol = {}
-        for column in self.table.columns:
-            values = _column(column, found, analyses)
-            if all(value is not None for value in values):
-                title = attack_title(column.attack) if column.attacked else "no attack"
-                protocol[column.name] = Measured(values=tuple(v for v in values if v is not None), attack=title)
+        first, _ = found[0][factors[0]]
+        measured = {column.name: _column(column, found, analyses) for column in self.table.columns}
         return ResultRow(
             name=row.name,
             recipe=row.recipe,
             seeds=part.seeds,
             **_said(part, row),
-            protocol=protocol,
-            sound={f"{factor:g}": _sound([by[factor] for by in found]) for factor in factors},
+            protocol={name: value for name, value in measured.items() if value is not None},
+            sound={f"{factor:g}": sound([by[factor] for by in found]) for factor in factors},
             train_seconds=tuple(
-                by[factors[0]].train_seconds + self.before_seconds(part, row, seed)
+                by[factors[0]][0].train_seconds + self.before_seconds(part, row, seed)
                 for by, seed in zip(found, part.seeds, strict=True)
             ),
             eps=first.eps / factors[0],
@@ -246,7 +244,7 @@ class _Maker:
             runs=tuple(names),
             rule=row.rule,
             records=tuple(files),
-            created=max(record.created for by in found for record in by.values()),
+            created=max(record.created for by in found for record, _ in by.values()),
             environment=first.environment,
             analyses={name: tuple(values) for name, values in analyses.items()},
         )
@@ -333,24 +331,11 @@ def _shown(row: Row) -> str:
 
 
 def _column(
-    column: Column, found: Sequence[dict[float, Record]], analyses: dict[AnalysisName, list[Analysis]]
-) -> list[float | None]:
-    """A column's numbers, by seed; None where it was not measured."""
-    if column.analysis:
-        return [analysis.numbers.get(column.number) for analysis in analyses[column.analysis]]
-    return [_accuracy(by[column.eps], column.attack) for by in found]
-
-
-def _accuracy(record: Record, attack: str) -> float | None:
-    if attack == CLEAN:
-        return record.clean
-    return next((result.accuracy for result in record.attacks if result.name == attack), None)
-
-
-def _sound(records: Sequence[Record]) -> Measured:
-    """The worst case per image over everything that was run at this eps."""
-    names = [attack.name for attack in records[0].attacks]
-    rows = [name for name in names if name == WORST_CASE] or names
-    singles = [attack_title(name) for name in names if name not in AGGREGATES]
-    values = tuple(min(a.accuracy for a in record.attacks if a.name in rows) for record in records)
-    return Measured(values=values, attack=f"worst per image of {'; '.join(singles)}")
+    column: Column, found: Sequence[dict[float, Evaluated]], analyses: dict[AnalysisName, list[Analysis]]
+) -> Measured | None:
+    """A column's numbers, by seed; None where one was not measured."""
+    if not column.analysis:
+        return accuracy([by[column.eps] for by in found], column.attack)
+    values = [analysis.numbers.get(column.number) for analysis in analyses[column.analysis]]
+    known = tuple(value for value in values if value is not None)
+    return Measured(values=known, attack="no attack") if len(known) == len(values) else None

@@ -171,6 +171,7 @@ class Table(Strict):
         note: what of the paper's setting is meant where text and code differ.
         columns: what is measured.
         rows: the methods.
+        against: the name of the row that the others are compared with, image by image; None for no such comparison.
         scales: the parts of each scale.
         estimate: of the full scale: hours and memory on one GPU.
     """
@@ -181,6 +182,7 @@ class Table(Strict):
     note: str = ""
     columns: Annotated[tuple[Column, ...], Field(min_length=1)]
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
+    against: str | None = None
     scales: dict[ScaleName, tuple[Part, ...]]
     estimate: str
 
@@ -201,6 +203,8 @@ class Table(Strict):
         for group, names in (("rows", [r.name for r in self.rows]), ("columns", [c.name for c in self.columns])):
             if len(set(names)) < len(names):
                 raise ValueError(f"{group} of one name: {', '.join(names)}")
+        if self.against is not None and self.against not in {row.name for row in self.rows}:
+            raise ValueError(f"against names no row: {self.against!r}")
         return self
 
 

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from corral.report.words import sentence
 from corral.reproduce.definition import Table
-from corral.reproduce.page import cells, groups, made, minutes, reading, setting_words, sound_words, threat
+from corral.reproduce.page import cells, compared, groups, made, minutes, reading, setting_words, sound_words, threat
 from corral.reproduce.result import Result, ResultPart
-from corral.reproduce.sections import sections
 
 
 def as_markdown(table: Table, result: Result) -> str:
@@ -54,7 +53,7 @@ def _part(table: Table, result: Result, part: ResultPart) -> list[str]:
     lines += [f"- {words}" for words in sound_words(table, part)]
     lines += [f"- {row.name}: {row.remark}" for row in part.rows if row.remark]
     lines += [""]
-    for section in sections(part):
+    for section in compared(table, part):
         lines += [f"### {section.title}", "", section.text, "", *rows_of(section.columns, section.rows), ""]
         lines += [f"{sentence(section.unit)}.", ""]
     return lines

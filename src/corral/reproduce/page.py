@@ -12,6 +12,7 @@ from corral.report.analysis_words import WORDS
 from corral.report.figures import Span, spans_figure
 from corral.report.template import filled
 from corral.report.words import eps_words, listed, sentence, slug
+from corral.reproduce.against import against
 from corral.reproduce.definition import CLEAN, Column, Table, Unit, load_setting
 from corral.reproduce.figures import (
     AccuracyLine,
@@ -92,7 +93,7 @@ def render(table: Table, result: Result) -> str:
         threat=threat,
         reading=reading,
         sound_words=lambda part: sound_words(table, part),
-        sections=sections,
+        compared=lambda part: compared(table, part),
         drawn=drawn,
         overview=lambda part: overview(table, part),
         setting=lambda part: setting_words(table, result, part),
@@ -154,6 +155,12 @@ def reading(part: ResultPart) -> str:
     same = part.data == part.beside
     beside = "" if same else f" The published numbers are of {part.beside}: compare orders and gaps, not values."
     return f"Ours on {part.data}, {images} test images, {seeds} seed{'' if seeds == 1 else 's'}.{beside}"
+
+
+def compared(table: Table, part: ResultPart) -> list[Section]:
+    """What stands below a part's table: the rows against one of them, then their analyses."""
+    paired = against(table, part)
+    return [*([] if paired is None else [paired]), *sections(part)]
 
 
 def sound_words(table: Table, part: ResultPart) -> list[str]:
@@ -241,7 +248,7 @@ def setting_words(table: Table, result: Result, part: ResultPart) -> str:
 
 def drawn(section: Section, part: ResultPart) -> list[tuple[str, Markup]]:
     """The figures of a section, each with its caption."""
-    rows = [row for row in part.rows if row.analyses.get(section.name)]
+    rows = [row for row in part.rows if section.name is not None and row.analyses.get(section.name)]
     if section.name == "along":
         found = []
         for number, row in enumerate(rows):

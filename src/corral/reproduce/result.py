@@ -2,20 +2,40 @@
 
 import statistics
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, StringConstraints, model_validator
 
 from corral.documents import Frozen, read_document
 from corral.evaluation.analyses.document import Analysis, AnalysisName
 from corral.evaluation.records import Environment
 
 
+def packed(kept: NDArray[np.bool_]) -> str:
+    """Truth values (n,) as hexadecimal digits, the first value the highest bit, zeros at the end."""
+    return np.packbits(kept).tobytes().hex()
+
+
+def unpacked(kept: str, n: int) -> NDArray[np.bool_]:
+    """The truth values (n,) that `packed` wrote."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(kept), dtype=np.uint8))[:n].astype(bool)
+
+
 class Measured(Frozen):
-    """One number of a row: a fraction for each training seed, and the attack that it is under, in words."""
+    """One number of a row, by training seed.
+
+    Attributes:
+        values: a fraction, or a number in its column's unit, for each seed.
+        attack: the attack that it is under, in words.
+        kept: which of the part's test images were classified right, `packed`, for each seed; empty where that is not
+            known, as in results of earlier versions and for what is no accuracy.
+    """
 
     values: tuple[float, ...]
     attack: str
+    kept: tuple[Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2})+$")], ...] = ()
 
     @property
     def mean(self) -> float:
@@ -79,6 +99,19 @@ class ResultPart(Frozen):
     n_test: int
     classes: int
     rows: tuple[ResultRow, ...]
+
+    @model_validator(mode="after")
+    def _images_as_counted(self) -> "ResultPart":
+        for row in self.rows:
+            for measured in (*row.protocol.values(), *row.sound.values()):
+                if measured.kept and len(measured.kept) != len(measured.values):
+                    raise ValueError(f"row {row.name!r} keeps the images of {len(measured.kept)} seeds, expected all")
+                for kept, value in zip(measured.kept, measured.values, strict=False):
+                    whole = len(kept) == 2 * -(-self.n // 8)
+                    # Half an image: an accuracy may be rounded, a count may not be off.
+                    if not whole or abs(int(unpacked(kept, self.n).sum()) - value * self.n) > 0.5:
+                        raise ValueError(f"row {row.name!r} keeps other images of {self.n} than its accuracy says")
+        return self
 
 
 class Result(Frozen):

@@ -17,7 +17,7 @@ class Section:
     """One analysis over the rows that have it.
 
     Attributes:
-        name: the analysis.
+        name: the analysis; None where it is of the accuracies.
         title: what it asks.
         text: what was done and how to read it.
         columns: headings; the first is of the rows' own names.
@@ -25,7 +25,7 @@ class Section:
         unit: of the cells.
     """
 
-    name: AnalysisName
+    name: AnalysisName | None
     title: str
     text: str
     columns: tuple[str, ...]

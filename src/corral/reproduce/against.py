@@ -1,0 +1,54 @@
+"""How much more or less each row keeps than one of them, image by image."""
+
+from corral.report.estimates import Estimate, difference_error, estimate
+from corral.reproduce.definition import CLEAN, Table
+from corral.reproduce.result import Measured, ResultPart, unpacked
+from corral.reproduce.sections import NONE, Section
+
+# A difference of more standard errors than this is marked.
+MARKED = 2.0
+
+
+def against(table: Table, part: ResultPart) -> Section | None:
+    """The paired differences of a part's rows from the table's row of reference.
+
+    None where the table has no such row, or where it or every other was not made, or made without keeping its images.
+    """
+    reference = next((row for row in part.rows if row.name == table.against), None)
+    if reference is None:
+        return None
+    accuracies = [column.name for column in table.columns if column.attack == CLEAN or column.attacked]
+    factors = list(dict.fromkeys(f"{column.eps:g}" for column in table.columns if column.attacked))
+    rows = []
+    for row in part.rows:
+        pairs = [(row.protocol.get(name), reference.protocol.get(name)) for name in accuracies]
+        pairs += [(row.sound.get(factor), reference.sound.get(factor)) for factor in factors]
+        cells = tuple(_difference(*pair, n=part.n) for pair in pairs)
+        if row is not reference and any(cell != NONE for cell in cells):
+            rows.append((row.name, *cells))
+    if not rows:
+        return None
+    return Section(
+        name=None,
+        title=f"Against {reference.name}",
+        text=f"Each row's accuracy less that of “{reference.name}”, in points, on the same images: ± is the standard "
+        "error of the paired difference, of the images and of both rows' seeds. ▲ and ▼ stand at more than twice that, "
+        "which one comparison in fifty to one in fifteen of equals does.",
+        columns=("Method", *accuracies, *("sound" if key == "1" else f"sound at {key} × eps" for key in factors)),
+        rows=tuple(rows),
+        unit=f"points of accuracy, {part.n:,} images, mean over seeds",
+    )
+
+
+def _difference(ours: Measured | None, theirs: Measured | None, *, n: int) -> str:
+    """The difference with its standard error; a dash where the images of either are not known."""
+    if ours is None or theirs is None or not ours.kept or not theirs.kept:
+        return NONE
+    first, second = _estimate(ours, n), _estimate(theirs, n)
+    gap, error = 100 * (first.mean - second.mean), 100 * difference_error(first, second)
+    mark = ("▲ " if gap > 0 else "▼ ") if abs(gap) > MARKED * error else ""
+    return f"{mark}{gap:+.1f} ± {error:.1f}"
+
+
+def _estimate(measured: Measured, n: int) -> Estimate:
+    return estimate([(value, n) for value in measured.values], [unpacked(kept, n) for kept in measured.kept])
