@@ -133,7 +133,7 @@ def test_sound_attacks_that_differ_by_radius_say_at_which():
     words = sound_words(load_table("mat-table3"), part)
     assert {line.partition(",")[0] for line in words} == {
         "Sound at the training eps",
-        "Sound at 2 × the training eps",
+        "Worst PGD at 2 × the training eps",
     }
     assert all(("APGD-T" in line) == line.startswith("Sound at the training eps") for line in words)
 
@@ -273,7 +273,7 @@ def test_columns_are_grouped_by_eps(made):
         (("c",), "2", True),
     ]
     # A column without a published number shows ours alone.
-    assert [title for title, _ in found[1].headings()] == ["a, ours", "b, published", "b, ours", "sound, ours"]
+    assert [title for title, _ in found[1].headings()] == ["a, ours", "b, published", "b, ours", "worst PGD, ours"]
 
 
 def test_a_number_for_no_column_is_refused():

@@ -34,7 +34,11 @@ def against(table: Table, part: ResultPart) -> Section | None:
         text=f"Each row's accuracy less that of “{reference.name}”, in points, on the same images: ± is the standard "
         "error of the paired difference, of the images and of both rows' seeds. ▲ and ▼ stand at more than twice that, "
         "which one comparison in fifty to one in fifteen of equals does.",
-        columns=("Method", *accuracies, *("sound" if key == "1" else f"sound at {key} × eps" for key in factors)),
+        columns=(
+            "Method",
+            *accuracies,
+            *(part.worst(key) + ("" if key == "1" else f" at {key} × eps") for key in factors),
+        ),
         rows=tuple(rows),
         unit=f"points of accuracy, {part.n:,} images, mean over seeds",
     )

@@ -23,7 +23,7 @@ from corral.reproduce.figures import (
     radii_figure,
     squares_figure,
 )
-from corral.reproduce.result import Measured, Result, ResultPart, ResultRow
+from corral.reproduce.result import Measured, Result, ResultPart, ResultRow, worst_case
 from corral.reproduce.sections import Section, mean_number, mean_series, sections
 
 NONE = "–"
@@ -45,7 +45,8 @@ FEWEST_RADII = 3
 class Group:
     """Columns at one eps, or of one analysis: each has ours, after what was published if any row has it.
 
-    Where there is an attack, the last is ours, sound.
+    Where there is an attack, the last is the worst case of all of ours: “sound” if AutoAttack's are among them for
+    every row, “worst PGD” if not.
 
     Attributes:
         title: over the columns.
@@ -53,6 +54,7 @@ class Group:
         published: those of which a row has a published number.
         factor: the eps as a multiple of the training eps.
         sound: whether there is an attack at all.
+        worst: what the worst case is called.
     """
 
     title: str
@@ -60,6 +62,7 @@ class Group:
     published: frozenset[str]
     factor: str
     sound: bool
+    worst: str = "sound"
 
     def headings(self) -> list[tuple[str, str]]:
         """Heading and kind ("published", "ours", "sound") of each column as shown."""
@@ -69,7 +72,7 @@ class Group:
             if column.name in self.published:
                 found.append((f"{name}, published", "published"))
             found.append((f"{name}, ours", "ours"))
-        return [*found, ("sound, ours", "sound")] if self.sound else found
+        return [*found, (f"{self.worst}, ours", "sound")] if self.sound else found
 
 
 def write_page(table: Table, result: Result, path: Path) -> Path:
@@ -108,7 +111,7 @@ def groups(table: Table, part: ResultPart) -> tuple[Group, ...]:
     for factor in dict.fromkeys(c.eps for c in table.columns if c.attacked):
         columns = tuple(c for c in table.columns if c.eps == factor and c.attacked)
         title = "At the training eps" if factor == 1 else f"At {factor:g} × the training eps"
-        found.append(Group(title, columns, published, f"{factor:g}", sound=True))
+        found.append(Group(title, columns, published, f"{factor:g}", sound=True, worst=part.worst(f"{factor:g}")))
     for name in dict.fromkeys(c.analysis for c in table.columns if c.analysis):
         columns = tuple(c for c in table.columns if c.analysis == name)
         found.append(Group(WORDS[name].short, columns, published, "1", sound=False))
@@ -175,8 +178,11 @@ def sound_words(table: Table, part: ResultPart) -> list[str]:
         for attack, factors in radii.items():
             found.setdefault((attack, tuple(factors) if len(radii) > 1 else ()), []).append(row.name)
     if len(found) == 1:
-        return [f"Sound: {attack}." for attack, _ in found]
-    return [f"Sound{_at(factors)}, for {listed(names)}: {attack}." for (attack, factors), names in found.items()]
+        return [f"{sentence(worst_case(attack))}: {attack}." for attack, _ in found]
+    return [
+        f"{sentence(worst_case(attack))}{_at(factors)}, for {listed(names)}: {attack}."
+        for (attack, factors), names in found.items()
+    ]
 
 
 def _at(factors: Sequence[str]) -> str:
@@ -213,10 +219,11 @@ def overview(table: Table, part: ResultPart) -> tuple[str, Markup] | None:
             )
             for row in part.rows
         ]
-        words = f"Accuracy of each row on {part.data}: without attack, under the paper's protocol, sound"
-        drawn = spans_figure(spans, [*names, "sound"], chance=1 / part.classes, name=name, description=words)
+        words = f"Accuracy of each row on {part.data}: without attack, under the paper's protocol, {attacked[0].worst}"
+        drawn = spans_figure(spans, [*names, attacked[0].worst], chance=1 / part.classes, name=name, description=words)
         caption = (
-            "Ours, means over seeds. The gap from a protocol's mark to “sound” is what that protocol does not see."
+            f"Ours, means over seeds. The gap from a protocol's mark to “{attacked[0].worst}” is what that protocol "
+            "does not see."
         )
         return caption, Markup(drawn)
     if len(attacked) >= FEWEST_RADII:

@@ -23,6 +23,11 @@ def unpacked(kept: str, n: int) -> NDArray[np.bool_]:
     return np.unpackbits(np.frombuffer(bytes.fromhex(kept), dtype=np.uint8))[:n].astype(bool)
 
 
+def worst_case(attack: str) -> str:
+    """What the worst case of attacks is called: “sound” if Auto-PGD, as AutoAttack has it, is among these words."""
+    return "sound" if "APGD" in attack else "worst PGD"
+
+
 class Measured(Frozen):
     """One number of a row, by training seed.
 
@@ -99,6 +104,11 @@ class ResultPart(Frozen):
     n_test: int
     classes: int
     rows: tuple[ResultRow, ...]
+
+    def worst(self, factor: str) -> str:
+        """What the worst case at a multiple of the training eps is called: “sound” where it is for every row."""
+        names = {worst_case(row.sound[factor].attack) for row in self.rows if factor in row.sound}
+        return names.pop() if len(names) == 1 else "worst PGD"
 
     @model_validator(mode="after")
     def _images_as_counted(self) -> "ResultPart":
