@@ -247,4 +247,4 @@ def _validated(kind: type[StrictModel], values: dict[str, Any], where: str) -> S
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or kind.__name__.lower()
-        raise CorralError(f"{where}: {place}: {first['msg']}") from error
+        raise CorralError(f"{where}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
