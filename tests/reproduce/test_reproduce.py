@@ -59,6 +59,24 @@ def test_every_row_has_a_recipe_for_every_data_set_of_every_scale(name):
                     assert recipe.data.name == part.data
 
 
+@pytest.mark.parametrize("name", shipped_tables())
+def test_what_begins_from_another_run_has_its_network_and_its_threat(name, tmp_path):
+    table = load_table(name)
+    for parts in table.scales.values():
+        for part in parts:
+            # Attacked at another radius than it was trained for, a row would look broken or safe for no reason.
+            trained = {
+                (recipe.threat.norm, recipe.threat.eps)
+                for row in table.rows
+                if row.has(part.data)
+                for recipe, _ in plan.Plan(tmp_path).chain(part, row, part.seeds[0])
+            }
+            assert len(trained) == 1, (part.data, trained)
+            for row in table.rows:
+                chain = [recipe for recipe, _ in plan.Plan(tmp_path).chain(part, row, part.seeds[0])]
+                assert len({recipe.model.model_dump_json() for recipe in chain}) == 1, (part.data, row.name)
+
+
 @pytest.mark.skipif(not SEEDS.is_dir(), reason="the seed papers are not beside this checkout")
 @pytest.mark.parametrize("name", shipped_tables())
 def test_every_published_number_is_printed_in_a_seed_paper(name):
