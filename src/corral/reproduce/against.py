@@ -19,10 +19,11 @@ def against(table: Table, part: ResultPart) -> Section | None:
         return None
     accuracies = [column.name for column in table.columns if column.attack == CLEAN or column.attacked]
     factors = list(dict.fromkeys(f"{column.eps:g}" for column in table.columns if column.attacked))
+    worst = [part.worst(factor) + ("" if factor == "1" else f" at {factor} × eps") for factor in factors]
     rows = []
     for row in part.rows:
-        pairs = [(row.protocol.get(name), reference.protocol.get(name)) for name in accuracies]
-        pairs += [(row.sound.get(factor), reference.sound.get(factor)) for factor in factors]
+        pairs = [(row.sound.get(factor), reference.sound.get(factor)) for factor in factors]
+        pairs += [(row.protocol.get(name), reference.protocol.get(name)) for name in accuracies]
         cells = tuple(_difference(*pair, n=part.n) for pair in pairs)
         if row is not reference and any(cell != NONE for cell in cells):
             rows.append((row.name, *cells))
@@ -34,11 +35,7 @@ def against(table: Table, part: ResultPart) -> Section | None:
         text=f"Each row's accuracy less that of “{reference.name}”, in points, on the same images: ± is the standard "
         "error of the paired difference, of the images and of both rows' seeds. ▲ and ▼ stand at more than twice that, "
         "which one comparison in fifty to one in fifteen of equals does.",
-        columns=(
-            "Method",
-            *accuracies,
-            *(part.worst(key) + ("" if key == "1" else f" at {key} × eps") for key in factors),
-        ),
+        columns=("Method", *worst, *accuracies),
         rows=tuple(rows),
         unit=f"points of accuracy, {part.n:,} images, mean over seeds",
     )
