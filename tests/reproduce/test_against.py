@@ -111,6 +111,7 @@ def test_page_and_markdown_show_the_comparison():
     result = Result(table=TABLE.name, scale="smoke", parts=(part,))
     found = against(TABLE, part)
     assert [row[1][0] for row in found.rows] == ["▼", "▲"]
+    assert "published numbers" not in as_markdown(TABLE, result), "no row has one"
     for text in (as_markdown(TABLE, result), render(TABLE, result)):
         assert f"Against {REFERENCE}" in text
         assert all(cell in text for row in found.rows for cell in row[1:])

@@ -155,7 +155,7 @@ def reading(part: ResultPart) -> str:
     """What stands beside what."""
     images = f"all {part.n:,}" if part.n == part.n_test else f"{part.n:,} of {part.n_test:,}"
     seeds = max((len(row.seeds) for row in part.rows), default=0)
-    same = part.data == part.beside
+    same = part.data == part.beside or not any(row.published for row in part.rows)
     beside = "" if same else f" The published numbers are of {part.beside}: compare orders and gaps, not values."
     return f"Ours on {part.data}, {images} test images, {seeds} seed{'' if seeds == 1 else 's'}.{beside}"
 
