@@ -44,5 +44,5 @@ def _remove_abandoned(folder: Path, prefix: str) -> None:
         try:
             if time.time() - found.stat().st_mtime > ABANDONED_SECONDS:
                 found.unlink()
-        except FileNotFoundError:  # another process was first
+        except OSError:  # another process was first, or it is another user's: no reason not to write
             continue

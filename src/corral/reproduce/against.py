@@ -1,12 +1,14 @@
 """How much more or less each row keeps than one of them, image by image."""
 
+from scipy.stats import t as student
+
 from corral.report.estimates import Estimate, difference_error, estimate
 from corral.reproduce.definition import CLEAN, Table
 from corral.reproduce.result import Measured, ResultPart, unpacked
 from corral.reproduce.sections import NONE, Section
 
-# A difference of more standard errors than this is marked.
-MARKED = 2.0
+# Two-sided, as of a 95% interval.
+CHANCE = 0.05
 
 
 def against(table: Table, part: ResultPart) -> Section | None:
@@ -33,8 +35,8 @@ def against(table: Table, part: ResultPart) -> Section | None:
         name=None,
         title=f"Against {reference.name}",
         text=f"Each row's accuracy less that of “{reference.name}”, in points, on the same images: ± is the standard "
-        "error of the paired difference, of the images and of both rows' seeds. ▲ and ▼ stand at more than twice that, "
-        "which one comparison in fifty to one in fifteen of equals does.",
+        "error of the paired difference, of the images and of both rows' seeds. ▲ and ▼ stand where Student's t "
+        "says that fewer than one comparison of equals in twenty would differ so much; of many comparisons some do.",
         columns=("Method", *worst, *accuracies),
         rows=tuple(rows),
         unit=f"points of accuracy, {part.n:,} images, mean over seeds",
@@ -47,8 +49,19 @@ def _difference(ours: Measured | None, theirs: Measured | None, *, n: int) -> st
         return NONE
     first, second = _estimate(ours, n), _estimate(theirs, n)
     gap, error = 100 * (first.mean - second.mean), 100 * difference_error(first, second)
-    mark = ("▲ " if gap > 0 else "▼ ") if abs(gap) > MARKED * error else ""
+    mark = ("▲ " if gap > 0 else "▼ ") if abs(gap) > _quantile(first, second, error / 100) * error else ""
     return f"{mark}{gap:+.1f} ± {error:.1f}"
+
+
+def _quantile(first: Estimate, second: Estimate, error: float) -> float:
+    """How many standard errors chance explains: Student's t with Welch and Satterthwaite's degrees of freedom.
+
+    Three seeds say little of their own spread: where it is all of the error, 2.8 standard errors are, not 2.
+    """
+    seeds = [(one.seed_error**2, one.seeds - 1) for one in (first, second)]
+    images = (max(error**2 - sum(part for part, _ in seeds), 0.0), first.n - 1)
+    squares = sum(part**2 / degrees for part, degrees in (*seeds, images) if part and degrees)
+    return float(student.ppf(1 - CHANCE / 2, error**4 / squares)) if squares else 0.0
 
 
 def _estimate(measured: Measured, n: int) -> Estimate:

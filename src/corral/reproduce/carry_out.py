@@ -17,14 +17,7 @@ from corral.models.fingerprint import fingerprint
 from corral.progress import Progress
 from corral.report.collect import read_run
 from corral.report.words import listed, slug
-from corral.reproduce.definition import (
-    Column,
-    Part,
-    Row,
-    ScaleName,
-    Table,
-    load_table,
-)
+from corral.reproduce.definition import Column, Part, Row, ScaleName, Table, load_table
 from corral.reproduce.markdown import as_markdown
 from corral.reproduce.numbers import Evaluated, accuracy, sound
 from corral.reproduce.page import write_page
