@@ -9,7 +9,7 @@ from corral.reproduce.result import read_result
 from corral.training import load_model
 
 
-def check_whole(name, base):
+def assert_whole(name, base):
     """Make a table, its runs shared with those made in the same folder before."""
     table = load_table(name)
     page = reproduce(name, runs=base / "runs", results=base / "results", device="cpu", progress=False)
@@ -49,4 +49,4 @@ def check_whole(name, base):
 @pytest.fixture(scope="module")
 def made_whole(tmp_path_factory):
     base = tmp_path_factory.mktemp("shared")
-    return lambda name: check_whole(name, base)
+    return lambda name: assert_whole(name, base)
