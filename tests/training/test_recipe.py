@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -156,6 +157,15 @@ def test_a_wrong_recipe_is_one_line_with_file_key_and_remedy(tmp_path, text, mes
 def test_an_unknown_recipe_lists_the_shipped_ones(name):
     with pytest.raises(UsageError, match=r"unknown recipe .*shipped: acl, advcl, aff, alf, at, "):
         load_recipe(name)
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_a_run_folder_called_as_a_recipe_is_itself(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "recipe.toml").write_text(load_recipe("at", overrides={"data.train": 123}).to_toml())
+    assert load_recipe(Path(name)).data.train == 123
+    assert load_recipe(name).data.train is None
 
 
 def test_a_folder_that_is_no_run_is_said_to_be_none(tmp_path):

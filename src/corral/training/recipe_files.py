@@ -28,7 +28,8 @@ def load_recipe(
     """Read a recipe, lay its values for the data set over it, then the overrides.
 
     Args:
-        recipe: a shipped recipe's name, a TOML file, a run folder (its resolved recipe), or a Recipe.
+        recipe: a shipped recipe's name, a TOML file, a run folder (its resolved recipe), or a Recipe. A `Path` is never
+            a name: a run folder may be called as a recipe is.
         data: data-set name; default the recipe's own.
         overrides: dotted keys ("training.epochs") or, where only one table has it at the least depth, the last part;
             None takes the recipe's value out, so that the default stands.
@@ -83,7 +84,7 @@ def _read(recipe: str | Path | Recipe) -> tuple[str, dict[str, Any]]:
     if isinstance(recipe, Recipe):
         return recipe.name, recipe.model_dump(exclude_none=True)
     shipped = shipped_recipes()
-    path = shipped.get(str(recipe), Path(recipe))
+    path = Path(recipe) if isinstance(recipe, Path) else shipped.get(recipe, Path(recipe))
     if os.path.isdir(path):
         path = path / "recipe.toml"
         if not os.path.isfile(path):
