@@ -30,6 +30,10 @@ def test_a_missing_folder_record_or_arrays_are_named(write_run: WriteRun, record
     assert refusal(run) == f"{run / 'records' / 'quick.npz'}: missing; make it again with `corral evaluate {run}`"
     (run / "records" / "quick.json").unlink()
     assert refusal(run) == f"{run / 'records'}: no record there; make one with `corral evaluate {run}`"
+    kept = run / "linear" / "run-slf" / "records" / "encoder.json"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    assert refusal(run) == f"{run / 'records'}: no record there; its heads have some: {run}/linear/run-slf"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty", "flipped", "pickle", "single"])

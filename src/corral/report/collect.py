@@ -111,7 +111,9 @@ def read_run(folder: Path, labels: Collection[str] | None = None) -> list[tuple[
     if labels is not None:
         paths = [folder / "records" / f"{label}.json" for label in labels]
     if not paths:
-        raise CorralError(f"{folder / 'records'}: no record there; make one with `corral evaluate {folder}`")
+        heads = sorted({str(path.parents[1]) for path in folder.glob("linear/*/records/*.json")})
+        remedy = f"its heads have some: {', '.join(heads)}" if heads else f"make one with `corral evaluate {folder}`"
+        raise CorralError(f"{folder / 'records'}: no record there; {remedy}")
     held = sorted((_read_one(folder, path) for path in paths), key=lambda one: protocol_order(one[0]))
     models = {record.model_fingerprint: record.protocol for record, *_ in held}
     if len(models) > 1:
