@@ -178,6 +178,30 @@ def test_an_interrupt_says_how_to_continue(corral, tmp_path, monkeypatch):
     assert corral("train", "run", "--resume", "--quiet")[0] == 0
 
 
+def test_a_run_called_as_a_recipe_is_continued_by_its_path(corral, tmp_path, monkeypatch):
+    from corral.training import Run
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "execute", interrupt)
+        code, _, err = corral("train", "nominal", "--out", "at", *SMALL)
+    assert code == 130
+    assert "continue with: corral train ./at --resume" in err
+    assert corral("train", "./at", "--resume", "--quiet")[0] == 0
+    assert corral("evaluate", "at", "--n", "20", "--attack", "pgd_log", "--quiet")[0] == 0
+
+
+def test_a_folder_called_as_a_recipe_is_no_run_of_it(corral, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nominal").mkdir()
+    code, out, _ = corral("train", "nominal", *SMALL)
+    assert (code, list((tmp_path / "nominal").iterdir())) == (0, [])
+    assert "runs/nominal-digits-0" in out
+
+
 def test_recipes_are_listed_with_their_sources_and_shown_as_toml(corral, tmp_path):
     code, out, _ = corral("recipes", "--json")
     assert code == 0

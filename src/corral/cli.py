@@ -68,8 +68,9 @@ def demo(
 
 @app.command(epilog="Example: corral train corral --data mnist --out runs/mnist-corral --seed 1 --set epochs=10")
 def train(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe (see `corral recipes`), a .toml file, or a run.")],
-    data: Annotated[str | None, typer.Option(help="Data set (see `corral data`); default the recipe's.")] = None,
+    recipe: Annotated[
+        str, typer.Argument(help="A shipped recipe (see `corral recipes`), a .toml file, or a run, as ./at")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/RECIPE-DATA-SEED.")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255.")] = None,
@@ -85,7 +86,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a classifier by a recipe into a run folder; Ctrl-C leaves a run that --resume continues."""
-    from corral.training import RunFolder, load_model, load_recipe
+    from corral.training import RunFolder, load_model, load_recipe, shipped_recipes
     from corral.training import train as train_run
     from corral.training.recipe_methods import ENCODERS
 
@@ -94,14 +95,16 @@ def train(
     given = {"training.seed": seed, "threat.eps": eps, "training.epochs": epochs}
     overrides |= {key: value for key, value in given.items() if value is not None}
     resolved = load_recipe(recipe, data=data, overrides=overrides)
-    if out is None and Path(recipe).is_dir():
+    shipped = shipped_recipes()
+    if out is None and recipe not in shipped and Path(recipe).is_dir():
         out = Path(recipe)
     folder = out or Path("runs") / f"{resolved.name}-{_slug(resolved.data.name)}-{resolved.training.seed}"
 
     def kept() -> str:
         run = RunFolder(folder)
         what = "the last finished epoch is kept" if run.state.is_file() else "no epoch was finished"
-        return what + (f"; continue with: corral train {folder} --resume" if run.recipe.is_file() else "")
+        given = f"./{folder}" if str(folder) in shipped else folder  # else the recipe of that name is meant
+        return what + (f"; continue with: corral train {given} --resume" if run.recipe.is_file() else "")
 
     with interruptible(kept):
         path = train_run(resolved, out=folder, resume=resume, device=device, data_root=data_root, progress=not quiet)
