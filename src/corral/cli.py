@@ -69,8 +69,9 @@ def demo(
 @app.command(epilog="Example: corral train corral --data mnist --out runs/mnist-corral --seed 1 --set epochs=10")
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="A shipped recipe (see `corral recipes`), a .toml file, or a run, as ./at")
-    ] = None,
+        str, typer.Argument(help="A recipe's name (see `corral recipes`), a .toml file or a run, as ./at.")
+    ],
+    data: Annotated[str | None, typer.Option(help="Data set (see `corral data`); default the recipe's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/RECIPE-DATA-SEED.")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255.")] = None,
