@@ -81,6 +81,21 @@ def moved_by(run, model, x, y, value, noise):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["simclr", *PEERS])
+def test_a_step_in_bfloat16_has_the_loss_of_one_in_float32(name, begun):
+    run = begun(name)
+    rows = next(iter(run.method.batches()))
+    x, y = run._batch(rows)
+    noise, losses = run.noise.get_state(), []
+    for narrow in (False, True):
+        run.noise.set_state(noise)
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            losses.append(float(run.method.loss(x, y, rows)[0].detach()))
+    assert losses[1] != losses[0]
+    # Steps up a divergence begin next to the image, where its gradient is small: other roundings, another way up.
+    assert losses[1] == pytest.approx(losses[0], rel=0.1 if name.endswith("++") else 0.01, abs=0.01)
+
+
 @pytest.mark.parametrize("dual", ["none", "clean", "adversarial"])
 def test_deacl_is_equation_3_with_the_adversary_of_equation_2(begun, first, dual):
     run = begun("deacl", **{"method.dual_norm": dual, "method.robust_weight": 2.0})

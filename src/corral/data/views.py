@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from corral.errors import CorralError
+from corral.precision import full_precision
 
 COLOURS = 3
 # SimCLR's blur: standard deviation in pixels, and a kernel that reaches two of the largest to each side.
@@ -49,8 +50,11 @@ class Augmentation:
         )
 
 
+@full_precision
 def random_views(x: Tensor, augmentation: Augmentation, *, generator: torch.Generator) -> Tensor:
     """A random view of every image: crop and resize, mirror, jitter, gray, blur.
+
+    In float32 whatever surrounds it: in bfloat16 the corners of a crop would be off by a tenth of a pixel and more.
 
     Args:
         x: (N, C, H, W) float images in [0, 1], of 1 or 3 channels; gray images have no saturation and no hue.
