@@ -65,6 +65,20 @@ def test_a_blur_keeps_constants_and_lowers_the_variance():
     torch.testing.assert_close(random_views(plain, changed(blur=1.0), generator=generator()), plain)
 
 
+def test_the_jitter_is_torchvision_s():
+    """Gray images: brightness multiplies by b, contrast c blends with the mean, so that means and slopes tell both."""
+    x = 0.25 + 0.05 * images(1, count=400)
+    view = random_views(x, changed(jitter=0.5, jitter_probability=1.0), generator=generator(2)).flatten(1).double()
+    flat = x.flatten(1).double()
+    brightness = view.mean(1) / flat.mean(1)
+    centred, moved = flat - flat.mean(1, keepdim=True), view - view.mean(1, keepdim=True)
+    slope = (centred * moved).sum(1) / centred.square().sum(1)
+    torch.testing.assert_close(moved, slope[:, None] * centred, atol=1e-6, rtol=0)
+    for factor in (brightness, slope / brightness):
+        assert 0.6 - 1e-5 < float(factor.min()) < 0.62
+        assert 1.38 < float(factor.max()) < 1.4 + 1e-5
+
+
 @pytest.mark.parametrize(("channels", "size"), [(1, 8), (1, 28), (3, 32), (3, 9)])
 def test_views_are_images_of_the_same_shape(channels, size):
     x = images(channels, size)

@@ -93,7 +93,7 @@ def test_a_step_in_bfloat16_has_the_loss_of_one_in_float32(name, begun):
             losses.append(float(run.method.loss(x, y, rows)[0].detach()))
     assert losses[1] != losses[0]
     # Steps up a divergence begin next to the image, where its gradient is small: other roundings, another way up.
-    assert losses[1] == pytest.approx(losses[0], rel=0.1 if name.endswith("++") else 0.01, abs=0.01)
+    assert losses[1] == pytest.approx(losses[0], rel=0.1 if name.endswith("++") else 0.03, abs=0.03)
 
 
 @pytest.mark.parametrize("dual", ["none", "clean", "adversarial"])
@@ -348,7 +348,8 @@ def test_advcl_contrasts_four_views_and_reads_pseudo_labels(begun, first):
     with using(run.model, "adversarial"):
         adversarial, cross_entropy = method.embedder(moved), misread(run.model.features(misled), y).mean()
     with using(run.model, "clean"):
-        units = functional.normalize(torch.cat([adversarial, method.embedder(clean)]), dim=1)
+        three = [method.embedder(part) for part in (*views, high_frequencies(x, least=2.0))]  # each a batch of its own
+    units = functional.normalize(torch.cat([adversarial, *three]), dim=1)
     expected = each(units).mean() + 0.2 * cross_entropy
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-3)
 

@@ -94,8 +94,9 @@ def _steps(augmentation: Augmentation, size: tuple[int, int]) -> tuple[Any, ...]
     if augmentation.flip > 0:
         found.append(kornia.RandomHorizontalFlip(p=augmentation.flip))
     if augmentation.jitter > 0 and augmentation.jitter_probability > 0:
+        # torchvision's formulas, which the papers' views are; kornia's ColorJiggle adds brightness and scales contrast.
         strong, hue = 0.8 * augmentation.jitter, 0.2 * augmentation.jitter
-        found.append(kornia.ColorJiggle(strong, strong, strong, hue, p=augmentation.jitter_probability))
+        found.append(kornia.ColorJitter(strong, strong, strong, hue, p=augmentation.jitter_probability))
     if augmentation.gray > 0:
         found.append(kornia.RandomGrayscale(p=augmentation.gray))
     if augmentation.blur > 0:

@@ -50,15 +50,15 @@ class Acl(ProjectedMethod):
             moved = self.adversarial(self.embedder, views, torch.cat([y, y]), config.inner, self._disagreement)
             first_adversarial, second_adversarial = self.embedded(moved).chunk(2)
         with self.branch("clean"):
-            regularised = config.invariance > 0
-            images = torch.cat([views, x]) if regularised else views
-            first, second, *rest = torch.split(self.embedded(images), len(x))
+            first, second = self.embedded(views).chunk(2)
+            # A batch of its own: images as they are have other statistics than views.
+            originals = [self.embedded(x)] if config.invariance > 0 else []
         clean = nt_xent(first, second, temperature=config.temperature)
         adversarial = nt_xent(first_adversarial, second_adversarial, temperature=config.temperature)
         weight = config.reweight * (1 - strength)
         total = (1 - weight) * clean + (1 + weight) * adversarial
         metrics = {"nt_xent": clean.detach(), "adversarial_nt_xent": adversarial.detach()}
-        for original in rest:
+        for original in originals:
             standard = standard_invariance(first, second, original, temperature=config.temperature)
             robust = adversarial_invariance(
                 first, second, first_adversarial, second_adversarial, original, temperature=config.temperature

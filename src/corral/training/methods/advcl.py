@@ -84,8 +84,9 @@ class AdvCL(ProjectedMethod):
             adversarial = self.embedded(moved)
             cross_entropy = self._cross_entropy(self.model.features(mislabelled), labels).mean()
         with self.branch("clean"):
-            three = self.embedded(clean).view(3, len(x), -1)
-        four = torch.cat([adversarial.unsqueeze(0), three])
+            # Each a batch of its own: what a high-pass filter leaves lies around 0, far from the views' statistics.
+            three = [self.embedded(part) for part in clean.chunk(3)]
+        four = torch.stack([adversarial, *three])
         together = contrastive(four, temperature=config.temperature, positives="each").mean()
         metrics = {"contrastive": together.detach(), "cross_entropy": cross_entropy.detach()}
         return together + config.cross_entropy_weight * cross_entropy, metrics
