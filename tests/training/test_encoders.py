@@ -1,5 +1,6 @@
 """SimCLR and linear evaluation against slow twins, what stays frozen, and what an encoder is refused for."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -296,3 +297,93 @@ def test_moments_in_parts_are_those_of_all_at_once(monkeypatch):
     parts = moments(images)
     torch.testing.assert_close(parts[0], mean, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(parts[1], deviation, rtol=1e-5, atol=1e-6)
+
+
+def test_neighbours_are_of_every_class_where_not_all_images_are_asked(encoder, tmp_path, monkeypatch):
+    """A folder's images are in the order of their classes."""
+    run = started("simclr", tmp_path / "run", **(SMALL | {"model.width": 8}))
+    order = run.images.labels.argsort(stable=True)
+    images = run.images.take(order)
+    run.method.context = dataclasses.replace(run.method.context, images=images)
+    asked = []
+    monkeypatch.setattr("corral.training.methods.encoder.MOST_ASKED", 60)
+    monkeypatch.setattr(
+        "corral.training.methods.encoder.neighbour_votes",
+        lambda features, bank, labels, classes: (
+            asked.append(labels) or neighbour_votes(features, bank, labels, classes)
+        ),
+    )
+    run.method.validated(run.validation)
+    assert len(asked[0]) == 60
+    assert torch.bincount(asked[0], minlength=10).min() >= 5
+
+
+def test_two_coordinates_have_no_views(tmp_path):
+    with pytest.raises(UsageError, match=r"views of these methods are of gray or colour images, found 2 channels"):
+        train("simclr", data="toy-moons", out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_start_that_fails_leaves_the_folder_free(encoder, tmp_path):
+    settings = SMALL | {"training.epochs": 1, "model.width": 8, "method.clusterings": [2]}
+    with pytest.raises(CorralError, match="nowhere"):
+        train(
+            "advcl", out=tmp_path / "run", progress=False, **settings, **{"method.labeller": str(tmp_path / "nowhere")}
+        )
+    train("advcl", out=tmp_path / "run", progress=False, **settings, **{"method.labeller": str(encoder)})
+    assert load_model(tmp_path / "run", encoder=True)[2].method == "advcl"
+
+
+def test_fine_tuning_sees_images_as_the_encoder_did(photographs, tmp_path):
+    """Images without labels have another mean than those that the head is fitted to."""
+    for file in (photographs / "unlabeled").iterdir():
+        if file.name != "07.png":
+            Image.fromarray(np.full((8, 8, 3), 250, dtype=np.uint8)).save(file)
+    settings = {"model.width": 2, "training.epochs": 1, "training.batch_size": 20, "data.unlabeled": True}
+    run = train("simclr", data=f"folder:{photographs}?skip-damaged", out=tmp_path / "run", progress=False, **settings)
+    own = load_model(run, encoder=True)[0].normalisation.mean
+    assert float(own.min()) > 0.9
+    for head in linear_runs(run, ["slf", "aff"], progress=False):
+        model, spec, _ = load_model(head)
+        assert torch.equal(model.normalisation.mean, own)
+        assert spec.mean == tuple(own.tolist())
+
+
+def test_an_encoder_s_folder_may_be_moved_with_its_heads(tmp_path):
+    few = SMALL | {"data.train": 80, "training.epochs": 1}
+    (head,) = linear_runs(
+        train("simclr", out=tmp_path / "here" / "run", progress=False, **few), ["slf"], progress=False
+    )
+    stamp = (head / "model.safetensors").stat().st_mtime_ns
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here" / "run").rename(tmp_path / "there" / "run")
+    (moved,) = linear_runs(tmp_path / "there" / "run", ["slf"], progress=False)
+    assert (moved / "model.safetensors").stat().st_mtime_ns == stamp
+    (moved / "model.safetensors").unlink()
+    with pytest.raises(CorralError, match=r"run-slf: it was begun where the encoder lay then, .*here/run; delete"):
+        linear_runs(tmp_path / "there" / "run", ["slf"], progress=False)
+    with pytest.raises(UsageError, match=r"model\.safetensors: a file; heads are kept in the folder"):
+        linear_runs(tmp_path / "there" / "run" / "model.safetensors", ["slf"], progress=False)
+
+
+def test_images_without_labels_that_changed_end_a_resumed_run(photographs, tmp_path, monkeypatch):
+    name = f"folder:{photographs}?skip-damaged"
+    settings = {"model.width": 2, "training.epochs": 2, "training.batch_size": 20, "data.unlabeled": True}
+    epoch, calls = Run._epoch, []
+
+    def stopped(self, bar):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return epoch(self, bar)
+
+    monkeypatch.setattr(Run, "_epoch", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train("simclr", data=name, out=tmp_path / "run", progress=False, **settings)
+    file = photographs / "unlabeled" / "20.png"
+    kept = file.read_bytes()
+    Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(file)
+    with pytest.raises(CorralError, match="images without labels changed since the run began; restore them"):
+        train("simclr", data=name, out=tmp_path / "run", resume=True, progress=False, **settings)
+    file.write_bytes(kept)
+    train("simclr", data=name, out=tmp_path / "run", resume=True, progress=False, **settings)

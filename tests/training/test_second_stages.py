@@ -11,7 +11,7 @@ from corral.attacks import pgd
 from corral.data import load
 from corral.data.frequencies import high_frequencies
 from corral.data.views import random_views
-from corral.errors import UsageError
+from corral.errors import CorralError, UsageError
 from corral.geometry import kmeans
 from corral.models.dual_norm import DualBatchNorm2d, using
 from corral.training import Run, RunFolder, load_model, load_recipe, train
@@ -466,3 +466,56 @@ def test_a_labeller_of_other_images_is_refused(settings, tmp_path):
     other = train("corral", data="toy-moons", out=tmp_path / "other", progress=False, **few)
     with pytest.raises(UsageError, match=r"method.labeller .* takes images of .*name an encoder of the same images"):
         train("advcl", out=tmp_path / "run", progress=False, **settings("advcl", **{"method.labeller": str(other)}))
+
+
+def test_equal_features_have_no_neighbouring_cluster(begun, monkeypatch):
+    run = begun("ncp-acl")
+    monkeypatch.setattr(run.method, "_features", lambda: torch.ones(len(run.images), 4))
+    with pytest.raises(CorralError, match="have one direction, so that there is no neighbouring cluster"):
+        run.method.refit(6)
+
+
+def test_a_neighbour_is_another_cluster_where_features_are_fewer_than_clusters(begun, monkeypatch):
+    run = begun("ncp-acl")
+    features = torch.eye(3)[torch.arange(len(run.images)) % 3]
+    monkeypatch.setattr(run.method, "_features", lambda: features)
+    run.method.refit(6)
+    method = run.method
+    own, other = method.centroids[method.own], method.centroids[method.neighbours]
+    assert torch.equal(own, features)
+    assert float((own * other).sum(1).abs().max()) == 0
+
+
+def test_a_resumed_second_stage_writes_the_same_file(first, tmp_path, monkeypatch):
+    """Also where its images have another mean than those that the encoder came from."""
+    settings = SMALL | {"data.train": 60, "training.start": str(first)}
+    whole = train("deacl", out=tmp_path / "whole", progress=False, **settings)
+    epoch, calls = Run._epoch, []
+
+    def stopped(self, bar):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return epoch(self, bar)
+
+    monkeypatch.setattr(Run, "_epoch", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train("deacl", out=tmp_path / "cut", progress=False, **settings)
+    monkeypatch.setattr(Run, "_epoch", epoch)
+    cut = train("deacl", out=tmp_path / "cut", resume=True, progress=False, **settings)
+    assert load_model(cut, encoder=True)[1] == load_model(whole, encoder=True)[1]
+    assert load_model(cut, encoder=True)[1].mean == load_model(first, encoder=True)[1].mean
+    own = train("simclr", out=tmp_path / "own", progress=False, **(SMALL | {"data.train": 60}))
+    assert load_model(own, encoder=True)[1].mean != load_model(cut, encoder=True)[1].mean
+
+
+def test_an_encoder_s_checkpoint_is_no_start(begun, first, settings, tmp_path):
+    folder = train("dynacl", out=tmp_path / "dynacl", progress=False, **settings("dynacl"))
+    start = {"training.start": str(RunFolder(folder).state)}
+    with pytest.raises(CorralError, match=r"of an encoder in training, with two BatchNorms .*finish that run"):
+        train("deacl", out=tmp_path / "run", progress=False, **(settings("deacl") | start))
+
+
+def test_a_filter_that_leaves_nothing_is_refused(begun):
+    with pytest.raises(UsageError, match=r"method.frequency 6 is above the highest of 8×8 images, 5\.7: lower it"):
+        begun("advcl", **{"method.frequency": 6.0})

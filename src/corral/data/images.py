@@ -9,6 +9,9 @@ from torch import Tensor
 
 from corral.errors import CorralError
 
+# Images without labels whose bytes are in their fingerprint, at most.
+SAMPLED = 1000
+
 
 @dataclass(frozen=True, eq=False)
 class Images:
@@ -118,6 +121,20 @@ class DataSet:
                 if tensor is not None:
                     digest.update(f"{_name(tensor.dtype)} {tuple(tensor.shape)}\n".encode())
                     digest.update(tensor.detach().cpu().contiguous().numpy().data)
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def unlabeled_fingerprint(self) -> str | None:
+        """Of the images without labels: number, shape and the bytes of a thousand of them at most; None without any.
+
+        They may be gigabytes on the disk: reading all of them would take as long as an epoch.
+        """
+        if self.unlabeled is None:
+            return None
+        pixels = self.unlabeled.pixels
+        digest = hashlib.sha256(f"{_name(pixels.dtype)} {tuple(pixels.shape)}\n".encode())
+        for row in range(0, len(pixels), -(-len(pixels) // SAMPLED) or 1):
+            digest.update(pixels[row].detach().cpu().contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
     def to(self, device: torch.device | str, *, unlabeled: bool = False) -> "DataSet":

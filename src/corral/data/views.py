@@ -73,8 +73,10 @@ def random_views(x: Tensor, augmentation: Augmentation, *, generator: torch.Gene
         raise ValueError(f"views are of images with 1 or 3 channels, found {channels}")
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     devices = [x.device] if x.device.type == "cuda" else []
+    # torch.manual_seed would reseed a GPU's generator too, also where no image is there.
+    reseed = torch.manual_seed if devices else torch.default_generator.manual_seed
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        reseed(seed)
         view = x.expand(-1, COLOURS, -1, -1)
         for step in _steps(augmentation, (x.shape[2], x.shape[3])):
             view = step(view)

@@ -25,7 +25,7 @@ def linear_runs(
     """Fit heads to the features of a run; those already fitted to these weights are taken as they are.
 
     Args:
-        run: of an encoder, or of any classifier, whose own head is left aside.
+        run: folder of an encoder, or of any classifier, whose own head is left aside.
         kinds: linear heads on frozen features, "slf" of clean images and "alf" of adversarial ones, at the run's norm
             and eps; "aff", adversarial fine-tuning of all weights by TRADES; cluster heads on frozen features, without
             any training, "nearest" and "soft".
@@ -37,13 +37,15 @@ def linear_runs(
         The run folders, `RUN/linear/NAME-KIND`.
 
     Raises:
-        UsageError: no kind, or an unknown one.
+        UsageError: no kind, or an unknown one; a file instead of a run folder.
         CorralError: no finished run, or heads that were fitted to other weights.
     """
     unknown = [kind for kind in kinds if kind not in EVALUATIONS]
     if unknown or not kinds:
         name = unknown[0] if unknown else ""
         raise UsageError(f"unknown linear evaluation {name!r}; known: {', '.join(EVALUATIONS)}")
+    if Path(run).is_file():
+        raise UsageError(f"{run}: a file; heads are kept in the folder of their encoder's run: name that")
     encoder = load_model(run, encoder=True)[0]
     begun, frozen = fingerprint(encoder.backbone), _before_the_head(encoder)
     parent = load_recipe(Path(run))
@@ -51,13 +53,21 @@ def linear_runs(
     shared |= {"data.train": None if parent.data.unlabeled else parent.data.train}  # heads need labelled images
     shared |= {"data.validation": parent.data.validation}
     shared |= {"threat.norm": parent.threat.norm, "threat.eps": parent.threat.eps}
-    shared |= {"training.start": str(Path(run).resolve()), "training.seed": parent.training.seed}
+    shared |= {"training.seed": parent.training.seed}
     overrides = {key: value for key, value in shared.items() if value is not None}
     found = []
     for kind in dict.fromkeys(kinds):
         folder = RunFolder(Path(run) / "linear" / f"{Path(run).resolve().name}-{kind}")
+        resume, start = folder.recipe.is_file(), str(Path(run).resolve())
+        if resume and (before := load_recipe(folder.recipe).training.start) != start:
+            if not folder.model.is_file():
+                raise CorralError(
+                    f"{folder.path}: it was begun where the encoder lay then, {before}; delete the folder"
+                )
+            # The folder was moved since the head was fitted; whether it is the same encoder is asked below.
+            start = str(before)
+        overrides["training.start"] = start
         recipe = load_recipe(kind, data=parent.data.name, overrides=overrides)
-        resume = folder.recipe.is_file()
         train(recipe, out=folder.path, resume=resume, device=device, data_root=data_root, progress=progress)
         model, _, info = load_model(folder.path)
         kept = _before_the_head(model) if kind in HEADS else {}

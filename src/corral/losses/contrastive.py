@@ -28,8 +28,8 @@ def contrastive(
     none of them itself. With two views this is NT-Xent (SimCLR, Eq. 1).
 
     Args:
-        views: (V, N, d) embeddings of V >= 2 views of N images; only their directions count, a zero vector has none
-            and gets no gradient.
+        views: (V, N, d) embeddings of V >= 2 views of N images; only their directions count; a zero vector has none
+            (its cosines are 0) and its gradient is no finite slope: 1e12 times the others'.
         temperature: tau > 0.
         anchors: how many of the views, the first ones, are anchors; None for all.
         positives: of several, "together" takes -log of their shares' sum, "each" the mean of -log of each share

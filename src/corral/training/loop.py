@@ -131,14 +131,23 @@ class Run:
         if self.recipe.training.start is not None:
             begin_from(self.model, self.recipe.training.start, normalised=self.recipe.method.name in CONTINUING)
             self.started_from = fingerprint(self.model.backbone)
-            numbers = self.model.normalisation
-            self.spec = self.spec.model_copy(
-                update={"mean": tuple(numbers.mean.tolist()), "std": tuple(numbers.std.tolist())}
-            )
+            self.take_normalisation()
         write_atomically(self.folder.recipe, self.recipe.to_toml().encode())
         if self.folder.metrics.is_file():  # of a run that was killed before its first checkpoint
             write_atomically(self.folder.metrics, b"")
-        self.enter_phase(fresh=True)
+        try:
+            self.enter_phase(fresh=True)
+        except Exception:  # what was asked for cannot begin: the folder stays free for what can
+            self.folder.recipe.unlink()
+            self.folder.metrics.unlink(missing_ok=True)
+            raise
+
+    def take_normalisation(self) -> None:
+        """Let the description say the model's own numbers, which another run's weights may have brought."""
+        numbers = self.model.normalisation
+        self.spec = self.spec.model_copy(
+            update={"mean": tuple(numbers.mean.tolist()), "std": tuple(numbers.std.tolist())}
+        )
 
     def execute(self) -> None:
         """Run the epochs that are left and write the model."""

@@ -19,12 +19,13 @@ def begin_from(model: Classifier, start: str | Path, *, normalised: bool = False
     Args:
         model: the classifier, of the same backbone and image shape; its other parts belong to its own data.
         normalised: take the normalisation too, where the file has one: frozen features are of its numbers.
-        start: a run folder, its model.safetensors or checkpoint, or a safetensors file whose names are the backbone's,
-            with or without "backbone." before them. Floats of another precision are converted; nothing is unpickled.
+        start: a run folder, its model.safetensors or checkpoint (not an encoder's, which holds more than one network's
+            numbers), or a safetensors file whose names are the backbone's, with or without "backbone." before them.
+            Floats of another precision are converted; nothing is unpickled.
 
     Raises:
-        CorralError: no such file, an unfinished run, no safetensors file, or a tensor that is missing, unexpected, not
-            finite or of another shape; one line naming file, tensor and remedy.
+        CorralError: no such file, an unfinished run, an encoder's checkpoint, no safetensors file, or a tensor that is
+            missing, unexpected, not finite or of another shape; one line naming file, tensor and remedy.
     """
     path = Path(start)
     if path.is_dir():
@@ -35,6 +36,11 @@ def begin_from(model: Classifier, start: str | Path, *, normalised: bool = False
         raise CorralError(f"{path}: no such file; training.start takes a run folder or a safetensors file")
     tensors, metadata = read_tensors(path)
     if isinstance(metadata, dict) and metadata.get("kind") == "training":
+        if any(".adversarial." in name or name.startswith("method.average.") for name in tensors):
+            raise CorralError(
+                f"{path}: of an encoder in training, with two BatchNorms a layer or an average of its weights beside "
+                "them; finish that run, and let training.start name its folder"
+            )
         tensors = _under(tensors, "model.")
     if normalised and (found := _under(tensors, NORMALISATION)):
         load_tensors(model.normalisation, found, path, remedy=REMEDY)

@@ -257,5 +257,5 @@ METHODS: dict[str, type[Config]] = {
 SECOND_STAGES = ("deacl", "ncp-acl", "dynacl++", "dynacl-air++")
 ENCODERS = ("simclr", "acl", "dynacl", "dynacl-air", "rocl", "advcl", *SECOND_STAGES)
 HEADS = ("slf", "alf", "nearest", "soft")
-CONTINUING = (*HEADS, *SECOND_STAGES)
+CONTINUING = (*HEADS, *SECOND_STAGES, "aff")
 EVALUATIONS = (*HEADS, "aff")

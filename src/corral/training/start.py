@@ -17,7 +17,7 @@ from corral.training.run import RunFolder
 # Images whose pixels are held as floats at once for their mean: up to so many all, otherwise so many at a time.
 AT_ONCE, PART = 60_000, 1_000
 # Methods that begin from trained weights.
-BEGUN = ("at-pretrained", "aff", *CONTINUING)
+BEGUN = ("at-pretrained", *CONTINUING)
 
 
 def finished(folder: RunFolder, recipe: Recipe, *, resume: bool) -> bool:

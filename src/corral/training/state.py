@@ -41,6 +41,7 @@ def save_state(run: "Run") -> None:
         "validated": run.validated,
         "started_from": run.started_from,
         "data_fingerprint": run.data.fingerprint,
+        "unlabeled_fingerprint": run.data.unlabeled_fingerprint if run.recipe.data.unlabeled else None,
         "device": run.device.type,
     }
     write_checkpoint(run.folder.state, tensors, metadata)
@@ -104,6 +105,8 @@ def _take(run: "Run", tensors: dict[str, Tensor], metadata: dict[str, Any], path
         raise CorralError(
             f"{path}: the data changed since the run began (fingerprint {found}, was {expected}); restore them"
         )
+    if run.recipe.data.unlabeled and metadata.get("unlabeled_fingerprint") != run.data.unlabeled_fingerprint:
+        raise CorralError(f"{path}: the images without labels changed since the run began; restore them")
     if metadata["device"] != run.device.type:
         raise UsageError(f"{path}: the run was on {metadata['device']}; resume it with --device {metadata['device']}")
     run.epoch, run.warm_epochs = int(metadata["epoch"]), int(metadata["warm_epochs"])
@@ -119,6 +122,8 @@ def _take(run: "Run", tensors: dict[str, Tensor], metadata: dict[str, Any], path
             parts[part][rest] = tensor
     run.enter_phase(fresh=False)
     load_tensors(run.model, parts["model"], path)
+    if run.recipe.training.start is not None:
+        run.take_normalisation()
     load_optimiser(run.optimiser, parts["optimiser"])
     if not run.warming:
         run.method.load(parts["method"])

@@ -1,5 +1,7 @@
 """AdvCL (Fan et al. 2021): four views, one adversarial and one of high frequencies, and pseudo-labels by an encoder."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -37,6 +39,13 @@ class AdvCL(ProjectedMethod):
                 f"method.clusterings {max(config.clusterings)} is more than the {len(context.images)} training images: "
                 "ask for fewer clusters or more images (data.train)"
             )
+        height, width = context.images.shape[1:]
+        highest = math.hypot(height // 2, width // 2)
+        if config.frequency > highest:
+            raise UsageError(
+                f"method.frequency {config.frequency:g} is above the highest of {height}×{width} images, "
+                f"{highest:.1f}: lower it"
+            )
         device = context.device
         with self.drawn():
             heads = [nn.Linear(context.model.features_dim, clusters) for clusters in config.clusterings]
@@ -48,7 +57,7 @@ class AdvCL(ProjectedMethod):
         super().start()
         assert self.config.labeller is not None
         images = self.context.images
-        labeller, spec, _ = load_model(self.config.labeller, device=images.pixels.device, encoder=True)
+        labeller, spec, _ = load_model(self.config.labeller, device=self.context.device, encoder=True)
         if spec.image_shape != images.shape:
             raise UsageError(
                 f"method.labeller {self.config.labeller} takes images of {spec.image_shape}, these are "

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corral.data import Images
+from corral.data import Images, stratified_subset
+from corral.data.views import COLOURS
 from corral.errors import UsageError
 from corral.models import FeaturesHead, Head
 from corral.models.dual_norm import Branch, make_dual, single_branch, using
@@ -63,7 +64,7 @@ class EncoderMethod(Method):
         noise = self.context.noise
         seed = int(torch.randint(2**62, (), generator=noise, device=noise.device))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed a GPU's as well
             yield
 
     def branch(self, name: Branch) -> AbstractContextManager[None]:
@@ -85,10 +86,11 @@ class EncoderMethod(Method):
     def validated(self, images: Images) -> dict[str, float]:
         """The share of held-out images whose nearest training images, by the cosine of features, have their label."""
         bank = self.context.images
-        if len(bank) > MOST_ASKED:
-            bank = bank.take(torch.arange(MOST_ASKED, device=bank.pixels.device))
         if bank.labels is None or images.labels is None:
             return {}
+        if len(bank) > MOST_ASKED:  # folders are in the order of classes: of every class its share
+            bank = stratified_subset(bank, MOST_ASKED, seed=0)
+        assert bank.labels is not None
         with self.evaluated():
             votes = neighbour_votes(
                 extract_features(self.model, images),
@@ -104,6 +106,9 @@ class ProjectedMethod(EncoderMethod):
 
     def __init__(self, context: Context, config: ProjectionConfig, evaluates: Branch | None = None) -> None:
         super().__init__(context, evaluates)
+        channels = context.images.shape[0]
+        if channels not in (1, COLOURS):
+            raise UsageError(f"the views of these methods are of gray or colour images, found {channels} channels")
         with self.drawn():
             projection = Projection(self.model.features_dim, hidden=config.hidden, outputs=config.outputs)
         self.projection = projection.to(context.device)

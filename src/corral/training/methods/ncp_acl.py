@@ -65,9 +65,18 @@ class NcpAcl(DeACL):
         started = time.perf_counter()
         features = self._features()
         found = kmeans(features, clusters, spherical=True, seeding="afk-mc2", generator=self.context.order)
+        members = torch.bincount(found.assignments, minlength=clusters)
+        held = int((members > 0).sum())
+        if held < 2:
+            raise CorralError(
+                "the features of all training images have one direction, so that there is no neighbouring cluster: "
+                "begin from another encoder, or lower the learning rate"
+            )
         self.centroids = found.centroids
         near = functional.normalize(features, dim=1) @ functional.normalize(found.centroids, dim=1).T
-        ranked = near.topk(self.config.neighbour, 1).indices
+        # Of fewer different features than clusters some clusters are empty, and copies of others.
+        near[:, members == 0] = -torch.inf
+        ranked = near.topk(min(self.config.neighbour, held), 1).indices
         self.own, self.neighbours = ranked[:, 0].contiguous(), ranked[:, -1].contiguous()
         silhouette = float(cosine_silhouette(features, found.assignments).mean())
         seconds = time.perf_counter() - started
