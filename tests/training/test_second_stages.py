@@ -267,6 +267,49 @@ def test_dynacl_weighs_two_nt_xents_by_the_strength_of_its_views(begun):
     assert float(loss.detach()) == pytest.approx(((1 - weight) * each[0] + (1 + weight) * each[1]) / 2, rel=1e-3)
 
 
+def test_air_adds_two_divergences_of_embeddings_by_the_original_images(begun):
+    """The originals are a batch of their own, with its own statistics; shares by loops over the batch."""
+    run = begun("dynacl-air", **{"method.average": 0.0})
+    n = 6
+    x, y, rows = batch(run, n)
+    noise, method = noise_of(run), run.method
+    views = torch.cat([random_views(x, run.recipe.method.views.augmentation(), generator=noise) for _ in range(2)])
+    state = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    before = run.noise.get_state()
+    found = float(method.loss(x, y, rows)[0].detach())
+    # The same without the two terms, from the same state and noise.
+    run.model.load_state_dict(state)
+    run.noise.set_state(before)
+    method.config = method.config.model_copy(update={"invariance": 0.0})
+    without = float(method.loss(x, y, rows)[0].detach())
+
+    def disagree(embeddings, _):
+        units = functional.normalize(embeddings, dim=1)
+        logits = (units @ units.T / 0.5).fill_diagonal_(-torch.inf)
+        return -logits.log_softmax(1)[torch.arange(2 * n), (torch.arange(2 * n) + n) % (2 * n)]
+
+    run.model.load_state_dict(state)
+    with using(run.model, "adversarial"):
+        moved = moved_by(run, method.embedder, views, torch.cat([y, y]), disagree, noise)
+        adversarial = method.embedder(moved).chunk(2)
+    with using(run.model, "clean"):
+        clean, original = method.embedder(views).chunk(2), method.embedder(x)
+
+    def shares(one, other):
+        values = [math.exp(cosine(a, b) / 0.5) for a, b in zip(one, other, strict=True)]
+        return [value / sum(values) for value in values]
+
+    first, second = (shares(view, original) for view in clean)
+    standard = sum(p * math.log(p / q) for p, q in zip(first, second, strict=True))
+    both = [
+        [p * q for p, q in zip(shares(bad, original), shares(bad, good), strict=True)]
+        for bad, good in zip(adversarial, clean, strict=True)
+    ]
+    robust = sum(p * math.log(p / q) for p, q in zip(*both, strict=True))
+    assert found - without == pytest.approx(0.5 * (standard + robust) / 2, abs=2e-6)
+    assert abs(found - without) > 2e-5
+
+
 def test_the_average_follows_the_weights_by_its_decay_and_is_what_is_saved(begun):
     run = begun("dynacl", **{"method.average": 0.75})
     backbone = run.model.backbone
