@@ -1,6 +1,8 @@
 """Tables of the papers: their printed numbers, their runs, and that every figure shown is a record's own."""
 
+import importlib
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,10 @@ import torch
 from typer.testing import CliRunner
 
 from corral.cli import app
+from corral.data import load
 from corral.errors import CorralError, UsageError
 from corral.evaluation import evaluate, read_record
+from corral.evaluation.protocols import protocol_attacks
 from corral.report.words import slug
 from corral.reproduce import Table, carry_out, load_table, plan, reproduce, shipped_tables, show
 from corral.reproduce.definition import load_setting
@@ -18,6 +22,9 @@ from corral.reproduce.page import groups, sound_words, spread
 from corral.reproduce.redecided import with_rule
 from corral.reproduce.result import Measured, read_result, unpacked
 from corral.training import RunFolder, load_model, load_recipe
+from corral.training.checkpoints import read_checkpoint, write_checkpoint
+
+evaluate_module = importlib.import_module("corral.evaluation.evaluate")
 
 SEEDS = Path(__file__).resolve().parents[3] / "shared" / "seeds"
 ROWS = ["Nominal Training", "ClusTR"]
@@ -141,6 +148,60 @@ def test_rows_made_by_other_protocols_than_the_table_s_do_not_stay(made, tmp_pat
     (left,) = read_result(reproduce("clustr-table1", rows=ROWS[:1], **options).with_name("table.json")).parts
     assert [row.name for row in left.rows] == ROWS[:1]
     assert any("centred" in record for record in left.rows[0].records)
+
+
+@pytest.mark.parametrize("what", ["column", "data", "weights"])
+def test_rows_of_another_column_data_set_or_of_other_weights_do_not_stay(made, tmp_path, what, monkeypatch):
+    base, page = made
+    runs = base / "runs"
+    shutil.copytree(page.parent, tmp_path / "results" / page.parent.name)
+    options = {"results": tmp_path / "results", "rows": ROWS[:1], "device": "cpu", "progress": False}
+    if what == "column":
+        table = load_table("clustr-table1")
+        columns = [c.model_copy(update={"attack": "pgd_log"}) if c.name == "PGD-20" else c for c in table.columns]
+        monkeypatch.setattr(carry_out, "load_table", lambda _: table.model_copy(update={"columns": tuple(columns)}))
+    if what == "data":
+        written = page.parent / "table.json"
+        other = tmp_path / "results" / page.parent.name / "table.json"
+        ours = read_result(written).parts[0].data_fingerprint
+        assert ours == load("digits").fingerprint
+        other.write_text(written.read_text().replace(f'"data_fingerprint": "{ours}"', '"data_fingerprint": "0000"'))
+    if what == "weights":
+        shutil.copytree(runs, tmp_path / "runs")
+        runs = tmp_path / "runs"
+        path = next((runs / "smoke").glob("digits-clustr-published-0-*")) / "model.safetensors"
+        tensors, metadata = read_checkpoint(path, kind="model")
+        write_checkpoint(
+            path, {name: t * 2 if name.startswith("backbone.") else t for name, t in tensors.items()}, metadata
+        )
+    (left,) = read_result(reproduce("clustr-table1", runs=runs, **options).with_name("table.json")).parts
+    assert [row.name for row in left.rows] == ROWS[:1]
+
+
+def test_an_attack_with_other_settings_is_made_again(made, tmp_path, monkeypatch):
+    base, page = made
+    shutil.copytree(base / "runs", tmp_path / "runs")
+    options = {"runs": tmp_path / "runs", "results": tmp_path / "results", "rows": ROWS[:1]}
+
+    def weaker(*arguments, **more):
+        return tuple(attack for attack in protocol_attacks(*arguments, **more) if attack.name != "pgd_log_margin")
+
+    for module in (carry_out, evaluate_module):
+        monkeypatch.setattr(module, "protocol_attacks", weaker)
+    again = reproduce("clustr-table1", device="cpu", progress=False, **options)
+    (row,) = read_result(again.with_name("table.json")).parts[0].rows
+    before = read_result(page.with_name("table.json")).parts[0].rows[0]
+    assert "PGD" in row.sound["1"].attack
+    assert row.sound["1"].attack != before.sound["1"].attack
+    assert row.fingerprints == before.fingerprints
+
+
+def test_a_row_says_when_its_last_evaluation_was_made(made):
+    _, page = made
+    for row in read_result(page.with_name("table.json")).parts[0].rows:
+        records = [read_record(page.with_name(name)) for name in row.records]
+        assert row.created == max(record.created for record in records)
+        assert row.environments == (records[0].environment,)
 
 
 def test_sound_attacks_that_differ_by_radius_say_at_which():

@@ -75,6 +75,7 @@ def merged(
             "attacks": [*attacks.values(), worst],
             "protocol": "+".join(record.protocol for record in records),
             "eval_seconds": sum(record.eval_seconds for record in records),
+            "created": max(record.created for record in records),
             "notes": list(dict.fromkeys(note for record in records for note in record.notes)),
         }
     )

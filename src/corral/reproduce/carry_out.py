@@ -5,17 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from corral.data import load, loaded_once
+from corral.attacks.attack import Attack
+from corral.data import DataSet, load, loaded_once
 from corral.devices import choose_device
 from corral.documents import write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation.analyses import Analysis, AnalysisName, Kept
 from corral.evaluation.evaluate import evaluate, record_label
-from corral.evaluation.records import read_record
+from corral.evaluation.protocols import protocol_attacks
+from corral.evaluation.records import Environment, Record, read_record
 from corral.files import write_atomically
+from corral.models import Classifier
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress
 from corral.report.collect import read_run
+from corral.report.outcomes import single_attacks
 from corral.report.words import listed, slug
 from corral.reproduce.definition import Column, Part, Row, ScaleName, Table, load_table
 from corral.reproduce.markdown import as_markdown
@@ -24,7 +28,8 @@ from corral.reproduce.page import write_page
 from corral.reproduce.plan import Plan, variant
 from corral.reproduce.redecided import with_rule
 from corral.reproduce.result import Measured, Result, ResultPart, ResultRow, read_result
-from corral.training import RunFolder, load_model, train
+from corral.training import RunFolder, load_model, load_recipe, train
+from corral.training.run import RunInfo
 
 
 def reproduce(
@@ -41,9 +46,10 @@ def reproduce(
 ) -> Path:
     """Make a table of a paper again.
 
-    Every run is trained, or taken up where an earlier call stopped; evaluations that exist for the same model are not
-    repeated. Tables share runs of equal recipe, data, settings and seed. Rows and parts that are not asked for stay as
-    an earlier call wrote them, on whatever machine.
+    Every run is trained, or taken up where an earlier call stopped; evaluations that exist of the same weights, images
+    and attack settings are not repeated. Tables share runs of equal recipe, data, settings and seed. Rows and parts
+    that are not asked for stay as an earlier call wrote them, on whatever machine, while they are of the data set and
+    of the columns as they are now, and of the runs' weights where those lie here.
 
     Args:
         table: one of `shipped_tables`.
@@ -76,8 +82,8 @@ def reproduce(
     if absent:
         known = listed(list(dict.fromkeys(part.data for part in parts)))
         raise UsageError(f"table {table} has no data set {absent[0]!r} at scale {scale}; known: {known}")
-    maker = _Maker(definition, size, Path(runs) / scale, Path(results), data_root, device, progress)
     with loaded_once():
+        maker = _Maker(definition, size, Path(runs) / scale, Path(results), data_root, device, progress)
         for part in parts:
             for row in chosen if data is None or part.data in data else ():
                 if row.has(part.data):
@@ -145,6 +151,7 @@ class _Maker:
             for part in self.table.scales[self.scale]
             for old in before
             if (part.data, part.beside, part.n or old.n_test) == (old.data, old.beside, old.n)
+            and old.data_fingerprint in (None, self.images(part).fingerprint)
             for row in self.table.rows
             for found in old.rows
             if found.name == row.name and row.has(part.data)
@@ -160,6 +167,14 @@ class _Maker:
         meant = tuple(self.plan.planned(part, row, seed)[1].path.name for seed in part.seeds)
         if found.runs != meant or found.rule != row.rule or set(found.analyses) != set(row.analyses):
             return False
+        if found.columns and found.columns != self.meant():
+            return False
+        for seed, fingerprinted in zip(part.seeds, found.fingerprints, strict=False):
+            folder = self.plan.planned(part, row, seed)[1]
+            # A run that was trained again since: its other rows would be of other weights.
+            here = row.rule is None and folder.model.is_file()
+            if here and fingerprint(load_model(folder.path)[0]) != fingerprinted:
+                return False
         if self.table.against is not None and not all(measured.kept for measured in found.sound.values()):
             return False
         n_test, _ = self.size(part)
@@ -188,7 +203,13 @@ class _Maker:
             if found := tuple(self.rows[key] for key in keys if key in self.rows):
                 n_test, classes = self.size(part)
                 made = ResultPart(
-                    data=part.data, beside=part.beside, n=part.n or n_test, n_test=n_test, classes=classes, rows=found
+                    data=part.data,
+                    beside=part.beside,
+                    n=part.n or n_test,
+                    n_test=n_test,
+                    classes=classes,
+                    rows=found,
+                    data_fingerprint=self.images(part).fingerprint,
                 )
                 parts.append(made)
         result = Result(table=self.table.name, scale=self.scale, parts=tuple(parts))
@@ -197,8 +218,16 @@ class _Maker:
 
     def size(self, part: Part) -> tuple[int, int]:
         """Test images and classes of a part's data set."""
-        data = load(part.data, root=None if self.data_root is None else Path(self.data_root))
+        data = self.images(part)
         return len(data.test), len(data.classes)
+
+    def images(self, part: Part) -> DataSet:
+        """A part's data set."""
+        return load(part.data, root=None if self.data_root is None else Path(self.data_root))
+
+    def meant(self) -> dict[str, str]:
+        """What every column means: its attack or analysis, and the radius."""
+        return {column.name: f"{column.attack} at {column.eps:g} eps" for column in self.table.columns}
 
     def row(self, part: Part, row: Row) -> ResultRow:
         """One method, over the seeds."""
@@ -206,6 +235,7 @@ class _Maker:
         found: list[dict[float, Evaluated]] = []
         files: list[str] = []
         names: list[str] = []
+        environments: list[Environment] = []
         analyses: dict[AnalysisName, list[Analysis]] = {name: [] for name in row.analyses}
         for seed in part.seeds:
             folder = self.trained(part, row, seed)
@@ -217,6 +247,9 @@ class _Maker:
             labels = {factor: self.evaluated(part, folder, factor) for factor in factors}
             # By label: the run is shared with other tables, whose protocols and number of images may be others.
             read = {factor: read_run(folder.path, labels[factor])[0] for factor in factors}
+            for label in (label for factor in factors for label in labels[factor]):
+                environment = read_record(folder.records / f"{label}.json").environment
+                environments += [] if environment in environments else [environment]
             found.append({factor: (record, outcomes) for factor, (record, _, outcomes) in read.items()})
             files += [self.copied(part, row, folder, label, seed) for factor in factors for label in labels[factor]]
         first, _ = found[0][factors[0]]
@@ -240,6 +273,9 @@ class _Maker:
             created=max(record.created for by in found for record, _ in by.values()),
             environment=first.environment,
             analyses={name: tuple(values) for name, values in analyses.items()},
+            fingerprints=tuple(by[factors[0]][0].model_fingerprint for by in found),
+            columns=self.meant(),
+            environments=tuple(environments),
         )
 
     def trained(self, part: Part, row: Row, seed: int) -> RunFolder:
@@ -283,7 +319,15 @@ class _Maker:
             eps = factor * info.eps
             label = record_label(protocol, n=part.n or n_test, n_test=n_test, eps=eps, run_eps=info.eps, seed=0)
             path = folder.records / f"{label}.json"
-            if not (path.is_file() and read_record(path).model_fingerprint == fingerprint(model)):
+            attacks = protocol_attacks(
+                protocol,
+                model,
+                eps=eps,
+                norm=info.norm,
+                classes=len(info.classes),
+                method=load_recipe(folder.path).method,
+            )
+            if not (path.is_file() and _measures(read_record(path), model, info, attacks)):
                 evaluate(
                     folder.path,
                     protocol=protocol,
@@ -302,6 +346,20 @@ class _Maker:
         self.out.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder.records / f"{label}.json", self.out / name)
         return name
+
+
+def _measures(record: Record, model: Classifier, info: RunInfo, attacks: Sequence[Attack]) -> bool:
+    """Whether a record is of these weights on the images of their data set, under these attacks as they are set today.
+
+    Args:
+        record: on disk.
+        model: that it should be of.
+        info: the story of its making.
+        attacks: that it should hold, each with its settings.
+    """
+    held = {result.name: result.settings for result in single_attacks(record)}
+    same = (record.model_fingerprint, record.data_fingerprint) == (fingerprint(model), info.data_fingerprint)
+    return same and held == {attack.name: dict(attack.settings) for attack in attacks}
 
 
 def _said(part: Part, row: Row) -> dict[str, Any]:

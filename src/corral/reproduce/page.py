@@ -196,7 +196,8 @@ def made(result: Result) -> str:
     rows = [row for part in result.parts for row in part.rows]
     found = dict.fromkeys(
         f"corral {e.corral} with torch {e.torch} on {e.device}, {e.threads} thread{'' if e.threads == 1 else 's'}"
-        for e in (row.environment for row in rows)
+        for row in rows
+        for e in row.environments or (row.environment,)
     )
     when = sorted(row.created for row in rows)
     dates = when[0] if when[0] == when[-1] else f"{when[0]} to {when[-1]}"

@@ -74,6 +74,9 @@ class ResultRow(Frozen):
         created: when the last of its evaluations was made.
         environment: versions and device of the first.
         analyses: by name, one a seed.
+        fingerprints: of the weights that were measured, by seed; empty in results of earlier versions.
+        columns: what every column meant; empty in results of earlier versions.
+        environments: all that its evaluations were made in; empty in results of earlier versions.
     """
 
     name: str
@@ -93,10 +96,16 @@ class ResultRow(Frozen):
     created: str
     environment: Environment
     analyses: dict[AnalysisName, tuple[Analysis, ...]] = Field(default_factory=dict)
+    fingerprints: tuple[str, ...] = ()
+    columns: dict[str, str] = Field(default_factory=dict)
+    environments: tuple[Environment, ...] = ()
 
 
 class ResultPart(Frozen):
-    """One data set of `classes` classes: `n` of `n_test` test images were attacked."""
+    """One data set of `classes` classes: `n` of `n_test` test images were attacked.
+
+    `data_fingerprint` is that of its images; None in results of earlier versions.
+    """
 
     data: str
     beside: str
@@ -104,6 +113,7 @@ class ResultPart(Frozen):
     n_test: int
     classes: int
     rows: tuple[ResultRow, ...]
+    data_fingerprint: str | None = None
 
     def worst(self, factor: str) -> str:
         """What the worst case at a multiple of the training eps is called: “sound” where it is for every row."""
