@@ -313,7 +313,9 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except CorralError as error:
-        sys.stderr.write(f"corral: {error}\n")
+        # One line, whatever a file's name holds.
+        words = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
+        sys.stderr.write(f"corral: {words}\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("\ncorral: interrupted\n")

@@ -5,9 +5,11 @@ import errno
 import gzip
 import hashlib
 import io
+import os
 import shutil
 import sys
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -210,15 +212,45 @@ def test_single_files_are_fetched_where_they_are_missing(
     raw.mkdir(parents=True)
     for name in mnist.FILES[:2]:
         (raw / name).write_bytes(gzip.decompress(contents[name]))
-        (folder / f"{name}.gz").unlink()
     message = refusal(lambda: load("mnist", root=tmp_path / "root", download=False))
     assert f"mnist: {raw} is incomplete: t10k-images-idx3-ubyte is missing" in message
+    # Unpacked files have no published hash: they may be another data set's.
+    message = refusal(lambda: load("mnist", root=tmp_path / "root"))
+    assert f"{raw} lacks t10k-images-idx3-ubyte, and what it has cannot be checked" in message
+    for name in mnist.FILES[:2]:
+        (raw / name).unlink()
+        (raw / f"{name}.gz").write_bytes(contents[name])
+        (folder / f"{name}.gz").unlink()
     (folder / f"{mnist.FILES[3]}.gz").write_bytes(b"other")
     assert "wrong content" in refusal(lambda: load("mnist", root=tmp_path / "root"))
-    assert sorted(path.name for path in raw.iterdir()) == sorted([*mnist.FILES[:2], f"{mnist.FILES[2]}.gz"])
+    assert sorted(path.name for path in raw.iterdir()) == sorted(f"{name}.gz" for name in mnist.FILES[:3])
     (folder / f"{mnist.FILES[3]}.gz").write_bytes(contents[mnist.FILES[3]])
     assert len(load("mnist", root=tmp_path / "root").train) == 20
     assert [path.name for path in (tmp_path / "root").iterdir()] == ["MNIST"]
+
+
+def test_a_folder_of_something_else_is_named_before_anything_is_fetched(
+    publish: Callable[..., None], server: Server, tmp_path: Path, refusal: Refusal
+) -> None:
+    publish(archive(MEMBERS))
+    (server[1] / "cifar-10-binary.tar.gz").unlink()
+    (tmp_path / TOP).mkdir()
+    (tmp_path / TOP / "README").write_text("mine")
+    message = refusal(lambda: load("cifar10", root=tmp_path))
+    assert f"{tmp_path / TOP} holds something else than the data set: move it away" in message
+    assert (tmp_path / TOP / "README").read_text() == "mine"
+
+
+def test_what_killed_fetches_left_goes_after_a_day(publish: Callable[..., None], tmp_path: Path) -> None:
+    publish(archive(MEMBERS))
+    for name, age in (("old", 2 * 24 * 3600), ("new", 60)):
+        left = tmp_path / f".corral-{name}"
+        left.mkdir()
+        (left / "cifar-10-binary.tar.gz").write_bytes(b"half")
+        for path in (left / "cifar-10-binary.tar.gz", left):
+            os.utime(path, (time.time() - age, time.time() - age))
+    load("cifar10", root=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".corral-new", TOP, "served"]
 
 
 def test_data_folders_and_the_order_they_are_looked_in(

@@ -1,3 +1,6 @@
+import os
+import struct
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -7,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from corral.data import load
+from corral.data import Images, load
 
 Refusal = Callable[..., str]
 
@@ -204,7 +207,7 @@ def test_pixels_beyond_memory_are_decoded_into_a_file_that_goes_with_them(
 ) -> None:
     write_split(tmp_path)
     inside = load(f"folder:{tmp_path}")
-    monkeypatch.setattr("corral.data.folder.IN_MEMORY", 1)
+    monkeypatch.setattr("corral.data.room.IN_MEMORY", 1)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     before = sorted(tmp_path.iterdir())
     outside = load(f"folder:{tmp_path}")
@@ -216,7 +219,106 @@ def test_pixels_beyond_memory_are_decoded_into_a_file_that_goes_with_them(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full to stand for a full disk")
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal) -> None:
     write_split(tmp_path)
-    monkeypatch.setattr("corral.data.folder.IN_MEMORY", 1)
+    monkeypatch.setattr("corral.data.room.IN_MEMORY", 1)
     monkeypatch.setattr("tempfile.TemporaryFile", partial(open, "/dev/full", "r+b", buffering=0))
     words = refusal(lambda: load(f"folder:{tmp_path}"))
     assert "no room for 648 bytes of decoded pixels (No space left on device); set TMPDIR" in words
+
+
+def test_what_is_left_aside_is_counted_or_refused(tmp_path: Path, refusal: Refusal) -> None:
+    write_split(tmp_path)
+    (tmp_path / "val/ant").mkdir(parents=True)
+    picture(0).save(tmp_path / "loose.png")
+    assert load(f"folder:{tmp_path}").note == "15 files, 2 others ignored"
+    deeper = tmp_path / "train/ant/more"
+    deeper.mkdir()
+    picture(0).save(deeper / "a.png")
+    assert f"{deeper}: a folder inside a class folder" in refusal(lambda: load(f"folder:{tmp_path}"))
+
+
+def test_unlabeled_may_be_a_class_of_a_part(tmp_path: Path) -> None:
+    write_split(tmp_path)
+    for part in ("train", "test"):
+        (tmp_path / part / "dog").rename(tmp_path / part / "unlabeled")
+    data = load(f"folder:{tmp_path}")
+    assert data.classes == ("ant", "cat", "unlabeled")
+    assert data.unlabeled is None
+
+
+def test_links_below_unlabeled_are_followed_once_and_hidden_folders_are_not(tmp_path: Path) -> None:
+    write_split(tmp_path / "tree")
+    (tmp_path / "tree/unlabeled/.hidden").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    picture(1).save(tmp_path / "elsewhere/a.png")
+    picture(2).save(tmp_path / "tree/unlabeled/.hidden/a.png")
+    (tmp_path / "tree/unlabeled/there").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "tree/unlabeled")
+    data = load(f"folder:{tmp_path / 'tree'}")
+    assert data.unlabeled is not None
+    assert len(data.unlabeled) == 1
+
+
+def test_a_damaged_image_decides_nothing(tmp_path: Path, refusal: Refusal) -> None:
+    """Neither the size of all nor that all are in colour, where it is left out."""
+    write_split(tmp_path, mode="L")
+    whole = load(f"folder:{tmp_path}")
+    picture(0, size=(9, 9)).save(tmp_path / "train/ant/0.png")
+    spoil(tmp_path / "train/ant/0.png", header=False)
+    picture(0).save(tmp_path / "test/cat/0.png")
+    spoil(tmp_path / "test/cat/0.png", header=False)
+    data = load(f"folder:{tmp_path}?skip-damaged")
+    assert data.train.shape == (1, 4, 6)
+    assert torch.equal(data.train.pixels, whole.train.pixels[1:])
+    picture(0, "L", size=(9, 9)).save(tmp_path / "train/cat/0.png")
+    words = refusal(lambda: load(f"folder:{tmp_path}?skip-damaged"))
+    assert f"expected 6×4 as in {tmp_path / 'train/ant/1.png'}" in words
+
+
+def test_unlabeled_images_that_are_all_damaged_are_named(tmp_path: Path, refusal: Refusal) -> None:
+    write_split(tmp_path)
+    (tmp_path / "unlabeled").mkdir()
+    picture(0).save(tmp_path / "unlabeled/a.png")
+    spoil(tmp_path / "unlabeled/a.png", header=False)
+    assert "unlabeled: every image is damaged" in refusal(lambda: load(f"folder:{tmp_path}?skip-damaged"))
+
+
+def test_sixteen_bits_a_channel_are_refused(tmp_path: Path, refusal: Refusal) -> None:
+    """Pillow would keep the upper 8 of an RGB file."""
+    write_split(tmp_path)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 6, 4, 16, 2, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + bytes(6 * 3 * 2) for _ in range(4)))
+    path = tmp_path / "train/ant/0.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    assert f"{path}: found 16 bits, expected 8 bits a channel; convert it" in refusal(
+        lambda: load(f"folder:{tmp_path}")
+    )
+
+
+def test_a_class_whose_name_is_no_text_is_refused(tmp_path: Path, refusal: Refusal) -> None:
+    write_split(tmp_path)
+    for part in ("train", "test"):
+        try:
+            os.rename(tmp_path / part / "dog", os.path.join(os.fsencode(tmp_path / part), b"d\xffg"))
+        except OSError:
+            pytest.skip("this file system has no such names")
+    assert "has a name that is not UTF-8; rename it" in refusal(lambda: load(f"folder:{tmp_path}"))
+
+
+def test_parts_beyond_memory_are_copied_into_a_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fifth that is split off, validation images and subsets: rows of a map, in any order, by mask or index."""
+    pixels = torch.arange(7 * 3 * 2 * 2).reshape(7, 3, 2, 2).to(torch.uint8)
+    labels = torch.arange(7)
+    monkeypatch.setattr("corral.data.room.ROWS", 3)
+    for rows in (torch.tensor([6, 0, 3, 3, 1]), torch.arange(7) > 2):
+        expected = Images(pixels, labels).take(rows)
+        with monkeypatch.context() as patch:
+            patch.setattr("corral.data.room.IN_MEMORY", 1)
+            patch.setattr("tempfile.tempdir", str(tmp_path))
+            patch.setattr("corral.data.room.np.memmap", lambda *a, **k: np.full(k["shape"], 7, a[1]))
+            found = Images(pixels, labels).take(rows)
+        assert torch.equal(found.pixels, expected.pixels)
+        assert torch.equal(found.labels, expected.labels)

@@ -1,3 +1,5 @@
+import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,3 +156,33 @@ def test_too_few_images_for_a_test_part(tmp_path: Path, refusal: Refusal) -> Non
     assert f"{path}: no test part, and a fifth of the 2 images cannot be split off" in refusal(
         lambda: load(f"npz:{path}")
     )
+
+
+def test_one_wild_label_is_named(tmp_path: Path, refusal: Refusal) -> None:
+    path = tmp_path / "wild.npz"
+    labels = np.array([0, 1, 2**32 - 1], dtype=np.uint32)
+    np.savez(path, images=np.zeros((3, 4, 4), np.uint8), labels=labels)
+    assert f"{path}: found label 4,294,967,295 among 3 images: more classes than images" in refusal(
+        lambda: load(f"npz:{path}")
+    )
+
+
+@pytest.mark.parametrize("damage", ["shape", "compression", "password"])
+def test_a_header_that_asks_for_the_impossible_is_one_line(damage: str, tmp_path: Path, refusal: Refusal) -> None:
+    path = tmp_path / "damaged.npz"
+    if damage == "shape":  # a terabyte of pixels, says the header
+        stream = io.BytesIO()
+        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": (2**40, 8, 8)})
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("images.npy", stream.getvalue() + bytes(64))
+            archive.writestr("labels.npy", stream.getvalue() + bytes(64))
+    else:
+        np.savez(path, images=np.zeros((3, 4, 4), np.uint8), labels=np.arange(3))
+        content = bytearray(path.read_bytes())
+        for signature, flags, method in ((b"PK\x03\x04", 6, 8), (b"PK\x01\x02", 8, 10)):
+            place = content.find(signature)
+            while place >= 0:
+                content[place + (flags if damage == "password" else method)] |= 1 if damage == "password" else 77
+                place = content.find(signature, place + 4)
+        path.write_bytes(content)
+    assert str(path) in refusal(lambda: load(f"npz:{path}"))

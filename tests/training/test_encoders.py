@@ -266,7 +266,7 @@ def test_an_encoder_trains_on_images_without_labels_that_lie_on_the_disk(photogr
     assert (len(run.images), run.images.labels) == (40, None)
     inside = train("simclr", data=name, out=tmp_path / "inside", progress=False, **settings)
     assert load_model(inside, encoder=True)[2].train_images == 40
-    monkeypatch.setattr("corral.data.folder.IN_MEMORY", 1)
+    monkeypatch.setattr("corral.data.room.IN_MEMORY", 1)
     monkeypatch.setattr("corral.training.start.AT_ONCE", 0)
     monkeypatch.setattr("corral.training.start.PART", 7)
     outside = train("simclr", data=name, out=tmp_path / "outside", progress=False, **settings)

@@ -5,6 +5,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from urllib.parse import urlparse
 from corral.data.progress import Progress
 from corral.errors import CorralError
 
+# Scratch folders of fetches that were killed; one that nothing was written to for so long is abandoned.
+SCRATCH, ABANDONED_SECONDS = ".corral-", 24 * 3600
 TIMEOUT_SECONDS = 30
 CHUNK_BYTES = 1 << 18
 
@@ -107,13 +110,52 @@ def provide(release: Release, root: Path | None, download: bool) -> Path:
             f"{release.name}: not found in {looked}{hint}; load it with download=True, "
             f"or put the official files into {folders[0]}"
         )
+    if partial and not _published(release, partial):
+        raise CorralError(
+            f"{release.name}: {partial} lacks {release.missing(partial)[0]}, and what it has cannot be checked, because "
+            "it is not as published: add the file, or move the others away and load again"
+        )
     target = partial or folders[0]
+    if release.archived and target.is_dir() and any(target.iterdir()) and release.missing(target):
+        raise CorralError(
+            f"{release.name}: {target} holds something else than the data set: move it away, or choose another data "
+            "folder"
+        )
     with _one_line_errors(f"{release.name}{hint}", target):
         if release.archived:
             _fetch_archive(release, target, bases[0])
         else:
             _fetch_files(release, target, bases[0])
     return target
+
+
+def _published(release: Release, folder: Path) -> bool:
+    """Whether what lies there of a release was published so, file by file; what was unpacked has no published hash."""
+    import pooch
+
+    known = {source.filename: source.md5 for source in release.sources}
+    held = [name for name in release.files if name not in release.missing(folder)]
+    return all(
+        (folder / f"{name}.gz").is_file()
+        and not (folder / name).exists()
+        and pooch.file_hash(str(folder / f"{name}.gz"), alg="md5") == known.get(f"{name}.gz")
+        for name in held
+    )
+
+
+@contextmanager
+def _scratch(base: Path) -> Iterator[Path]:
+    """A folder beside the data sets that goes with the block; those that killed processes left long ago go too."""
+    base.mkdir(parents=True, exist_ok=True)
+    for found in base.glob(f"{SCRATCH}*"):
+        try:
+            latest = max(path.stat().st_mtime for path in (found, *found.rglob("*")))
+        except OSError:  # another process was first
+            continue
+        if time.time() - latest > ABANDONED_SECONDS:
+            shutil.rmtree(found, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=base, prefix=SCRATCH) as folder:
+        yield Path(folder)
 
 
 @contextmanager
@@ -128,10 +170,9 @@ def _one_line_errors(name: str, target: Path) -> Iterator[None]:
 
 
 def _fetch_archive(release: Release, target: Path, base: Path) -> None:
-    base.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=base, prefix=".corral-") as scratch:
-        archive = _download(release.sources[0], Path(scratch))
-        unpacked = Path(scratch) / "unpacked"
+    with _scratch(base) as scratch:
+        archive = _download(release.sources[0], scratch)
+        unpacked = scratch / "unpacked"
         unpacked.mkdir()
         _unpack(archive, release, unpacked)
         try:
@@ -166,11 +207,10 @@ def _unpack(archive: Path, release: Release, folder: Path) -> None:
 
 def _fetch_files(release: Release, target: Path, base: Path) -> None:
     wanted = release.missing(target)
-    base.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=base, prefix=".corral-") as scratch:
+    with _scratch(base) as scratch:
         for source in release.sources:
             if source.filename.removesuffix(".gz") in wanted:
-                path = _download(source, Path(scratch))
+                path = _download(source, scratch)
                 target.mkdir(parents=True, exist_ok=True)
                 os.replace(path, target / source.filename)
 

@@ -1,6 +1,6 @@
 """A data set from a tree of image files, one folder for each class."""
 
-import tempfile
+import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from corral.data.images import DataSet, Images
+from corral.data.room import room
 from corral.data.split import split_off_test
 from corral.errors import CorralError
 
@@ -18,9 +19,6 @@ FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 GRAY_MODES = frozenset({"1", "L"})
 COLOUR_MODES = frozenset({"RGB", "RGBA", "P", "PA", "LA", "La", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"})
 
-
-# From so many bytes of pixels on they are decoded into a temporary file and read from there row by row.
-IN_MEMORY, WRITTEN = 2 * 2**30, 2**24
 # What stands behind a path to leave damaged images out, and how many of them a note names.
 SKIP, NAMED = "?skip-damaged", 3
 UNLABELED = "unlabeled"
@@ -32,7 +30,7 @@ def load_folder(path: Path) -> DataSet:
     `path/train/<class>/*` and `path/test/<class>/*`; or `path/<class>/*`, of which a fixed stratified fifth becomes the
     test part. `path/unlabeled/` may hold more images, at any depth, without classes. Classes and files are taken in the
     order of their names. Images are grayscale, (N, 1, H, W), where all files are; otherwise colour, (N, 3, H, W);
-    transparency is dropped.
+    transparency is dropped. Pixels are taken as they are stored: an orientation noted beside them (EXIF) turns nothing.
 
     From 2 GiB of pixels on a part is decoded into a temporary file (TMPDIR decides where), which goes with the process,
     and its rows are read where they are taken: a tree may be larger than memory.
@@ -54,7 +52,10 @@ def load_folder(path: Path) -> DataSet:
         raise CorralError(
             f"{path}: found {found} without {absent}; add {path / absent}, or put the classes into {path}"
         )
-    trees = {name: _list_files(top) for name, top in (tops or {"all": path}).items()}
+    if tops:
+        trees = {name: _list_files(top) for name, top in tops.items()}
+    else:
+        trees = {"all": _list_files(path, without=UNLABELED)}
     classes = _class_names(path, trees)
     more, others = _list_unlabeled(path / UNLABELED)
     files = [file for tree, _ in trees.values() for members in tree.values() for file in members]
@@ -72,7 +73,12 @@ def load_folder(path: Path) -> DataSet:
             )
         parts[part] = Images(pixels, labels)
     unlabeled = Images(_pixels(more, (channels, height, width), reading)[0]) if more else None
+    if unlabeled is not None and not len(unlabeled):
+        raise CorralError(f"{path / UNLABELED}: every image is damaged; replace them")
     ignored = sum(count for _, count in trees.values()) + others
+    if tops:
+        ignored += sum(not entry.name.startswith(".") for entry in path.iterdir()) - len(tops)
+        ignored -= (path / UNLABELED).is_dir()
     note = f"{len(files) + len(more):,} files" + (f", {ignored:,} others ignored" if ignored else "") + reading.note()
     name = f"folder:{path}{SKIP if skipping else ''}"
     if tops:
@@ -86,26 +92,25 @@ class _Reading:
     """What to do with damaged files, and which they were."""
 
     skipping: bool
-    damaged: list[Path] = field(default_factory=list)
+    damaged: dict[Path, None] = field(default_factory=dict)
 
     def skip(self, file: Path, error: CorralError) -> None:
         """Leave a file out, or raise its error."""
         if not self.skipping:
             raise error
-        if file not in self.damaged:
-            self.damaged.append(file)
+        self.damaged[file] = None
 
     def note(self) -> str:
         if not self.damaged:
             return ""
-        named = ", ".join(map(str, self.damaged[:NAMED]))
+        named = ", ".join(map(str, list(self.damaged)[:NAMED]))
         more = f" and {len(self.damaged) - NAMED:,} more" if len(self.damaged) > NAMED else ""
         return f"; {len(self.damaged):,} damaged and skipped: {named}{more}"
 
 
 def _pixels(files: list[Path], shape: tuple[int, int, int], reading: _Reading) -> tuple[torch.Tensor, list[int]]:
     """(n, C, H, W) uint8 of the files that can be decoded, and their places among the files."""
-    pixels = _room((len(files), *shape))
+    pixels = room((len(files), *shape))
     kept: list[int] = []
     for place, file in enumerate(files):
         if file in reading.damaged:
@@ -118,46 +123,43 @@ def _pixels(files: list[Path], shape: tuple[int, int, int], reading: _Reading) -
     return torch.from_numpy(pixels[: len(kept)]), kept
 
 
-def _room(shape: tuple[int, ...]) -> np.ndarray:
-    """An array to decode into: in memory, or in a temporary file that goes with the process."""
-    size = int(np.prod(shape, dtype=np.int64))
-    if size < IN_MEMORY:
-        return np.empty(shape, np.uint8)
-    with tempfile.TemporaryFile() as stream:  # the map keeps the file, which has no name, until it goes itself
-        try:
-            # Written, not left sparse: a disk that fills up later would kill the process.
-            for left in range(size, 0, -WRITTEN):
-                stream.write(bytes(min(left, WRITTEN)))
-            stream.flush()
-        except OSError as error:
-            raise CorralError(
-                f"{tempfile.gettempdir()}: no room for {size:,} bytes of decoded pixels ({error.strerror}); "
-                "set TMPDIR to a folder that has it"
-            ) from error
-        return np.memmap(stream, np.uint8, "r+", shape=shape)
-
-
 def _list_unlabeled(top: Path) -> tuple[list[Path], int]:
     """The image files below a folder in order of their paths, and how many other files there are."""
-    if not top.is_dir():
-        return [], 0
-    files = sorted(file for file in top.rglob("*") if file.is_file() and not file.name.startswith("."))
-    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    files: list[Path] = []
+    walked: set[str] = set()
+    for folder, below, names in os.walk(top, followlinks=True) if top.is_dir() else ():
+        real = os.path.realpath(folder)
+        # A link may lead back to where it lies.
+        below[:] = [] if real in walked else [name for name in below if not name.startswith(".")]
+        if real not in walked:
+            files += [Path(folder, name) for name in names if not name.startswith(".")]
+        walked.add(real)
+    images = sorted(file for file in files if file.suffix.lower() in SUFFIXES)
     return images, len(files) - len(images)
 
 
-def _list_files(top: Path) -> tuple[dict[str, list[Path]], int]:
-    """The image files by class folder, in order of name, and how many other files there are."""
-    tree, others = {}, 0
-    folders = (entry for entry in top.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    for folder in sorted(entry for entry in folders if entry.name != UNLABELED):
-        files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-        images = [file for file in files if file.suffix.lower() in SUFFIXES]
+def _list_files(top: Path, *, without: str | None = None) -> tuple[dict[str, list[Path]], int]:
+    """The image files by class folder, in order of name, and how many other files there are.
+
+    Args:
+        top: of the class folders.
+        without: the name of a folder that is no class.
+    """
+    tree: dict[str, list[Path]] = {}
+    entries = sorted(entry for entry in top.iterdir() if not entry.name.startswith("."))
+    folders = [entry for entry in entries if entry.is_dir() and entry.name != without]
+    others = sum(not entry.is_dir() for entry in entries)
+    for folder in folders:
+        inside = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        deeper = next((entry for entry in inside if entry.is_dir()), None)
+        if deeper is not None:
+            raise CorralError(f"{deeper}: a folder inside a class folder; put its images into {folder}, or elsewhere")
+        images = [file for file in inside if file.suffix.lower() in SUFFIXES]
         if not images:
             kinds = " ".join(sorted(SUFFIXES))
-            raise CorralError(f"{folder}: found no image among {len(files)} files, expected some of {kinds}")
+            raise CorralError(f"{folder}: found no image among {len(inside)} files, expected some of {kinds}")
         tree[folder.name] = images
-        others += len(files) - len(images)
+        others += len(inside) - len(images)
     if not tree:
         raise CorralError(f"{top}: found no class folder, expected one folder of images for each class")
     return tree, others
@@ -170,32 +172,49 @@ def _class_names(path: Path, trees: dict[str, tuple[dict[str, list[Path]], int]]
         name = different[0]
         found, absent = ("train", "test") if name in names[0] else ("test", "train")
         raise CorralError(f"{path}: class {name} is in {found} but not in {absent}; both need the same class folders")
+    for name in sorted(names[0]):
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise CorralError(f"{path}: class folder {name!r} has a name that is not UTF-8; rename it") from error
     return tuple(sorted(names[0]))
 
 
 def _check_headers(files: list[Path], reading: _Reading) -> tuple[int, int, int]:
-    """(C, H, W) of all files, from their headers alone: nothing is decoded before all sizes are known to agree."""
-    expected, gray = None, True
+    """(C, H, W) of all files, from their headers: nothing is decoded before all sizes are known to agree.
+
+    Where damaged files are left out, those that would decide (the first, one of another size, one in colour among gray
+    ones) are decoded before they do.
+    """
+    expected, gray, reference = None, True, None
     for file in files:
         try:
             with _open(file) as image:
-                size, mode = image.size, image.mode
+                size, mode, deep = image.size, image.mode, _is_deep(image)
+            if reading.skipping and (size != expected or (gray and mode not in GRAY_MODES)):
+                _decode(file, 3)
         except CorralError as error:
             reading.skip(file, error)
             continue
-        expected = expected or size
+        expected, reference = expected or size, reference or file
         if size != expected:
             raise CorralError(
-                f"{file}: found {size[0]}×{size[1]} pixels, expected {expected[0]}×{expected[1]} as in {files[0]}; "
+                f"{file}: found {size[0]}×{size[1]} pixels, expected {expected[0]}×{expected[1]} as in {reference}; "
                 "make all images the same size"
             )
-        if mode not in GRAY_MODES | COLOUR_MODES:
-            raise CorralError(f"{file}: found pixels of mode {mode}, expected 8 bits a channel; convert it")
+        if mode not in GRAY_MODES | COLOUR_MODES or deep:
+            found = f"pixels of mode {mode}" if mode not in GRAY_MODES | COLOUR_MODES else "16 bits"
+            raise CorralError(f"{file}: found {found}, expected 8 bits a channel; convert it")
         gray = gray and mode in GRAY_MODES
     if expected is None:
         raise CorralError(f"{files[0].parent}: every image is damaged; replace them")
     width, height = expected
     return 1 if gray else 3, height, width
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a file holds 16 bits a channel, of which Pillow would keep the upper 8."""
+    return any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _open(file: Path) -> Image.Image:

@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from corral.data.room import rows_of
 from corral.errors import CorralError
 
 # Images without labels whose bytes are in their fingerprint, at most.
@@ -67,7 +68,7 @@ class Images:
     def take(self, rows: Tensor) -> "Images":
         """The images and labels of `rows`, (n,) int64 indices or an (N,) boolean mask, as new `Images`."""
         rows = rows.to(self.pixels.device)
-        return Images(self.pixels[rows], None if self.labels is None else self.labels[rows])
+        return Images(rows_of(self.pixels, rows), None if self.labels is None else self.labels[rows])
 
     def to(self, device: torch.device | str) -> "Images":
         """The same images on `device`."""

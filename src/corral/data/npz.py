@@ -17,6 +17,8 @@ MAX_CHANNELS = 4
 SPLIT_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 WHOLE_NAMES = ("images", "labels")
 OPTIONAL_NAMES = ("classes", "layout")
+# What a damaged header asks for: another compression, a password, more memory than there is.
+UNREADABLE = (NotImplementedError, RuntimeError, MemoryError)
 
 
 def load_npz(path: Path) -> DataSet:
@@ -67,7 +69,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise CorralError(
             f"{path}: cannot be read ({error.strerror or error}); give the path of an .npz file"
         ) from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, *UNREADABLE) as error:
         raise CorralError(f"{path}: truncated or not an .npz file; write it again with numpy.savez") from error
 
 
@@ -79,7 +81,7 @@ def _named_arrays(path: Path, content: object) -> dict[str, np.ndarray]:
         for name in content.files:
             try:
                 arrays[name] = content[name]
-            except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+            except (zipfile.BadZipFile, zlib.error, EOFError, OSError, *UNREADABLE) as error:
                 raise CorralError(f"{path}: array {name} is damaged ({error}); write the file again") from error
             except ValueError as error:
                 raise CorralError(
@@ -138,7 +140,13 @@ def _labels(path: Path, name: str, arrays: dict[str, np.ndarray]) -> Tensor:
 def _classes(path: Path, arrays: dict[str, np.ndarray], labels: list[Tensor]) -> tuple[str, ...]:
     """The names in `classes`, or the numbers up to the largest label."""
     if "classes" not in arrays:
-        return tuple(str(label) for label in range(max(int(part.max()) for part in labels) + 1))
+        most, images = max(int(part.max()) for part in labels), sum(map(len, labels))
+        if most >= images:
+            raise CorralError(
+                f"{path}: found label {most:,} among {images:,} images: more classes than images; count labels from 0, "
+                "leave out images without one, or add the names of all classes as an array classes"
+            )
+        return tuple(map(str, range(most + 1)))
     names = arrays["classes"]
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise CorralError(f"{path}: classes is {names.dtype} of shape {names.shape}, expected a list of names")

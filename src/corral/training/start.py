@@ -15,7 +15,7 @@ from corral.training.recipe_methods import CONTINUING
 from corral.training.run import RunFolder
 
 # Images whose pixels are held as floats at once for their mean: up to so many all, otherwise so many at a time.
-AT_ONCE, PART = 60_000, 1_000
+AT_ONCE, PART = 2**28, 1_000
 # Methods that begin from trained weights.
 BEGUN = ("at-pretrained", *CONTINUING)
 
@@ -96,8 +96,8 @@ def make_model(recipe: Recipe, images: Images, *, num_classes: int) -> tuple[Mod
 
 
 def moments(images: Images) -> tuple[Tensor, Tensor]:
-    """(C,) mean and standard deviation of the pixels in [0, 1]; of more images than `AT_ONCE` in parts, in float64."""
-    if len(images) <= AT_ONCE:
+    """(C,) mean and standard deviation of the pixels in [0, 1]; of more numbers than `AT_ONCE` in parts, in float64."""
+    if images.pixels.numel() <= AT_ONCE:
         pixels = images.float()
         return pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
