@@ -112,8 +112,8 @@ def provide(release: Release, root: Path | None, download: bool) -> Path:
         )
     if partial and not _published(release, partial):
         raise CorralError(
-            f"{release.name}: {partial} lacks {release.missing(partial)[0]}, and what it has cannot be checked, because "
-            "it is not as published: add the file, or move the others away and load again"
+            f"{release.name}: {partial} lacks {release.missing(partial)[0]}, and what it has cannot be "
+            "checked, because it is not as published: add the file, or move the others away and load again"
         )
     target = partial or folders[0]
     if release.archived and target.is_dir() and any(target.iterdir()) and release.missing(target):
