@@ -35,8 +35,9 @@ def against(table: Table, part: ResultPart) -> Section | None:
         name=None,
         title=f"Against {reference.name}",
         text=f"Each row's accuracy less that of “{reference.name}”, in points, on the same images: ± is the standard "
-        "error of the paired difference, of the images and, where there are several, of both rows' seeds. ▲ and ▼ stand where Student's t "
-        "says that fewer than one comparison of equals in twenty would differ so much; of many comparisons some do.",
+        "error of the paired difference, of the images and, where there are several, of both rows' seeds. ▲ and ▼ "
+        "stand where Student's t says that fewer than one comparison of equals in twenty would differ so much; of many "
+        "comparisons some do.",
         columns=("Method", *worst, *accuracies),
         rows=tuple(rows),
         unit=f"points of accuracy, {part.n:,} images, mean over seeds",
