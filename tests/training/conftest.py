@@ -1,5 +1,7 @@
 """What tests of training methods share."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -39,3 +41,25 @@ def begun(tmp_path):
         return run
 
     return make
+
+
+@pytest.fixture
+def killed(monkeypatch):
+    """Ends the runs that are trained in its block in their second epoch, as Ctrl-C does."""
+
+    @contextmanager
+    def inside():
+        calls, epoch = [], Run._epoch
+
+        def stopped(self, bar):
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return epoch(self, bar)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "_epoch", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return inside

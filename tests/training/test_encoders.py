@@ -82,20 +82,10 @@ def test_labels_play_no_part_in_simclr(tmp_path):
     assert all(torch.equal(weights[1][name], tensor) for name, tensor in weights[0].items())
 
 
-def test_an_interrupted_encoder_ends_with_the_same_bits(tmp_path, monkeypatch):
+def test_an_interrupted_encoder_ends_with_the_same_bits(tmp_path, killed):
     whole = train("simclr", out=tmp_path / "whole", progress=False, **SMALL)
-    calls, epoch = [], Run._epoch
-
-    def stopped(self, bar):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return epoch(self, bar)
-
-    monkeypatch.setattr(Run, "_epoch", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    with killed():
         train("simclr", out=tmp_path / "cut", progress=False, **SMALL)
-    monkeypatch.setattr(Run, "_epoch", epoch)
     cut = train("simclr", out=tmp_path / "cut", progress=False, resume=True, **SMALL)
     one, other = (read_checkpoint(RunFolder(path).state, kind="training")[0] for path in (whole, cut))
     assert one.keys() == other.keys()
@@ -366,19 +356,10 @@ def test_an_encoder_s_folder_may_be_moved_with_its_heads(tmp_path):
         linear_runs(tmp_path / "there" / "run" / "model.safetensors", ["slf"], progress=False)
 
 
-def test_images_without_labels_that_changed_end_a_resumed_run(photographs, tmp_path, monkeypatch):
+def test_images_without_labels_that_changed_end_a_resumed_run(photographs, tmp_path, killed):
     name = f"folder:{photographs}?skip-damaged"
     settings = {"model.width": 2, "training.epochs": 2, "training.batch_size": 20, "data.unlabeled": True}
-    epoch, calls = Run._epoch, []
-
-    def stopped(self, bar):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return epoch(self, bar)
-
-    monkeypatch.setattr(Run, "_epoch", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    with killed():
         train("simclr", data=name, out=tmp_path / "run", progress=False, **settings)
     file = photographs / "unlabeled" / "20.png"
     kept = file.read_bytes()
