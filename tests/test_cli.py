@@ -112,6 +112,15 @@ def test_a_mistake_is_one_line_on_stderr_and_its_exit_code(
     assert (base / "file").read_text() == (base / "foreign" / "file").read_text() == "precious"
 
 
+def test_a_file_name_with_control_characters_stays_on_one_line(corral, tmp_path):
+    name = tmp_path / "two\nlines\x1b[31m"
+    code, _, err = corral("data", f"folder:{name}")
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "\x1b" not in err
+    assert "two\\nlines\\x1b[31m" in err
+
+
 @pytest.mark.parametrize(
     "line", ["train at --epochs -1", "train at --nonsense", "evaluate x --n 0", "trian", "train", "demo --threads 0"]
 )

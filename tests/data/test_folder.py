@@ -322,3 +322,11 @@ def test_parts_beyond_memory_are_copied_into_a_file_too(tmp_path: Path, monkeypa
             found = Images(pixels, labels).take(rows)
         assert torch.equal(found.pixels, expected.pixels)
         assert torch.equal(found.labels, expected.labels)
+
+
+def test_a_pipe_is_no_image_and_a_link_to_nowhere_is_named(tmp_path: Path, refusal: Refusal) -> None:
+    write_split(tmp_path)
+    os.mkfifo(tmp_path / "train/ant/pipe.png")
+    assert load(f"folder:{tmp_path}").note == "15 files, 1 others ignored"
+    (tmp_path / "train/ant/gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert f"{tmp_path / 'train/ant/gone.png'}: cannot be read" in refusal(lambda: load(f"folder:{tmp_path}"))

@@ -123,6 +123,11 @@ def _pixels(files: list[Path], shape: tuple[int, int, int], reading: _Reading) -
     return torch.from_numpy(pixels[: len(kept)]), kept
 
 
+def _is_image(file: Path) -> bool:
+    """By its name; a link that leads nowhere is one, and is named when it is opened, a pipe is none: it would hang."""
+    return file.suffix.lower() in SUFFIXES and (file.is_file() or not file.exists())
+
+
 def _list_unlabeled(top: Path) -> tuple[list[Path], int]:
     """The image files below a folder in order of their paths, and how many other files there are."""
     files: list[Path] = []
@@ -134,7 +139,7 @@ def _list_unlabeled(top: Path) -> tuple[list[Path], int]:
         if real not in walked:
             files += [Path(folder, name) for name in names if not name.startswith(".")]
         walked.add(real)
-    images = sorted(file for file in files if file.suffix.lower() in SUFFIXES)
+    images = sorted(filter(_is_image, files))
     return images, len(files) - len(images)
 
 
@@ -154,7 +159,7 @@ def _list_files(top: Path, *, without: str | None = None) -> tuple[dict[str, lis
         deeper = next((entry for entry in inside if entry.is_dir()), None)
         if deeper is not None:
             raise CorralError(f"{deeper}: a folder inside a class folder; put its images into {folder}, or elsewhere")
-        images = [file for file in inside if file.suffix.lower() in SUFFIXES]
+        images = list(filter(_is_image, inside))
         if not images:
             kinds = " ".join(sorted(SUFFIXES))
             raise CorralError(f"{folder}: found no image among {len(inside)} files, expected some of {kinds}")
