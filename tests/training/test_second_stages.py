@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from sklearn.metrics import silhouette_score
 from torch.nn import functional
 
@@ -16,7 +17,7 @@ from corral.geometry import kmeans
 from corral.models.dual_norm import DualBatchNorm2d, using
 from corral.training import Run, RunFolder, load_model, load_recipe, train
 from corral.training.checkpoints import read_checkpoint
-from corral.training.features import extract_features
+from corral.training.features import extract_features, require_differing
 
 SMALL = {"data.train": 120, "model.width": 4, "training.batch_size": 40, "training.epochs": 2}
 PEERS = ["deacl", "ncp-acl", "acl", "dynacl", "dynacl-air", "rocl", "advcl", "dynacl++", "dynacl-air++"]
@@ -509,6 +510,28 @@ def test_a_labeller_of_other_images_is_refused(settings, tmp_path):
     other = train("corral", data="toy-moons", out=tmp_path / "other", progress=False, **few)
     with pytest.raises(UsageError, match=r"method.labeller .* takes images of .*name an encoder of the same images"):
         train("advcl", out=tmp_path / "run", progress=False, **settings("advcl", **{"method.labeller": str(other)}))
+
+
+@pytest.mark.parametrize("name", ["deacl", "ncp-acl", "dynacl++", "dynacl-air++"])
+def test_an_encoder_that_tells_no_images_apart_is_refused(first, settings, tmp_path, name):
+    state = load_model(first, encoder=True)[0].backbone.state_dict()
+    dead = tmp_path / "dead.safetensors"
+    save_file({key: torch.zeros_like(tensor) for key, tensor in state.items()}, dead)
+    with pytest.raises(CorralError, match=r"training.start: all images have the same features, .* name another"):
+        train(name, out=tmp_path / "run", progress=False, **settings(name, **{"training.start": str(dead)}))
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_labeller_that_tells_no_images_apart_is_refused(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("corral.training.methods.advcl.extract_features", lambda _, images: torch.ones(len(images), 4))
+    with pytest.raises(CorralError, match=r"method.labeller .*simclr: all images have the same features"):
+        train("advcl", out=tmp_path / "run", progress=False, **settings("advcl"))
+
+
+def test_features_that_are_not_finite_are_refused():
+    with pytest.raises(CorralError, match="runs/a: the features are not finite"):
+        require_differing(torch.tensor([[1.0], [torch.inf]]), "runs/a")
+    require_differing(torch.zeros(1, 3), "of a single image nothing is to be told")
 
 
 def test_equal_features_have_no_neighbouring_cluster(begun, monkeypatch):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from corral.data import Images
+from corral.errors import CorralError
 from corral.models import Classifier
 from corral.models.modes import eval_mode
 from corral.precision import full_float32
@@ -26,3 +27,19 @@ def extract_features(model: Classifier, images: Images, *, batch_size: int = 250
         device = next(model.parameters()).device
         parts = (images.float(part).to(device) for part in torch.split(rows, batch_size))
         return torch.cat([model.features(part) for part in parts])
+
+
+def require_differing(features: Tensor, encoder: str) -> None:
+    """Refuse features that a second stage could learn nothing from.
+
+    Args:
+        features: (N, d) of different images.
+        encoder: what made them, for the message: ``"training.start runs/simclr"``.
+
+    Raises:
+        CorralError: a feature is not finite, or all images have the same features.
+    """
+    if not bool(features.isfinite().all()):
+        raise CorralError(f"{encoder}: the features are not finite: name an encoder that was trained to the end")
+    if len(features) > 1 and bool((features == features[:1]).all()):
+        raise CorralError(f"{encoder}: all images have the same features, the encoder tells none apart: name another")

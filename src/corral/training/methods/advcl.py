@@ -12,7 +12,7 @@ from corral.data.views import random_views
 from corral.errors import UsageError
 from corral.geometry import kmeans
 from corral.losses import contrastive
-from corral.training.features import extract_features
+from corral.training.features import extract_features, require_differing
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.encoder import ProjectedMethod
 from corral.training.recipe_encoders import AdvclConfig
@@ -64,6 +64,7 @@ class AdvCL(ProjectedMethod):
                 f"{images.shape}: name an encoder of the same images"
             )
         features = extract_features(labeller, images)
+        require_differing(features, f"method.labeller {self.config.labeller}")
         for place, clusters in enumerate(self.config.clusterings):
             self.labels[place] = kmeans(features, clusters, generator=self.context.order).assignments
 

@@ -7,11 +7,14 @@ from torch import Tensor
 
 from corral.attacks.objectives import LogitObjective
 from corral.losses import negative_cosine
+from corral.training.features import extract_features, require_differing
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.encoder import EncoderMethod
 from corral.training.recipe_encoders import DeaclConfig, NcpAclConfig
 
 TEACHER = "teacher."
+# Training images, at most, that the frozen encoder has to tell apart before it teaches.
+ASKED = 250
 
 
 class DeACL(EncoderMethod):
@@ -30,6 +33,13 @@ class DeACL(EncoderMethod):
         self.teacher = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.teacher.head = self.make_head()
         super().prepare()
+
+    def start(self) -> None:
+        """Take the head away; an encoder that tells no images apart has nothing to teach."""
+        super().start()
+        images = self.context.images
+        some = images.take(torch.arange(min(ASKED, len(images)), device=images.pixels.device))
+        require_differing(extract_features(self.teacher, some), "training.start")
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """The batch's mean of Eq. 3; labels play no part."""

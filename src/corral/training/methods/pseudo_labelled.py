@@ -7,7 +7,7 @@ from torch.nn import functional
 from corral.errors import UsageError
 from corral.geometry import kmeans
 from corral.losses import kl
-from corral.training.features import extract_features
+from corral.training.features import extract_features, require_differing
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.encoder import EncoderMethod
 from corral.training.recipe_encoders import PseudoLabelledConfig
@@ -41,6 +41,7 @@ class PseudoLabelled(EncoderMethod):
         """Take the head away, label the training images and fit the linear head to their features as they are."""
         super().start()
         features, order = extract_features(self.model, self.context.images), self.context.order
+        require_differing(features, "training.start")
         self.labels = kmeans(features, self.config.clusters, generator=order).assignments
         rate = self.config.probe_learning_rate
         optimiser = torch.optim.SGD(self.probe.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
