@@ -183,7 +183,7 @@ def test_an_encoder_decides_nothing(encoder):
         ("slf", {"training.start": "x", "data.flip": True}, "'slf' computes features once"),
         ("simclr", {"training.select": "best", "data.validation": 50}, "no accuracy to select by"),
         ("simclr", {"training.warm_up": 30}, "warm_up must end before the 30 epochs do"),
-        ("simclr", {"training.trust": 0.1}, "trust is a number of optimiser 'lars'"),
+        ("simclr", {"training.trust": 0.1}, "trust is a number of optimisers 'lars' and 'lars-clipped'"),
         ("simclr", {"method.temperature": 0.0}, "method.*temperature"),
     ],
 )

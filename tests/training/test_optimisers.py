@@ -1,51 +1,83 @@
-"""LARS against its formula, the rising rate, and the package that is missing."""
-
-import builtins
+"""LARS against its formula in both forms, and the rising rate."""
 
 import pytest
 import torch
 from torch import nn
 
-from corral.errors import CorralError
 from corral.training.loop import schedule
 from corral.training.optimisers import make_optimiser
 from corral.training.recipe import TrainingConfig
 
 
-def test_lars_is_you_et_al_s_formula():
-    """Weights: SGD with momentum on trust |w| / (|g| + b |w|) (g + b w); biases: plain SGD with momentum."""
+@pytest.mark.parametrize("name", ["lars", "lars-clipped"])
+@pytest.mark.parametrize("size", [1.0, 1e-3])  # of gradients: small ones are where the clip matters
+def test_lars_is_its_formula(name, size):
+    """Momentum SGD on r (g + b w), r = trust |w| / (|g| + b |w|); clipped: r = min(that / rate, 1), biases plain."""
     layer = nn.Linear(4, 3).double()
-    config = TrainingConfig(optimiser="lars", learning_rate=0.3, momentum=0.8, trust=0.02)
+    config = TrainingConfig(optimiser=name, learning_rate=0.3, momentum=0.8, trust=0.02)
     groups = [{"params": list(layer.parameters()), "lr": 0.3, "weight_decay": 0.01}]
     optimiser = make_optimiser(groups, config)
-    weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
-    moments = torch.zeros_like(weight), torch.zeros_like(bias)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(4):
-        gradients = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in (weight, bias)]
+    tensors = [layer.weight.detach().clone(), layer.bias.detach().clone()]
+    moments = [torch.zeros_like(tensor) for tensor in tensors]
+    generator, clipped = torch.Generator().manual_seed(0), []
+    for step in range(4):
+        rate = optimiser.param_groups[0]["lr"] = 0.3 / (step + 1)
+        gradients = [size * torch.randn(t.shape, generator=generator, dtype=torch.float64) for t in tensors]
         layer.weight.grad, layer.bias.grad = (gradient.clone() for gradient in gradients)
         optimiser.step()
-        ratio = 0.02 * weight.norm() / (gradients[0].norm() + 0.01 * weight.norm())
-        moments = 0.8 * moments[0] + ratio * (gradients[0] + 0.01 * weight), 0.8 * moments[1] + gradients[1]
-        weight, bias = weight - 0.3 * moments[0], bias - 0.3 * moments[1]
-    torch.testing.assert_close(layer.weight.detach(), weight)
-    torch.testing.assert_close(layer.bias.detach(), bias)
+        for place, (tensor, gradient) in enumerate(zip(tensors, gradients, strict=True)):
+            ratio = 0.02 * tensor.norm() / (gradient.norm() + 0.01 * tensor.norm())
+            scaled = ratio * (gradient + 0.01 * tensor)
+            if name == "lars-clipped":
+                clipped.append(bool(ratio > rate))
+                scaled = gradient if place == 1 else min(ratio / rate, 1) * (gradient + 0.01 * tensor)
+            moments[place] = 0.8 * moments[place] + scaled
+            tensors[place] = tensor - rate * moments[place]
+    torch.testing.assert_close(layer.weight.detach(), tensors[0])
+    torch.testing.assert_close(layer.bias.detach(), tensors[1])
+    assert name == "lars" or any(clipped) == (size < 1)
+
+
+@pytest.mark.parametrize("name", ["lars", "lars-clipped"])
+def test_lars_moves_zeros_and_stays_finite_at_rate_zero(name):
+    weight, still = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.ones(2, 2))
+    optimiser = make_optimiser(
+        [{"params": [weight, still], "lr": 0.5, "weight_decay": 0.0}],
+        TrainingConfig(optimiser=name, learning_rate=0.5, momentum=0.0),
+    )
+    weight.grad, still.grad = torch.full((2, 2), 2.0), torch.zeros(2, 2)
+    optimiser.step()
+    assert torch.equal(weight.detach(), torch.full((2, 2), -1.0))  # plain SGD
+    assert torch.equal(still.detach(), torch.ones(2, 2))
+    optimiser.param_groups[0]["lr"] = 0.0  # the first step of a warm-up
+    optimiser.step()
+    assert torch.equal(weight.detach(), torch.full((2, 2), -1.0))
+    assert all(bool(state["velocity"].isfinite().all()) for state in optimiser.state.values())
+
+
+def test_lars_is_continued_from_its_state():
+    def run(parameter, optimiser, steps):
+        for step in steps:
+            parameter.grad = torch.full((3, 2), float(step)).cumsum(0)
+            optimiser.step()
+
+    def begun():
+        parameter = nn.Parameter(torch.arange(6.0).view(3, 2))
+        config = TrainingConfig(optimiser="lars", learning_rate=2.0)
+        return parameter, make_optimiser([{"params": [parameter], "lr": 2.0, "weight_decay": 0.1}], config)
+
+    whole, cut = begun(), begun()
+    run(*whole, range(1, 7))
+    run(*cut, range(1, 4))
+    again = begun()
+    with torch.no_grad():
+        again[0].copy_(cut[0])
+    again[1].load_state_dict(cut[1].state_dict())
+    run(*again, range(4, 7))
+    assert torch.equal(again[0], whole[0])
 
 
 @pytest.mark.parametrize(("epochs", "factor"), [(0.0, 0.0), (1.0, 0.25), (4.0, 1.0), (12.0, 0.5), (20.0, 0.0)])
 def test_the_rate_rises_in_a_line_and_falls_by_a_cosine(epochs, factor):
     config = TrainingConfig(epochs=20, schedule="cosine", warm_up=4)
     assert schedule(config, epochs) == pytest.approx(factor, abs=1e-12)
-
-
-def test_lars_without_its_package_names_the_remedy(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *given, **more):
-        if name == "pytorch_optimizer":
-            raise ImportError(name)
-        return real(name, *given, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(CorralError, match=r"pip install 'corral\[contrastive\]'"):
-        make_optimiser([{"params": [nn.Parameter(torch.ones(1))], "lr": 1.0}], TrainingConfig(optimiser="lars"))

@@ -233,8 +233,21 @@ def share(embeddings, anchor, positives, n, temperature=0.5):
     return -math.log(sum(weights[p] for p in positives) / sum(weights.values()))
 
 
-def test_dynacl_weighs_two_nt_xents_by_the_strength_of_its_views(begun):
-    run = begun("dynacl", **{"training.epochs": 6, "method.decay_every": 2, "method.average": 0.0})
+class Both(torch.nn.Module):
+    """First views by one network, second views by another."""
+
+    def __init__(self, one, two):
+        super().__init__()
+        self.one, self.two = one, two
+
+    def forward(self, images):
+        n = len(images) // 2
+        return torch.cat([self.one(images[:n]), self.two(images[n:])])
+
+
+@pytest.mark.parametrize("target", [0.0, 0.75])
+def test_dynacl_weighs_two_nt_xents_by_the_strength_of_its_views(begun, target):
+    run = begun("dynacl", **{"training.epochs": 6, "method.decay_every": 2, "method.target": target})
     strengths = []
     for _ in range(6):
         strengths.append(run.method.strength)
@@ -253,13 +266,22 @@ def test_dynacl_weighs_two_nt_xents_by_the_strength_of_its_views(begun):
         logits = (units @ units.T / 0.5).fill_diagonal_(-torch.inf)
         return -logits.log_softmax(1)[torch.arange(2 * n), (torch.arange(2 * n) + n) % (2 * n)]
 
-    with using(run.model, "adversarial"):
-        moved = moved_by(run, run.method.embedder, views, torch.cat([y, y]), value, noise)
-    loss, _ = run.method.loss(x, y, rows)  # before the twin's passes move the statistics that the attack sees
-    with using(run.model, "adversarial"):
-        adversarial = run.method.embedder(moved)
-    with using(run.model, "clean"):
-        clean = run.method.embedder(views)
+    method = run.method
+    second = method.embedder
+    if target:  # another network's by now: all of its numbers are of its own
+        second = method.target
+        with torch.no_grad():
+            for tensor in second.parameters():
+                tensor.add_(0.1 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1)))
+
+    both = Both(method.embedder, second) if target else method.embedder
+    with using(both, "adversarial"):
+        moved = moved_by(run, both, views, torch.cat([y, y]), value, noise)
+    loss, _ = method.loss(x, y, rows)  # before the twin's passes move the statistics that the attack sees
+    with using(both, "adversarial"):
+        adversarial = both(moved)
+    with using(both, "clean"):
+        clean = both(views)
     each = [
         sum(share(embeddings, i, [(i + n) % (2 * n)], 2 * n) for i in range(2 * n)) / (2 * n)
         for embeddings in (clean, adversarial)
@@ -270,7 +292,7 @@ def test_dynacl_weighs_two_nt_xents_by_the_strength_of_its_views(begun):
 
 def test_air_adds_two_divergences_of_embeddings_by_the_original_images(begun):
     """The originals are a batch of their own, with its own statistics; shares by loops over the batch."""
-    run = begun("dynacl-air", **{"method.average": 0.0})
+    run = begun("dynacl-air")
     n = 6
     x, y, rows = batch(run, n)
     noise, method = noise_of(run), run.method
@@ -311,18 +333,39 @@ def test_air_adds_two_divergences_of_embeddings_by_the_original_images(begun):
     assert abs(found - without) > 2e-5
 
 
-def test_the_average_follows_the_weights_by_its_decay_and_is_what_is_saved(begun):
-    run = begun("dynacl", **{"method.average": 0.75})
-    backbone = run.model.backbone
-    name = next(name for name, _ in backbone.named_parameters())
-    expected = backbone.state_dict()[name].clone()
+def test_the_target_follows_the_weights_by_its_decay_and_is_what_is_saved(begun):
+    run = begun("dynacl", **{"method.target": 0.75})
+    parameters = dict(run.model.backbone.named_parameters())
+    name = next(iter(parameters))
+    trained, hidden = parameters[name], run.method.projection.layers[0].weight
+    expected = [trained.detach().clone(), hidden.detach().clone()]
     for step in range(3):
         with torch.no_grad():
-            dict(backbone.named_parameters())[name].add_(step + 1.0)
+            trained.add_(step + 1.0)
+            hidden.mul_(2.0)
         run.method.after_step()
-        expected = 0.75 * expected + 0.25 * backbone.state_dict()[name]
-    torch.testing.assert_close(run.method.weights()[f"backbone.{name}"], expected)
-    assert not torch.allclose(backbone.state_dict()[name], expected)  # the weights in training stay as they are
+        expected = [0.75 * old + 0.25 * new.detach() for old, new in zip(expected, (trained, hidden), strict=True)]
+    torch.testing.assert_close(run.method.weights()[f"backbone.{name}"], expected[0])
+    torch.testing.assert_close(run.method.target[1].layers[0].weight, expected[1])
+    assert not torch.allclose(trained, expected[0])  # the weights in training stay as they are
+
+
+def test_the_target_learns_by_no_gradient_and_has_statistics_of_second_views_alone(begun):
+    run = begun("dynacl", **{"method.target": 0.75, "training.epochs": 6})
+    x, y, rows = batch(run)
+    noise = noise_of(run)
+    views = [random_views(x, run.recipe.method.views.augmentation(), generator=noise) for _ in range(2)]
+    method = run.method
+    norms = [next(m for m in net.modules() if isinstance(m, DualBatchNorm2d)) for net in (run.model, method.target)]
+    stem = next(m for m in run.model.backbone.modules() if isinstance(m, torch.nn.Conv2d))
+    before = [norm.running_mean.clone() for norm in norms]
+    run.method.loss(x, y, rows)[0].backward()
+    assert all(tensor.grad is None for tensor in method.target.parameters())
+    assert all(tensor.grad is not None for tensor in run.model.backbone.parameters())
+    for norm, old, view in zip(norms, before, views, strict=True):
+        with torch.no_grad():
+            mean = stem(run.model.normalisation(view)).mean((0, 2, 3))
+        torch.testing.assert_close(norm.running_mean, 0.9 * old + 0.1 * mean, rtol=1e-4, atol=1e-5)
 
 
 def test_rocl_has_the_adversarial_self_among_its_positives(begun):
@@ -394,7 +437,7 @@ def test_advcl_contrasts_four_views_and_reads_pseudo_labels(begun, first):
     with using(run.model, "clean"):
         three = [method.embedder(part) for part in (*views, high_frequencies(x, least=2.0))]  # each a batch of its own
     units = functional.normalize(torch.cat([adversarial, *three]), dim=1)
-    expected = each(units).mean() + 0.2 * cross_entropy
+    expected = 0.5 / 0.07 * each(units).mean() + 0.2 * cross_entropy
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-3)
 
 
@@ -449,7 +492,7 @@ def test_a_resumed_second_stage_ends_with_the_same_bits_and_labels_play_no_part(
     one, other = (read_checkpoint(RunFolder(path).state, kind="training")[0] for path in (whole, cut))
     assert one.keys() == other.keys()
     assert all(torch.equal(other[key], tensor) for key, tensor in one.items())
-    kept = {"deacl": "teacher", "ncp-acl": "own", "advcl": "labels", "dynacl": "average", "dynacl++": "probe"}
+    kept = {"deacl": "teacher", "ncp-acl": "own", "advcl": "labels", "dynacl": "target", "dynacl++": "probe"}
     assert any(key.startswith(f"method.{kept.get(name, '')}") for key in one)
     saved = [read_checkpoint(RunFolder(path).model, kind="model")[0] for path in (whole, cut)]
     assert all(torch.equal(saved[1][key], tensor) for key, tensor in saved[0].items())
@@ -490,7 +533,7 @@ def test_a_peer_s_features_are_steadier_than_stage_1_s(settings, first, tmp_path
         ("ncp-acl", {"method.neighbour": 7}, "neighbour 7 is beyond the 6 clusters"),
         ("ncp-acl", {"method.strategy": "sideways"}, "strategy"),
         ("acl", {"method.reweight": 0.5}, "reweight follows the strength of views: set decay_every"),
-        ("dynacl", {"method.average": 1.0}, "average"),
+        ("dynacl", {"method.target": 1.0}, "target"),
         ("advcl", {"method.labeller": None}, "needs an encoder for pseudo-labels: set method.labeller"),
         ("advcl", {"method.clusterings": [500]}, "method.clusterings 500 is more than the 120 training images"),
         ("dynacl++", {"method.clusters": 500}, "method.clusters 500 is more than the 120 training images"),

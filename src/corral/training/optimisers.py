@@ -4,11 +4,8 @@ from typing import Any
 
 import torch
 
-from corral.errors import CorralError
+from corral.training.lars import TRUST, Lars
 from corral.training.recipe import TrainingConfig
-
-# You et al. 2017's trust coefficient; libraries differ in theirs.
-TRUST = 1e-3
 
 
 def make_optimiser(groups: list[dict[str, Any]], training: TrainingConfig) -> torch.optim.Optimizer:
@@ -17,20 +14,10 @@ def make_optimiser(groups: list[dict[str, Any]], training: TrainingConfig) -> to
     Args:
         groups: of parameters, each with its `lr` and `weight_decay`.
         training: names the optimiser, its momentum and LARS's trust coefficient.
-
-    Raises:
-        CorralError: LARS without the package that has it.
     """
     if training.optimiser == "adam":
         return torch.optim.Adam(groups)
     if training.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=training.learning_rate, momentum=training.momentum)
-    try:
-        from pytorch_optimizer import LARS
-    except ImportError as error:
-        raise CorralError("optimiser 'lars' needs pytorch-optimizer: pip install 'corral[contrastive]'") from error
     trust = TRUST if training.trust is None else training.trust
-    made: torch.optim.Optimizer = LARS(
-        groups, lr=training.learning_rate, momentum=training.momentum, trust_coefficient=trust
-    )
-    return made
+    return Lars(groups, momentum=training.momentum, trust=trust, clipped=training.optimiser == "lars-clipped")

@@ -36,9 +36,9 @@ def begin_from(model: Classifier, start: str | Path, *, normalised: bool = False
         raise CorralError(f"{path}: no such file; training.start takes a run folder or a safetensors file")
     tensors, metadata = read_tensors(path)
     if isinstance(metadata, dict) and metadata.get("kind") == "training":
-        if any(".adversarial." in name or name.startswith("method.average.") for name in tensors):
+        if any(".adversarial." in name or name.startswith("method.target.") for name in tensors):
             raise CorralError(
-                f"{path}: of an encoder in training, with two BatchNorms a layer or an average of its weights beside "
+                f"{path}: of an encoder in training, with two BatchNorms a layer or a target network beside "
                 "them; finish that run, and let training.start name its folder"
             )
         tensors = _under(tensors, "model.")

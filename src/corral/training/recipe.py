@@ -99,13 +99,14 @@ class TrainingConfig(Config):
 
     `start` names trained weights that the backbone begins from: a run, its model.safetensors, or any safetensors file.
     Over the first `warm_up` epochs the rate rises in a line from 0, and the schedule has the others. `trust` is LARS's
-    coefficient, 0.001 by default.
+    coefficient, 0.001 by default: "lars" scales the step of every tensor (You et al. 2017; ACL's code), "lars-clipped"
+    bounds a tensor's rate by the learning rate and leaves biases and BatchNorm's numbers to SGD (solo-learn's SimCLR).
     """
 
     start: str | None = None
     epochs: Count = 10
     batch_size: Annotated[int, Field(ge=2)] = 240
-    optimiser: Literal["adam", "sgd", "lars"] = "adam"
+    optimiser: Literal["adam", "sgd", "lars", "lars-clipped"] = "adam"
     learning_rate: Positive = 5e-4
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: NotNegative = 0.0
@@ -127,10 +128,10 @@ class TrainingConfig(Config):
                 f"warm_up must end before the {self.epochs} epochs do, found {self.warm_up}: lower it, or take it out "
                 "(--set training.warm_up=)"
             )
-        if self.trust is not None and self.optimiser != "lars":
+        if self.trust is not None and not self.optimiser.startswith("lars"):
             raise ValueError(
-                f"trust is a number of optimiser 'lars', found with {self.optimiser!r}: take it out "
-                "(--set training.trust=)"
+                f"trust is a number of optimisers 'lars' and 'lars-clipped', found with {self.optimiser!r}: "
+                "take it out (--set training.trust=)"
             )
         return self
 

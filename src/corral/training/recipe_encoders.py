@@ -88,8 +88,9 @@ class AclConfig(Config):
 
     "dynacl" (Luo et al. 2023) lets the views' strength fall from 1 by equal steps, one every `decay_every` epochs, with
     `reweight` × (1 - strength) of weight going from the clean to the adversarial half; "dynacl-air" (Xu et al. 2023)
-    adds `invariance` × its two regularisers, standard and adversarial. `average` is the decay, a step, of the running
-    average of weights that is saved as the encoder; 0 saves the weights themselves.
+    adds `invariance` × its two regularisers, standard and adversarial. `target` above 0 gives the
+    second views to another network, projection and all: a moving average of the weights, `target` its decay a step
+    (DynACL's code: 0.99), without gradients, and saved in their stead; 0 trains and saves a single network.
     """
 
     name: Literal["acl", "dynacl", "dynacl-air"]
@@ -99,7 +100,7 @@ class AclConfig(Config):
     decay_every: Count | None = None
     reweight: Annotated[float, Field(ge=0, le=1)] = 0.0
     invariance: NotNegative = 0.0
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target: Annotated[float, Field(ge=0, lt=1)] = 0.0
     dual_norm: DualNorm = "adversarial"
     inner: InnerAttack = InnerAttack()
 
@@ -124,9 +125,9 @@ class RoclConfig(Config):
 class AdvclConfig(Config):
     """AdvCL (Fan et al. 2021): two views, an adversarial image and the image's high frequencies as four positives.
 
-    `cross_entropy_weight` × the cross-entropy of adversarial images goes toward pseudo-labels: the clusters, as many as
-    each of `clusterings` says, of features of the encoder that `labeller` names, a run. High frequencies are those from
-    `frequency` on, in cycles an image.
+    The loss is `contrast_weight` × the contrast plus `cross_entropy_weight` × the cross-entropy of adversarial images
+    toward pseudo-labels: the clusters, as many as each of `clusterings` says, of features of the encoder that
+    `labeller` names, a run. High frequencies are those from `frequency` on, in cycles an image.
     """
 
     name: Literal["advcl"]
@@ -135,6 +136,7 @@ class AdvclConfig(Config):
     projection: ProjectionConfig = ProjectionConfig()
     labeller: str | None = None
     clusterings: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)]
+    contrast_weight: Positive = 1.0
     cross_entropy_weight: NotNegative = 0.2
     frequency: Positive = 8.0
     dual_norm: DualNorm = "adversarial"

@@ -1,18 +1,21 @@
 """ACL (Jiang et al. 2020), DynACL (Luo et al. 2023) and DynACL-AIR (Xu et al. 2023): contrast of adversarial views."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from corral.data.views import random_views
 from corral.losses import adversarial_invariance, contrastive, nt_xent, standard_invariance
+from corral.models import Classifier
+from corral.models.dual_norm import Branch, using
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.encoder import ProjectedMethod
 from corral.training.recipe_encoders import AclConfig
 
-AVERAGE = "average."
+TARGET = "target."
 
 
 class Acl(ProjectedMethod):
@@ -20,20 +23,38 @@ class Acl(ProjectedMethod):
 
     The adversary moves both views to raise their NT-Xent; clean views go through the clean branch of dual BatchNorm,
     adversarial ones, and the attack, through the adversarial branch. w = `reweight` × (1 - strength of the views); in
-    ACL it is 0. Released DynACL also keeps BatchNorms in its projection, of three layers; ours is SimCLR's.
+    ACL it is 0. In DynACL every second view goes through the target network, also in the attack; its running statistics
+    are of its own passes. Released DynACL also keeps BatchNorms in its projection, of three layers; ours is SimCLR's.
     """
 
     def __init__(self, context: Context, config: AclConfig) -> None:
         super().__init__(context, config.projection, None if config.dual_norm == "none" else config.dual_norm)
         self.config = config
         self.epochs_done = 0
-        self.average: dict[str, Tensor] = {}
+        self.target: nn.Sequential | None = None
 
-    def start(self) -> None:
-        """Take the head away; the average begins as the weights do."""
-        super().start()
-        if self.config.average > 0:
-            self.average = {name: tensor.clone() for name, tensor in self.model.backbone.state_dict().items()}
+    def prepare(self) -> None:
+        """Give the backbone its branches, and let the target network begin as the trained one does."""
+        super().prepare()
+        if self.config.target > 0:
+            model = copy.deepcopy(self.model)
+            model.head = self.make_head()
+            self.target = nn.Sequential(model, copy.deepcopy(self.projection)).train().requires_grad_(False)
+
+    @contextmanager
+    def branch(self, name: Branch) -> Iterator[None]:
+        """Send batches through one branch of both networks."""
+        with super().branch(name):
+            if self.target is None or self.evaluates is None:
+                yield
+            else:
+                with using(self.target, name):
+                    yield
+
+    @property
+    def viewer(self) -> nn.Module:
+        """From (2 N, C, H, W) first and second views to (2 N, outputs) embeddings."""
+        return self.embedder if self.target is None else _Halves(self.embedder, self.target)
 
     @property
     def strength(self) -> float:
@@ -46,11 +67,12 @@ class Acl(ProjectedMethod):
         config, strength = self.config, self.strength
         augmentation = config.views.augmentation().weakened(strength)
         views = torch.cat([random_views(x, augmentation, generator=self.context.noise) for _ in range(2)])
+        viewer = self.viewer
         with self.branch("adversarial"):
-            moved = self.adversarial(self.embedder, views, torch.cat([y, y]), config.inner, self._disagreement)
-            first_adversarial, second_adversarial = self.embedded(moved).chunk(2)
+            moved = self.adversarial(viewer, views, torch.cat([y, y]), config.inner, self._disagreement)
+            first_adversarial, second_adversarial = viewer(moved).chunk(2)
         with self.branch("clean"):
-            first, second = self.embedded(views).chunk(2)
+            first, second = viewer(views).chunk(2)
             # A batch of its own: images as they are have other statistics than views.
             originals = [self.embedded(x)] if config.invariance > 0 else []
         clean = nt_xent(first, second, temperature=config.temperature)
@@ -73,12 +95,11 @@ class Acl(ProjectedMethod):
         return contrastive(pairs, temperature=self.config.temperature).flatten()
 
     def after_step(self) -> None:
-        """Let the average follow the weights and the running statistics."""
-        for name, tensor in self.model.backbone.state_dict().items() if self.average else ():
-            if tensor.is_floating_point():
-                self.average[name].lerp_(tensor, 1 - self.config.average)
-            else:
-                self.average[name].copy_(tensor)
+        """Let the target follow the weights."""
+        if self.target is not None:
+            with torch.no_grad():
+                for own, trained in zip(self.target.parameters(), self.embedder.parameters(), strict=True):
+                    own.lerp_(trained, 1 - self.config.target)
 
     def after_epoch(self) -> dict[str, float]:
         """Count the epoch."""
@@ -88,12 +109,14 @@ class Acl(ProjectedMethod):
 
     @contextmanager
     def evaluated(self) -> Iterator[None]:
-        """Hold the backbone at the average of its weights."""
+        """Hold the backbone as the target's, where there is one."""
         backbone = self.model.backbone
-        own = {name: tensor.clone() for name, tensor in backbone.state_dict().items()} if self.average else {}
+        own = {name: tensor.clone() for name, tensor in backbone.state_dict().items()} if self.target else {}
         try:
-            if self.average:
-                backbone.load_state_dict(self.average)
+            if self.target is not None:
+                target = self.target[0]
+                assert isinstance(target, Classifier)
+                backbone.load_state_dict(target.backbone.state_dict())
             with super().evaluated():
                 yield
         finally:
@@ -101,16 +124,28 @@ class Acl(ProjectedMethod):
                 backbone.load_state_dict(own)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The projection, the average and how many epochs are done."""
-        average = {f"{AVERAGE}{name}": tensor for name, tensor in self.average.items()}
-        return super().tensors() | average | {"epochs_done": torch.tensor(self.epochs_done)}
+        """The projection, the target network and how many epochs are done."""
+        target = {} if self.target is None else self.target.state_dict()
+        kept = {f"{TARGET}{name}": tensor for name, tensor in target.items()}
+        return super().tensors() | kept | {"epochs_done": torch.tensor(self.epochs_done)}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
         super().load(tensors)
         self.epochs_done = int(tensors["epochs_done"])
-        if self.config.average > 0:
-            own = self.model.backbone.state_dict()
-            self.average = {name: tensors[f"{AVERAGE}{name}"].to(tensor.device) for name, tensor in own.items()}
-            if any(self.average[name].shape != tensor.shape for name, tensor in own.items()):
-                raise ValueError("the running average is of another backbone")
+        if self.target is not None:
+            own = {name.removeprefix(TARGET): value for name, value in tensors.items() if name.startswith(TARGET)}
+            self.target.load_state_dict(own)
+
+
+class _Halves(nn.Module):
+    """A batch whose first half goes through one network and whose second half through another."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(2 N, d) outputs of 2 N inputs, in their order."""
+        one, two = x.chunk(2)
+        return torch.cat([self.first(one), self.second(two)])

@@ -22,7 +22,7 @@ HEADS = "heads."
 
 
 class AdvCL(ProjectedMethod):
-    """Contrast of four views, each positive by itself, plus the cross-entropy of pseudo-labels on adversarial images.
+    """Contrast of four views, each positive by itself, and the cross-entropy of pseudo-labels on adversarial images.
 
     One adversarial image maximises the contrast, another the mean cross-entropy of the linear heads, one for each
     number of clusters. The released code gives each of the two its own BatchNorm; here both go through the adversarial
@@ -99,7 +99,7 @@ class AdvCL(ProjectedMethod):
         four = torch.stack([adversarial, *three])
         together = contrastive(four, temperature=config.temperature, positives="each").mean()
         metrics = {"contrastive": together.detach(), "cross_entropy": cross_entropy.detach()}
-        return together + config.cross_entropy_weight * cross_entropy, metrics
+        return config.contrast_weight * together + config.cross_entropy_weight * cross_entropy, metrics
 
     def _cross_entropy(self, features: Tensor, labels: Tensor) -> Tensor:
         """(n,) cross-entropies, the mean over the heads; labels are (heads, n)."""
