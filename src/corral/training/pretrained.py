@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from torch import Tensor
-
 from corral.errors import CorralError
 from corral.models import Classifier
 from corral.training.checkpoints import load_tensors, read_tensors
+from corral.training.names import unprefixed
 from corral.training.run import RunFolder
 
 BACKBONE, NORMALISATION = "backbone.", "normalisation."
@@ -41,11 +40,11 @@ def begin_from(model: Classifier, start: str | Path, *, normalised: bool = False
                 f"{path}: of an encoder in training, with two BatchNorms a layer or a target network beside "
                 "them; finish that run, and let training.start name its folder"
             )
-        tensors = _under(tensors, "model.")
-    if normalised and (found := _under(tensors, NORMALISATION)):
+        tensors = unprefixed(tensors, "model.")
+    if normalised and (found := unprefixed(tensors, NORMALISATION)):
         load_tensors(model.normalisation, found, path, remedy=REMEDY)
     if any(name.startswith(BACKBONE) for name in tensors):
-        tensors = _under(tensors, BACKBONE)
+        tensors = unprefixed(tensors, BACKBONE)
     own = model.backbone.state_dict()
     ready = {
         name: tensor.to(own[name].dtype)
@@ -54,7 +53,3 @@ def begin_from(model: Classifier, start: str | Path, *, normalised: bool = False
         for name, tensor in tensors.items()
     }
     load_tensors(model.backbone, ready, path, remedy=REMEDY)
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

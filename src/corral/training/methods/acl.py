@@ -13,6 +13,7 @@ from corral.models import Classifier
 from corral.models.dual_norm import Branch, using
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.encoder import ProjectedMethod
+from corral.training.names import prefixed, unprefixed
 from corral.training.recipe_encoders import AclConfig
 
 TARGET = "target."
@@ -125,17 +126,15 @@ class Acl(ProjectedMethod):
 
     def tensors(self) -> dict[str, Tensor]:
         """The projection, the target network and how many epochs are done."""
-        target = {} if self.target is None else self.target.state_dict()
-        kept = {f"{TARGET}{name}": tensor for name, tensor in target.items()}
-        return super().tensors() | kept | {"epochs_done": torch.tensor(self.epochs_done)}
+        target = {} if self.target is None else prefixed(self.target.state_dict(), TARGET)
+        return super().tensors() | target | {"epochs_done": torch.tensor(self.epochs_done)}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
         super().load(tensors)
         self.epochs_done = int(tensors["epochs_done"])
         if self.target is not None:
-            own = {name.removeprefix(TARGET): value for name, value in tensors.items() if name.startswith(TARGET)}
-            self.target.load_state_dict(own)
+            self.target.load_state_dict(unprefixed(tensors, TARGET))
 
 
 class _Halves(nn.Module):

@@ -15,6 +15,7 @@ from corral.losses import contrastive
 from corral.training.features import extract_features, require_differing
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.encoder import ProjectedMethod
+from corral.training.names import prefixed, unprefixed
 from corral.training.recipe_encoders import AdvclConfig
 from corral.training.run import load_model
 
@@ -111,14 +112,12 @@ class AdvCL(ProjectedMethod):
 
     def tensors(self) -> dict[str, Tensor]:
         """The projection, the heads and the pseudo-labels."""
-        heads = {f"{HEADS}{name}": tensor for name, tensor in self.heads.state_dict().items()}
-        return super().tensors() | heads | {"labels": self.labels}
+        return super().tensors() | prefixed(self.heads.state_dict(), HEADS) | {"labels": self.labels}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
         super().load(tensors)
-        own = {name.removeprefix(HEADS): value for name, value in tensors.items() if name.startswith(HEADS)}
-        self.heads.load_state_dict(own)
+        self.heads.load_state_dict(unprefixed(tensors, HEADS))
         found = tensors["labels"]
         if found.dtype != torch.int64 or found.shape != self.labels.shape or int(found.min()) < 0:
             raise ValueError(f"labels must be {tuple(self.labels.shape)} clusters")

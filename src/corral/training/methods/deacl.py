@@ -10,6 +10,7 @@ from corral.losses import negative_cosine
 from corral.training.features import extract_features, require_differing
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.encoder import EncoderMethod
+from corral.training.names import prefixed, unprefixed
 from corral.training.recipe_encoders import DeaclConfig, NcpAclConfig
 
 TEACHER = "teacher."
@@ -73,9 +74,8 @@ class DeACL(EncoderMethod):
 
     def tensors(self) -> dict[str, Tensor]:
         """The frozen encoder."""
-        return {f"{TEACHER}{name}": tensor for name, tensor in self.teacher.state_dict().items()}
+        return prefixed(self.teacher.state_dict(), TEACHER)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back the frozen encoder."""
-        own = {name.removeprefix(TEACHER): value for name, value in tensors.items() if name.startswith(TEACHER)}
-        self.teacher.load_state_dict(own)
+        self.teacher.load_state_dict(unprefixed(tensors, TEACHER))

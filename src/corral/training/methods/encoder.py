@@ -15,8 +15,10 @@ from corral.models.dual_norm import Branch, make_dual, single_branch, using
 from corral.models.projection import Projection
 from corral.training.features import extract_features
 from corral.training.methods.base import Context, Method
+from corral.training.names import prefixed, unprefixed
 from corral.training.recipe_encoders import ProjectionConfig
 
+PROJECTION = "projection."
 # Wu et al. 2018's classifier of features: this many neighbours, their votes weighed by exp(cos / tau).
 NEIGHBOURS, NEIGHBOUR_TEMPERATURE = 20, 0.07
 # Training images that are asked, at most.
@@ -119,13 +121,11 @@ class ProjectedMethod(EncoderMethod):
 
     def tensors(self) -> dict[str, Tensor]:
         """The projection's state."""
-        return {f"projection.{name}": tensor for name, tensor in self.projection.state_dict().items()}
+        return prefixed(self.projection.state_dict(), PROJECTION)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back the projection."""
-        prefix = "projection."
-        own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        self.projection.load_state_dict(own)
+        self.projection.load_state_dict(unprefixed(tensors, PROJECTION))
 
     @property
     def embedder(self) -> nn.Module:

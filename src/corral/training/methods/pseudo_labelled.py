@@ -10,6 +10,7 @@ from corral.losses import kl
 from corral.training.features import extract_features, require_differing
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.encoder import EncoderMethod
+from corral.training.names import prefixed, unprefixed
 from corral.training.recipe_encoders import PseudoLabelledConfig
 
 PROBE = "probe."
@@ -71,13 +72,11 @@ class PseudoLabelled(EncoderMethod):
 
     def tensors(self) -> dict[str, Tensor]:
         """The linear head and the pseudo-labels."""
-        probe = {f"{PROBE}{name}": tensor for name, tensor in self.probe.state_dict().items()}
-        return probe | {"labels": self.labels}
+        return prefixed(self.probe.state_dict(), PROBE) | {"labels": self.labels}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
-        own = {name.removeprefix(PROBE): value for name, value in tensors.items() if name.startswith(PROBE)}
-        self.probe.load_state_dict(own)
+        self.probe.load_state_dict(unprefixed(tensors, PROBE))
         found = tensors["labels"]
         inside = found.dtype == torch.int64 and found.shape == self.labels.shape
         if not inside or int(found.min()) < 0 or int(found.max()) >= self.config.clusters:
