@@ -55,6 +55,14 @@ def test_the_number_of_separated_groups_is_chosen(groups):
     assert found.widths[groups] == max(found.widths.values())
 
 
+def test_candidates_with_more_clusters_than_directions_are_left_out():
+    points = torch.eye(4)[torch.arange(20) % 4] * torch.arange(1.0, 21).unsqueeze(1)
+    found = choose_clusters(points, [2, 4, 5, 9], restarts=4, generator=generator(0))
+    assert (found.k, set(found.widths)) == (4, {2, 4})
+    with pytest.raises(ValueError, match="the points have fewer directions than 5 clusters: ask for fewer clusters"):
+        choose_clusters(points, [9, 5], generator=generator(0))
+
+
 @pytest.mark.parametrize("candidates", [[], [1, 5], [5, 20]])
 def test_impossible_candidates_are_refused(candidates):
     with pytest.raises(ValueError, match="candidates must be numbers of clusters from 2 to 19"):

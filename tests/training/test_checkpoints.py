@@ -18,6 +18,8 @@ from corral.training.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
+from corral.training.optimisers import make_optimiser, state_names
+from corral.training.recipe import TrainingConfig
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3, dtype=torch.int64)}
 METADATA = {"kind": "training", "epoch": 3, "nested": {"x": [1.5, None, "ü"]}}
@@ -102,7 +104,8 @@ def test_an_optimiser_takes_up_where_it_was(make):
     two = nn.Linear(3, 2)
     two.load_state_dict(one.state_dict())
     second = make(two.parameters())
-    load_optimiser(second, {name: tensor.clone() for name, tensor in optimiser_tensors(first).items()})
+    state = {name: tensor.clone() for name, tensor in optimiser_tensors(first).items()}
+    load_optimiser(second, state, names=state_names(second), moved=True)
     step(one, first)
     step(two, second)
     assert torch.equal(one.weight, two.weight)
@@ -115,11 +118,30 @@ def test_an_optimiser_takes_up_where_it_was(make):
         ({"7.exp_avg": torch.zeros(2, 3)}, "fits no parameter"),
         ({"0.exp_avg": torch.zeros(3, 3)}, "fits no parameter"),
         ({"0.exp_avg": torch.full((2, 3), torch.nan)}, "NaN"),
+        (
+            {"1.momentum_buffer": torch.zeros(2)},
+            "parameter 1 is momentum_buffer, this optimiser keeps exp_avg, exp_avg_sq, step",
+        ),
+        ({"0.exp_avg": torch.zeros(2, 3), "0.exp_avg_sq": torch.zeros(2, 3)}, "is exp_avg, exp_avg_sq, this optimiser"),
+        ({}, "the optimiser's state is missing"),
     ],
 )
 def test_an_optimisers_state_that_does_not_fit_is_refused(state, message):
+    optimiser = torch.optim.Adam(nn.Linear(3, 2).parameters())
     with pytest.raises(ValueError, match=message):
-        load_optimiser(torch.optim.Adam(nn.Linear(3, 2).parameters()), state)
+        load_optimiser(optimiser, state, names=state_names(optimiser), moved=True)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "lars", "lars-clipped"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_names_of_an_optimiser_s_state_are_those_that_it_keeps(name, momentum):
+    module = nn.Linear(3, 2)
+    groups = [{"params": list(module.parameters()), "lr": 0.1, "weight_decay": 0.0}]
+    optimiser = make_optimiser(groups, TrainingConfig(optimiser=name, momentum=momentum))
+    module(torch.ones(1, 3)).sum().backward()
+    optimiser.step()
+    kept = {key.split(".")[1] for key in optimiser_tensors(optimiser)}
+    assert kept == state_names(optimiser)
 
 
 @given(place=st.integers(0, 10_000), bit=st.integers(0, 7))

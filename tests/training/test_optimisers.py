@@ -12,7 +12,10 @@ from corral.training.recipe import TrainingConfig
 @pytest.mark.parametrize("name", ["lars", "lars-clipped"])
 @pytest.mark.parametrize("size", [1.0, 1e-3])  # of gradients: small ones are where the clip matters
 def test_lars_is_its_formula(name, size):
-    """Momentum SGD on r (g + b w), r = trust |w| / (|g| + b |w|); clipped: r = min(that / rate, 1), biases plain."""
+    """v = m v + rate r (g + b w), w -= v, r = trust |w| / (|g| + b |w|).
+
+    Clipped: v = m v + r (g + b w), w -= rate v, r = min(that / rate, 1), and biases plain.
+    """
     layer = nn.Linear(4, 3).double()
     config = TrainingConfig(optimiser=name, learning_rate=0.3, momentum=0.8, trust=0.02)
     groups = [{"params": list(layer.parameters()), "lr": 0.3, "weight_decay": 0.01}]
@@ -31,8 +34,9 @@ def test_lars_is_its_formula(name, size):
             if name == "lars-clipped":
                 clipped.append(bool(ratio > rate))
                 scaled = gradient if place == 1 else min(ratio / rate, 1) * (gradient + 0.01 * tensor)
-            moments[place] = 0.8 * moments[place] + scaled
-            tensors[place] = tensor - rate * moments[place]
+            inside, outside = (1, rate) if name == "lars-clipped" else (rate, 1)
+            moments[place] = 0.8 * moments[place] + inside * scaled
+            tensors[place] = tensor - outside * moments[place]
     torch.testing.assert_close(layer.weight.detach(), tensors[0])
     torch.testing.assert_close(layer.bias.detach(), tensors[1])
     assert name == "lars" or any(clipped) == (size < 1)

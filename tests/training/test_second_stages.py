@@ -571,10 +571,27 @@ def test_a_labeller_that_tells_no_images_apart_is_refused(settings, tmp_path, mo
         train("advcl", out=tmp_path / "run", progress=False, **settings("advcl"))
 
 
-def test_features_that_are_not_finite_are_refused():
-    with pytest.raises(CorralError, match="runs/a: the features are not finite"):
-        require_differing(torch.tensor([[1.0], [torch.inf]]), "runs/a")
+@pytest.mark.parametrize("wild", [torch.inf, torch.nan, 1e25])
+def test_features_that_cannot_be_measured_are_refused(wild):
+    with pytest.raises(CorralError, match="runs/a: the features are not finite or too large to measure"):
+        require_differing(torch.tensor([[1.0], [wild]]), "runs/a")
     require_differing(torch.zeros(1, 3), "of a single image nothing is to be told")
+
+
+def test_an_encoder_is_asked_about_images_of_every_part_of_the_set(begun, monkeypatch):
+    """Folders are in the order of their classes: equal images of the first one say nothing of the encoder."""
+    run = begun("deacl")
+    run.images.pixels[:60] = 0
+    monkeypatch.setattr("corral.training.methods.deacl.ASKED", 30)
+    run.method.start()
+
+
+def test_fewer_directions_than_clusters_are_one_line(begun, monkeypatch):
+    run = begun("ncp-acl", **{"method.clusters": [6, 8]})
+    features = torch.eye(3)[torch.arange(len(run.images)) % 3]
+    monkeypatch.setattr(run.method, "_features", lambda: features)
+    with pytest.raises(CorralError, match="the points have fewer directions than 6 clusters: ask for fewer clusters"):
+        run.method.start()
 
 
 def test_equal_features_have_no_neighbouring_cluster(begun, monkeypatch):

@@ -70,6 +70,8 @@ def choose_clusters(
 ) -> Choice:
     """The number of spherical clusters of the largest mean silhouette width, the smaller of two equal ones.
 
+    Candidates that leave a cluster without members are left out.
+
     Args:
         points: (N, d) finite floats, not zero.
         candidates: numbers of clusters from 2 to N - 1.
@@ -78,7 +80,7 @@ def choose_clusters(
         restarts: of k-means.
 
     Raises:
-        ValueError: no candidates, or impossible ones.
+        ValueError: no candidates, impossible ones, or fewer directions than any candidate has clusters.
     """
     if not candidates or min(candidates) < 2 or max(candidates) >= len(points):
         raise ValueError(
@@ -88,6 +90,9 @@ def choose_clusters(
     widths = {}
     for k in sorted(set(candidates)):
         found = kmeans(points, k, spherical=True, seeding=seeding, restarts=restarts, generator=generator)
-        together = len(torch.unique(found.assignments)) < 2
-        widths[k] = -1.0 if together else float(cosine_silhouette(points, found.assignments).mean())
+        # Of fewer directions than clusters some clusters are empty: there are not k of them.
+        if len(torch.unique(found.assignments)) == k:
+            widths[k] = float(cosine_silhouette(points, found.assignments).mean())
+    if not widths:
+        raise ValueError(f"the points have fewer directions than {min(candidates)} clusters: ask for fewer clusters")
     return Choice(max(widths, key=lambda k: widths[k]), widths)

@@ -1,6 +1,6 @@
 """The page of a run's analyses: each as a figure, with how to read it and its numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +10,14 @@ from corral.evaluation.analyses import Analysis, AnalysisName
 from corral.files import write_atomically
 from corral.report.analysis_words import WORDS
 from corral.report.template import PACKAGE, filled
-from corral.report.words import counted, eps_words, seconds_words
+from corral.report.words import counted, eps_words, listed, seconds_words
 from corral.training import RunInfo
 
 NONE = "–"
+# Analyses of training images, of images as they are, and with attacks that look for the nearest misclassified image.
+OF_TRAINING: frozenset[AnalysisName] = frozenset({"adversary", "silhouettes"})
+UNATTACKED: frozenset[AnalysisName] = frozenset({"bounds", "features", "radii", "silhouettes"})
+MINIMAL: dict[str, frozenset[AnalysisName]] = {"DDN": frozenset({"match", "norms"}), "C&W": frozenset({"norms"})}
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,9 @@ def render_analyses(run: str, info: RunInfo, analyses: Mapping[AnalysisName, Ana
     e = first.environment
     facts = [
         ("Run", f"{run}, recipe {info.recipe}, seed {info.seed}"),
-        ("Data", f"{info.data}, {counted(first.n, 'test image')}, class-balanced"),
-        (
-            "Attacks",
-            f"PGD at {info.norm} eps {eps_words(first.eps)}; DDN, C&W without a limit; seed {first.seed}",
-        ),
+        ("Data", f"{info.data}, {listed([*_images(analyses)])}"),
+        ("Attacks", _attacks(info, analyses)),
+        ("Seed", str(first.seed)),
         ("Model fingerprint", first.model_fingerprint),
         ("Time", seconds_words(sum(analysis.seconds for analysis in analyses.values()))),
         ("Versions", f"corral {e.corral}, torch {e.torch}, Python {e.python}, {e.platform}"),
@@ -56,6 +58,28 @@ def render_analyses(run: str, info: RunInfo, analyses: Mapping[AnalysisName, Ana
         shown=[_shown(analysis, info.classes) for analysis in analyses.values() if analysis.name in WORDS],
         facts=facts,
     )
+
+
+def _images(analyses: Mapping[AnalysisName, Analysis]) -> Iterator[str]:
+    """How many images of which kind were measured."""
+    test = [analysis.n for name, analysis in analyses.items() if name not in OF_TRAINING]
+    train = [analysis.n for name, analysis in analyses.items() if name in OF_TRAINING]
+    if test:
+        yield f"{counted(test[0], 'test image')} (class-balanced)"
+    if train:
+        yield f"{counted(train[0], 'training image')}"
+
+
+def _attacks(info: RunInfo, analyses: Mapping[AnalysisName, Analysis]) -> str:
+    """What moved images."""
+    first = next(iter(analyses.values()))
+    parts = []
+    if set(analyses) - UNATTACKED:
+        parts.append(f"PGD at {info.norm} eps {eps_words(first.eps)}")
+    without = [attack for attack, users in MINIMAL.items() if users & set(analyses)]
+    if without:
+        parts.append(f"{' and '.join(without)} without a limit")
+    return "; ".join(parts) or "none"
 
 
 def write_analysis_page(run: str, info: RunInfo, analyses: Mapping[AnalysisName, Analysis], out: Path) -> None:

@@ -178,6 +178,7 @@ WORDS: dict[AnalysisName, AnalysisWords] = {
         "away from the nearest, both, and up the cross-entropy. Only the last knows labels; the nearer the others come "
         "to it, the better clusters stand in for them.",
         columns=(
+            ("classified right", "right", 1.0, 0),
             ("clusters", "clusters", 1.0, 0),
             ("noise: probability less", "noise decrease", 100.0, 1),
             ("misclassified", "noise success", 100.0, 1),

@@ -127,11 +127,20 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def load_optimiser(
+    optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], *, names: frozenset[str], moved: bool
+) -> None:
     """Restore what `optimiser_tensors` gave into an optimiser made for the same parameters.
 
+    Args:
+        optimiser: what takes the state.
+        tensors: the state, INDEX.NAME of each parameter that was moved.
+        names: what this kind of optimiser keeps of such a parameter.
+        moved: whether it has made a step, so that there is state.
+
     Raises:
-        ValueError: a tensor belongs to no parameter, has another shape than its parameter, or is not finite.
+        ValueError: a tensor belongs to no parameter, has another shape than its parameter, or is not finite; the state
+            is another optimiser's, or missing.
     """
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
@@ -143,4 +152,10 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tenso
         if not bool(torch.isfinite(value).all()):
             raise ValueError(f"optimiser state {key} holds NaN or infinite values")
         state.setdefault(index, {})[name] = value
+    for index, entry in state.items():
+        if entry.keys() != names:
+            found, expected = (", ".join(sorted(given)) or "nothing" for given in (entry, names))
+            raise ValueError(f"optimiser state of parameter {index} is {found}, this optimiser keeps {expected}")
+    if moved and names and not state:
+        raise ValueError("the optimiser's state is missing")
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -29,17 +29,33 @@ def extract_features(model: Classifier, images: Images, *, batch_size: int = 250
         return torch.cat([model.features(part) for part in parts])
 
 
+def require_finite(features: Tensor, encoder: str) -> None:
+    """Refuse features that cannot be measured.
+
+    Args:
+        features: (N, d).
+        encoder: what made them, for the message: "training.start".
+
+    Raises:
+        CorralError: a feature is not finite, or so large that its square is not.
+    """
+    if not bool(torch.linalg.vector_norm(features).isfinite()):
+        raise CorralError(
+            f"{encoder}: the features are not finite or too large to measure: name another encoder, or train it again "
+            "at a lower learning rate"
+        )
+
+
 def require_differing(features: Tensor, encoder: str) -> None:
     """Refuse features that a second stage could learn nothing from.
 
     Args:
         features: (N, d) of different images.
-        encoder: what made them, for the message: ``"training.start runs/simclr"``.
+        encoder: what made them, for the message: "training.start".
 
     Raises:
-        CorralError: a feature is not finite, or all images have the same features.
+        CorralError: the features cannot be measured, or all images have the same.
     """
-    if not bool(features.isfinite().all()):
-        raise CorralError(f"{encoder}: the features are not finite: name an encoder that was trained to the end")
+    require_finite(features, encoder)
     if len(features) > 1 and bool((features == features[:1]).all()):
         raise CorralError(f"{encoder}: all images have the same features, the encoder tells none apart: name another")

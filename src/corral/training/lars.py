@@ -13,16 +13,17 @@ TRUST = 1e-3
 
 
 class Lars(torch.optim.Optimizer):
-    """v <- momentum v + r (g + b w), w <- w - lr v, with r = trust |w| / (|g| + b |w|) (You et al. 2017, Algorithm 1).
+    """v <- momentum v + lr r (g + b w), w <- w - v, with r = trust |w| / (|g| + b |w|) (You et al. 2017, Algorithm 1).
 
-    Where w or g is zero, r = 1. The momentum is of steps before the rate, as PyTorch's SGD has it.
+    Where w or g is zero, r = 1.
 
     Args:
         groups: of parameters, each with its `lr` and `weight_decay` b.
         momentum: in [0, 1).
         trust: above 0.
-        clipped: as solo-learn trains SimCLR: r is at most lr, in lr's stead (min(r / lr, 1)), and tensors of one
-            dimension, biases and BatchNorm's, take plain steps without decay. False: every tensor, as ACL's code.
+        clipped: as solo-learn trains SimCLR: r is at most lr, in lr's stead (min(r / lr, 1)), tensors of one dimension,
+            biases and BatchNorm's, take plain steps without decay, and the rate is outside the momentum, as in
+            PyTorch's SGD. False: every tensor, the rate inside, as in ACL's code.
     """
 
     def __init__(self, groups: list[dict[str, Any]], *, momentum: float, trust: float, clipped: bool) -> None:
@@ -36,8 +37,10 @@ class Lars(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     velocity = self.state[parameter].setdefault("velocity", torch.zeros_like(parameter))
-                    velocity.mul_(group["momentum"]).add_(self._scaled(parameter, group["lr"], group["weight_decay"]))
-                    parameter.sub_(group["lr"] * velocity)
+                    inside, outside = (1.0, group["lr"]) if self.clipped else (group["lr"], 1.0)
+                    scaled = self._scaled(parameter, group["lr"], group["weight_decay"])
+                    velocity.mul_(group["momentum"]).add_(scaled, alpha=inside)
+                    parameter.sub_(velocity, alpha=outside)
 
     def _scaled(self, parameter: Tensor, rate: float, decay: float) -> Tensor:
         """r (g + b w)."""

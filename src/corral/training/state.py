@@ -18,6 +18,7 @@ from corral.training.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
+from corral.training.optimisers import state_names
 from corral.training.run import RunInfo, read_metrics, save_model
 from corral.version import __version__
 
@@ -59,7 +60,7 @@ def restore_state(run: "Run") -> None:
     try:
         _take(run, tensors, metadata, path)
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:  # parts missing or of other shapes
-        reason = f"missing {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        reason = f"missing {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise CorralError(
             f"{path}: not a checkpoint of this run ({reason}); delete it to begin again with --resume"
         ) from error
@@ -124,7 +125,8 @@ def _take(run: "Run", tensors: dict[str, Tensor], metadata: dict[str, Any], path
     load_tensors(run.model, parts["model"], path)
     if run.recipe.training.start is not None:
         run.take_normalisation()
-    load_optimiser(run.optimiser, parts["optimiser"])
+    moved = run.epoch not in (0, run.warm_epochs) and bool(run.method.replays)
+    load_optimiser(run.optimiser, parts["optimiser"], names=state_names(run.optimiser), moved=moved)
     if not run.warming:
         run.method.load(parts["method"])
     run.order.set_state(tensors["order"])

@@ -128,3 +128,41 @@ def test_the_page_is_well_formed_and_names_are_escaped(released, found):
     tags.feed(page)
     assert not tags.open
     assert render_analyses("a <b> run", info, found) == page
+
+
+@pytest.mark.parametrize(
+    ("names", "images", "attacks"),
+    [
+        (["silhouettes"], "120 training images", "none"),
+        (["silhouettes", "pursuit"], "40 test images (class-balanced) and 120 training images", "PGD at Linf eps"),
+        (["pursuit", "match"], "40 test images (class-balanced)", "PGD at Linf eps 0.1; DDN without a limit"),
+        (["norms"], "40 test images (class-balanced)", "PGD at Linf eps 0.1; DDN and C&amp;W without a limit"),
+        (["features"], "40 test images (class-balanced)", "none"),
+    ],
+)
+def test_the_page_says_which_images_were_measured_and_what_moved_them(released, found, names, images, attacks):
+    info = load_model(released)[2].model_copy(update={"eps": 0.1, "norm": "Linf"})
+    some = next(iter(found.values()))
+    kept = {
+        name: some.model_copy(
+            update={"name": name, "n": 120 if name == "silhouettes" else 40, "eps": 0.1, "numbers": NUMBERS[name],
+                    "series": SERIES.get(name, {})}
+        )
+        for name in names
+    }  # fmt: skip
+    page = " ".join(render_analyses("run", info, kept).split())
+    assert images in page
+    assert f"Attacks</dt><dd>{attacks}" in page.replace("> <", "><").replace("</dt> <dd>", "</dt><dd>")
+
+
+NUMBERS = {
+    "silhouettes": {"best": 5.0, "width": 0.5},
+    "pursuit": {"clusters": 5.0, "right": 30.0},
+    "match": {"clean": 0.5, "pgd": 0.25, "ddn": 0.25},
+    "norms": {"right": 30.0},
+    "features": {"linear": 0.5},
+}
+SERIES = {
+    "silhouettes": {"k": (5.0, 10.0), "width": (0.5, 0.25)},
+    "norms": {"cw distances": (0.1, 0.2), "ddn distances": (0.1, 0.2)},
+}

@@ -230,7 +230,28 @@ def test_a_push_toward_the_neighbour_turns_features_toward_its_bundle(planar):
 
 def test_pursuit_of_features_without_direction_is_one_line(planar):
     points, labels = grid(0.3, 0.85)
-    with pytest.raises(UsageError, match="features of training images are zero"):
+    with pytest.raises(CorralError, match=r"features of training images are zero, .*: analyse another run"):
         ANALYSES["pursuit"](planar([(0.0, 0.0), *points[1:]], labels, two_classes(), eps=0.05))
     with pytest.raises(UsageError, match="5 training images are too few for 5 clusters"):
         ANALYSES["silhouettes"](planar(points[:5], labels[:5], two_classes(), eps=0.05))
+
+
+@pytest.mark.parametrize("name", ["silhouettes", "pursuit"])
+def test_features_that_no_clusters_can_be_found_in_are_one_line(planar, name, monkeypatch):
+    points, labels = fan([8] * 5)[0], [0] * 20 + [1] * 20
+    wild = {
+        "the features are not finite or too large": [torch.nan, torch.inf, 1e30],
+        "all images have the same features": [0.5],
+    }
+    for words, values in wild.items():
+        for value in values:
+            monkeypatch.setattr(
+                "corral.evaluation.analyses.silhouettes.extract_features",
+                lambda model, images, value=value: torch.full((40, 2), value),
+            )
+            with pytest.raises(CorralError, match=words):
+                ANALYSES[name](planar(points, labels, two_classes(), eps=0.05))
+    four = torch.eye(4)[torch.arange(40) % 4]
+    monkeypatch.setattr("corral.evaluation.analyses.silhouettes.extract_features", lambda model, images: four)
+    with pytest.raises(CorralError, match="the points have fewer directions than 5 clusters"):
+        ANALYSES[name](planar(points, labels, two_classes(), eps=0.05))

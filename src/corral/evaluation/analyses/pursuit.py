@@ -8,8 +8,8 @@ from corral.attacks import pgd
 from corral.attacks.balls import random_in_ball
 from corral.attacks.objectives import LogitObjective
 from corral.evaluation.analyses.document import Analysis, Subject, labelled
-from corral.evaluation.analyses.silhouettes import candidates, directions_of
-from corral.geometry import choose_clusters, kmeans
+from corral.evaluation.analyses.silhouettes import choice_for, directions_of
+from corral.geometry import kmeans
 from corral.losses import negative_cosine
 from corral.models import FeaturesHead
 from corral.training.features import evaluating
@@ -33,14 +33,13 @@ def neighbour_pursuit(subject: Subject) -> Analysis:
     """
     features = directions_of(subject)
     generator = torch.Generator().manual_seed(subject.seed)
-    known = candidates(subject.info.data, len(features))
-    choice = choose_clusters(features, known, restarts=RESTARTS, generator=generator)
-    centroids = kmeans(
-        features, choice.k, spherical=True, seeding="afk-mc2", restarts=RESTARTS, generator=generator
-    ).centroids
+    choice = choice_for(subject, features, generator)
+    found = kmeans(features, choice.k, spherical=True, seeding="afk-mc2", restarts=RESTARTS, generator=generator)
+    # A cluster without members is a copy of another, and no neighbour.
+    centroids = found.centroids[torch.bincount(found.assignments, minlength=choice.k) > 0]
     x, y = labelled(subject.test)
     before, right = _probabilities(subject, x, y)
-    numbers = {"clusters": float(choice.k), "right": float(right.sum())}
+    numbers = {"clusters": float(len(centroids)), "right": float(right.sum())}
     x, y, before = x[right], y[right], before[right]
     for name in ("noise", "pursuit", "away", "both", "labelled") if len(x) else ():
         after, still = _probabilities(subject, _moved(subject, name, x, y, centroids), y)

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from corral.errors import UsageError
+from corral.errors import CorralError, UsageError
 from corral.evaluation.analyses.document import Analysis, Subject
-from corral.geometry import choose_clusters
-from corral.training.features import extract_features
+from corral.geometry import Choice, choose_clusters
+from corral.training.features import extract_features, require_differing
 from corral.training.methods.ncp_acl import RESTARTS
 from corral.training.recipe_encoders import NcpAclConfig
 from corral.training.recipe_files import load_recipe
@@ -16,14 +16,12 @@ def silhouettes(subject: Subject) -> Analysis:
     """Mean silhouette width, by the cosine distance, of spherical k-means with K clusters, over the candidates.
 
     Of the training images' features, in eval mode and without augmentation; exact, no pair is left out. The candidates
-    are those of the recipe `ncp-acl` for the data set that are fewer than the images.
+    are those of the recipe `ncp-acl` for the data set, fewer than the images and with members in every cluster.
 
     Numbers: `best`, the K of the largest width; `width`, that width; `k K`, the width of each. Series: `k` and `width`.
     """
     features = directions_of(subject)
-    known = candidates(subject.info.data, len(features))
-    generator = torch.Generator().manual_seed(subject.seed)
-    choice = choose_clusters(features, known, restarts=RESTARTS, generator=generator)
+    choice = choice_for(subject, features, torch.Generator().manual_seed(subject.seed))
     ks = tuple(sorted(choice.widths))
     numbers = {"best": float(choice.k), "width": choice.widths[choice.k]}
     numbers |= {f"k {k}": choice.widths[k] for k in ks}
@@ -49,11 +47,27 @@ def directions_of(subject: Subject) -> Tensor:
     """(N, d) features of the training images.
 
     Raises:
-        UsageError: one is zero and has no direction.
+        CorralError: they are not finite, all the same, or one is zero and has no direction.
     """
     features = extract_features(subject.model, subject.train)
+    run = f"run of recipe {subject.info.recipe}, seed {subject.info.seed}"
+    require_differing(features, run)
     if not bool(features.norm(dim=1).all()):
-        raise UsageError(
-            f"run of recipe {subject.info.recipe}: features of training images are zero, without direction"
+        raise CorralError(
+            f"{run}: features of training images are zero, without direction: analyse another run, or train this one "
+            "again at a lower learning rate"
         )
     return features
+
+
+def choice_for(subject: Subject, features: Tensor, generator: torch.Generator) -> Choice:
+    """The number of clusters of the largest silhouette.
+
+    Raises:
+        CorralError: the features have fewer directions than any candidate has clusters.
+    """
+    known = candidates(subject.info.data, len(features))
+    try:
+        return choose_clusters(features, known, restarts=RESTARTS, generator=generator)
+    except ValueError as error:
+        raise CorralError(f"run of recipe {subject.info.recipe}, seed {subject.info.seed}: {error}") from error

@@ -133,8 +133,13 @@ class Acl(ProjectedMethod):
         """Take back what `tensors` gave."""
         super().load(tensors)
         self.epochs_done = int(tensors["epochs_done"])
+        if not 0 <= self.epochs_done <= self.context.epochs:
+            raise ValueError(f"epochs_done {self.epochs_done} is outside the {self.context.epochs} epochs")
         if self.target is not None:
-            self.target.load_state_dict(unprefixed(tensors, TARGET))
+            found = unprefixed(tensors, TARGET)
+            if not all(bool(tensor.isfinite().all()) for tensor in found.values()):
+                raise ValueError("the target network holds NaN or infinite values")
+            self.target.load_state_dict(found)
 
 
 class _Halves(nn.Module):

@@ -32,7 +32,8 @@ class ClusterMethod(Method):
         if int(members) < clusters:
             raise UsageError(
                 f"method.clusters {clusters} needs as many training images of every class, class {int(label)} has "
-                f"{int(members)}: ask for fewer clusters or more images (data.train, data.validation)"
+                f"{int(members)}: ask for more images (data.train, data.validation)"
+                + (" or fewer clusters" if clusters > 1 else "")
             )
         if isinstance(rule, int) and rule > clusters * classes:
             raise UsageError(f"method.rule {rule} keeps more clusters than the {clusters * classes} there are")

@@ -39,8 +39,9 @@ class DeACL(EncoderMethod):
         """Take the head away; an encoder that tells no images apart has nothing to teach."""
         super().start()
         images = self.context.images
-        some = images.take(torch.arange(min(ASKED, len(images)), device=images.pixels.device))
-        require_differing(extract_features(self.teacher, some), "training.start")
+        # From everywhere: folders are in the order of their classes.
+        rows = torch.linspace(0, len(images) - 1, min(ASKED, len(images)), device=images.pixels.device).long()
+        require_differing(extract_features(self.teacher, images.take(rows)), "training.start")
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """The batch's mean of Eq. 3; labels play no part."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from corral.training.features import extract_features, require_finite
 from corral.training.methods.base import Context
 from corral.training.methods.clusters import ClusterMethod
 from corral.training.recipe_methods import FittedConfig
@@ -17,6 +18,11 @@ class FittedClusters(ClusterMethod):
     def __init__(self, context: Context, config: FittedConfig) -> None:
         super().__init__(context, clusters=config.clusters, rule=config.name)
         context.model.backbone.requires_grad_(False)
+
+    def start(self) -> None:
+        """Fit the clusters, where the features can be measured."""
+        require_finite(extract_features(self.model, self.context.images), "the encoder")
+        super().start()
 
     def batches(self) -> Iterator[Tensor]:
         """None: there is nothing to train."""

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from corral.models.modes import eval_mode
-from corral.training.features import extract_features
+from corral.training.features import extract_features, require_finite
 from corral.training.methods.base import Context, Method, Metrics
 from corral.training.recipe_methods import LinearConfig
 
@@ -22,6 +22,13 @@ class LinearEvaluation(Method):
         self.config = config
         self.kept: Tensor | None = None
         context.model.backbone.requires_grad_(False)
+
+    def start(self) -> None:
+        """Look at the features of the training images before a head is fitted to them."""
+        super().start()
+        features = extract_features(self.model, self.context.images)
+        require_finite(features, "the encoder")
+        self.kept = features if self.config.name == "slf" else None
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """The batch's cross-entropy."""

@@ -47,7 +47,10 @@ class NcpAcl(DeACL):
         candidates, chosen = self.config.clusters, self.config.clusters[0]
         if len(candidates) > 1:
             features = self._features()
-            chosen = choose_clusters(features, candidates, restarts=RESTARTS, generator=self.context.order).k
+            try:
+                chosen = choose_clusters(features, candidates, restarts=RESTARTS, generator=self.context.order).k
+            except ValueError as error:
+                raise CorralError(f"training.start: the features of the training images: {error}") from error
         self.refit(chosen)
 
     def _features(self) -> Tensor:
@@ -57,7 +60,10 @@ class NcpAcl(DeACL):
         if not bool(lengths.isfinite().all()):
             raise CorralError("the features are not finite or too large to measure: lower the learning rate")
         if not bool(lengths.all()):
-            raise CorralError("features of training images are zero and have no direction: lower the learning rate")
+            raise CorralError(
+                "features of training images are zero and have no direction: begin from another encoder, or lower the "
+                "learning rate"
+            )
         return features
 
     def refit(self, clusters: int) -> dict[str, float]:
