@@ -583,7 +583,17 @@ def test_an_encoder_is_asked_about_images_of_every_part_of_the_set(begun, monkey
     run = begun("deacl")
     run.images.pixels[:60] = 0
     monkeypatch.setattr("corral.training.methods.deacl.ASKED", 30)
+    asked = []
+
+    def seen(features, encoder):
+        asked.append(features)
+        require_differing(features, encoder)
+
+    monkeypatch.setattr("corral.training.methods.deacl.require_differing", seen)
     run.method.start()
+    (features,) = asked
+    blank = (features == features[:1]).all(1)
+    assert (len(features), int(blank.sum())) == (30, 15)  # half of what is asked, as half of the set
 
 
 def test_fewer_directions_than_clusters_are_one_line(begun, monkeypatch):

@@ -88,9 +88,9 @@ class AclConfig(Config):
 
     "dynacl" (Luo et al. 2023) lets the views' strength fall from 1 by equal steps, one every `decay_every` epochs, with
     `reweight` × (1 - strength) of weight going from the clean to the adversarial half; "dynacl-air" (Xu et al. 2023)
-    adds `invariance` × its two regularisers, standard and adversarial. `target` above 0 gives the
-    second views to another network, projection and all: a moving average of the weights, `target` its decay a step
-    (DynACL's code: 0.99), without gradients, and saved in their stead; 0 trains and saves a single network.
+    adds `invariance` × its two regularisers, standard and adversarial. `target` above 0 gives the second views to
+    another network, projection and all: a moving average of the weights, `target` its decay a step (DynACL's code:
+    0.99), without gradients, and saved in their stead; 0 trains and saves a single network.
     """
 
     name: Literal["acl", "dynacl", "dynacl-air"]
