@@ -36,7 +36,10 @@ class Lars(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    velocity = self.state[parameter].setdefault("velocity", torch.zeros_like(parameter))
+                    state = self.state[parameter]
+                    if not state:
+                        state["velocity"] = torch.zeros_like(parameter)
+                    velocity = state["velocity"]
                     inside, outside = (1.0, group["lr"]) if self.clipped else (group["lr"], 1.0)
                     scaled = self._scaled(parameter, group["lr"], group["weight_decay"])
                     velocity.mul_(group["momentum"]).add_(scaled, alpha=inside)
