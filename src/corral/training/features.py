@@ -12,6 +12,8 @@ from corral.models import Classifier
 from corral.models.modes import eval_mode
 from corral.precision import full_float32
 
+ANOTHER = "name another encoder, or train it again at a lower learning rate"
+
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
@@ -29,21 +31,19 @@ def extract_features(model: Classifier, images: Images, *, batch_size: int = 250
         return torch.cat([model.features(part) for part in parts])
 
 
-def require_finite(features: Tensor, encoder: str) -> None:
+def require_finite(features: Tensor, encoder: str, *, remedy: str = ANOTHER) -> None:
     """Refuse features that cannot be measured.
 
     Args:
         features: (N, d).
         encoder: what made them, for the message: "training.start".
+        remedy: what to do about it, for the message.
 
     Raises:
         CorralError: a feature is not finite, or so large that its square is not.
     """
     if not bool(torch.linalg.vector_norm(features).isfinite()):
-        raise CorralError(
-            f"{encoder}: the features are not finite or too large to measure: name another encoder, or train it again "
-            "at a lower learning rate"
-        )
+        raise CorralError(f"{encoder}: the features are not finite or too large to measure: {remedy}")
 
 
 def require_differing(features: Tensor, encoder: str) -> None:

@@ -6,16 +6,19 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from corral.errors import CorralError, UsageError
+from corral.errors import UsageError
 from corral.geometry import ClusterLosses, NeighbourhoodSampler, Rule, class_kmeans
 from corral.losses import batch_centroids, batch_variance
 from corral.models import ClusterHead, Head, feature_variance
-from corral.training.features import extract_features
+from corral.training.features import extract_features, require_finite
 from corral.training.methods.base import Context, Method
 
 
 class ClusterMethod(Method):
     """A method whose head is a ClusterHead over `clusters` k-means centroids a class (methods.md section 2)."""
+
+    remedy = "lower the learning rate"
+    """What to do about features that cannot be measured."""
 
     def __init__(self, context: Context, *, clusters: int, rule: Rule, temperature: float = 1.0) -> None:
         super().__init__(context)
@@ -61,8 +64,7 @@ class ClusterMethod(Method):
         """Per-class k-means with k-means++ seeding and the variance, on eval-mode features of the training set."""
         started = time.perf_counter()
         features = extract_features(self.model, self.context.images)
-        if not bool(torch.linalg.vector_norm(features).isfinite()):
-            raise CorralError("the features are not finite or too large to measure: lower the learning rate")
+        require_finite(features, "the network", remedy=self.remedy)
         labels = self.context.images.labels
         assert labels is not None
         extracted = time.perf_counter()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from corral.training.features import extract_features, require_finite
+from corral.training.features import ANOTHER
 from corral.training.methods.base import Context
 from corral.training.methods.clusters import ClusterMethod
 from corral.training.recipe_methods import FittedConfig
@@ -14,15 +14,11 @@ class FittedClusters(ClusterMethod):
     """The centroids and the variance of the frozen features of `training.start`, by the rule of the recipe's name."""
 
     replays = 0
+    remedy = ANOTHER
 
     def __init__(self, context: Context, config: FittedConfig) -> None:
         super().__init__(context, clusters=config.clusters, rule=config.name)
         context.model.backbone.requires_grad_(False)
-
-    def start(self) -> None:
-        """Fit the clusters, where the features can be measured."""
-        require_finite(extract_features(self.model, self.context.images), "the encoder")
-        super().start()
 
     def batches(self) -> Iterator[Tensor]:
         """None: there is nothing to train."""

@@ -10,7 +10,7 @@ from corral.attacks.objectives import LogitObjective
 from corral.errors import CorralError, UsageError
 from corral.geometry import choose_clusters, cosine_silhouette, kmeans
 from corral.losses import negative_cosine
-from corral.training.features import extract_features
+from corral.training.features import extract_features, require_finite
 from corral.training.methods.base import Context
 from corral.training.methods.deacl import DeACL
 from corral.training.recipe_encoders import NcpAclConfig
@@ -56,10 +56,8 @@ class NcpAcl(DeACL):
     def _features(self) -> Tensor:
         with self.branch("clean"):
             features = extract_features(self.model, self.context.images)
-        lengths = torch.linalg.vector_norm(features, dim=1)
-        if not bool(lengths.isfinite().all()):
-            raise CorralError("the features are not finite or too large to measure: lower the learning rate")
-        if not bool(lengths.all()):
+        require_finite(features, "the encoder", remedy="begin from another encoder, or lower the learning rate")
+        if not bool(torch.linalg.vector_norm(features, dim=1).all()):
             raise CorralError(
                 "features of training images are zero and have no direction: begin from another encoder, or lower the "
                 "learning rate"
