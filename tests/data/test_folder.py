@@ -165,7 +165,9 @@ def test_without_the_choice_the_first_damaged_image_is_named_and_nothing_is_load
 ) -> None:
     write_split(tmp_path)
     path = spoil(tmp_path / "train/cat/2.png", header=False)
-    assert f"{path}: a damaged image" in refusal(lambda: load(f"folder:{tmp_path}"))
+    words = refusal(lambda: load(f"folder:{tmp_path}"))
+    assert words.startswith(f"{path}: a damaged image")
+    assert words.endswith("; remove or replace it, or put ?skip-damaged behind the folder's name to leave such files out")
 
 
 def test_a_class_of_damaged_images_alone_is_no_class(tmp_path: Path, refusal: Refusal) -> None:

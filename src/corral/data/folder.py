@@ -21,6 +21,7 @@ COLOUR_MODES = frozenset({"RGB", "RGBA", "P", "PA", "LA", "La", "RGBa", "RGBX", 
 
 # What stands behind a path to leave damaged images out, and how many of them a note names.
 SKIP, NAMED = "?skip-damaged", 3
+REMEDY = f"remove or replace it, or put {SKIP} behind the folder's name to leave such files out"
 UNLABELED = "unlabeled"
 
 
@@ -233,9 +234,9 @@ def _open(file: Path) -> Image.Image:
                 "remove it or scale it down"
             ) from error
         except UnidentifiedImageError as error:
-            raise CorralError(f"{file}: not a PNG, JPEG, BMP or WebP image; remove or replace it") from error
+            raise CorralError(f"{file}: not a PNG, JPEG, BMP or WebP image; {REMEDY}") from error
         except (OSError, ValueError, SyntaxError) as error:
-            raise CorralError(f"{file}: cannot be read ({error}); remove or replace it") from error
+            raise CorralError(f"{file}: cannot be read ({error}); {REMEDY}") from error
 
 
 def _decode(file: Path, channels: int) -> np.ndarray:
@@ -246,5 +247,5 @@ def _decode(file: Path, channels: int) -> np.ndarray:
             through = image.convert("RGBA") if "transparency" in image.info else image
             content = np.asarray(through.convert("L" if channels == 1 else "RGB"))
         except (OSError, ValueError, SyntaxError, EOFError) as error:
-            raise CorralError(f"{file}: a damaged image ({error}); remove or replace it") from error
+            raise CorralError(f"{file}: a damaged image ({error}); {REMEDY}") from error
     return content[None] if channels == 1 else content.transpose(2, 0, 1)
