@@ -167,7 +167,7 @@ def test_without_the_choice_the_first_damaged_image_is_named_and_nothing_is_load
     path = spoil(tmp_path / "train/cat/2.png", header=False)
     words = refusal(lambda: load(f"folder:{tmp_path}"))
     assert words.startswith(f"{path}: a damaged image")
-    assert words.endswith("; remove or replace it, or put ?skip-damaged behind the folder's name to leave such files out")
+    assert words.endswith("or put ?skip-damaged behind the folder's name to leave such files out")
 
 
 def test_a_class_of_damaged_images_alone_is_no_class(tmp_path: Path, refusal: Refusal) -> None:
