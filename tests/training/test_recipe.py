@@ -153,6 +153,16 @@ def test_a_wrong_recipe_is_one_line_with_file_key_and_remedy(tmp_path, text, mes
     assert "\n" not in str(caught.value)
 
 
+def test_a_wrong_value_that_was_given_is_not_blamed_on_the_file_alone(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(load_recipe("at").to_toml())
+    with pytest.raises(UsageError, match=re.escape(f"{path}, with the values given: training.epochs: ")):
+        load_recipe(path, overrides={"epochs": -1})
+    path.write_text(path.read_text().replace("epochs = ", "epochs = -", 1))
+    with pytest.raises(UsageError, match=re.escape(f"{path}: training.epochs: ")):
+        load_recipe(path)
+
+
 @pytest.mark.parametrize("name", ["corall", "nowhere.toml", "x" * 5000, "nul\0byte"])
 def test_an_unknown_recipe_lists_the_shipped_ones(name):
     with pytest.raises(UsageError, match=r"unknown recipe .*shipped: acl, advcl, aff, alf, at, "):

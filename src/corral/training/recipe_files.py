@@ -55,7 +55,7 @@ def load_recipe(
         table = {**table, "model": {}}
     for key, value in given.items():
         table = _merge(table, _nested(key, value)) if value is not None else _without(table, key.split("."))
-    resolved = _validate(table, where)
+    resolved = _validate(table, f"{where}, with the values given" if given else where)
     if not _is_data_set(resolved.data.name):
         known = ", ".join([*DATA_SETS, *(f"{kind}:PATH" for kind in PATH_DATA_SETS)])
         raise UsageError(
