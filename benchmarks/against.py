@@ -1,0 +1,34 @@
+"""Compare a made table's rows with another row than the one its definition names, image by image.
+
+usage: python benchmarks/against.py results/TABLE-SCALE ROW
+
+Every row's accuracy less that of ROW, in points, with the standard error of the paired difference, as the table's page
+has it. Reads table.json alone.
+"""
+
+import argparse
+from pathlib import Path
+
+from corral.reproduce import load_table
+from corral.reproduce.against import against
+from corral.reproduce.result import read_result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("row")
+    arguments = parser.parse_args()
+    result = read_result(arguments.results / "table.json")
+    table = load_table(result.table)
+    if arguments.row not in (names := [row.name for row in table.rows]):
+        parser.error(f"no row {arguments.row!r} in {table.name}; rows: {'; '.join(names)}")
+    for part in result.parts:
+        if section := against(table.model_copy(update={"against": arguments.row}), part):
+            print(f"{part.data}: {section.title}, {section.unit}")
+            for cells in (section.columns, *section.rows):
+                print("  ".join(f"{cell:>14}" if i else f"{cell:32}" for i, cell in enumerate(cells)))
+
+
+if __name__ == "__main__":
+    main()
