@@ -1,5 +1,6 @@
 """Stage 2 without labels: DeACL, NCP-ACL and their peers against slow twins, their branches and their state."""
 
+import copy
 import math
 
 import pytest
@@ -18,6 +19,7 @@ from corral.models.dual_norm import DualBatchNorm2d, using
 from corral.training import Run, RunFolder, load_model, load_recipe, train
 from corral.training.checkpoints import read_checkpoint
 from corral.training.features import extract_features, require_differing
+from corral.training.methods.deacl import BatchFeatures
 
 SMALL = {"data.train": 120, "model.width": 4, "training.batch_size": 40, "training.epochs": 2}
 PEERS = ["deacl", "ncp-acl", "acl", "dynacl", "dynacl-air", "rocl", "advcl", "dynacl++", "dynacl-air++"]
@@ -130,7 +132,7 @@ def test_the_adversary_of_equation_2_leaves_the_first_encoder_s_features(begun):
     run = begun("deacl")
     x, y, rows = batch(run, 40)
     kept = run.method.teacher.features(x)
-    value = run.method.objective(kept, rows)
+    value = run.method.objective(BatchFeatures(run.method, x, rows))
     noise = noise_of(run)
     moved = moved_by(run, run.model, x, y, value, noise)
     run.model.eval()
@@ -141,31 +143,121 @@ def test_the_adversary_of_equation_2_leaves_the_first_encoder_s_features(begun):
     assert float(after) > float(still) > float(before)
 
 
+def ranked(feature, centroids):
+    """Centroids from the nearest to the farthest, by one cosine after another."""
+    near = [cosine(feature, centroid) for centroid in centroids]
+    return sorted(range(len(near)), key=lambda k: -near[k])
+
+
+@pytest.mark.parametrize("dual", ["none", "clean", "adversarial"])
 @pytest.mark.parametrize("neighbour", [2, 4])
-def test_ncp_takes_the_nearest_and_the_nth_nearest_centroid(begun, neighbour):
-    run = begun("ncp-acl", **{"method.neighbour": neighbour, "method.clusters": [7]})
+def test_ncp_pursues_the_clusters_of_the_augmented_image(begun, neighbour, dual, monkeypatch):
+    """Algorithm 1 finds them inside the mini-batch: for the cropped image that is attacked, not for the image as it is.
+
+    Most batches of cropped digits have other clusters than the images that they come from, so that clusters found once
+    an epoch cannot pass.
+    """
+    more = {"method.neighbour": neighbour, "method.clusters": [7], "method.dual_norm": dual, "data.crop": 2}
+    run = begun("ncp-acl", **more)
     method = run.method
+    assert method.centroids.shape == (7, run.model.features_dim)
+    torch.testing.assert_close(method.centroids.norm(dim=1), torch.ones(7))
+    rows = torch.arange(40)
+    x, y = run._batch(rows)
+    assert not torch.equal(x, run.images.float(rows))
+    twin = copy.deepcopy(run.model)
+    twin.train(dual != "none")  # the loss's own pass, or where that has the adversarial images too one in eval mode
+    with using(twin, "clean"), torch.no_grad():
+        features = twin.features(x)
+        as_they_are = twin.eval().features(run.images.float(rows))
+    pursued = []
+    monkeypatch.setattr(method, "adversarial", lambda model, x, y, inner, objective: pursued.append(objective) or x)
+    method.loss(x, y, rows)
+    # The objective's value for a feature names the two centroids: of one unit vector it is the difference of two cosines.
+    probes = torch.eye(run.model.features_dim)
+    moved = 0
+    for place, feature in enumerate(features):
+        order = ranked(feature, method.centroids)
+        own, other = (method.centroids[order[k]] for k in (0, neighbour - 1))
+        for probe in probes[:3]:
+            value = float(pursued[0](probe.expand(40, -1), y)[place])
+            assert value == pytest.approx(cosine(probe, other) - cosine(probe, own), abs=1e-5)
+        stored = ranked(as_they_are[place], method.centroids)
+        moved += (stored[0], stored[neighbour - 1]) != (order[0], order[neighbour - 1])
+    assert moved > 10
+
+
+def test_clusters_found_once_an_epoch_are_those_of_the_images_as_they_are(begun, monkeypatch):
+    run = begun("ncp-acl", **{"method.assignment": "epoch", "method.clusters": [7], "data.crop": 2})
     with using(run.model, "clean"):
         features = extract_features(run.model, run.images)
-    assert method.centroids.shape == (7, features.shape[1])
-    torch.testing.assert_close(method.centroids.norm(dim=1), torch.ones(7))
     for row in range(0, len(features), 7):
-        near = [cosine(features[row], centroid) for centroid in method.centroids]
-        order = sorted(range(7), key=lambda k: -near[k])
-        assert (int(method.own[row]), int(method.neighbours[row])) == (order[0], order[neighbour - 1])
+        order = ranked(features[row], run.method.centroids)
+        assert run.method.stored[row].tolist() == order[:2]
+    rows = torch.tensor([3, 50, 7])
+    x = run._batch(rows)[0]
+    probe = torch.randn(3, run.model.features_dim, generator=torch.Generator().manual_seed(0))
+    values = run.method.objective(BatchFeatures(run.method, x, rows))(probe, rows)
+    for place, row in enumerate(rows.tolist()):
+        own, other = run.method.centroids[run.method.stored[row]]
+        assert float(values[place]) == pytest.approx(cosine(probe[place], other) - cosine(probe[place], own), abs=1e-5)
 
 
 @pytest.mark.parametrize("strategy", ["away", "toward", "both"])
 def test_ncp_s_adversary_maximises_equation_4_by_its_strategy(begun, strategy):
     run = begun("ncp-acl", **{"method.strategy": strategy})
     rows = torch.tensor([3, 50, 7])
+    batch_features = BatchFeatures(run.method, run.images.float(rows), rows)
     features = torch.randn(3, run.model.features_dim, generator=torch.Generator().manual_seed(0))
-    values = run.method.objective(features, rows)(features, rows)
-    for place, row in enumerate(rows.tolist()):
-        own = cosine(features[place], run.method.centroids[run.method.own[row]])
-        other = cosine(features[place], run.method.centroids[run.method.neighbours[row]])
+    values = run.method.objective(batch_features)(features, rows)
+    for place, clean in enumerate(batch_features.clean()):
+        order = ranked(clean, run.method.centroids)
+        own, other = (cosine(features[place], run.method.centroids[order[k]]) for k in (0, 1))
         expected = {"away": -own, "toward": other, "both": other - own}[strategy]
         assert float(values[place]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_ncp_s_loss_and_gradient_are_equation_3_whose_clean_pass_is_made_once(begun):
+    """The pass that names the clusters is the loss's own, made before the attack: its gradient must survive it."""
+    run = begun("ncp-acl")
+    rows = torch.arange(20)
+    x, y = run._batch(rows)
+    twin, kept = copy.deepcopy(run.model), run.method.teacher.features(x).detach()
+    noise = noise_of(run)
+    loss, _ = run.method.loss(x, y, rows)
+    loss.backward()
+    with using(twin, "clean"):
+        clean = twin.features(x)
+    pairs = [[run.method.centroids[k] for k in ranked(feature, run.method.centroids)[:2]] for feature in clean]
+    own, other = (torch.stack(part) for part in zip(*pairs, strict=True))
+
+    def value(features, _):
+        return functional.cosine_similarity(features, other) - functional.cosine_similarity(features, own)
+
+    with using(twin, "adversarial"):
+        x_adv = moved_by(run, twin, x, y, value, noise)
+        moved = twin.features(x_adv)
+    expected = -functional.cosine_similarity(clean, kept).mean() - 6 * functional.cosine_similarity(moved, clean).mean()
+    expected.backward()
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    gradients = zip(run.model.backbone.parameters(), twin.backbone.parameters(), strict=True)
+    for ours, theirs in gradients:
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+    one, other = (model.state_dict() for model in (run.model, twin))
+    assert all(torch.allclose(one[name], other[name], rtol=1e-4, atol=1e-6) for name in one if "running" in name)
+
+
+def test_ncp_s_checkpoint_of_another_assignment_is_refused(begun):
+    """Those of earlier versions, with each image's own cluster, too: resuming would mix two ways to pursue."""
+    run = begun("ncp-acl")
+    state = run.method.tensors()
+    run.method.load(state)
+    rows = torch.zeros(len(run.images), dtype=torch.int64)
+    for more in ({"stored": torch.stack([rows, rows + 1], 1)}, {"own": rows, "neighbours": rows + 1}):
+        with pytest.raises(ValueError, match="assigned in another way: train the run anew"):
+            run.method.load(state | more)
+    with pytest.raises(ValueError, match="held must say of every cluster"):
+        run.method.load(state | {"held": torch.zeros(6, dtype=torch.bool)})
 
 
 def test_ncp_chooses_the_candidate_of_the_largest_silhouette_and_keeps_it(begun):
@@ -492,7 +584,7 @@ def test_a_resumed_second_stage_ends_with_the_same_bits_and_labels_play_no_part(
     one, other = (read_checkpoint(RunFolder(path).state, kind="training")[0] for path in (whole, cut))
     assert one.keys() == other.keys()
     assert all(torch.equal(other[key], tensor) for key, tensor in one.items())
-    kept = {"deacl": "teacher", "ncp-acl": "own", "advcl": "labels", "dynacl": "target", "dynacl++": "probe"}
+    kept = {"deacl": "teacher", "ncp-acl": "centroids", "advcl": "labels", "dynacl": "target", "dynacl++": "probe"}
     assert any(key.startswith(f"method.{kept.get(name, '')}") for key in one)
     saved = [read_checkpoint(RunFolder(path).model, kind="model")[0] for path in (whole, cut)]
     assert all(torch.equal(saved[1][key], tensor) for key, tensor in saved[0].items())
@@ -617,7 +709,7 @@ def test_a_neighbour_is_another_cluster_where_features_are_fewer_than_clusters(b
     monkeypatch.setattr(run.method, "_features", lambda: features)
     run.method.refit(6)
     method = run.method
-    own, other = method.centroids[method.own], method.centroids[method.neighbours]
+    own, other = method.centroids[method.nearest(features)].unbind(1)
     assert torch.equal(own, features)
     assert float((own * other).sum(1).abs().max()) == 0
 

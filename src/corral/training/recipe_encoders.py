@@ -59,6 +59,8 @@ class NcpAclConfig(Config):
 
     `clusters` are the candidates that the silhouette chooses from; a single one is taken. The adversary goes "away"
     from the own centroid (strategy i), "toward" the `neighbour`-th nearest (ii; the own is the first), or "both" (iii).
+    `assignment` says when an image's own and neighbouring centroid are found: in its "batch", of the augmented image
+    that is attacked (Algorithm 1), or once an "epoch", of the image as it is (a departure, for comparison).
     """
 
     name: Literal["ncp-acl"]
@@ -66,6 +68,7 @@ class NcpAclConfig(Config):
     clusters: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)]
     neighbour: Annotated[int, Field(ge=2)] = 2
     strategy: Literal["away", "toward", "both"] = "both"
+    assignment: Literal["batch", "epoch"] = "batch"
     dual_norm: DualNorm = "adversarial"
     inner: InnerAttack = InnerAttack()
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from corral.attacks.objectives import LogitObjective
+from corral.attacks.state import attacked
 from corral.losses import negative_cosine
 from corral.training.features import extract_features, require_differing
 from corral.training.methods.base import Context, Metrics
@@ -45,33 +46,19 @@ class DeACL(EncoderMethod):
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """The batch's mean of Eq. 3; labels play no part."""
-        with torch.no_grad():
-            kept = self.teacher.features(x)
+        features = BatchFeatures(self, x, rows)
+        objective = self.objective(features)
         with self.branch("adversarial"):
-            x_adv = self.adversarial(self.model, x, y, self.config.inner, self.objective(kept, rows))
-        clean, moved = self.both(x, x_adv)
-        faithful, steady = negative_cosine(clean, kept).mean(), negative_cosine(moved, clean).mean()
+            x_adv = self.adversarial(self.model, x, y, self.config.inner, objective)
+        clean, moved = features.both(x_adv)
+        faithful, steady = negative_cosine(clean, features.kept).mean(), negative_cosine(moved, clean).mean()
         metrics = {"to_the_first_encoder": -faithful.detach(), "adversarial_to_clean": -steady.detach()}
         return faithful + self.config.robust_weight * steady, metrics
 
-    def objective(self, kept: Tensor, rows: Tensor) -> LogitObjective:
-        """What the adversary maximises, of (n, d) features.
-
-        Args:
-            kept: (n, d) features of the frozen encoder.
-            rows: (n,) the images' rows in the training set.
-        """
-        return lambda features, _: negative_cosine(features, kept)
-
-    def both(self, x: Tensor, x_adv: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of clean and of adversarial images, each by its own branch or both in one batch."""
-        if self.evaluates is None:
-            clean, moved = self.model.features(torch.cat([x, x_adv])).chunk(2)
-            return clean, moved
-        with self.branch("clean"):
-            clean = self.model.features(x)
-        with self.branch("adversarial"):
-            return clean, self.model.features(x_adv)
+    def objective(self, features: "BatchFeatures") -> LogitObjective:
+        """What the adversary maximises, of (n, d) features of the images of a batch."""
+        kept = features.kept
+        return lambda moved, _: negative_cosine(moved, kept)
 
     def tensors(self) -> dict[str, Tensor]:
         """The frozen encoder."""
@@ -80,3 +67,49 @@ class DeACL(EncoderMethod):
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back the frozen encoder."""
         self.teacher.load_state_dict(unprefixed(tensors, TEACHER))
+
+
+class BatchFeatures:
+    """What a batch's images are to the two encoders; each forward pass is made once, where it is first asked for.
+
+    Args:
+        method: whose encoders they are.
+        x: (n, C, H, W) augmented images.
+        rows: (n,) their rows in the training set.
+
+    Attributes:
+        kept: (n, d) features of the frozen encoder.
+    """
+
+    def __init__(self, method: DeACL, x: Tensor, rows: Tensor) -> None:
+        self.method, self.x, self.rows = method, x, rows
+        self.separate: Tensor | None = None
+        with torch.no_grad():
+            self.kept = method.teacher.features(x)
+
+    def clean(self) -> Tensor:
+        """(n, d) features of the images by the clean branch, without a gradient.
+
+        With dual BatchNorm they are those of the loss. With a single one the loss sees clean and adversarial images as
+        one batch, after the attack: then they are of a pass of their own, in eval mode, which moves no statistics.
+        """
+        if self.method.evaluates is not None:
+            return self._of_the_loss().detach()
+        with attacked(self.method.model, "eval"), torch.no_grad():
+            return self.method.model.features(self.x)
+
+    def both(self, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of clean and of adversarial images, each by its own branch or both in one batch."""
+        model = self.method.model
+        if self.method.evaluates is None:
+            clean, moved = model.features(torch.cat([self.x, x_adv])).chunk(2)
+            return clean, moved
+        clean = self._of_the_loss()
+        with self.method.branch("adversarial"):
+            return clean, model.features(x_adv)
+
+    def _of_the_loss(self) -> Tensor:
+        if self.separate is None:
+            with self.method.branch("clean"):
+                self.separate = self.method.model.features(self.x)
+        return self.separate

@@ -10,9 +10,10 @@ from corral.attacks.objectives import LogitObjective
 from corral.errors import CorralError, UsageError
 from corral.geometry import choose_clusters, cosine_silhouette, kmeans
 from corral.losses import negative_cosine
+from corral.precision import full_precision
 from corral.training.features import extract_features, require_finite
 from corral.training.methods.base import Context
-from corral.training.methods.deacl import DeACL
+from corral.training.methods.deacl import BatchFeatures, DeACL
 from corral.training.recipe_encoders import NcpAclConfig
 
 # Seedings of each candidate number of clusters: the width is to be the number's, not a start's.
@@ -22,9 +23,11 @@ RESTARTS = 3
 class NcpAcl(DeACL):
     """x_adv maximises CosSim(f2(x_adv), C_x) - CosSim(f2(x_adv), C_nbr), or one of the two terms alone.
 
-    C_x is the centroid nearest to an image, C_nbr its n-th nearest, of spherical k-means (AFK-MC² seeding) on the
-    features of the training images as they are, by the clean branch: before the first epoch and after each. The number
-    of clusters is the candidate of the largest silhouette before the first epoch, and stays.
+    The centroids are of spherical k-means (AFK-MC² seeding) on the features of the training images as they are, by the
+    clean branch: before the first epoch and after each. The number of clusters is the candidate of the largest
+    silhouette before the first epoch, and stays. C_x is the centroid nearest to an image, C_nbr its n-th nearest: of
+    the augmented image in its batch, by the features that the loss compares (Algorithm 1), or, where `assignment` is
+    "epoch", of the image as it is, stored when the centroids are fitted.
     """
 
     config: NcpAclConfig
@@ -38,8 +41,10 @@ class NcpAcl(DeACL):
                 "fewer clusters or more images (data.train)"
             )
         self.centroids = torch.zeros(0, context.model.features_dim, device=device)
-        self.own = torch.zeros(len(context.images), dtype=torch.int64, device=device)
-        self.neighbours = self.own.clone()
+        # Whether a cluster has members: of fewer different features than clusters some are copies of others.
+        self.held = torch.zeros(0, dtype=torch.bool, device=device)
+        # (N, 2) own and neighbouring centroid of every training image; only where they are found once an epoch.
+        self.stored: Tensor | None = None
 
     def start(self) -> None:
         """Choose how many clusters there are, and fit them."""
@@ -69,27 +74,28 @@ class NcpAcl(DeACL):
         started = time.perf_counter()
         features = self._features()
         found = kmeans(features, clusters, spherical=True, seeding="afk-mc2", generator=self.context.order)
-        members = torch.bincount(found.assignments, minlength=clusters)
-        held = int((members > 0).sum())
-        if held < 2:
+        self.centroids = found.centroids
+        self.held = torch.bincount(found.assignments, minlength=clusters) > 0
+        if int(self.held.sum()) < 2:
             raise CorralError(
                 "the features of all training images have one direction, so that there is no neighbouring cluster: "
                 "begin from another encoder, or lower the learning rate"
             )
-        self.centroids = found.centroids
-        near = functional.normalize(features, dim=1) @ functional.normalize(found.centroids, dim=1).T
-        # Of fewer different features than clusters some clusters are empty, and copies of others.
-        near[:, members == 0] = -torch.inf
-        ranked = near.topk(min(self.config.neighbour, held), 1).indices
-        self.own, self.neighbours = ranked[:, 0].contiguous(), ranked[:, -1].contiguous()
+        if self.config.assignment == "epoch":
+            self.stored = self.nearest(features)
         silhouette = float(cosine_silhouette(features, found.assignments).mean())
         seconds = time.perf_counter() - started
         return {"clusters": float(clusters), "silhouette": silhouette, "refit_seconds": seconds}
 
-    def objective(self, kept: Tensor, rows: Tensor) -> LogitObjective:
-        """Eq. 4 of the images' rows, by the recipe's strategy."""
+    def nearest(self, features: Tensor) -> Tensor:
+        """(n, 2) the nearest and the n-th nearest centroid of (n, d) features."""
+        return nearest_and_nth(features, self.centroids, self.held, self.config.neighbour)
+
+    def objective(self, features: BatchFeatures) -> LogitObjective:
+        """Eq. 4 for the images of a batch, by the recipe's strategy."""
         strategy = self.config.strategy
-        own, neighbours = self.centroids[self.own[rows]], self.centroids[self.neighbours[rows]]
+        pursued = self.nearest(features.clean()) if self.stored is None else self.stored[features.rows]
+        own, neighbours = self.centroids[pursued].unbind(1)
 
         def value(features: Tensor, _: Tensor) -> Tensor:
             away, toward = negative_cosine(features, own), -negative_cosine(features, neighbours)
@@ -102,17 +108,46 @@ class NcpAcl(DeACL):
         return self.refit(len(self.centroids))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The frozen encoder, the centroids and every image's two of them."""
-        return super().tensors() | {"centroids": self.centroids, "own": self.own, "neighbours": self.neighbours}
+        """The frozen encoder, the centroids and which of them have members; what is stored of every image."""
+        stored = {} if self.stored is None else {"stored": self.stored}
+        return super().tensors() | {"centroids": self.centroids, "held": self.held} | stored
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave."""
+        """Take back what `tensors` gave.
+
+        Raises:
+            ValueError: centroids, members or stored clusters of another shape, or of a run with another `assignment`.
+        """
         super().load(tensors)
-        device, n, d = self.own.device, len(self.own), self.model.features_dim
-        centroids, own, neighbours = tensors["centroids"], tensors["own"], tensors["neighbours"]
-        shaped = centroids.dim() == 2 and centroids.shape[1] == d and len(centroids) in self.config.clusters
-        for rows in (own, neighbours):
-            inside = rows.dtype == torch.int64 and rows.shape == (n,)
-            if not (shaped and inside) or int(rows.min()) < 0 or int(rows.max()) >= len(centroids):
-                raise ValueError(f"own and neighbours must be ({n},) clusters of centroids (K, {d})")
-        self.centroids, self.own, self.neighbours = centroids.to(device), own.to(device), neighbours.to(device)
+        device, n, d = self.centroids.device, len(self.context.images), self.model.features_dim
+        if "own" in tensors or ("stored" in tensors) != (self.config.assignment == "epoch"):
+            raise ValueError("the checkpoint's clusters were assigned in another way: train the run anew")
+        centroids, held, stored = tensors["centroids"], tensors["held"], tensors.get("stored")
+        if centroids.dim() != 2 or centroids.shape[1] != d or len(centroids) not in self.config.clusters:
+            raise ValueError(f"centroids must be (K, {d}), K one of method.clusters")
+        if held.dtype != torch.bool or held.shape != centroids.shape[:1] or int(held.sum()) < 2:
+            raise ValueError("held must say of every cluster whether it has members, and two must have some")
+        if stored is not None:
+            whole = stored.dtype == torch.int64 and stored.shape == (n, 2)
+            if not whole or int(stored.min()) < 0 or int(stored.max()) >= len(centroids):
+                raise ValueError(f"stored must be ({n}, 2) clusters of the {len(centroids)} centroids")
+            self.stored = stored.to(device)
+        self.centroids, self.held = centroids.to(device), held.to(device)
+
+
+@full_precision
+def nearest_and_nth(features: Tensor, centroids: Tensor, held: Tensor, neighbour: int) -> Tensor:
+    """The nearest and the n-th nearest centroid of every feature, by the cosine (NCP-ACL, Algorithm 1).
+
+    Args:
+        features: (n, d).
+        centroids: (K, d).
+        held: (K,) bool, which of them have members; others do not count, since they may be copies of those.
+        neighbour: n, from 2; where fewer centroids have members, the farthest of those stands for the n-th nearest.
+
+    Returns:
+        (n, 2) indices of centroids.
+    """
+    near = functional.normalize(features, dim=1) @ functional.normalize(centroids, dim=1).T
+    ranked = near.masked_fill(~held, -torch.inf).topk(min(neighbour, int(held.sum())), dim=1)
+    return ranked.indices[:, [0, -1]]
