@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +26,7 @@ from corral.cli_options import (
     Threads,
     interruptible,
     kept_batches,
+    parse_setting,
     print_json,
     print_named,
     set_threads,
@@ -92,7 +92,7 @@ def train(
     from corral.training.recipe_methods import ENCODERS
 
     set_threads(threads)
-    overrides: dict[str, Any] = dict(_setting(text) for text in settings or [])
+    overrides: dict[str, Any] = dict(parse_setting(text) for text in settings or [])
     given = {"training.seed": seed, "threat.eps": eps, "training.epochs": epochs}
     overrides |= {key: value for key, value in given.items() if value is not None}
     resolved = load_recipe(recipe, data=data, overrides=overrides)
@@ -270,18 +270,6 @@ app.command(epilog=EPILOG)(audit)
 app.command(epilog=ANALYZE_EPILOG)(analyze)
 app.command(epilog=REPRODUCE_EPILOG)(reproduce)
 app.command(epilog=EXPORT_EPILOG)(export)
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    key, separator, value = text.partition("=")
-    if not separator or not key.strip():
-        raise UsageError(f"--set needs key=value, found {text!r}")
-    if not value.strip():
-        return key.strip(), None
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
 
 
 def _slug(name: str) -> str:

@@ -1,12 +1,15 @@
 """What the commands share: options of one meaning and one wording, and how they are carried out."""
 
 import json
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from corral.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for machines.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default a GPU if there is one.")]
@@ -38,6 +41,23 @@ def interruptible(kept: str | Callable[[], str]) -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo(f"\ncorral: interrupted; {kept if isinstance(kept, str) else kept()}", err=True)
         raise typer.Exit(130) from None
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """The key and the value of a --set key=value, the value as TOML reads it or as text; None where it is empty.
+
+    Raises:
+        UsageError: no key, or no equals sign.
+    """
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise UsageError(f"--set needs key=value, found {text!r}")
+    if not value.strip():
+        return key.strip(), None
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
 
 
 def kept_batches(run: Path) -> str:

@@ -12,6 +12,7 @@ from corral.cli_options import (
     Quiet,
     Threads,
     interruptible,
+    parse_setting,
     print_json,
     print_named,
     set_threads,
@@ -23,10 +24,17 @@ EPILOG = "Example: corral reproduce clustr-table1 --scale small --data-root data
 def reproduce(
     table: Annotated[str | None, typer.Argument(help="The table; without it, a list of them.")] = None,
     scale: Annotated[
-        str, typer.Option(help="smoke (minutes), small (hours of a CPU) or full (the paper's).")
+        str,
+        typer.Option(help="smoke (minutes), small (hours of a CPU), short (fits one GPU) or full (the paper's own)."),
     ] = "smoke",
     row: Annotated[list[str] | None, typer.Option(help="Only this row, by the paper's name; repeatable.")] = None,
     data: Annotated[list[str] | None, typer.Option(help="Only the part on this data set; repeatable.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Recipe key=value on top of the scale's, or RECIPE:key=value; in a folder of its own."
+        ),
+    ] = None,
     only_show: Annotated[
         bool, typer.Option("--show", help="Train nothing: write table.md and page.html again from table.json.")
     ] = False,
@@ -54,9 +62,10 @@ def reproduce(
         print_named([(t.name, t.title, t.source) for t in found])
         return
     set_threads(threads)
+    changed = dict(parse_setting(text) for text in settings or [])
     with interruptible("what is finished is kept, the same command goes on"):
         if only_show:
-            page = show(table, scale=scale, results=results)
+            page = show(table, scale=scale, results=results, changed=changed)
         else:
             page = make(
                 table,
@@ -65,6 +74,7 @@ def reproduce(
                 results=results,
                 rows=row,
                 data=data,
+                changed=changed,
                 data_root=data_root,
                 device=device,
                 progress=not quiet,

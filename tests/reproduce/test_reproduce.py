@@ -55,13 +55,14 @@ def made(tmp_path_factory):
 @pytest.mark.parametrize("name", shipped_tables())
 def test_every_row_has_a_recipe_for_every_data_set_of_every_scale(name):
     table = load_table(name)
-    assert set(table.scales) == {"smoke", "small", "full"}
+    contrastive = name.startswith("ncp-") and name != "ncp-toward"
+    assert set(table.scales) == {"smoke", "small", "full"} | ({"short"} if contrastive else set())
     for parts in table.scales.values():
         for part in parts:
             for row in table.rows:
                 for stage in (*row.stages, row):
-                    method = load_recipe(stage.recipe, data=part.data).method.name
-                    overrides = {**load_setting(part.setting).overrides(method), **stage.set}
+                    shipped = load_recipe(stage.recipe, data=part.data)
+                    overrides = {**load_setting(part.setting).overrides(shipped), **stage.set}
                     recipe = load_recipe(stage.recipe, data=part.data, overrides=overrides)
                     assert recipe.data.name == part.data
 
@@ -127,12 +128,50 @@ def test_rows_of_an_earlier_call_stay_unless_their_recipe_changed(made, tmp_path
     (whole,) = read_result(page.with_name("table.json")).parts
     assert [row.name for row in both.rows] == ROWS
     assert [row.protocol for row in both.rows] == [row.protocol for row in whole.rows]
-    # Of other settings the old row is another run's: it goes.
+    # Of other settings the old row is another run's: it is marked, until it is made again, and compared with no other.
     smoke = load_setting("digits-smoke")
     changed = smoke.model_copy(update={"set": {**smoke.set, "training.epochs": 2}})
     monkeypatch.setattr(plan, "load_setting", lambda _: changed)
-    (left,) = read_result(reproduce("clustr-table1", rows=ROWS[:1], **options).with_name("table.json")).parts
-    assert [row.name for row in left.rows] == ROWS[:1]
+    page = reproduce("clustr-table1", rows=ROWS[:1], **options)
+    (left,) = read_result(page.with_name("table.json")).parts
+    assert [(row.name, row.earlier) for row in left.rows] == [(ROWS[0], False), (ROWS[1], True)]
+    assert left.rows[1].protocol == both.rows[1].protocol
+    assert f"| {ROWS[1]} (of an earlier setting) |" in page.with_name("table.md").read_text()
+    assert f"{ROWS[1]} (of an earlier setting)" in page.read_text()
+    # The mark is found again without any run, and goes when the row is made.
+    marked = read_result(show("clustr-table1", results=tmp_path).with_name("table.json"))
+    assert [row.earlier for row in marked.parts[0].rows] == [False, True]
+    (again,) = read_result(reproduce("clustr-table1", rows=ROWS[1:], **options).with_name("table.json")).parts
+    assert [row.earlier for row in again.rows] == [False, False]
+    assert again.rows[1].runs != both.rows[1].runs
+
+
+def test_a_caller_s_change_has_a_folder_of_its_own_and_is_said(made, tmp_path):
+    base, page = made
+    options = {"runs": base / "runs", "results": tmp_path, "device": "cpu", "progress": False}
+    changed = {"clustr-published:method.alpha": 3.0, "data.train": 200}
+    other = reproduce("clustr-table1", rows=ROWS, changed=changed, **options)
+    assert other.parent.name == "clustr-table1-smoke-clustr-published-method.alpha-3.0-data.train-200"
+    result = read_result(other.with_name("table.json"))
+    assert result.changed == {"clustr-published:method.alpha": "3.0", "data.train": "200"}
+    recipes = [load_recipe(base / "runs" / "smoke" / row.runs[0]) for row in result.parts[0].rows]
+    assert [recipe.data.train for recipe in recipes] == [200, 200]
+    assert {recipe.name: getattr(recipe.method, "alpha", None) for recipe in recipes} == {
+        recipe.name: 3.0 if recipe.name == "clustr-published" else None for recipe in recipes
+    }
+    for text in (other.read_text(), other.with_name("table.md").read_text()):
+        assert "data.train = 200, set by the caller: this is not the scale's own setting" in text.replace("&#39;", "'")
+        assert "--set data.train=200" in text
+    (whole,) = read_result(page.with_name("table.json")).parts  # the scale's own table is as it was
+    assert all(load_recipe(base / "runs" / "smoke" / row.runs[0]).data.train == 300 for row in whole.rows)
+    for key, words in (
+        ("trades:training.epochs", "no row of ncp-table4 is made by 'trades'"),
+        ("training.seed", "the table gives every run its own"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            reproduce("ncp-table4", changed={key: 1}, **options)
+    with pytest.raises(UsageError, match=r"unknown recipe key .training\.epoch."):
+        reproduce("clustr-table1", rows=ROWS[:1], changed={"training.epoch": 1}, **options)
 
 
 def test_rows_made_by_other_protocols_than_the_table_s_do_not_stay(made, tmp_path, monkeypatch):

@@ -131,7 +131,6 @@ def test_deacl_is_equation_3_with_the_adversary_of_equation_2(begun, first, dual
 def test_the_adversary_of_equation_2_leaves_the_first_encoder_s_features(begun):
     run = begun("deacl")
     x, y, rows = batch(run, 40)
-    kept = run.method.teacher.features(x)
     value = run.method.objective(BatchFeatures(run.method, x, rows))
     noise = noise_of(run)
     moved = moved_by(run, run.model, x, y, value, noise)
@@ -173,7 +172,7 @@ def test_ncp_pursues_the_clusters_of_the_augmented_image(begun, neighbour, dual,
     pursued = []
     monkeypatch.setattr(method, "adversarial", lambda model, x, y, inner, objective: pursued.append(objective) or x)
     method.loss(x, y, rows)
-    # The objective's value for a feature names the two centroids: of one unit vector it is the difference of two cosines.
+    # The objective's value for a feature names the two centroids: it is the difference of its cosines to them.
     probes = torch.eye(run.model.features_dim)
     moved = 0
     for place, feature in enumerate(features):

@@ -12,7 +12,7 @@ from corral.data.batches import shuffled
 from corral.data.cifar import load_cifar10, load_cifar100
 from corral.data.digits import load_digits
 from corral.data.folder import load_folder
-from corral.data.images import DataSet, Images
+from corral.data.images import DataSet, Images, joined
 from corral.data.mnist import load_fashion_mnist, load_mnist
 from corral.data.npz import load_npz
 from corral.data.split import random_subset, split_validation, stratified_subset
@@ -29,6 +29,7 @@ __all__ = [
     "NamedDataSet",
     "PathDataSet",
     "crop_and_flip",
+    "joined",
     "load",
     "loaded_once",
     "random_subset",

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from corral.data.room import rows_of
+from corral.data.room import rows_of, stacked
 from corral.errors import CorralError
 
 # Images without labels whose bytes are in their fingerprint, at most.
@@ -73,6 +73,21 @@ class Images:
     def to(self, device: torch.device | str) -> "Images":
         """The same images on `device`."""
         return Images(self.pixels.to(device), None if self.labels is None else self.labels.to(device))
+
+
+def joined(first: Images, second: Images) -> Images:
+    """The images of both, those of the second behind the first's, without labels; from 2 GiB on they lie on the disk.
+
+    Raises:
+        CorralError: images of different shapes, types or devices.
+    """
+    one, other = first.pixels, second.pixels
+    if (one.shape[1:], one.dtype, one.device) != (other.shape[1:], other.dtype, other.device):
+        raise CorralError(
+            f"images of {tuple(one.shape[1:])}, {_name(one.dtype)} on {one.device} cannot be joined with those of "
+            f"{tuple(other.shape[1:])}, {_name(other.dtype)} on {other.device}: make them alike"
+        )
+    return Images(stacked(one, other))
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,3 +54,16 @@ def rows_of(pixels: Tensor, rows: Tensor) -> Tensor:
     for begin in range(0, len(rows), ROWS):
         found[begin : begin + ROWS] = pixels[rows[begin : begin + ROWS]]
     return found
+
+
+def stacked(first: Tensor, second: Tensor) -> Tensor:
+    """`torch.cat([first, second])`; from 2 GiB on the result of CPU tensors lies in a temporary file."""
+    size = (len(first) + len(second)) * first[:1].numel() * first.element_size()
+    if first.device.type != "cpu" or size < IN_MEMORY:
+        return torch.cat([first, second])
+    found = torch.from_numpy(room((len(first) + len(second), *first.shape[1:]), first[:0].numpy().dtype))
+    for part, offset in ((first, 0), (second, len(first))):
+        for begin in range(0, len(part), ROWS):
+            taken = part[begin : begin + ROWS]
+            found[offset + begin : offset + begin + len(taken)] = taken
+    return found

@@ -15,6 +15,7 @@ def against(table: Table, part: ResultPart) -> Section | None:
     """The paired differences of a part's rows from the table's row of reference.
 
     None where the table has no such row, or where it or every other was not made, or made without keeping its images.
+    Rows of an earlier setting are compared with each other alone.
     """
     reference = next((row for row in part.rows if row.name == table.against), None)
     if reference is None:
@@ -27,8 +28,8 @@ def against(table: Table, part: ResultPart) -> Section | None:
         pairs = [(row.sound.get(factor), reference.sound.get(factor)) for factor in factors]
         pairs += [(row.protocol.get(name), reference.protocol.get(name)) for name in accuracies]
         cells = tuple(_difference(*pair, n=part.n) for pair in pairs)
-        if row is not reference and any(cell != NONE for cell in cells):
-            rows.append((row.name, *cells))
+        if row is not reference and row.earlier == reference.earlier and any(cell != NONE for cell in cells):
+            rows.append((row.shown, *cells))
     if not rows:
         return None
     return Section(

@@ -1,7 +1,7 @@
 """Trains what a table lacks, evaluates it by the paper's protocol and by sound attacks, and writes what came of it."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ def reproduce(
     results: str | Path = "results",
     rows: Sequence[str] | None = None,
     data: Sequence[str] | None = None,
+    changed: Mapping[str, Any] | None = None,
     data_root: str | Path | None = None,
     device: str | None = None,
     progress: bool = True,
@@ -49,15 +50,19 @@ def reproduce(
     Every run is trained, or taken up where an earlier call stopped; evaluations that exist of the same weights, images
     and attack settings are not repeated. Tables share runs of equal recipe, data, settings and seed. Rows and parts
     that are not asked for stay as an earlier call wrote them, on whatever machine, while they are of the data set and
-    of the columns as they are now, and of the runs' weights where those lie here.
+    of the columns as they are now; those of another setting or recipe than today's, or of other weights than lie here,
+    are marked as of an earlier setting.
 
     Args:
         table: one of `shipped_tables`.
-        scale: "smoke" (minutes, checks the path), "small" (real data, hours of a CPU) or "full" (the paper's setting).
+        scale: "smoke" (minutes, checks the path), "small" (real data, hours of a CPU), "short" (what fits one GPU,
+            where a table has it) or "full" (the paper's own setting).
         runs: where the runs lie.
         results: where `TABLE-SCALE/` with the records, `table.json`, `table.md` and `page.html` is written.
         rows: make only these, by the paper's names.
         data: make only the parts on these of our data sets.
+        changed: recipe keys on top of the scale's setting, None for a key's default; "RECIPE:key" for the stages of one
+            recipe alone. The table is written to a folder of its own, and says so.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: show progress on stderr.
@@ -66,7 +71,7 @@ def reproduce(
         The page.
 
     Raises:
-        UsageError: an unknown table, scale, row or data set.
+        UsageError: an unknown table, scale, row, data set or recipe key.
         CorralError: what training and evaluation raise.
     """
     definition = load_table(table)
@@ -82,8 +87,9 @@ def reproduce(
     if absent:
         known = listed(list(dict.fromkeys(part.data for part in parts)))
         raise UsageError(f"table {table} has no data set {absent[0]!r} at scale {scale}; known: {known}")
+    _check_changed(definition, changed or {})
     with loaded_once():
-        maker = _Maker(definition, size, Path(runs) / scale, Path(results), data_root, device, progress)
+        maker = _Maker(definition, size, Path(runs) / scale, Path(results), changed or {}, data_root, device, progress)
         for part in parts:
             for row in chosen if data is None or part.data in data else ():
                 if row.has(part.data):
@@ -93,13 +99,38 @@ def reproduce(
     return page
 
 
-def show(table: str, *, scale: str = "smoke", results: str | Path = "results") -> Path:
+def _check_changed(table: Table, changed: Mapping[str, Any]) -> None:
+    """Refuse a change of a recipe that no row is made by, or of what tells the table's runs apart.
+
+    Raises:
+        UsageError: it.
+    """
+    recipes = {recipe for row in table.rows for recipe in (row.recipe, *(stage.recipe for stage in row.stages))}
+    for key in changed:
+        only, colon, rest = key.partition(":")
+        if colon and only not in recipes:
+            raise UsageError(
+                f"--set {key}: no row of {table.name} is made by {only!r}; known: {listed(sorted(recipes))}"
+            )
+        if (rest if colon else key).split(".")[-1] in ("seed", "start", "labeller"):
+            raise UsageError(f"--set {key}: the table gives every run its own; leave it out")
+
+
+def folder_of(table: str, scale: str, changed: Mapping[str, Any]) -> str:
+    """The name of a table's folder below the results: of its own for every change of the caller's."""
+    return "-".join([f"{table}-{scale}", *(slug(f"{key} {changed[key]}") for key in sorted(changed))])
+
+
+def show(
+    table: str, *, scale: str = "smoke", results: str | Path = "results", changed: Mapping[str, Any] | None = None
+) -> Path:
     """Write a table's Markdown and page again from its `table.json`; nothing is trained, and no run or data is needed.
 
     Args:
         table: one of `shipped_tables`.
         scale: of the result.
         results: where `TABLE-SCALE/table.json` lies.
+        changed: as for `reproduce`.
 
     Returns:
         The page.
@@ -108,8 +139,37 @@ def show(table: str, *, scale: str = "smoke", results: str | Path = "results") -
         UsageError: an unknown table.
         CorralError: no such result, or a damaged one.
     """
-    definition, folder = load_table(table), Path(results) / f"{table}-{scale}"
-    return _written(definition, read_result(folder / "table.json"), folder)
+    definition, folder = load_table(table), Path(results) / folder_of(table, scale, changed or {})
+    result = _marked(definition, read_result(folder / "table.json"), changed or {})
+    write_document(result, folder / "table.json")
+    return _written(definition, result, folder)
+
+
+def _marked(table: Table, result: Result, changed: Mapping[str, Any]) -> Result:
+    """A result whose rows say whether they were made by the runs that the table means now."""
+    plan = Plan(Path(), changed)
+    meant = {
+        (part.data, part.beside, row.name): tuple(plan.planned(part, row, seed)[1].path.name for seed in part.seeds)
+        for scale, parts in table.scales.items()
+        if scale == result.scale
+        for part in parts
+        for row in table.rows
+        if row.has(part.data)
+    }
+    parts = [
+        part.model_copy(
+            update={
+                "rows": tuple(
+                    row.model_copy(
+                        update={"earlier": row.earlier or row.runs != meant.get((part.data, part.beside, row.name))}
+                    )
+                    for row in part.rows
+                )
+            }
+        )
+        for part in result.parts
+    ]
+    return result.model_copy(update={"parts": tuple(parts)})
 
 
 def _written(table: Table, result: Result, folder: Path) -> Path:
@@ -127,18 +187,22 @@ class _Maker:
         scale: ScaleName,
         runs: Path,
         results: Path,
+        changed: Mapping[str, Any],
         data_root: str | Path | None,
         device: str | None,
         progress: bool,
     ) -> None:
-        self.table, self.scale, self.plan = table, scale, Plan(runs)
-        self.out = results / f"{table.name}-{scale}"
+        self.table, self.scale, self.plan, self.changed = table, scale, Plan(runs, changed), changed
+        self.out = results / folder_of(table.name, scale, changed)
         self.data_root, self.device, self.progress = data_root, device, progress
         self.say = Progress("", 0, "", enabled=progress).say
         self.rows = self.kept()
 
     def kept(self) -> dict[tuple[str, str, str], ResultRow]:
-        """The rows of earlier calls that are still what the table means, with what it says of them today."""
+        """The rows of earlier calls with what the table says of them today, marked where it means another run now.
+
+        A row of other images, of columns that mean something else, or of a method that is no longer in the table goes.
+        """
         path = self.out / "table.json"
         if not path.is_file():
             return {}
@@ -154,29 +218,31 @@ class _Maker:
             and old.data_fingerprint in (None, self.images(part).fingerprint)
             for row in self.table.rows
             for found in old.rows
-            if found.name == row.name and row.has(part.data)
+            if found.name == row.name and row.has(part.data) and self.measured_alike(part, row, found)
         ]
         return {
-            (part.data, part.beside, row.name): found.model_copy(update=_said(part, row))
+            (part.data, part.beside, row.name): found.model_copy(
+                update=_said(part, row) | {"earlier": not self.of_today(part, row, found)}
+            )
             for part, row, found in pairs
-            if self.still(part, row, found)
         }
 
-    def still(self, part: Part, row: Row, found: ResultRow) -> bool:
-        """Whether a row of an earlier call was made as the table means it now."""
-        meant = tuple(self.plan.planned(part, row, seed)[1].path.name for seed in part.seeds)
-        if found.runs != meant or found.rule != row.rule or set(found.analyses) != set(row.analyses):
+    def measured_alike(self, part: Part, row: Row, found: ResultRow) -> bool:
+        """Whether a row of an earlier call was measured as the table measures now, and is of the weights that lie here.
+
+        Trained again since, a run's other rows would be of other weights.
+        """
+        if found.rule != row.rule or set(found.analyses) != set(row.analyses):
             return False
         if found.columns and found.columns != self.meant():
             return False
-        for seed, fingerprinted in zip(part.seeds, found.fingerprints, strict=False):
-            folder = self.plan.planned(part, row, seed)[1]
-            # A run that was trained again since: its other rows would be of other weights.
+        if self.table.against is not None and not all(measured.kept for measured in found.sound.values()):
+            return False
+        for name, fingerprinted in zip(found.runs, found.fingerprints, strict=False):
+            folder = RunFolder(self.plan.runs / name)
             here = row.rule is None and folder.model.is_file()
             if here and fingerprint(load_model(folder.path)[0]) != fingerprinted:
                 return False
-        if self.table.against is not None and not all(measured.kept for measured in found.sound.values()):
-            return False
         n_test, _ = self.size(part)
         labels = [
             record_label(protocol, n=part.n or n_test, n_test=n_test, eps=factor * found.eps, run_eps=found.eps, seed=0)
@@ -184,6 +250,10 @@ class _Maker:
             for protocol in part.protocols_at(factor)
         ]
         return found.records == tuple(_copy(part, row, label, seed) for seed in part.seeds for label in labels)
+
+    def of_today(self, part: Part, row: Row, found: ResultRow) -> bool:
+        """Whether a row of an earlier call is of the runs that the table means now."""
+        return found.runs == tuple(self.plan.planned(part, row, seed)[1].path.name for seed in part.seeds)
 
     @property
     def factors(self) -> list[float]:
@@ -212,7 +282,8 @@ class _Maker:
                     data_fingerprint=self.images(part).fingerprint,
                 )
                 parts.append(made)
-        result = Result(table=self.table.name, scale=self.scale, parts=tuple(parts))
+        said = {key: "" if value is None else str(value) for key, value in self.changed.items()}
+        result = Result(table=self.table.name, scale=self.scale, changed=said, parts=tuple(parts))
         write_document(result, self.out / "table.json")
         return _written(self.table, result, self.out)
 

@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from corral.errors import CorralError, UsageError
 from corral.evaluation.analyses.document import AnalysisName
 from corral.evaluation.protocols import ProtocolName
+from corral.training import Recipe
 
-ScaleName = Literal["smoke", "small", "full"]
+ScaleName = Literal["smoke", "small", "short", "full"]
 Unit = Literal["%", "l2", "cosine", "width", "clusters"]
 CLEAN = "clean"
 # Images that an analysis looks at, at most.
@@ -109,24 +110,75 @@ class Row(Strict):
         return (not self.pretrain or data in self.pretrain) and (not self.only or data in self.only)
 
 
+# What a scale may change of a recipe: the size of data and network, the radius that goes with other data, epochs and
+# optimisation, and how much of a budget an adversary, a batch or an average has. Everything else is what makes a row
+# the method that its name says: a warm start or none, weights to begin from, the kind and direction of the adversary,
+# the decision rule, the source of centroids, the losses and their weights.
+SCALED = frozenset(
+    {
+        *(f"data.{key}" for key in ("train", "validation", "crop", "flip", "unlabeled")),
+        *(f"model.{key}" for key in ("backbone", "width", "depth", "features", "hidden")),
+        "threat.eps",
+        *(
+            f"training.{key}"
+            for key in (
+                *("epochs", "batch_size", "optimiser", "learning_rate", "momentum", "weight_decay", "schedule"),
+                *("milestones", "warm_up", "trust", "precision", "select"),
+            )
+        ),
+        # Steps of a many-step adversary, images of a cluster, pseudo-classes that so few images hold, and the clocks of
+        # DynACL's views and target network, which count epochs and steps.
+        *(f"method.{key}" for key in ("inner.steps", "samples_per_cluster", "clusterings", "decay_every", "target")),
+    }
+)
+
+
+class WarmStartSetting(Strict):
+    """What a scale changes of a warm start, in the recipes that have one; a recipe without one gets none."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    milestones: tuple[int, ...] | None = None
+    stop_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
 class Setting(Strict):
     """What a scale changes of the recipes, for every table alike, so that tables share runs.
+
+    It may change size, epochs and budget, `SCALED`, and never what makes a row its method: such a key is refused when
+    the setting is read.
 
     Attributes:
         set: recipe keys on top.
         unset: recipe keys that are taken away, where a recipe has them.
         methods: `set` for the recipes of one method alone, by its name.
+        warm_start: of recipes that have a warm start.
         why: what was chosen and on what grounds.
     """
 
     set: dict[str, Any] = {}
     unset: tuple[str, ...] = ()
     methods: dict[str, dict[str, Any]] = {}
+    warm_start: WarmStartSetting | None = None
     why: str
 
-    def overrides(self, method: str) -> dict[str, Any]:
-        """The recipe keys on top for a recipe of this method."""
-        return {**dict.fromkeys(self.unset), **self.set, **self.methods.get(method, {})}
+    @model_validator(mode="after")
+    def _only_scales(self) -> "Setting":
+        for values in (self.set, dict.fromkeys(self.unset), *self.methods.values()):
+            for key, value in values.items():
+                if key not in SCALED:
+                    raise ValueError(f"{key} makes a row what its name says, and a scale may not change it")
+                if key == "method.inner.steps" and value is not None and value < 2:
+                    raise ValueError(f"{key} below 2 would make another adversary of one with many steps")
+        return self
+
+    def overrides(self, recipe: Recipe) -> dict[str, Any]:
+        """The recipe keys on top of a recipe as it is shipped for the data set."""
+        values = {**dict.fromkeys(self.unset), **self.set, **self.methods.get(recipe.method.name, {})}
+        if self.warm_start is not None and recipe.training.warm_start.epochs:
+            scaled = self.warm_start.model_dump(exclude_none=True, mode="json")
+            values |= {f"training.warm_start.{key}": value for key, value in scaled.items()}
+        return values
 
 
 class Part(Strict):

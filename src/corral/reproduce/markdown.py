@@ -4,17 +4,28 @@ from collections.abc import Sequence
 
 from corral.report.words import sentence
 from corral.reproduce.definition import Table
-from corral.reproduce.page import cells, compared, groups, made, minutes, reading, setting_words, sound_words, threat
+from corral.reproduce.page import (
+    cells,
+    command,
+    compared,
+    groups,
+    made,
+    minutes,
+    reading,
+    setting_words,
+    sound_words,
+    threat,
+)
 from corral.reproduce.result import Result, ResultPart
 
 
 def as_markdown(table: Table, result: Result) -> str:
     """The table, its analyses and how they were made; equal results give equal text."""
-    lines = [f"# {table.title}", "", f"{table.source}. `corral reproduce {table.name} --scale {result.scale}`", ""]
+    lines = [f"# {table.title}", "", f"{table.source}. `{command(result)}`", ""]
     lines += [table.note, ""] if table.note else []
     for part in result.parts:
         lines += _part(table, result, part)
-    lines += [f"{made(result)} Full scale: {table.estimate}", ""]
+    lines += [f"{made(result)} Cost: {table.estimate}", ""]
     return "\n".join(lines)
 
 
@@ -41,7 +52,7 @@ def _part(table: Table, result: Result, part: ResultPart) -> list[str]:
             f"**{value}**" if kind == "sound" else value for value, (_, kind) in zip(values, headings, strict=True)
         ]
         seconds = f"{sum(row.train_seconds) / len(row.train_seconds):.0f}"
-        rows.append([row.name, *shown, *minutes(part, row), seconds])
+        rows.append([row.shown, *shown, *minutes(part, row), seconds])
     why = setting_words(table, result, part)
     lines = [f"## {part.data}, {threat(part)}", "", f"{reading(part)} {sentence(why)}", ""]
     lines += [

@@ -92,6 +92,7 @@ def render(table: Table, result: Result) -> str:
         cells=cells,
         minutes=minutes,
         made=made,
+        command=command,
         sentence=sentence,
         threat=threat,
         reading=reading,
@@ -176,7 +177,7 @@ def sound_words(table: Table, part: ResultPart) -> list[str]:
         for factor, measured in row.sound.items():
             radii.setdefault(measured.attack, []).append(factor)
         for attack, factors in radii.items():
-            found.setdefault((attack, tuple(factors) if len(radii) > 1 else ()), []).append(row.name)
+            found.setdefault((attack, tuple(factors) if len(radii) > 1 else ()), []).append(row.shown)
     if len(found) == 1:
         return [f"{sentence(worst_case(attack))}: {attack}." for attack, _ in found]
     return [
@@ -189,6 +190,12 @@ def _at(factors: Sequence[str]) -> str:
     """Multiples of the training radius in words; none of none."""
     words = ["the training eps" if factor == "1" else f"{factor} × the training eps" for factor in factors]
     return f" at {listed(words)}" if words else ""
+
+
+def command(result: Result) -> str:
+    """What makes the table."""
+    changed = [f"--set {key}={value}" for key, value in result.changed.items()]
+    return " ".join([f"corral reproduce {result.table} --scale {result.scale}", *changed])
 
 
 def made(result: Result) -> str:
@@ -212,7 +219,7 @@ def overview(table: Table, part: ResultPart) -> tuple[str, Markup] | None:
         names = [column.name for column in table.columns if column.attack == CLEAN or column.attacked]
         spans = [
             Span(
-                row.name.removeprefix("ours: "),
+                row.shown.removeprefix("ours: "),
                 (
                     *(None if row.protocol.get(name) is None else row.protocol[name].mean for name in names),
                     row.sound[attacked[0].factor].mean,
@@ -244,14 +251,16 @@ def _against_eps(row: ResultRow, attacked: Sequence[Group]) -> AccuracyLine:
         if measured:
             points.append((row.eps * float(group.factor), measured[0], row.sound[group.factor].mean))
     eps, protocol, sound = zip(*points, strict=True)
-    return AccuracyLine(row.name.removeprefix("ours: "), eps, protocol, sound)
+    return AccuracyLine(row.shown.removeprefix("ours: "), eps, protocol, sound)
 
 
 def setting_words(table: Table, result: Result, part: ResultPart) -> str:
     """What the scale changed of the recipes for a part."""
     parts = next(parts for scale, parts in table.scales.items() if scale == result.scale)
     found = next(p for p in parts if (p.data, p.beside) == (part.data, part.beside))
-    return load_setting(found.setting).why
+    why = load_setting(found.setting).why.rstrip(".")
+    changed = "".join(f"; {key} = {value or 'its default'}" for key, value in result.changed.items())
+    return why + (f"{changed}, set by the caller: this is not the scale's own setting." if changed else ".")
 
 
 def drawn(section: Section, part: ResultPart) -> list[tuple[str, Markup]]:
@@ -267,8 +276,8 @@ def drawn(section: Section, part: ResultPart) -> list[tuple[str, Markup]]:
             )
             if zero["log"]:
                 name = f"along-{slug(part.data)}-{number}"
-                svg = gradients_figure(zero, norms, name=name, description=f"Gradients along PGD, {row.name}")
-                found.append((row.name, Markup(svg)))
+                svg = gradients_figure(zero, norms, name=name, description=f"Gradients along PGD, {row.shown}")
+                found.append((row.shown, Markup(svg)))
         return found
     if section.name == "radii":
         return _drawn_radii(rows, part)
@@ -276,7 +285,7 @@ def drawn(section: Section, part: ResultPart) -> list[tuple[str, Markup]]:
         marks = {"published radius": "pair_unsound", "exact radius": "exact"}
         ranges = [
             Range(
-                row.name,
+                row.shown,
                 mean_number(row.analyses["bounds"], "lower"),
                 mean_number(row.analyses["bounds"], "upper"),
                 {title: mean_number(row.analyses["bounds"], key) for title, key in marks.items()},
@@ -293,12 +302,12 @@ def drawn(section: Section, part: ResultPart) -> list[tuple[str, Markup]]:
     if section.name == "embedding":
         return [
             (
-                f"{row.name}, first seed: dots are clean images, triangles attacked ones",
+                f"{row.shown}, first seed: dots are clean images, triangles attacked ones",
                 Markup(
                     embedding_figure(
                         row.analyses["embedding"][0].series,
                         name=f"embedding-{slug(part.data)}-{number}",
-                        description=f"Features of {row.name} in the plane, by true and by predicted class",
+                        description=f"Features of {row.shown} in the plane, by true and by predicted class",
                     )
                 ),
             )
@@ -311,14 +320,14 @@ def _drawn_radii(rows: list[ResultRow], part: ResultPart) -> list[tuple[str, Mar
     """Certified accuracy curves, and the cells of each row's first seed."""
     curves = [
         RadiusCurves(
-            row.name,
+            row.shown,
             mean_series(row.analyses["radii"], "grid"),
             mean_series(row.analyses["radii"], "certified global"),
             mean_series(row.analyses["radii"], "true"),
         )
         for row in rows
     ]
-    squares = [Square(row.name, row.analyses["radii"][0].series) for row in rows]
+    squares = [Square(row.shown, row.analyses["radii"][0].series) for row in rows]
     name = slug(part.data)
     words = "Share of the points classified right with a larger radius: certified (full) and true (dashed)"
     cells = "Which class is decided where, first seed, with the test points"

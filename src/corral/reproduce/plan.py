@@ -1,6 +1,7 @@
 """Which runs a row means: the recipe of each, and the folder whose name has the recipe's digest."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ class Plan:
 
     Args:
         runs: the folder.
+        changed: recipe keys on top of what the table and its scale say; "RECIPE:key" for the stages of one recipe.
     """
 
-    def __init__(self, runs: Path) -> None:
-        self.runs = runs
+    def __init__(self, runs: Path, changed: Mapping[str, Any] | None = None) -> None:
+        self.runs, self.changed = runs, dict(changed or {})
 
     def planned(self, part: Part, row: Row, seed: int) -> tuple[Recipe, RunFolder]:
         """The recipe of a row's run, and its folder, whose name has the recipe's digest."""
@@ -42,8 +44,9 @@ class Plan:
         self, part: Part, stage: Stage, seed: int, before: RunFolder | None, shown: str
     ) -> tuple[Recipe, RunFolder]:
         """A stage's recipe, and its folder, whose digest knows the run before by its name, not by where it lies."""
-        method = load_recipe(stage.recipe, data=part.data).method.name
-        overrides = {**load_setting(part.setting).overrides(method), **stage.set, "training.seed": seed}
+        shipped = load_recipe(stage.recipe, data=part.data)
+        overrides = {**load_setting(part.setting).overrides(shipped), **stage.set, **self.on_top(stage.recipe)}
+        overrides["training.seed"] = seed
 
         def of(place: str | None) -> Recipe:
             taken: dict[str, Any] = {} if place is None else {stage.takes: place}
@@ -53,6 +56,15 @@ class Plan:
         digest = hashlib.sha256(named.to_toml().encode()).hexdigest()[:8]
         name = f"{slug(part.data)}-{slug(shown)}-{seed}-{digest}"
         return of(None if before is None else str(before.path)), RunFolder(self.runs / name)
+
+    def on_top(self, recipe: str) -> dict[str, Any]:
+        """What the caller changes of a recipe."""
+        found = {}
+        for key, value in self.changed.items():
+            only, colon, rest = key.partition(":")
+            if not colon or only == recipe:
+                found[rest if colon else key] = value
+        return found
 
     def before(self, part: Part, row: Row) -> tuple[Part, Row]:
         """What a row that starts from other data's weights starts from."""

@@ -12,6 +12,9 @@ from corral.documents import Frozen, read_document
 from corral.evaluation.analyses.document import Analysis, AnalysisName
 from corral.evaluation.records import Environment
 
+# What a row is marked with that was not made again since its setting or its recipe changed.
+EARLIER = "of an earlier setting"
+
 
 def packed(kept: NDArray[np.bool_]) -> str:
     """Truth values (n,) as hexadecimal digits, the first value the highest bit, zeros at the end."""
@@ -77,6 +80,7 @@ class ResultRow(Frozen):
         fingerprints: of the weights that were measured, by seed; empty in results of earlier versions.
         columns: what every column meant; empty in results of earlier versions.
         environments: all that its evaluations were made in; empty in results of earlier versions.
+        earlier: made with a setting or a recipe that the table has no more; shown, and compared with no row of today's.
     """
 
     name: str
@@ -99,6 +103,12 @@ class ResultRow(Frozen):
     fingerprints: tuple[str, ...] = ()
     columns: dict[str, str] = Field(default_factory=dict)
     environments: tuple[Environment, ...] = ()
+    earlier: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The name as tables print it."""
+        return f"{self.name} ({EARLIER})" if self.earlier else self.name
 
 
 class ResultPart(Frozen):
@@ -135,11 +145,15 @@ class ResultPart(Frozen):
 
 
 class Result(Frozen):
-    """A table as far as it was made: rows may be of several calls."""
+    """A table as far as it was made: rows may be of several calls.
+
+    `changed` are recipe keys that the caller set on top of the scale's, as text, "RECIPE:" before those of one recipe.
+    """
 
     format: Literal["corral-table-1"] = "corral-table-1"
     table: str
     scale: str
+    changed: dict[str, str] = Field(default_factory=dict)
     parts: tuple[ResultPart, ...]
 
 

@@ -68,7 +68,7 @@ def _by_row(
 ) -> tuple[tuple[str, ...], ...]:
     return tuple(
         (
-            row.name,
+            row.shown,
             *(over_seeds(row.analyses[name], key, scale=scale, digits=digits) for _, key, scale, digits in columns),
         )
         for row in rows
@@ -136,7 +136,7 @@ def _changes(rows: Sequence[ResultRow]) -> Section:
         title="The published attack with one part changed",
         text="PGD-20, 10 restarts, step 2/255. Each line with “…” changes one thing of the published protocol and "
         "nothing else, so that what it takes away was that part's doing.",
-        columns=("attack", *(row.name for row in rows)),
+        columns=("attack", *(row.shown for row in rows)),
         rows=tuple(found),
         unit="percent of the test images that are kept; mean ± sd over seeds",
     )

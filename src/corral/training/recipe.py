@@ -46,8 +46,9 @@ def parse_eps(value: object, norm: str = "Linf") -> float:
 class DataConfig(Config):
     """The images: which set, how many of its training images, what is held out, how they are augmented.
 
-    `unlabeled` takes the set's images without labels instead of its training images, for methods without labels;
-    what is held out is of the training images all the same.
+    `unlabeled` takes the set's images without labels, for methods without labels: true in the place of its training
+    images, "also" behind those (STL-10's 5,000 + 100,000 of the papers). What is held out is of the training images all
+    the same.
     """
 
     name: str = "digits"
@@ -55,7 +56,7 @@ class DataConfig(Config):
     validation: Annotated[int, Field(ge=0)] = 0
     crop: Annotated[int, Field(ge=0)] = 0
     flip: bool = False
-    unlabeled: bool | None = None
+    unlabeled: bool | Literal["also"] | None = None
 
 
 class ModelConfig(Config):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corral.data import DataSet, Images, load, random_subset, split_validation, stratified_subset
+from corral.data import DataSet, Images, joined, load, random_subset, split_validation, stratified_subset
 from corral.errors import UsageError
 from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
 from corral.training.recipe import Recipe
@@ -57,7 +57,7 @@ def prepare_data(recipe: Recipe, *, root: str | Path | None) -> tuple[DataSet, I
     if recipe.data.unlabeled:
         if data.unlabeled is None:
             raise UsageError(f"{data.name} has no unlabeled images: leave data.unlabeled out")
-        images = data.unlabeled
+        images = data.unlabeled if recipe.data.unlabeled is True else joined(images, data.unlabeled)
     if recipe.data.train is not None:
         images = (random_subset if images.labels is None else stratified_subset)(images, recipe.data.train, seed=0)
     if len(images) < 2:
