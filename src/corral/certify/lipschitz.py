@@ -125,10 +125,15 @@ def _bounded(module: nn.Module, path: str) -> bool:
     """Whether a module brings a bound of its own.
 
     Raises:
-        UsageError: it has one that is another class's, or this one object's.
+        UsageError: it has one that is another class's, or this one object's, or was parametrized since.
     """
     if type(module) in BOUNDED or "lipschitz_bound" in vars(kind_of(module)):
         return True
+    if kind_of(module) in BOUNDED:
+        raise UsageError(
+            f"{where(module, path)} is parametrized, and its lipschitz_bound does not reckon with that: fix it by "
+            "torch.nn.utils.parametrize.remove_parametrizations"
+        )
     if hasattr(module, "lipschitz_bound"):
         raise UsageError(
             f"{where(module, path)} has a lipschitz_bound that its class does not define, and may compute something "
@@ -232,7 +237,9 @@ def _untouched(block: nn.Module, path: str) -> None:
     """Refuse layers that change their input where it lies: the other branch would see it changed."""
     for name, part in block.named_modules():
         if getattr(part, "inplace", False):
-            raise UsageError(f"{where(part, join(path, name))} works in place within a residual block: set inplace=False")
+            raise UsageError(
+                f"{where(part, join(path, name))} works in place within a residual block: set inplace=False"
+            )
 
 
 def _residual(path: str, branch: list[LayerBound], shortcut: list[LayerBound]) -> LayerBound:

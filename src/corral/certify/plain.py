@@ -99,13 +99,14 @@ def _check(module: nn.Module, path: str) -> None:
 
 def _check_parametrizations(module: nn.Module, path: str) -> None:
     for name, chain in module.parametrizations.items():  # type: ignore[operator,union-attr]
+        listed = type(chain) is parametrize.ParametrizationList
+        strange = [part for part in chain if type(part) not in PARAMETRIZATIONS] if listed else [chain]
+        if strange:
+            raise UsageError(
+                f"{where(module, path)} has its {name} parametrized by {type(strange[0]).__name__}, which may give "
+                "another tensor each time: fix it by torch.nn.utils.parametrize.remove_parametrizations"
+            )
         for part in (chain, *chain):
-            known = (parametrize.ParametrizationList,) if part is chain else PARAMETRIZATIONS
-            if type(part) not in known:
-                raise UsageError(
-                    f"{where(module, path)} has its {name} parametrized by {type(part).__name__}, which may give "
-                    "another tensor each time: fix it by torch.nn.utils.parametrize.remove_parametrizations"
-                )
             _check(part, join(path, f"parametrizations.{name}"))
 
 

@@ -1,9 +1,10 @@
 """A small ReLU network as its matrices, with its Jacobian at points and what rounding can do to both."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from corral.errors import UsageError
 from corral.models import MLP, Classifier
 from corral.models.classifier import Normalisation
 from corral.models.modes import eval_mode
+
+# Whose children run one after the other.
+CONTAINERS = {Classifier, MLP, nn.Sequential}
 
 
 @dataclass(frozen=True)
@@ -110,19 +114,17 @@ def relu_network(module: nn.Module) -> ReluNetwork:
     return ReluNetwork(tuple(weights), tuple(biases), tuple(rectified), tuple(ties))
 
 
-CONTAINERS = {Classifier, MLP, nn.Sequential}
-
-
 def _layers(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
     """The modules that run, containers among them, in order and by path."""
     yield path, module
+    children: Iterable[tuple[str, Any]] = ()
     if kind_of(module) is Classifier:
         assert isinstance(module, Classifier)
-        children = [("normalisation", module.normalisation), ("backbone", module.backbone)]
+        children = (("normalisation", module.normalisation), ("backbone", module.backbone))
     elif kind_of(module) is MLP:
-        children = [("layers", module.layers)]
-    else:
-        children = list(module._modules.items()) if kind_of(module) is nn.Sequential else []
+        children = (("layers", module.layers),)
+    elif kind_of(module) is nn.Sequential:
+        children = module._modules.items()
     for name, child in children:
         yield from _layers(child, join(path, name))
 
