@@ -234,3 +234,43 @@ def test_a_certificate_above_its_attack_is_not_a_certificate(ordinary):
 
 def test_radii_are_named_in_levels_where_they_are_whole():
     assert [radius_words(radius) for radius in (36 / 255, 1.0, 1.58, 0.5)] == ["36/255", "255/255", "1.58", "0.5"]
+
+
+class Loud(ClusterHead):
+    """Decides by the farthest centroid."""
+
+    def forward(self, features):
+        return -super().forward(features)
+
+
+def farthest(model):
+    model.head.__class__ = Loud
+
+
+def hooked_head(model):
+    model.head.register_forward_hook(lambda _, given, logits: -logits)
+
+
+def hooked_layer(model):
+    model.backbone.layers[1].register_forward_hook(lambda _, given, out: 10 * out)
+
+
+def other_features(model):
+    before = model.features
+    model.features = lambda x: 10 * before(x)
+
+
+@pytest.mark.parametrize("change", [farthest, hooked_head, hooked_layer, other_features])
+def test_a_model_that_runs_more_than_its_layers_gets_no_certificate(isometry, monkeypatch, change):
+    original = module.opened
+
+    def changed(*args, **kwargs):
+        given = original(*args, **kwargs)
+        change(given.model)
+        return given
+
+    monkeypatch.setattr(module, "opened", changed)
+    with pytest.raises(UsageError, match=r"has no radius|to certify|replaced on the object") as caught:
+        certify_run(isometry, n=N, progress=False, device="cpu", attack=False)
+    assert "\n" not in str(caught.value)
+    assert not list(isometry.glob("certificates/*"))

@@ -6,11 +6,24 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import type_before_parametrizations
 
 from corral.certify.layer_bounds import LAYERS, BatchNorm, above, linear_bound
+from corral.certify.plain import join, kind_of, require_plain, require_plain_inside, where
 from corral.errors import UsageError
-from corral.models import MLP, VGG, Classifier, ConvNet, LipschitzNet, ResNet, WideResNet
+from corral.models import (
+    MLP,
+    SLL,
+    VGG,
+    Classifier,
+    ConvNet,
+    HalfAbs,
+    LipschitzNet,
+    Orthogonal,
+    ResNet,
+    Shift,
+    SpaceToDepth,
+    WideResNet,
+)
 from corral.models.embedded import Embedded
 from corral.models.modes import eval_mode
 from corral.models.resnet import BasicBlock
@@ -46,6 +59,8 @@ class LipschitzBound:
 
 
 Walked = tuple[list[LayerBound], Tensor]
+# Types of corral whose `lipschitz_bound` is inherited. Of any other class only the bound that it defines itself counts.
+BOUNDED = (HalfAbs, Orthogonal, SLL, Shift, SpaceToDepth)
 
 
 def lipschitz_upper(module: nn.Module, image_shape: tuple[int, ...]) -> LipschitzBound:
@@ -56,15 +71,20 @@ def lipschitz_upper(module: nn.Module, image_shape: tuple[int, ...]) -> Lipschit
     norm of averages. It is a bound for the function in exact arithmetic on the weights as stored, in whatever dtype,
     and is computed in float64. For ordinary deep networks it is sound and vacuous. The head does not count.
 
-    A module of any type that has `lipschitz_bound(input_shape) -> float`, with the shape of one example without the
-    batch, brings its own guaranteed bound; it is taken as it is. Mode, parameters and gradients stay as they were.
+    Types are known exactly: a subclass of a known layer or network is not. Each must be all that runs in its place
+    (`certify.plain`): no forward hooks, no methods replaced, no parametrizations but torch's own.
+
+    A module whose class itself defines `lipschitz_bound(input_shape) -> float`, with the shape of one example without
+    the batch, brings its own guaranteed bound, for whatever is inside it; it is taken as it is. A subclass does not
+    inherit the guarantee. Mode, parameters and gradients stay as they were.
 
     Args:
         module: a `Classifier`, a backbone of corral, or an nn.Sequential of known layers.
         image_shape: of one input, (channels, H, W), or (values,) for a network of rows.
 
     Raises:
-        UsageError: a module without a bound, by its path and type; an image that does not fit.
+        UsageError: a module without a bound, or with something besides it that may run, by its path and type; an image
+            that does not fit.
         ValueError: weights that are not finite.
     """
     tensors = (*module.parameters(), *module.buffers())
@@ -77,26 +97,49 @@ def lipschitz_upper(module: nn.Module, image_shape: tuple[int, ...]) -> Lipschit
 
 def _walk(module: nn.Module, path: str, x: Tensor) -> Walked:
     """The bounds of a module's layers, and its output on x, of which only the shape counts."""
-    own = getattr(module, "lipschitz_bound", None)
-    if own is not None:
-        bound = float(own(tuple(x.shape[1:])))
+    kind = kind_of(module)
+    if _bounded(module, path):
+        require_plain_inside(module, path)
+        bound = float(module.lipschitz_bound(tuple(x.shape[1:])))  # type: ignore[operator]
         if not bound >= 0:
-            raise UsageError(f"{_where(module, path)}: its lipschitz_bound must be at least 0, found {bound}")
+            raise UsageError(f"{where(module, path)}: its lipschitz_bound must be at least 0, found {bound}")
         return [LayerBound(path, bound, "by construction")], _run(module, path, x)
-    kind = type_before_parametrizations(module)
     if kind in COMPOSITES:
+        require_plain(module, path)
         return COMPOSITES[kind](module, path, x)
     if kind not in LAYERS:
         raise UsageError(
-            f"no Lipschitz bound is known for {_where(module, path)}: give it a method "
+            f"no Lipschitz bound is known for {where(module, path)}: give it a method "
             "lipschitz_bound(input_shape) -> float that guarantees one"
         )
+    require_plain(module, path)
     out = _run(module, path, x)
     try:
         bound, how = LAYERS[kind](module, x, out)
     except ValueError as error:
-        raise ValueError(f"{_where(module, path)}: {error}") from error
+        raise ValueError(f"{where(module, path)}: {error}") from error
     return [LayerBound(path, bound, how)], out
+
+
+def _bounded(module: nn.Module, path: str) -> bool:
+    """Whether a module brings a bound of its own.
+
+    Raises:
+        UsageError: it has one that is another class's, or this one object's, or was parametrized since.
+    """
+    if type(module) in BOUNDED or "lipschitz_bound" in vars(kind_of(module)):
+        return True
+    if kind_of(module) in BOUNDED:
+        raise UsageError(
+            f"{where(module, path)} is parametrized, and its lipschitz_bound does not reckon with that: fix it by "
+            "torch.nn.utils.parametrize.remove_parametrizations"
+        )
+    if hasattr(module, "lipschitz_bound"):
+        raise UsageError(
+            f"{where(module, path)} has a lipschitz_bound that its class does not define, and may compute something "
+            f"else: define the method in {kind_of(module).__name__} to vouch for it"
+        )
+    return False
 
 
 def _chain(parts: Iterable[tuple[str, nn.Module]], path: str, x: Tensor) -> Walked:
@@ -105,33 +148,44 @@ def _chain(parts: Iterable[tuple[str, nn.Module]], path: str, x: Tensor) -> Walk
     rest = list(parts)
     while rest:
         name, part = rest.pop(0)
-        full = _join(path, name)
-        follower = rest[0][1] if rest else None
-        if _plain(part, nn.Linear, nn.Conv2d) and _plain(follower, nn.BatchNorm1d, nn.BatchNorm2d):
+        full = join(path, name)
+        if rest and _folds(part, rest[0][1], x):
+            follower_name, follower = rest.pop(0)
             assert isinstance(part, nn.Linear | nn.Conv2d)
             assert isinstance(follower, BatchNorm)
+            require_plain(part, full)
+            require_plain(follower, join(path, follower_name))
             out = _run(part, full, x)
             try:
                 bound, how = linear_bound(part, x, follower)
             except ValueError as error:
-                raise ValueError(f"{_where(part, full)}: {error}") from error
+                raise ValueError(f"{where(part, full)}: {error}") from error
             layers.append(LayerBound(full, bound, how))
-            x = _run(follower, _join(path, rest.pop(0)[0]), out)
+            x = _run(follower, join(path, follower_name), out)
         else:
             found, x = _walk(part, full, x)
             layers += found
     return layers, x
 
 
-def _plain(module: nn.Module | None, *kinds: type[nn.Module]) -> bool:
-    """Whether a module is of exactly one of these types and leaves its bound to us."""
-    return (
-        module is not None and type_before_parametrizations(module) in kinds and not hasattr(module, "lipschitz_bound")
-    )
+def _folds(part: nn.Module, follower: nn.Module, x: Tensor) -> bool:
+    """Whether a BatchNorm scales the rows of the weight before it: of a dense layer on rows, or of a convolution.
+
+    A dense layer on more than rows maps the last dimension, a BatchNorm scales the first.
+    """
+    dense, convolution = kind_of(part) is nn.Linear and x.dim() == 2, kind_of(part) is nn.Conv2d and x.dim() == 4
+    plain = kind_of(follower) in (nn.BatchNorm1d, nn.BatchNorm2d)
+    own = hasattr(part, "lipschitz_bound") or hasattr(follower, "lipschitz_bound")
+    return (dense or convolution) and plain and not own
 
 
-def _children(module: nn.Module, path: str, x: Tensor) -> Walked:
-    return _chain(module.named_children(), path, x)
+def _attributes(*names: str) -> Callable[[nn.Module, str, Tensor], Walked]:
+    """The walk of a network whose `forward` runs these attributes in order, whatever else hangs on it."""
+
+    def walk(module: nn.Module, path: str, x: Tensor) -> Walked:
+        return _chain([(name, getattr(module, name)) for name in names], path, x)
+
+    return walk
 
 
 def _sequential(module: nn.Module, path: str, x: Tensor) -> Walked:
@@ -146,31 +200,46 @@ def _classifier(module: nn.Module, path: str, x: Tensor) -> Walked:
     return _chain([("normalisation", module.normalisation), ("backbone", module.backbone)], path, x)
 
 
-def _pooled(module: nn.Module, path: str, x: Tensor) -> Walked:
-    """A backbone's modules in order, then the mean over H × W, whose norm is 1 / sqrt(H W)."""
-    layers, maps = _children(module, path, x)
-    values = maps.shape[2] * maps.shape[3]
-    mean = LayerBound(_join(path, "mean"), above(1 / math.sqrt(values)), "exact norm of averaging")
-    return [*layers, mean], maps.mean((2, 3))
+def _pooled(*names: str) -> Callable[[nn.Module, str, Tensor], Walked]:
+    """A backbone's attributes in order, then the mean over H × W, whose norm is 1 / sqrt(H W)."""
+
+    def walk(module: nn.Module, path: str, x: Tensor) -> Walked:
+        layers, maps = _attributes(*names)(module, path, x)
+        values = maps.shape[2] * maps.shape[3]
+        mean = LayerBound(join(path, "mean"), above(1 / math.sqrt(values)), "exact norm of averaging")
+        return [*layers, mean], maps.mean((2, 3))
+
+    return walk
 
 
 def _basic_block(module: nn.Module, path: str, x: Tensor) -> Walked:
     assert isinstance(module, BasicBlock)
+    _untouched(module, path)
     names = ("conv1", "bn1", "conv2", "bn2")
     branch, out = _chain([(name, getattr(module, name)) for name in names], path, x)
-    shortcut, _ = _walk(module.shortcut, _join(path, "shortcut"), x)
+    shortcut, _ = _walk(module.shortcut, join(path, "shortcut"), x)
     return [_residual(path, branch, shortcut)], out
 
 
 def _preactivation_block(module: nn.Module, path: str, x: Tensor) -> Walked:
     assert isinstance(module, PreActivationBlock)
-    first, activated = _walk(module.bn1, _join(path, "bn1"), x)
+    _untouched(module, path)
+    first, activated = _walk(module.bn1, join(path, "bn1"), x)
     names = ("conv1", "bn2", "conv2")
     branch, out = _chain([(name, getattr(module, name)) for name in names], path, activated)
     if module.project is None:
         return [_residual(path, first + branch, [])], out
-    shortcut, _ = _walk(module.project, _join(path, "project"), activated)
+    shortcut, _ = _walk(module.project, join(path, "project"), activated)
     return [*first, _residual(path, branch, shortcut)], out
+
+
+def _untouched(block: nn.Module, path: str) -> None:
+    """Refuse layers that change their input where it lies: the other branch would see it changed."""
+    for name, part in block.named_modules():
+        if getattr(part, "inplace", False):
+            raise UsageError(
+                f"{where(part, join(path, name))} works in place within a residual block: set inplace=False"
+            )
 
 
 def _residual(path: str, branch: list[LayerBound], shortcut: list[LayerBound]) -> LayerBound:
@@ -181,13 +250,11 @@ def _residual(path: str, branch: list[LayerBound], shortcut: list[LayerBound]) -
 COMPOSITES: dict[type[nn.Module], Callable[[nn.Module, str, Tensor], Walked]] = {
     Classifier: _classifier,
     nn.Sequential: _sequential,
-    MLP: _children,
-    ConvNet: _children,
-    LipschitzNet: _children,
-    Embedded: _children,
-    VGG: _pooled,
-    ResNet: _pooled,
-    WideResNet: _pooled,
+    **dict.fromkeys((MLP, ConvNet, LipschitzNet), _attributes("layers")),
+    Embedded: _attributes("backbone", "embedding"),
+    VGG: _pooled("layers"),
+    ResNet: _pooled("stem", "blocks"),
+    WideResNet: _pooled("stem", "blocks", "bn"),
     BasicBlock: _basic_block,
     PreActivationBlock: _preactivation_block,
 }
@@ -207,16 +274,13 @@ def _run(module: nn.Module, path: str, x: Tensor) -> Tensor:
     except (RuntimeError, ValueError) as error:
         line = str(error).splitlines()[0]
         raise UsageError(
-            f"{_where(module, path)} does not take an input of shape {tuple(x.shape[1:])}: {line}"
+            f"{where(module, path)} does not take an input of shape {tuple(x.shape[1:])}: {line}"
         ) from error
     if not isinstance(out, Tensor):
-        raise UsageError(f"{_where(module, path)} must return one tensor, found {type(out).__name__}")
+        raise UsageError(f"{where(module, path)} must return one tensor, found {type(out).__name__}")
+    if out.dim() == 0 or len(out) != 1:
+        raise UsageError(
+            f"{where(module, path)} must keep examples apart, one in and one out: found {tuple(out.shape)} of one of "
+            f"shape {tuple(x.shape[1:])}"
+        )
     return out
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _where(module: nn.Module, path: str) -> str:
-    return f"{path or 'the module'} ({type_before_parametrizations(module).__name__})"

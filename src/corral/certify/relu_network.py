@@ -1,17 +1,23 @@
 """A small ReLU network as its matrices, with its Jacobian at points and what rounding can do to both."""
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import type_before_parametrizations
 
+from corral.certify.plain import join, kind_of, require_plain
 from corral.certify.rounding import inner_product_error
 from corral.errors import UsageError
 from corral.models import MLP, Classifier
 from corral.models.classifier import Normalisation
+from corral.models.modes import eval_mode
+
+# Whose children run one after the other.
+CONTAINERS = {Classifier, MLP, nn.Sequential}
 
 
 @dataclass(frozen=True)
@@ -66,37 +72,40 @@ def relu_network(module: nn.Module) -> ReluNetwork:
     """The matrices of an MLP, of a classifier's normalisation and MLP, or of an nn.Sequential of Linear and ReLU.
 
     Raises:
-        UsageError: another module, or no linear layer.
+        UsageError: another module, a subclass of these among them; something besides them that may run
+            (`certify.plain`); no linear layer.
         ValueError: weights that are not finite.
     """
     weights: list[Tensor] = []
     biases: list[Tensor] = []
     rectified: list[bool] = []
-    scaling: Normalisation | None = None
-    for layer in _layers(module):
-        kind = type_before_parametrizations(layer)
-        if kind is nn.Linear:
-            assert isinstance(layer, nn.Linear)
-            weight = layer.weight.detach().double().cpu()
-            bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().double().cpu()
-            weights, biases, rectified = [*weights, weight], [*biases, bias], [*rectified, False]
-        elif kind is nn.ReLU and weights:
-            rectified[-1] = True
-        elif kind is Normalisation and not weights:
-            assert isinstance(layer, Normalisation)
-            scaling = layer
-        elif kind not in (nn.Flatten, nn.Identity):
-            raise UsageError(
-                "branch and bound needs an MLP or an nn.Sequential of Linear and ReLU that starts with a Linear, found "
-                f"{kind.__name__}"
-            )
+    scalings: list[tuple[Tensor, Tensor]] = []
+    # Of a weight parametrized by spectral_norm, reading it changes it in train mode.
+    with eval_mode(module):
+        for path, layer in _layers(module, ""):
+            require_plain(layer, path)
+            kind = kind_of(layer)
+            if kind is nn.Linear:
+                assert isinstance(layer, nn.Linear)
+                weight = layer.weight.detach().double().cpu()
+                bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().double().cpu()
+                weights, biases, rectified = [*weights, weight], [*biases, bias], [*rectified, False]
+            elif kind is nn.ReLU and weights:
+                rectified[-1] = True
+            elif kind is Normalisation and not weights:
+                assert isinstance(layer, Normalisation)
+                scalings.append((layer.mean.detach().double().cpu(), layer.std.detach().double().cpu()))
+            elif kind not in CONTAINERS | {nn.Flatten, nn.Identity}:
+                raise UsageError(
+                    "branch and bound needs an MLP or an nn.Sequential of Linear and ReLU that starts with a Linear, "
+                    f"found {kind.__name__}"
+                )
     if not weights:
         raise UsageError("branch and bound needs at least one Linear layer, found none")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in (*weights, *biases)):
         raise ValueError("weights must be finite, found NaN or infinity")
-    if scaling is not None:
+    for mean, std in reversed(scalings):
         # (x - mean) / std as a layer of its own: one rounding an entry, within what the errors allow for.
-        mean, std = (tensor.detach().double().cpu() for tensor in (scaling.mean, scaling.std))
         pixels = weights[0].shape[1] // len(std)
         weights.insert(0, torch.diag((1 / std).repeat_interleave(pixels)))
         biases.insert(0, (-mean / std).repeat_interleave(pixels))
@@ -105,14 +114,19 @@ def relu_network(module: nn.Module) -> ReluNetwork:
     return ReluNetwork(tuple(weights), tuple(biases), tuple(rectified), tuple(ties))
 
 
-def _layers(module: nn.Module) -> list[nn.Module]:
-    if isinstance(module, Classifier):
-        return [module.normalisation, *_layers(module.backbone)]
-    if type(module) is MLP:
-        return _layers(module.layers)
-    if type(module) is nn.Sequential:
-        return [part for child in module for part in _layers(child)]
-    return [module]
+def _layers(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    """The modules that run, containers among them, in order and by path."""
+    yield path, module
+    children: Iterable[tuple[str, Any]] = ()
+    if kind_of(module) is Classifier:
+        assert isinstance(module, Classifier)
+        children = (("normalisation", module.normalisation), ("backbone", module.backbone))
+    elif kind_of(module) is MLP:
+        children = (("layers", module.layers),)
+    elif kind_of(module) is nn.Sequential:
+        children = module._modules.items()
+    for name, child in children:
+        yield from _layers(child, join(path, name))
 
 
 def _ties(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

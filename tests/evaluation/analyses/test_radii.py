@@ -46,6 +46,13 @@ def test_on_a_rotation_all_three_radii_are_the_distance_to_the_bisector(rotated)
     assert torch.equal(cells, (torch.linspace(0, 1, 31) > 0.4).double().expand(31, 31).to(cells.dtype))
 
 
+@pytest.mark.parametrize("part", ["", "head", "backbone", "backbone.layers.1"])
+def test_a_model_with_a_hook_has_no_radii_in_the_plane(rotated, part):
+    rotated.model.get_submodule(part).register_forward_hook(lambda _, given, out: out.flip(1))
+    with pytest.raises(UsageError, match="has a forward hook"):
+        ANALYSES["radii"](rotated)
+
+
 def test_on_a_trained_network_certified_is_within_the_truth(tmp_path):
     run = train(
         "clustr",
