@@ -55,7 +55,9 @@ def main(replies: int, still_open: list[str]) -> None:
 def _warm_up(device: torch.device) -> None:
     """A pass and its gradient through what loads libraries late, while they can still be read from anywhere."""
     layer = nn.Conv2d(1, 2, 3).to(device)
-    torch.linalg.norm(layer(torch.rand(1, 1, 8, 8, device=device)).flatten(1) @ torch.rand(72, 2, device=device)).backward()
+    torch.linalg.norm(
+        layer(torch.rand(1, 1, 8, 8, device=device)).flatten(1) @ torch.rand(72, 2, device=device)
+    ).backward()
 
 
 def _read(requests: BinaryIO, waiting: "queue.SimpleQueue[tuple[dict[str, Any], bytearray]]") -> None:

@@ -11,6 +11,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 from corral.errors import CorralError
@@ -44,7 +45,15 @@ def rebuilt_export(path: Path) -> bytes:
                     target.writestr(f"archive/{entry}", content)
     except RefusedError as error:
         raise CorralError(f"{path}: {error} is none that torch.export writes; {REMEDY}") from error
-    except (OSError, zipfile.BadZipFile, ValueError, EOFError, RecursionError, NotImplementedError) as error:
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        zlib.error,
+        ValueError,
+        EOFError,
+        RecursionError,
+        NotImplementedError,
+    ) as error:
         raise CorralError(f"{path}: truncated or damaged ({error}); export it again") from error
     return clean.getvalue()
 

@@ -11,28 +11,28 @@ import torch
 
 NAMESPACES = ("aten", "prims", "quantized")
 # Arguments of type text (or lists and dictionaries of text) of operators that only compute.
-TEXTS = frozenset(
+_TEXTS = (
     "UPLO activation algorithm api_name approximate assert_msg device_type driver equation indexing interpolation "
     "message mode norm ord p pad_mode padding padding_side reduce rounding_mode side "
     # What TorchScript does with text, lists and dictionaries themselves.
     "a b chars dict el fillchar idx input inputs item key l new old s self separator string substr t to_add type values"
-    "".split()
 )
 # TorchScript's own functions, as its printer writes them after `ops.prim.`: values, types, and nothing that runs Python
 # or asks another process.
-PRIMITIVES = frozenset(
+_PRIMITIVES = (
     "AutogradAdd AutogradAllNonZero AutogradAllZero AutogradAnyNonZero AutogradZero BroadcastSizes ChunkSizes "
     "ConstantChunk EnumName EnumValue IfThenElse ModuleContainerIndex NumToTensor Print RaiseException ReductionSizes "
     "StringIndex TupleIndex TupleUnpack Uninitialized VarConcat VarStack abs data device dtype grad id index is_cpu "
     "is_cuda is_ipu is_maia is_meta is_mkldnn is_mps is_mtia is_nested is_quantized is_sparse is_sparse_csr is_vulkan "
     "is_xla is_xpu isinstance itemsize layout max min name nbytes rangelist requires_grad tolist type unchecked_cast "
-    "unchecked_unwrap_optional unwrap_optional".split()
+    "unchecked_unwrap_optional unwrap_optional"
 )
 # Operators that take a graph of others, which is checked like the rest.
-HIGHER_ORDER = frozenset(
+_HIGHER_ORDER = (
     "associative_scan auto_functionalized auto_functionalized_v2 cond invoke_subgraph map_impl scan "
-    "while_loop wrap_with_autocast wrap_with_set_grad_enabled".split()
+    "while_loop wrap_with_autocast wrap_with_set_grad_enabled"
 )
+TEXTS, PRIMITIVES, HIGHER_ORDER = (frozenset(words.split()) for words in (_TEXTS, _PRIMITIVES, _HIGHER_ORDER))
 
 
 def computes(namespace: str, name: str) -> bool:

@@ -17,7 +17,7 @@ from corral.errors import CorralError
 from corral.evaluation.programs import rights
 from corral.evaluation.programs.wire import WireError, packed, receive, send, unpacked
 
-# Ctrl-C reaches every process of a terminal: this one is ended by the one that started it. What is printed goes nowhere.
+# Ctrl-C reaches every process of a terminal: this one is ended by the one that started it. What it prints goes nowhere.
 # torch asks where temporary files would go, though it makes none.
 BOOT = """
 import json, os, runpy, signal, sys, tempfile
@@ -139,7 +139,9 @@ class Process:
             send(_binary(requests), header, content)
             return receive(_binary(answers), MOST_CONTENT)
         except (EOFError, OSError, ValueError) as error:
-            raise CorralError(f"{self.name}: the model ended its process ({self._how()}); nothing was measured") from error
+            raise CorralError(
+                f"{self.name}: the model ended its process ({self._how()}); nothing was measured"
+            ) from error
         except WireError as error:
             self._end()
             raise CorralError(f"{self.name}: its process answered with {error}") from error

@@ -36,7 +36,7 @@ class Remote(nn.Module):
         logits, number = process.forward(x.detach(), gradient=wanted)
         if number is None:
             return logits
-        output: Tensor = _Pass.apply(x, logits, _Held(process, number))
+        output: Tensor = _Pass.apply(x, logits, _Held(process, number))  # type: ignore[no-untyped-call]
         return output
 
 
@@ -57,7 +57,7 @@ class _Pass(torch.autograd.Function):
         return logits.view_as(logits)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return ctx.held.process.backward(ctx.held.number, gradient), None, None
 

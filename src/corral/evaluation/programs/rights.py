@@ -29,14 +29,18 @@ SECCOMP = {
     "x86_64": (
         0xC000003E,
         317,
-        (41, 53, 42, 49, 59, 322, 101, 310, 311, 90, 91, 268, 452, 92, 93, 94, 260, 188, 189, 190)
-        + (132, 235, 261, 280, 165, 321, 298, 323, 304, 175, 313, 425),
+        (
+            *(41, 53, 42, 49, 59, 322, 101, 310, 311, 90, 91, 268, 452, 92, 93, 94, 260, 188, 189, 190),
+            *(132, 235, 261, 280, 165, 321, 298, 323, 304, 175, 313, 425),
+        ),
     ),
     "aarch64": (
         0xC00000B7,
         277,
-        (198, 199, 203, 200, 221, 281, 117, 270, 271, 52, 53, 452, 54, 55, 5, 6, 7, 88, 40, 280, 241, 282)
-        + (265, 105, 273, 425),
+        (
+            *(198, 199, 203, 200, 221, 281, 117, 270, 271, 52, 53, 452, 54, 55, 5, 6, 7, 88, 40, 280, 241, 282),
+            *(265, 105, 273, 425),
+        ),
     ),
 }
 
@@ -148,6 +152,4 @@ def _seccomp() -> bool:
     program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
     header = struct.pack("@HP", len(steps), ctypes.addressof(program))
     every_thread = 1
-    return bool(
-        libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0) == 0 and libc.syscall(number, 1, every_thread, header) == 0
-    )
+    return bool(libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0) == 0 and libc.syscall(number, 1, every_thread, header) == 0)

@@ -8,6 +8,7 @@ is rebuilt from code, pickles and raw tensors alone: debug records, byte code an
 import io
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 from corral.errors import CorralError
@@ -42,6 +43,6 @@ def rebuilt_script(path: Path) -> bytes:
                     if found is not None:
                         raise CorralError(f"{path}: {entry} has {found}, which may do more than compute; {REMEDY}")
                     target.writestr(f"archive/{entry}", content)
-    except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError) as error:
         raise CorralError(f"{path}: truncated or damaged ({error}); save it again") from error
     return clean.getvalue()

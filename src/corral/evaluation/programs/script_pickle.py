@@ -7,11 +7,12 @@ import pickletools
 import re
 
 # What torch's TorchScript pickler writes.
-STEPS = frozenset(
+_STEPS = (
     "APPEND APPENDS BINFLOAT BINGET BININT BININT1 BININT2 BINPERSID BINPUT BINUNICODE BUILD EMPTY_DICT EMPTY_LIST "
     "EMPTY_TUPLE GLOBAL LONG1 LONG_BINGET LONG_BINPUT MARK NEWFALSE NEWOBJ NEWTRUE NONE PROTO REDUCE SETITEM SETITEMS "
-    "STOP TUPLE TUPLE1 TUPLE2 TUPLE3".split()
+    "STOP TUPLE TUPLE1 TUPLE2 TUPLE3"
 )
+STEPS = frozenset(_STEPS.split())
 # Script classes (their code is checked), packed weights of quantized layers, tensors, and lists of one type.
 CLASSES = re.compile(
     r"__torch__(\.(?!torch\.classes\b)\w+)* \w+|__torch__\.torch\.classes\.quantized \w+|"

@@ -12,7 +12,9 @@ from corral.evaluation.programs.operators import computes, refused
 
 # Text in single or triple quotes, backslashes, comments and anything beyond ASCII are nothing that torch's printer
 # writes outside quotes: refused, so that nothing is read here in another way than there.
-TOKEN = re.compile(r'[ \n]+|(?P<word>[A-Za-z_]\w*)|(?P<text>"(?:\\[^\n]|[^"\\\n])*"(?!"))|[0-9.:,=()\[\]<>+*/%|&^~@;{}!-]', re.A)
+TOKEN = re.compile(
+    r'[ \n]+|(?P<word>[A-Za-z_]\w*)|(?P<text>"(?:\\[^\n]|[^"\\\n])*"(?!"))|[0-9.:,=()\[\]<>+*/%|&^~@;{}!-]', re.A
+)
 NAMED = re.compile(r'"[\w.]*"', re.A)
 # Members of the name `torch` that are types and values.
 TYPES = ("device", "dtype", "layout", "memory_format", "Generator", "Stream")
@@ -60,7 +62,9 @@ def _found(words: list[str], place: int, word: str) -> str | None:
         return "a getattr that torch.jit.save does not write"
     if before == ".":
         return None
-    if word == "torch" and not (computes("aten", first) or first in TYPES or (first, second) == ("classes", CLASSES[0])):
+    if word == "torch" and not (
+        computes("aten", first) or first in TYPES or (first, second) == ("classes", CLASSES[0])
+    ):
         return f"torch.{first}"
     if word == "ops" and not computes(first, second):
         return f"the operator {first}::{second}"

@@ -79,7 +79,8 @@ def packed(tensor: Tensor) -> tuple[dict[str, Any], memoryview]:
     if name not in DTYPES or tensor.layout != torch.strided:
         raise ValueError(f"a tensor of {tensor.dtype} and {tensor.layout}")
     flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
-    return {"dtype": name, "shape": list(tensor.shape)}, memoryview(flat.view(torch.uint8).numpy())
+    numbers: Any = flat.view(torch.uint8).numpy()
+    return {"dtype": name, "shape": list(tensor.shape)}, memoryview(numbers)
 
 
 def unpacked(header: dict[str, Any], content: bytearray) -> Tensor:
