@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 import typing
 import zipfile
 from dataclasses import fields, is_dataclass
@@ -59,7 +60,7 @@ TREES = {
     "enum in a list": ("builtins.dict", f"[{enum('evil:nothing', 'x')}]"),
     "defaultdict": (
         "collections.defaultdict",
-        json.dumps({"default_factory_module": "evil", "default_factory_name": "x", "dict_context": []}),
+        {"default_factory_module": "evil", "default_factory_name": "x", "dict_context": "[]"},
     ),
     "named tuple": ("collections.namedtuple", json.dumps("evil.X")),
     "deque": ("collections.deque", "1"),
@@ -81,12 +82,14 @@ def test_a_tree_spec_imports_no_module(file, tmp_path, monkeypatch, case, which)
     assert not (tmp_path / "trace").exists()
 
 
-def test_the_trap_of_the_tree_specs_is_one(file, tmp_path, monkeypatch):
+@pytest.mark.parametrize("case", ["enum", "enum in a list", "defaultdict"])
+def test_the_trap_of_these_tree_specs_is_one(file, tmp_path, monkeypatch, case):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w').close()\n")
     monkeypatch.syspath_prepend(tmp_path)
-    path = changed(file, {MODEL: with_context(*TREES["enum"])})
+    path = changed(file, {MODEL: with_context(*TREES[case])})
     with pytest.raises(AttributeError):
         torch.export.load(path)
+    sys.modules.pop("evil")
     assert (tmp_path / "trace").exists()
 
 

@@ -120,7 +120,7 @@ def test_each_right_is_gone(tmp_path, what):
         pytest.skip(f"this kernel cannot refuse it: Landlock {landlock()} on {platform.machine()}")
     code = (
         "import os, runpy, socket, sys\nfolder = sys.argv[2]\n"
-        "held = runpy.run_path(sys.argv[1])\nheld['hold_writes']('cpu')\nheld['hold_reads']()\n"
+        "held = runpy.run_path(sys.argv[1])\nheld['hold_writes']('cpu')\nheld['hold_reads']('cpu')\n"
         f"try:\n    {tried}\nexcept PermissionError:\n    sys.exit(42)\n"
     )
     before = (tmp_path / "old").stat()
@@ -136,8 +136,8 @@ def test_without_landlock_it_is_said_what_is_open(monkeypatch):
     held = runpy.run_path(rights.__file__)
     monkeypatch.setattr("resource.setrlimit", lambda *_: None)
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert held["hold_writes"]("cpu") == ["overwriting files", "the network"]
-    assert held["hold_reads"]() == ["reading files", "system calls"]
+    assert held["hold_writes"]("cpu") == ["making and overwriting files"]
+    assert held["hold_reads"]("cpu") == ["reading files", "the network"]
 
 
 def test_logits_and_every_gradient_are_those_of_the_program(pair):

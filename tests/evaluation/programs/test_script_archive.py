@@ -80,6 +80,8 @@ SPELLED = {
     "a name for ops": 'o = ops\no.aten.save(x, "f")\nreturn x',
     "getattr": 'getattr(torch, "save")(x, "f")\nreturn x',
     "getattr of a name": 'getattr(x, "save")("f")\nreturn x',
+    "getattr with a default": 'getattr(x, "save", "0")("f")\nreturn x',
+    "getattr inside": 'getattr(getattr(x, "save"), "y")\nreturn x',
     "getattr of joined text": 'getattr(x, "sa" "ve")("f")\nreturn x',
     "getattr of escaped text": 'getattr(x, "\\x73ave")("f")\nreturn x',
     "a file": 'return torch.from_file("f", True, 4)',
@@ -103,7 +105,10 @@ def test_no_spelling_reaches_an_operator_that_does_more(tmp_path, case):
 
 
 def test_text_and_attributes_that_only_sound_so_pass():
-    assert unsafe('a = "to save it, use torch.save(x) or \\"ops\\""\nb = getattr(self.layers, "0")\n') is None
+    assert (
+        unsafe('a = "to save it, use torch.save(x) or \\"ops\\""\nb = getattr(getattr(self.layers, "0"), "1.x")\n')
+        is None
+    )
     assert (
         unsafe("x = torch.conv2d(x, w)\ny = ops.prim.dtype(x)\nz = __torch__.torch.nn.functional.relu(x, )\n") is None
     )

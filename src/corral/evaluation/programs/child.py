@@ -35,8 +35,12 @@ def main(replies: int, still_open: list[str]) -> None:
     device = torch.device(setup["device"])
     torch.set_num_threads(setup["threads"])
     torch.manual_seed(0)
-    _warm_up(device)
-    still_open = [*still_open, *hold_reads()]
+    try:
+        _warm_up(device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch without this device
+        send(answers, {"refused": f"its process cannot use {device} ({_words(error)}); give --device cpu"})
+        return
+    still_open = [*still_open, *hold_reads(setup["device"])]
     waiting: queue.SimpleQueue[tuple[dict[str, Any], bytearray]] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(requests, waiting), daemon=True).start()
     with full_float32():
@@ -48,7 +52,7 @@ def main(replies: int, still_open: list[str]) -> None:
         except Exception as error:  # a foreign file can fail anywhere in torch's readers
             send(answers, {"error": f"{type(error).__name__}: {_words(error)}"})
             return
-        send(answers, {"shape": shape, "batch_size": program.batch_size, "open": still_open})
+        send(answers, {"shape": shape, "open": still_open})
         _Service(program, device).serve(waiting, answers)
 
 

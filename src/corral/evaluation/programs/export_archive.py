@@ -18,6 +18,8 @@ from corral.errors import CorralError
 from corral.evaluation.programs.export_schema import RefusedError, plain
 
 REMEDY = "give module:function instead, or export a model of plain tensors"
+# What reading a damaged or hostile archive raises.
+DAMAGES = (OSError, EOFError, ValueError, RecursionError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
 
 

@@ -33,7 +33,7 @@ main(replies, still_open)
 """
 # A row of logits an image, and gradients of the size of the images.
 MOST_CONTENT = 1 << 31
-END_SECONDS = 5.0
+END_SECONDS, MOST_WORDS = 5.0, 4000
 
 
 class Process:
@@ -55,6 +55,7 @@ class Process:
 
     def __init__(self, name: str, kind: str, archive: bytes, device: torch.device) -> None:
         self.name, self._lock, self._number, self._forgotten = name, threading.Lock(), 0, list[int]()
+        self._loaded = False
         path = [os.path.abspath(place) for place in sys.path]
         given = {"path": path, "rights": os.path.abspath(rights.__file__), "device": str(device)}
         try:
@@ -79,8 +80,9 @@ class Process:
             reader = "torch.export" if kind == "export" else "TorchScript"
             again = "export" if kind == "export" else "save"
             raise CorralError(f"{name}: {reader} cannot read it ({header['error']}); {again} it again with this torch")
-        self.shape = None if header.get("shape") is None else tuple(header["shape"])
-        self.still_open: list[str] = header.get("open", [])
+        self.shape = self._shape(header.get("shape"))
+        self.still_open = [str(words)[:60] for words in header.get("open", [])]
+        self._loaded = True
 
     def forward(self, x: Tensor, *, gradient: bool) -> tuple[Tensor, int | None]:
         """Logits of images, and the number of the pass where it has a gradient.
@@ -120,7 +122,7 @@ class Process:
         forget, self._forgotten = self._forgotten, []
         found, numbers = self._exchange(header | words | {"forget": forget}, content)
         if "error" in found:
-            raise RuntimeError(str(found["error"]))
+            raise RuntimeError(str(found["error"])[:MOST_WORDS])
         return found, numbers
 
     def _tensor(self, header: dict[str, Any], content: bytearray) -> Tensor:
@@ -129,6 +131,14 @@ class Process:
         except WireError as error:
             self._end()
             raise CorralError(f"{self.name}: its process answered with {error}") from error
+
+    def _shape(self, found: Any) -> tuple[int | None, ...] | None:
+        if found is None:
+            return None
+        if not isinstance(found, list) or not all(size is None or type(size) is int for size in found):
+            self._end()
+            raise CorralError(f"{self.name}: its process answered with a shape that is none")
+        return tuple(found)
 
     def _exchange(self, header: dict[str, Any], content: memoryview) -> tuple[dict[str, Any], bytearray]:
         """One request and its answer; whatever comes between leaves no process behind that is half asked."""
@@ -139,8 +149,9 @@ class Process:
             send(_binary(requests), header, content)
             return receive(_binary(answers), MOST_CONTENT)
         except (EOFError, OSError, ValueError) as error:
+            when = "" if self._loaded else " while it was loaded"
             raise CorralError(
-                f"{self.name}: the model ended its process ({self._how()}); nothing was measured"
+                f"{self.name}: the model ended its process{when} ({self._how()}); nothing was measured"
             ) from error
         except WireError as error:
             self._end()

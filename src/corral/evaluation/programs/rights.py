@@ -20,7 +20,9 @@ READS = READ_FILE | READ_DIR
 KNOWN = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
 TCP, SCOPES = 0b11, 0b11  # bind and connect; abstract sockets and signals to others
 NO_NEW_PRIVILEGES = 38
-SYSTEM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/sys", "/dev")
+DEVICES = ("/dev/nvidia*", "/dev/dxg", "/dev/kfd", "/dev/dri")
+SYSTEM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/sys")
+HARMLESS = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 # By machine: its name for seccomp, the number of the call, and the calls refused: socket, socketpair, connect, bind,
 # execve, execveat, ptrace, process_vm_readv and _writev, chmod, fchmod, fchmodat, fchmodat2, chown, fchown, lchown,
 # fchownat, the setxattrs, utime, utimes, futimesat, utimensat, mount, bpf, perf_event_open, userfaultfd,
@@ -46,7 +48,7 @@ SECCOMP = {
 
 
 def hold_writes(device: str) -> list[str]:
-    """Give up making and changing files, starting programs and the network, for good.
+    """Give up making and changing files, starting programs and TCP, for good.
 
     Args:
         device: "cuda..." keeps the graphics driver's device files usable.
@@ -57,30 +59,35 @@ def hold_writes(device: str) -> list[str]:
     try:
         import resource
     except ImportError:
-        return ["writing files", "the network"]
+        return ["making and overwriting files"]
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    devices = ["/dev/null", *(glob.glob("/dev/nvidia*") if device.startswith("cuda") else [])]
-    allowed = dict.fromkeys(devices, WRITE_FILE | DEVICE_CONTROL)
-    version = _landlock(KNOWN[max(KNOWN)] & ~READS, allowed, alone=True)
-    if version == 0:
-        return ["overwriting files", "the network"]
-    return [] if version >= 4 else ["the network"]
+    allowed = dict.fromkeys(["/dev/null", *_devices(device)], WRITE_FILE | DEVICE_CONTROL)
+    return [] if _landlock(KNOWN[max(KNOWN)] & ~READS, allowed, alone=True) else ["making and overwriting files"]
 
 
-def hold_reads() -> list[str]:
-    """Give up reading any file but the system's and what Python imports from, and the calls of `SECCOMP`, for good.
+def hold_reads(device: str) -> list[str]:
+    """Give up reading files but the system's and what Python imports from, sockets and the like, for good.
+
+    Args:
+        device: "cuda..." keeps the graphics driver's device files readable.
 
     Returns:
         What this system cannot take away, in words; empty where all is held.
     """
-    held = [] if _landlock(READS, dict.fromkeys(_read_places(), READS), alone=False) else ["reading files"]
-    return held if _seccomp() else [*held, "system calls"]
+    allowed = dict.fromkeys([*_read_places(), *_devices(device)], READS)
+    held = [] if _landlock(READS, allowed, alone=False) else ["reading files"]
+    return held if _seccomp() else [*held, "the network"]
+
+
+def _devices(device: str) -> list[str]:
+    """The graphics driver's device files, for a device that needs them."""
+    return [place for form in DEVICES if device.startswith("cuda") for place in glob.glob(form)]
 
 
 def _read_places() -> list[str]:
     """Folders that modules and shared libraries come from."""
-    places = {*SYSTEM, sys.prefix, sys.base_prefix, *sys.path}
+    places = {*SYSTEM, *HARMLESS, sys.prefix, sys.base_prefix, *sys.path}
     try:
         with open("/proc/self/maps") as maps:
             libraries = {line.split(maxsplit=5)[-1].strip() for line in maps if ".so" in line}

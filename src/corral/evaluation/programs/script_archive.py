@@ -8,10 +8,10 @@ is rebuilt from code, pickles and raw tensors alone: debug records, byte code an
 import io
 import re
 import zipfile
-import zlib
 from pathlib import Path
 
 from corral.errors import CorralError
+from corral.evaluation.programs.export_archive import DAMAGES
 from corral.evaluation.programs.script_pickle import unsafe_pickle
 from corral.evaluation.programs.script_source import unsafe
 
@@ -43,6 +43,6 @@ def rebuilt_script(path: Path) -> bytes:
                     if found is not None:
                         raise CorralError(f"{path}: {entry} has {found}, which may do more than compute; {REMEDY}")
                     target.writestr(f"archive/{entry}", content)
-    except (OSError, zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError) as error:
+    except DAMAGES as error:
         raise CorralError(f"{path}: truncated or damaged ({error}); save it again") from error
     return clean.getvalue()

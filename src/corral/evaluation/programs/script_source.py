@@ -72,18 +72,14 @@ def _found(words: list[str], place: int, word: str) -> str | None:
 
 
 def _getattr_is_plain(ahead: list[str]) -> bool:
-    """Whether it is `(name.name..., "NAME")`, of a name that is not refused."""
-    if ahead[:1] != ["("] or "," not in ahead:
-        return False
-    comma = ahead.index(",")
-    holder, name, end = ahead[1:comma], ahead[comma + 1 : comma + 2], ahead[comma + 2 : comma + 3]
-    plain_holder = all(part == "." if i % 2 else part.isidentifier() for i, part in enumerate(holder))
-    return bool(
-        holder
-        and plain_holder
-        and holder[0] not in ("torch", "ops")
-        and end == [")"]
-        and name
-        and NAMED.fullmatch(name[0])
-        and name[0][1:-1] not in refused()
-    )
+    """Whether it is `(VALUE, "NAME")`, of a name that is not refused; the value's words are checked like all others."""
+    depth, commas = 0, list[int]()
+    for place, word in enumerate(ahead):
+        depth += (word in "([") - (word in ")]")
+        if depth == 0:
+            # From the comma on: a name and the end.
+            last = ahead[commas[0] + 1 : place] if len(commas) == 1 else []
+            return len(last) == 1 and bool(NAMED.fullmatch(last[0])) and last[0][1:-1] not in refused()
+        if word == "," and depth == 1:
+            commas.append(place)
+    return False
