@@ -21,8 +21,9 @@ class Net(nn.Module):
         return self.linear(self.conv(x).tanh().flatten(1))
 
 
-def exported(net, path, *, batch=4):
-    torch.export.save(torch.export.export(net.eval(), (torch.rand(batch, *SHAPE),)), path)
+def exported(net, path, *, dynamic=False):
+    shapes = ({0: torch.export.Dim("n")},) if dynamic else None
+    torch.export.save(torch.export.export(net.eval(), (torch.rand(4, *SHAPE),), dynamic_shapes=shapes), path)
     return path
 
 

@@ -40,6 +40,12 @@ def landlock():
 needs_landlock = pytest.mark.skipif(landlock() == 0, reason="this kernel has no Landlock: nothing stops an overwrite")
 
 
+@pytest.fixture(autouse=True)
+def fresh_environment(monkeypatch):
+    """What torch itself has put into the environment of this process is not there in a fresh one's."""
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+
+
 def unchecked(path, kind="torchscript"):
     """The process of a file that no check has seen."""
     return Process(str(path), kind, path.read_bytes(), CPU)
@@ -262,8 +268,10 @@ def running(number):
         return False
 
 
-def test_the_file_is_never_given_to_torch_here(tmp_path, monkeypatch):
-    paths = [scripted(Net(), tmp_path / "m.pt"), exported(Net(), tmp_path / "m.pt2")]
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_the_file_is_never_given_to_torch_here(tmp_path, monkeypatch, dynamic):
+    paths = [exported(Net(), tmp_path / "m.pt2", dynamic=dynamic), scripted(Net(), tmp_path / "m.pt")]
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
 
     def loaded(*_, **__):
         raise AssertionError("loaded in this process")

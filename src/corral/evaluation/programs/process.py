@@ -18,7 +18,7 @@ from corral.evaluation.programs import rights
 from corral.evaluation.programs.wire import WireError, packed, receive, send, unpacked
 
 # Ctrl-C reaches every process of a terminal: this one is ended by the one that started it. What it prints goes nowhere.
-# torch asks where temporary files would go, though it makes none.
+# torch asks where temporary and compiled files would go, and makes their folder where it is not there.
 BOOT = """
 import json, os, runpy, signal, sys, tempfile
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -26,7 +26,7 @@ given = json.loads(sys.argv[1])
 sys.path[:], sys.dont_write_bytecode = given["path"], True
 replies = os.dup(1)
 os.dup2(2, 1)
-tempfile.tempdir = os.sep
+tempfile.tempdir = os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.sep
 still_open = runpy.run_path(given["rights"])["hold_writes"](given["device"])
 from corral.evaluation.programs.child import main
 main(replies, still_open)
