@@ -547,3 +547,23 @@ def test_wrong_use_of_the_command_is_one_line(command, options, words):
     result = command(*options)
     assert isinstance(result.exception, UsageError)
     assert words in str(result.exception)
+
+
+@pytest.mark.parametrize("leaves", ["sys.exit(0)", "raise typer.Exit(0)", "raise GeneratorExit", "sys.exit('why')"])
+@pytest.mark.parametrize("after", [0, 8])
+def test_a_model_that_exits_is_an_error_and_no_pass(command, tmp_path, leaves, after):
+    (tmp_path / "linear_target.py").write_text(
+        "import sys, torch, typer\n"
+        "class Leaving(torch.nn.Module):\n"
+        "    passes = 0\n"
+        "    def forward(self, x):\n"
+        "        self.passes += 1\n"
+        f"        if self.passes > {after}:\n            {leaves}\n"
+        "        return x.flatten(1)[:, :10]\n"
+        "load = Leaving\n"
+    )
+    result = command("--as-is")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, CorralError)
+    assert "\n" not in str(result.exception)
+    assert not list(tmp_path.glob("audit*"))

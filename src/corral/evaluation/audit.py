@@ -17,6 +17,7 @@ from corral.evaluation.audit_outputs import measuring
 from corral.evaluation.audit_prepare import Preparation
 from corral.evaluation.audit_record import AuditRecord, run_words, standard_error
 from corral.evaluation.audit_session import Session
+from corral.evaluation.audit_staying import staying
 from corral.evaluation.diagnostics.findings import Finding
 from corral.evaluation.records import environment, now
 from corral.evaluation.targets import Target, load_target
@@ -76,20 +77,29 @@ def audit(
     if not 0 <= seed <= MOST_SEED or batch_size < 1:
         raise UsageError(f"seed must be from 0 to {MOST_SEED} and batch size at least 1, found {seed} and {batch_size}")
     budget, chosen = Budget(60 * minutes), choose_device(device)
-    loaded = load_target(target, path=path, device=chosen)
-    threat, radius = _threat(loaded, eps, norm)
-    if data is None and loaded.info is None:
-        raise UsageError("give --data: a named set (see `corral data`), npz:PATH or folder:PATH")
-    source = loaded.info.data if data is None and loaded.info is not None else data
-    assert source is not None
-    given = audit_images(source, n=n, seed=seed, root=data_root, device=chosen)
+    with staying(str(target) if isinstance(target, str) else type(target).__name__):
+        loaded = load_target(target, path=path, device=chosen)
+        threat, radius = _threat(loaded, eps, norm)
+        if data is None and loaded.info is None:
+            raise UsageError("give --data: a named set (see `corral data`), npz:PATH or folder:PATH")
+        source = loaded.info.data if data is None and loaded.info is not None else data
+        assert source is not None
+        given = audit_images(source, n=n, seed=seed, root=data_root, device=chosen)
+        session = Session(loaded, given, preparation, as_is=as_is, budget=budget, batch_size=batch_size)
+        return _measured(session, threat, radius, minutes, seed, batch_size, progress)
+
+
+def _measured(
+    session: Session, threat: Norm, radius: float, minutes: float, seed: int, batch_size: int, progress: bool
+) -> AuditRecord:
+    """Diagnose and attack a model that is ready for it."""
+    loaded, given, budget = session.target, session.given, session.budget
     say = Progress("", 0, "", enabled=progress).say
-    session = Session(loaded, given, preparation, as_is=as_is, budget=budget, batch_size=batch_size)
     say(f"{loaded.name}: clean accuracy {100 * session.clean:.1f}% on {len(session.right):,} images")
     findings, spent = session.diagnose(threat, radius, seed, progress)
     attacks = standard_attacks(threat, session.classes)
     count = len(session.right)
-    with measuring(session.model, chosen):
+    with measuring(session.model, session.labels.device):
         tally = run_attacks(
             session.model,
             attacks,

@@ -44,6 +44,8 @@ def check_outputs(name: str, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     try:
         with torch.no_grad():
             found = model(x)
+    except CorralError:
+        raise
     except Exception as error:  # foreign code: anything can come
         raise CorralError(f"{name}: {_refusal(model, x, error)}") from error
     if not isinstance(found, Tensor):
@@ -92,6 +94,8 @@ def _takes(model: nn.Module, x: Tensor) -> bool:
     try:
         with torch.no_grad():
             found = model(x)
+    except CorralError:
+        raise
     except Exception:  # foreign code: anything can come
         return False
     return isinstance(found, Tensor) and found.dim() == 2 and len(found) == len(x)

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from corral.errors import CorralError, UsageError
-from corral.evaluation.audit_files import load_file
 from corral.evaluation.audit_python import load_python
-from corral.evaluation.audit_sealed import Sealed
+from corral.evaluation.programs import Sealed, load_file
 from corral.training import RunInfo, load_model
 
 Kind = Literal["run", "python", "torchscript", "export", "module"]
@@ -64,9 +63,8 @@ def load_target(
     if place.is_file() and place.suffix == ".py":
         raise UsageError(f"target {target} needs the function that makes the model: {target}:function")
     if place.is_file():
-        program, words = load_file(place, device)
-        kind: Kind = "export" if "export" in words else "torchscript"
-        return Target(target, kind, program, notes=(f"{words}: it runs in the mode that it was saved in",))
+        program, kind, notes = load_file(place, device)
+        return Target(target, kind, program, notes=notes)
     if ":" in target:
         made = load_python(target, folder)
         try:

@@ -13,27 +13,18 @@ class Sealed(nn.Module):
 
     Args:
         program: images to logits.
-        shape: (C, H, W) that the program was traced for, None for what may vary; None where nothing is known.
         batch_size: the one batch size that the program runs at, or None.
     """
 
-    def __init__(
-        self, program: nn.Module, *, shape: tuple[int | None, ...] | None = None, batch_size: int | None = None
-    ) -> None:
+    def __init__(self, program: nn.Module, *, batch_size: int | None = None) -> None:
         super().__init__()
         for parameter in program.parameters():
             parameter.requires_grad_(False)
         self.__dict__["program"] = program
-        self.shape, self.batch_size = shape, batch_size
+        self.batch_size = batch_size
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of images (N, C, H, W).
-
-        Raises:
-            ValueError: images of another shape than the program was traced for.
-        """
-        if self.shape is not None and not fits(tuple(x.shape[1:]), self.shape):
-            raise ValueError(f"the program takes images of {shape_words(self.shape)}, found {tuple(x.shape[1:])}")
+        """Logits of images (N, C, H, W)."""
         program = self.__dict__["program"]
         size = self.batch_size
         if size is None or len(x) == size:
@@ -46,13 +37,3 @@ class Sealed(nn.Module):
             whole = torch.cat([part, part[-1:].detach().expand(absent, *part.shape[1:])]) if absent else part
             parts.append(program(whole)[: len(part)])
         return torch.cat(parts)
-
-
-def fits(found: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
-    """Whether an image shape is one that the program takes; None stands for any size."""
-    return len(found) == len(expected) and all(e is None or f == e for f, e in zip(found, expected, strict=True))
-
-
-def shape_words(shape: tuple[int | None, ...]) -> str:
-    """A shape for a message: "(3, 32, 32)", with "any" where the size may vary."""
-    return f"({', '.join('any' if size is None else str(size) for size in shape)})"

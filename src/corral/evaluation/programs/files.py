@@ -1,16 +1,16 @@
-"""Model files by what is in them: TorchScript and torch.export are loaded, pickles are recognised and refused."""
+"""Model files by what is in them: TorchScript and torch.export run in their own process, pickles are refused."""
 
-import warnings
 import zipfile
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
 
 from corral.errors import CorralError
-from corral.evaluation.audit_export import load_export
-from corral.evaluation.audit_sealed import Sealed
+from corral.evaluation.programs.export_archive import rebuilt_export
+from corral.evaluation.programs.process import Process
+from corral.evaluation.programs.remote import Remote
+from corral.evaluation.programs.script_archive import rebuilt_script
 
 FileKind = Literal["torchscript", "export", "pickle", "other"]
 # The first byte of a pickle of protocol 2 or later is PROTO; what torch wrote before 1.6 is a row of such pickles.
@@ -18,24 +18,29 @@ PICKLE = b"\x80"
 TAR = b"ustar"
 
 
-def load_file(path: Path, device: torch.device) -> tuple[Sealed, str]:
-    """Load a TorchScript or torch.export file.
+def load_file(path: Path, device: torch.device) -> tuple[Remote, Literal["torchscript", "export"], tuple[str, ...]]:
+    """Check a TorchScript or torch.export file and load it in a process without rights.
 
     Args:
         path: the file.
         device: where the model goes.
 
     Returns:
-        The model and what it is, in words.
+        The model, what it is, and what a reader should know of its loading.
 
     Raises:
-        CorralError: a pickle (never unpickled), a damaged file or one of another kind.
+        CorralError: a pickle (never unpickled), a damaged file, one of another kind, or one that could do more than
+            compute.
     """
     kind = kind_of(path)
-    if kind == "torchscript":
-        return _load_script(path, device), "a TorchScript file"
-    if kind == "export":
-        return load_export(path, device), "a torch.export file"
+    if kind in ("torchscript", "export"):
+        archive = rebuilt_script(path) if kind == "torchscript" else rebuilt_export(path)
+        process = Process(str(path), kind, archive, device)
+        words = "a TorchScript file" if kind == "torchscript" else "a torch.export file"
+        notes = [f"{words}: it runs in the mode that it was saved in, in a process of its own"]
+        if process.still_open:
+            notes.append(f"this system could not take away from that process: {', '.join(process.still_open)}")
+        return Remote(process), kind, tuple(notes)
     if kind == "pickle":
         raise CorralError(
             f"{path}: a pickle (torch.save), and weight files are never unpickled; give file.py:function that builds "
@@ -67,18 +72,3 @@ def kind_of(path: Path) -> FileKind:
     if "constants.pkl" in entries and any(entry.startswith("code/") for entry in entries):
         return "torchscript"
     return "pickle" if "data.pkl" in entries else "other"
-
-
-def _load_script(path: Path, device: torch.device) -> Sealed:
-    # TorchScript's own reader, in C++, makes tensors and script classes only; it imports and calls no Python.
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            script: nn.Module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError) as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
-        raise CorralError(f"{path}: TorchScript cannot read it ({reason}); save it again with this torch") from error
-    # A frozen program has no mode left to set.
-    if hasattr(script, "training"):
-        script.eval()
-    return Sealed(script)
