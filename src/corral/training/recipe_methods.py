@@ -68,6 +68,7 @@ class MagnetConfig(Config):
     `consistency` compares an image with its adversarial self, times `consistency_weight`: p(x) with p(x_adv) by
     "cross_entropy" (QTRADES, ClusTR Eq. 6), "kl" or "mse"; the features by "features_mse" (what the critique's code has
     where its formula has p); "magnet" is the Magnet loss of x_adv (its ClusTR+ADV). The adversary maximises the same.
+    `rule` decides and does not train: in log space p is over all clusters (D-nearest is a rule of inference).
     `cross_entropy_weight` × CE(p(x), y) is the critique's +CE. p takes its `centroids` and variance from the "batch",
     or from the "epoch"'s refit, as the released code does.
     """
@@ -121,7 +122,8 @@ class CorralConfig(Config):
     The rows of the lab notes: A = magnet loss on centroids "adversarial_batch"; B = magnet on "clean_batch";
     C = cross_entropy on "clean_batch" with the adversary on the "head"; C' = the same with the adversary on the
     "batch" (default); D = cross_entropy on "learned" centroids; E = D with pull 0.1. The adversary "toward" is C'
-    whose images go from the nearest centroid of their class toward the nearest of another class, as NCP-ACL's do.
+    whose images go from the nearest centroid of their class toward the nearest of another class, as NCP-ACL's do. The
+    rule is that of the loss and of its adversary too: the maximum of "nearest" is continuous, D-nearest's cut is not.
     """
 
     name: Literal["corral"]
@@ -157,7 +159,7 @@ class CertifiedConfig(Config):
 
     `temperature` is the radius in pixel units that one unit of a logit stands for, and `annealing` the power of logit
     annealing (Lai et al. 2025; 0: cross-entropy). The centroids begin as k-means finds them and learn at
-    `centroids_learning_rate` (0 fixes them).
+    `centroids_learning_rate` (0 fixes them). `rule` is that of the radius, so that the bounds are of it too.
     """
 
     name: Literal["certified"]

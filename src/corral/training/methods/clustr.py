@@ -107,8 +107,11 @@ class ClusTR(ClusterMethod):
         )
 
     def scored(self, centroids: Tensor, variance: Tensor) -> Head:
-        """The head that gives p of Eq. 4 on these clusters: log-space logits or published scores."""
-        head = self.head.moved(centroids, variance)
+        """The head that gives p of Eq. 4 on these clusters to a loss: log-space logits of all, or published scores.
+
+        The published scores keep the `nearest` clusters in training too, as the released code's do.
+        """
+        head = self.over_all(centroids, variance)
         if self.config.log_scores:
             return head
         return PublishedHead(head, nearest=min(self.config.nearest, len(head.centroids)))
