@@ -22,8 +22,8 @@ def head_radius(head: Head, features: Tensor, *, lipschitz: float = 1.0) -> Tens
         lipschitz: an upper bound on the backbone's l2 Lipschitz constant, > 0: radii are divided by it.
 
     Raises:
-        UsageError: another kind of head, or a rule of D nearest clusters with 1 < D < all: its scores jump where
-            another cluster becomes one of the D, so that no such radius exists.
+        UsageError: another kind of head; a rule of D nearest clusters with 1 < D < all, whose scores jump where another
+            cluster becomes one of the D, so that no such radius exists; or "fuzzy", for which none is known here.
         ValueError: what the radius itself refuses.
     """
     if isinstance(head, LinearHead):
@@ -35,6 +35,8 @@ def head_radius(head: Head, features: Tensor, *, lipschitz: float = 1.0) -> Tens
     if head.rule == "soft" or head.rule == len(head.centroids):
         variance = float(head.effective_variance)
         return soft_radius(features, head.centroids, head.classes, variance, lipschitz=lipschitz)
+    if head.rule == "fuzzy":
+        raise UsageError('rule "fuzzy" has no certificate: certify the rule "nearest", "soft" or 1')
     raise UsageError(
         f"rule {head.rule} of {len(head.centroids)} clusters cannot be certified: its scores jump where another "
         'cluster becomes one of the nearest; certify the rule "nearest", "soft" or 1'
