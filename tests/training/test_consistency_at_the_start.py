@@ -1,4 +1,4 @@
-"""No shipped recipe begins with a consistency term that drowns all else: the D-nearest rule decides, it does not train."""
+"""No shipped recipe begins with a consistency term that drowns all else: D-nearest decides, it does not train."""
 
 import math
 import tomllib
