@@ -142,3 +142,21 @@ def test_losses_are_running_means_and_the_unseen_take_the_mean_of_the_seen() -> 
     losses.reset()
     assert losses.values.tolist() == [0, 0, 0, 0]
     assert float(restored.values[1]) == 8
+
+
+@pytest.mark.parametrize(
+    ("per_class", "asked", "drawn"), [(1, 10, 10), (1, 12, 10), (2, 12, 12), (2, 19, 19), (2, 20, 19)]
+)
+def test_a_batch_is_a_seed_and_clusters_of_other_classes_so_that_20_of_20_cannot_be_drawn(
+    per_class: int, asked: int, drawn: int
+) -> None:
+    """Ten classes, as the critique's: the clusters of the seed's own class are no impostors (Rippel et al. 2016)."""
+    classes = torch.arange(10).repeat_interleave(per_class)
+    centroids = torch.randn(len(classes), 3, generator=seeded())
+    assignments = torch.arange(len(classes)).repeat(5)
+    sampler = NeighbourhoodSampler(centroids, classes, assignments, clusters_per_batch=asked, samples_per_cluster=2)
+    for seed in range(20):
+        batch = sampler.draw(torch.ones(len(classes)), seeded(seed))
+        assert len(batch.clusters) == len(batch.clusters.unique()) == drawn
+        assert len(batch.rows) == 2 * drawn
+        assert int((classes[batch.clusters] == classes[batch.clusters[0]]).sum()) == 1

@@ -18,7 +18,7 @@ from corral.models import ClusterHead, LinearHead, ModelSpec, build_classifier, 
 from corral.models.export import export_classifier, plain
 from corral.training import load_model, train
 
-HEADS = ["linear", "soft", "nearest", "one a class", 3]
+HEADS = ["linear", "soft", "nearest", "one a class", 3, "fuzzy"]
 HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 READERS = {
     ".pt2": "module = torch.export.load(path).module(); found = module(x)",
@@ -43,7 +43,7 @@ def classifier(backbone, head, shape=(1, 8, 8)):
         if per_class == 2:
             classes = torch.cat([classes, torch.tensor([1])])  # a class with more clusters than the others
         centroids = torch.randn(len(classes), model.features_dim)
-        model.head = ClusterHead(centroids, classes, 0.7, rule=head if head in ("nearest", 3) else "soft")
+        model.head = ClusterHead(centroids, classes, 0.7, rule=head if head in ("nearest", 3, "fuzzy") else "soft")
     return model.eval()
 
 
@@ -80,7 +80,7 @@ def test_every_kind_of_backbone_can_be_exported_and_keeps_its_mode(backbone):
 
 
 @pytest.mark.parametrize("suffix", [".pt2", ".ts", ".onnx"])
-@pytest.mark.parametrize("head", ["linear", "soft", 3])
+@pytest.mark.parametrize("head", ["linear", "soft", 3, "fuzzy"])
 def test_a_file_gives_equal_logits_in_a_process_without_corral(suffix, head, tmp_path):
     if suffix == ".onnx" and not HAS_ONNX:
         pytest.skip("onnx, onnxscript and onnxruntime are not installed: pip install 'corral[onnx]' onnxruntime")
@@ -141,6 +141,12 @@ def test_any_head_of_one_centroid_a_class_is_a_linear_layer_up_to_a_constant(see
 def test_several_centroids_a_class_are_no_linear_layer():
     head = ClusterHead(torch.randn(4, 3), torch.tensor([0, 0, 1, 2]), 1.0)
     with pytest.raises(ValueError, match="needs one centroid a class, the head has up to 2"):
+        linear_equivalent(head)
+
+
+def test_memberships_are_no_linear_layer():
+    head = ClusterHead(torch.randn(3, 4), torch.arange(3), 1.0, rule="fuzzy")
+    with pytest.raises(ValueError, match='the rule "fuzzy" is no linear layer'):
         linear_equivalent(head)
 
 

@@ -82,7 +82,7 @@ def test_equal_variance_and_temperature_are_interchangeable():
     torch.testing.assert_close(by_variance, by_temperature)
 
 
-@pytest.mark.parametrize("rule", ["soft", "nearest", 2])
+@pytest.mark.parametrize("rule", ["soft", "nearest", 2, "fuzzy"])
 @pytest.mark.parametrize("variance", [1e-6, 1e-2, 1.0, 1e6])
 @pytest.mark.parametrize("norm", [1e-4, 1.0, 1e3, 1e6])
 def test_float32_gradients_are_finite_at_extremes(rule, variance, norm):

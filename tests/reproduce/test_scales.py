@@ -32,7 +32,7 @@ def identity(recipe):
     """What makes a row the method that its name says."""
     method = {key: value for key, value in recipe.method.model_dump().items() if key not in OF_THE_DATA}
     if "rule" in method:  # the D nearest clusters of CIFAR-100 are the soft rule over fewer
-        method["rule"] = "nearest" if method["rule"] == "nearest" else "soft"
+        method["rule"] = method["rule"] if method["rule"] in ("nearest", "fuzzy") else "soft"
     inner = getattr(recipe.method, "inner", None)
     return {
         **method,

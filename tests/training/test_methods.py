@@ -360,9 +360,9 @@ def test_after_training_the_centroids_are_means_of_their_members_and_the_varianc
 def test_learned_centroids_become_the_head_as_they_are(begun):
     run = begun("corral", **ROWS["D"])
     with torch.no_grad():
-        run.method.weight.add_(0.3)
-        run.method.log_variance.add_(0.5)
-    expected = run.method.weight.detach() * run.method.log_variance.detach().exp()
+        run.method.map.weight.add_(0.3)
+        run.method.map.log_variance.add_(0.5)
+    expected = run.method.map.weight.detach() * run.method.map.log_variance.detach().exp()
     numbers = run.method.after_epoch()
     assert torch.equal(run.model.head.centroids, expected)
     assert float(run.model.head.variance) == pytest.approx(numbers["variance"])

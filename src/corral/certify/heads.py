@@ -27,8 +27,8 @@ def head_radius(head: Head, features: Tensor, *, lipschitz: float = 1.0) -> Tens
 
     Raises:
         UsageError: another kind of head, a subclass, or one with a forward hook or a method replaced; clusters whose
-            classes were set past `refit`; or a rule of D nearest clusters with 1 < D < all: its scores jump where
-            another cluster becomes one of the D, so that no such radius exists.
+            classes were set past `refit`; a rule of D nearest clusters with 1 < D < all, whose scores jump where
+            another cluster becomes one of the D, so that no such radius exists; or "fuzzy", for which none is known.
         ValueError: what the radius itself refuses; an effective variance that is not positive and finite.
     """
     if type(head) not in (ClusterHead, LinearHead):
@@ -51,6 +51,8 @@ def head_radius(head: Head, features: Tensor, *, lipschitz: float = 1.0) -> Tens
     if head.rule == "soft" or head.rule == len(head.centroids):
         variance = float(head.effective_variance)
         return soft_radius(features, head.centroids, head.classes, variance, lipschitz=lipschitz)
+    if head.rule == "fuzzy":
+        raise UsageError('rule "fuzzy" has no certificate: certify the rule "nearest", "soft" or 1')
     raise UsageError(
         f"rule {head.rule} of {len(head.centroids)} clusters cannot be certified: its scores jump where another "
         'cluster becomes one of the nearest; certify the rule "nearest", "soft" or 1'

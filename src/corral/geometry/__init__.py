@@ -9,6 +9,7 @@ from corral.geometry.scores import (
     class_index,
     class_scores,
     cluster_scores,
+    membership_scores,
     squared_distances,
 )
 from corral.geometry.seeding import afk_mc2
@@ -33,6 +34,7 @@ __all__ = [
     "kmeans",
     "largest_cosine",
     "max_mahalanobis_centres",
+    "membership_scores",
     "packed_centres",
     "squared_distances",
 ]

@@ -11,6 +11,8 @@ Rule = Literal["soft", "nearest"] | int
 # turns losses and attacks into NaN; exp(-1e4) is 0 in float64 too, so subtracting this gives the same probabilities
 # and keeps a gradient.
 TRUNCATION_PENALTY = 1e4
+# What float32 leaves of ||f||^2 + ||mu||^2 - 2 f·mu near 0 is some 1e-7 of the first two; memberships end above that.
+MEMBERSHIP_FLOOR = 1e-6
 
 
 def squared_distances(points: Tensor, centroids: Tensor) -> Tensor:
@@ -46,6 +48,27 @@ def cluster_scores(points: Tensor, centroids: Tensor, variance: Tensor | float) 
     origin = centroids.mean(0).detach()
     offsets = centroids - origin
     return ((points - origin) @ offsets.T - offsets.square().sum(1) / 2) / variance
+
+
+def membership_scores(points: Tensor, centroids: Tensor) -> Tensor:
+    """Log-scores of fuzzy c-means, -log ||f - mu||^2: their softmax is the memberships of fuzzifier m = 2.
+
+    u_k = 1 / sum_j (d_k / d_j)^(2 / (m - 1)) (Bezdek et al. 1984); other fuzzifiers divide the scores by m - 1. Neither
+    a variance nor the unit of the features plays a part. A squared distance is raised by `MEMBERSHIP_FLOOR` of the two
+    squared lengths that it is a difference of, so that a point on its centroid has a score and a gradient.
+
+    Args:
+        points: (N, d) floats.
+        centroids: (M, d) floats.
+
+    Returns:
+        (N, M) finite scores.
+    """
+    origin = centroids.mean(0).detach()
+    points, centroids = points - origin, centroids - origin
+    squares = points.square().sum(1, keepdim=True) + centroids.square().sum(1)
+    distances = (squares - 2 * points @ centroids.T).clamp_min(0) + MEMBERSHIP_FLOOR * squares
+    return -(distances + torch.finfo(distances.dtype).tiny).log()
 
 
 def class_index(classes: Tensor, num_classes: int | None = None) -> Tensor:

@@ -2,18 +2,20 @@
 
 import copy
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corral.geometry.scores import Rule, class_index, class_scores, cluster_scores
+from corral.geometry.scores import Rule, class_index, class_scores, cluster_scores, membership_scores
 from corral.losses.clustering import nearest_own
 from corral.precision import full_precision
 
 # Rows handled at once where a whole data set's features meet all centroids.
 CHUNK_ROWS = 8192
+
+HeadRule = Rule | Literal["fuzzy"]
 
 _affine = full_precision(functional.linear)
 
@@ -21,6 +23,11 @@ _affine = full_precision(functional.linear)
 @full_precision
 def _cluster_logits(features: Tensor, centroids: Tensor, variance: Tensor, index: Tensor, rule: Rule) -> Tensor:
     return class_scores(cluster_scores(features, centroids, variance), index, rule)
+
+
+@full_precision
+def _membership_logits(features: Tensor, centroids: Tensor, temperature: Tensor, index: Tensor) -> Tensor:
+    return class_scores(membership_scores(features, centroids) / temperature, index)
 
 
 class Head(nn.Module):
@@ -58,11 +65,15 @@ class ClusterHead(Head):
     Centroids, classes and variance are buffers. `log_temperature` is a parameter that does not train until its
     `requires_grad_` says so; logits use variance × temperature.
 
+    By the rule "fuzzy" a class's probability is the sum of its clusters' memberships of fuzzy c-means (Bezdek et al.
+    1984; the critique, Sec. 5.1), of fuzzifier m = 1 + temperature: distances alone count, no variance.
+
     Args:
         centroids: (M, d) finite floats.
         classes: (M,) integers, the class of each centroid; every class in [0, C) has at least one.
         variance: sigma^2 > 0, finite, a number or a scalar tensor.
-        rule: "soft" sums a class's clusters, "nearest" takes its best, an integer D in 1..M keeps the D best clusters.
+        rule: "soft" sums a class's clusters, "nearest" takes its best, an integer D in 1..M keeps the D best clusters,
+            "fuzzy" sums memberships.
         temperature: positive factor on the variance.
 
     Raises:
@@ -79,7 +90,7 @@ class ClusterHead(Head):
         centroids: Tensor,
         classes: Tensor,
         variance: Tensor | float,
-        rule: Rule = "soft",
+        rule: HeadRule = "soft",
         temperature: float = 1.0,
     ) -> None:
         super().__init__()
@@ -107,10 +118,12 @@ class ClusterHead(Head):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C) log-space class scores of features (N, d)."""
+        if self.rule == "fuzzy":
+            return _membership_logits(features, self.centroids, self.temperature, self.index)
         return _cluster_logits(features, self.centroids, self.effective_variance, self.index, self.rule)
 
     def probabilities(self, features: Tensor) -> Tensor:
-        """(N, C) class probabilities of features (N, d), Eq. 4."""
+        """(N, C) class probabilities of features (N, d), Eq. 4, or sums of memberships."""
         logits: Tensor = self(features)
         return logits.softmax(1)
 
@@ -171,10 +184,11 @@ class ClusterHead(Head):
         variance = torch.as_tensor(variance, dtype=centroids.dtype, device=centroids.device).detach().clone()
         if variance.dim() != 0 or not bool((variance > 0) & torch.isfinite(variance)):
             raise ValueError(f"variance must be one positive, finite number, found {variance.tolist()}")
-        allowed = self.rule in ("soft", "nearest") if isinstance(self.rule, str) else type(self.rule) is int
+        allowed = self.rule in ("soft", "nearest", "fuzzy") if isinstance(self.rule, str) else type(self.rule) is int
         if not allowed or (isinstance(self.rule, int) and not 1 <= self.rule <= len(centroids)):
             raise ValueError(
-                f'rule must be "soft", "nearest" or an integer from 1 to {len(centroids)} clusters, found {self.rule!r}'
+                f'rule must be "soft", "nearest", "fuzzy" or an integer from 1 to {len(centroids)} clusters, '
+                f"found {self.rule!r}"
             )
         index = class_index(classes, num_classes).to(centroids.device)
         return centroids, classes.detach().to(centroids.device, torch.long, copy=True), variance, index

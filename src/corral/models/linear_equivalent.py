@@ -16,14 +16,16 @@ def linear_equivalent(head: ClusterHead) -> nn.Linear:
     differs in. Centres of equal length, as MAT's and MMC's, need no bias (MAT Eqs. 10 and 11): the layer has none then.
 
     Args:
-        head: one centroid a class, in any rule.
+        head: one centroid a class, in any rule but "fuzzy", whose logits are logarithms of distances.
 
     Returns:
         (d -> C), in the classes' order, of the head's dtype and device, not for training.
 
     Raises:
-        ValueError: a class has several centroids: its score is no affine function.
+        ValueError: a class has several centroids, or the rule is "fuzzy": its score is no affine function.
     """
+    if head.rule == "fuzzy":
+        raise ValueError('the rule "fuzzy" is no linear layer: its logits are logarithms of distances')
     if head.index.shape[1] != 1:
         raise ValueError(f"a linear layer needs one centroid a class, the head has up to {head.index.shape[1]}")
     with torch.no_grad():

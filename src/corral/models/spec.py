@@ -128,7 +128,7 @@ class ModelSpec(BaseModel):
     mean: tuple[Real, ...]
     std: tuple[Annotated[Real, Field(gt=0)], ...]
     head: Literal["linear", "cluster", "features"]
-    rule: Literal["soft", "nearest"] | Count | None = None
+    rule: Literal["soft", "nearest", "fuzzy"] | Count | None = None
     clusters: Count | None = None
 
     @model_validator(mode="before")

@@ -100,7 +100,7 @@ class Row(Strict):
     minutes: dict[str, float] = {}
     pretrain: dict[str, str] = {}
     stages: tuple[Stage, ...] = ()
-    rule: Literal["soft", "nearest"] | Annotated[int, Field(ge=1)] | None = None
+    rule: Literal["soft", "nearest", "fuzzy"] | Annotated[int, Field(ge=1)] | None = None
     only: tuple[str, ...] = ()
     analyses: tuple[AnalysisName, ...] = ()
     remark: str = ""

@@ -1,22 +1,22 @@
 """A trained run with another decision rule on the same clusters: what an ablation of the rule measures."""
 
 from pathlib import Path
-from typing import Literal
 
 from corral.errors import UsageError
 from corral.files import write_atomically
 from corral.models import ClusterHead, ModelSpec
 from corral.models.fingerprint import fingerprint
+from corral.models.heads import HeadRule
 from corral.training import RunFolder, load_model
 from corral.training.run import save_model
 
 
-def with_rule(run: RunFolder, rule: Literal["soft", "nearest"] | int) -> RunFolder:
+def with_rule(run: RunFolder, rule: HeadRule) -> RunFolder:
     """The run beside `run` whose cluster head decides by `rule`; made where it is missing.
 
     Args:
         run: a finished run with a cluster head.
-        rule: "soft", "nearest", or D for the D nearest clusters.
+        rule: "soft", "nearest", "fuzzy", or D for the D nearest clusters.
 
     Raises:
         UsageError: a linear head, or more clusters than there are.

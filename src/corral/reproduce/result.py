@@ -95,7 +95,7 @@ class ResultRow(Frozen):
     eps: float
     norm: str
     runs: tuple[str, ...]
-    rule: Literal["soft", "nearest"] | int | None
+    rule: Literal["soft", "nearest", "fuzzy"] | int | None
     records: tuple[str, ...]
     created: str
     environment: Environment

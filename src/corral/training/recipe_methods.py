@@ -68,13 +68,16 @@ class MagnetConfig(Config):
     `consistency` compares an image with its adversarial self, times `consistency_weight`: p(x) with p(x_adv) by
     "cross_entropy" (QTRADES, ClusTR Eq. 6), "kl" or "mse"; the features by "features_mse" (what the critique's code has
     where its formula has p); "magnet" is the Magnet loss of x_adv (its ClusTR+ADV). The adversary maximises the same.
+    `rule` decides and does not train: in log space p is over all clusters (D-nearest is a rule of inference), of Eq. 4
+    or, by the rule "fuzzy", memberships of fuzzy c-means (the critique, Sec. 5.1).
     `cross_entropy_weight` × CE(p(x), y) is the critique's +CE. p takes its `centroids` and variance from the "batch",
-    or from the "epoch"'s refit, as the released code does.
+    or from the "epoch"'s refit, as the released code does; "learned" ones are parameters that begin as k-means finds
+    them, which is what decides then too (the critique's learnable conversion from embeddings to logits, Sec. 4.2).
     """
 
     name: Literal["magnet", "clustr"]
     clusters: Count = 2
-    rule: Literal["soft", "nearest"] | Count = "soft"
+    rule: Literal["soft", "nearest", "fuzzy"] | Count = "soft"
     alpha: float = 12.5
     numerics: Literal["log", "published", "published_log_loss", "published_log_scores"] = "log"
     clusters_per_batch: Annotated[int, Field(ge=2)] = 12
@@ -83,7 +86,7 @@ class MagnetConfig(Config):
     consistency_weight: NotNegative = 0.0
     consistency_reduction: Literal["mean", "sum"] = "mean"
     cross_entropy_weight: NotNegative = 0.0
-    centroids: Literal["batch", "epoch"] = "batch"
+    centroids: Literal["batch", "epoch", "learned"] = "batch"
     nearest: Count = 10
     inner: InnerAttack = InnerAttack(steps=1, step_ratio=1.25)
 
@@ -96,6 +99,10 @@ class MagnetConfig(Config):
         if self.centroids == "epoch" and not self.scores:
             raise ValueError(
                 "centroids 'epoch' needs consistency 'cross_entropy', 'kl' or 'mse', or a cross_entropy_weight"
+            )
+        if self.centroids == "learned" and not (self.log_scores and self.cross_entropy_weight > 0):
+            raise ValueError(
+                "centroids 'learned' need a cross_entropy_weight, which teaches them labels, and scores in log space"
             )
         return self
 
@@ -121,12 +128,13 @@ class CorralConfig(Config):
     The rows of the lab notes: A = magnet loss on centroids "adversarial_batch"; B = magnet on "clean_batch";
     C = cross_entropy on "clean_batch" with the adversary on the "head"; C' = the same with the adversary on the
     "batch" (default); D = cross_entropy on "learned" centroids; E = D with pull 0.1. The adversary "toward" is C'
-    whose images go from the nearest centroid of their class toward the nearest of another class, as NCP-ACL's do.
+    whose images go from the nearest centroid of their class toward the nearest of another class, as NCP-ACL's do. The
+    rule is that of the loss and of its adversary too: the maximum of "nearest" is continuous, D-nearest's cut is not.
     """
 
     name: Literal["corral"]
     clusters: Count = 2
-    rule: Literal["soft", "nearest"] = "soft"
+    rule: Literal["soft", "nearest", "fuzzy"] = "soft"
     loss: Literal["cross_entropy", "magnet"] = "cross_entropy"
     centroids: Literal["clean_batch", "adversarial_batch", "learned"] = "clean_batch"
     adversary: Literal["batch", "head", "toward"] = "batch"
@@ -157,7 +165,7 @@ class CertifiedConfig(Config):
 
     `temperature` is the radius in pixel units that one unit of a logit stands for, and `annealing` the power of logit
     annealing (Lai et al. 2025; 0: cross-entropy). The centroids begin as k-means finds them and learn at
-    `centroids_learning_rate` (0 fixes them).
+    `centroids_learning_rate` (0 fixes them). `rule` is that of the radius, so that the bounds are of it too.
     """
 
     name: Literal["certified"]

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from corral.errors import UsageError
-from corral.geometry import ClusterLosses, NeighbourhoodSampler, Rule, class_kmeans
+from corral.geometry import ClusterLosses, NeighbourhoodSampler, class_kmeans
 from corral.losses import batch_centroids, batch_variance
 from corral.models import ClusterHead, Head, feature_variance
+from corral.models.heads import HeadRule
 from corral.training.features import extract_features, require_finite
 from corral.training.methods.base import Context, Method
 
@@ -20,14 +21,14 @@ class ClusterMethod(Method):
     remedy = "lower the learning rate"
     """What to do about features that cannot be measured."""
 
-    def __init__(self, context: Context, *, clusters: int, rule: Rule, temperature: float = 1.0) -> None:
+    def __init__(self, context: Context, *, clusters: int, rule: HeadRule, temperature: float = 1.0) -> None:
         super().__init__(context)
         self._check(clusters, rule)
         self.clusters, self.rule, self.temperature = clusters, rule, temperature
         device = context.device
         self.assignments = torch.zeros(len(context.images), dtype=torch.int64, device=device)
 
-    def _check(self, clusters: int, rule: Rule) -> None:
+    def _check(self, clusters: int, rule: HeadRule) -> None:
         """Refuse before the warm start what would fail after it."""
         labels, classes = self.context.images.labels, self.context.num_classes
         assert labels is not None
@@ -47,6 +48,11 @@ class ClusterMethod(Method):
         head = self.model.head
         assert isinstance(head, ClusterHead)
         return head
+
+    @property
+    def fitted(self) -> Tensor:
+        """(M, d) centroids that k-means found, the head's: neighbourhoods are drawn by them."""
+        return self.head.centroids
 
     def make_head(self) -> Head:
         """A cluster head of the right shape with placeholder centroids."""
@@ -80,6 +86,21 @@ class ClusterMethod(Method):
             "features_seconds": extracted - started,
             "refit_seconds": time.perf_counter() - extracted,
         }
+
+    def over_all(self, centroids: Tensor, variance: Tensor) -> ClusterHead:
+        """The head that gives p of Eq. 4 on these clusters to a loss: over all of them, by whichever rule it decides.
+
+        D-nearest is a rule of inference (ClusTR, App. B.3), and so is "nearest" there. In a loss, a class that is among
+        the D nearest clusters of x and not of x_adv would cost p(x) × `TRUNCATION_PENALTY`.
+
+        Args:
+            centroids: (M, d) in the order of the head's classes.
+            variance: scalar tensor, positive.
+        """
+        head = self.head.moved(centroids, variance)
+        if head.rule != "fuzzy":
+            head.rule = "soft"
+        return head
 
     def batch_clusters(self, features: Tensor, assigned: Tensor) -> tuple[Tensor, Tensor]:
         """(M, d) means of the batch's clusters and the batch's variance around them, with gradient.
@@ -129,7 +150,7 @@ class Neighbourhoods:
         """
         head, context = self.method.head, self.method.context
         sampler = NeighbourhoodSampler(
-            head.centroids,
+            self.method.fitted,
             head.classes,
             self.method.assignments,
             clusters_per_batch=self.clusters_per_batch,

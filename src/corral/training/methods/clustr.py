@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from corral.losses import (
     batch_centroids,
@@ -24,6 +24,7 @@ from corral.losses import (
 from corral.models import FeaturesHead, Head, PublishedHead
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.clusters import ClusterMethod, Neighbourhoods
+from corral.training.methods.learned import LearnedClusters
 from corral.training.recipe_methods import MagnetConfig
 
 Consistency = Callable[[Tensor, Tensor], Tensor]
@@ -55,7 +56,48 @@ class ClusTR(ClusterMethod):
     def __init__(self, context: Context, config: MagnetConfig) -> None:
         super().__init__(context, clusters=config.clusters, rule=config.rule)
         self.config = config
+        # Learned logits have clusters of their own beside those of k-means, which Magnet's batches are drawn by.
+        self.map: LearnedClusters | None = None
+        total, width = config.clusters * context.num_classes, context.model.features_dim
+        self.found = torch.zeros(total, width, device=context.device)
+        if config.centroids == "learned":
+            self.map = LearnedClusters(total, width, context.device)
         self.neighbourhoods = Neighbourhoods(self, config.clusters_per_batch, config.samples_per_cluster)
+
+    @property
+    def fitted(self) -> Tensor:
+        """(M, d) centroids that k-means found."""
+        return self.head.centroids if self.map is None else self.found
+
+    def start(self) -> None:
+        """Fit the clusters; learned logits begin as theirs."""
+        super().start()
+        self.found = self.head.centroids
+        if self.map is not None:
+            self.map.begin(self.head)
+
+    def learned(self) -> list[nn.Parameter]:
+        """The learned clusters, at the model's learning rate."""
+        return [] if self.map is None else self.map.parameters()
+
+    def after_epoch(self) -> dict[str, float]:
+        """Refit the clusters; the head takes the learned ones, where there are such."""
+        numbers = self.refit()
+        self.found = self.head.centroids
+        if self.map is not None:
+            self.map.become(self.head)
+        return numbers
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The clusters' members, and what learned logits have beside the head."""
+        return super().tensors() | ({} if self.map is None else {"found": self.found, **self.map.tensors()})
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
+        super().load(tensors)
+        if self.map is not None:
+            self.found = tensors["found"].to(self.found)
+            self.map.load(tensors)
 
     def batches(self) -> Iterator[Tensor]:
         """Neighbourhoods of clusters."""
@@ -70,7 +112,9 @@ class ClusTR(ClusterMethod):
         total = losses.mean()
         metrics = {"magnet": total.detach()}
         clusters = self.head.centroids, self.head.variance
-        if config.scores and config.centroids == "batch":
+        if self.map is not None:
+            clusters = self.map.clusters()
+        elif config.scores and config.centroids == "batch":
             clusters = self.batch_clusters(features, batch.ids[batch.local])
         if config.consistency == "magnet":
             features_model = self.model.with_head(FeaturesHead(self.model.features_dim))
@@ -107,8 +151,11 @@ class ClusTR(ClusterMethod):
         )
 
     def scored(self, centroids: Tensor, variance: Tensor) -> Head:
-        """The head that gives p of Eq. 4 on these clusters: log-space logits or published scores."""
-        head = self.head.moved(centroids, variance)
+        """The head that gives p of Eq. 4 on these clusters to a loss: log-space logits of all, or published scores.
+
+        The published scores keep the `nearest` clusters in training too, as the released code's do.
+        """
+        head = self.over_all(centroids, variance)
         if self.config.log_scores:
             return head
         return PublishedHead(head, nearest=min(self.config.nearest, len(head.centroids)))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,6 +9,7 @@ from corral.losses import magnet, nearest_own, nearest_rival
 from corral.models import ClusterHead, FeaturesHead, Head
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.clusters import ClusterMethod, Neighbourhoods
+from corral.training.methods.learned import LearnedClusters
 from corral.training.recipe_methods import CorralConfig
 
 
@@ -26,11 +26,8 @@ class Corral(ClusterMethod):
         super().__init__(context, clusters=config.clusters, rule=config.rule, temperature=config.temperature)
         self.config = config
         self.neighbourhoods = Neighbourhoods(self, config.clusters_per_batch, config.samples_per_cluster)
-        device = context.device
-        shape = (config.clusters * context.num_classes, context.model.features_dim)
-        # D and E learn the affine map (mu / sigma^2), whose scale suits the optimiser, and log sigma^2.
-        self.weight = nn.Parameter(torch.zeros(shape, device=device))
-        self.log_variance = nn.Parameter(torch.zeros((), device=device))
+        # D and E learn their clusters.
+        self.map = LearnedClusters(config.clusters * context.num_classes, context.model.features_dim, context.device)
 
     def make_head(self) -> Head:
         """A cluster head whose temperature is trained if the recipe gives it a learning rate."""
@@ -43,9 +40,7 @@ class Corral(ClusterMethod):
         """Fit the clusters; learned centroids begin there."""
         super().start()
         if self.config.centroids == "learned":
-            with torch.no_grad():
-                self.log_variance.copy_(self.head.variance.log())
-                self.weight.copy_(self.head.centroids / self.head.variance)
+            self.map.begin(self.head)
 
     def parameters(self) -> list[tuple[nn.Parameter, float]]:
         """The temperature at its own learning rate, or the learned affine map."""
@@ -55,7 +50,7 @@ class Corral(ClusterMethod):
 
     def learned(self) -> list[nn.Parameter]:
         """Parameters that share the model's learning rate."""
-        return [self.weight, self.log_variance] if self.config.centroids == "learned" else []
+        return self.map.parameters() if self.config.centroids == "learned" else []
 
     def batches(self) -> Iterator[Tensor]:
         """Uniform batches, or neighbourhoods of clusters."""
@@ -72,8 +67,7 @@ class Corral(ClusterMethod):
             clean = self.model.features(x)
             centroids, variance = self.batch_clusters(clean, assigned)
         elif config.centroids == "learned":
-            variance = self.log_variance.exp()
-            centroids = self.weight * variance
+            centroids, variance = self.map.clusters()
         else:
             centroids, variance = head.centroids, head.variance
         if config.adversary == "toward":
@@ -131,18 +125,14 @@ class Corral(ClusterMethod):
     def after_epoch(self) -> dict[str, float]:
         """Refit the clusters; learned centroids become the head as they are."""
         if self.config.centroids == "learned":
-            variance = self.log_variance.detach().exp()
-            self.head.refit(self.weight.detach() * variance, self.head.classes, variance)
-            return {"variance": float(variance)}
+            return {"variance": self.map.become(self.head)}
         return self.refit() | {"temperature": float(self.head.log_temperature.detach().exp())}
 
     def tensors(self) -> dict[str, Tensor]:
         """The clusters' members and the learned map."""
-        return super().tensors() | {"weight": self.weight, "log_variance": self.log_variance}
+        return super().tensors() | self.map.tensors()
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back the clusters' members and the learned map."""
         super().load(tensors)
-        with torch.no_grad():
-            self.weight.copy_(tensors["weight"])
-            self.log_variance.copy_(tensors["log_variance"])
+        self.map.load(tensors)
