@@ -13,6 +13,7 @@ from corral.errors import UsageError
 from corral.models import MLP, VGG, Classifier, ConvNet, LipschitzNet, ResNet, WideResNet
 from corral.models.embedded import Embedded
 from corral.models.modes import eval_mode
+from corral.models.pointwise import Pointwise
 from corral.models.resnet import BasicBlock
 from corral.models.wideresnet import PreActivationBlock
 
@@ -107,7 +108,7 @@ def _chain(parts: Iterable[tuple[str, nn.Module]], path: str, x: Tensor) -> Walk
         name, part = rest.pop(0)
         full = _join(path, name)
         follower = rest[0][1] if rest else None
-        if _plain(part, nn.Linear, nn.Conv2d) and _plain(follower, nn.BatchNorm1d, nn.BatchNorm2d):
+        if _plain(part, nn.Linear, nn.Conv2d, Pointwise) and _plain(follower, nn.BatchNorm1d, nn.BatchNorm2d):
             assert isinstance(part, nn.Linear | nn.Conv2d)
             assert isinstance(follower, BatchNorm)
             out = _run(part, full, x)
