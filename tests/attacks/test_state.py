@@ -11,7 +11,9 @@ from corral import attacks
 from corral.attacks import pgd
 from corral.attacks.state import attacked
 from corral.models import Classifier, LinearHead
+from corral.models.backbone import Backbone
 from corral.models.convnet import ConvNet
+from corral.models.embedded import Embedded
 from corral.precision import full_float32
 
 
@@ -246,6 +248,29 @@ def test_other_peoples_modules_keep_their_strides():
     strides = model[0].weight.stride()
     with attacked(model):
         assert model[0].weight.stride() == strides
+
+
+class Foreign(Backbone):
+    """A user's backbone around one of ours."""
+
+    def __init__(self):
+        super().__init__()
+        self.features_dim = 6
+        self.inner = ConvNet(3, 8, width=4, features=6)
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("wrap", [lambda backbone: backbone, lambda backbone: Embedded(backbone, 6)])
+def test_backbones_of_unknown_origin_and_what_they_hold_keep_their_strides(wrap):
+    model = Classifier(wrap(Foreign()), LinearHead(6, 3), [0.5] * 3, [0.5] * 3)
+    with attacked(model):
+        assert channels_last(model) == {False}
+    ours = Classifier(wrap(ConvNet(3, 8, width=4, features=6)), LinearHead(6, 3), [0.5] * 3, [0.5] * 3)
+    with attacked(nn.Sequential(model, ours)):
+        assert channels_last(model) == {False}
+        assert channels_last(ours) == {True}
 
 
 def test_a_graph_built_before_an_attack_has_the_same_gradients_after_it():

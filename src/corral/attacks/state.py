@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from corral.models.backbone import Backbone
+from corral.models.layout import takes_channels_last
 from corral.precision import full_float32
 
 Mode = Literal["eval", "train"]
@@ -18,7 +19,8 @@ def attacked(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
     """Hold a model for an attack: the given mode, no weight gradients, float32 without TF32.
 
     In eval mode the convolutions of corral's own backbones hold their weights with channels last: up to three times
-    the images a second on a CPU, for another rounding. Other people's modules may count on their strides.
+    the images a second on a CPU, for another rounding. Other people's modules may count on their strides, or break by
+    others: a backbone with one of them inside stays as it is (`takes_channels_last`), and all that it holds.
 
     On leaving, also by an exception, every module's training flag, every parameter's memory and `requires_grad` and
     (mode "train") every buffer is what it was: batch statistics of adversarial images never leak into the running ones.
@@ -37,8 +39,7 @@ def attacked(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
     ]
     kernels = [
         (parameter, parameter.data)
-        for backbone in (model.modules() if mode == "eval" else ())
-        if isinstance(backbone, Backbone)
+        for backbone in (_own_backbones(model) if mode == "eval" else ())
         for parameter in backbone.parameters()
         if parameter.dim() == 4
     ]
@@ -62,3 +63,12 @@ def attacked(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
             module.training = training
         for module, name, buffer in buffers:
             setattr(module, name, buffer)
+
+
+def _own_backbones(module: nn.Module) -> Iterator[Backbone]:
+    """The outermost backbones in a module, those left out that hold layers which are not ours."""
+    if not isinstance(module, Backbone):
+        for child in module.children():
+            yield from _own_backbones(child)
+    elif takes_channels_last(module):
+        yield module

@@ -11,6 +11,7 @@ from corral.certify.norms import normalisation_constant
 from corral.certify.operator_norms import conv_norm_upper, dense_norm_upper
 from corral.certify.rounding import UNIT
 from corral.models.classifier import Normalisation
+from corral.models.pointwise import Pointwise
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 GRAM = "Gram iteration"
@@ -142,6 +143,7 @@ def _one(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[float, str]:
 LAYERS: dict[type[nn.Module], Callable[[nn.Module, Tensor, Tensor], tuple[float, str]]] = {
     nn.Linear: _linear,
     nn.Conv2d: _linear,
+    Pointwise: _linear,
     nn.BatchNorm1d: _batchnorm,
     nn.BatchNorm2d: _batchnorm,
     Normalisation: _normalisation,

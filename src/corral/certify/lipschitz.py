@@ -26,6 +26,7 @@ from corral.models import (
 )
 from corral.models.embedded import Embedded
 from corral.models.modes import eval_mode
+from corral.models.pointwise import Pointwise
 from corral.models.resnet import BasicBlock
 from corral.models.wideresnet import PreActivationBlock
 
@@ -173,7 +174,8 @@ def _folds(part: nn.Module, follower: nn.Module, x: Tensor) -> bool:
 
     A dense layer on more than rows maps the last dimension, a BatchNorm scales the first.
     """
-    dense, convolution = kind_of(part) is nn.Linear and x.dim() == 2, kind_of(part) is nn.Conv2d and x.dim() == 4
+    dense = kind_of(part) is nn.Linear and x.dim() == 2
+    convolution = kind_of(part) in (nn.Conv2d, Pointwise) and x.dim() == 4
     plain = kind_of(follower) in (nn.BatchNorm1d, nn.BatchNorm2d)
     own = hasattr(part, "lipschitz_bound") or hasattr(follower, "lipschitz_bound")
     return (dense or convolution) and plain and not own

@@ -49,5 +49,5 @@ class ConvNet(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, d) features of (N, C, H, W) images."""
-        features: Tensor = self.layers(channels_last(x))
+        features: Tensor = self.layers(channels_last(x, self))
         return features

@@ -5,6 +5,7 @@ from torch.nn import functional
 
 from corral.models.backbone import Backbone
 from corral.models.layout import channels_last
+from corral.models.pointwise import Pointwise
 
 BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -20,7 +21,7 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.shortcut = nn.Sequential()
         if stride != 1 or channels != width:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+            self.shortcut = nn.Sequential(Pointwise(channels, width, stride), nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, H / stride, W / stride) maps."""
@@ -57,5 +58,5 @@ class ResNet(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 8 × width) features of (N, C, H, W) images."""
-        maps: Tensor = self.blocks(self.stem(channels_last(x)))
+        maps: Tensor = self.blocks(self.stem(channels_last(x, self)))
         return maps.mean((2, 3))

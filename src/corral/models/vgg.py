@@ -42,5 +42,5 @@ class VGG(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 8 × width) features of (N, C, H, W) images."""
-        maps: Tensor = self.layers(channels_last(x))
+        maps: Tensor = self.layers(channels_last(x, self))
         return maps.mean((2, 3))

@@ -5,6 +5,7 @@ from torch.nn import functional
 
 from corral.models.backbone import Backbone
 from corral.models.layout import channels_last
+from corral.models.pointwise import Pointwise
 
 
 class PreActivationBlock(nn.Module):
@@ -16,7 +17,7 @@ class PreActivationBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.project = nn.Conv2d(channels, width, 1, stride, bias=False) if channels != width else None
+        self.project = Pointwise(channels, width, stride) if channels != width else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, H / stride, W / stride) maps."""
@@ -57,5 +58,5 @@ class WideResNet(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 64 × width) features of (N, C, H, W) images."""
-        maps = functional.relu(self.bn(self.blocks(self.stem(channels_last(x)))))
+        maps = functional.relu(self.bn(self.blocks(self.stem(channels_last(x, self)))))
         return maps.mean((2, 3))
