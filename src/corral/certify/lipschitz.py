@@ -10,10 +10,11 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from corral.certify.layer_bounds import LAYERS, BatchNorm, above, linear_bound
 from corral.errors import UsageError
-from corral.models import MLP, VGG, Classifier, ConvNet, LipschitzNet, ResNet, WideResNet
+from corral.models import MLP, VGG, Classifier, ConvNet, LipschitzNet, ResNet, ResNetCifar, WideResNet
 from corral.models.embedded import Embedded
 from corral.models.modes import eval_mode
 from corral.models.resnet import BasicBlock
+from corral.models.resnet_cifar import PaddedBlock
 from corral.models.wideresnet import PreActivationBlock
 
 
@@ -187,8 +188,10 @@ COMPOSITES: dict[type[nn.Module], Callable[[nn.Module, str, Tensor], Walked]] = 
     Embedded: _children,
     VGG: _pooled,
     ResNet: _pooled,
+    ResNetCifar: _pooled,
     WideResNet: _pooled,
     BasicBlock: _basic_block,
+    PaddedBlock: _basic_block,
     PreActivationBlock: _preactivation_block,
 }
 
