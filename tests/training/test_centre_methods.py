@@ -166,7 +166,7 @@ def test_on_cifar10_s_network_the_rate_is_one_that_the_centre_loss_bears(name, t
         "data.crop": 0,
         "data.flip": False,
         "method.inner.steps": 1,
-        "training.epochs": 1,
+        "training.epochs": 2,
         "training.batch_size": 32,
         "training.schedule": "constant",
         "training.milestones": [],
@@ -174,4 +174,5 @@ def test_on_cifar10_s_network_the_rate_is_one_that_the_centre_loss_bears(name, t
     recipe = load_recipe(load_recipe(name, data="cifar10"), data=f"npz:{tmp_path / 'images.npz'}", overrides=settings)
     assert (recipe.model.backbone, recipe.model.depth, recipe.model.features) == ("resnet-cifar", 32, 256)
     folder = train(recipe, out=tmp_path / "run", device="cpu", progress=False)
-    assert read_metrics(RunFolder(folder).metrics)[-1]["loss"] < 100
+    # Labels of noise are not learned in 16 steps: the best so far is the centres' mean, 0, half of 10^2 from each.
+    assert read_metrics(RunFolder(folder).metrics)[-1]["loss"] == pytest.approx(50, abs=5)
