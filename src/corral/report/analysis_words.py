@@ -121,8 +121,8 @@ WORDS: dict[AnalysisName, AnalysisWords] = {
         title="Cosine to the predicted class's centre",
         text="Mean of the cosine between features and the nearest centre of the class that they are decided for, at "
         "the mean of all centres; its standard deviation over the classes' own means, as MAT's text has it, and over "
-        "all images. A linear head's centres are its classes' mean training features. High under attack too: the attack "
-        "moves features all the way into another cluster.",
+        "all images. A linear head's centres are its classes' mean training features. High under attack too: the "
+        "attack moves features all the way into another cluster.",
         columns=(
             ("clean", "clean", 1.0, 3),
             ("sd of classes", "clean sd of classes", 1.0, 3),
