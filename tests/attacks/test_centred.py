@@ -15,6 +15,7 @@ from corral.attacks.rivals import MatObjective, MmcObjective, mat_objective, mmc
 from corral.geometry import max_mahalanobis_centres
 from corral.models import MLP, Classifier, ClusterHead, LinearHead
 from corral.models.backbone import Backbone
+from corral.models.centre_logits import CentreLogits
 
 EPS = 0.1
 
@@ -61,7 +62,10 @@ def test_what_is_run_is_what_the_papers_say():
     found = {attack.name: dict(attack.settings) for attack in centred_attacks(model, eps=8 / 255)}
     assert list(found) == [
         "pgd_10", "pgd_10_targeted", "pgd_50", "pgd_50_targeted", "pgd_50_training", "pgd_50_mmc",
+        "pgd_50_cosine", "pgd_50_length_10", "pgd_50_length_3", "pgd_50_length_1",
     ]  # fmt: skip
+    lengths = {name: settings["centre_length"] for name, settings in found.items() if "centre_length" in settings}
+    assert lengths == {f"pgd_50_length_{length}": length for length in (10, 3, 1)}
     assert {name: settings["steps"] for name, settings in found.items()} == {name: int(name[4:6]) for name in found}
     assert all(settings["step_size"] == pytest.approx(2 / 255) for settings in found.values())
     assert all(settings["restarts"] == 1 for settings in found.values())
@@ -157,6 +161,91 @@ def test_long_features_hide_the_way_from_the_cross_entropy_but_not_from_the_trai
     left = kept(long, x, y, "pgd_50_training", training=training)
     assert float(left.float().mean()) < float(exact.float().mean()) + 0.1
     assert bool((left | ~exact).all())
+
+
+@pytest.mark.parametrize("length", [10, 3, 1])
+def test_an_attack_at_another_length_is_pgd_on_a_model_whose_centres_have_it(length):
+    """The head is -||f - mu||^2 / 2 of centres of that length: the same softmax as their inner products'."""
+    model, x, y = linear_problem(0.3)
+    other = model.with_head(ClusterHead(model.head.centroids * (length / 10), torch.arange(3), 1.0))
+    found, expected = (
+        next(attack for attack in centred_attacks(attacked, eps=EPS) if attack.name == name).run(
+            attacked, x, y, eps=EPS, norm="Linf", seed=3
+        )
+        for attacked, name in ((model, f"pgd_50_length_{length}"), (other, "pgd_50"))
+    )
+    torch.testing.assert_close(found.x_adv, expected.x_adv, atol=1e-6, rtol=0)
+    assert torch.equal(model(found.x_adv).argmax(1), other(expected.x_adv).argmax(1))
+
+
+def test_the_attack_on_cosines_climbs_their_cross_entropy():
+    """A twin by hand, with torch's own cosine."""
+    model, x, y = linear_problem(0.3)
+    attack = next(a for a in centred_attacks(model, eps=EPS) if a.name == "pgd_50_cosine")
+    found = attack.run(model, x, y, eps=EPS, norm="Linf", seed=7).x_adv
+    points = start_in_ball(x, EPS, "Linf", image_keys(x, 7), 0)
+    for _ in range(50):
+        points = points.detach().requires_grad_(True)
+        cosines = F.cosine_similarity(model.features(points)[:, None], model.head.centroids[None], dim=2)
+        (slope,) = torch.autograd.grad(F.cross_entropy(cosines, y, reduction="sum"), points)
+        points = (points + EPS / 4 * slope.sign()).detach()
+        points = torch.maximum(torch.minimum(points, x + EPS), x - EPS).clamp(0, 1)
+    torch.testing.assert_close(found, points, atol=1e-5, rtol=0)
+
+
+def test_what_pgd_leaves_of_long_features_depends_on_the_logits_that_it_is_given():
+    """One model, one decision: inner products saturate the later the shorter the centres are, cosines never do."""
+    model, x, y = linear_problem(100.0)
+    exact = really_robust(model, x, y)
+    logits = [CentreLogits(model.head, length)(model.features(x)) for length in (None, 1.0, 3.0, 10.0)]
+    assert all(torch.equal(one.argmax(1), y) for one in logits)
+    left = {
+        name: float(kept(model, x, y, name).float().mean())
+        for name in ("pgd_50_cosine", "pgd_50_length_1", "pgd_50_length_3", "pgd_50_length_10", "pgd_50")
+    }
+    sound = float(exact.float().mean())
+    assert sound <= left["pgd_50_cosine"] < sound + 0.1
+    assert left["pgd_50_cosine"] < left["pgd_50_length_1"] < left["pgd_50_length_3"] < left["pgd_50_length_10"]
+    assert left["pgd_50_length_10"] == left["pgd_50"]
+    assert left["pgd_50_cosine"] == float(kept(linear_problem(1.0)[0], x, y, "pgd_50_cosine").float().mean())
+
+
+def test_cosines_and_inner_products_are_those_of_their_definitions():
+    centres = 7 * max_mahalanobis_centres(4, 5, length=1.0)
+    order = torch.tensor([2, 0, 3, 1])
+    head = ClusterHead(centres, order, 0.3, temperature=2.0)
+    features = torch.randn(30, 5, generator=torch.Generator().manual_seed(0))
+    cosines, products = CentreLogits(head)(features), CentreLogits(head, 3.0)(features)
+    for row in range(30):
+        for place, label in enumerate(order.tolist()):
+            product = float(features[row] @ centres[place]) / 7
+            assert float(products[row, label]) == pytest.approx(3 * product, rel=1e-4, abs=1e-5)
+            assert float(cosines[row, label]) == pytest.approx(product / float(features[row].norm()), abs=1e-6)
+    assert torch.equal(CentreLogits(head)(torch.zeros(2, 5)), torch.zeros(2, 4))
+    for length in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="a length above 0"):
+            CentreLogits(head, length)
+
+
+def test_logits_of_equal_centres_are_attacked_only_where_there_are_such():
+    centres = max_mahalanobis_centres(3, 5, length=2.0)
+    unequal, several, linear = (
+        ClusterHead(centres * torch.tensor([[1.0], [1.01], [1.0]]), torch.arange(3), 1.0),
+        ClusterHead(max_mahalanobis_centres(4, 5), torch.tensor([0, 0, 1, 2]), 1.0),
+        LinearHead(5, 3),
+    )
+    for head, there in (
+        (ClusterHead(centres, torch.arange(3), 1.0), True),
+        (unequal, False),
+        (several, False),
+        (linear, False),
+    ):
+        model = Classifier(MLP(6, (8,), 5), head, [0.5], [1.0])
+        assert any("length" in attack.name for attack in centred_attacks(model, eps=EPS)) is there
+        assert any("cosine" in attack.name for attack in centred_attacks(model, eps=EPS)) is there
+    for head in (unequal, several):
+        with pytest.raises(ValueError, match="one centroid a class, all of equal length"):
+            CentreLogits(head)
 
 
 def test_the_attack_on_training_has_the_weights_of_training():

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations
 
 from corral.certify import empirical_lipschitz_lower, lipschitz_upper
 from corral.errors import UsageError
-from corral.models import MLP, VGG, Classifier, ConvNet, LinearHead, ResNet, WideResNet
+from corral.models import MLP, VGG, Classifier, ConvNet, LinearHead, ResNet, ResNetCifar, WideResNet
 from corral.models.embedded import Embedded
 
 BACKBONES = {
@@ -19,6 +19,7 @@ BACKBONES = {
     "resnet": (lambda: ResNet(2, width=2, depth=10), (2, 8, 8)),
     "vgg": (lambda: VGG(2, width=2, depth=11), (2, 8, 8)),
     "wideresnet": (lambda: WideResNet(2, depth=10, width=1), (2, 8, 8)),
+    "resnet-cifar": (lambda: ResNetCifar(2, width=2, depth=8), (2, 8, 8)),
 }
 
 

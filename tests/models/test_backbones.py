@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from corral.models import MLP, VGG, Classifier, ConvNet, LinearHead, ResNet, WideResNet
+from corral.models import MLP, VGG, Classifier, ConvNet, LinearHead, ResNet, ResNetCifar, WideResNet
 
 
 def count(module):
@@ -17,13 +17,30 @@ def count(module):
         (lambda: ResNet(depth=34), 21_282_122),
         (lambda: WideResNet(depth=28, width=10), 36_479_194),
         (lambda: WideResNet(depth=34, width=10), 46_160_474),
+        (lambda: ResNetCifar(depth=20), 269_722),
+        (lambda: ResNetCifar(), 464_154),
+        (lambda: ResNetCifar(depth=110), 1_727_962),
     ],
-    ids=["ResNet-18", "ResNet-34", "WRN-28-10", "WRN-34-10"],
+    ids=["ResNet-18", "ResNet-34", "WRN-28-10", "WRN-34-10", "ResNet-20", "ResNet-32", "ResNet-110"],
 )
 def test_parameter_counts_are_the_published_ones(backbone, expected):
     with torch.device("meta"):
         body = backbone()
         assert count(body) + count(LinearHead(body.features_dim, 10)) == expected
+
+
+def test_the_narrow_resnet_s_shortcuts_drop_pixels_and_add_channels_of_zeros():
+    torch.manual_seed(0)
+    net = ResNetCifar(1, width=2, depth=14)
+    assert [tuple(weight.shape[:2]) for weight in net.parameters() if weight.dim() == 4] == [
+        (2, 1), (2, 2), (2, 2), (2, 2), (2, 2), (4, 2), (4, 4), (4, 4), (4, 4), (8, 4), (8, 8), (8, 8), (8, 8),
+    ]  # fmt: skip
+    block, x = net.blocks[2].eval(), torch.rand(3, 2, 7, 8)
+    torch.nn.init.zeros_(block.bn2.weight)  # the branch gives nothing: what is left is the shortcut
+    found = block(x)
+    assert found.shape == (3, 4, 4, 4)
+    assert torch.equal(found[:, :2], x[:, :, ::2, ::2])
+    assert not found[:, 2:].any()
 
 
 def test_vgg_convolutions_are_those_of_the_paper():
@@ -43,12 +60,15 @@ SMALL = [
     (lambda c, s: ResNet(c, width=4, depth=10), 32),
     (lambda c, s: VGG(c, width=2, depth=11), 16),
     (lambda c, s: WideResNet(c, depth=10, width=1), 64),
+    (lambda c, s: ResNetCifar(c, depth=8, width=2), 8),
 ]
 
 
 @pytest.mark.parametrize("size", [8, 28, 32])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("build", "features"), SMALL, ids=["mlp", "linear", "convnet", "resnet", "vgg", "wrn"])
+@pytest.mark.parametrize(
+    ("build", "features"), SMALL, ids=["mlp", "linear", "convnet", "resnet", "vgg", "wrn", "resnet-cifar"]
+)
 def test_shapes_determinism_and_gradients(build, features, channels, size):
     torch.manual_seed(0)
     backbone = build(channels, size)
@@ -85,6 +105,8 @@ def test_convnet_takes_oblong_images():
         (lambda: VGG(depth=12), "vgg depth must be one of 11, 13, 16, 19, found 12"),
         (lambda: WideResNet(depth=27), "wideresnet depth must be 6 n"),
         (lambda: WideResNet(depth=4), "wideresnet depth must be 6 n"),
+        (lambda: ResNetCifar(depth=34), "resnet-cifar depth must be 6 n . 2 .*, found 34"),
+        (lambda: ResNetCifar(depth=2), "resnet-cifar depth must be 6 n"),
     ],
 )
 def test_impossible_options_are_refused(build, message):

@@ -96,6 +96,7 @@ def test_backbones_refuse_through_usage_errors():
 @pytest.mark.parametrize("name", list(BACKBONES))
 def test_built_classifiers_load_a_saved_state(name):
     small = {"mlp": {}, "convnet": {}, "resnet": {"width": 2, "depth": 10}, "vgg": {"width": 2, "depth": 11}}
+    small["resnet-cifar"] = {"width": 1, "depth": 8}
     small["lipschitz"] = {"width": 16, "depth": 1, "features": 16}
     options = small.get(name, {"width": 1, "depth": 10})
     spec = ModelSpec.model_validate(
@@ -123,7 +124,7 @@ def test_linear_head_and_image_size_come_from_the_spec():
         model(torch.rand(2, 1, 9, 9))
 
 
-@pytest.mark.parametrize(("name", "depth"), [("resnet", 10), ("vgg", 11), ("wideresnet", 10)])
+@pytest.mark.parametrize(("name", "depth"), [("resnet", 10), ("vgg", 11), ("wideresnet", 10), ("resnet-cifar", 8)])
 def test_features_put_a_linear_layer_behind_a_deep_backbone_and_may_be_negative(name, depth):
     torch.manual_seed(0)
     build = BACKBONES[name].build

@@ -1,12 +1,16 @@
 """A table made at smoke scale, and what must be true of every one."""
 
+import re
+
 import pytest
 from markupsafe import escape
 
 from corral.reproduce import load_table, reproduce
 from corral.reproduce.page import SHOWN, groups
 from corral.reproduce.result import read_result
-from corral.training import load_model
+from corral.training import load_model, load_recipe
+
+ON_CENTRES = ("pgd_50_length_10", "pgd_50_length_3", "pgd_50_length_1", "pgd_50_cosine")
 
 
 def assert_whole(name, base):
@@ -26,6 +30,12 @@ def assert_whole(name, base):
                 measured -= {column.name for column in table.columns if "100" in column.attack}
             if "standard" not in meant.protocols:
                 measured -= {column.name for column in table.columns if column.attack == "autoattack"}
+            # What attacks centres of equal length is there for exactly the methods that have such.
+            centred = {column.name for column in table.columns if column.attack in ON_CENTRES}
+            if not hasattr(load_recipe(row.recipe).method, "centres"):
+                measured -= centred
+                assert not centred & row.protocol.keys()
+                assert not centred or re.search(rf"\| {re.escape(row.name)} \|.*\| – \| – \| – \|", markdown)
             assert measured <= row.protocol.keys()
             assert all((page.parent / record).is_file() for record in row.records)
             if definition.stages:  # what came before the head is by far the longest

@@ -366,6 +366,18 @@ def test_other_settings_are_another_run(made, tmp_path):
     assert {match[1] for match in found if match} == {"nominal", "clustr-published"}
 
 
+def test_at_full_scale_mmc_has_its_authors_network_and_so_have_the_rows_taken_from_them(tmp_path):
+    narrow, wide = ("resnet-cifar", 32, 16, 256), ("wideresnet", 34, 10, 256)
+    for name in ("mat-table2", "mat-table3", "mat-table4"):
+        table = load_table(name)
+        part = next(part for part in table.scales["full"] if part.data == "cifar10")
+        taken = {"nominal", "at", "mmc", "at-mmc"} if name == "mat-table3" else {"mmc", "at-mmc"}
+        for row in table.rows:
+            model = plan.Plan(tmp_path).planned(part, row, 0)[0].model
+            expected = narrow if row.recipe in taken else wide
+            assert (model.backbone, model.depth, model.width, model.features) == expected, (name, row.name)
+
+
 def test_mean_and_deviation_are_over_the_seeds():
     assert spread(Measured(values=(0.5, 0.7), attack="a")) == "60.0 ± 14.1"
     assert spread(Measured(values=(0.5,), attack="a")) == "50.0"

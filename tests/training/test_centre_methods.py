@@ -1,5 +1,6 @@
 """MAT and MMC against slow twins, their centres as a head, and what they refuse."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,7 +8,7 @@ from corral.attacks import pgd
 from corral.errors import UsageError
 from corral.geometry import max_mahalanobis_centres
 from corral.models import ClusterHead, FeaturesHead
-from corral.training import Run, RunFolder, load_recipe
+from corral.training import Run, RunFolder, load_recipe, read_metrics, train
 
 SMALL = {"data.train": 300, "model.width": 4, "model.features": 12}
 
@@ -150,3 +151,28 @@ def test_too_few_features_are_refused_before_training(tmp_path):
         started("mat", tmp_path, **{"model.features": 5})
     run = started("mat", tmp_path / "packed", **{"model.features": 5, "method.centres.placing": "packed"})
     assert run.model.head.centroids.shape == (10, 5)
+
+
+@pytest.mark.parametrize("name", ["mmc", "at-mmc"])
+def test_on_cifar10_s_network_the_rate_is_one_that_the_centre_loss_bears(name, tmp_path):
+    """Squared distances to centres of length 10 are steep: at 0.1 the loss is not finite after five steps."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (256, 3, 32, 32), dtype=np.uint8)
+    labels = np.arange(256) % 10
+    sets = {"train_images": images, "train_labels": labels, "test_images": images[:20], "test_labels": labels[:20]}
+    np.savez(tmp_path / "images.npz", **sets)
+    settings = {
+        "data.validation": 0,
+        "data.crop": 0,
+        "data.flip": False,
+        "method.inner.steps": 1,
+        "training.epochs": 2,
+        "training.batch_size": 32,
+        "training.schedule": "constant",
+        "training.milestones": [],
+    }
+    recipe = load_recipe(load_recipe(name, data="cifar10"), data=f"npz:{tmp_path / 'images.npz'}", overrides=settings)
+    assert (recipe.model.backbone, recipe.model.depth, recipe.model.features) == ("resnet-cifar", 32, 256)
+    folder = train(recipe, out=tmp_path / "run", device="cpu", progress=False)
+    # Labels of noise are not learned in 16 steps: the best so far is the centres' mean, 0, half of 10^2 from each.
+    assert read_metrics(RunFolder(folder).metrics)[-1]["loss"] == pytest.approx(50, abs=5)

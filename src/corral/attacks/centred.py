@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -10,16 +11,20 @@ from torch import Tensor, nn
 from corral.attacks.attack import Attack, Setting
 from corral.attacks.balls import Norm
 from corral.attacks.noise import image_keys, integers
-from corral.attacks.objectives import ModelObjective, Objective, ObjectiveName
+from corral.attacks.objectives import ModelObjective, Objective, ObjectiveName, ThroughHead
 from corral.attacks.outcome import Outcome
 from corral.attacks.pgd import pgd_outcome
 from corral.attacks.rivals import MmcObjective
 from corral.models import Classifier, ClusterHead
+from corral.models.centre_logits import CentreLogits
+from corral.models.linear_equivalent import centres_of_equal_length
 
 # Steps of the papers' PGD, and the share of eps that one goes: 2/255 at 8/255.
 SHORT, LONG, STEP = 10, 50, 0.25
 # Steps of the PGD that papers on robust encoders report.
 ENCODERS = 20
+# Lengths of centres whose inner products are attacked, beside the model's own logits and the cosines.
+LENGTHS = (10, 3, 1)
 # Which draw of an image's random numbers its target class is; the random start takes the restarts' own.
 TARGET_DRAW = 2**20
 
@@ -85,9 +90,9 @@ def centred_attacks(model: nn.Module, *, eps: float, training: TrainingLoss = CR
     """PGD-10 and PGD-50, untargeted and toward a random class, as MMC and MAT report them, and adaptive PGD-50.
 
     All take steps of eps / 4, have one random start, and only the last image counts; an image is lost if it is
-    misclassified, whatever the target was. The last attacks climb the loss of training (MAT, Sec. 4.4) and, against
-    heads of one centre a class, the max-Mahalanobis centre loss: the objective by which Tramèr et al. (2020) brought
-    MMC below 0.5%.
+    misclassified, whatever the target was. Others climb the loss of training (MAT, Sec. 4.4) and, against heads of one
+    centre a class, the max-Mahalanobis centre loss: the objective by which Tramèr et al. (2020) brought MMC below 0.5%.
+    The last ones, against centres of equal length, are PGD-50 on other logits of the same decision (`logit_attacks`).
 
     Args:
         model: to attack; a classifier with a cluster head of one centroid a class meets the centre loss too.
@@ -113,7 +118,32 @@ def centred_attacks(model: nn.Module, *, eps: float, training: TrainingLoss = CR
         rows.append(
             (f"pgd_{LONG}_mmc", "half the squared distance to the own centre", "mmc", LONG, _always(MmcObjective()))
         )
-    return tuple(_attack(*row, eps=eps, more=training.weights if row[0].endswith("training") else ()) for row in rows)
+    made = [_attack(*row, eps=eps, more=training.weights if row[0].endswith("training") else ()) for row in rows]
+    return (*made, *logit_attacks(model, eps=eps))
+
+
+def logit_attacks(model: nn.Module, *, eps: float) -> tuple[Attack, ...]:
+    """PGD-50 on the cross-entropy of each of MAT's logits, inner products with centres of a length and cosines.
+
+    MAT takes “the cosine similarities to each class center as the logits” and simplifies them to inner products, whose
+    largest is the same (Sec. 3.3): the decision depends on neither choice, what a softmax lets the attack see does.
+    The model's own logits decide.
+
+    Args:
+        model: to attack; without one centroid a class of equal lengths there are no such logits, and no attacks.
+        eps: radius in pixel units.
+    """
+    head = model.head if isinstance(model, Classifier) else None
+    if not isinstance(head, ClusterHead) or centres_of_equal_length(head) is None:
+        return ()
+    name, cosines = f"pgd_{LONG}_cosine", "the cross-entropy of cosines with the centres"
+    found = [_attack(name, cosines, "cosine_cross_entropy", LONG, _always(ThroughHead(CentreLogits)), eps=eps, more=())]
+    for length in LENGTHS:
+        through = ThroughHead(partial(CentreLogits, length=float(length)))
+        words = f"the cross-entropy of inner products with the centres, their length made {length}"
+        name, more = f"pgd_{LONG}_length_{length}", (("centre_length", float(length)),)
+        found.append(_attack(name, words, "inner_cross_entropy", LONG, _always(through), eps=eps, more=more))
+    return tuple(found)
 
 
 def encoder_attacks(*, eps: float) -> tuple[Attack, ...]:

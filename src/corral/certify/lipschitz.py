@@ -20,6 +20,7 @@ from corral.models import (
     LipschitzNet,
     Orthogonal,
     ResNet,
+    ResNetCifar,
     Shift,
     SpaceToDepth,
     WideResNet,
@@ -28,6 +29,7 @@ from corral.models.embedded import Embedded
 from corral.models.modes import eval_mode
 from corral.models.pointwise import Pointwise
 from corral.models.resnet import BasicBlock
+from corral.models.resnet_cifar import PaddedBlock
 from corral.models.wideresnet import PreActivationBlock
 
 
@@ -256,8 +258,10 @@ COMPOSITES: dict[type[nn.Module], Callable[[nn.Module, str, Tensor], Walked]] = 
     Embedded: _attributes("backbone", "embedding"),
     VGG: _pooled("layers"),
     ResNet: _pooled("stem", "blocks"),
+    ResNetCifar: _pooled("stem", "blocks"),
     WideResNet: _pooled("stem", "blocks", "bn"),
     BasicBlock: _basic_block,
+    PaddedBlock: _basic_block,
     PreActivationBlock: _preactivation_block,
 }
 

@@ -31,7 +31,7 @@ ENSEMBLES = {"standard": "autoattack", "adaptive": "adaptive"}
 SUMMARIES: dict[ProtocolName, str] = {
     "quick": "PGD-20 as published, and on the log-space logits with cross-entropy and margin, 5 restarts",
     "paper": "PGD-20 and PGD-100, 10 restarts, as published; on clusters the adaptive attack and log-space controls",
-    "centred": "PGD-10 and PGD-50, plain and toward a random class, as MMC and MAT report them, and on their losses",
+    "centred": "PGD-10 and PGD-50, plain and toward a random class, as MMC and MAT have them; their losses and logits",
     "encoder": "PGD-20, steps of eps/4, one start, the last image: as papers on robust encoders report it",
     "standard": "AutoAttack standard: APGD-CE, APGD-T, FAB-T, Square, each on every image",
     "adaptive": "Auto-PGD on every objective that knows the head, and the worst case over them",

@@ -12,6 +12,7 @@ from corral.models.mlp import MLP
 from corral.models.orthogonal import Orthogonal, cayley
 from corral.models.published import PublishedHead, published_scores
 from corral.models.resnet import ResNet
+from corral.models.resnet_cifar import ResNetCifar
 from corral.models.sll import SLL
 from corral.models.spec import BACKBONES, BackboneSpec, ModelSpec, build_classifier
 from corral.models.vgg import VGG
@@ -36,6 +37,7 @@ __all__ = [
     "Orthogonal",
     "PublishedHead",
     "ResNet",
+    "ResNetCifar",
     "Shift",
     "SpaceToDepth",
     "WideResNet",

@@ -1,7 +1,7 @@
 """Cluster heads of one centroid a class as the linear layer that they are (MAT, Sec. 3.3)."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from corral.models.heads import ClusterHead
 
@@ -32,9 +32,26 @@ def linear_equivalent(head: ClusterHead) -> nn.Linear:
         centres = head.centroids[head.index[:, 0]].double()
         variance = head.effective_variance.double()
         squares = centres.square().sum(1)
-        equal = bool((squares.max() - squares.min()).abs() <= 2 * EQUAL * squares.max())
+        equal = _equal(squares)
         layer = nn.Linear(centres.shape[1], len(centres), bias=not equal).to(head.centroids)
         layer.weight.copy_(centres / variance)
         if not equal:
             layer.bias.copy_(-squares / (2 * variance))
     return layer.requires_grad_(False)
+
+
+def centres_of_equal_length(head: ClusterHead) -> Tensor | None:
+    """(C, d) float64 centres, in the classes' order, of a head whose largest inner product is its decision.
+
+    None where a class has several centroids, or their lengths differ or are 0.
+    """
+    if head.index.shape[1] != 1:
+        return None
+    centres = head.centroids[head.index[:, 0]].detach().double()
+    squares = centres.square().sum(1)
+    return centres if bool(squares.min() > 0) and _equal(squares) else None
+
+
+def _equal(squares: Tensor) -> bool:
+    """Whether lengths of these squares are equal up to float32."""
+    return bool((squares.max() - squares.min()).abs() <= 2 * EQUAL * squares.max())

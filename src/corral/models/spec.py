@@ -17,6 +17,7 @@ from corral.models.heads import ClusterHead, Head, LinearHead
 from corral.models.lipschitz_net import LayerKind, LipschitzNet
 from corral.models.mlp import MLP
 from corral.models.resnet import ResNet
+from corral.models.resnet_cifar import ResNetCifar
 from corral.models.vgg import VGG
 from corral.models.wideresnet import WideResNet
 
@@ -58,6 +59,10 @@ BACKBONES: dict[str, BackboneEntry] = {
         lambda shape, features, **options: _embedded(WideResNet(shape[0], **options), features),
         {"width": 10, "depth": 28, "features": None},
     ),
+    "resnet-cifar": BackboneEntry(
+        lambda shape, features, **options: _embedded(ResNetCifar(shape[0], **options), features),
+        {"width": 16, "depth": 32, "features": None},
+    ),
     "lipschitz": BackboneEntry(
         lambda shape, **options: LipschitzNet(shape[0], shape[1:], **options),
         {"width": 256, "depth": 2, "features": 64, "layer": "dense"},
@@ -68,7 +73,7 @@ BACKBONES: dict[str, BackboneEntry] = {
 class BackboneSpec(BaseModel):
     """A backbone by name, with its options; those not given are filled with the backbone's defaults.
 
-    `features` of a resnet, vgg or wideresnet adds a linear layer; without it they end as published.
+    `features` of a resnet, vgg, wideresnet or resnet-cifar adds a linear layer; without it they end as published.
 
     Raises:
         UsageError: an unknown name, or an option that this backbone does not read.

@@ -119,13 +119,16 @@ WORDS: dict[AnalysisName, AnalysisWords] = {
     "cosine": AnalysisWords(
         short="Cosine to the predicted class's centre",
         title="Cosine to the predicted class's centre",
-        text="Mean and standard deviation over images of the cosine between features and the nearest centre of the "
-        "class that they are decided for, at the mean of all centres; a linear head's centres are its classes' mean "
-        "training features. High under attack too: the attack moves features all the way into another cluster.",
+        text="Mean of the cosine between features and the nearest centre of the class that they are decided for, at "
+        "the mean of all centres; its standard deviation over the classes' own means, as MAT's text has it, and over "
+        "all images. A linear head's centres are its classes' mean training features. High under attack too: the "
+        "attack moves features all the way into another cluster.",
         columns=(
             ("clean", "clean", 1.0, 3),
+            ("sd of classes", "clean sd of classes", 1.0, 3),
             ("sd of images", "clean sd", 1.0, 3),
             ("PGD", "pgd", 1.0, 3),
+            ("sd of classes, PGD", "pgd sd of classes", 1.0, 3),
             ("sd of images, PGD", "pgd sd", 1.0, 3),
         ),
         unit="cosines; mean ± sd over seeds",

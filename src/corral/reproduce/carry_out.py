@@ -371,7 +371,7 @@ class _Maker:
         return sum(load_model(folder.path, encoder=True)[2].train_seconds for _, folder in stages)
 
     def analysed(self, part: Part, folder: RunFolder, name: AnalysisName) -> Analysis:
-        """The run's analysis: the one on disk if it is of this model, else made now."""
+        """The run's analysis: the one on disk if it is of this model and has the columns' numbers, else made now."""
         kept = Kept(
             folder.path,
             n=part.analysed(name),
@@ -379,7 +379,7 @@ class _Maker:
             device=choose_device(self.device),
             progress=self.progress,
         )
-        return kept.analysis(name)
+        return kept.analysis(name, needs=[column.number for column in self.table.columns if column.analysis == name])
 
     def evaluated(self, part: Part, folder: RunFolder, factor: float) -> list[str]:
         """Evaluate by each protocol what was not evaluated yet; returns the records' labels."""

@@ -1,6 +1,7 @@
 """`corral analyze`: what it makes of a run, what it keeps, what it refuses; the page."""
 
 import json
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -50,6 +51,20 @@ def test_an_analysis_of_other_weights_is_made_again(released, found):
     path.write_text(json.dumps(document | {"model_fingerprint": "0" * 16, "numbers": {"clean": 0.0}}))
     again = analyze(released, only=["cosine"], n=N, device="cpu", progress=False)["cosine"]
     assert again.numbers == pytest.approx(found["cosine"].numbers)
+
+
+def test_an_analysis_of_an_earlier_version_is_made_again_where_a_number_is_asked_for(released, found, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(released, run)
+    path = run / "analyses" / f"cosine-n{N}.json"
+    document = json.loads(path.read_text())
+    old = {name: value for name, value in document["numbers"].items() if not name.endswith("of classes")}
+    path.write_text(json.dumps(document | {"numbers": old}))
+    kept = kept_module.Kept(run, n=N, progress=False)
+    assert kept.analysis("cosine", needs=["clean sd"]).numbers == old
+    again = kept.analysis("cosine", needs=["clean sd of classes"])
+    assert again.numbers == pytest.approx(found["cosine"].numbers)
+    assert read_analysis(path) == again
 
 
 def test_a_damaged_analysis_is_named(released, found):

@@ -115,6 +115,25 @@ def test_cosines_are_angles_at_the_mean_of_the_centres(planar):
     assert found.numbers["clean sd"] == pytest.approx((1 - diagonal) / 2, rel=1e-5)
     assert found.series["clean by class"] == pytest.approx(((1 + diagonal) / 2,) * 2, rel=1e-5)
     assert found.series["clean sd by class"] == pytest.approx(((1 - diagonal) / 2,) * 2, rel=1e-5)
+    # Both classes have one mean: nothing over classes, all of the deviation within them.
+    assert found.numbers["clean of classes"] == pytest.approx((1 + diagonal) / 2, rel=1e-5)
+    assert found.numbers["clean sd of classes"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_deviation_of_cosines_over_classes_is_that_of_the_classes_means(planar):
+    """MAT's: a class counts as one number however many images are predicted as it, and an empty one not at all."""
+    diagonal = math.sqrt(0.5)
+    # Three images straight at the left centre, one at 45 degrees to the right one; none is predicted as class 2, whose
+    # centre does not move the mean of all.
+    points, labels = [(0.3, 0.5), (0.2, 0.5), (0.1, 0.5), (0.7, 0.7)], [0, 0, 0, 1]
+    head = ClusterHead(torch.tensor([[0.3, 0.5], [0.7, 0.5], [0.5, 0.5]]), torch.arange(3), 0.01, rule="nearest")
+    found = ANALYSES["cosine"](planar(points, labels, head, eps=0.01))
+    assert found.series["clean by class"] == pytest.approx((1.0, diagonal, 0.0), rel=1e-5)
+    assert found.numbers["clean of classes"] == pytest.approx((1 + diagonal) / 2, rel=1e-5)
+    assert found.numbers["clean sd of classes"] == pytest.approx((1 - diagonal) / 2, rel=1e-5)
+    assert found.numbers["clean"] == pytest.approx((3 + diagonal) / 4, rel=1e-5)
+    assert found.numbers["clean sd"] == pytest.approx((1 - diagonal) * math.sqrt(3) / 4, rel=1e-5)
+    assert {"pgd of classes", "pgd sd of classes"} <= found.numbers.keys()
 
 
 def test_a_linear_head_has_its_classes_mean_features_for_centres(planar):

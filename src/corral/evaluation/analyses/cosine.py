@@ -13,8 +13,13 @@ def centre_cosine(subject: Subject) -> Analysis:
 
     Angles are at the mean of all centres: for a simplex around 0, as MAT's, at 0 itself.
 
-    Numbers: `clean`, `pgd`, means over images, with `clean sd`, `pgd sd`. Series: `clean by class`, `pgd by class`, the
-    means over the images predicted as each class (0 where there are none), and `clean sd by class`, `pgd sd by class`.
+    MAT's mean and deviation are “within class and over different classes, respectively” (Sec. 4.5): of the images
+    predicted as a class the mean, and of these means the mean and the standard deviation over the classes that any
+    image is predicted as.
+
+    Numbers: `clean of classes`, `clean sd of classes` as MAT's, and over all images `clean`, `clean sd`; the same of
+    `pgd`. Series: `clean by class`, `pgd by class`, the classes' means (0 where there are none), and `clean sd by
+    class`, `pgd sd by class`, within each.
     """
     centres, classes = centres_of(subject)
     origin = centres.mean(0)
@@ -27,6 +32,8 @@ def centre_cosine(subject: Subject) -> Analysis:
         cosines = 1 - bibo_distance(seen.features - origin, own - origin).double()
         numbers |= {name: float(cosines.mean()), f"{name} sd": float(cosines.std(correction=0))}
         of_class = [cosines[seen.predicted == label] for label in range(len(subject.info.classes))]
+        means = torch.stack([values.mean() for values in of_class if len(values)])
+        numbers |= {f"{name} of classes": float(means.mean()), f"{name} sd of classes": float(means.std(correction=0))}
         series[f"{name} by class"] = tuple(_mean(values) for values in of_class)
         series[f"{name} sd by class"] = tuple(
             float(values.std(correction=0)) if len(values) else 0.0 for values in of_class

@@ -1,6 +1,7 @@
 """Analyses of a run on disk: made once, and again where they are not of its weights."""
 
 import time
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 
@@ -53,12 +54,13 @@ class Kept:
         """Of the run's weights."""
         return fingerprint(load_model(self.run)[0])
 
-    def analysis(self, name: AnalysisName, *, fresh: bool = False) -> Analysis:
+    def analysis(self, name: AnalysisName, *, fresh: bool = False, needs: Collection[str] = ()) -> Analysis:
         """The analysis: the one on disk if it is of these weights, else made and written now.
 
         Args:
             name: which.
             fresh: make it now in any case.
+            needs: numbers without which the one on disk, of an earlier version, is made again.
 
         Raises:
             UsageError: the run is not of the kind that it needs.
@@ -68,7 +70,7 @@ class Kept:
         path = self.run / "analyses" / f"{'-'.join(words)}.json"
         if path.is_file() and not fresh:
             kept = read_analysis(path)
-            if kept.model_fingerprint == self.fingerprint:
+            if kept.model_fingerprint == self.fingerprint and kept.numbers.keys() >= set(needs):
                 return kept
         begun = time.perf_counter()
         made = ANALYSES[name](self.subject)
