@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from corral.attacks.objectives import ThroughHead, cross_entropy, dlr, margin, prepare, published_nearest
+from corral.attacks.objectives import (
+    PublishedMagnet,
+    ThroughHead,
+    cross_entropy,
+    dlr,
+    margin,
+    prepare,
+    published_nearest,
+)
 from corral.losses import magnet_full
 from corral.models import MLP, Classifier, ClusterHead, LinearHead, PublishedHead, published_scores
 
@@ -194,9 +202,12 @@ def test_an_objective_through_another_head_needs_a_cluster_head():
         prepare(ThroughHead(lambda head: head), linear, *batch())
 
 
-def test_published_magnet_is_the_released_loss_of_the_nearest_own_cluster():
+@pytest.mark.parametrize(
+    ("objective", "alpha"), [("published_magnet", 12.5), (PublishedMagnet(12.5), 12.5), (PublishedMagnet(10.0), 10.0)]
+)
+def test_published_magnet_is_the_released_loss_of_the_nearest_own_cluster(objective, alpha):
     model, (x, y) = cluster_classifier(), batch()
-    values, logits = prepare("published_magnet", model, x, y)(x[ROWS], ROWS)
+    values, logits = prepare(objective, model, x, y)(x[ROWS], ROWS)
     head, features = model.head, model.features(x[ROWS]).detach()
     expected = []
     for feature, label in zip(features, y[ROWS].tolist(), strict=True):
@@ -204,7 +215,7 @@ def test_published_magnet_is_the_released_loss_of_the_nearest_own_cluster():
             (float(((feature - mu) ** 2).sum()) / (2 * float(head.variance)), int(c))
             for mu, c in zip(head.centroids, head.classes, strict=True)
         ]
-        own = math.exp(-min(half for half, c in halves if c == label) - 12.5)
+        own = math.exp(-min(half for half, c in halves if c == label) - alpha)
         rivals = sum(math.exp(-half) for half, c in halves if c != label)
         expected.append(max(-math.log(own / (rivals + 1e-8) + 1e-8), 0.0))
     assert values.tolist() == pytest.approx(expected, rel=1e-9)
@@ -215,6 +226,12 @@ def test_published_magnet_is_the_released_loss_of_the_nearest_own_cluster():
 def test_unknown_names_are_named_with_the_known_ones():
     with pytest.raises(ValueError, match=r"unknown objective 'ce'; known: cross_entropy, margin, dlr, kl, soft_cross"):
         prepare("ce", cluster_classifier(), *batch())
+
+
+def test_magnet_with_another_alpha_needs_clusters():
+    linear = Classifier(nn.Flatten(), LinearHead(12, 3), [0.5] * 3, [1.0] * 3)
+    with pytest.raises(ValueError, match="Magnet loss needs a corral Classifier with a ClusterHead"):
+        prepare(PublishedMagnet(10.0), linear, *batch())
 
 
 @pytest.mark.parametrize("name", ["magnet", "published_cross_entropy", "published_magnet"])

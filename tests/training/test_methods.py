@@ -12,7 +12,7 @@ from corral.training import Run, RunFolder, load_model, load_recipe
 from corral.training.checkpoints import read_checkpoint
 from corral.training.features import extract_features
 from corral.training.methods.clusters import ClusterMethod
-from corral.training.methods.clustr import LOGIT_CONSISTENCIES, SCORE_CONSISTENCIES
+from corral.training.methods.clustr import LOGIT_CONSISTENCIES, SCORE_CONSISTENCIES, scored
 
 HEAD = {"adversary": "head", "temperature_learning_rate": 0.0}
 ROWS = {
@@ -291,7 +291,8 @@ def test_cross_entropy_and_kl_have_the_same_adversary(begun, numerics):
     x, _, rows = batch(run)
     with torch.no_grad():
         clean = run.model.features(x)
-        head = run.method.scored(*run.method.batch_clusters(clean, run.method.assignments[rows])).double()
+        moved = run.model.head.moved(*run.method.batch_clusters(clean, run.method.assignments[rows]))
+        head = scored(run.recipe.method, moved).double()
         clean = clean.double()
         near = clean + 0.01 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     slopes = []

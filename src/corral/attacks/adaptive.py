@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.apgd import apgd_outcome
-from corral.attacks.attack import Attack, Runner
+from corral.attacks.attack import Attack, Runner, Setting
 from corral.attacks.balls import ALL_NORMS, Norm
 from corral.attacks.cascade import Cascade, cascade
+from corral.attacks.centred import TrainingLoss
 from corral.attacks.checks import check_batch
 from corral.attacks.objectives import ModelObjective, ObjectiveName
 from corral.attacks.outcome import Outcome
@@ -79,19 +80,26 @@ def adaptive_outcome(
 
 
 def adaptive_attacks(
-    model: nn.Module, *, steps: int = STEPS, restarts: int = RESTARTS, eot: int = 1
+    model: nn.Module,
+    *,
+    steps: int = STEPS,
+    restarts: int = RESTARTS,
+    eot: int = 1,
+    training: TrainingLoss | None = None,
 ) -> tuple[Attack, ...]:
     """The members of the ensemble for a model's kind of head.
 
     Every model meets cross-entropy and margin of the logits (a cluster head's are in log space) and the targeted
     difference of logits ratio; a cluster head also the Magnet loss and each rival centroid in turn; one with a single
     centroid a class also MAT's training loss. A linear head has no centroids: the last three are not in its list.
+    The loss that the model was trained with comes last where it is none of these; MAT's has the weights of training.
 
     Args:
         model: any module.
         steps: gradient steps an attempt.
         restarts: random starts of each untargeted member.
         eot: passes averaged into each gradient.
+        training: the loss that the model was trained with, where it is known.
 
     Raises:
         ValueError: a number below 1.
@@ -106,9 +114,14 @@ def adaptive_attacks(
         averaged = f", gradients averaged over {eot} passes"
         tries, tries_once = tries + averaged, tries_once + averaged
 
-    def untargeted(name: str, words: str, objective: ObjectiveName | ModelObjective) -> Attack:
+    def untargeted(
+        name: str,
+        words: str,
+        objective: ObjectiveName | ModelObjective,
+        weights: tuple[tuple[str, Setting], ...] = (),
+    ) -> Attack:
         run = _apgd(objective, steps, restarts, eot)
-        return Attack(name, f"Auto-PGD on {words}, {tries}", (*common, ("objective", name)), run)
+        return Attack(name, f"Auto-PGD on {words}, {tries}", (*common, ("objective", name), *weights), run)
 
     members = [
         untargeted("cross_entropy", "cross-entropy of the logits", "cross_entropy"),
@@ -121,27 +134,35 @@ def adaptive_attacks(
             _targeted(steps, eot),
         ),
     ]
-    if not (isinstance(model, Classifier) and isinstance(model.head, ClusterHead)):
-        return tuple(members)
-    head = model.head
-    members.append(untargeted("magnet", "the Magnet loss against the head's centroids", "magnet"))
-    ranks = _ranks(head)
-    if ranks:
-        members.append(
-            Attack(
-                "rival_centroids",
-                f"Auto-PGD on the difference of squared distances to the nearest own and a rival centroid, the "
-                f"{ranks} nearest rivals in turn, {tries_once}",
-                (*once, ("objective", "rival_centroids"), ("rivals", ranks)),
-                _rivals(ranks, steps, eot),
+    head = model.head if isinstance(model, Classifier) else None
+    if isinstance(head, ClusterHead):
+        members.append(untargeted("magnet", "the Magnet loss against the head's centroids", "magnet"))
+        ranks = _ranks(head)
+        if ranks:
+            members.append(
+                Attack(
+                    "rival_centroids",
+                    f"Auto-PGD on the difference of squared distances to the nearest own and a rival centroid, the "
+                    f"{ranks} nearest rivals in turn, {tries_once}",
+                    (*once, ("objective", "rival_centroids"), ("rivals", ranks)),
+                    _rivals(ranks, steps, eot),
+                )
             )
-        )
-    if head.index.shape[1] == 1:
-        mat = MatObjective()
-        member = untargeted("mat", "MAT's training loss with the cosine distance to the clean features", mat)
-        weights = (("bibo_weight", mat.bibo_weight), ("so_weight", mat.so_weight))
-        members.append(replace(member, settings=(*member.settings, *weights)))
+        if head.index.shape[1] == 1:
+            mat = training if training is not None and training.name == "mat" else _mat()
+            words = "MAT's training loss with the cosine distance to the clean features"
+            members.append(untargeted("mat", words, mat.objective, mat.weights))
+    if training is not None and training.name not in [member.name for member in members]:
+        words = f"the loss of training, {training.name}"
+        members.append(untargeted(training.name, words, training.objective, training.weights))
     return tuple(members)
+
+
+def _mat() -> TrainingLoss:
+    """MAT's loss with its terms at equal weights."""
+    mat = MatObjective()
+    weights = (("bibo_weight", mat.bibo_weight), ("so_weight", mat.so_weight))
+    return TrainingLoss("mat", mat, weights)
 
 
 def _ranks(head: ClusterHead) -> int:

@@ -10,12 +10,10 @@ from torch import Tensor, nn
 
 from corral.errors import CorralError
 from corral.losses import (
-    clustering_loss,
     kl,
+    magnet_open,
     magnet_published,
     nearest_own,
-    pull_assigned,
-    push_soft,
     soft_cross_entropy,
 )
 from corral.models import Classifier, ClusterHead, Head, PublishedHead
@@ -36,6 +34,26 @@ LogitObjective = Callable[[Tensor, Tensor], Tensor]
 PUBLISHED_ALPHA = 12.5
 # The released ClusTR code keeps the 10 nearest clusters on CIFAR-10 and SVHN, 20 on CIFAR-100.
 PUBLISHED_NEAREST, PUBLISHED_NEAREST_MANY, MANY_CLASSES = 10, 20, 10
+
+
+@dataclass(frozen=True)
+class Released:
+    """What the released ClusTR code's arithmetic takes from a recipe; the code's defaults where there is none.
+
+    Attributes:
+        alpha: of its Magnet loss.
+        nearest: clusters that its scores keep; None keeps as many as `published_nearest` says.
+    """
+
+    alpha: float = PUBLISHED_ALPHA
+    nearest: int | None = None
+
+    def kept(self, head: ClusterHead) -> int:
+        """How many nearest clusters count on a head."""
+        return published_nearest(head) if self.nearest is None else min(self.nearest, len(head.centroids))
+
+
+RELEASED = Released()
 
 
 class Objective(Protocol):
@@ -155,6 +173,27 @@ def prepare(
 
 
 @dataclass(frozen=True)
+class PublishedMagnet:
+    """The released code's Magnet loss of the nearest own cluster, "published_magnet" with another alpha.
+
+    Attributes:
+        alpha: margin.
+    """
+
+    alpha: float
+
+    def bind(self, model: nn.Module, x: Tensor, y: Tensor) -> Objective:
+        """The objective for a batch.
+
+        Raises:
+            ValueError: the model has no cluster head.
+        """
+        if not (isinstance(model, Classifier) and isinstance(model.head, ClusterHead)):
+            raise ValueError("the Magnet loss needs a corral Classifier with a ClusterHead")
+        return _published_magnet(model, model.head, y, self.alpha)
+
+
+@dataclass(frozen=True)
 class ThroughHead:
     """The cross-entropy of the outputs of another head on the model's features, while the model's own head decides.
 
@@ -249,17 +288,8 @@ def _against_clean(function: LogitObjective, model: nn.Module, x: Tensor, larges
 def _magnet(model: Classifier, head: ClusterHead, y: Tensor) -> Objective:
     def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         features = model.features(x_adv)
-        # Eq. 3 without alpha and its hinge, which would only hide gradients from an attack.
-        values = clustering_loss(
-            features,
-            nearest_own(features, y[rows], head.centroids, head.classes),
-            head.centroids,
-            head.classes,
-            pull=pull_assigned,
-            push=push_soft,
-            combine=torch.add,
-            variance=head.variance,
-        )
+        assigned = nearest_own(features, y[rows], head.centroids, head.classes)
+        values = magnet_open(features, assigned, head.centroids, head.classes, head.variance)
         return values, model.logits_from(features)
 
     return evaluate
@@ -279,13 +309,11 @@ def _through(other: Head, model: Classifier, y: Tensor) -> Objective:
     return evaluate
 
 
-def _published_magnet(model: Classifier, head: ClusterHead, y: Tensor) -> Objective:
+def _published_magnet(model: Classifier, head: ClusterHead, y: Tensor, alpha: float = PUBLISHED_ALPHA) -> Objective:
     def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         features = model.features(x_adv)
         assigned = nearest_own(features, y[rows], head.centroids, head.classes)
-        values = magnet_published(
-            features, assigned, head.centroids, head.classes, alpha=PUBLISHED_ALPHA, variance=head.variance
-        )
+        values = magnet_published(features, assigned, head.centroids, head.classes, alpha=alpha, variance=head.variance)
         return values, model.logits_from(features)
 
     return evaluate

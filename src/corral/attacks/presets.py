@@ -7,10 +7,19 @@ from torch import Tensor, nn
 
 from corral.attacks.attack import Attack, Setting
 from corral.attacks.balls import Norm
-from corral.attacks.objectives import ObjectiveName
+from corral.attacks.objectives import (
+    PUBLISHED_ALPHA,
+    RELEASED,
+    ModelObjective,
+    ObjectiveName,
+    PublishedMagnet,
+    Released,
+    ThroughHead,
+    published_nearest,
+)
 from corral.attacks.outcome import Outcome
 from corral.attacks.pgd import pgd_outcome
-from corral.models import Classifier, ClusterHead
+from corral.models import Classifier, ClusterHead, PublishedHead
 
 
 @dataclass(frozen=True)
@@ -39,9 +48,20 @@ class PgdProtocol:
         """The step in pixel units at a given eps."""
         return 2.5 * eps / self.steps if self.step_size is None else self.step_size
 
-    def bound(self, model: nn.Module, eps: float) -> Attack:
-        """The protocol as an attack on a model at an eps, with every parameter decided."""
-        objective, step_size = self.objective_for(model), self.step_size_for(eps)
+    def bound(self, model: nn.Module, eps: float, released: Released = RELEASED) -> Attack:
+        """The protocol as an attack on a model at an eps, with every parameter decided.
+
+        Args:
+            model: to attack.
+            eps: radius in pixel units.
+            released: what the recipe of a cluster model has in the place of the released code's own numbers; the
+                settings name what differs from these.
+        """
+        name, step_size = self.objective_for(model), self.step_size_for(eps)
+        objective, more = _released(name, model, released)
+        description = self.description
+        if name == "published_magnet":
+            description = f"{description} with alpha {released.alpha:g}"
 
         def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
             return pgd_outcome(
@@ -62,10 +82,24 @@ class PgdProtocol:
             "steps": self.steps,
             "step_size": step_size,
             "restarts": self.restarts,
-            "objective": objective,
+            "objective": name,
             "verdict": "max_loss_restart" if self.keep == "max_loss_restart" else "any_iterate",
+            **more,
         }
-        return Attack(self.name, self.description, tuple(settings.items()), run)
+        return Attack(self.name, description, tuple(settings.items()), run)
+
+
+def _released(
+    name: ObjectiveName, model: nn.Module, released: Released
+) -> tuple[ObjectiveName | ModelObjective, dict[str, Setting]]:
+    """What a named objective is with a recipe's numbers, and those that are not what the name means by itself."""
+    if name == "published_magnet" and released.alpha != PUBLISHED_ALPHA:
+        return PublishedMagnet(released.alpha), {"alpha": released.alpha}
+    if name == "published_cross_entropy" and isinstance(model, Classifier) and isinstance(model.head, ClusterHead):
+        kept = released.kept(model.head)
+        if kept != published_nearest(model.head):
+            return ThroughHead(lambda head: PublishedHead(head, nearest=kept)), {"nearest": kept}
+    return name, {}
 
 
 def _published(steps: int) -> PgdProtocol:

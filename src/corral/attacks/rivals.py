@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from corral.attacks.objectives import Objective
 from corral.geometry.scores import cluster_scores, squared_distances
-from corral.losses.mat import bibo_distance, ftc, mmc, so
+from corral.losses.mat import mat_terms, mmc
+from corral.losses.terms import weighted
 from corral.models import Classifier, ClusterHead
 
 
@@ -144,14 +145,13 @@ def mat_objective(
         ValueError: no cluster head, or a class with several centroids.
     """
     classifier, centres = _single_centres(model)
+    weights = {"ftc": 1.0, "so": so_weight, "bibo": bibo_weight}
     with torch.no_grad():
         clean = classifier.features(x)
 
     def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         features = classifier.features(x_adv)
-        values = ftc(features, centres, y[rows])
-        values = values + so_weight * so(features, centres, y[rows])
-        values = values + bibo_weight * bibo_distance(clean[rows], features)
+        values = weighted(mat_terms(features, centres, y[rows], (clean[rows], features)), weights)
         return values, classifier.logits_from(features)
 
     return evaluate

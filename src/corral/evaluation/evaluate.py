@@ -24,6 +24,7 @@ from corral.evaluation.session import Attacked, Session
 from corral.precision import full_float32
 from corral.progress import Progress, duration
 from corral.training import load_recipe, parse_eps
+from corral.training.methods import method_class
 
 CURVE = PgdProtocol(
     name="pgd_log_curve",
@@ -89,13 +90,14 @@ def evaluate(
         raise UsageError(str(error)) from None
     if radius == 0:
         raise UsageError("eps must be above 0 for an attack, found 0; give --eps, such as 0.1 or 8/255")
+    recipe = load_recipe(folder.path)
     if attacks is None:
-        method = load_recipe(folder.path).method
         chosen_attacks = protocol_attacks(
-            protocol, model, eps=radius, norm=info.norm, classes=len(data.classes), method=method
+            protocol, model, eps=radius, norm=info.norm, classes=len(data.classes), recipe=recipe
         )
     else:
-        protocol, chosen_attacks = "custom", tuple(attack.bound(model, radius) for attack in attacks)
+        released = method_class(recipe.method).released(recipe.method)
+        protocol, chosen_attacks = "custom", tuple(attack.bound(model, radius, released) for attack in attacks)
     names = [attack.name for attack in chosen_attacks]
     if not names or len(set(names)) < len(names):
         raise UsageError(f"attacks must be one or more, each once, found {', '.join(names) or 'none'}")

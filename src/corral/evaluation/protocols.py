@@ -17,12 +17,12 @@ from corral.attacks import (
 from corral.attacks.adaptive import adaptive_attacks
 from corral.attacks.attack import Attack
 from corral.attacks.autoattack import standard_attacks
-from corral.attacks.centred import CROSS_ENTROPY, TrainingLoss, centred_attacks, encoder_attacks
+from corral.attacks.centred import centred_attacks, encoder_attacks
 from corral.attacks.presets import PgdProtocol
-from corral.attacks.rivals import MatObjective, MmcObjective
 from corral.errors import UsageError
 from corral.models import Classifier, ClusterHead
-from corral.training.recipe_methods import MagnetConfig, MatConfig, MethodConfig, MmcConfig, TradesConfig
+from corral.training.methods import method_class
+from corral.training.recipe import Recipe
 
 ProtocolName = Literal["quick", "paper", "centred", "encoder", "standard", "adaptive"]
 PROTOCOL_NAMES: tuple[ProtocolName, ...] = get_args(ProtocolName)
@@ -34,12 +34,12 @@ SUMMARIES: dict[ProtocolName, str] = {
     "centred": "PGD-10 and PGD-50, plain and toward a random class, as MMC and MAT have them; their losses and logits",
     "encoder": "PGD-20, steps of eps/4, one start, the last image: as papers on robust encoders report it",
     "standard": "AutoAttack standard: APGD-CE, APGD-T, FAB-T, Square, each on every image",
-    "adaptive": "Auto-PGD on every objective that knows the head, and the worst case over them",
+    "adaptive": "Auto-PGD on every objective that knows the head and on the loss of training, the worst case over them",
 }
 
 
 def protocol_attacks(
-    name: str, model: nn.Module, *, eps: float, norm: Norm, classes: int, method: MethodConfig
+    name: str, model: nn.Module, *, eps: float, norm: Norm, classes: int, recipe: Recipe
 ) -> tuple[Attack, ...]:
     """The attacks of a protocol for a model and a threat.
 
@@ -49,18 +49,19 @@ def protocol_attacks(
         eps: radius in pixel units.
         norm: of the threat.
         classes: number of classes.
-        method: what the model was trained by.
+        recipe: that the model was trained by; its method knows the loss of training and the released code's numbers.
 
     Raises:
-        UsageError: another name.
+        UsageError: another name, or a method without a loss of training where the protocol attacks that.
     """
     if name == "standard":
         return standard_attacks(norm, classes)
+    method = method_class(recipe.method)
     if name == "adaptive":
-        return adaptive_attacks(model)
+        return adaptive_attacks(model, training=method.training_objective(recipe.method, recipe.threat))
     clusters = isinstance(model, Classifier) and isinstance(model.head, ClusterHead)
     if name == "centred":
-        return centred_attacks(model, eps=eps, training=_training_loss(method))
+        return centred_attacks(model, eps=eps, training=method.training_objective(recipe.method, recipe.threat))
     if name == "encoder":
         return encoder_attacks(eps=eps)
     presets: dict[str, tuple[PgdProtocol, ...]] = {
@@ -73,18 +74,5 @@ def protocol_attacks(
     }
     if name not in presets:
         raise UsageError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOL_NAMES)}")
-    return tuple(preset.bound(model, eps) for preset in presets[name])
-
-
-def _training_loss(method: MethodConfig) -> TrainingLoss:
-    """The loss of a method, as an objective; those that train on cross-entropy have that."""
-    if isinstance(method, MatConfig):
-        weights = (("bibo_weight", method.bibo_weight), ("so_weight", method.so_weight))
-        return TrainingLoss("mat", MatObjective(method.so_weight, method.bibo_weight), weights)
-    if isinstance(method, MmcConfig):
-        return TrainingLoss("mmc", MmcObjective())
-    if isinstance(method, TradesConfig):
-        return TrainingLoss("kl", "kl")
-    if isinstance(method, MagnetConfig):
-        return TrainingLoss("magnet", "magnet")
-    return CROSS_ENTROPY
+    released = method.released(recipe.method)
+    return tuple(preset.bound(model, eps, released) for preset in presets[name])

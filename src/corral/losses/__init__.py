@@ -10,6 +10,7 @@ from corral.losses.clustering import (
     magnet,
     magnet_batch,
     magnet_full,
+    magnet_open,
     nearest_own,
     nearest_rival,
     pull_assigned,
@@ -20,7 +21,7 @@ from corral.losses.clustering import (
 from corral.losses.consistency import features_mse, kl, mse, soft_cross_entropy
 from corral.losses.contrastive import contrastive, negative_cosine, nt_xent
 from corral.losses.invariance import adversarial_invariance, standard_invariance
-from corral.losses.mat import bibo_distance, ftc, mmc, so
+from corral.losses.mat import bibo_distance, ftc, mat_terms, mmc, so
 from corral.losses.published import magnet_batch_published, magnet_published
 from corral.losses.published_consistency import (
     score_cross_entropy,
@@ -29,6 +30,7 @@ from corral.losses.published_consistency import (
     score_probabilities,
     unlogged_kl,
 )
+from corral.losses.terms import weighted
 
 __all__ = [
     "adversarial_invariance",
@@ -48,7 +50,9 @@ __all__ = [
     "magnet_batch",
     "magnet_batch_published",
     "magnet_full",
+    "magnet_open",
     "magnet_published",
+    "mat_terms",
     "mmc",
     "mse",
     "nearest_own",
@@ -67,4 +71,5 @@ __all__ = [
     "soft_cross_entropy",
     "standard_invariance",
     "unlogged_kl",
+    "weighted",
 ]

@@ -164,6 +164,36 @@ def magnet(
     )
 
 
+def magnet_open(
+    features: Tensor, assigned: Tensor, centroids: Tensor, classes: Tensor, variance: Tensor | float | None = None
+) -> Tensor:
+    """Magnet in log space without alpha and its hinge, which would only hide gradients from an attack.
+
+    Args:
+        features: (N, d).
+        assigned: (N,) index of each example's centroid.
+        centroids: (M, d).
+        classes: (M,) integers, the class of each centroid.
+        variance: sigma^2 > 0; None takes the batch's own, with gradient.
+
+    Returns:
+        (N,) values of any sign, `magnet` less alpha wherever that is above 0; -inf where there are no rivals.
+
+    Raises:
+        ValueError: variance is None and there are fewer than two examples.
+    """
+    return clustering_loss(
+        features,
+        assigned,
+        centroids,
+        classes,
+        pull=pull_assigned,
+        push=push_soft,
+        combine=torch.add,
+        variance=variance,
+    )
+
+
 @full_precision
 def nearest_own(features: Tensor, labels: Tensor, centroids: Tensor, classes: Tensor) -> Tensor:
     """Index of the nearest centroid of each example's own class.

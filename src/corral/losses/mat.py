@@ -70,6 +70,24 @@ def bibo_distance(features: Tensor, adversarial_features: Tensor) -> Tensor:
     return 1 - (_directions(features)[0] * _directions(adversarial_features)[0]).sum(1)
 
 
+def mat_terms(
+    features: Tensor, centres: Tensor, labels: Tensor, compared: tuple[Tensor, Tensor] | None
+) -> dict[str, Tensor]:
+    """The terms of MAT's loss (Eq. 9), by name: "ftc", "so" and, of the features compared, "bibo".
+
+    Args:
+        features: (N, d) whose direction should be that of their centre.
+        centres: (C, d), one a class.
+        labels: (N,) integers in [0, C).
+        compared: (N, d) features of the clean images and of points in their balls; None without BIBO.
+
+    Returns:
+        (N,) values of each term, unweighted.
+    """
+    terms = {"ftc": ftc(features, centres, labels), "so": so(features, centres, labels)}
+    return terms if compared is None else terms | {"bibo": bibo_distance(*compared)}
+
+
 @full_precision
 def mmc(features: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
     """||f - mu_y||^2 / 2 (Pang et al. 2020, Eq. 8; MAT's Eq. 2).

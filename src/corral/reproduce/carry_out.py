@@ -396,7 +396,7 @@ class _Maker:
                 eps=eps,
                 norm=info.norm,
                 classes=len(info.classes),
-                method=load_recipe(folder.path).method,
+                recipe=load_recipe(folder.path),
             )
             if not (path.is_file() and _measures(read_record(path), model, info, attacks)):
                 evaluate(

@@ -1,5 +1,6 @@
 """Training methods by name, one file each."""
 
+from corral.errors import CorralError
 from corral.training.methods.acl import Acl
 from corral.training.methods.advcl import AdvCL
 from corral.training.methods.at import AdversarialTraining
@@ -19,6 +20,7 @@ from corral.training.methods.pseudo_labelled import PseudoLabelled
 from corral.training.methods.rocl import RoCL
 from corral.training.methods.simclr import SimCLR
 from corral.training.methods.trades import Trades
+from corral.training.recipe_base import Config
 from corral.training.recipe_encoders import (
     AclConfig,
     AdvclConfig,
@@ -43,46 +45,44 @@ from corral.training.recipe_methods import (
     TradesConfig,
 )
 
+METHOD_CLASSES: dict[type[Config], type[Method]] = {
+    NominalConfig: Nominal,
+    AtConfig: AdversarialTraining,
+    FreeAtConfig: FreeAdversarialTraining,
+    TradesConfig: Trades,
+    MagnetConfig: ClusTR,
+    CorralConfig: Corral,
+    CertifiedConfig: Certified,
+    MatConfig: Mat,
+    MmcConfig: Mmc,
+    SimclrConfig: SimCLR,
+    DeaclConfig: DeACL,
+    NcpAclConfig: NcpAcl,
+    AclConfig: Acl,
+    RoclConfig: RoCL,
+    AdvclConfig: AdvCL,
+    PseudoLabelledConfig: PseudoLabelled,
+    LinearConfig: LinearEvaluation,
+    FittedConfig: FittedClusters,
+}
+"""The class of every method, by that of its options."""
+
+
+def method_class(config: Config) -> type[Method]:
+    """The class of the method that a recipe's `method` table describes.
+
+    Raises:
+        CorralError: options of no known method.
+    """
+    found = METHOD_CLASSES.get(type(config))
+    if found is None:
+        raise CorralError(f"no method is known by the options {type(config).__name__}: add it to METHOD_CLASSES")
+    return found
+
 
 def build_method(config: MethodConfig, context: Context) -> Method:
     """The method that a recipe's `method` table describes."""
-    match config:
-        case NominalConfig():
-            return Nominal(context)
-        case AtConfig():
-            return AdversarialTraining(context, config)
-        case FreeAtConfig():
-            return FreeAdversarialTraining(context, config)
-        case TradesConfig():
-            return Trades(context, config)
-        case MagnetConfig():
-            return ClusTR(context, config)
-        case CorralConfig():
-            return Corral(context, config)
-        case CertifiedConfig():
-            return Certified(context, config)
-        case MatConfig():
-            return Mat(context, config)
-        case MmcConfig():
-            return Mmc(context, config)
-        case SimclrConfig():
-            return SimCLR(context, config)
-        case DeaclConfig():
-            return DeACL(context, config)
-        case NcpAclConfig():
-            return NcpAcl(context, config)
-        case AclConfig():
-            return Acl(context, config)
-        case RoclConfig():
-            return RoCL(context, config)
-        case AdvclConfig():
-            return AdvCL(context, config)
-        case PseudoLabelledConfig():
-            return PseudoLabelled(context, config)
-        case LinearConfig():
-            return LinearEvaluation(context, config)
-        case FittedConfig():
-            return FittedClusters(context, config)
+    return method_class(config)(context, config)
 
 
-__all__ = ["Context", "Method", "Nominal", "build_method"]
+__all__ = ["METHOD_CLASSES", "Context", "Method", "Nominal", "build_method", "method_class"]

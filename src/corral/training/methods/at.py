@@ -3,11 +3,11 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from corral.training.methods.base import Context, Method, Metrics
+from corral.training.methods.base import Context, LabelMethod, Metrics
 from corral.training.recipe_methods import AtConfig
 
 
-class AdversarialTraining(Method):
+class AdversarialTraining(LabelMethod):
     """Cross-entropy of adversarial logits, adversary by PGD on the same, linear head."""
 
     def __init__(self, context: Context, config: AtConfig) -> None:

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from corral.attacks import pgd
-from corral.attacks.objectives import LogitObjective, ObjectiveName
+from corral.attacks.centred import CROSS_ENTROPY, TrainingLoss
+from corral.attacks.objectives import LogitObjective, ObjectiveName, Released
 from corral.attacks.state import attacked
 from corral.data import Images
 from corral.data.batches import shuffled
+from corral.errors import UsageError
 from corral.models import Classifier, Head, LinearHead
 from corral.training.recipe import ThreatConfig
 from corral.training.recipe_base import InnerAttack
@@ -47,8 +50,33 @@ class Method:
 
     replays = 1
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, config: Any = None) -> None:
         self.context = context
+
+    @classmethod
+    def training_objective(cls, config: Any, threat: ThreatConfig) -> TrainingLoss:
+        """The loss that the method trains on, of an adversarial image: what an adaptive attack maximises.
+
+        Made of the terms that `loss` is made of. Those that training has of clean images are taken of the adversarial
+        one; those that compare hold the clean image's answer fixed; where training has a batch's centroids, the head's
+        serve.
+
+        Args:
+            config: the recipe's `method` table.
+            threat: that the method trains for.
+
+        Raises:
+            UsageError: the method has no such loss.
+        """
+        raise UsageError(
+            f"method {config.name!r} says nothing of the loss it trains on, which this protocol attacks: define "
+            f"training_objective() on {cls.__name__}, or choose another protocol"
+        )
+
+    @classmethod
+    def released(cls, config: Any) -> Released:
+        """What the released ClusTR code's arithmetic takes from the recipe, where its protocol attacks the method."""
+        return Released()
 
     @property
     def model(self) -> Classifier:
@@ -152,3 +180,12 @@ class Method:
         with attacked(model, inner.mode), torch.no_grad():
             clean = model(x)
         return self.adversarial(model, x, y, inner, lambda outputs, _: disagreement(clean, outputs))
+
+
+class LabelMethod(Method):
+    """A method whose loss is the cross-entropy of the logits of the images that it trains on, whichever these are."""
+
+    @classmethod
+    def training_objective(cls, config: Any, threat: ThreatConfig) -> TrainingLoss:
+        """The cross-entropy of the adversarial image's logits."""
+        return CROSS_ENTROPY

@@ -3,12 +3,15 @@
 import torch
 from torch import Tensor, nn
 
+from corral.attacks.centred import TrainingLoss
+from corral.attacks.training_loss import FeaturesObjective
 from corral.certify import normalisation_constant
 from corral.errors import UsageError
 from corral.losses import annealed_cross_entropy, certified_scores
-from corral.models import LipschitzNet
+from corral.models import Classifier, ClusterHead, LipschitzNet
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.clusters import ClusterMethod
+from corral.training.recipe import ThreatConfig
 from corral.training.recipe_methods import CertifiedConfig
 
 
@@ -61,19 +64,22 @@ class Certified(ClusterMethod):
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """The annealed cross-entropy of the certified scores of the batch."""
-        config, head = self.config, self.head
-        scores = certified_scores(
-            self.model.features(x),
-            y,
-            self.directions * self.scale,
-            head.classes,
-            self.variance,
-            radius=config.radius_ratio * self.context.threat.eps * self.lipschitz,
-            rule=config.rule,
-            index=head.index,
-        )
-        losses = annealed_cross_entropy(scores, y, annealing=config.annealing)
+        head = self.head.moved(self.directions * self.scale, self.variance)
+        radius = self.config.radius_ratio * self.context.threat.eps * self.lipschitz
+        losses, scores = certified_losses(self.config, head, self.model.features(x), y, radius)
         return losses.mean(), {"certified_accuracy": (scores.argmax(1) == y).float().mean()}
+
+    @classmethod
+    def training_objective(cls, config: CertifiedConfig, threat: ThreatConfig) -> TrainingLoss:
+        """The annealed cross-entropy of the certified scores of the adversarial image, at the radius of training."""
+
+        def values(model: Classifier, clean: Tensor, features: Tensor, y: Tensor) -> Tensor:
+            assert isinstance(model.head, ClusterHead)
+            radius = config.radius_ratio * threat.eps * normalisation_constant(model.normalisation.std)
+            return certified_losses(config, model.head, features, y, radius)[0]
+
+        settings = (("annealing", config.annealing), ("radius", config.radius_ratio * threat.eps))
+        return TrainingLoss("certified", FeaturesObjective(values), settings)
 
     def after_epoch(self) -> dict[str, float]:
         """The centroids as they are now become the head's."""
@@ -93,3 +99,21 @@ class Certified(ClusterMethod):
         self.scale = tensors["scale"].to(self.scale)
         with torch.no_grad():
             self.directions.copy_(found)
+
+
+def certified_losses(
+    config: CertifiedConfig, head: ClusterHead, features: Tensor, y: Tensor, radius: float
+) -> tuple[Tensor, Tensor]:
+    """(n,) annealed cross-entropies of features (n, d) against a head's clusters, and the (n, C) certified scores.
+
+    Args:
+        config: rule and annealing.
+        head: with the centroids and the variance.
+        features: (n, d).
+        y: (n,) labels.
+        radius: in feature space.
+    """
+    scores = certified_scores(
+        features, y, head.centroids, head.classes, head.variance, radius=radius, rule=config.rule, index=head.index
+    )
+    return annealed_cross_entropy(scores, y, annealing=config.annealing), scores

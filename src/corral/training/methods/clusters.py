@@ -87,21 +87,6 @@ class ClusterMethod(Method):
             "refit_seconds": time.perf_counter() - extracted,
         }
 
-    def over_all(self, centroids: Tensor, variance: Tensor) -> ClusterHead:
-        """The head that gives p of Eq. 4 on these clusters to a loss: over all of them, by whichever rule it decides.
-
-        D-nearest is a rule of inference (ClusTR, App. B.3), and so is "nearest" there. In a loss, a class that is among
-        the D nearest clusters of x and not of x_adv would cost p(x) × `TRUNCATION_PENALTY`.
-
-        Args:
-            centroids: (M, d) in the order of the head's classes.
-            variance: scalar tensor, positive.
-        """
-        head = self.head.moved(centroids, variance)
-        if head.rule != "fuzzy":
-            head.rule = "soft"
-        return head
-
     def batch_clusters(self, features: Tensor, assigned: Tensor) -> tuple[Tensor, Tensor]:
         """(M, d) means of the batch's clusters and the batch's variance around them, with gradient.
 
@@ -167,3 +152,15 @@ class Neighbourhoods:
     def record(self, losses: Tensor) -> None:
         """Count the current batch's (n,) losses toward the seed probabilities."""
         self.losses.update(self.ids[self.local], losses.detach())
+
+
+def over_all(head: ClusterHead) -> ClusterHead:
+    """The head that gives p of Eq. 4 on a head's clusters to a loss: over all of them, by whichever rule it decides.
+
+    D-nearest is a rule of inference (ClusTR, App. B.3), and so is "nearest" there. In a loss, a class that is among
+    the D nearest clusters of x and not of x_adv would cost p(x) × `TRUNCATION_PENALTY`.
+    """
+    moved = head.moved(head.centroids, head.variance)
+    if moved.rule != "fuzzy":
+        moved.rule = "soft"
+    return moved

@@ -6,25 +6,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from corral.attacks.attack import Setting
+from corral.attacks.centred import TrainingLoss
+from corral.attacks.objectives import Released
+from corral.attacks.training_loss import FeaturesObjective
 from corral.losses import (
     batch_centroids,
-    clustering_loss,
     features_mse,
     kl,
     magnet_batch,
     magnet_batch_published,
+    magnet_open,
+    magnet_published,
     mse,
-    pull_assigned,
-    push_soft,
+    nearest_own,
     score_cross_entropy,
     score_kl,
     score_mse,
     soft_cross_entropy,
+    weighted,
 )
-from corral.models import FeaturesHead, Head, PublishedHead
+from corral.models import Classifier, ClusterHead, FeaturesHead, Head, PublishedHead
 from corral.training.methods.base import Context, Metrics
-from corral.training.methods.clusters import ClusterMethod, Neighbourhoods
+from corral.training.methods.clusters import ClusterMethod, Neighbourhoods, over_all
 from corral.training.methods.learned import LearnedClusters
+from corral.training.recipe import ThreatConfig
 from corral.training.recipe_methods import MagnetConfig
 
 Consistency = Callable[[Tensor, Tensor], Tensor]
@@ -107,31 +113,63 @@ class ClusTR(ClusterMethod):
         """Magnet on the batch's own means and variance, and the terms that the recipe adds."""
         config, batch = self.config, self.neighbourhoods
         features = self.model.features(x)
-        losses = self.magnet(features)
-        batch.record(losses)
-        total = losses.mean()
-        metrics = {"magnet": total.detach()}
-        clusters = self.head.centroids, self.head.variance
+        terms = {"magnet": self.magnet(features)}
+        batch.record(terms["magnet"])
+        head = self.head
         if self.map is not None:
-            clusters = self.map.clusters()
+            head = head.moved(*self.map.clusters())
         elif config.scores and config.centroids == "batch":
-            clusters = self.batch_clusters(features, batch.ids[batch.local])
+            head = head.moved(*self.batch_clusters(features, batch.ids[batch.local]))
+        adversarial = features
         if config.consistency == "magnet":
             features_model = self.model.with_head(FeaturesHead(self.model.features_dim))
             x_adv = self.adversarial(features_model, x, y, config.inner, lambda adversarial, _: self.reach(adversarial))
-            total = self.added(total, self.magnet(self.model.features(x_adv)), metrics)
+            terms["consistency"] = self.magnet(self.model.features(x_adv))
         elif config.consistency != "none":
-            consistency = (LOGIT_CONSISTENCIES if config.log_scores else SCORE_CONSISTENCIES)[config.consistency]
-            centroids, variance = clusters
-            attacked = self.model.with_head(self.compared(centroids.detach(), variance.detach()))
-            x_adv = self.disagreeing(attacked, x, y, config.inner, consistency)
-            compared = self.model.with_head(self.compared(centroids, variance))
-            total = self.added(total, consistency(compared.logits_from(features), compared(x_adv)), metrics)
-        if config.cross_entropy_weight > 0:
-            cross_entropy = F.cross_entropy(self.scored(*clusters)(features), y)
-            metrics["cross_entropy"] = cross_entropy.detach()
-            total = total + config.cross_entropy_weight * cross_entropy
-        return total, metrics
+            fixed = head.moved(head.centroids.detach(), head.variance.detach())
+            attacked = self.model.with_head(compared(config, fixed))
+            x_adv = self.disagreeing(attacked, x, y, config.inner, consistency_of(config))
+            adversarial = self.model.features(x_adv)
+        terms |= score_terms(config, head, features, features, adversarial, y)
+        metrics = {name: values.mean().detach() for name, values in terms.items()}
+        return weighted(terms, clustr_weights(config, len(x))).mean(), metrics
+
+    @classmethod
+    def training_objective(cls, config: MagnetConfig, threat: ThreatConfig) -> TrainingLoss:
+        """Magnet of the adversarial features, their consistency with the clean ones and their cross-entropy.
+
+        Against the clusters of the head, with the nearest own one for the assigned one, in the numerics of training but
+        for alpha and hinge of a Magnet in log space, which hide gradients. A consistency that training sums over the
+        batch has the weight that it has in a full one.
+        """
+        batch = config.clusters_per_batch * config.samples_per_cluster
+        weights = clustr_weights(config, batch)
+
+        def values(model: Classifier, clean: Tensor, features: Tensor, y: Tensor) -> Tensor:
+            head = model.head
+            assert isinstance(head, ClusterHead)
+            assigned = nearest_own(features, y, head.centroids, head.classes)
+            terms = {"magnet": reached(config, features, assigned, head.centroids, head.classes, head.variance)}
+            if config.consistency == "magnet":
+                terms["consistency"] = terms["magnet"]
+            return weighted(terms | score_terms(config, head, features, clean, features, y), weights)
+
+        alone = config.consistency == "none" and config.cross_entropy_weight == 0
+        if alone and config.log_loss:
+            return TrainingLoss("magnet", "magnet")
+        settings: dict[str, Setting] = {} if config.log_loss else {"alpha": config.alpha}
+        if alone:
+            return TrainingLoss("published_magnet", FeaturesObjective(values), tuple(settings.items()))
+        settings |= {"numerics": config.numerics, "consistency": config.consistency}
+        settings |= {f"{name}_weight": weight for name, weight in weights.items() if name != "magnet"}
+        if config.scores and not config.log_scores:
+            settings["nearest"] = config.nearest
+        return TrainingLoss("clustr", FeaturesObjective(values), tuple(settings.items()))
+
+    @classmethod
+    def released(cls, config: MagnetConfig) -> Released:
+        """Its alpha, and the clusters that its scores keep where these are the released code's."""
+        return Released(config.alpha, None if config.log_scores else config.nearest)
 
     def magnet(self, features: Tensor) -> Tensor:
         """(n,) Magnet losses of the current batch's (n, d) features, against their own means and variance."""
@@ -141,34 +179,71 @@ class ClusTR(ClusterMethod):
 
     def reach(self, features: Tensor) -> Tensor:
         """(n,) what ClusTR+ADV's adversary maximises: Magnet, in log space without the hinge that hides gradients."""
-        if not self.config.log_loss:
-            return self.magnet(features)
         batch = self.neighbourhoods
         classes = self.head.classes[batch.ids]
         centroids = batch_centroids(features, batch.local, len(classes))
-        return clustering_loss(
-            features, batch.local, centroids, classes, pull=pull_assigned, push=push_soft, combine=torch.add
-        )
+        return reached(self.config, features, batch.local, centroids, classes)
 
-    def scored(self, centroids: Tensor, variance: Tensor) -> Head:
-        """The head that gives p of Eq. 4 on these clusters to a loss: log-space logits of all, or published scores.
 
-        The published scores keep the `nearest` clusters in training too, as the released code's do.
-        """
-        head = self.over_all(centroids, variance)
-        if self.config.log_scores:
-            return head
-        return PublishedHead(head, nearest=min(self.config.nearest, len(head.centroids)))
+def reached(
+    config: MagnetConfig,
+    features: Tensor,
+    assigned: Tensor,
+    centroids: Tensor,
+    classes: Tensor,
+    variance: Tensor | None = None,
+) -> Tensor:
+    """(n,) Magnet losses in the recipe's numerics as an adversary climbs them: in log space without alpha and hinge."""
+    if config.log_loss:
+        return magnet_open(features, assigned, centroids, classes, variance)
+    return magnet_published(features, assigned, centroids, classes, alpha=config.alpha, variance=variance)
 
-    def compared(self, centroids: Tensor, variance: Tensor) -> Head:
-        """The head whose outputs the consistency term compares."""
-        if self.config.consistency == "features_mse":
-            return FeaturesHead(self.model.features_dim)
-        return self.scored(centroids, variance)
 
-    def added(self, total: Tensor, losses: Tensor, metrics: Metrics) -> Tensor:
-        """The loss so far with the batch's (n,) consistency losses, weighted and reduced as the recipe says."""
-        config = self.config
-        metrics["consistency"] = losses.mean().detach()
-        reduced = losses.sum() if config.consistency_reduction == "sum" else losses.mean()
-        return total + config.consistency_weight * reduced
+def scored(config: MagnetConfig, head: ClusterHead) -> Head:
+    """The head that gives p of Eq. 4 on a head's clusters to a loss: log-space logits of all, or published scores.
+
+    The published scores keep the `nearest` clusters in training too, as the released code's do.
+    """
+    if config.log_scores:
+        return over_all(head)
+    return PublishedHead(head, nearest=min(config.nearest, len(head.centroids)))
+
+
+def compared(config: MagnetConfig, head: ClusterHead) -> Head:
+    """The head whose outputs the consistency term compares."""
+    return FeaturesHead(head.features_dim) if config.consistency == "features_mse" else scored(config, head)
+
+
+def consistency_of(config: MagnetConfig) -> Consistency:
+    """The consistency of the outputs of `compared`, for clean images and adversarial ones."""
+    return (LOGIT_CONSISTENCIES if config.log_scores else SCORE_CONSISTENCIES)[config.consistency]
+
+
+def score_terms(
+    config: MagnetConfig, head: ClusterHead, labelled: Tensor, clean: Tensor, adversarial: Tensor, y: Tensor
+) -> dict[str, Tensor]:
+    """(n,) values of the terms beside Magnet: the consistency of outputs and the cross-entropy of p, where they count.
+
+    Args:
+        config: which terms.
+        head: with the clusters that p is of.
+        labelled: (n, d) features whose p should be the label's: the clean images' in training, the adversarial ones'
+            in an attack.
+        clean: (n, d) features of the clean images.
+        adversarial: (n, d) features of the adversarial images.
+        y: (n,) labels.
+    """
+    terms = {}
+    if config.consistency not in ("none", "magnet"):
+        through = compared(config, head)
+        terms["consistency"] = consistency_of(config)(through(clean), through(adversarial))
+    if config.cross_entropy_weight > 0:
+        terms["cross_entropy"] = F.cross_entropy(scored(config, head)(labelled), y, reduction="none")
+    return terms
+
+
+def clustr_weights(config: MagnetConfig, batch: int) -> dict[str, float]:
+    """The weights of an image's terms in the mean over a batch of that many; a sum over it counts so many times."""
+    times = batch if config.consistency_reduction == "sum" else 1
+    weights = {"magnet": 1.0, "consistency": config.consistency_weight * times}
+    return weights | {"cross_entropy": config.cross_entropy_weight}

@@ -5,11 +5,15 @@ from collections.abc import Iterator
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from corral.losses import magnet, nearest_own, nearest_rival
-from corral.models import ClusterHead, FeaturesHead, Head
+from corral.attacks.centred import CROSS_ENTROPY, TrainingLoss
+from corral.attacks.objectives import Released
+from corral.attacks.training_loss import FeaturesObjective
+from corral.losses import magnet, magnet_open, nearest_own, nearest_rival, weighted
+from corral.models import Classifier, ClusterHead, FeaturesHead, Head
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.clusters import ClusterMethod, Neighbourhoods
 from corral.training.methods.learned import LearnedClusters
+from corral.training.recipe import ThreatConfig
 from corral.training.recipe_methods import CorralConfig
 
 
@@ -82,8 +86,9 @@ class Corral(ClusterMethod):
             centroids, variance = self.batch_clusters(features, assigned)
         elif config.centroids == "learned":
             assigned = nearest_own(features, y, centroids, head.classes)  # learned centroids have no k-means members
-        logits = head.moved(centroids, variance)(features)
-        losses = self.losses(features, logits, y, assigned, centroids, variance)
+        moved = head.moved(centroids, variance)
+        logits = moved(features)
+        losses = weighted(corral_terms(config, moved, features, logits, y, assigned), corral_weights(config))
         if config.batches == "neighbourhood":
             self.neighbourhoods.record(losses)
         return losses.mean(), {"adversarial_accuracy": (logits.argmax(1) == y).float().mean()}
@@ -109,18 +114,28 @@ class Corral(ClusterMethod):
             self.model.with_head(FeaturesHead(self.model.features_dim)), x, y, self.config.inner, value
         )
 
-    def losses(
-        self, features: Tensor, logits: Tensor, y: Tensor, assigned: Tensor, centroids: Tensor, variance: Tensor
-    ) -> Tensor:
-        """(n,) cross-entropy of the logits or Magnet, plus the pull toward the assigned centroid."""
-        config = self.config
-        if config.loss == "magnet":
-            values = magnet(features, assigned, centroids, self.head.classes, alpha=config.alpha, variance=variance)
-        else:
-            values = F.cross_entropy(logits, y, reduction="none")
-        if config.pull > 0:
-            values = values + config.pull * (features - centroids[assigned]).square().sum(1) / (2 * variance)
-        return values
+    @classmethod
+    def training_objective(cls, config: CorralConfig, threat: ThreatConfig) -> TrainingLoss:
+        """The loss of the adversarial features against the head's clusters, as its nearest own one's where one counts.
+
+        Magnet without alpha and its hinge, which hide gradients.
+        """
+        if config.pull == 0:
+            return CROSS_ENTROPY if config.loss == "cross_entropy" else TrainingLoss("magnet", "magnet")
+
+        def values(model: Classifier, clean: Tensor, features: Tensor, y: Tensor) -> Tensor:
+            head = model.head
+            assert isinstance(head, ClusterHead)
+            assigned = nearest_own(features, y, head.centroids, head.classes)
+            terms = corral_terms(config, head, features, head(features), y, assigned, hinge=False)
+            return weighted(terms, corral_weights(config))
+
+        return TrainingLoss("corral", FeaturesObjective(values), (("loss", config.loss), ("pull", config.pull)))
+
+    @classmethod
+    def released(cls, config: CorralConfig) -> Released:
+        """Its alpha where Magnet is what it trains on."""
+        return Released(config.alpha) if config.loss == "magnet" else Released()
 
     def after_epoch(self) -> dict[str, float]:
         """Refit the clusters; learned centroids become the head as they are."""
@@ -136,3 +151,42 @@ class Corral(ClusterMethod):
         """Take back the clusters' members and the learned map."""
         super().load(tensors)
         self.map.load(tensors)
+
+
+def corral_terms(
+    config: CorralConfig,
+    head: ClusterHead,
+    features: Tensor,
+    logits: Tensor,
+    y: Tensor,
+    assigned: Tensor,
+    *,
+    hinge: bool = True,
+) -> dict[str, Tensor]:
+    """(n,) values of each term of the loss: the cross-entropy of the logits or Magnet, the pull to the own centroid.
+
+    Args:
+        config: which loss, and whether there is a pull.
+        head: with the centroids and the variance.
+        features: (n, d).
+        logits: (n, C) of the head.
+        y: (n,) labels.
+        assigned: (n,) each example's centroid.
+        hinge: whether Magnet has its alpha and hinge.
+    """
+    centroids, classes, variance = head.centroids, head.classes, head.variance
+    if config.loss == "cross_entropy":
+        first = F.cross_entropy(logits, y, reduction="none")
+    elif hinge:
+        first = magnet(features, assigned, centroids, classes, alpha=config.alpha, variance=variance)
+    else:
+        first = magnet_open(features, assigned, centroids, classes, variance)
+    terms: dict[str, Tensor] = {config.loss: first}
+    if config.pull > 0:
+        terms["pull"] = (features - centroids[assigned]).square().sum(1) / (2 * variance)
+    return terms
+
+
+def corral_weights(config: CorralConfig) -> dict[str, float]:
+    """The weights of `corral_terms`."""
+    return {config.loss: 1.0, "pull": config.pull}

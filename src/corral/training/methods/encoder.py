@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from corral.attacks.centred import TrainingLoss
 from corral.data import Images, stratified_subset
 from corral.data.views import COLOURS
 from corral.errors import UsageError
@@ -16,6 +18,7 @@ from corral.models.projection import Projection
 from corral.training.features import extract_features
 from corral.training.methods.base import Context, Method
 from corral.training.names import prefixed, unprefixed
+from corral.training.recipe import ThreatConfig
 from corral.training.recipe_encoders import ProjectionConfig
 
 PROJECTION = "projection."
@@ -46,6 +49,18 @@ class EncoderMethod(Method):
             raise UsageError(
                 "method.dual_norm needs a backbone with BatchNorm, such as resnet: choose one, or set it to 'none'"
             )
+
+    @classmethod
+    def training_objective(cls, config: Any, threat: ThreatConfig) -> TrainingLoss:
+        """None: without a head there is no decision to attack.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            f"method {config.name!r} trains an encoder without a head, whose loss no attack on a classifier climbs: "
+            "fit a head to it first (corral evaluate --linear)"
+        )
 
     def prepare(self) -> None:
         """Give the backbone its two branches."""

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from corral.attacks.centred import CROSS_ENTROPY, TrainingLoss
 from corral.training.features import ANOTHER
 from corral.training.methods.base import Context
 from corral.training.methods.clusters import ClusterMethod
+from corral.training.recipe import ThreatConfig
 from corral.training.recipe_methods import FittedConfig
 
 
@@ -19,6 +21,11 @@ class FittedClusters(ClusterMethod):
     def __init__(self, context: Context, config: FittedConfig) -> None:
         super().__init__(context, clusters=config.clusters, rule=config.name)
         context.model.backbone.requires_grad_(False)
+
+    @classmethod
+    def training_objective(cls, config: FittedConfig, threat: ThreatConfig) -> TrainingLoss:
+        """The cross-entropy of the head's logits: no loss was trained, and these are what decides."""
+        return CROSS_ENTROPY
 
     def batches(self) -> Iterator[Tensor]:
         """None: there is nothing to train."""

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from corral.attacks.balls import ascend, project
-from corral.training.methods.base import Context, Method, Metrics
+from corral.training.methods.base import Context, LabelMethod, Metrics
 from corral.training.recipe_methods import FreeAtConfig
 
 
-class FreeAdversarialTraining(Method):
+class FreeAdversarialTraining(LabelMethod):
     """Cross-entropy of x + delta, each batch `replays` times; delta climbs the gradient of the same backward pass.
 
     Algorithm 1 of the paper: delta begins at 0, is kept from replay to replay *and* from batch to batch (entry i goes

@@ -6,11 +6,11 @@ from torch.nn import functional
 
 from corral.models.modes import eval_mode
 from corral.training.features import extract_features, require_finite
-from corral.training.methods.base import Context, Method, Metrics
+from corral.training.methods.base import Context, LabelMethod, Metrics
 from corral.training.recipe_methods import LinearConfig
 
 
-class LinearEvaluation(Method):
+class LinearEvaluation(LabelMethod):
     """Cross-entropy of a linear head; the backbone stays in eval mode and as it is (NCP-ACL, App. A.3).
 
     "slf" sees the features of the training images, computed once; "alf" those of images that PGD moves against the head

@@ -2,10 +2,13 @@
 
 from torch import Tensor
 
-from corral.losses import bibo_distance, ftc, so
+from corral.attacks.centred import TrainingLoss
+from corral.attacks.rivals import MatObjective
+from corral.losses import bibo_distance, ftc, mat_terms, weighted
 from corral.models import FeaturesHead
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.centres import CentreMethod
+from corral.training.recipe import ThreatConfig
 from corral.training.recipe_methods import MatConfig
 
 
@@ -31,16 +34,18 @@ class Mat(CentreMethod):
         if config.adversarial:
             aimed = self.farthest(x, y, config.inner, lambda features, labels: ftc(features, centres, labels))
         features = self.model.features(aimed)
-        total = first = ftc(features, centres, y).mean()
-        metrics = {"ftc": first.detach()}
-        second = so(features, centres, y).mean()
-        metrics["so"] = second.detach()
-        metrics["length"] = features.detach().norm(dim=1).mean()
-        if config.so_weight > 0:
-            total = total + config.so_weight * second
+        compared = None
         if attacked is not None:
             clean = self.model.features(x) if config.adversarial else features
-            third = bibo_distance(clean, self.model.features(attacked)).mean()
-            metrics["bibo"] = third.detach()
-            total = total + config.bibo_weight * third
-        return total, metrics
+            compared = clean, self.model.features(attacked)
+        terms = mat_terms(features, centres, y, compared)
+        metrics = {name: values.mean().detach() for name, values in terms.items()}
+        metrics["length"] = features.detach().norm(dim=1).mean()
+        weights = {"ftc": 1.0, "so": config.so_weight, "bibo": config.bibo_weight}
+        return weighted(terms, weights).mean(), metrics
+
+    @classmethod
+    def training_objective(cls, config: MatConfig, threat: ThreatConfig) -> TrainingLoss:
+        """FTC + a SO + b (1 - cos(f(x), f(x_adv))), as MAT's own adaptive attack has it (Sec. 4.4)."""
+        weights = (("bibo_weight", config.bibo_weight), ("so_weight", config.so_weight))
+        return TrainingLoss("mat", MatObjective(config.so_weight, config.bibo_weight), weights)

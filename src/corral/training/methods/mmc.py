@@ -2,9 +2,12 @@
 
 from torch import Tensor
 
+from corral.attacks.centred import TrainingLoss
+from corral.attacks.rivals import MmcObjective
 from corral.losses import mmc
 from corral.training.methods.base import Context, Metrics
 from corral.training.methods.centres import CentreMethod
+from corral.training.recipe import ThreatConfig
 from corral.training.recipe_methods import MmcConfig
 
 
@@ -24,3 +27,8 @@ class Mmc(CentreMethod):
         loss = mmc(features, centres, y).mean()
         nearest = (features.detach() @ centres.T).argmax(1)
         return loss, {"accuracy": (nearest == y).float().mean()}
+
+    @classmethod
+    def training_objective(cls, config: MmcConfig, threat: ThreatConfig) -> TrainingLoss:
+        """The centre loss of the adversarial image."""
+        return TrainingLoss("mmc", MmcObjective())

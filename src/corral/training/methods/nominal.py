@@ -3,15 +3,11 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from corral.training.methods.base import Context, Method, Metrics
-from corral.training.recipe_methods import NominalConfig
+from corral.training.methods.base import LabelMethod, Metrics
 
 
-class Nominal(Method):
+class Nominal(LabelMethod):
     """Cross-entropy of clean logits, linear head."""
-
-    def __init__(self, context: Context, config: NominalConfig | None = None) -> None:
-        super().__init__(context)
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """Cross-entropy of the batch."""

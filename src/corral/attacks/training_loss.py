@@ -1,0 +1,42 @@
+"""The loss that a model was trained with, as an attack's objective: values of features, beside the clean image's."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from corral.attacks.objectives import Objective
+from corral.models import Classifier
+
+# Of the model, the clean images' features, the adversarial ones' and the labels.
+FeatureValues = Callable[[Classifier, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class FeaturesObjective:
+    """Values of the features of the adversarial images and, held fixed, of the clean ones; the model's logits decide.
+
+    Attributes:
+        values: of a classifier, (n, d) features of the clean images, (n, d) of the adversarial ones and (n,) labels;
+            (n,) values to maximise.
+    """
+
+    values: FeatureValues
+
+    def bind(self, model: nn.Module, x: Tensor, y: Tensor) -> Objective:
+        """The objective for a batch.
+
+        Raises:
+            ValueError: the model is not a corral Classifier, whose features could be had.
+        """
+        if not isinstance(model, Classifier):
+            raise ValueError(f"the loss of training needs a corral Classifier, found {type(model).__name__}")
+        with torch.no_grad():
+            clean = model.features(x)
+
+        def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            features = model.features(x_adv)
+            return self.values(model, clean[rows], features, y[rows]), model.logits_from(features)
+
+        return evaluate
