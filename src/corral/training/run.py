@@ -23,10 +23,10 @@ class RunInfo(BaseModel):
     """What a model file says of its making.
 
     `started_from` is the fingerprint of the backbone that `training.start` gave; None where weights were random.
-    `train_seconds` are of the wall clock, `work_seconds` of the `work_clock` ("cpu": CPU time of the process and all its
-    threads; "device": between synchronisations of a GPU), both summed over the pieces of a resumed run and over the warm
-    start; steps, refits and fits count, validation and saving do not. None in files of earlier versions. `ending` says
-    whether the run converged, None where its recipe has no `training.converged`.
+    `train_seconds` are of the wall clock, `work_seconds` of the `work_clock` ("cpu": CPU time of the process and all
+    its threads; "device": wall clock between synchronisations of a GPU; None in files of earlier versions). Both are
+    sums over the pieces of a resumed run, warm start included, of steps, refits and fits; validation and saving do not
+    count. `ending` says whether the run converged, None where its recipe has no `training.converged`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
