@@ -1,4 +1,4 @@
-"""What training takes: seconds of the wall clock, and seconds of work, which other programs' load does not lengthen."""
+"""What training takes: seconds of the wall clock, and seconds of work, which hardly grow with other programs' load."""
 
 import time
 from collections.abc import Iterator
