@@ -113,7 +113,8 @@ def train(
     if as_json:
         print_json({"run": str(path), **info.model_dump(mode="json")})
     else:
-        typer.echo(f"{path}: {info.method} on {info.data}, {info.epochs} epochs, {info.train_seconds:.1f} s")
+        ending = "" if info.ending is None else f", {info.ending.words()}"
+        typer.echo(f"{path}: {info.method} on {info.data}, {info.epochs} epochs{ending}, {info.train_seconds:.1f} s")
         typer.echo(f"next: corral evaluate {path}{' --linear slf,alf' if info.method in ENCODERS else ''}")
 
 

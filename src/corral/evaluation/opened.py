@@ -94,6 +94,8 @@ class Opened:
             "n_test": len(self.data.test),
             "train_seed": info.seed,
             "train_seconds": info.train_seconds,
+            "work_seconds": info.work_seconds,
+            "work_clock": info.work_clock,
             "created": now(),
             "environment": environment(self.device),
         }

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from corral.devices import device_name
 from corral.documents import Frozen, read_document
+from corral.training.clock import WorkClock
 from corral.version import __version__
 
 
@@ -73,7 +74,8 @@ class Environment(Frozen):
 class OfRun(Frozen):
     """What every record of a run states: the run, its weights, and the test images it was measured on.
 
-    `n` is the number of test examples measured and `n_test` the size of the whole test set.
+    `n` is the number of test examples measured and `n_test` the size of the whole test set. `train_seconds`,
+    `work_seconds` and `work_clock` are the run's (`RunInfo`), the latter two None of runs of earlier versions.
     """
 
     format: str
@@ -89,6 +91,8 @@ class OfRun(Frozen):
     n_test: int = Field(ge=1)
     train_seed: int
     train_seconds: float
+    work_seconds: float | None = None
+    work_clock: WorkClock | None = None
     created: str
     environment: Environment
     notes: list[str] = Field(default_factory=list)

@@ -307,10 +307,12 @@ class _Maker:
         files: list[str] = []
         names: list[str] = []
         environments: list[Environment] = []
+        stories: list[list[RunInfo]] = []
         analyses: dict[AnalysisName, list[Analysis]] = {name: [] for name in row.analyses}
         for seed in part.seeds:
             folder = self.trained(part, row, seed)
             names.append(folder.path.name)
+            stories.append(self.stories(part, row, seed))
             if row.rule is not None:
                 folder = with_rule(folder, row.rule)
             for name in row.analyses:
@@ -332,10 +334,7 @@ class _Maker:
             **_said(part, row),
             protocol={name: value for name, value in measured.items() if value is not None},
             sound={f"{factor:g}": sound([by[factor] for by in found]) for factor in factors},
-            train_seconds=tuple(
-                by[factors[0]][0].train_seconds + self.before_seconds(part, row, seed)
-                for by, seed in zip(found, part.seeds, strict=True)
-            ),
+            **_training(stories),
             eps=first.eps / factors[0],
             norm=first.norm,
             runs=tuple(names),
@@ -365,10 +364,11 @@ class _Maker:
             )
         return planned[-1][1]
 
-    def before_seconds(self, part: Part, row: Row, seed: int) -> float:
-        """What the stages before a row's own training took."""
+    def stories(self, part: Part, row: Row, seed: int) -> list[RunInfo]:
+        """How the stages before a row's run and, last, that run were made."""
         stages = self.plan.chain(part, row, seed)[:-1] if row.stages else []
-        return sum(load_model(folder.path, encoder=True)[2].train_seconds for _, folder in stages)
+        folders = [folder for _, folder in (*stages, self.plan.planned(part, row, seed))]
+        return [load_model(folder.path, encoder=True)[2] for folder in folders]
 
     def analysed(self, part: Part, folder: RunFolder, name: AnalysisName) -> Analysis:
         """The run's analysis: the one on disk if it is of this model and has the columns' numbers, else made now."""
@@ -431,6 +431,23 @@ def _measures(record: Record, model: Classifier, info: RunInfo, attacks: Sequenc
     held = {result.name: result.settings for result in single_attacks(record)}
     same = (record.model_fingerprint, record.data_fingerprint) == (fingerprint(model), info.data_fingerprint)
     return same and held == {attack.name: dict(attack.settings) for attack in attacks}
+
+
+def _training(stories: Sequence[Sequence[RunInfo]]) -> dict[str, Any]:
+    """What a row says of its training: the seconds of every seed's runs, and how the last of them ended.
+
+    Seconds of work are left out where a run does not know them, or counted them as another does not.
+    """
+    known = [[info.work_seconds for info in story if info.work_seconds is not None] for story in stories]
+    clocks = {info.work_clock for story in stories for info in story}
+    clock = clocks.pop() if len(clocks) == 1 else None
+    endings = [story[-1].ending for story in stories]
+    return {
+        "train_seconds": tuple(sum(info.train_seconds for info in story) for story in stories),
+        "work_seconds": () if clock is None else tuple(sum(values) for values in known),
+        "work_clock": clock,
+        "endings": () if None in endings else tuple(endings),
+    }
 
 
 def _said(part: Part, row: Row) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from corral.reproduce.page import (
     compared,
     groups,
     made,
-    minutes,
     reading,
     setting_words,
     sound_words,
     threat,
 )
 from corral.reproduce.result import Result, ResultPart
+from corral.reproduce.times import training_cells, training_headings, training_words
 
 
 def as_markdown(table: Table, result: Result) -> str:
@@ -43,16 +43,14 @@ def _part(table: Table, result: Result, part: ResultPart) -> list[str]:
         for group in found
         for title, kind in group.headings()
     ]
-    timed = ["minutes, published"] if minutes(part, part.rows[0]) else []
-    header = ["Method", *(title for title, _ in headings), *timed, "seconds, ours"]
+    header = ["Method", *(title for title, _ in (*headings, *training_headings(part)))]
     rows = []
     for row in part.rows:
         values = [cell for group in found for cell in cells(group, row)]
         shown = [
             f"**{value}**" if kind == "sound" else value for value, (_, kind) in zip(values, headings, strict=True)
         ]
-        seconds = f"{sum(row.train_seconds) / len(row.train_seconds):.0f}"
-        rows.append([row.shown, *shown, *minutes(part, row), seconds])
+        rows.append([row.shown, *shown, *training_cells(part, row)])
     why = setting_words(table, result, part)
     lines = [f"## {part.data}, {threat(part)}", "", f"{reading(part)} {sentence(why)}", ""]
     lines += [
@@ -62,6 +60,7 @@ def _part(table: Table, result: Result, part: ResultPart) -> list[str]:
         "",
     ]
     lines += [f"- {words}" for words in sound_words(table, part)]
+    lines += [f"- {words}" for words in training_words(part)]
     lines += [f"- {row.name}: {row.remark}" for row in part.rows if row.remark]
     lines += [""]
     for section in compared(table, part):

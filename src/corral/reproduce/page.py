@@ -24,10 +24,8 @@ from corral.reproduce.figures import (
     squares_figure,
 )
 from corral.reproduce.result import Measured, Result, ResultPart, ResultRow, worst_case
-from corral.reproduce.sections import Section, mean_number, mean_series, sections
-
-NONE = "–"
-
+from corral.reproduce.sections import NONE, Section, mean_number, mean_series, sections
+from corral.reproduce.times import training_cells, training_headings, training_words
 
 # Factor and decimals of a unit's numbers: ours, which accuracies are fractions of, and the published ones.
 SHOWN: dict[Unit, tuple[float, int, int]] = {
@@ -90,7 +88,9 @@ def render(table: Table, result: Result) -> str:
         result=result,
         groups=lambda part: groups(table, part),
         cells=cells,
-        minutes=minutes,
+        training_headings=training_headings,
+        training_cells=training_cells,
+        training_words=training_words,
         made=made,
         command=command,
         sentence=sentence,
@@ -128,13 +128,6 @@ def cells(group: Group, row: ResultRow) -> list[str]:
             found.append(NONE if published is None else f"{published:.{SHOWN[column.unit][2]}f}")
         found.append(spread(row.protocol.get(column.name), column.unit))
     return [*found, spread(row.sound.get(group.factor))] if group.sound else found
-
-
-def minutes(part: ResultPart, row: ResultRow) -> list[str]:
-    """The row's published training minutes, no cell where the paper has none of any row."""
-    if all(other.minutes is None for other in part.rows):
-        return []
-    return [NONE if row.minutes is None else f"{row.minutes:.0f}"]
 
 
 def spread(measured: Measured | None, unit: Unit = "%") -> str:

@@ -11,6 +11,8 @@ from pydantic import Field, StringConstraints, model_validator
 from corral.documents import Frozen, read_document
 from corral.evaluation.analyses.document import Analysis, AnalysisName
 from corral.evaluation.records import Environment
+from corral.training.clock import WorkClock
+from corral.training.convergence import Ending
 
 # What a row is marked with that was not made again since its setting or its recipe changed.
 EARLIER = "of an earlier setting"
@@ -68,7 +70,10 @@ class ResultRow(Frozen):
         minutes: printed training time.
         protocol: ours under the paper's protocol, by column.
         sound: ours under the worst of all attacks that were run, by eps as a multiple of the run's own.
-        train_seconds: by seed; those of the stages before it among them.
+        train_seconds: of the wall clock, by seed; those of the stages before it among them.
+        work_seconds: CPU or device seconds, likewise; empty where one of the runs does not know them.
+        work_clock: which of the two.
+        endings: of its runs, by seed: whether and when they converged; empty where its recipe has no criterion.
         eps: the run's own radius.
         norm: of the threat.
         runs: names of the run folders, by seed; each has the digest of its recipe.
@@ -105,10 +110,21 @@ class ResultRow(Frozen):
     environments: tuple[Environment, ...] = ()
     earlier: bool = False
 
+    work_seconds: tuple[float, ...] = ()
+    work_clock: WorkClock | None = None
+    endings: tuple[Ending, ...] = ()
+
     @property
     def shown(self) -> str:
         """The name as tables print it."""
         return f"{self.name} ({EARLIER})" if self.earlier else self.name
+
+    @model_validator(mode="after")
+    def _one_a_seed(self) -> "ResultRow":
+        expected = len(self.seeds) if self.work_clock is not None else 0
+        if len(self.work_seconds) != expected or len(self.endings) not in (0, len(self.seeds)):
+            raise ValueError(f"row {self.name!r} has seconds of work or endings of other seeds than its own")
+        return self
 
 
 class ResultPart(Frozen):

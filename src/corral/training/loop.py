@@ -2,7 +2,6 @@
 
 import json
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from corral.models.fingerprint import fingerprint
 from corral.progress import Progress, duration
 from corral.training.board import Board
 from corral.training.checkpoints import read_checkpoint, write_checkpoint
+from corral.training.clock import Clock
+from corral.training.convergence import converged, settled
 from corral.training.guards import FiniteLosses, require_finite_weights
 from corral.training.methods import Context, Method, Nominal, build_method
 from corral.training.optimisers import make_optimiser
@@ -24,9 +25,9 @@ from corral.training.pretrained import begin_from
 from corral.training.recipe import Recipe, TrainingConfig
 from corral.training.recipe_files import load_recipe
 from corral.training.recipe_methods import CONTINUING
-from corral.training.run import RunFolder
+from corral.training.run import RunFolder, RunInfo
 from corral.training.start import finished, make_model, prepare_data
-from corral.training.state import restore_state, save_state, save_weights
+from corral.training.state import restore_state, save_state, save_weights, story
 
 # What a line shows of the held-out images.
 VALIDATED = {"validation_clean": "clean", "validation_pgd": "PGD", "validation_neighbours": "nearest neighbours"}
@@ -108,7 +109,10 @@ class Run:
         )
         self.warm: Method = Nominal(context)
         self.method: Method = build_method(recipe.method, context)
-        self.epoch, self.seconds, self.best, self.warm_epochs = 0, 0.0, -1.0, recipe.training.warm_start.epochs
+        self.clock = Clock(device)
+        self.epoch, self.best, self.warm_epochs = 0, -1.0, recipe.training.warm_start.epochs
+        # Of the method's epochs, without the warm start's: what `training.converged` looks at.
+        self.accuracies: list[float] = []
         self.validated: dict[str, float] = {}
         self.started_from: str | None = None
         self.optimiser: torch.optim.Optimizer
@@ -122,6 +126,13 @@ class Run:
     def warming(self) -> bool:
         """Whether the next epoch belongs to the warm start."""
         return self.epoch < self.warm_epochs
+
+    @property
+    def converged(self) -> bool:
+        """Whether the recipe's criterion of convergence is met; never, where it has none."""
+        training = self.recipe.training
+        rule = training.converged
+        return rule is not None and converged(self.accuracies, rule, settled=settled(training))
 
     def begin(self, *, resume: bool) -> None:
         """Claim the folder, or take up where it was left."""
@@ -158,14 +169,16 @@ class Run:
             Board(self.folder.path / "tensorboard", first_epoch=self.epoch + 1) as board,
             Progress(title, 0, "images", enabled=self.progress) as bar,
         ):
-            while self.epoch < self.total_epochs:
+            while self.epoch < self.total_epochs and not self.converged:
                 bar.total = bar.done + self._images_left()
                 numbers = self._epoch(bar)
                 self._save(numbers)
                 board.write(numbers, self.epoch)
                 bar.say(_line(numbers, self.total_epochs))
             self._finish()
-        self.say(f"{self.folder.path}: trained in {duration(self.seconds)}")
+        ending = story(self)["ending"]
+        how = "" if ending is None else f", {ending.words()}"
+        self.say(f"{self.folder.path}: trained in {duration(self.clock.wall)}{how}")
 
     def _images_left(self) -> int:
         """How many images, counting replays, the epochs that are left will show."""
@@ -174,8 +187,28 @@ class Run:
         return (warm * self.warm.replays + main * self.method.replays) * len(self.images)
 
     def _epoch(self, bar: Progress) -> dict[str, Any]:
-        training, started = self.recipe.training, time.perf_counter()
-        warm = self.warming
+        warm, before = self.warming, self.clock.wall
+        with self.clock.running():
+            numbers = self._steps(bar)
+        numbers |= {"epoch_seconds": self.clock.wall - before, "train_seconds": self.clock.wall}
+        numbers |= {} if self.clock.work is None else {"work_seconds": self.clock.work}
+        self.epoch += 1
+        if self.validation is not None:
+            self.validated = (self.warm if warm else self.method).validated(self.validation)
+            numbers |= self.validated
+        if self.recipe.training.converged is not None and not warm:
+            self.accuracies.append(self.validated["validation_clean"])
+            numbers |= {"converged": self.converged}
+        stop = self.recipe.training.warm_start.stop_accuracy
+        if warm and stop > 0 and self.validated["validation_clean"] >= stop:
+            self.warm_epochs = self.epoch
+        if self.epoch == self.warm_epochs and warm:
+            self.enter_phase(fresh=True)
+        return numbers
+
+    def _steps(self, bar: Progress) -> dict[str, Any]:
+        """An epoch's steps and what the method does after them; returns numbers to log."""
+        training, warm = self.recipe.training, self.warming
         method = self.warm if warm else self.method
         self.model.train()
         sums: dict[str, Tensor] = {}
@@ -209,22 +242,7 @@ class Run:
         numbers: dict[str, Any] = {"epoch": self.epoch + 1, "phase": "warm start" if warm else self.recipe.method.name}
         numbers |= {name: float(total) / seen for name, total in sums.items()}
         numbers |= {"steps": losses.steps, "learning_rate": self.optimiser.param_groups[0]["lr"]}
-        numbers |= method.after_epoch()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        elapsed = time.perf_counter() - started
-        self.seconds += elapsed
-        numbers |= {"epoch_seconds": elapsed, "train_seconds": self.seconds}
-        self.epoch += 1
-        if self.validation is not None:
-            self.validated = method.validated(self.validation)
-            numbers |= self.validated
-        stop = self.recipe.training.warm_start.stop_accuracy
-        if warm and stop > 0 and self.validated["validation_clean"] >= stop:
-            self.warm_epochs = self.epoch
-        if self.epoch == self.warm_epochs and warm:
-            self.enter_phase(fresh=True)
-        return numbers
+        return numbers | method.after_epoch()
 
     def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         data, images = self.recipe.data, self.images
@@ -246,7 +264,8 @@ class Run:
         if not self.warming:
             self.method.prepare()
             if fresh:
-                self.method.start()
+                with self.clock.running():
+                    self.method.start()
             else:
                 self.model.head = self.method.make_head()
             extra, shared = self.method.parameters(), self.method.learned()
@@ -281,7 +300,8 @@ class Run:
     def _finish(self) -> None:
         if self.recipe.training.select == "best" and self.folder.best.is_file():
             tensors, metadata = read_checkpoint(self.folder.best, kind="model")
-            metadata["info"]["train_seconds"] = self.seconds  # the choice cost the whole run
+            info = RunInfo.model_validate(metadata["info"] | story(self))  # the choice cost the whole run
+            metadata["info"] = info.model_dump(mode="json")
             write_checkpoint(self.folder.model, tensors, metadata)
         else:
             save_weights(self, self.folder.model)

@@ -95,6 +95,18 @@ class WarmStart(Config):
     stop_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
+class Convergence(Config):
+    """Training ends at convergence: after the first epoch at which the best clean validation accuracy of the last
+    `epochs` epochs is no more than `tolerance` above the best of all epochs before them.
+
+    Epochs of the warm start do not count, and with schedule "steps" or a `warm_up` the last `epochs` epochs all lie
+    after the last change of the learning rate. `training.epochs` stays the most; see `training.convergence.converged`.
+    """
+
+    tolerance: Annotated[float, Field(ge=0, le=1)]
+    epochs: Count
+
+
 class TrainingConfig(Config):
     """Optimisation: the same for every method.
 
@@ -102,6 +114,7 @@ class TrainingConfig(Config):
     Over the first `warm_up` epochs the rate rises in a line from 0, and the schedule has the others. `trust` is LARS's
     coefficient, 0.001 by default: "lars" scales the step of every tensor (You et al. 2017; ACL's code), "lars-clipped"
     bounds a tensor's rate by the learning rate and leaves biases and BatchNorm's numbers to SGD (solo-learn's SimCLR).
+    `converged` ends training before `epochs` epochs when validation accuracy no longer rises; without it all are made.
     """
 
     start: str | None = None
@@ -119,6 +132,7 @@ class TrainingConfig(Config):
     select: Literal["last", "best"] = "last"
     seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
     warm_start: WarmStart = WarmStart()
+    converged: Convergence | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingConfig":
@@ -133,6 +147,15 @@ class TrainingConfig(Config):
             raise ValueError(
                 f"trust is a number of optimisers 'lars' and 'lars-clipped', found with {self.optimiser!r}: "
                 "take it out (--set training.trust=)"
+            )
+        if self.converged is not None and self.converged.epochs >= self.epochs:
+            raise ValueError(
+                f"converged.epochs must be below the {self.epochs} epochs, found {self.converged.epochs}: raise "
+                "training.epochs, or take the criterion out (--set training.converged=)"
+            )
+        if self.converged is not None and self.schedule == "cosine":
+            raise ValueError(
+                "converged goes with schedule 'constant' or 'steps': a cosine's rate falls until the last epoch"
             )
         return self
 
@@ -165,6 +188,12 @@ class Recipe(Config):
             raise ValueError("training.select 'best' needs held-out images: set data.validation above 0")
         if self.training.warm_start.stop_accuracy > 0 and self.data.validation == 0:
             raise ValueError("warm_start.stop_accuracy needs held-out images: set data.validation above 0")
+        if self.training.converged is not None and self.method.name in ENCODERS:
+            raise ValueError(
+                f"method '{self.method.name}' has no accuracy that converges: leave training.converged out"
+            )
+        if self.training.converged is not None and self.data.validation == 0:
+            raise ValueError("training.converged needs held-out images: set data.validation above 0")
         if self.data.unlabeled and self.method.name not in ENCODERS:
             raise ValueError(f"method '{self.method.name}' needs labels: leave data.unlabeled out")
         if self.training.select == "best" and self.method.name in ENCODERS:

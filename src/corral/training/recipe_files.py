@@ -5,7 +5,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -143,12 +143,18 @@ def _known_keys(table: Mapping[str, Any]) -> list[str]:
     keys = ["name", "summary", "source"]
     for section, config in sections.items():
         for name, field in config.model_fields.items():
-            inner = field.annotation
-            if isinstance(inner, type) and issubclass(inner, Config):
-                keys += [f"{section}.{name}.{leaf}" for leaf in inner.model_fields]
-            else:
+            inner = _table(field.annotation)
+            if inner is None or inner is not field.annotation:  # an optional table is taken out as a whole
                 keys.append(f"{section}.{name}")
+            if inner is not None:
+                keys += [f"{section}.{name}.{leaf}" for leaf in inner.model_fields]
     return keys
+
+
+def _table(annotation: Any) -> type[Config] | None:
+    """The table that a field holds, or may hold; None for a plain value."""
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Config)), None)
 
 
 def _full_key(key: str, table: Mapping[str, Any]) -> str:

@@ -15,12 +15,18 @@ from corral.errors import CorralError, UsageError
 from corral.models import Classifier, ClusterHead, ModelSpec, build_classifier
 from corral.models.spec import BACKBONES
 from corral.training.checkpoints import load_tensors, read_checkpoint, write_checkpoint
+from corral.training.clock import WorkClock
+from corral.training.convergence import Ending
 
 
 class RunInfo(BaseModel):
     """What a model file says of its making.
 
     `started_from` is the fingerprint of the backbone that `training.start` gave; None where weights were random.
+    `train_seconds` are of the wall clock, `work_seconds` of the `work_clock` ("cpu": CPU time of the process and all
+    its threads; "device": wall clock between synchronisations of a GPU; None in files of earlier versions). Both are
+    sums over the pieces of a resumed run, warm start included, of steps, refits and fits; validation and saving do not
+    count. `ending` says whether the run converged, None where its recipe has no `training.converged`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -37,6 +43,9 @@ class RunInfo(BaseModel):
     started_from: str | None = None
     train_images: int
     train_seconds: float
+    work_seconds: float | None = None
+    work_clock: WorkClock | None = None
+    ending: Ending | None = None
     validation: dict[str, float]
     corral: str
     torch: str

@@ -18,6 +18,7 @@ from corral.training.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
+from corral.training.convergence import Ending
 from corral.training.optimisers import state_names
 from corral.training.run import RunInfo, read_metrics, save_model
 from corral.version import __version__
@@ -37,7 +38,9 @@ def save_state(run: "Run") -> None:
         "kind": "training",
         "epoch": run.epoch,
         "warm_epochs": run.warm_epochs,
-        "seconds": run.seconds,
+        "seconds": run.clock.wall,
+        "work_seconds": run.clock.work,
+        "accuracies": run.accuracies,
         "best": run.best,
         "validated": run.validated,
         "started_from": run.started_from,
@@ -89,7 +92,7 @@ def save_weights(run: "Run", path: Path) -> None:
         epochs=run.epoch,
         started_from=run.started_from,
         train_images=len(run.images),
-        train_seconds=run.seconds,
+        **story(run),
         validation=run.validated,
         corral=__version__,
         torch=torch.__version__,
@@ -97,6 +100,19 @@ def save_weights(run: "Run", path: Path) -> None:
     )
     phase = run.warm if run.warming else run.method
     save_model(path, phase.weights(), spec, info)
+
+
+def story(run: "Run") -> dict[str, Any]:
+    """What the whole run took and how it ended, whichever epoch's weights are kept; fields of `RunInfo`."""
+    ending = None
+    if run.recipe.training.converged is not None:
+        ending = Ending(converged=run.converged, epochs=len(run.accuracies), warm_epochs=run.warm_epochs)
+    return {
+        "train_seconds": run.clock.wall,
+        "work_seconds": run.clock.work,
+        "work_clock": None if run.clock.work is None else run.clock.kind,
+        "ending": ending,
+    }
 
 
 def _take(run: "Run", tensors: dict[str, Tensor], metadata: dict[str, Any], path: Path) -> None:
@@ -113,7 +129,13 @@ def _take(run: "Run", tensors: dict[str, Tensor], metadata: dict[str, Any], path
     run.epoch, run.warm_epochs = int(metadata["epoch"]), int(metadata["warm_epochs"])
     if not 0 <= run.epoch <= run.total_epochs or not 0 <= run.warm_epochs <= run.recipe.training.warm_start.epochs:
         raise ValueError(f"epoch {run.epoch} after {run.warm_epochs} of warm start is outside the recipe's epochs")
-    run.seconds, run.best = float(metadata["seconds"]), float(metadata["best"])
+    run.best = float(metadata["best"])
+    work = metadata.get("work_seconds")  # checkpoints of earlier versions do not know it
+    run.clock.wall, run.clock.work = float(metadata["seconds"]), None if work is None else float(work)
+    run.accuracies = [float(accuracy) for accuracy in metadata.get("accuracies", [])]
+    expected = max(run.epoch - run.warm_epochs, 0) if run.recipe.training.converged is not None else 0
+    if len(run.accuracies) != expected:
+        raise ValueError(f"validation accuracies of {len(run.accuracies)} epochs, expected {expected}")
     run.validated = dict(metadata["validated"])
     run.started_from = metadata.get("started_from")
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "method": {}}
