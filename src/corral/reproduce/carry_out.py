@@ -149,27 +149,35 @@ def _marked(table: Table, result: Result, changed: Mapping[str, Any]) -> Result:
     """A result whose rows say whether they were made by the runs that the table means now."""
     plan = Plan(Path(), changed)
     meant = {
-        (part.data, part.beside, row.name): tuple(plan.planned(part, row, seed)[1].path.name for seed in part.seeds)
+        (part.data, part.beside, row.name): (
+            row.rule,
+            *(plan.planned(part, row, seed)[1].path.name for seed in part.seeds),
+        )
         for scale, parts in table.scales.items()
         if scale == result.scale
         for part in parts
         for row in table.rows
         if row.has(part.data)
     }
-    parts = [
-        part.model_copy(
-            update={
-                "rows": tuple(
-                    row.model_copy(
-                        update={"earlier": row.earlier or row.runs != meant.get((part.data, part.beside, row.name))}
-                    )
-                    for row in part.rows
-                )
-            }
-        )
-        for part in result.parts
-    ]
+    columns = _meant(table)
+
+    def marked(part: ResultPart, row: ResultRow) -> ResultRow:
+        earlier = row.earlier or (row.rule, *row.runs) != meant.get((part.data, part.beside, row.name))
+        # A number under a heading that means something else by now would be read as that.
+        protocol = {
+            name: measured
+            for name, measured in row.protocol.items()
+            if not row.columns or row.columns.get(name) == columns.get(name)
+        }
+        return row.model_copy(update={"earlier": earlier, "protocol": protocol})
+
+    parts = [part.model_copy(update={"rows": tuple(marked(part, row) for row in part.rows)}) for part in result.parts]
     return result.model_copy(update={"parts": tuple(parts)})
+
+
+def _meant(table: Table) -> dict[str, str]:
+    """What every column means: its attack or analysis, and the radius."""
+    return {column.name: f"{column.attack} at {column.eps:g} eps" for column in table.columns}
 
 
 def _written(table: Table, result: Result, folder: Path) -> Path:
@@ -234,7 +242,7 @@ class _Maker:
         """
         if found.rule != row.rule or set(found.analyses) != set(row.analyses):
             return False
-        if found.columns and found.columns != self.meant():
+        if found.columns and found.columns != _meant(self.table):
             return False
         if self.table.against is not None and not all(measured.kept for measured in found.sound.values()):
             return False
@@ -296,10 +304,6 @@ class _Maker:
         """A part's data set."""
         return load(part.data, root=None if self.data_root is None else Path(self.data_root))
 
-    def meant(self) -> dict[str, str]:
-        """What every column means: its attack or analysis, and the radius."""
-        return {column.name: f"{column.attack} at {column.eps:g} eps" for column in self.table.columns}
-
     def row(self, part: Part, row: Row) -> ResultRow:
         """One method, over the seeds."""
         factors = self.factors
@@ -344,7 +348,7 @@ class _Maker:
             environment=first.environment,
             analyses={name: tuple(values) for name, values in analyses.items()},
             fingerprints=tuple(by[factors[0]][0].model_fingerprint for by in found),
-            columns=self.meant(),
+            columns=_meant(self.table),
             environments=tuple(environments),
         )
 
