@@ -104,8 +104,8 @@ def main() -> None:
     for so in given.so:
         for bibo in given.bibo:
             weights = {"method.so_weight": so, "method.bibo_weight": bibo, "training.seed": given.seed}
-            scaled = load_setting(given.setting).overrides(load_recipe("mat", data=given.data))
-            recipe = load_recipe("mat", data=given.data, overrides={**scaled, **weights})
+            scaled = load_setting(given.setting).overrides(load_recipe("mat", data=given.data), weights)
+            recipe = load_recipe("mat", data=given.data, overrides=scaled)
             folder = RunFolder(given.out / f"{given.data}-{so:g}-{bibo:g}-{given.seed}")
             train(recipe, out=folder.path, resume=folder.recipe.is_file(), data_root=given.data_root)
             if kept.get((so, bibo), {}).get("model_fingerprint") != fingerprint(load_model(folder.path)[0]):

@@ -25,6 +25,7 @@ NARROW = {
         *({"width": width, "depth": 10} for width in (1, 3, 4, 8, 16)),
         {"width": 8, "depth": 10, "features": 4},
     ],
+    "resnet-cifar": [{"width": width, "depth": 8} for width in (1, 4, 8)],
     "vgg": [{"width": 1, "depth": 11}, {"width": 4, "depth": 11}],
     "wideresnet": [{"width": 1, "depth": 10}],
     "lipschitz": [

@@ -25,7 +25,7 @@ def run(*arguments, isa="DEFAULT"):
     [
         ("layers", "DEFAULT", 96 + 4),
         ("layers", "AVX2", 96 + 4),
-        ("backbones", "DEFAULT", 15 * 3),
+        ("backbones", "DEFAULT", 18 * 3),
         ("users", "DEFAULT", 9),
     ],
 )

@@ -1,6 +1,8 @@
 """What a table of a paper is: its rows, its columns, the numbers printed there, and how far each scale goes."""
 
 import tomllib
+from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -172,13 +174,14 @@ class Setting(Strict):
                     raise ValueError(f"{key} below 2 would make another adversary of one with many steps")
         return self
 
-    def overrides(self, recipe: Recipe) -> dict[str, Any]:
-        """The recipe keys on top of a recipe as it is shipped for the data set."""
+    def overrides(self, recipe: Recipe, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The recipe keys on top of a recipe as it is shipped for the data set, and of what a row sets of it."""
         values = {**dict.fromkeys(self.unset), **self.set, **self.methods.get(recipe.method.name, {})}
-        if self.warm_start is not None and recipe.training.warm_start.epochs:
+        warm = row.get("training.warm_start.epochs", recipe.training.warm_start.epochs)
+        if self.warm_start is not None and warm:
             scaled = self.warm_start.model_dump(exclude_none=True, mode="json")
             values |= {f"training.warm_start.{key}": value for key, value in scaled.items()}
-        return values
+        return {**values, **row}
 
 
 class Part(Strict):
@@ -260,6 +263,7 @@ class Table(Strict):
         return self
 
 
+@cache
 def load_setting(name: str | None) -> Setting:
     """A setting of settings.toml by its name; None is the one that changes nothing.
 

@@ -170,7 +170,7 @@ def sound_words(table: Table, part: ResultPart) -> list[str]:
         for factor, measured in row.sound.items():
             radii.setdefault(measured.attack, []).append(factor)
         for attack, factors in radii.items():
-            found.setdefault((attack, tuple(factors) if len(radii) > 1 else ()), []).append(row.shown)
+            found.setdefault((attack, tuple(factors) if len(radii) > 1 else ()), []).append(row.name)
     if len(found) == 1:
         return [f"{sentence(worst_case(attack))}: {attack}." for attack, _ in found]
     return [

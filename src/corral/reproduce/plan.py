@@ -45,7 +45,7 @@ class Plan:
     ) -> tuple[Recipe, RunFolder]:
         """A stage's recipe, and its folder, whose digest knows the run before by its name, not by where it lies."""
         shipped = load_recipe(stage.recipe, data=part.data)
-        overrides = {**load_setting(part.setting).overrides(shipped), **stage.set, **self.on_top(stage.recipe)}
+        overrides = {**load_setting(part.setting).overrides(shipped, stage.set), **self.on_top(stage.recipe)}
         overrides["training.seed"] = seed
 
         def of(place: str | None) -> Recipe:
