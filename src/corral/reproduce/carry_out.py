@@ -14,7 +14,6 @@ from corral.evaluation.analyses import Analysis, AnalysisName, Kept
 from corral.evaluation.evaluate import evaluate, record_label
 from corral.evaluation.protocols import protocol_attacks
 from corral.evaluation.records import Environment, Record, read_record
-from corral.files import write_atomically
 from corral.models import Classifier
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress
@@ -22,12 +21,11 @@ from corral.report.collect import read_run
 from corral.report.outcomes import single_attacks
 from corral.report.words import listed, slug
 from corral.reproduce.definition import Column, Part, Row, ScaleName, Table, load_table
-from corral.reproduce.markdown import as_markdown
 from corral.reproduce.numbers import Evaluated, accuracy, sound
-from corral.reproduce.page import write_page
 from corral.reproduce.plan import Plan, variant
 from corral.reproduce.redecided import with_rule
 from corral.reproduce.result import Measured, Result, ResultPart, ResultRow, read_result
+from corral.reproduce.show import folder_of, meant_columns, written
 from corral.training import RunFolder, load_model, load_recipe, train
 from corral.training.run import RunInfo
 
@@ -116,76 +114,6 @@ def _check_changed(table: Table, changed: Mapping[str, Any]) -> None:
             raise UsageError(f"--set {key}: the table gives every run its own; leave it out")
 
 
-def folder_of(table: str, scale: str, changed: Mapping[str, Any]) -> str:
-    """The name of a table's folder below the results: of its own for every change of the caller's."""
-    return "-".join([f"{table}-{scale}", *(slug(f"{key} {changed[key]}") for key in sorted(changed))])
-
-
-def show(
-    table: str, *, scale: str = "smoke", results: str | Path = "results", changed: Mapping[str, Any] | None = None
-) -> Path:
-    """Write a table's Markdown and page again from its `table.json`; nothing is trained, and no run or data is needed.
-
-    Args:
-        table: one of `shipped_tables`.
-        scale: of the result.
-        results: where `TABLE-SCALE/table.json` lies.
-        changed: as for `reproduce`.
-
-    Returns:
-        The page.
-
-    Raises:
-        UsageError: an unknown table.
-        CorralError: no such result, or a damaged one.
-    """
-    definition, folder = load_table(table), Path(results) / folder_of(table, scale, changed or {})
-    result = _marked(definition, read_result(folder / "table.json"), changed or {})
-    write_document(result, folder / "table.json")
-    return _written(definition, result, folder)
-
-
-def _marked(table: Table, result: Result, changed: Mapping[str, Any]) -> Result:
-    """A result whose rows say whether they were made by the runs that the table means now."""
-    plan = Plan(Path(), changed)
-    meant = {
-        (part.data, part.beside, row.name): (
-            row.rule,
-            *(plan.planned(part, row, seed)[1].path.name for seed in part.seeds),
-        )
-        for scale, parts in table.scales.items()
-        if scale == result.scale
-        for part in parts
-        for row in table.rows
-        if row.has(part.data)
-    }
-    columns = _meant(table)
-
-    def marked(part: ResultPart, row: ResultRow) -> ResultRow:
-        earlier = row.earlier or (row.rule, *row.runs) != meant.get((part.data, part.beside, row.name))
-        # A number under a heading that means something else by now would be read as that.
-        protocol = {
-            name: measured
-            for name, measured in row.protocol.items()
-            if not row.columns or row.columns.get(name) == columns.get(name)
-        }
-        return row.model_copy(update={"earlier": earlier, "protocol": protocol})
-
-    parts = [part.model_copy(update={"rows": tuple(marked(part, row) for row in part.rows)}) for part in result.parts]
-    return result.model_copy(update={"parts": tuple(parts)})
-
-
-def _meant(table: Table) -> dict[str, str]:
-    """What every column means: its attack or analysis, and the radius."""
-    return {column.name: f"{column.attack} at {column.eps:g} eps" for column in table.columns}
-
-
-def _written(table: Table, result: Result, folder: Path) -> Path:
-    """Write table.md and the page; returns the page."""
-    write_atomically(folder / "table.md", as_markdown(table, result).encode())
-    return write_page(table, result, folder / "page.html")
-
-
 class _Maker:
     """Where things lie and run, and what of the table is there."""
 
@@ -242,7 +170,7 @@ class _Maker:
         """
         if found.rule != row.rule or set(found.analyses) != set(row.analyses):
             return False
-        if found.columns and found.columns != _meant(self.table):
+        if found.columns and found.columns != meant_columns(self.table):
             return False
         if self.table.against is not None and not all(measured.kept for measured in found.sound.values()):
             return False
@@ -293,7 +221,7 @@ class _Maker:
         said = {key: "" if value is None else str(value) for key, value in self.changed.items()}
         result = Result(table=self.table.name, scale=self.scale, changed=said, parts=tuple(parts))
         write_document(result, self.out / "table.json")
-        return _written(self.table, result, self.out)
+        return written(self.table, result, self.out)
 
     def size(self, part: Part) -> tuple[int, int]:
         """Test images and classes of a part's data set."""
@@ -348,7 +276,7 @@ class _Maker:
             environment=first.environment,
             analyses={name: tuple(values) for name, values in analyses.items()},
             fingerprints=tuple(by[factors[0]][0].model_fingerprint for by in found),
-            columns=_meant(self.table),
+            columns=meant_columns(self.table),
             environments=tuple(environments),
         )
 
