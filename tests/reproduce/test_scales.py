@@ -112,6 +112,23 @@ def test_a_setting_that_touches_what_makes_a_row_is_refused_when_it_is_read(key,
             load_setting("tried")
 
 
+# The numbers of clusters that NCP-ACL's seeds found (App. A.2.2), and Figure 2's of STL-10.
+FOUND = {
+    "cifar10": {70, 60, 90, 75},
+    "cifar100": {150, 125, 130, 85, 110},
+    "stl10": {210, 145, 155, 200, 175, 215},
+}
+
+
+@pytest.mark.parametrize("data", FOUND)
+def test_the_silhouette_can_return_the_papers_answers_and_figure_3_covers_them(data):
+    candidates = load_recipe("ncp-acl", data=data).method.clusters
+    assert set(candidates) >= FOUND[data]
+    rows = [row for row in load_table("ncp-figure3").rows if row.has(data) and row.name.startswith("K = ")]
+    shown = [stage.set["method.clusters"][0] for row in rows for stage in row.stages if "method.clusters" in stage.set]
+    assert set(shown) >= FOUND[data]
+
+
 def test_many_steps_cannot_become_one():
     with pytest.raises(ValueError, match="below 2 would make another adversary"):
         Setting(why="", set={"method.inner.steps": 1})

@@ -10,7 +10,7 @@ from PIL import Image
 from torch.nn import functional
 
 from corral.attacks import pgd
-from corral.data import load
+from corral.data import Images, joined, load
 from corral.data.views import random_views
 from corral.errors import CorralError, UsageError
 from corral.evaluation import evaluate
@@ -265,6 +265,29 @@ def test_an_encoder_trains_on_images_without_labels_that_lie_on_the_disk(photogr
         torch.testing.assert_close(other[key], tensor, rtol=1e-3, atol=1e-4)
     heads = linear_runs(inside, ["slf"], progress=False)
     assert load_model(heads[0])[2].train_images == 12
+
+
+@pytest.mark.parametrize("in_memory", [2 * 2**30, 1])
+def test_an_encoder_trains_on_labelled_and_unlabelled_images_together(photographs, tmp_path, in_memory, monkeypatch):
+    """As NCP-ACL does on STL-10's 5,000 + 100,000: the training images, then those without labels."""
+    monkeypatch.setattr("corral.data.room.IN_MEMORY", in_memory)
+    monkeypatch.setattr("corral.data.room.ROWS", 7)
+    name = f"folder:{photographs}?skip-damaged"
+    overrides = {"model.width": 2, "training.batch_size": 20, "data.unlabeled": "also"}
+    recipe = load_recipe("simclr", data=name, overrides=overrides)
+    run = Run(recipe, RunFolder(tmp_path / "a"), torch.device("cpu"), progress=False)
+    data = load(name)
+    assert run.images.labels is None
+    assert torch.equal(run.images.pixels, torch.cat([data.train.pixels, data.unlabeled.pixels]))
+    assert len(run.images) == 12 + 40
+    held_out = load_recipe("simclr", data=name, overrides=overrides | {"data.validation": 4})
+    assert len(Run(held_out, RunFolder(tmp_path / "b"), torch.device("cpu"), progress=False).images) == 8 + 40
+
+
+def test_images_that_do_not_go_together_are_not_joined():
+    one, other = Images(torch.zeros(2, 1, 8, 8)), Images(torch.zeros(2, 3, 8, 8))
+    with pytest.raises(CorralError, match=r"\(1, 8, 8\), float32 on cpu cannot be joined with those of \(3, 8, 8\)"):
+        joined(one, other)
 
 
 @pytest.mark.parametrize(
