@@ -1,0 +1,228 @@
+"""Registries: what a name of a method, an attack, a head ... stands for. Outsiders add to them as the package does."""
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Generic, TypeVar
+
+from corral.errors import CorralError, UsageError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """The things of one noun by name.
+
+    A name is looked for in what is registered; then in the entry points that installed packages declare under `group`;
+    then it may be a target, "package.module:object" or "file.py:object".
+
+    Args:
+        noun: for messages, such as "attack".
+        group: of entry points, such as "corral.attacks".
+        package: its modules are imported before the first look, so that each registers what it holds.
+        check: what a thing that is named by a target must pass; returns the thing, or raises TypeError that says what
+            it should be.
+    """
+
+    def __init__(
+        self, noun: str, *, group: str, package: str | None = None, check: Callable[[object], T] | None = None
+    ) -> None:
+        self.noun, self.group = noun, group
+        self._package, self._check = package, check
+        self._things: dict[str, T] = {}
+        self._places: dict[str, str] = {}
+        self._filled = package is None
+        self._entries_read = False
+
+    def add(self, name: str, thing: T) -> T:
+        """Register a thing; returns it.
+
+        Registering again from the same place (a module imported anew, a notebook's cell) replaces what was there.
+
+        Raises:
+            UsageError: a name that is empty or has a colon, or that another thing has.
+        """
+        if not name or ":" in name:
+            raise UsageError(f"a {self.noun} needs a name without a colon, found {name!r}")
+        place = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__name__)}"
+        if name in self._things and self._places[name] != place:
+            raise UsageError(
+                f"{self.noun} {name!r} is registered already, by {self._places[name]}: give {place} another name"
+            )
+        self._things[name], self._places[name] = thing, place
+        return thing
+
+    def find(self, name: str, *, code: bool = True) -> T:
+        """What a name or a target stands for.
+
+        Args:
+            name: a registered name, "package.module:object" or "file.py:object".
+            code: whether a target may be imported that was not imported yet. False for a name out of a document that
+                the user did not write, such as a run folder: reading it must not run code.
+
+        Raises:
+            UsageError: nothing of the name, or a target that is not there or is something else.
+            CorralError: a target's own code failed.
+        """
+        self._fill()
+        if name not in self._things:
+            self._read_entries()
+        if name in self._things:
+            return self._things[name]
+        if is_target(name):
+            return self._checked(name, find_target(name, self.noun, code=code))
+        close = difflib.get_close_matches(name.lower(), self.names(), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UsageError(
+            f"unknown {self.noun} {name!r}{hint}; known: {', '.join(self.names())}; "
+            "or name your own as file.py:object or package.module:object"
+        )
+
+    def names(self) -> tuple[str, ...]:
+        """Every registered name, in the order of registering; those of installed packages last."""
+        self._fill()
+        self._read_entries()
+        return tuple(self._things)
+
+    def items(self) -> tuple[tuple[str, T], ...]:
+        """Every registered name with its thing."""
+        return tuple((name, self._things[name]) for name in self.names())
+
+    def __getitem__(self, name: str) -> T:
+        return self.find(name)
+
+    def __contains__(self, name: object) -> bool:
+        self._fill()
+        if name not in self._things:
+            self._read_entries()
+        return name in self._things
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+    def _fill(self) -> None:
+        """Import the modules of the package's own folder."""
+        if self._filled or self._package is None:
+            return
+        self._filled = True  # before the imports: they may look names up
+        package = importlib.import_module(self._package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self._package}.{module.name}")
+
+    def _read_entries(self) -> None:
+        """Register what installed packages declare; one that fails to import is named when its name is asked for."""
+        if self._entries_read:
+            return
+        self._entries_read = True
+        for entry in entry_points(group=self.group):
+            if entry.name in self._things:
+                continue
+            try:
+                thing = entry.load()
+            except Exception as error:  # whatever a foreign package raises
+                sys.stderr.write(f"corral: {self.noun} {entry.name!r} of {entry.value} cannot be imported ({error})\n")
+                continue
+            if entry.name not in self._things:  # importing it may have registered it
+                self.add(entry.name, self._checked(entry.value, thing))
+
+    def _checked(self, target: str, thing: object) -> T:
+        """A foreign thing, if it is of this noun."""
+        if self._check is None:
+            raise UsageError(f"a {self.noun} cannot be named by {target!r}: register it")
+        try:
+            return self._check(thing)
+        except TypeError as error:
+            raise UsageError(f"{target} is no {self.noun}: {error}") from error
+
+
+def is_target(name: str) -> bool:
+    """Whether a name reads as "file.py:object" or "package.module:object"."""
+    module, colon, attribute = name.rpartition(":")
+    dotted = all(part.isidentifier() for part in module.split("."))
+    return bool(colon) and attribute.isidentifier() and (module.endswith(".py") or dotted)
+
+
+def find_target(target: str, noun: str, *, code: bool = True) -> object:
+    """The object that "file.py:object" or "package.module:object" names; see `Registry.find`.
+
+    Raises:
+        UsageError: no such file, module or object; or one not imported yet while `code` is False.
+        CorralError: its own code failed.
+    """
+    source, _, attribute = target.rpartition(":")
+    name = _module_name(source)
+    if name not in sys.modules and not code:
+        raise UsageError(
+            f"{noun} {target!r} is code outside corral, which a document does not make it run: if you trust it, import "
+            f"it first (`corral --plugin {source} ...`, or the environment variable CORRAL_PLUGINS)"
+        )
+    module = import_plugin(source)
+    if not hasattr(module, attribute):
+        public = [key for key in vars(module) if not key.startswith("_")]
+        close = difflib.get_close_matches(attribute, public, n=1)
+        raise UsageError(f"{source} has no {attribute!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+    found: object = getattr(module, attribute)
+    return found
+
+
+def import_plugin(source: str) -> ModuleType:
+    """Import a module, or a file as a module, so that it registers what it holds; once in a process.
+
+    Args:
+        source: "package.module" or the path of a .py file.
+
+    Raises:
+        UsageError: no such module or file.
+        CorralError: its own code failed.
+    """
+    name = _module_name(source)
+    if name in sys.modules:
+        return sys.modules[name]
+    path = Path(source).expanduser()
+    try:
+        if source.endswith(".py"):
+            if not path.is_file():
+                raise UsageError(f"{source}: no such file")
+            spec = importlib.util.spec_from_file_location(name, path.resolve())
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[name] = module
+            spec.loader.exec_module(module)
+            return module
+        return importlib.import_module(name)
+    except CorralError:
+        sys.modules.pop(name, None)
+        raise
+    except ModuleNotFoundError as error:
+        sys.modules.pop(name, None)
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise UsageError(f"no module {source!r}: install it, or give a file.py") from error
+        raise CorralError(f"{source}: needs the module {error.name!r}, which is not installed") from error
+    except Exception as error:  # whatever a foreign file raises
+        sys.modules.pop(name, None)
+        raise CorralError(f"{source}: failed when it was imported ({type(error).__name__}: {error})") from error
+
+
+def lasting(target: str) -> str:
+    """A target as a document should name it: a file by its whole path, so that another folder finds it too."""
+    source, _, attribute = target.rpartition(":")
+    return f"{Path(source).expanduser().resolve()}:{attribute}" if source.endswith(".py") else target
+
+
+def _module_name(source: str) -> str:
+    """The name in `sys.modules` of a module or of a file."""
+    if not source.endswith(".py"):
+        return source
+    path = Path(source).expanduser().resolve()
+    return f"corral_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
