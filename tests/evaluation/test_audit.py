@@ -13,9 +13,9 @@ import typer
 from torch import nn
 from typer.testing import CliRunner
 
-from corral import cli_audit
 from corral.attacks.attack import Attack
 from corral.attacks.outcome import Outcome
+from corral.cli.audit import audit as audit_command
 from corral.data import DataSet, Images, load
 from corral.documents import write_document
 from corral.errors import CorralError, UsageError
@@ -497,7 +497,7 @@ def command(tmp_path, fast, monkeypatch):
         "    return model\n"
     )
     app = typer.Typer()
-    app.command()(cli_audit.audit)
+    app.command()(audit_command)
 
     def run(*options):
         arguments = ["linear_target.py:load", "--data", "digits", "--n", "50", "--eps", "0.1", "--quiet", *options]

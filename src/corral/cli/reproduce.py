@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from corral.cli_options import (
+from corral.cli.options import (
     DataRoot,
     Device,
     Json,

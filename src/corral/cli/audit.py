@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from corral.cli_options import DataRoot, Device, Images, Json, Quiet, Threads, interruptible, print_json, set_threads
+from corral.cli.options import DataRoot, Device, Images, Json, Quiet, Threads, interruptible, print_json, set_threads
 from corral.errors import UsageError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from corral.cli_options import DataRoot, Device, Fresh, Json, Quiet, Threads, interruptible, print_json, set_threads
+from corral.cli.options import DataRoot, Device, Fresh, Json, Quiet, Threads, interruptible, print_json, set_threads
 
 EPILOG = "Example: corral analyze runs/mnist-mat --n 500"
 

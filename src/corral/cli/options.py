@@ -5,11 +5,14 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from corral.errors import UsageError
+
+if TYPE_CHECKING:
+    from corral.evaluation.records import Record
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for machines.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default a GPU if there is one.")]
@@ -75,3 +78,22 @@ def print_named(rows: list[tuple[str, str, str]]) -> None:
     width = max(len(name) for name, _, _ in rows)
     for name, words, source in rows:
         typer.echo(f"{name:<{width}}  {words}\n{'':<{width}}  [{source}]")
+
+
+def print_records(records: list["Record"]) -> None:
+    """Print what was left of each evaluated run under each attack, one row a run."""
+    from corral.evaluation.records import as_percent
+    from corral.report.words import attack_order
+
+    names = attack_order([attack.name for record in records for attack in record.attacks])
+    header = ["run", "n", "eps", "clean", *names]
+    rows = []
+    for record in records:
+        found = {attack.name: attack.accuracy for attack in record.attacks}
+        count = f"{record.n} of {record.n_test}" if record.reduced else str(record.n)
+        rows.append([record.run, count, f"{record.eps:.4g}", as_percent(record.clean)])
+        rows[-1] += [as_percent(found.get(name)) for name in names]
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, *rows]:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        typer.echo("  ".join(cells))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from corral.cli_options import Json, print_json
+from corral.cli.options import Json, print_json
 
 EPILOG = "Example: corral export runs/mnist-corral --out corral.onnx"
 

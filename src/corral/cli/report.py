@@ -1,0 +1,25 @@
+"""`corral report` on the command line: one page about evaluated runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from corral.cli.options import Json, print_json
+
+EPILOG = "Example: corral report runs/mnist-at runs/mnist-corral --out report.html"
+
+
+def report(
+    run: Annotated[list[Path], typer.Argument(help="Evaluated run folders.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    as_json: Json = False,
+) -> None:
+    """Write one self-contained page about evaluated runs."""
+    from corral.report import report as write_report
+
+    page = write_report(run, out=out)
+    if as_json:
+        print_json({"report": str(page)})
+    else:
+        typer.echo(f"wrote {page}")

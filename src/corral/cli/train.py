@@ -1,0 +1,75 @@
+"""`corral train` on the command line: a recipe and a data set into a run folder."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from corral.cli.options import (
+    DataRoot,
+    Device,
+    Json,
+    Quiet,
+    Threads,
+    interruptible,
+    parse_setting,
+    print_json,
+    set_threads,
+)
+
+EPILOG = "Example: corral train corral --data mnist --out runs/mnist-corral --seed 1 --set epochs=10"
+
+
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe's name (see `corral recipes`), a .toml file or a run, as ./at.")
+    ],
+    data: Annotated[str | None, typer.Option(help="Data set (see `corral data`); default the recipe's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/RECIPE-DATA-SEED.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs after the warm start.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Recipe key=value, repeatable; key= for its default.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    device: Device = None,
+    data_root: DataRoot = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train a classifier by a recipe into a run folder; Ctrl-C leaves a run that --resume continues."""
+    from corral.training import RunFolder, load_model, load_recipe, shipped_recipes
+    from corral.training import train as train_run
+    from corral.training.recipe_methods import ENCODERS
+
+    set_threads(threads)
+    overrides: dict[str, Any] = dict(parse_setting(text) for text in settings or [])
+    given = {"training.seed": seed, "threat.eps": eps, "training.epochs": epochs}
+    overrides |= {key: value for key, value in given.items() if value is not None}
+    resolved = load_recipe(recipe, data=data, overrides=overrides)
+    shipped = shipped_recipes()
+    if out is None and recipe not in shipped and Path(recipe).is_dir():
+        out = Path(recipe)
+    folder = out or Path("runs") / f"{resolved.name}-{_slug(resolved.data.name)}-{resolved.training.seed}"
+
+    def kept() -> str:
+        run = RunFolder(folder)
+        what = "the last finished epoch is kept" if run.state.is_file() else "no epoch was finished"
+        given = f"./{folder}" if str(folder) in shipped else folder  # else the recipe of that name is meant
+        return what + (f"; continue with: corral train {given} --resume" if run.recipe.is_file() else "")
+
+    with interruptible(kept):
+        path = train_run(resolved, out=folder, resume=resume, device=device, data_root=data_root, progress=not quiet)
+    _, _, info = load_model(path, encoder=True)
+    if as_json:
+        print_json({"run": str(path), **info.model_dump(mode="json")})
+    else:
+        ending = "" if info.ending is None else f", {info.ending.words()}"
+        typer.echo(f"{path}: {info.method} on {info.data}, {info.epochs} epochs{ending}, {info.train_seconds:.1f} s")
+        typer.echo(f"next: corral evaluate {path}{' --linear slf,alf' if info.method in ENCODERS else ''}")
+
+
+def _slug(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name.rsplit("/", 1)[-1])
