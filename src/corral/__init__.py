@@ -6,11 +6,14 @@ from corral.evaluation import evaluate
 from corral.evaluation.audit import audit
 from corral.evaluation.certify_run import certify_run
 from corral.evaluation.diagnostics import diagnose
+from corral.register import register
 from corral.report import report
 from corral.training import train
+from corral.training.methods import Method
 from corral.version import __version__
 
 __all__ = [
+    "Method",
     "__version__",
     "attacks",
     "audit",
@@ -23,6 +26,7 @@ __all__ = [
     "load",
     "losses",
     "models",
+    "register",
     "report",
     "train",
 ]

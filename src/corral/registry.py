@@ -4,9 +4,10 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import os
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -16,12 +17,15 @@ from corral.errors import CorralError, UsageError
 
 T = TypeVar("T")
 
+# An environment variable: files and modules that register what they hold, separated by commas.
+PLUGINS = "CORRAL_PLUGINS"
+
 
 class Registry(Generic[T]):
     """The things of one noun by name.
 
-    A name is looked for in what is registered; then in the entry points that installed packages declare under `group`;
-    then it may be a target, "package.module:object" or "file.py:object".
+    A name is looked for in what is registered; then in the plugins that CORRAL_PLUGINS names and the entry points that
+    installed packages declare under `group`; then it may be a target, "package.module:object" or "file.py:object".
 
     Args:
         noun: for messages, such as "attack".
@@ -52,6 +56,8 @@ class Registry(Generic[T]):
         if not name or ":" in name:
             raise UsageError(f"a {self.noun} needs a name without a colon, found {name!r}")
         place = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__name__)}"
+        if not place.startswith("corral."):
+            self._fill()  # an outsider's thing does not take a name before the package's own has it
         if name in self._things and self._places[name] != place:
             raise UsageError(
                 f"{self.noun} {name!r} is registered already, by {self._places[name]}: give {place} another name"
@@ -120,10 +126,11 @@ class Registry(Generic[T]):
             importlib.import_module(f"{self._package}.{module.name}")
 
     def _read_entries(self) -> None:
-        """Register what installed packages declare; one that fails to import is named when its name is asked for."""
+        """Register what plugins hold and installed packages declare; a package that fails to import is named."""
         if self._entries_read:
             return
         self._entries_read = True
+        import_plugins()
         for entry in entry_points(group=self.group):
             if entry.name in self._things:
                 continue
@@ -214,10 +221,33 @@ def import_plugin(source: str) -> ModuleType:
         raise CorralError(f"{source}: failed when it was imported ({type(error).__name__}: {error})") from error
 
 
+def import_plugins(sources: Iterable[str] = ()) -> None:
+    """Import the files and modules that the environment variable CORRAL_PLUGINS names, and more.
+
+    Args:
+        sources: more of them, which are added to the variable, so that processes begun from this one have them too.
+
+    Raises:
+        UsageError: no such module or file.
+        CorralError: a plugin's own code failed.
+    """
+    known = [source.strip() for source in os.environ.get(PLUGINS, "").split(",") if source.strip()]
+    more = [lasting_source(source) for source in sources]
+    for source in [*known, *more]:
+        import_plugin(source)
+    if more:
+        os.environ[PLUGINS] = ",".join(dict.fromkeys([*known, *more]))
+
+
 def lasting(target: str) -> str:
     """A target as a document should name it: a file by its whole path, so that another folder finds it too."""
     source, _, attribute = target.rpartition(":")
-    return f"{Path(source).expanduser().resolve()}:{attribute}" if source.endswith(".py") else target
+    return f"{lasting_source(source)}:{attribute}"
+
+
+def lasting_source(source: str) -> str:
+    """A plugin as another process should name it: a file by its whole path."""
+    return str(Path(source).expanduser().resolve()) if source.endswith(".py") else source
 
 
 def _module_name(source: str) -> str:

@@ -1,0 +1,46 @@
+"""`corral.register`: adding a method, a head, an attack ... to corral from outside of it."""
+
+from typing import Any, TypeVar
+
+from corral.errors import UsageError
+from corral.registry import Registry
+
+C = TypeVar("C", bound=type)
+
+
+class Register:
+    """What `corral.register` is: a decorator of classes."""
+
+    def __call__(self, thing: C) -> C:
+        """Register a class of one of corral's kinds by its `name`; a decorator.
+
+            @corral.register
+            class Mart(corral.Method):
+                name = "mart"
+
+        Args:
+            thing: a subclass of `corral.Method`, with a class attribute `name` of its own.
+
+        Returns:
+            The class.
+
+        Raises:
+            UsageError: another kind of class, no name of its own, or a name that is taken.
+        """
+        registry = getattr(thing, "registry", None)
+        if not isinstance(thing, type) or not isinstance(registry, Registry):
+            raise UsageError(
+                f"corral.register takes a class of corral's, such as a corral.Method, found {_words(thing)}"
+            )
+        name = vars(thing).get("name")
+        if not isinstance(name, str):
+            raise UsageError(f"{thing.__qualname__} needs a name of its own to be registered by, such as name = 'mine'")
+        registry.add(name, thing)
+        return thing
+
+
+def _words(thing: Any) -> str:
+    return f"the class {thing.__qualname__}" if isinstance(thing, type) else repr(thing)
+
+
+register = Register()
