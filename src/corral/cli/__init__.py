@@ -2,19 +2,33 @@
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
 from corral.cli import analyze, audit, certify, data, demo, evaluate, export, recipes, report, reproduce, train
 from corral.errors import CorralError
+from corral.registry import import_plugins
 
 app = typer.Typer(
-    help="Train image classifiers whose decision is a cluster, attack them honestly, report what is true.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def plugins(
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(help="A .py file or a module that registers your own methods ...; repeatable. Or CORRAL_PLUGINS."),
+    ] = None,
+) -> None:
+    """Train image classifiers whose decision is a cluster, attack them honestly, report what is true."""
+    import_plugins(plugin or ())
+
+
 app.command(epilog=demo.EPILOG)(demo.demo)
 app.command(epilog=train.EPILOG)(train.train)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
