@@ -1,5 +1,6 @@
 import io
 import time
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +75,36 @@ def test_slow_units_are_told_in_seconds_each(monkeypatch):
     bar.done = 2
     monkeypatch.setattr(time, "monotonic", lambda: 25.0)
     assert bar.line() == "demo  2/4 classifiers  12.5 s each  25 s left"
+
+
+def test_bytes_are_shown_in_megabytes_and_an_unknown_total_as_such(clock):
+    bar = Progress("file", 0, "MB", scale=1e6, stream=io.StringIO())
+    clock[0] = 2.0
+    bar.update(3_000_000)
+    assert bar.line() == "file  3.0/? MB  1.5 MB/s  ? left"
+    bar.total = 6_000_000
+    assert bar.line() == "file  3.0/6.0 MB  1.5 MB/s  2 s left"
+    bar.reset()
+    assert bar.done == 0
+
+
+def test_an_interrupted_live_line_is_cleared(clock):
+    stream = Terminal()
+
+    def interrupted():
+        with Progress("task", 2, "images", stream=stream) as bar:
+            clock[0] = 1.0
+            bar.advance(1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_there_is_one_progress():
+    import corral
+
+    root = Path(corral.__file__).parent
+    owners = [path for path in root.rglob("*.py") if "class Progress" in path.read_text()]
+    assert owners == [root / "progress.py"]

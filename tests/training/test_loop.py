@@ -1,5 +1,4 @@
 import json
-import math
 import os
 import signal
 import subprocess
@@ -13,9 +12,7 @@ from safetensors.torch import load_file
 from corral.errors import CorralError, UsageError
 from corral.training import Recipe, Run, RunFolder, load_model, load_recipe, read_metrics
 from corral.training.checkpoints import read_checkpoint
-from corral.training.loop import schedule
 from corral.training.methods import Method
-from corral.training.recipe import TrainingConfig
 from corral.training.start import prepare_data
 
 INNER = {"method.inner.steps": 2}
@@ -240,28 +237,6 @@ def test_validation_measures_in_eval_mode_and_restores_the_mode():
         right = run.model(run.validation.float()).argmax(1) == run.validation.labels
     assert found["validation_clean"] == float(right.sum()) / len(right)
     assert found["validation_pgd"] <= found["validation_clean"]
-
-
-@pytest.mark.parametrize("epochs", [0.0, 0.25, 1.0, 3.5, 9.99])
-def test_learning_rates_follow_their_closed_forms(epochs):
-    config = TrainingConfig(epochs=10, schedule="cosine")
-    assert schedule(config, epochs) == pytest.approx(math.cos(math.pi * epochs / 20) ** 2)
-    assert schedule(TrainingConfig(epochs=10), epochs) == 1.0
-    steps = TrainingConfig(epochs=10, schedule="steps", milestones=[1, 3])
-    assert schedule(steps, epochs) == pytest.approx({0: 1, 1: 0.1, 3: 0.01, 9: 0.01}[int(epochs)])
-
-
-def test_the_logged_learning_rates_are_those_of_warm_milestones_and_schedule(tiny):
-    folder = tiny(
-        "nominal",
-        epochs=3,
-        schedule="steps",
-        **{"training.milestones": [2], "warm_start.epochs": 2, "warm_start.milestones": [1]},
-    )
-    recipe = load_recipe(folder).training
-    warm, main = recipe.warm_start.learning_rate, recipe.learning_rate
-    rates = [entry["learning_rate"] for entry in read_metrics(RunFolder(folder).metrics)]
-    assert rates == pytest.approx([warm, warm / 10, main, main, main / 10])
 
 
 @pytest.mark.parametrize(

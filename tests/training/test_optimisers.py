@@ -1,10 +1,9 @@
-"""LARS against its formula in both forms, and the rising rate."""
+"""LARS against its formula in both forms."""
 
 import pytest
 import torch
 from torch import nn
 
-from corral.training.loop import schedule
 from corral.training.optimisers import make_optimiser
 from corral.training.recipe import TrainingConfig
 
@@ -79,9 +78,3 @@ def test_lars_is_continued_from_its_state():
     again[1].load_state_dict(cut[1].state_dict())
     run(*again, range(4, 7))
     assert torch.equal(again[0], whole[0])
-
-
-@pytest.mark.parametrize(("epochs", "factor"), [(0.0, 0.0), (1.0, 0.25), (4.0, 1.0), (12.0, 0.5), (20.0, 0.0)])
-def test_the_rate_rises_in_a_line_and_falls_by_a_cosine(epochs, factor):
-    config = TrainingConfig(epochs=20, schedule="cosine", warm_up=4)
-    assert schedule(config, epochs) == pytest.approx(factor, abs=1e-12)

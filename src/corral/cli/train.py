@@ -33,6 +33,13 @@ def train(
         list[str] | None, typer.Option("--set", help="Recipe key=value, repeatable; key= for its default.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where each epoch's numbers go besides metrics.jsonl: tensorboard (default where it is installed), "
+            "wandb, mlflow or file.py:function; repeatable."
+        ),
+    ] = None,
     device: Device = None,
     data_root: DataRoot = None,
     threads: Threads = None,
@@ -61,7 +68,15 @@ def train(
         return what + (f"; continue with: corral train {given} --resume" if run.recipe.is_file() else "")
 
     with interruptible(kept):
-        path = train_run(resolved, out=folder, resume=resume, device=device, data_root=data_root, progress=not quiet)
+        path = train_run(
+            resolved,
+            out=folder,
+            resume=resume,
+            device=device,
+            data_root=data_root,
+            progress=not quiet,
+            loggers=log or None,
+        )
     _, _, info = load_model(path, encoder=True)
     if as_json:
         print_json({"run": str(path), **info.model_dump(mode="json")})

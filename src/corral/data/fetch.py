@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlparse
 
-from corral.data.progress import Progress
 from corral.errors import CorralError
+from corral.progress import Progress
 
 # Scratch folders of fetches that were killed; one that nothing was written to for so long is abandoned.
 SCRATCH, ABANDONED_SECONDS = ".corral-", 24 * 3600
@@ -225,28 +225,29 @@ def _download(source: Source, folder: Path) -> Path:
     import requests
 
     path = folder / source.filename
-    progress = Progress(source.filename)
     # pooch leaves the connection open where a download fails, so its responses are kept here to be closed.
     responses: list[requests.Response] = []
-    downloader = pooch.HTTPDownloader(
-        progressbar=progress,
-        chunk_size=CHUNK_BYTES,
-        timeout=TIMEOUT_SECONDS,
-        hooks={"response": lambda response, **_: responses.append(response)},
-    )
     place = f"{source.filename} from {source.url}"
-    try:
-        downloader(source.url, str(path), None)
-    except requests.RequestException as error:
-        reason = f"HTTP {error.response.status_code}" if error.response is not None else type(error).__name__
-        raise CorralError(
-            f"{place}: cannot be fetched ({reason}); nothing was kept: check the network, or fetch it elsewhere and "
-            "unpack it into a folder that CORRAL_DATA names"
-        ) from error
-    finally:
-        for response in responses:
-            response.close()
-        progress.end()
+    with Progress(source.filename, 0, "MB", scale=1e6) as bar:
+        bar.say(f"fetching {place}")
+        downloader = pooch.HTTPDownloader(
+            progressbar=bar,
+            chunk_size=CHUNK_BYTES,
+            timeout=TIMEOUT_SECONDS,
+            hooks={"response": lambda response, **_: responses.append(response)},
+        )
+        try:
+            downloader(source.url, str(path), None)
+        except requests.RequestException as error:
+            reason = f"HTTP {error.response.status_code}" if error.response is not None else type(error).__name__
+            raise CorralError(
+                f"{place}: cannot be fetched ({reason}); nothing was kept: check the network, or fetch it elsewhere "
+                "and unpack it into a folder that CORRAL_DATA names"
+            ) from error
+        finally:
+            for response in responses:
+                response.close()
+        bar.say(f"fetched {source.filename}: {path.stat().st_size / 1e6:.1f} MB")
     found = pooch.file_hash(str(path), alg="md5")
     if found != source.md5:
         raise CorralError(

@@ -1,7 +1,7 @@
 """The training loop: epochs of any method, with a warm start and validation."""
 
 import json
-import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,19 @@ from corral.devices import choose_device
 from corral.files import write_atomically
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress, duration
-from corral.training.board import Board
 from corral.training.checkpoints import read_checkpoint, write_checkpoint
 from corral.training.clock import Clock
 from corral.training.convergence import converged, settled
 from corral.training.guards import FiniteLosses, require_finite_weights
+from corral.training.loggers import Logged, Logger, LoggerKind, find_loggers, opened
 from corral.training.methods import Context, Method, Nominal, build_method
 from corral.training.optimisers import make_optimiser
 from corral.training.pretrained import begin_from
-from corral.training.recipe import Recipe, TrainingConfig
+from corral.training.recipe import Recipe
 from corral.training.recipe_files import load_recipe
 from corral.training.recipe_methods import CONTINUING
 from corral.training.run import RunFolder, RunInfo
+from corral.training.schedules import schedule
 from corral.training.start import finished, make_model, prepare_data
 from corral.training.state import restore_state, save_state, save_weights, story
 
@@ -42,6 +43,7 @@ def train(
     resume: bool = False,
     device: str | torch.device | None = None,
     progress: bool = True,
+    loggers: Sequence[str | Logger] | None = None,
     **overrides: Any,
 ) -> Path:
     """Train a classifier by a recipe into a run folder.
@@ -54,13 +56,15 @@ def train(
         resume: continue an interrupted run of the same recipe; a finished one is left as it is.
         device: "cpu", "cuda" ...; default a GPU if there is one.
         progress: show progress on stderr.
+        loggers: where each epoch's numbers go besides metrics.jsonl: "tensorboard", "wandb", "mlflow",
+            "file.py:function", or a function of (epoch, numbers by name); default TensorBoard where it is installed.
         **overrides: recipe keys, as `epochs=3` or `**{"training.epochs": 3}`.
 
     Returns:
-        The run folder, with recipe.toml, metrics.jsonl, checkpoints/, tensorboard/ and model.safetensors.
+        The run folder, with recipe.toml, metrics.jsonl, checkpoints/ and model.safetensors.
 
     Raises:
-        UsageError: an unknown recipe, key, value or data set.
+        UsageError: an unknown recipe, key, value, data set or logger, or a logger's package that is not installed.
         CorralError: the loss is not finite, a file is damaged or cannot be written.
     """
     resolved = load_recipe(recipe, data=data, overrides=overrides)
@@ -68,7 +72,8 @@ def train(
     if finished(folder, resolved, resume=resume):
         Progress("", 0, "", enabled=progress).say(f"{folder.path}: finished already")
         return folder.path
-    run = Run(resolved, folder, choose_device(device), data_root=data_root, progress=progress)
+    kinds = find_loggers(loggers)
+    run = Run(resolved, folder, choose_device(device), data_root=data_root, progress=progress, loggers=kinds)
     run.begin(resume=resume)
     run.execute()
     return folder.path
@@ -85,8 +90,10 @@ class Run:
         *,
         data_root: str | Path | None = None,
         progress: bool = True,
+        loggers: Sequence[LoggerKind] = (),
     ) -> None:
         self.recipe, self.folder, self.device, self.progress = recipe, folder, device, progress
+        self.loggers = loggers
         self.data, images, validation = prepare_data(recipe, root=data_root)
         # Unlabeled images may be more than a device holds: they stay where they are, and batches go to it.
         self.images = images if recipe.data.unlabeled else images.to(device)
@@ -165,15 +172,16 @@ class Run:
         title = f"{self.recipe.name} on {self.data.name}"
         if "skipped" in self.data.note:
             self.say(f"{self.data.name}: {self.data.note}")
+        logged = Logged(self.folder.path, self.recipe.model_dump(exclude_none=True), first_epoch=self.epoch + 1)
         with (
-            Board(self.folder.path / "tensorboard", first_epoch=self.epoch + 1) as board,
+            opened(self.loggers, logged) as log,
             Progress(title, 0, "images", enabled=self.progress) as bar,
         ):
             while self.epoch < self.total_epochs and not self.converged:
                 bar.total = bar.done + self._images_left()
                 numbers = self._epoch(bar)
                 self._save(numbers)
-                board.write(numbers, self.epoch)
+                log(numbers, self.epoch)
                 bar.say(_line(numbers, self.total_epochs))
             self._finish()
         ending = story(self)["ending"]
@@ -309,18 +317,6 @@ class Run:
     def say(self, text: str) -> None:
         """Show a line where progress is shown."""
         Progress("", 0, "", enabled=self.progress).say(text)
-
-
-def schedule(training: TrainingConfig, epochs: float) -> float:
-    """The learning rate's factor after `epochs` (a fraction counts) of the main phase."""
-    rising = training.warm_up or 0
-    if epochs < rising:
-        return epochs / rising
-    if training.schedule == "cosine":
-        return (1 + math.cos(math.pi * (epochs - rising) / (training.epochs - rising))) / 2
-    if training.schedule == "steps":
-        return float(0.1 ** sum(int(epochs) >= milestone for milestone in training.milestones))
-    return 1.0
 
 
 def _line(numbers: dict[str, Any], total: int) -> str:
