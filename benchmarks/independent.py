@@ -2,9 +2,9 @@
 
 usage: python benchmarks/independent.py RUN [RUN ...] [--n 500] [--square 500] [--full]
 
-By default the reduced ensemble of the lab notes: APGD-CE and APGD-DLR (100 steps, 1 restart) and Square with 500
-queries, on the first n of the run's class-balanced test subset. It is not AutoAttack, and is not called so; --full
-runs the standard ensemble (hours on a CPU). Needs the extra `eval`.
+By default the reduced ensemble of docs/method.md's first trials: APGD-CE and APGD-DLR (100 steps, 1 restart) and
+Square with 500 queries, on the first n of the run's class-balanced test subset. It is not AutoAttack, and is not
+called so; --full runs the standard ensemble (hours on a CPU). Needs the extra `eval`.
 """
 
 import argparse

@@ -1,10 +1,14 @@
 """The documents: their tables are the results', and what they link to is there."""
 
+import itertools
 import re
 import runpy
 from pathlib import Path
 
 import pytest
+
+from corral.cli.options import parse_setting
+from corral.training import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOL = runpy.run_path(str(ROOT / "benchmarks" / "docs_tables.py"))
@@ -38,3 +42,88 @@ def test_a_block_is_refreshed_in_place(tmp_path):
     after = TOOL["refreshed"](before, tmp_path)
     assert after == before.replace("1.0", "2.0")
     assert TOOL["refreshed"](after, tmp_path) == after
+
+
+FOLDERS = ("src", "docs", "benchmarks", "tests", "examples")
+TEXTS = [
+    *(path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*"))),
+    *(path for path in sorted(ROOT.iterdir()) if path.is_file()),
+]
+# What a run of the library writes; and this file makes names up.
+WRITTEN, MADE_UP = {"table.md"}, {"test_docs.py"}
+
+
+def texts():
+    """The repository's texts by their path."""
+    kinds = (".py", ".md", ".toml", ".html", ".jinja", ".j2", ".css", ".js", "")
+    for path in TEXTS:
+        if path.is_file() and path.suffix in kinds and path.name not in MADE_UP:
+            yield path, path.read_text(encoding="utf-8")
+
+
+def cited(text):
+    """The documents that a text names, links to other sites aside."""
+    return [name for name in re.findall(r"(?<![\w./:-])[\w./-]+\.md\b", text) if Path(name).name not in WRITTEN]
+
+
+def test_what_a_text_cites_is_in_the_repository():
+    absent = []
+    for path, text in texts():
+        for name in cited(text):
+            places = (path.parent / name, ROOT / name, ROOT / "docs" / name)
+            if not any(place.is_file() and place.resolve().is_relative_to(ROOT) for place in places):
+                absent.append((str(path.relative_to(ROOT)), name))
+    assert absent == []
+
+
+def test_what_the_product_needs_is_not_beside_the_repository():
+    """A recipe's source is part of its digest, which names run folders: there row C' keeps its first name."""
+    outside = re.compile(r"\.\./shared|/work/|lab.notes", re.IGNORECASE)
+    found = {
+        str(path.relative_to(ROOT))
+        for path, text in texts()
+        if path.parts[len(ROOT.parts)] in ("src", "docs") and outside.search(text)
+    }
+    assert found <= {"docs/method.md", "src/corral/recipes/corral.toml", "src/corral/recipes/corral-toward.toml"}
+
+
+def test_a_citation_of_what_is_elsewhere_is_noticed():
+    found = cited("see lab-notes.md, ../shared/design/x.md, [a](docs/method.md) and https://a.org/b.md; table.md")
+    assert found == ["lab-notes.md", "../shared/design/x.md", "docs/method.md"]
+
+
+def table_of(text, first):
+    """The rows, as lists of cells, of the table whose first heading cell is given."""
+    lines = text[text.index(f"| {first} |") :].splitlines()
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines)
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows][2:]
+
+
+def test_the_methods_page_has_every_option_with_its_default():
+    kind = type(load_recipe("corral").method)
+    said = {row[0].strip("`"): row[1] for row in table_of((ROOT / "docs" / "method.md").read_text(), "`method.`")}
+    options = {name: field.default for name, field in kind.model_fields.items() if name != "name"}
+    assert said.keys() == options.keys()
+    inner = options.pop("inner")
+    assert said["inner"] == f"{inner.steps} steps of {inner.step_ratio} × eps, {inner.mode} mode"
+    assert {name: said[name].strip("`").strip('"') for name in options} == {
+        name: str(default) for name, default in options.items()
+    }
+
+
+def test_the_rows_of_the_methods_page_are_recipes():
+    rows = table_of((ROOT / "docs" / "method.md").read_text(), "row")
+    assert [row[0] for row in rows] == ["A", "B", "C", "C'", "D", "E"]
+    made = {}
+    for row in rows:
+        settings = dict(parse_setting(text) for text in row[4].strip("`").split() if "=" in text)
+        method = load_recipe("corral", overrides=settings).method
+        made[row[0]] = (method.loss, method.centroids, method.adversary, method.pull)
+    assert made == {
+        "A": ("magnet", "adversarial_batch", "head", 0),
+        "B": ("magnet", "clean_batch", "batch", 0),
+        "C": ("cross_entropy", "clean_batch", "head", 0),
+        "C'": ("cross_entropy", "clean_batch", "batch", 0),
+        "D": ("cross_entropy", "learned", "head", 0),
+        "E": ("cross_entropy", "learned", "head", 0.1),
+    }

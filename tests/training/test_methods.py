@@ -1,4 +1,4 @@
-"""Each row of the lab notes, and each published method, against a slow twin written from methods.md."""
+"""Each row of docs/method.md, and each published method, against a slow twin written from that page."""
 
 import math
 
@@ -100,7 +100,7 @@ def toward_rivals_twin(run, centroids, x, y):
 
 
 def corral_twin(run, x, y, rows):
-    """lab-notes.md, rows A to E."""
+    """docs/method.md, section 4, rows A to E."""
     config, head = run.recipe.method, run.model.head
     assigned, classes = run.method.assignments[rows], head.classes
     temperature = torch.tensor(config.temperature)
@@ -139,7 +139,7 @@ def gradients(run, loss):
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_row_of_the_lab_notes_equals_its_slow_twin_in_value_and_gradient(begun, row):
+def test_a_row_of_the_method_equals_its_slow_twin_in_value_and_gradient(begun, row):
     run = begun("corral", **ROWS[row] | {"method.inner.steps": 2})
     x, y, rows = batch(run)
     state = run.noise.get_state()
@@ -171,7 +171,7 @@ def published_magnet_twin(features, assigned, centroids, classes, variance, alph
 
 
 def consistency_twin(kind, numerics, head, features, adversarial):
-    """(n,) methods.md section 4 by the letter; in the released numerics p is Eq. 4, q the softmax of scores."""
+    """(n,) docs/method.md, section 3, by the letter; in the released numerics p is Eq. 4, q the softmax of scores."""
     if kind == "features_mse":
         return ((features - adversarial) ** 2).mean(1)
     scores, others = head(features), head(adversarial)

@@ -16,7 +16,7 @@ from corral.training.methods.base import Context, Method
 
 
 class ClusterMethod(Method):
-    """A method whose head is a ClusterHead over `clusters` k-means centroids a class (methods.md section 2)."""
+    """A method whose head is a ClusterHead over `clusters` k-means centroids a class (docs/method.md, section 2)."""
 
     remedy = "lower the learning rate"
     """What to do about features that cannot be measured."""
@@ -114,7 +114,7 @@ class ClusterMethod(Method):
 
 
 class Neighbourhoods:
-    """Magnet's batches: a seed cluster drawn by its recent loss, with its nearest impostors (methods.md section 3)."""
+    """Magnet's batches: a seed cluster drawn by its recent loss, with its nearest impostors (docs/method.md, 3)."""
 
     def __init__(self, method: ClusterMethod, clusters_per_batch: int, samples_per_cluster: int) -> None:
         self.method = method

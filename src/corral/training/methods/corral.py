@@ -18,7 +18,7 @@ from corral.training.recipe_methods import CorralConfig
 
 
 class Corral(ClusterMethod):
-    """Rows A to E of the lab notes; the default is C'.
+    """Rows A to E of docs/method.md, section 4; the default is C'.
 
     C': cross-entropy of the log-space logits of adversarial features, where the centroids are the means of the
     *clean* features of the same batch (by the epoch's k-means assignment; clusters without a member in the batch keep
