@@ -8,14 +8,12 @@ from corral.attacks import PUBLISHED_100_MAGNET, presets
 from corral.attacks.centred import TrainingLoss, centred_attacks
 from corral.attacks.objectives import PublishedMagnet, ThroughHead, prepare
 from corral.data import load, stratified_subset
-from corral.errors import CorralError, UsageError
+from corral.errors import UsageError
 from corral.evaluation import evaluate
 from corral.evaluation.protocols import protocol_attacks
 from corral.models import MLP, Classifier, ClusterHead, PublishedHead
 from corral.training import load_model, load_recipe, train
-from corral.training.methods import METHOD_CLASSES
-from corral.training.methods.base import Method
-from corral.training.recipe_methods import NominalConfig
+from corral.training.methods import METHODS, Method
 
 
 def attacks_of(protocol, recipe, model=None, **given):
@@ -148,14 +146,15 @@ def test_the_adaptive_ensemble_climbs_the_loss_of_training_too():
 
 @pytest.mark.parametrize("protocol", ["centred", "adaptive"])
 def test_a_method_whose_loss_nobody_knows_is_refused_where_the_loss_is_attacked(monkeypatch, protocol):
-    monkeypatch.setitem(METHOD_CLASSES, NominalConfig, Method)
+    recipe = load_recipe("nominal")
+    monkeypatch.setitem(METHODS._things, "nominal", Method)
     with pytest.raises(UsageError, match="method 'nominal' says nothing of the loss it trains on"):
         attacks_of(protocol, "nominal")
     assert "pgd_log" in attacks_of("quick", "nominal")
-    monkeypatch.delitem(METHOD_CLASSES, NominalConfig)
+    monkeypatch.delitem(METHODS._things, "nominal")
     for each in (protocol, "quick"):
-        with pytest.raises(CorralError, match="no method is known by the options NominalConfig"):
-            attacks_of(each, "nominal")
+        with pytest.raises(UsageError, match="unknown method 'nominal'"):
+            protocol_attacks(each, nn.Identity(), eps=0.1, norm="Linf", classes=10, recipe=recipe)
 
 
 @pytest.fixture(scope="module")

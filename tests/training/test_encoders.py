@@ -194,7 +194,7 @@ def test_what_cannot_be_is_one_line(recipe, settings, words, tmp_path):
 
 @pytest.mark.parametrize("kinds", [[], ["slf", "best"]])
 def test_other_heads_are_refused(encoder, kinds):
-    with pytest.raises(UsageError, match=r"unknown linear evaluation .*known: slf, alf, nearest, soft, aff"):
+    with pytest.raises(UsageError, match=r"unknown linear evaluation .*known: aff, alf, nearest, slf, soft"):
         linear_runs(encoder, kinds, progress=False)
 
 

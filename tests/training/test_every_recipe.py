@@ -5,7 +5,7 @@ import torch
 
 from corral.data import load
 from corral.training import RunFolder, load_model, load_recipe, read_metrics, shipped_recipes, train
-from corral.training.recipe_methods import ENCODERS, HEADS
+from corral.training.methods import method_class
 
 SMALL = {
     "data.train": 300,
@@ -25,7 +25,12 @@ def start(tmp_path_factory):
     return train("nominal", out=tmp_path_factory.mktemp("start") / "run", progress=False, **settings)
 
 
-@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name not in (*ENCODERS, *HEADS)])
+def of_classifiers():
+    """The recipes that train a network into a classifier."""
+    return [name for name in shipped_recipes() if method_class(load_recipe(name).method).trains == "all"]
+
+
+@pytest.mark.parametrize("name", of_classifiers())
 def test_a_shipped_recipe_trains_on_digits(name, start, tmp_path):
     given = {"training.start": str(start)} if name in ("at-pretrained", "aff") else {}
     if name == "aff":  # the run's own backbone

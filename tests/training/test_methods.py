@@ -312,7 +312,7 @@ def test_a_step_of_the_consistency_adversary_raises_what_the_loss_lowers(begun, 
     reached = {}
     for steps in (1, 5):
         inner = run.recipe.method.inner.model_copy(update={"steps": steps, "step_ratio": 0.25 if steps > 1 else 1e-9})
-        run.method.config = run.method.config.model_copy(update={"inner": inner})
+        run.method.options = run.method.options.model_copy(update={"inner": inner})
         state = run.noise.get_state()
         reached[steps] = float(run.method.loss(x, y, rows)[1]["consistency"])
         run.noise.set_state(state)

@@ -141,7 +141,7 @@ def test_an_unknown_override_names_the_nearest_key(key, meant):
         (BASE + '[data]\nname = "minst"\n', "unknown data set 'minst'; did you mean 'mnist'"),
         ('name = "x"\ndata = "mnist"\n[method]\nname = "at"\n', "data: must be a table, found 'mnist'"),
         ('name = "x"\nmethod = "at"\n', "method: must be a table, found 'at'"),
-        ('name = "x"\n[method]\nname = "foo"\n', "unknown method 'foo'; known: .*'corral'"),
+        ('name = "x"\n[method]\nname = "foo"\n', r"unknown method 'foo'; known: .*\bcorral\b.*file\.py:object"),
         ('name = "x"\nfor = 3\n[method]\nname = "at"\n', "'for' must hold one table per data set"),
         ("name =\n", "not valid TOML"),
     ],

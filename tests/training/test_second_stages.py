@@ -394,7 +394,7 @@ def test_air_adds_two_divergences_of_embeddings_by_the_original_images(begun):
     # The same without the two terms, from the same state and noise.
     run.model.load_state_dict(state)
     run.noise.set_state(before)
-    method.config = method.config.model_copy(update={"invariance": 0.0})
+    method.options = method.options.model_copy(update={"invariance": 0.0})
     without = float(method.loss(x, y, rows)[0].detach())
 
     def disagree(embeddings, _):

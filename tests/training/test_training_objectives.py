@@ -9,39 +9,32 @@ import torch.nn.functional as F
 
 from corral.attacks.centred import CROSS_ENTROPY
 from corral.attacks.objectives import prepare
-from corral.errors import CorralError, UsageError
+from corral.errors import UsageError
 from corral.losses import magnet, magnet_published, nearest_own
 from corral.models import LinearHead
 from corral.training import load_recipe
-from corral.training.methods import METHOD_CLASSES, clustr, method_class
-from corral.training.methods.base import LabelMethod, Method
+from corral.training.methods import METHODS, Method, MethodOptions, clustr, method_class
+from corral.training.methods.acl import Acl
+from corral.training.methods.advcl import AdvCL
+from corral.training.methods.at import AdversarialTraining
+from corral.training.methods.base import LabelMethod
+from corral.training.methods.certified import Certified
+from corral.training.methods.clustr import ClusTR
+from corral.training.methods.corral import Corral
+from corral.training.methods.deacl import DeACL
+from corral.training.methods.fitted import FittedClusters
+from corral.training.methods.free_at import FreeAdversarialTraining
 from corral.training.methods.linear import LinearEvaluation
-from corral.training.recipe_base import Config
-from corral.training.recipe_encoders import (
-    AclConfig,
-    AdvclConfig,
-    DeaclConfig,
-    NcpAclConfig,
-    PseudoLabelledConfig,
-    RoclConfig,
-    SimclrConfig,
-)
-from corral.training.recipe_methods import (
-    METHODS,
-    AtConfig,
-    CertifiedConfig,
-    CorralConfig,
-    FittedConfig,
-    FreeAtConfig,
-    LinearConfig,
-    MagnetConfig,
-    MatConfig,
-    MmcConfig,
-    NominalConfig,
-    TradesConfig,
-)
+from corral.training.methods.mat import Mat
+from corral.training.methods.mmc import Mmc
+from corral.training.methods.ncp_acl import NcpAcl
+from corral.training.methods.nominal import Nominal
+from corral.training.methods.pseudo_labelled import PseudoLabelled
+from corral.training.methods.rocl import RoCL
+from corral.training.methods.simclr import SimCLR
+from corral.training.methods.trades import Trades
 
-ENCODERS = (SimclrConfig, DeaclConfig, NcpAclConfig, AclConfig, RoclConfig, AdvclConfig, PseudoLabelledConfig)
+ENCODERS = (SimCLR, DeACL, NcpAcl, Acl, RoCL, AdvCL, PseudoLabelled)
 # Hinges of Magnet that nothing closes, and batches whose size a summed consistency is weighed by.
 OPEN = {"alpha": 200.0, "clusters_per_batch": 6, "samples_per_cluster": 4}
 QTRADES = OPEN | {"consistency": "cross_entropy", "consistency_weight": 8.0}
@@ -51,16 +44,16 @@ RELEASED = {"numerics": "published", "alpha": 1.0, "nearest": 7}
 HEAD = {"adversary": "head", "temperature_learning_rate": 0.0}
 # Recipes with their changes for each method that trains a classifier: every kind of term that it can have.
 CASES = {
-    NominalConfig: {"nominal": ("nominal", {})},
-    AtConfig: {"at": ("at", {})},
-    FreeAtConfig: {"free-at": ("free-at", {})},
-    LinearConfig: {name: (name, {}) for name in ("slf", "alf")},
-    TradesConfig: {
+    Nominal: {"nominal": ("nominal", {})},
+    AdversarialTraining: {"at": ("at", {})},
+    FreeAdversarialTraining: {"free-at": ("free-at", {})},
+    LinearEvaluation: {name: (name, {}) for name in ("slf", "alf")},
+    Trades: {
         "trades": ("trades", {}),
         "qtrades": ("qtrades", {"consistency_weight": 2.5}),
         "unlogged": ("qtrades-published", {}),
     },
-    MagnetConfig: {
+    ClusTR: {
         "magnet": ("magnet", OPEN),
         "qtrades": ("clustr", QTRADES),
         "qtrades, epoch": ("clustr", QTRADES | {"centroids": "epoch"}),
@@ -74,7 +67,7 @@ CASES = {
         "released scores": ("clustr", QTRADES | {"numerics": "published_log_loss", "nearest": 7}),
         "log scores": ("clustr", QTRADES | RELEASED | {"numerics": "published_log_scores", "consistency": "kl"}),
     },
-    CorralConfig: {
+    Corral: {
         "C'": ("corral", {}),
         "temperature": ("corral", {"temperature": 0.5, "rule": "nearest"}),
         "learned": ("corral", HEAD | {"centroids": "learned"}),
@@ -82,43 +75,52 @@ CASES = {
         "magnet": ("corral", HEAD | {"loss": "magnet", "centroids": "adversarial_batch", "alpha": 200.0}),
         "magnet, pull": ("corral", {"loss": "magnet", "temperature_learning_rate": 0.0, "alpha": 200.0, "pull": 0.3}),
     },
-    CertifiedConfig: {
+    Certified: {
         "certified": ("certified", {}),
         "annealed": ("certified", {"annealing": 2.0, "radius_ratio": 0.5, "clusters": 2}),
     },
-    MatConfig: {
+    Mat: {
         "mat": ("mat", {"so_weight": 3.0, "bibo_weight": 0.5}),
         "ftc": ("mat-ftc", {}),
         "so": ("mat-so", {}),
         "adversarial": ("mat", {"adversarial": True}),
     },
-    MmcConfig: {"mmc": ("mmc", {}), "adversarial": ("at-mmc", {})},
+    Mmc: {"mmc": ("mmc", {}), "adversarial": ("at-mmc", {})},
 }
 # A head that is fitted, not trained.
-UNTRAINED = (FittedConfig,)
-NAMED = [(config, case) for config, cases in CASES.items() for case in cases]
+UNTRAINED = (FittedClusters,)
+NAMED = [(kind, case) for kind, cases in CASES.items() for case in cases]
 
 
-@pytest.mark.parametrize("config", METHOD_CLASSES)
-def test_every_method_has_its_cases_here_or_is_an_encoder(config):
-    assert set(METHOD_CLASSES) == set(METHODS.values())
-    assert (config in CASES) + (config in ENCODERS) + (config in UNTRAINED) == 1
-    if config in CASES:
-        # Of its own, or explicitly that of labels: not the base's, which is an error.
-        found = method_class(load_recipe(next(iter(CASES[config].values()))[0]).method)
-        assert found is METHOD_CLASSES[config]
-        assert issubclass(found, LabelMethod) or "training_objective" in vars(found)
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_its_cases_here_or_is_an_encoder(name):
+    found = METHODS[name]
+    assert sum(issubclass(found, kind) for kind in CASES) + issubclass(found, UNTRAINED) == (
+        0 if issubclass(found, ENCODERS) else 1
+    )
+    for kind in CASES:
+        if issubclass(found, kind):
+            # Of its own, or explicitly that of labels: not the base's, which is an error.
+            assert issubclass(found, LabelMethod) or "training_objective" in vars(kind)
+            assert "training_objective" not in vars(found) or found is kind
 
 
-def the_run(begun, config, case):
-    """A run, its method and its configuration; heads on an encoder's features are begun by hand."""
-    recipe, changes = CASES[config][case]
-    if config is not LinearConfig:
+@pytest.mark.parametrize("kind", CASES)
+def test_the_cases_of_a_method_are_of_recipes_that_train_by_it(kind):
+    for recipe, _ in CASES[kind].values():
+        assert issubclass(method_class(load_recipe(recipe).method), kind)
+
+
+def the_run(begun, kind, case):
+    """A run, its method and its options; heads on an encoder's features are begun by hand."""
+    recipe, changes = CASES[kind][case]
+    if kind is not LinearEvaluation:
         run = begun(recipe, **({"model.features": 12} | changes))  # centres need a dimension less than classes
         return run, run.method, run.recipe.method
     run = begun("nominal")
-    given = LinearConfig(name=recipe)
-    return run, LinearEvaluation(run.method.context, given), given
+    found = METHODS[recipe]
+    given = found.Options(name=recipe)
+    return run, found(run.method.context, given), given
 
 
 def heads_clusters(monkeypatch, run, method, y):
@@ -138,25 +140,25 @@ def heads_clusters(monkeypatch, run, method, y):
     monkeypatch.setattr(clustr, "magnet_batch_published", against_head(magnet_published))
 
 
-def alphas(config):
+def alphas(options):
     """How much of the loss is Magnet's constant alpha, which the attack leaves out with the hinge in log space."""
-    if isinstance(config, MagnetConfig) and config.log_loss:
-        return config.alpha * (1 + (config.consistency_weight if config.consistency == "magnet" else 0))
-    return config.alpha if isinstance(config, CorralConfig) and config.loss == "magnet" else 0.0
+    if isinstance(options, ClusTR.Options) and options.log_loss:
+        return options.alpha * (1 + (options.consistency_weight if options.consistency == "magnet" else 0))
+    return options.alpha if isinstance(options, Corral.Options) and options.loss == "magnet" else 0.0
 
 
-def trains_on_adversarial(config):
+def trains_on_adversarial(options):
     """Whether the terms of one image are the adversarial one's in training too."""
-    always = isinstance(config, AtConfig | CorralConfig) or getattr(config, "adversarial", False)
-    return always or (isinstance(config, LinearConfig) and config.name == "alf")
+    always = isinstance(options, AdversarialTraining.Options | Corral.Options) or getattr(options, "adversarial", False)
+    return always or options.name == "alf"
 
 
-@pytest.mark.parametrize(("config", "case"), NAMED, ids=[f"{config.__name__}: {case}" for config, case in NAMED])
-def test_the_attack_climbs_the_methods_own_loss_of_the_adversarial_image(begun, monkeypatch, config, case):
+@pytest.mark.parametrize(("kind", "case"), NAMED, ids=[f"{kind.__name__}: {case}" for kind, case in NAMED])
+def test_the_attack_climbs_the_methods_own_loss_of_the_adversarial_image(begun, monkeypatch, kind, case):
     """loss() is made to see x_adv: as the clean image for the terms of one image, as the adversary's for the others."""
-    run, method, options = the_run(begun, config, case)
+    run, method, options = the_run(begun, kind, case)
     run.model.eval()
-    rows = next(iter(method.batches())) if config is MagnetConfig else torch.arange(24)
+    rows = next(iter(method.batches())) if kind is ClusTR else torch.arange(24)
     x, y = run.images.float(rows), run.images.labels[rows]
     # Far from x, and a head that is sure of itself, so that no term is lost in rounding.
     x_adv = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(3))]
@@ -172,8 +174,8 @@ def test_the_attack_climbs_the_methods_own_loss_of_the_adversarial_image(begun, 
     lone = options.model_copy(update={name: value for name, value in without.items() if hasattr(options, name)})
 
     def loss(clean, settings):
-        method.config = settings
-        if config is LinearConfig:
+        method.options = settings
+        if kind is LinearEvaluation:
             method.kept = run.model.features(run.images.float()) if settings.name == "slf" else None
             if settings.name == "slf":
                 method.kept[rows] = run.model.features(clean)
@@ -186,7 +188,7 @@ def test_the_attack_climbs_the_methods_own_loss_of_the_adversarial_image(begun, 
     # What takes a term of the wrong image is noticed; training that sees adversarial images alone has one kind.
     for apart, there in ((labelled - loss(x, lone), not trains_on_adversarial(options)), (compared, lone != options)):
         assert (abs(apart) > 20 * tolerance) == there
-    training = METHOD_CLASSES[config].training_objective(options, run.recipe.threat)
+    training = kind.training_objective(options, run.recipe.threat)
     with torch.no_grad():
         values, logits = prepare(training.objective, run.model, x, y)(x_adv, torch.arange(len(x)))
         assert torch.equal(logits, run.model(x_adv))
@@ -245,28 +247,26 @@ def test_clustr_adds_its_consistency_and_its_cross_entropy_to_magnet_by_hand(beg
     assert (weights["consistency_weight"], weights["cross_entropy_weight"]) == (options.consistency_weight, 0.5)
 
 
-@pytest.mark.parametrize("config", ENCODERS)
-def test_an_encoder_has_no_loss_that_a_classifier_could_be_attacked_by(config):
-    (name, *_) = [name for name, found in METHODS.items() if found is config]
+@pytest.mark.parametrize("name", [name for name in METHODS if issubclass(METHODS[name], ENCODERS)])
+def test_an_encoder_has_no_loss_that_a_classifier_could_be_attacked_by(name):
     with pytest.raises(UsageError, match=rf"method '{re.escape(name)}' trains an encoder without a head.*--linear"):
-        METHOD_CLASSES[config].training_objective(types.SimpleNamespace(name=name), None)
+        METHODS[name].training_objective(types.SimpleNamespace(name=name), None)
 
 
 def test_a_head_that_was_fitted_is_attacked_by_the_cross_entropy_of_its_logits():
-    found = METHOD_CLASSES[FittedConfig].training_objective(FittedConfig(name="soft"), None)
+    found = METHODS["soft"].training_objective(FittedClusters.Options(name="soft"), None)
     assert found == CROSS_ENTROPY
 
 
 def test_a_method_that_nobody_knows_or_that_says_nothing_is_an_error_not_cross_entropy(begun):
-    class OtherConfig(Config):
-        name: str = "other"
-
-    with pytest.raises(CorralError, match="no method is known by the options OtherConfig"):
-        method_class(OtherConfig())
+    with pytest.raises(UsageError, match=r"unknown method 'other'; known: .*nominal"):
+        method_class(MethodOptions(name="other"))
+    with pytest.raises(UsageError, match="method 'at' has other options than MethodOptions"):
+        method_class(MethodOptions(name="at"))
 
     class Other(Method):
         def loss(self, x, y, rows):
             return F.cross_entropy(self.model(x), y), {}
 
     with pytest.raises(UsageError, match=r"method 'other' says nothing of the loss.*training_objective\(\) on Other"):
-        Other.training_objective(OtherConfig(), begun("nominal").recipe.threat)
+        Other.training_objective(MethodOptions(name="other"), begun("nominal").recipe.threat)

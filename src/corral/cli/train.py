@@ -49,7 +49,7 @@ def train(
     """Train a classifier by a recipe into a run folder; Ctrl-C leaves a run that --resume continues."""
     from corral.training import RunFolder, load_model, load_recipe, shipped_recipes
     from corral.training import train as train_run
-    from corral.training.recipe_methods import ENCODERS
+    from corral.training.methods import method_class
 
     set_threads(threads)
     overrides: dict[str, Any] = dict(parse_setting(text) for text in settings or [])
@@ -83,7 +83,8 @@ def train(
     else:
         ending = "" if info.ending is None else f", {info.ending.words()}"
         typer.echo(f"{path}: {info.method} on {info.data}, {info.epochs} epochs{ending}, {info.train_seconds:.1f} s")
-        typer.echo(f"next: corral evaluate {path}{' --linear slf,alf' if info.method in ENCODERS else ''}")
+        encoder = method_class(resolved.method).trains == "encoder"
+        typer.echo(f"next: corral evaluate {path}{' --linear slf,alf' if encoder else ''}")
 
 
 def _slug(name: str) -> str:

@@ -11,7 +11,7 @@ from corral.errors import CorralError, UsageError
 from corral.models import Classifier
 from corral.models.fingerprint import fingerprint
 from corral.training import RunFolder, load_model, load_recipe, train
-from corral.training.recipe_methods import EVALUATIONS, HEADS
+from corral.training.methods import METHODS
 
 
 def linear_runs(
@@ -40,10 +40,11 @@ def linear_runs(
         UsageError: no kind, or an unknown one; a file instead of a run folder.
         CorralError: no finished run, or heads that were fitted to other weights.
     """
-    unknown = [kind for kind in kinds if kind not in EVALUATIONS]
+    known = evaluations()
+    unknown = [kind for kind in kinds if kind not in known]
     if unknown or not kinds:
         name = unknown[0] if unknown else ""
-        raise UsageError(f"unknown linear evaluation {name!r}; known: {', '.join(EVALUATIONS)}")
+        raise UsageError(f"unknown linear evaluation {name!r}; known: {', '.join(known)}")
     if Path(run).is_file():
         raise UsageError(f"{run}: a file; heads are kept in the folder of their encoder's run: name that")
     encoder = load_model(run, encoder=True)[0]
@@ -70,11 +71,17 @@ def linear_runs(
         recipe = load_recipe(kind, data=parent.data.name, overrides=overrides)
         train(recipe, out=folder.path, resume=resume, device=device, data_root=data_root, progress=progress)
         model, _, info = load_model(folder.path)
-        kept = _before_the_head(model) if kind in HEADS else {}
+        kept = _before_the_head(model) if METHODS[kind].trains == "head" else {}
         if info.started_from != begun or any(not torch.equal(tensor, frozen[name]) for name, tensor in kept.items()):
             raise CorralError(f"{folder.path}: it began from other weights than {run}'s; delete the folder")
         found.append(folder.path)
     return found
+
+
+def evaluations() -> tuple[str, ...]:
+    """The methods that go on from an encoder with labels: those that make a classifier of it."""
+    fitting = (name for name, method in METHODS.items() if method.needs_labels and method.continues_from == "encoder")
+    return tuple(sorted(fitting))
 
 
 def _before_the_head(model: Classifier) -> dict[str, Tensor]:

@@ -1,11 +1,13 @@
 """Training: recipes, the loop, runs."""
 
 from corral.training.loop import Run, train
-from corral.training.recipe import Recipe, parse_eps
+from corral.training.recipe import Recipe
+from corral.training.recipe_base import InnerAttack, parse_eps
 from corral.training.recipe_files import load_recipe, shipped_recipes
 from corral.training.run import RunFolder, RunInfo, load_model, read_metrics
 
 __all__ = [
+    "InnerAttack",
     "Recipe",
     "Run",
     "RunFolder",

@@ -19,12 +19,12 @@ from corral.training.clock import Clock
 from corral.training.convergence import converged, settled
 from corral.training.guards import FiniteLosses, require_finite_weights
 from corral.training.loggers import Logged, Logger, LoggerKind, find_loggers, opened
-from corral.training.methods import Context, Method, Nominal, build_method
+from corral.training.methods import Context, Method, method_class
+from corral.training.methods.nominal import Nominal
 from corral.training.optimisers import make_optimiser
 from corral.training.pretrained import begin_from
 from corral.training.recipe import Recipe
 from corral.training.recipe_files import load_recipe
-from corral.training.recipe_methods import CONTINUING
 from corral.training.run import RunFolder, RunInfo
 from corral.training.schedules import schedule
 from corral.training.start import finished, make_model, prepare_data
@@ -114,8 +114,8 @@ class Run:
             order=self.order,
             noise=self.noise,
         )
-        self.warm: Method = Nominal(context)
-        self.method: Method = build_method(recipe.method, context)
+        self.warm: Method = Nominal(context, Nominal.Options(name=Nominal.name))
+        self.method: Method = method_class(recipe.method)(context, recipe.method)
         self.clock = Clock(device)
         self.epoch, self.best, self.warm_epochs = 0, -1.0, recipe.training.warm_start.epochs
         # Of the method's epochs, without the warm start's: what `training.converged` looks at.
@@ -147,7 +147,7 @@ class Run:
             restore_state(self)
             return
         if self.recipe.training.start is not None:
-            begin_from(self.model, self.recipe.training.start, normalised=self.recipe.method.name in CONTINUING)
+            begin_from(self.model, self.recipe.training.start, normalised=self.method.continues_from == "encoder")
             self.started_from = fingerprint(self.model.backbone)
             self.take_normalisation()
         write_atomically(self.folder.recipe, self.recipe.to_toml().encode())

@@ -1,46 +1,16 @@
 """Recipes: strict, typed, frozen descriptions of a run."""
 
-import math
-import re
 from typing import Annotated, Literal
 
 import tomli_w
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic_core import PydanticCustomError
 
-from corral.training.recipe_base import Config, Count, NotNegative, Positive
-from corral.training.recipe_methods import ENCODERS, HEADS, MethodConfig
+from corral.training.methods.base import METHODS, MethodOptions, method_class
+from corral.training.recipe_base import Config, Count, NotNegative, Positive, ThreatConfig
 
 # Generators take more, but the noise's seed is offset from this one.
 MOST_SEED = 2**32 - 1
-
-FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
-
-
-def parse_eps(value: object, norm: str = "Linf") -> float:
-    """An eps in pixel units from a number or a fraction such as "8/255".
-
-    Args:
-        value: a number or its text.
-        norm: of the ball; an Linf eps is at most 1, an L2 eps may be more.
-
-    Raises:
-        ValueError: not a number, negative, or above the pixel range (the message says what was likely meant).
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"eps must be a number such as 0.1 or a fraction such as '8/255', found {value!r}")
-    if isinstance(value, str):
-        fraction = FRACTION.fullmatch(value)
-        try:
-            number = float(fraction[1]) / float(fraction[2]) if fraction else float(value)
-        except (ValueError, ZeroDivisionError):
-            message = f"eps must be a number such as 0.1 or a fraction such as '8/255', found {value!r}"
-            raise ValueError(message) from None
-    else:
-        number = float(value)
-    if not 0 <= number < math.inf or (norm == "Linf" and number > 1):
-        hint = f"; did you mean {value}/255?" if 1 < number <= 255 else ""
-        raise ValueError(f"eps is in pixel units of images in [0, 1], found {value}{hint}")
-    return number
 
 
 class DataConfig(Config):
@@ -69,18 +39,6 @@ class ModelConfig(Config):
     hidden: list[Count] | None = None
     rectify: bool | None = None
     layer: Literal["dense", "shift", "sll"] | None = None
-
-
-class ThreatConfig(Config):
-    """Norm and radius, in pixel units."""
-
-    norm: Literal["Linf", "L2"] = "Linf"
-    eps: float = 0.1
-
-    @field_validator("eps", mode="before")
-    @classmethod
-    def _parse(cls, value: object, info: ValidationInfo) -> float:
-        return parse_eps(value, info.data.get("norm", "Linf"))
 
 
 class WarmStart(Config):
@@ -169,6 +127,17 @@ class ReportedConfig(Config):
     source: str
 
 
+def _options(value: object) -> object:
+    """The options of a `method` table, as the method that it names has them."""
+    if not isinstance(value, dict):
+        return value
+    name = value.get("name")
+    if not isinstance(name, str):
+        raise PydanticCustomError("method_missing", "missing; known: {known}", {"known": ", ".join(METHODS)})
+    method = METHODS.find(name, code=False)
+    return method.Options.model_validate(value)
+
+
 class Recipe(Config):
     """A run, with every default spelled out."""
 
@@ -178,34 +147,31 @@ class Recipe(Config):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     threat: ThreatConfig = ThreatConfig()
-    method: MethodConfig
+    method: Annotated[SerializeAsAny[MethodOptions], BeforeValidator(_options)]
     training: TrainingConfig = TrainingConfig()
     reported: ReportedConfig | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
-        if self.training.select == "best" and self.data.validation == 0:
+        method, training = method_class(self.method), self.training
+        name = f"method '{self.method.name}'"
+        if training.select == "best" and self.data.validation == 0:
             raise ValueError("training.select 'best' needs held-out images: set data.validation above 0")
-        if self.training.warm_start.stop_accuracy > 0 and self.data.validation == 0:
+        if training.warm_start.stop_accuracy > 0 and self.data.validation == 0:
             raise ValueError("warm_start.stop_accuracy needs held-out images: set data.validation above 0")
-        if self.training.converged is not None and self.method.name in ENCODERS:
-            raise ValueError(
-                f"method '{self.method.name}' has no accuracy that converges: leave training.converged out"
-            )
-        if self.training.converged is not None and self.data.validation == 0:
+        if training.converged is not None and not method.needs_labels:
+            raise ValueError(f"{name} has no accuracy that converges: leave training.converged out")
+        if training.converged is not None and self.data.validation == 0:
             raise ValueError("training.converged needs held-out images: set data.validation above 0")
-        if self.data.unlabeled and self.method.name not in ENCODERS:
-            raise ValueError(f"method '{self.method.name}' needs labels: leave data.unlabeled out")
-        if self.training.select == "best" and self.method.name in ENCODERS:
-            raise ValueError(f"method '{self.method.name}' has no accuracy to select by: leave training.select 'last'")
-        if self.method.name in HEADS and self.training.warm_start.epochs:
-            raise ValueError(f"method '{self.method.name}' trains a head alone: leave warm_start.epochs 0")
-        if self.method.name in ENCODERS and self.training.warm_start.epochs:
-            raise ValueError(f"method '{self.method.name}' uses no labels: leave warm_start.epochs 0")
-        if self.method.name == "slf" and (self.data.crop or self.data.flip):
-            raise ValueError("method 'slf' computes features once: leave data.crop 0 and data.flip off")
-        if self.method.name == "certified" and self.threat.norm != "L2":
-            raise ValueError("method 'certified' trains for l2 radii: set threat.norm to 'L2' and threat.eps in l2")
+        if self.data.unlabeled and method.needs_labels:
+            raise ValueError(f"{name} needs labels: leave data.unlabeled out")
+        if training.select == "best" and not method.needs_labels:
+            raise ValueError(f"{name} has no accuracy to select by: leave training.select 'last'")
+        if method.trains == "head" and training.warm_start.epochs:
+            raise ValueError(f"{name} trains a head alone: leave warm_start.epochs 0")
+        if not method.needs_labels and training.warm_start.epochs:
+            raise ValueError(f"{name} uses no labels: leave warm_start.epochs 0")
+        method.check(self)
         return self
 
     def to_toml(self) -> str:

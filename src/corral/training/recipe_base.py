@@ -1,12 +1,16 @@
-"""What every table of a recipe is built from."""
+"""What every table of a recipe is built from, and the tables that methods read."""
 
+import math
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+
+FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 
 
 class Config(BaseModel):
@@ -21,3 +25,42 @@ class InnerAttack(Config):
     steps: Count = 5
     step_ratio: Positive = 0.25
     mode: Literal["eval", "train"] = "eval"
+
+
+class ThreatConfig(Config):
+    """Norm and radius, in pixel units."""
+
+    norm: Literal["Linf", "L2"] = "Linf"
+    eps: float = 0.1
+
+    @field_validator("eps", mode="before")
+    @classmethod
+    def _parse(cls, value: object, info: ValidationInfo) -> float:
+        return parse_eps(value, info.data.get("norm", "Linf"))
+
+
+def parse_eps(value: object, norm: str = "Linf") -> float:
+    """An eps in pixel units from a number or a fraction such as "8/255".
+
+    Args:
+        value: a number or its text.
+        norm: of the ball; an Linf eps is at most 1, an L2 eps may be more.
+
+    Raises:
+        ValueError: not a number, negative, or above the pixel range (the message says what was likely meant).
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"eps must be a number such as 0.1 or a fraction such as '8/255', found {value!r}")
+    if isinstance(value, str):
+        fraction = FRACTION.fullmatch(value)
+        try:
+            number = float(fraction[1]) / float(fraction[2]) if fraction else float(value)
+        except (ValueError, ZeroDivisionError):
+            message = f"eps must be a number such as 0.1 or a fraction such as '8/255', found {value!r}"
+            raise ValueError(message) from None
+    else:
+        number = float(value)
+    if not 0 <= number < math.inf or (norm == "Linf" and number > 1):
+        hint = f"; did you mean {value}/255?" if 1 < number <= 255 else ""
+        raise ValueError(f"eps is in pixel units of images in [0, 1], found {value}{hint}")
+    return number

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from corral.data import DATA_SETS, PATH_DATA_SETS
 from corral.errors import CorralError, UsageError
-from corral.training.recipe import DataConfig, ModelConfig, Recipe, ThreatConfig, TrainingConfig
-from corral.training.recipe_base import Config
-from corral.training.recipe_methods import METHODS, CorralConfig
+from corral.training.methods import METHODS, MethodOptions
+from corral.training.recipe import DataConfig, ModelConfig, Recipe, TrainingConfig
+from corral.training.recipe_base import Config, ThreatConfig
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -132,7 +132,10 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 def _known_keys(table: Mapping[str, Any]) -> list[str]:
     """Every dotted key that the recipe of this table's method can set."""
-    method = METHODS.get(str(_part(table, "method").get("name")), CorralConfig)
+    try:
+        method: type[MethodOptions] = METHODS.find(str(_part(table, "method").get("name")), code=False).Options
+    except UsageError:  # which is said when the whole is checked
+        method = MethodOptions
     sections: dict[str, type[Config]] = {
         "data": DataConfig,
         "model": ModelConfig,
@@ -181,14 +184,15 @@ def _full_key(key: str, table: Mapping[str, Any]) -> str:
 def _validate(table: Mapping[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(dict(table))
+    except UsageError as error:
+        raise UsageError(f"{where}: method.name: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        # pydantic's path also names the chosen member of a union; only parts that are keys of the recipe stay.
+        # pydantic's path also names the place in a list and the kind of a value; only keys of the recipe stay.
         names = {part for full in _known_keys(table) for part in full.split(".")}
-        parts = [str(part) for part in first["loc"]]
-        shown = [part for i, part in enumerate(parts) if part in names and not (i == 1 and parts[0] == "method")]
-        if first["type"] == "extra_forbidden":
-            shown.append(parts[-1])
+        *before, last = first["loc"] or ("recipe",)
+        shown = [str(part) for part in before if part in names]
+        shown += [str(last)] if last in names or first["type"] == "extra_forbidden" else []
         key = ".".join(shown) or "recipe"
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
@@ -197,10 +201,8 @@ def _validate(table: Mapping[str, Any], where: str) -> Recipe:
             close = difflib.get_close_matches(key, allowed, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; allowed: {', '.join(allowed)}"
             message = f"unknown key{hint}"
-        elif first["type"] == "union_tag_invalid":
-            message = f"unknown method {first['ctx']['tag']!r}; known: {first['ctx']['expected_tags']}"
-        elif first["type"] == "union_tag_not_found":
-            key, message = f"{key}.name", f"missing; known: {', '.join(METHODS)}"
+        elif first["type"] == "method_missing":
+            key = f"{key}.name"
         elif first["type"] in ("model_type", "model_attributes_type"):
             message = f"must be a table, found {first['input']!r}"
         else:

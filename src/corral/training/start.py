@@ -9,15 +9,13 @@ from torch import Tensor
 from corral.data import DataSet, Images, joined, load, random_subset, split_validation, stratified_subset
 from corral.errors import UsageError
 from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
+from corral.training.methods import method_class
 from corral.training.recipe import Recipe
 from corral.training.recipe_files import load_recipe
-from corral.training.recipe_methods import CONTINUING
 from corral.training.run import RunFolder
 
 # Images whose pixels are held as floats at once for their mean: up to so many all, otherwise so many at a time.
 AT_ONCE, PART = 2**28, 1_000
-# Methods that begin from trained weights.
-BEGUN = ("at-pretrained", *CONTINUING)
 
 
 def finished(folder: RunFolder, recipe: Recipe, *, resume: bool) -> bool:
@@ -73,7 +71,7 @@ def make_model(recipe: Recipe, images: Images, *, num_classes: int) -> tuple[Mod
     Raises:
         UsageError: an impossible backbone, or a recipe that needs trained weights and names none.
     """
-    if recipe.method.name in BEGUN and recipe.training.start is None:
+    if method_class(recipe.method).continues_from is not None and recipe.training.start is None:
         raise UsageError(
             f"method '{recipe.method.name}' begins from trained weights: set training.start to a run or a safetensors "
             "file"

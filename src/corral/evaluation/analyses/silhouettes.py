@@ -8,7 +8,6 @@ from corral.evaluation.analyses.document import Analysis, Subject
 from corral.geometry import Choice, choose_clusters
 from corral.training.features import extract_features, require_differing
 from corral.training.methods.ncp_acl import RESTARTS
-from corral.training.recipe_encoders import NcpAclConfig
 from corral.training.recipe_files import load_recipe
 
 
@@ -35,11 +34,10 @@ def candidates(data: str, images: int) -> list[int]:
     Raises:
         UsageError: too few images for any of them.
     """
-    method = load_recipe("ncp-acl", data=data).method
-    assert isinstance(method, NcpAclConfig)
-    known = [k for k in method.clusters if k < images]
+    clusters = load_recipe("ncp-acl", data=data).method.model_dump()["clusters"]
+    known = [k for k in clusters if k < images]
     if not known:
-        raise UsageError(f"{images} training images are too few for {min(method.clusters)} clusters")
+        raise UsageError(f"{images} training images are too few for {min(clusters)} clusters")
     return known
 
 

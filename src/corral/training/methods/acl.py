@@ -3,22 +3,26 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from corral.data.views import random_views
 from corral.losses import adversarial_invariance, contrastive, nt_xent, standard_invariance
 from corral.models import Classifier
 from corral.models.dual_norm import Branch, using
-from corral.training.methods.base import Context, Metrics
-from corral.training.methods.encoder import ProjectedMethod
+from corral.register import register
+from corral.training.methods.base import Context, MethodOptions, Metrics
+from corral.training.methods.encoder import DualNorm, ProjectedMethod, ProjectionConfig, ViewsConfig
 from corral.training.names import prefixed, unprefixed
-from corral.training.recipe_encoders import AclConfig
+from corral.training.recipe_base import Count, InnerAttack, NotNegative, Positive
 
 TARGET = "target."
 
 
+@register
 class Acl(ProjectedMethod):
     """((1 - w) NT-Xent(views) + (1 + w) NT-Xent(adversarial views) + invariance × AIR's two terms) / 2.
 
@@ -28,16 +32,45 @@ class Acl(ProjectedMethod):
     are of its own passes. Released DynACL also keeps BatchNorms in its projection, of three layers; ours is SimCLR's.
     """
 
-    def __init__(self, context: Context, config: AclConfig) -> None:
-        super().__init__(context, config.projection, None if config.dual_norm == "none" else config.dual_norm)
-        self.config = config
+    name = "acl"
+
+    class Options(MethodOptions):
+        """ACL (Jiang et al. 2020, dual stream): NT-Xent of two views and of their adversarial selves, half and half.
+
+        "dynacl" (Luo et al. 2023) lets the views' strength fall from 1 by equal steps, one every `decay_every` epochs,
+        with `reweight` × (1 - strength) of weight going from the clean to the adversarial half; "dynacl-air" (Xu et al.
+        2023) adds `invariance` × its two regularisers, standard and adversarial. `target` above 0 gives the second
+        views to another network, projection and all: a moving average of the weights, `target` its decay a step
+        (DynACL's code: 0.99), without gradients, and saved in their stead; 0 trains and saves a single network.
+        """
+
+        temperature: Positive = 0.5
+        views: ViewsConfig = ViewsConfig()
+        projection: ProjectionConfig = ProjectionConfig()
+        decay_every: Count | None = None
+        reweight: Annotated[float, Field(ge=0, le=1)] = 0.0
+        invariance: NotNegative = 0.0
+        target: Annotated[float, Field(ge=0, lt=1)] = 0.0
+        dual_norm: DualNorm = "adversarial"
+        inner: InnerAttack = InnerAttack()
+
+        @model_validator(mode="after")
+        def _consistent(self) -> Self:
+            if self.reweight > 0 and self.decay_every is None:
+                raise ValueError("reweight follows the strength of views: set decay_every, or leave reweight 0")
+            return self
+
+    options: Options
+
+    def __init__(self, context: Context, options: Options) -> None:
+        super().__init__(context, options, options.dual_norm)
         self.epochs_done = 0
         self.target: nn.Sequential | None = None
 
     def prepare(self) -> None:
         """Give the backbone its branches, and let the target network begin as the trained one does."""
         super().prepare()
-        if self.config.target > 0:
+        if self.options.target > 0:
             model = copy.deepcopy(self.model)
             model.head = self.make_head()
             self.target = nn.Sequential(model, copy.deepcopy(self.projection)).train().requires_grad_(False)
@@ -60,47 +93,47 @@ class Acl(ProjectedMethod):
     @property
     def strength(self) -> float:
         """Of this epoch's views: it falls from 1 by equal steps and never reaches 0 (DynACL, Eq. 5)."""
-        every = self.config.decay_every
+        every = self.options.decay_every
         return 1.0 if every is None else 1 - self.epochs_done // every * every / self.context.epochs
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """The batch's loss; labels play no part."""
-        config, strength = self.config, self.strength
-        augmentation = config.views.augmentation().weakened(strength)
+        options, strength = self.options, self.strength
+        augmentation = options.views.augmentation().weakened(strength)
         views = torch.cat([random_views(x, augmentation, generator=self.context.noise) for _ in range(2)])
         viewer = self.viewer
         with self.branch("adversarial"):
-            moved = self.adversarial(viewer, views, torch.cat([y, y]), config.inner, self._disagreement)
+            moved = self.adversarial(viewer, views, torch.cat([y, y]), options.inner, self._disagreement)
             first_adversarial, second_adversarial = viewer(moved).chunk(2)
         with self.branch("clean"):
             first, second = viewer(views).chunk(2)
             # A batch of its own: images as they are have other statistics than views.
-            originals = [self.embedded(x)] if config.invariance > 0 else []
-        clean = nt_xent(first, second, temperature=config.temperature)
-        adversarial = nt_xent(first_adversarial, second_adversarial, temperature=config.temperature)
-        weight = config.reweight * (1 - strength)
+            originals = [self.embedded(x)] if options.invariance > 0 else []
+        clean = nt_xent(first, second, temperature=options.temperature)
+        adversarial = nt_xent(first_adversarial, second_adversarial, temperature=options.temperature)
+        weight = options.reweight * (1 - strength)
         total = (1 - weight) * clean + (1 + weight) * adversarial
         metrics = {"nt_xent": clean.detach(), "adversarial_nt_xent": adversarial.detach()}
         for original in originals:
-            standard = standard_invariance(first, second, original, temperature=config.temperature)
+            standard = standard_invariance(first, second, original, temperature=options.temperature)
             robust = adversarial_invariance(
-                first, second, first_adversarial, second_adversarial, original, temperature=config.temperature
+                first, second, first_adversarial, second_adversarial, original, temperature=options.temperature
             )
-            total = total + config.invariance * (standard + robust)
+            total = total + options.invariance * (standard + robust)
             metrics |= {"standard_invariance": standard.detach(), "adversarial_invariance": robust.detach()}
         return total / 2, metrics
 
     def _disagreement(self, embeddings: Tensor, _: Tensor) -> Tensor:
         """(2 N,) NT-Xent of both views' embeddings, each an anchor."""
         pairs = embeddings.view(2, len(embeddings) // 2, -1)
-        return contrastive(pairs, temperature=self.config.temperature).flatten()
+        return contrastive(pairs, temperature=self.options.temperature).flatten()
 
     def after_step(self) -> None:
         """Let the target follow the weights."""
         if self.target is not None:
             with torch.no_grad():
                 for own, trained in zip(self.target.parameters(), self.embedder.parameters(), strict=True):
-                    own.lerp_(trained, 1 - self.config.target)
+                    own.lerp_(trained, 1 - self.options.target)
 
     def after_epoch(self) -> dict[str, float]:
         """Count the epoch."""
@@ -140,6 +173,20 @@ class Acl(ProjectedMethod):
             if not all(bool(tensor.isfinite().all()) for tensor in found.values()):
                 raise ValueError("the target network holds NaN or infinite values")
             self.target.load_state_dict(found)
+
+
+@register
+class DynAcl(Acl):
+    """The same with views whose strength falls (Luo et al. 2023)."""
+
+    name = "dynacl"
+
+
+@register
+class DynAclAir(Acl):
+    """The same with DynACL's views and AIR's two regularisers (Xu et al. 2023)."""
+
+    name = "dynacl-air"
 
 
 class _Halves(nn.Module):

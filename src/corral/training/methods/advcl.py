@@ -1,8 +1,10 @@
 """AdvCL (Fan et al. 2021): four views, one adversarial and one of high frequencies, and pseudo-labels by an encoder."""
 
 import math
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -12,16 +14,18 @@ from corral.data.views import random_views
 from corral.errors import UsageError
 from corral.geometry import kmeans
 from corral.losses import contrastive
+from corral.register import register
 from corral.training.features import extract_features, require_differing
-from corral.training.methods.base import Context, Metrics
-from corral.training.methods.encoder import ProjectedMethod
+from corral.training.methods.base import Context, MethodOptions, Metrics
+from corral.training.methods.encoder import DualNorm, ProjectedMethod, ProjectionConfig, ViewsConfig
 from corral.training.names import prefixed, unprefixed
-from corral.training.recipe_encoders import AdvclConfig
+from corral.training.recipe_base import InnerAttack, NotNegative, Positive
 from corral.training.run import load_model
 
 HEADS = "heads."
 
 
+@register
 class AdvCL(ProjectedMethod):
     """Contrast of four views, each positive by itself, and the cross-entropy of pseudo-labels on adversarial images.
 
@@ -30,43 +34,65 @@ class AdvCL(ProjectedMethod):
     branch.
     """
 
-    def __init__(self, context: Context, config: AdvclConfig) -> None:
-        super().__init__(context, config.projection, None if config.dual_norm == "none" else config.dual_norm)
-        self.config = config
-        if config.labeller is None:
+    name = "advcl"
+
+    class Options(MethodOptions):
+        """AdvCL (Fan et al. 2021): two views, an adversarial image and the image's high frequencies as four positives.
+
+        The loss is `contrast_weight` × the contrast plus `cross_entropy_weight` × the cross-entropy of adversarial
+        images toward pseudo-labels: the clusters, as many as each of `clusterings` says, of features of the encoder
+        that `labeller` names, a run. High frequencies are those from `frequency` on, in cycles an image.
+        """
+
+        temperature: Positive = 0.5
+        views: ViewsConfig = ViewsConfig(smallest=0.2, blur=0.0)
+        projection: ProjectionConfig = ProjectionConfig()
+        labeller: str | None = None
+        clusterings: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)]
+        contrast_weight: Positive = 1.0
+        cross_entropy_weight: NotNegative = 0.2
+        frequency: Positive = 8.0
+        dual_norm: DualNorm = "adversarial"
+        inner: InnerAttack = InnerAttack()
+
+    options: Options
+
+    def __init__(self, context: Context, options: Options) -> None:
+        super().__init__(context, options, options.dual_norm)
+        if options.labeller is None:
             raise UsageError("method 'advcl' needs an encoder for pseudo-labels: set method.labeller to a run")
-        if max(config.clusterings) > len(context.images):
+        if max(options.clusterings) > len(context.images):
             raise UsageError(
-                f"method.clusterings {max(config.clusterings)} is more than the {len(context.images)} training images: "
-                "ask for fewer clusters or more images (data.train)"
+                f"method.clusterings {max(options.clusterings)} is more than the {len(context.images)} training "
+                "images: ask for fewer clusters or more images (data.train)"
             )
         height, width = context.images.shape[1:]
         highest = math.hypot(height // 2, width // 2)
-        if config.frequency > highest:
+        if options.frequency > highest:
             raise UsageError(
-                f"method.frequency {config.frequency:g} is above the highest of {height}×{width} images, "
+                f"method.frequency {options.frequency:g} is above the highest of {height}×{width} images, "
                 f"{highest:.1f}: lower it"
             )
         device = context.device
         with self.drawn():
-            heads = [nn.Linear(context.model.features_dim, clusters) for clusters in config.clusterings]
+            heads = [nn.Linear(context.model.features_dim, clusters) for clusters in options.clusterings]
         self.heads = nn.ModuleList(heads).to(device)
         self.labels = torch.zeros(len(heads), len(context.images), dtype=torch.int64, device=device)
 
     def start(self) -> None:
         """Take the head away, and cluster the labeller's features of the training images."""
         super().start()
-        assert self.config.labeller is not None
+        assert self.options.labeller is not None
         images = self.context.images
-        labeller, spec, _ = load_model(self.config.labeller, device=self.context.device, encoder=True)
+        labeller, spec, _ = load_model(self.options.labeller, device=self.context.device, encoder=True)
         if spec.image_shape != images.shape:
             raise UsageError(
-                f"method.labeller {self.config.labeller} takes images of {spec.image_shape}, these are "
+                f"method.labeller {self.options.labeller} takes images of {spec.image_shape}, these are "
                 f"{images.shape}: name an encoder of the same images"
             )
         features = extract_features(labeller, images)
-        require_differing(features, f"method.labeller {self.config.labeller}")
-        for place, clusters in enumerate(self.config.clusterings):
+        require_differing(features, f"method.labeller {self.options.labeller}")
+        for place, clusters in enumerate(self.options.clusterings):
             self.labels[place] = kmeans(features, clusters, generator=self.context.order).assignments
 
     def learned(self) -> list[nn.Parameter]:
@@ -75,32 +101,32 @@ class AdvCL(ProjectedMethod):
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """The batch's loss; labels play no part."""
-        config, embedder, labels = self.config, self.embedder, self.labels[:, rows]
-        augmentation = config.views.augmentation()
+        options, embedder, labels = self.options, self.embedder, self.labels[:, rows]
+        augmentation = options.views.augmentation()
         views = [random_views(x, augmentation, generator=self.context.noise) for _ in range(2)]
-        clean = torch.cat([*views, high_frequencies(x, least=config.frequency)])
-        with self.branch("clean"), attacked(embedder, config.inner.mode), torch.no_grad():
+        clean = torch.cat([*views, high_frequencies(x, least=options.frequency)])
+        with self.branch("clean"), attacked(embedder, options.inner.mode), torch.no_grad():
             held = embedder(clean).view(3, len(x), -1)
 
         def contrast(embeddings: Tensor, _: Tensor) -> Tensor:
             four = torch.cat([embeddings.unsqueeze(0), held])
-            return contrastive(four, temperature=config.temperature, positives="each").sum(0)
+            return contrastive(four, temperature=options.temperature, positives="each").sum(0)
 
         def misread(features: Tensor, _: Tensor) -> Tensor:
             return self._cross_entropy(features, labels)
 
         with self.branch("adversarial"):
-            moved = self.adversarial(embedder, x, y, config.inner, contrast)
-            mislabelled = self.adversarial(self.model, x, y, config.inner, misread)
+            moved = self.adversarial(embedder, x, y, options.inner, contrast)
+            mislabelled = self.adversarial(self.model, x, y, options.inner, misread)
             adversarial = self.embedded(moved)
             cross_entropy = self._cross_entropy(self.model.features(mislabelled), labels).mean()
         with self.branch("clean"):
             # Each a batch of its own: what a high-pass filter leaves lies around 0, far from the views' statistics.
             three = [self.embedded(part) for part in clean.chunk(3)]
         four = torch.stack([adversarial, *three])
-        together = contrastive(four, temperature=config.temperature, positives="each").mean()
+        together = contrastive(four, temperature=options.temperature, positives="each").mean()
         metrics = {"contrastive": together.detach(), "cross_entropy": cross_entropy.detach()}
-        return config.contrast_weight * together + config.cross_entropy_weight * cross_entropy, metrics
+        return options.contrast_weight * together + options.cross_entropy_weight * cross_entropy, metrics
 
     def _cross_entropy(self, features: Tensor, labels: Tensor) -> Tensor:
         """(n,) cross-entropies, the mean over the heads; labels are (heads, n)."""
@@ -121,7 +147,7 @@ class AdvCL(ProjectedMethod):
         found = tensors["labels"]
         if found.dtype != torch.int64 or found.shape != self.labels.shape or int(found.min()) < 0:
             raise ValueError(f"labels must be {tuple(self.labels.shape)} clusters")
-        for clusters, labels in zip(self.config.clusterings, found, strict=True):
+        for clusters, labels in zip(self.options.clusterings, found, strict=True):
             if int(labels.max()) >= clusters:
                 raise ValueError(f"labels must be clusters in [0, {clusters})")
         self.labels = found.to(self.labels.device)

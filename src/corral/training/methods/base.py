@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,12 @@ from corral.data import Images
 from corral.data.batches import shuffled
 from corral.errors import UsageError
 from corral.models import Classifier, Head, LinearHead
-from corral.training.recipe import ThreatConfig
-from corral.training.recipe_base import InnerAttack
+from corral.registry import Registry
+from corral.training.recipe_base import Config, InnerAttack, ThreatConfig
 from corral.training.validation import accuracies
+
+if TYPE_CHECKING:
+    from corral.training.recipe import Recipe
 
 Metrics = dict[str, Tensor]
 
@@ -41,20 +44,65 @@ class Context:
     noise: torch.Generator
 
 
+class MethodOptions(Config):
+    """The `method` table of a recipe: the method's name, and in each method's own class its options."""
+
+    name: str
+
+
+def _is_method(thing: object) -> "type[Method]":
+    """A foreign thing, if a method can be made of it."""
+    if not isinstance(thing, type) or not issubclass(thing, Method):
+        raise TypeError("expected a subclass of corral.Method")
+    if not isinstance(getattr(thing, "name", None), str):
+        raise TypeError(f"{thing.__qualname__} has no name, such as name = 'mine'")
+    return thing
+
+
+METHODS: "Registry[type[Method]]" = Registry(
+    "method", group="corral.methods", package="corral.training.methods", check=_is_method
+)
+"""Every training method by name."""
+
+
 class Method:
     """A training method; the base is one with a linear head and uniform batches.
 
+    A subclass is registered by its `name` with `corral.register`, and says what it can be told in a nested `Options`.
+
     Attributes:
+        name: what a recipe calls it.
+        Options: what a recipe can set of it, defaults and checks.
+        needs_labels: whether it trains on labels; one that does not has no accuracy to select or to converge by.
+        trains: the whole network ("all"), the "head" on frozen features, or an "encoder" without a head.
+        continues_from: what `training.start` must name: None for nothing, "weights" for those of other data, "encoder"
+            for features that it goes on from, so that their normalisation comes too.
         replays: how often an epoch shows every image, each time for a forward pass, a backward pass and a step.
     """
 
+    registry: ClassVar[Registry[type["Method"]]] = METHODS
+    name: ClassVar[str]
+    needs_labels: ClassVar[bool] = True
+    trains: ClassVar[Literal["all", "head", "encoder"]] = "all"
+    continues_from: ClassVar[Literal["weights", "encoder"] | None] = None
     replays = 1
 
-    def __init__(self, context: Context, config: Any = None) -> None:
-        self.context = context
+    class Options(MethodOptions):
+        """None but the name."""
+
+    def __init__(self, context: Context, options: Any) -> None:
+        self.context, self.options = context, options
 
     @classmethod
-    def training_objective(cls, config: Any, threat: ThreatConfig) -> TrainingLoss:
+    def check(cls, recipe: "Recipe") -> None:
+        """Refuse a recipe whose other tables the method cannot train by.
+
+        Raises:
+            ValueError: what contradicts the method, and what to set instead.
+        """
+
+    @classmethod
+    def training_objective(cls, options: Any, threat: ThreatConfig) -> TrainingLoss:
         """The loss that the method trains on, of an adversarial image: what an adaptive attack maximises.
 
         Made of the terms that `loss` is made of. Those that training has of clean images are taken of the adversarial
@@ -62,19 +110,19 @@ class Method:
         serve.
 
         Args:
-            config: the recipe's `method` table.
+            options: the recipe's `method` table.
             threat: that the method trains for.
 
         Raises:
             UsageError: the method has no such loss.
         """
         raise UsageError(
-            f"method {config.name!r} says nothing of the loss it trains on, which this protocol attacks: define "
+            f"method {options.name!r} says nothing of the loss it trains on, which this protocol attacks: define "
             f"training_objective() on {cls.__name__}, or choose another protocol"
         )
 
     @classmethod
-    def released(cls, config: Any) -> Released:
+    def released(cls, options: Any) -> Released:
         """What the released ClusTR code's arithmetic takes from the recipe, where its protocol attacks the method."""
         return Released()
 
@@ -186,6 +234,18 @@ class LabelMethod(Method):
     """A method whose loss is the cross-entropy of the logits of the images that it trains on, whichever these are."""
 
     @classmethod
-    def training_objective(cls, config: Any, threat: ThreatConfig) -> TrainingLoss:
+    def training_objective(cls, options: Any, threat: ThreatConfig) -> TrainingLoss:
         """The cross-entropy of the adversarial image's logits."""
         return CROSS_ENTROPY
+
+
+def method_class(options: MethodOptions) -> type[Method]:
+    """The class of the method that a recipe's `method` table describes.
+
+    Raises:
+        UsageError: a method that is not known here, or one whose options are others.
+    """
+    found = METHODS.find(options.name, code=False)
+    if not isinstance(options, found.Options):
+        raise UsageError(f"method {options.name!r} has other options than {type(options).__qualname__}")
+    return found

@@ -1,6 +1,7 @@
 """What methods with fixed class centres share: a cluster head that is never fitted, and attacks on features."""
 
 from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -9,10 +10,19 @@ from corral.errors import UsageError
 from corral.geometry import max_mahalanobis_centres, packed_centres
 from corral.models import ClusterHead, FeaturesHead, Head
 from corral.training.methods.base import Context, Method
-from corral.training.recipe_base import InnerAttack
-from corral.training.recipe_methods import Centres
+from corral.training.recipe_base import Config, InnerAttack, Positive
 
 PLACINGS: dict[str, Callable[..., Tensor]] = {"simplex": max_mahalanobis_centres, "packed": packed_centres}
+
+
+class Centres(Config):
+    """Class centres that stay where they are, all of one `length` (10 in MMC; MAT's loss is blind to it).
+
+    "simplex" is max-Mahalanobis (MAT Eq. 3) and needs C - 1 features; "packed" is the best found by a search in fewer.
+    """
+
+    placing: Literal["simplex", "packed"] = "simplex"
+    length: Positive = 10.0
 
 
 class CentreMethod(Method):
@@ -25,8 +35,9 @@ class CentreMethod(Method):
         UsageError: too few features for the centres.
     """
 
-    def __init__(self, context: Context, centres: Centres) -> None:
-        super().__init__(context)
+    def __init__(self, context: Context, options: Any) -> None:
+        super().__init__(context, options)
+        centres: Centres = options.centres
         place = PLACINGS[centres.placing]
         try:
             found = place(context.num_classes, context.model.features_dim, length=centres.length)

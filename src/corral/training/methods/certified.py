@@ -1,5 +1,7 @@
 """Training for certified radii: a 1-Lipschitz backbone and cluster scores that allow for a move within the radius."""
 
+from typing import TYPE_CHECKING, Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -9,12 +11,16 @@ from corral.certify import normalisation_constant
 from corral.errors import UsageError
 from corral.losses import annealed_cross_entropy, certified_scores
 from corral.models import Classifier, ClusterHead, LipschitzNet
-from corral.training.methods.base import Context, Metrics
+from corral.register import register
+from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.clusters import ClusterMethod
-from corral.training.recipe import ThreatConfig
-from corral.training.recipe_methods import CertifiedConfig
+from corral.training.recipe_base import Count, NotNegative, Positive, ThreatConfig
+
+if TYPE_CHECKING:
+    from corral.training.recipe import Recipe
 
 
+@register
 class Certified(ClusterMethod):
     """Cross-entropy of clean images, the rivals' scores raised by what a move of radius_ratio × eps could do to them.
 
@@ -26,25 +32,47 @@ class Certified(ClusterMethod):
     stays: it makes `temperature` pixels of radius between two such classes worth one unit of a logit.
     """
 
-    config: CertifiedConfig
+    name = "certified"
 
-    def __init__(self, context: Context, config: CertifiedConfig) -> None:
-        super().__init__(context, clusters=config.clusters, rule=config.rule)
-        self.config = config
+    class Options(MethodOptions):
+        """Cross-entropy of clean images over bounds on the worst scores within `radius_ratio` × eps in l2.
+
+        `temperature` is the radius in pixel units that one unit of a logit stands for, and `annealing` the power of
+        logit annealing (Lai et al. 2025; 0: cross-entropy). The centroids begin as k-means finds them and learn at
+        `centroids_learning_rate` (0 fixes them). `rule` is that of the radius, so that the bounds are of it too.
+        """
+
+        clusters: Count = 1
+        rule: Literal["soft", "nearest"] = "soft"
+        radius_ratio: NotNegative = 1.0
+        temperature: Positive = 0.25
+        annealing: NotNegative = 0.0
+        centroids_learning_rate: NotNegative = 3e-3
+
+    options: Options
+
+    @classmethod
+    def check(cls, recipe: "Recipe") -> None:
+        """Radii are in l2."""
+        if recipe.threat.norm != "L2":
+            raise ValueError("method 'certified' trains for l2 radii: set threat.norm to 'L2' and threat.eps in l2")
+
+    def __init__(self, context: Context, options: Options) -> None:
+        super().__init__(context, options, clusters=options.clusters, rule=options.rule)
         if not isinstance(context.model.backbone, LipschitzNet):
             raise UsageError(
                 "method 'certified' needs a backbone that is 1-Lipschitz: set model.backbone to 'lipschitz'"
             )
         self.lipschitz = normalisation_constant(context.model.normalisation.std)
         device = context.device
-        shape = (config.clusters * context.num_classes, context.model.features_dim)
+        shape = (options.clusters * context.num_classes, context.model.features_dim)
         self.directions = nn.Parameter(torch.zeros(shape, device=device))
         self.scale = torch.ones((), device=device)
 
     @property
     def variance(self) -> Tensor:
         """sigma^2 of the head."""
-        return 2**0.5 * self.scale * self.lipschitz * self.config.temperature
+        return 2**0.5 * self.scale * self.lipschitz * self.options.temperature
 
     def start(self) -> None:
         """Fit the clusters and take their centroids as the parameters' first values."""
@@ -59,26 +87,26 @@ class Certified(ClusterMethod):
 
     def parameters(self) -> list[tuple[nn.Parameter, float]]:
         """The centroids at their own learning rate."""
-        rate = self.config.centroids_learning_rate
+        rate = self.options.centroids_learning_rate
         return [(self.directions, rate)] if rate > 0 else []
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """The annealed cross-entropy of the certified scores of the batch."""
         head = self.head.moved(self.directions * self.scale, self.variance)
-        radius = self.config.radius_ratio * self.context.threat.eps * self.lipschitz
-        losses, scores = certified_losses(self.config, head, self.model.features(x), y, radius)
+        radius = self.options.radius_ratio * self.context.threat.eps * self.lipschitz
+        losses, scores = certified_losses(self.options, head, self.model.features(x), y, radius)
         return losses.mean(), {"certified_accuracy": (scores.argmax(1) == y).float().mean()}
 
     @classmethod
-    def training_objective(cls, config: CertifiedConfig, threat: ThreatConfig) -> TrainingLoss:
+    def training_objective(cls, options: Options, threat: ThreatConfig) -> TrainingLoss:
         """The annealed cross-entropy of the certified scores of the adversarial image, at the radius of training."""
 
         def values(model: Classifier, clean: Tensor, features: Tensor, y: Tensor) -> Tensor:
             assert isinstance(model.head, ClusterHead)
-            radius = config.radius_ratio * threat.eps * normalisation_constant(model.normalisation.std)
-            return certified_losses(config, model.head, features, y, radius)[0]
+            radius = options.radius_ratio * threat.eps * normalisation_constant(model.normalisation.std)
+            return certified_losses(options, model.head, features, y, radius)[0]
 
-        settings = (("annealing", config.annealing), ("radius", config.radius_ratio * threat.eps))
+        settings = (("annealing", options.annealing), ("radius", options.radius_ratio * threat.eps))
         return TrainingLoss("certified", FeaturesObjective(values), settings)
 
     def after_epoch(self) -> dict[str, float]:
@@ -102,18 +130,18 @@ class Certified(ClusterMethod):
 
 
 def certified_losses(
-    config: CertifiedConfig, head: ClusterHead, features: Tensor, y: Tensor, radius: float
+    options: Certified.Options, head: ClusterHead, features: Tensor, y: Tensor, radius: float
 ) -> tuple[Tensor, Tensor]:
     """(n,) annealed cross-entropies of features (n, d) against a head's clusters, and the (n, C) certified scores.
 
     Args:
-        config: rule and annealing.
+        options: rule and annealing.
         head: with the centroids and the variance.
         features: (n, d).
         y: (n,) labels.
         radius: in feature space.
     """
     scores = certified_scores(
-        features, y, head.centroids, head.classes, head.variance, radius=radius, rule=config.rule, index=head.index
+        features, y, head.centroids, head.classes, head.variance, radius=radius, rule=options.rule, index=head.index
     )
-    return annealed_cross_entropy(scores, y, annealing=config.annealing), scores
+    return annealed_cross_entropy(scores, y, annealing=options.annealing), scores

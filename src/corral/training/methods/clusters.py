@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +22,10 @@ class ClusterMethod(Method):
     remedy = "lower the learning rate"
     """What to do about features that cannot be measured."""
 
-    def __init__(self, context: Context, *, clusters: int, rule: HeadRule, temperature: float = 1.0) -> None:
-        super().__init__(context)
+    def __init__(
+        self, context: Context, options: Any, *, clusters: int, rule: HeadRule, temperature: float = 1.0
+    ) -> None:
+        super().__init__(context, options)
         self._check(clusters, rule)
         self.clusters, self.rule, self.temperature = clusters, rule, temperature
         device = context.device

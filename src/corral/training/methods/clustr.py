@@ -1,9 +1,11 @@
 """Magnet and ClusTR (Alfarra et al. 2021) and the variants of its critique (Bhardwaj et al. 2022), in two numerics."""
 
 from collections.abc import Callable, Iterator
+from typing import Annotated, Literal, Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from corral.attacks.attack import Setting
@@ -27,11 +29,11 @@ from corral.losses import (
     weighted,
 )
 from corral.models import Classifier, ClusterHead, FeaturesHead, Head, PublishedHead
-from corral.training.methods.base import Context, Metrics
+from corral.register import register
+from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.clusters import ClusterMethod, Neighbourhoods, over_all
 from corral.training.methods.learned import LearnedClusters
-from corral.training.recipe import ThreatConfig
-from corral.training.recipe_methods import MagnetConfig
+from corral.training.recipe_base import Count, InnerAttack, NotNegative, ThreatConfig
 
 Consistency = Callable[[Tensor, Tensor], Tensor]
 LOGIT_CONSISTENCIES: dict[str, Consistency] = {
@@ -48,6 +50,7 @@ SCORE_CONSISTENCIES: dict[str, Consistency] = {
 }
 
 
+@register
 class ClusTR(ClusterMethod):
     """Magnet loss (Eq. 3) on neighbourhood batches, plus a consistency term and CE(p(x), y) where the recipe says so.
 
@@ -59,16 +62,83 @@ class ClusTR(ClusterMethod):
     the entropy of p(x), so they have one adversary: the critique's TRADES_1 (cross-entropy, adversary on KL) is both.
     """
 
-    def __init__(self, context: Context, config: MagnetConfig) -> None:
-        super().__init__(context, clusters=config.clusters, rule=config.rule)
-        self.config = config
+    name = "clustr"
+
+    class Options(MethodOptions):
+        """Magnet loss (ClusTR Eq. 3) from the current weights; with a warm start it is ClusTR.
+
+        `numerics` "published" is the released code's epsilon-saturated loss and, where p of Eq. 4 is needed,
+        exponentiated scores of the `nearest` nearest clusters used as logits; "log" is the same mathematics in log
+        space. To tell apart what each does, "published_log_loss" has the loss alone in log space,
+        "published_log_scores" the scores alone.
+
+        `consistency` compares an image with its adversarial self, times `consistency_weight`: p(x) with p(x_adv) by
+        "cross_entropy" (QTRADES, ClusTR Eq. 6), "kl" or "mse"; the features by "features_mse" (what the critique's code
+        has where its formula has p); "magnet" is the Magnet loss of x_adv (its ClusTR+ADV). The adversary maximises the
+        same. `rule` decides and does not train: in log space p is over all clusters (D-nearest is a rule of inference),
+        of Eq. 4 or, by the rule "fuzzy", memberships of fuzzy c-means (the critique, Sec. 5.1). `cross_entropy_weight`
+        × CE(p(x), y) is the critique's +CE. p takes its `centroids` and variance from the "batch", or from the
+        "epoch"'s refit, as the released code does; "learned" ones are parameters that begin as k-means finds them,
+        which is what decides then too (the critique's learnable conversion from embeddings to logits, Sec. 4.2).
+        """
+
+        clusters: Count = 2
+        rule: Literal["soft", "nearest", "fuzzy"] | Count = "soft"
+        alpha: float = 12.5
+        numerics: Literal["log", "published", "published_log_loss", "published_log_scores"] = "log"
+        clusters_per_batch: Annotated[int, Field(ge=2)] = 12
+        samples_per_cluster: Annotated[int, Field(ge=2)] = 20
+        consistency: Literal["none", "cross_entropy", "kl", "mse", "features_mse", "magnet"] = "none"
+        consistency_weight: NotNegative = 0.0
+        consistency_reduction: Literal["mean", "sum"] = "mean"
+        cross_entropy_weight: NotNegative = 0.0
+        centroids: Literal["batch", "epoch", "learned"] = "batch"
+        nearest: Count = 10
+        inner: InnerAttack = InnerAttack(steps=1, step_ratio=1.25)
+
+        @model_validator(mode="after")
+        def _consistent(self) -> Self:
+            if (self.consistency == "none") != (self.consistency_weight == 0):
+                raise ValueError("consistency_weight goes with consistency: 'none' and 0, or a kind and more than 0")
+            if self.consistency == "none" and self.consistency_reduction == "sum":
+                raise ValueError("consistency_reduction 'sum' needs a consistency")
+            if self.centroids == "epoch" and not self.scores:
+                raise ValueError(
+                    "centroids 'epoch' needs consistency 'cross_entropy', 'kl' or 'mse', or a cross_entropy_weight"
+                )
+            if self.centroids == "learned" and not (self.log_scores and self.cross_entropy_weight > 0):
+                raise ValueError(
+                    "centroids 'learned' need a cross_entropy_weight, which teaches them labels, and scores in log "
+                    "space"
+                )
+            return self
+
+        @property
+        def log_loss(self) -> bool:
+            """Whether Magnet is computed in log space."""
+            return self.numerics in ("log", "published_log_loss")
+
+        @property
+        def log_scores(self) -> bool:
+            """Whether p of Eq. 4 is computed in log space, from all clusters."""
+            return self.numerics in ("log", "published_log_scores")
+
+        @property
+        def scores(self) -> bool:
+            """Whether a term of the loss needs p of Eq. 4."""
+            return self.consistency in ("cross_entropy", "kl", "mse") or self.cross_entropy_weight > 0
+
+    options: Options
+
+    def __init__(self, context: Context, options: Options) -> None:
+        super().__init__(context, options, clusters=options.clusters, rule=options.rule)
         # Learned logits have clusters of their own beside those of k-means, which Magnet's batches are drawn by.
         self.map: LearnedClusters | None = None
-        total, width = config.clusters * context.num_classes, context.model.features_dim
+        total, width = options.clusters * context.num_classes, context.model.features_dim
         self.found = torch.zeros(total, width, device=context.device)
-        if config.centroids == "learned":
+        if options.centroids == "learned":
             self.map = LearnedClusters(total, width, context.device)
-        self.neighbourhoods = Neighbourhoods(self, config.clusters_per_batch, config.samples_per_cluster)
+        self.neighbourhoods = Neighbourhoods(self, options.clusters_per_batch, options.samples_per_cluster)
 
     @property
     def fitted(self) -> Tensor:
@@ -111,82 +181,91 @@ class ClusTR(ClusterMethod):
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """Magnet on the batch's own means and variance, and the terms that the recipe adds."""
-        config, batch = self.config, self.neighbourhoods
+        options, batch = self.options, self.neighbourhoods
         features = self.model.features(x)
         terms = {"magnet": self.magnet(features)}
         batch.record(terms["magnet"])
         head = self.head
         if self.map is not None:
             head = head.moved(*self.map.clusters())
-        elif config.scores and config.centroids == "batch":
+        elif options.scores and options.centroids == "batch":
             head = head.moved(*self.batch_clusters(features, batch.ids[batch.local]))
         adversarial = features
-        if config.consistency == "magnet":
+        if options.consistency == "magnet":
             features_model = self.model.with_head(FeaturesHead(self.model.features_dim))
-            x_adv = self.adversarial(features_model, x, y, config.inner, lambda adversarial, _: self.reach(adversarial))
+            x_adv = self.adversarial(
+                features_model, x, y, options.inner, lambda adversarial, _: self.reach(adversarial)
+            )
             terms["consistency"] = self.magnet(self.model.features(x_adv))
-        elif config.consistency != "none":
+        elif options.consistency != "none":
             fixed = head.moved(head.centroids.detach(), head.variance.detach())
-            attacked = self.model.with_head(compared(config, fixed))
-            x_adv = self.disagreeing(attacked, x, y, config.inner, consistency_of(config))
+            attacked = self.model.with_head(compared(options, fixed))
+            x_adv = self.disagreeing(attacked, x, y, options.inner, consistency_of(options))
             adversarial = self.model.features(x_adv)
-        terms |= score_terms(config, head, features, features, adversarial, y)
+        terms |= score_terms(options, head, features, features, adversarial, y)
         metrics = {name: values.mean().detach() for name, values in terms.items()}
-        return weighted(terms, clustr_weights(config, len(x))).mean(), metrics
+        return weighted(terms, clustr_weights(options, len(x))).mean(), metrics
 
     @classmethod
-    def training_objective(cls, config: MagnetConfig, threat: ThreatConfig) -> TrainingLoss:
+    def training_objective(cls, options: Options, threat: ThreatConfig) -> TrainingLoss:
         """Magnet of the adversarial features, their consistency with the clean ones and their cross-entropy.
 
         Against the clusters of the head, with the nearest own one for the assigned one, in the numerics of training but
         for alpha and hinge of a Magnet in log space, which hide gradients. A consistency that training sums over the
         batch has the weight that it has in a full one.
         """
-        batch = config.clusters_per_batch * config.samples_per_cluster
-        weights = clustr_weights(config, batch)
+        batch = options.clusters_per_batch * options.samples_per_cluster
+        weights = clustr_weights(options, batch)
 
         def values(model: Classifier, clean: Tensor, features: Tensor, y: Tensor) -> Tensor:
             head = model.head
             assert isinstance(head, ClusterHead)
             assigned = nearest_own(features, y, head.centroids, head.classes)
-            terms = {"magnet": reached(config, features, assigned, head.centroids, head.classes, head.variance)}
-            if config.consistency == "magnet":
+            terms = {"magnet": reached(options, features, assigned, head.centroids, head.classes, head.variance)}
+            if options.consistency == "magnet":
                 terms["consistency"] = terms["magnet"]
-            return weighted(terms | score_terms(config, head, features, clean, features, y), weights)
+            return weighted(terms | score_terms(options, head, features, clean, features, y), weights)
 
-        alone = config.consistency == "none" and config.cross_entropy_weight == 0
-        if alone and config.log_loss:
+        alone = options.consistency == "none" and options.cross_entropy_weight == 0
+        if alone and options.log_loss:
             return TrainingLoss("magnet", "magnet")
-        settings: dict[str, Setting] = {} if config.log_loss else {"alpha": config.alpha}
+        settings: dict[str, Setting] = {} if options.log_loss else {"alpha": options.alpha}
         if alone:
             return TrainingLoss("published_magnet", FeaturesObjective(values), tuple(settings.items()))
-        settings |= {"numerics": config.numerics, "consistency": config.consistency}
+        settings |= {"numerics": options.numerics, "consistency": options.consistency}
         settings |= {f"{name}_weight": weight for name, weight in weights.items() if name != "magnet"}
-        if config.scores and not config.log_scores:
-            settings["nearest"] = config.nearest
+        if options.scores and not options.log_scores:
+            settings["nearest"] = options.nearest
         return TrainingLoss("clustr", FeaturesObjective(values), tuple(settings.items()))
 
     @classmethod
-    def released(cls, config: MagnetConfig) -> Released:
+    def released(cls, options: Options) -> Released:
         """Its alpha, and the clusters that its scores keep where these are the released code's."""
-        return Released(config.alpha, None if config.log_scores else config.nearest)
+        return Released(options.alpha, None if options.log_scores else options.nearest)
 
     def magnet(self, features: Tensor) -> Tensor:
         """(n,) Magnet losses of the current batch's (n, d) features, against their own means and variance."""
         batch = self.neighbourhoods
-        loss = magnet_batch if self.config.log_loss else magnet_batch_published
-        return loss(features, batch.local, self.head.classes[batch.ids], alpha=self.config.alpha)
+        loss = magnet_batch if self.options.log_loss else magnet_batch_published
+        return loss(features, batch.local, self.head.classes[batch.ids], alpha=self.options.alpha)
 
     def reach(self, features: Tensor) -> Tensor:
         """(n,) what ClusTR+ADV's adversary maximises: Magnet, in log space without the hinge that hides gradients."""
         batch = self.neighbourhoods
         classes = self.head.classes[batch.ids]
         centroids = batch_centroids(features, batch.local, len(classes))
-        return reached(self.config, features, batch.local, centroids, classes)
+        return reached(self.options, features, batch.local, centroids, classes)
+
+
+@register
+class Magnet(ClusTR):
+    """The same from random weights, without a warm start."""
+
+    name = "magnet"
 
 
 def reached(
-    config: MagnetConfig,
+    options: ClusTR.Options,
     features: Tensor,
     assigned: Tensor,
     centroids: Tensor,
@@ -194,38 +273,38 @@ def reached(
     variance: Tensor | None = None,
 ) -> Tensor:
     """(n,) Magnet losses in the recipe's numerics as an adversary climbs them: in log space without alpha and hinge."""
-    if config.log_loss:
+    if options.log_loss:
         return magnet_open(features, assigned, centroids, classes, variance)
-    return magnet_published(features, assigned, centroids, classes, alpha=config.alpha, variance=variance)
+    return magnet_published(features, assigned, centroids, classes, alpha=options.alpha, variance=variance)
 
 
-def scored(config: MagnetConfig, head: ClusterHead) -> Head:
+def scored(options: ClusTR.Options, head: ClusterHead) -> Head:
     """The head that gives p of Eq. 4 on a head's clusters to a loss: log-space logits of all, or published scores.
 
     The published scores keep the `nearest` clusters in training too, as the released code's do.
     """
-    if config.log_scores:
+    if options.log_scores:
         return over_all(head)
-    return PublishedHead(head, nearest=min(config.nearest, len(head.centroids)))
+    return PublishedHead(head, nearest=min(options.nearest, len(head.centroids)))
 
 
-def compared(config: MagnetConfig, head: ClusterHead) -> Head:
+def compared(options: ClusTR.Options, head: ClusterHead) -> Head:
     """The head whose outputs the consistency term compares."""
-    return FeaturesHead(head.features_dim) if config.consistency == "features_mse" else scored(config, head)
+    return FeaturesHead(head.features_dim) if options.consistency == "features_mse" else scored(options, head)
 
 
-def consistency_of(config: MagnetConfig) -> Consistency:
+def consistency_of(options: ClusTR.Options) -> Consistency:
     """The consistency of the outputs of `compared`, for clean images and adversarial ones."""
-    return (LOGIT_CONSISTENCIES if config.log_scores else SCORE_CONSISTENCIES)[config.consistency]
+    return (LOGIT_CONSISTENCIES if options.log_scores else SCORE_CONSISTENCIES)[options.consistency]
 
 
 def score_terms(
-    config: MagnetConfig, head: ClusterHead, labelled: Tensor, clean: Tensor, adversarial: Tensor, y: Tensor
+    options: ClusTR.Options, head: ClusterHead, labelled: Tensor, clean: Tensor, adversarial: Tensor, y: Tensor
 ) -> dict[str, Tensor]:
     """(n,) values of the terms beside Magnet: the consistency of outputs and the cross-entropy of p, where they count.
 
     Args:
-        config: which terms.
+        options: which terms.
         head: with the clusters that p is of.
         labelled: (n, d) features whose p should be the label's: the clean images' in training, the adversarial ones'
             in an attack.
@@ -234,16 +313,16 @@ def score_terms(
         y: (n,) labels.
     """
     terms = {}
-    if config.consistency not in ("none", "magnet"):
-        through = compared(config, head)
-        terms["consistency"] = consistency_of(config)(through(clean), through(adversarial))
-    if config.cross_entropy_weight > 0:
-        terms["cross_entropy"] = F.cross_entropy(scored(config, head)(labelled), y, reduction="none")
+    if options.consistency not in ("none", "magnet"):
+        through = compared(options, head)
+        terms["consistency"] = consistency_of(options)(through(clean), through(adversarial))
+    if options.cross_entropy_weight > 0:
+        terms["cross_entropy"] = F.cross_entropy(scored(options, head)(labelled), y, reduction="none")
     return terms
 
 
-def clustr_weights(config: MagnetConfig, batch: int) -> dict[str, float]:
+def clustr_weights(options: ClusTR.Options, batch: int) -> dict[str, float]:
     """The weights of an image's terms in the mean over a batch of that many; a sum over it counts so many times."""
-    times = batch if config.consistency_reduction == "sum" else 1
-    weights = {"magnet": 1.0, "consistency": config.consistency_weight * times}
-    return weights | {"cross_entropy": config.cross_entropy_weight}
+    times = batch if options.consistency_reduction == "sum" else 1
+    weights = {"magnet": 1.0, "consistency": options.consistency_weight * times}
+    return weights | {"cross_entropy": options.cross_entropy_weight}

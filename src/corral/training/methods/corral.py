@@ -1,8 +1,10 @@
 """Adversarial clustering: the loss of adversarial features against centroids (corral's own method)."""
 
 from collections.abc import Iterator
+from typing import Annotated, Literal, Self
 
 import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from corral.attacks.centred import CROSS_ENTROPY, TrainingLoss
@@ -10,13 +12,14 @@ from corral.attacks.objectives import Released
 from corral.attacks.training_loss import FeaturesObjective
 from corral.losses import magnet, magnet_open, nearest_own, nearest_rival, weighted
 from corral.models import Classifier, ClusterHead, FeaturesHead, Head
-from corral.training.methods.base import Context, Metrics
+from corral.register import register
+from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.clusters import ClusterMethod, Neighbourhoods
 from corral.training.methods.learned import LearnedClusters
-from corral.training.recipe import ThreatConfig
-from corral.training.recipe_methods import CorralConfig
+from corral.training.recipe_base import Count, InnerAttack, NotNegative, Positive, ThreatConfig
 
 
+@register
 class Corral(ClusterMethod):
     """Rows A to E of docs/method.md, section 4; the default is C'.
 
@@ -26,70 +29,114 @@ class Corral(ClusterMethod):
     same centroids' logits. Gradients flow through means and variance, so the scale of the features is free.
     """
 
-    def __init__(self, context: Context, config: CorralConfig) -> None:
-        super().__init__(context, clusters=config.clusters, rule=config.rule, temperature=config.temperature)
-        self.config = config
-        self.neighbourhoods = Neighbourhoods(self, config.clusters_per_batch, config.samples_per_cluster)
+    name = "corral"
+
+    class Options(MethodOptions):
+        """Adversarial clustering: the loss of adversarial features against centroids.
+
+        The rows of the lab notes: A = magnet loss on centroids "adversarial_batch"; B = magnet on "clean_batch"; C =
+        cross_entropy on "clean_batch" with the adversary on the "head"; C' = the same with the adversary on the "batch"
+        (default); D = cross_entropy on "learned" centroids; E = D with pull 0.1. The adversary "toward" is C' whose
+        images go from the nearest centroid of their class toward the nearest of another class, as NCP-ACL's do. The
+        rule is that of the loss and of its adversary too: the maximum of "nearest" is continuous, D-nearest's cut is
+        not.
+        """
+
+        clusters: Count = 2
+        rule: Literal["soft", "nearest", "fuzzy"] = "soft"
+        loss: Literal["cross_entropy", "magnet"] = "cross_entropy"
+        centroids: Literal["clean_batch", "adversarial_batch", "learned"] = "clean_batch"
+        adversary: Literal["batch", "head", "toward"] = "batch"
+        alpha: float = 4.0
+        pull: NotNegative = 0.0
+        temperature: Positive = 1.0
+        temperature_learning_rate: NotNegative = 0.0
+        batches: Literal["uniform", "neighbourhood"] = "uniform"
+        clusters_per_batch: Annotated[int, Field(ge=2)] = 12
+        samples_per_cluster: Annotated[int, Field(ge=2)] = 20
+        inner: InnerAttack = InnerAttack()
+
+        @model_validator(mode="after")
+        def _consistent(self) -> Self:
+            if self.centroids != "clean_batch" and self.adversary != "head":
+                raise ValueError(
+                    f"centroids '{self.centroids}' need adversary 'head': there are no clean batch centroids"
+                )
+            if self.loss == "magnet" and (self.centroids == "learned" or self.temperature_learning_rate > 0):
+                raise ValueError("loss 'magnet' has neither learned centroids nor a temperature; use 'cross_entropy'")
+            if self.centroids == "learned" and self.temperature_learning_rate > 0:
+                raise ValueError("learned centroids learn their variance; temperature_learning_rate must be 0")
+            if self.centroids == "learned" and (self.batches == "neighbourhood" or self.temperature != 1):
+                raise ValueError("learned centroids go with batches 'uniform' and temperature 1")
+            return self
+
+    options: Options
+
+    def __init__(self, context: Context, options: Options) -> None:
+        super().__init__(
+            context, options, clusters=options.clusters, rule=options.rule, temperature=options.temperature
+        )
+        self.neighbourhoods = Neighbourhoods(self, options.clusters_per_batch, options.samples_per_cluster)
         # D and E learn their clusters.
-        self.map = LearnedClusters(config.clusters * context.num_classes, context.model.features_dim, context.device)
+        self.map = LearnedClusters(options.clusters * context.num_classes, context.model.features_dim, context.device)
 
     def make_head(self) -> Head:
         """A cluster head whose temperature is trained if the recipe gives it a learning rate."""
         head = super().make_head()
         if isinstance(head, ClusterHead):
-            head.log_temperature.requires_grad_(self.config.temperature_learning_rate > 0)
+            head.log_temperature.requires_grad_(self.options.temperature_learning_rate > 0)
         return head
 
     def start(self) -> None:
         """Fit the clusters; learned centroids begin there."""
         super().start()
-        if self.config.centroids == "learned":
+        if self.options.centroids == "learned":
             self.map.begin(self.head)
 
     def parameters(self) -> list[tuple[nn.Parameter, float]]:
         """The temperature at its own learning rate, or the learned affine map."""
-        if self.config.temperature_learning_rate > 0:
-            return [(self.head.log_temperature, self.config.temperature_learning_rate)]
+        if self.options.temperature_learning_rate > 0:
+            return [(self.head.log_temperature, self.options.temperature_learning_rate)]
         return []
 
     def learned(self) -> list[nn.Parameter]:
         """Parameters that share the model's learning rate."""
-        return self.map.parameters() if self.config.centroids == "learned" else []
+        return self.map.parameters() if self.options.centroids == "learned" else []
 
     def batches(self) -> Iterator[Tensor]:
         """Uniform batches, or neighbourhoods of clusters."""
-        if self.config.batches == "neighbourhood":
+        if self.options.batches == "neighbourhood":
             yield from self.neighbourhoods.batches()
         else:
             yield from super().batches()
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """The loss of the batch's adversarial features against the chosen centroids."""
-        config, head = self.config, self.head
+        options, head = self.options, self.head
         assigned = self.assignments[rows]
-        if config.centroids == "clean_batch":
+        if options.centroids == "clean_batch":
             clean = self.model.features(x)
             centroids, variance = self.batch_clusters(clean, assigned)
-        elif config.centroids == "learned":
+        elif options.centroids == "learned":
             centroids, variance = self.map.clusters()
         else:
             centroids, variance = head.centroids, head.variance
-        if config.adversary == "toward":
+        if options.adversary == "toward":
             x_adv = self.toward_rivals(x, y, clean.detach(), centroids.detach())
         else:
             attacked = self.model
-            if config.adversary == "batch" or config.centroids == "learned":
+            if options.adversary == "batch" or options.centroids == "learned":
                 attacked = self.model.with_head(head.moved(centroids.detach(), variance.detach()))
-            x_adv = self.adversarial(attacked, x, y, config.inner, "cross_entropy")
+            x_adv = self.adversarial(attacked, x, y, options.inner, "cross_entropy")
         features = self.model.features(x_adv)
-        if config.centroids == "adversarial_batch":
+        if options.centroids == "adversarial_batch":
             centroids, variance = self.batch_clusters(features, assigned)
-        elif config.centroids == "learned":
+        elif options.centroids == "learned":
             assigned = nearest_own(features, y, centroids, head.classes)  # learned centroids have no k-means members
         moved = head.moved(centroids, variance)
         logits = moved(features)
-        losses = weighted(corral_terms(config, moved, features, logits, y, assigned), corral_weights(config))
-        if config.batches == "neighbourhood":
+        losses = weighted(corral_terms(options, moved, features, logits, y, assigned), corral_weights(options))
+        if options.batches == "neighbourhood":
             self.neighbourhoods.record(losses)
         return losses.mean(), {"adversarial_accuracy": (logits.argmax(1) == y).float().mean()}
 
@@ -111,35 +158,35 @@ class Corral(ClusterMethod):
             return (features - own).square().sum(1) - (features - rival).square().sum(1)
 
         return self.adversarial(
-            self.model.with_head(FeaturesHead(self.model.features_dim)), x, y, self.config.inner, value
+            self.model.with_head(FeaturesHead(self.model.features_dim)), x, y, self.options.inner, value
         )
 
     @classmethod
-    def training_objective(cls, config: CorralConfig, threat: ThreatConfig) -> TrainingLoss:
+    def training_objective(cls, options: Options, threat: ThreatConfig) -> TrainingLoss:
         """The loss of the adversarial features against the head's clusters, as its nearest own one's where one counts.
 
         Magnet without alpha and its hinge, which hide gradients.
         """
-        if config.pull == 0:
-            return CROSS_ENTROPY if config.loss == "cross_entropy" else TrainingLoss("magnet", "magnet")
+        if options.pull == 0:
+            return CROSS_ENTROPY if options.loss == "cross_entropy" else TrainingLoss("magnet", "magnet")
 
         def values(model: Classifier, clean: Tensor, features: Tensor, y: Tensor) -> Tensor:
             head = model.head
             assert isinstance(head, ClusterHead)
             assigned = nearest_own(features, y, head.centroids, head.classes)
-            terms = corral_terms(config, head, features, head(features), y, assigned, hinge=False)
-            return weighted(terms, corral_weights(config))
+            terms = corral_terms(options, head, features, head(features), y, assigned, hinge=False)
+            return weighted(terms, corral_weights(options))
 
-        return TrainingLoss("corral", FeaturesObjective(values), (("loss", config.loss), ("pull", config.pull)))
+        return TrainingLoss("corral", FeaturesObjective(values), (("loss", options.loss), ("pull", options.pull)))
 
     @classmethod
-    def released(cls, config: CorralConfig) -> Released:
+    def released(cls, options: Options) -> Released:
         """Its alpha where Magnet is what it trains on."""
-        return Released(config.alpha) if config.loss == "magnet" else Released()
+        return Released(options.alpha) if options.loss == "magnet" else Released()
 
     def after_epoch(self) -> dict[str, float]:
         """Refit the clusters; learned centroids become the head as they are."""
-        if self.config.centroids == "learned":
+        if self.options.centroids == "learned":
             return {"variance": self.map.become(self.head)}
         return self.refit() | {"temperature": float(self.head.log_temperature.detach().exp())}
 
@@ -154,7 +201,7 @@ class Corral(ClusterMethod):
 
 
 def corral_terms(
-    config: CorralConfig,
+    options: Corral.Options,
     head: ClusterHead,
     features: Tensor,
     logits: Tensor,
@@ -166,7 +213,7 @@ def corral_terms(
     """(n,) values of each term of the loss: the cross-entropy of the logits or Magnet, the pull to the own centroid.
 
     Args:
-        config: which loss, and whether there is a pull.
+        options: which loss, and whether there is a pull.
         head: with the centroids and the variance.
         features: (n, d).
         logits: (n, C) of the head.
@@ -175,18 +222,18 @@ def corral_terms(
         hinge: whether Magnet has its alpha and hinge.
     """
     centroids, classes, variance = head.centroids, head.classes, head.variance
-    if config.loss == "cross_entropy":
+    if options.loss == "cross_entropy":
         first = F.cross_entropy(logits, y, reduction="none")
     elif hinge:
-        first = magnet(features, assigned, centroids, classes, alpha=config.alpha, variance=variance)
+        first = magnet(features, assigned, centroids, classes, alpha=options.alpha, variance=variance)
     else:
         first = magnet_open(features, assigned, centroids, classes, variance)
-    terms: dict[str, Tensor] = {config.loss: first}
-    if config.pull > 0:
+    terms: dict[str, Tensor] = {options.loss: first}
+    if options.pull > 0:
         terms["pull"] = (features - centroids[assigned]).square().sum(1) / (2 * variance)
     return terms
 
 
-def corral_weights(config: CorralConfig) -> dict[str, float]:
+def corral_weights(options: Corral.Options) -> dict[str, float]:
     """The weights of `corral_terms`."""
-    return {config.loss: 1.0, "pull": config.pull}
+    return {options.loss: 1.0, "pull": options.pull}

@@ -1,6 +1,7 @@
 """DeACL (Zhang et al. 2022): an encoder kept near a frozen one, and steady within the ball around every image."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,17 +9,19 @@ from torch import Tensor
 from corral.attacks.objectives import LogitObjective
 from corral.attacks.state import attacked
 from corral.losses import negative_cosine
+from corral.register import register
 from corral.training.features import extract_features, require_differing
-from corral.training.methods.base import Context, Metrics
-from corral.training.methods.encoder import EncoderMethod
+from corral.training.methods.base import Context, MethodOptions, Metrics
+from corral.training.methods.encoder import DualNorm, EncoderMethod
 from corral.training.names import prefixed, unprefixed
-from corral.training.recipe_encoders import DeaclConfig, NcpAclConfig
+from corral.training.recipe_base import InnerAttack, Positive
 
 TEACHER = "teacher."
 # Training images, at most, that the frozen encoder has to tell apart before it teaches.
 ASKED = 250
 
 
+@register
 class DeACL(EncoderMethod):
     """CosSim(f2(x), f1(x)) + weight × CosSim(f2(x_adv), f2(x)) (NCP-ACL Eq. 3), CosSim the negative cosine.
 
@@ -26,9 +29,21 @@ class DeACL(EncoderMethod):
     (NCP-ACL Eq. 2). With a single BatchNorm, clean and adversarial images share their batch, as in the released code.
     """
 
-    def __init__(self, context: Context, config: DeaclConfig | NcpAclConfig) -> None:
-        super().__init__(context, None if config.dual_norm == "none" else config.dual_norm)
-        self.config = config
+    name = "deacl"
+    continues_from = "encoder"
+
+    class Options(MethodOptions):
+        """NCP-ACL's Eq. 3, `robust_weight` on its second term, and Eq. 2's adversary, away from the first encoder.
+
+        `dual_norm` names the branch of dual BatchNorm that evaluates; "none" is a single BatchNorm.
+        """
+
+        robust_weight: Positive = 2.0
+        dual_norm: DualNorm = "none"
+        inner: InnerAttack = InnerAttack()
+
+    def __init__(self, context: Context, options: Any) -> None:
+        super().__init__(context, options, options.dual_norm)
 
     def prepare(self) -> None:
         """Keep the encoder as it begins, then give the backbone its branches."""
@@ -49,11 +64,11 @@ class DeACL(EncoderMethod):
         features = BatchFeatures(self, x, rows)
         objective = self.objective(features)
         with self.branch("adversarial"):
-            x_adv = self.adversarial(self.model, x, y, self.config.inner, objective)
+            x_adv = self.adversarial(self.model, x, y, self.options.inner, objective)
         clean, moved = features.both(x_adv)
         faithful, steady = negative_cosine(clean, features.kept).mean(), negative_cosine(moved, clean).mean()
         metrics = {"to_the_first_encoder": -faithful.detach(), "adversarial_to_clean": -steady.detach()}
-        return faithful + self.config.robust_weight * steady, metrics
+        return faithful + self.options.robust_weight * steady, metrics
 
     def objective(self, features: "BatchFeatures") -> LogitObjective:
         """What the adversary maximises, of (n, d) features of the images of a batch."""

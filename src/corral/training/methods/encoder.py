@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from corral.attacks.centred import TrainingLoss
 from corral.data import Images, stratified_subset
-from corral.data.views import COLOURS
+from corral.data.views import COLOURS, Augmentation
 from corral.errors import UsageError
 from corral.models import FeaturesHead, Head
 from corral.models.dual_norm import Branch, make_dual, single_branch, using
@@ -18,14 +19,38 @@ from corral.models.projection import Projection
 from corral.training.features import extract_features
 from corral.training.methods.base import Context, Method
 from corral.training.names import prefixed, unprefixed
-from corral.training.recipe import ThreatConfig
-from corral.training.recipe_encoders import ProjectionConfig
+from corral.training.recipe_base import Config, Count, ThreatConfig
 
 PROJECTION = "projection."
 # Wu et al. 2018's classifier of features: this many neighbours, their votes weighed by exp(cos / tau).
 NEIGHBOURS, NEIGHBOUR_TEMPERATURE = 20, 0.07
 # Training images that are asked, at most.
 MOST_ASKED = 5000
+
+# Two BatchNorms, one of clean and one of adversarial batches, and which of them the saved encoder has; or a single one.
+DualNorm = Literal["none", "clean", "adversarial"]
+
+
+class ViewsConfig(Config):
+    """Random views of an image, as `corral.data.views.Augmentation` has them; the defaults are SimCLR's for CIFAR."""
+
+    smallest: Annotated[float, Field(gt=0, le=1)] = 0.08
+    jitter: Annotated[float, Field(ge=0, le=2)] = 0.5
+    jitter_probability: Annotated[float, Field(ge=0, le=1)] = 0.8
+    gray: Annotated[float, Field(ge=0, le=1)] = 0.2
+    blur: Annotated[float, Field(ge=0, le=1)] = 0.5
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    def augmentation(self) -> Augmentation:
+        """The same for `random_views`."""
+        return Augmentation(**self.model_dump())
+
+
+class ProjectionConfig(Config):
+    """The network between features and a contrastive loss; `hidden` is as wide as the features where it is not set."""
+
+    hidden: Count | None = None
+    outputs: Count = 128
 
 
 class EncoderMethod(Method):
@@ -35,15 +60,20 @@ class EncoderMethod(Method):
 
     Args:
         context: of the run.
-        evaluates: the branch of dual BatchNorm that the saved encoder has; None for a single BatchNorm.
+        options: the recipe's.
+        dual_norm: the branch of dual BatchNorm that the saved encoder has; "none" for a single BatchNorm.
 
     Raises:
         UsageError: two branches of a backbone that has no BatchNorm.
     """
 
-    def __init__(self, context: Context, evaluates: Branch | None = None) -> None:
-        super().__init__(context)
-        self.evaluates = evaluates
+    trains = "encoder"
+    needs_labels = False
+
+    def __init__(self, context: Context, options: Any, dual_norm: DualNorm = "none") -> None:
+        super().__init__(context, options)
+        self.evaluates: Branch | None = None if dual_norm == "none" else dual_norm
+        evaluates = self.evaluates
         normalised = any(isinstance(module, nn.BatchNorm2d) for module in context.model.modules())
         if evaluates is not None and not normalised:
             raise UsageError(
@@ -51,14 +81,14 @@ class EncoderMethod(Method):
             )
 
     @classmethod
-    def training_objective(cls, config: Any, threat: ThreatConfig) -> TrainingLoss:
+    def training_objective(cls, options: Any, threat: ThreatConfig) -> TrainingLoss:
         """None: without a head there is no decision to attack.
 
         Raises:
             UsageError: always.
         """
         raise UsageError(
-            f"method {config.name!r} trains an encoder without a head, whose loss no attack on a classifier climbs: "
+            f"method {options.name!r} trains an encoder without a head, whose loss no attack on a classifier climbs: "
             "fit a head to it first (corral evaluate --linear)"
         )
 
@@ -121,13 +151,13 @@ class EncoderMethod(Method):
 class ProjectedMethod(EncoderMethod):
     """An encoder method whose loss is of a projection of the features."""
 
-    def __init__(self, context: Context, config: ProjectionConfig, evaluates: Branch | None = None) -> None:
-        super().__init__(context, evaluates)
+    def __init__(self, context: Context, options: Any, dual_norm: DualNorm = "none") -> None:
+        super().__init__(context, options, dual_norm)
         channels = context.images.shape[0]
         if channels not in (1, COLOURS):
             raise UsageError(f"the views of these methods are of gray or colour images, found {channels} channels")
         with self.drawn():
-            projection = Projection(self.model.features_dim, hidden=config.hidden, outputs=config.outputs)
+            projection = Projection(self.model.features_dim, **options.projection.model_dump())
         self.projection = projection.to(context.device)
 
     def learned(self) -> list[nn.Parameter]:

@@ -7,10 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from corral.attacks.balls import ascend, project
-from corral.training.methods.base import Context, LabelMethod, Metrics
-from corral.training.recipe_methods import FreeAtConfig
+from corral.register import register
+from corral.training.methods.base import Context, LabelMethod, MethodOptions, Metrics
+from corral.training.recipe_base import Count, Positive
 
 
+@register
 class FreeAdversarialTraining(LabelMethod):
     """Cross-entropy of x + delta, each batch `replays` times; delta climbs the gradient of the same backward pass.
 
@@ -20,10 +22,23 @@ class FreeAdversarialTraining(LabelMethod):
     k steps costs k + 1.
     """
 
-    def __init__(self, context: Context, config: FreeAtConfig) -> None:
-        super().__init__(context)
-        self.config = config
-        self.replays = config.replays
+    name = "free-at"
+
+    class Options(MethodOptions):
+        """Free adversarial training (Shafahi et al. 2019, Algorithm 1), linear head.
+
+        Every batch is shown `replays` times in a row, so an epoch costs that many nominal epochs: divide the epochs by
+        it. One step of the adversary is `step_ratio` × eps.
+        """
+
+        replays: Count = 8
+        step_ratio: Positive = 1.0
+
+    options: Options
+
+    def __init__(self, context: Context, options: Options) -> None:
+        super().__init__(context, options)
+        self.replays = options.replays
         pixels = context.images.pixels
         # A single row left over joins the last batch, which is then one larger.
         size = min(context.batch_size + 1, len(pixels))
@@ -53,7 +68,7 @@ class FreeAdversarialTraining(LabelMethod):
         threat, gradient = self.context.threat, self.attacked.grad
         assert gradient is not None
         with torch.no_grad():
-            step = self.config.step_ratio * threat.eps
+            step = self.options.step_ratio * threat.eps
             moved = project(ascend(self.attacked, gradient, step, threat.norm), self.clean, threat.eps, threat.norm)
             self.delta[: len(moved)] = moved - self.clean
 

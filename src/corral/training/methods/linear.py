@@ -1,44 +1,90 @@
 """Linear evaluation of an encoder: a linear head on frozen features, trained on clean or on adversarial images."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from corral.models.modes import eval_mode
+from corral.register import register
 from corral.training.features import extract_features, require_finite
-from corral.training.methods.base import Context, LabelMethod, Metrics
-from corral.training.recipe_methods import LinearConfig
+from corral.training.methods.base import Context, LabelMethod, MethodOptions, Metrics
+from corral.training.recipe_base import InnerAttack
+
+if TYPE_CHECKING:
+    from corral.training.recipe import Recipe
 
 
 class LinearEvaluation(LabelMethod):
-    """Cross-entropy of a linear head; the backbone stays in eval mode and as it is (NCP-ACL, App. A.3).
+    """Cross-entropy of a linear head; the backbone stays in eval mode and as it is (NCP-ACL, App. A.3)."""
 
-    "slf" sees the features of the training images, computed once; "alf" those of images that PGD moves against the head
-    as it stands.
-    """
+    trains = "head"
+    continues_from = "encoder"
 
-    def __init__(self, context: Context, config: LinearConfig) -> None:
-        super().__init__(context)
-        self.config = config
-        self.kept: Tensor | None = None
+    class Options(MethodOptions):
+        """The adversary of "alf"; "slf" has none and takes the table all the same."""
+
+        inner: InnerAttack = InnerAttack(steps=10)
+
+    options: Options
+
+    def __init__(self, context: Context, options: Options) -> None:
+        super().__init__(context, options)
         context.model.backbone.requires_grad_(False)
 
     def start(self) -> None:
         """Look at the features of the training images before a head is fitted to them."""
         super().start()
-        features = extract_features(self.model, self.context.images)
+        self.look(extract_features(self.model, self.context.images))
+
+    def look(self, features: Tensor) -> None:
+        """Refuse (N, d) features of the training images that no head can be fitted to."""
         require_finite(features, "the encoder")
-        self.kept = features if self.config.name == "slf" else None
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """The batch's cross-entropy."""
-        if self.config.name == "slf":
-            if self.kept is None:
-                self.kept = extract_features(self.model, self.context.images)
-            features = self.kept[rows]
-        else:
-            x = self.adversarial(self.model, x, y, self.config.inner, "cross_entropy")
-            with eval_mode(self.model), torch.no_grad():
-                features = self.model.features(x)
-        logits = self.model.logits_from(features)
+        logits = self.model.logits_from(self.features(x, y, rows))
         return functional.cross_entropy(logits, y), {"accuracy": (logits.detach().argmax(1) == y).float().mean()}
+
+    def features(self, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        """(n, d) features that the head is trained on, for a batch as `loss` has it."""
+        raise NotImplementedError  # abstract
+
+
+@register
+class StandardLinear(LinearEvaluation):
+    """SLF: on the features of the training images, computed once."""
+
+    name = "slf"
+    kept: Tensor | None = None
+
+    @classmethod
+    def check(cls, recipe: "Recipe") -> None:
+        """Features are computed once, so that no batch is augmented."""
+        if recipe.data.crop or recipe.data.flip:
+            raise ValueError("method 'slf' computes features once: leave data.crop 0 and data.flip off")
+
+    def look(self, features: Tensor) -> None:
+        """Keep the features too."""
+        super().look(features)
+        self.kept = features
+
+    def features(self, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        """Those that are kept; a resumed run computes them anew."""
+        if self.kept is None:
+            self.kept = extract_features(self.model, self.context.images)
+        return self.kept[rows]
+
+
+@register
+class AdversarialLinear(LinearEvaluation):
+    """ALF: on the features of images that PGD moves against the head as it stands."""
+
+    name = "alf"
+
+    def features(self, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        """Those of the batch's adversarial images."""
+        x_adv = self.adversarial(self.model, x, y, self.options.inner, "cross_entropy")
+        with eval_mode(self.model), torch.no_grad():
+            return self.model.features(x_adv)

@@ -1,8 +1,10 @@
 """NCP-ACL: DeACL's loss with perturbations from the own cluster toward a neighbouring one (its Eq. 4, Algorithm 1)."""
 
 import time
+from typing import Annotated, Literal, Self
 
 import torch
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -11,15 +13,18 @@ from corral.errors import CorralError, UsageError
 from corral.geometry import choose_clusters, cosine_silhouette, kmeans
 from corral.losses import negative_cosine
 from corral.precision import full_precision
+from corral.register import register
 from corral.training.features import extract_features, require_finite
-from corral.training.methods.base import Context
+from corral.training.methods.base import Context, MethodOptions
 from corral.training.methods.deacl import BatchFeatures, DeACL
-from corral.training.recipe_encoders import NcpAclConfig
+from corral.training.methods.encoder import DualNorm
+from corral.training.recipe_base import InnerAttack, Positive
 
 # Seedings of each candidate number of clusters: the width is to be the number's, not a start's.
 RESTARTS = 3
 
 
+@register
 class NcpAcl(DeACL):
     """x_adv maximises CosSim(f2(x_adv), C_x) - CosSim(f2(x_adv), C_nbr), or one of the two terms alone.
 
@@ -30,11 +35,46 @@ class NcpAcl(DeACL):
     "epoch", of the image as it is, stored when the centroids are fitted.
     """
 
-    config: NcpAclConfig
+    name = "ncp-acl"
 
-    def __init__(self, context: Context, config: NcpAclConfig) -> None:
-        super().__init__(context, config)
-        device, most = context.device, max(config.clusters)
+    class Options(MethodOptions):
+        """NCP-ACL: Eq. 3 with the adversary of Eq. 4.
+
+        `clusters` are the candidates that the silhouette chooses from; a single one is taken. The adversary goes "away"
+        from the own centroid (strategy i), "toward" the `neighbour`-th nearest (ii; the own is the first), or "both"
+        (iii). `assignment` says when an image's own and neighbouring centroid are found: in its "batch", of the
+        augmented image that is attacked (Algorithm 1), or once an "epoch", of the image as it is (a departure, for
+        comparison).
+        """
+
+        robust_weight: Positive = 6.0
+        clusters: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)]
+        neighbour: Annotated[int, Field(ge=2)] = 2
+        strategy: Literal["away", "toward", "both"] = "both"
+        assignment: Literal["batch", "epoch"] = "batch"
+        dual_norm: DualNorm = "adversarial"
+        inner: InnerAttack = InnerAttack()
+
+        @field_validator("clusters")
+        @classmethod
+        def _distinct(cls, clusters: list[int]) -> list[int]:
+            if len(set(clusters)) < len(clusters):
+                raise ValueError("clusters must be different numbers")
+            return clusters
+
+        @model_validator(mode="after")
+        def _consistent(self) -> Self:
+            if self.neighbour > min(self.clusters):
+                raise ValueError(
+                    f"neighbour {self.neighbour} is beyond the {min(self.clusters)} clusters of a candidate"
+                )
+            return self
+
+    options: Options
+
+    def __init__(self, context: Context, options: Options) -> None:
+        super().__init__(context, options)
+        device, most = context.device, max(options.clusters)
         if most >= len(context.images):
             raise UsageError(
                 f"method.clusters {most} needs more training images than that, found {len(context.images)}: ask for "
@@ -49,7 +89,7 @@ class NcpAcl(DeACL):
     def start(self) -> None:
         """Choose how many clusters there are, and fit them."""
         super().start()
-        candidates, chosen = self.config.clusters, self.config.clusters[0]
+        candidates, chosen = self.options.clusters, self.options.clusters[0]
         if len(candidates) > 1:
             features = self._features()
             try:
@@ -81,7 +121,7 @@ class NcpAcl(DeACL):
                 "the features of all training images have one direction, so that there is no neighbouring cluster: "
                 "begin from another encoder, or lower the learning rate"
             )
-        if self.config.assignment == "epoch":
+        if self.options.assignment == "epoch":
             self.stored = self.nearest(features)
         silhouette = float(cosine_silhouette(features, found.assignments).mean())
         seconds = time.perf_counter() - started
@@ -89,11 +129,11 @@ class NcpAcl(DeACL):
 
     def nearest(self, features: Tensor) -> Tensor:
         """(n, 2) the nearest and the n-th nearest centroid of (n, d) features."""
-        return nearest_and_nth(features, self.centroids, self.held, self.config.neighbour)
+        return nearest_and_nth(features, self.centroids, self.held, self.options.neighbour)
 
     def objective(self, features: BatchFeatures) -> LogitObjective:
         """Eq. 4 for the images of a batch, by the recipe's strategy."""
-        strategy = self.config.strategy
+        strategy = self.options.strategy
         pursued = self.nearest(features.clean()) if self.stored is None else self.stored[features.rows]
         own, neighbours = self.centroids[pursued].unbind(1)
 
@@ -120,10 +160,10 @@ class NcpAcl(DeACL):
         """
         super().load(tensors)
         device, n, d = self.centroids.device, len(self.context.images), self.model.features_dim
-        if "own" in tensors or ("stored" in tensors) != (self.config.assignment == "epoch"):
+        if "own" in tensors or ("stored" in tensors) != (self.options.assignment == "epoch"):
             raise ValueError("the checkpoint's clusters were assigned in another way: train the run anew")
         centroids, held, stored = tensors["centroids"], tensors["held"], tensors.get("stored")
-        if centroids.dim() != 2 or centroids.shape[1] != d or len(centroids) not in self.config.clusters:
+        if centroids.dim() != 2 or centroids.shape[1] != d or len(centroids) not in self.options.clusters:
             raise ValueError(f"centroids must be (K, {d}), K one of method.clusters")
         if held.dtype != torch.bool or held.shape != centroids.shape[:1] or int(held.sum()) < 2:
             raise ValueError("held must say of every cluster whether it has members, and two must have some")

@@ -3,11 +3,20 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from corral.training.methods.base import LabelMethod, Metrics
+from corral.register import register
+from corral.training.methods.base import LabelMethod, MethodOptions, Metrics
 
 
+@register
 class Nominal(LabelMethod):
     """Cross-entropy of clean logits, linear head."""
+
+    name = "nominal"
+
+    class Options(MethodOptions):
+        """Cross-entropy on clean images, linear head."""
+
+    options: Options
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """Cross-entropy of the batch."""

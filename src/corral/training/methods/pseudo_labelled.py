@@ -1,23 +1,28 @@
 """DynACL++'s post-processing (Luo et al. 2023): an encoder trained on toward clusters of its own features."""
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from corral.errors import UsageError
 from corral.geometry import kmeans
 from corral.losses import kl
+from corral.register import register
 from corral.training.features import extract_features, require_differing
-from corral.training.methods.base import Context, Metrics
+from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.encoder import EncoderMethod
 from corral.training.names import prefixed, unprefixed
-from corral.training.recipe_encoders import PseudoLabelledConfig
+from corral.training.recipe_base import Count, InnerAttack, Positive
 
 PROBE = "probe."
 # The released code's: of the linear head before the weights are trained.
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
 
 
+@register
 class PseudoLabelled(EncoderMethod):
     """TRADES on pseudo-labels: linear probing, then adversarial full fine-tuning; the encoder alone is kept.
 
@@ -25,16 +30,34 @@ class PseudoLabelled(EncoderMethod):
     from the clean branch of dual BatchNorm; a saved encoder has one branch, and they are of that one.
     """
 
-    def __init__(self, context: Context, config: PseudoLabelledConfig) -> None:
-        super().__init__(context)
-        self.config = config
-        if config.clusters > len(context.images):
+    name = "dynacl++"
+    continues_from = "encoder"
+
+    class Options(MethodOptions):
+        """DynACL++'s post-processing (Luo et al. 2023): TRADES toward clusters of the encoder's own features as labels.
+
+        `clusters` pseudo-classes; a linear head is fitted to them for `probe_epochs` on features as they are, and then
+        all weights are trained, `consistency_weight` × KL among the loss. The encoder alone is kept. "dynacl-air++" is
+        the same from another encoder.
+        """
+
+        clusters: Annotated[int, Field(ge=2)] = 10
+        probe_epochs: Count = 10
+        probe_learning_rate: Positive = 0.01
+        consistency_weight: Positive = 6.0
+        inner: InnerAttack = InnerAttack(steps=10)
+
+    options: Options
+
+    def __init__(self, context: Context, options: Options) -> None:
+        super().__init__(context, options)
+        if options.clusters > len(context.images):
             raise UsageError(
-                f"method.clusters {config.clusters} is more than the {len(context.images)} training images: ask for "
+                f"method.clusters {options.clusters} is more than the {len(context.images)} training images: ask for "
                 "fewer clusters or more images (data.train)"
             )
         with self.drawn():
-            probe = nn.Linear(context.model.features_dim, config.clusters)
+            probe = nn.Linear(context.model.features_dim, options.clusters)
         self.probe = probe.to(context.device)
         self.labels = torch.zeros(len(context.images), dtype=torch.int64, device=context.device)
 
@@ -43,10 +66,10 @@ class PseudoLabelled(EncoderMethod):
         super().start()
         features, order = extract_features(self.model, self.context.images), self.context.order
         require_differing(features, "training.start")
-        self.labels = kmeans(features, self.config.clusters, generator=order).assignments
-        rate = self.config.probe_learning_rate
+        self.labels = kmeans(features, self.options.clusters, generator=order).assignments
+        rate = self.options.probe_learning_rate
         optimiser = torch.optim.SGD(self.probe.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
-        for _ in range(self.config.probe_epochs):
+        for _ in range(self.options.probe_epochs):
             for rows in self.batches():
                 optimiser.zero_grad()
                 loss = functional.cross_entropy(self.probe(features[rows]), self.labels[rows])
@@ -60,7 +83,7 @@ class PseudoLabelled(EncoderMethod):
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """TRADES with pseudo-labels; the true ones play no part."""
         classifier, pseudo = nn.Sequential(self.model, self.probe), self.labels[rows]
-        x_adv = self.disagreeing(classifier, x, pseudo, self.config.inner, kl)
+        x_adv = self.disagreeing(classifier, x, pseudo, self.options.inner, kl)
         logits, adversarial = classifier(x), classifier(x_adv)
         cross_entropy, term = functional.cross_entropy(logits, pseudo), kl(logits, adversarial).mean()
         metrics = {
@@ -68,7 +91,7 @@ class PseudoLabelled(EncoderMethod):
             "consistency": term.detach(),
             "pseudo_accuracy": (logits.argmax(1) == pseudo).float().mean(),
         }
-        return cross_entropy + self.config.consistency_weight * term, metrics
+        return cross_entropy + self.options.consistency_weight * term, metrics
 
     def tensors(self) -> dict[str, Tensor]:
         """The linear head and the pseudo-labels."""
@@ -79,6 +102,13 @@ class PseudoLabelled(EncoderMethod):
         self.probe.load_state_dict(unprefixed(tensors, PROBE))
         found = tensors["labels"]
         inside = found.dtype == torch.int64 and found.shape == self.labels.shape
-        if not inside or int(found.min()) < 0 or int(found.max()) >= self.config.clusters:
-            raise ValueError(f"labels must be ({len(self.labels)},) clusters in [0, {self.config.clusters})")
+        if not inside or int(found.min()) < 0 or int(found.max()) >= self.options.clusters:
+            raise ValueError(f"labels must be ({len(self.labels)},) clusters in [0, {self.options.clusters})")
         self.labels = found.to(self.labels.device)
+
+
+@register
+class PseudoLabelledAir(PseudoLabelled):
+    """The same from DynACL-AIR's encoder (Xu et al. 2023)."""
+
+    name = "dynacl-air++"

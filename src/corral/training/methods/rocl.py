@@ -6,11 +6,13 @@ from torch import Tensor
 from corral.attacks.state import attacked
 from corral.data.views import random_views
 from corral.losses import contrastive, nt_xent
-from corral.training.methods.base import Context, Metrics
-from corral.training.methods.encoder import ProjectedMethod
-from corral.training.recipe_encoders import RoclConfig
+from corral.register import register
+from corral.training.methods.base import MethodOptions, Metrics
+from corral.training.methods.encoder import ProjectedMethod, ProjectionConfig, ViewsConfig
+from corral.training.recipe_base import InnerAttack, NotNegative, Positive
 
 
+@register
 class RoCL(ProjectedMethod):
     """Eq. 1's loss of t(x) with the positives t'(x) and t(x)_adv, plus `regularisation` × NT-Xent(t(x)_adv, t'(x)).
 
@@ -18,25 +20,34 @@ class RoCL(ProjectedMethod):
     views as anchor and positive; the anchor of the paper is t(x).
     """
 
-    def __init__(self, context: Context, config: RoclConfig) -> None:
-        super().__init__(context, config.projection)
-        self.config = config
+    name = "rocl"
+
+    class Options(MethodOptions):
+        """A view's adversarial self is a further positive, and `regularisation` × its own NT-Xent is added."""
+
+        temperature: Positive = 0.5
+        views: ViewsConfig = ViewsConfig()
+        projection: ProjectionConfig = ProjectionConfig()
+        regularisation: NotNegative = 1 / 256
+        inner: InnerAttack = InnerAttack(steps=7)
+
+    options: Options
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """The batch's loss; labels play no part."""
-        config, embedder = self.config, self.embedder
-        augmentation = config.views.augmentation()
+        options, embedder = self.options, self.embedder
+        augmentation = options.views.augmentation()
         first, second = (random_views(x, augmentation, generator=self.context.noise) for _ in range(2))
-        with attacked(embedder, config.inner.mode), torch.no_grad():
+        with attacked(embedder, options.inner.mode), torch.no_grad():
             other = embedder(second)
 
         def disagreement(embeddings: Tensor, _: Tensor) -> Tensor:
-            return contrastive(torch.stack([embeddings, other]), temperature=config.temperature).sum(0)
+            return contrastive(torch.stack([embeddings, other]), temperature=options.temperature).sum(0)
 
-        moved = self.adversarial(embedder, first, y, config.inner, disagreement)
+        moved = self.adversarial(embedder, first, y, options.inner, disagreement)
         one, two, adversarial = self.embedded(torch.cat([first, second, moved])).chunk(3)
         views = torch.stack([one, two, adversarial])
-        together = contrastive(views, temperature=config.temperature, anchors=1).mean()
-        regular = nt_xent(adversarial, two, temperature=config.temperature)
+        together = contrastive(views, temperature=options.temperature, anchors=1).mean()
+        regular = nt_xent(adversarial, two, temperature=options.temperature)
         metrics = {"contrastive": together.detach(), "adversarial_nt_xent": regular.detach()}
-        return together + config.regularisation * regular, metrics
+        return together + options.regularisation * regular, metrics

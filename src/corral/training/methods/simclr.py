@@ -5,21 +5,30 @@ from torch import Tensor
 
 from corral.data.views import random_views
 from corral.losses import nt_xent
-from corral.training.methods.base import Context, Metrics
-from corral.training.methods.encoder import ProjectedMethod
-from corral.training.recipe_encoders import SimclrConfig
+from corral.register import register
+from corral.training.methods.base import MethodOptions, Metrics
+from corral.training.methods.encoder import ProjectedMethod, ProjectionConfig, ViewsConfig
+from corral.training.recipe_base import Positive
 
 
+@register
 class SimCLR(ProjectedMethod):
     """NT-Xent of two random views of every image of the batch (NCP-ACL Eq. 1)."""
 
-    def __init__(self, context: Context, config: SimclrConfig) -> None:
-        super().__init__(context, config.projection)
-        self.config = config
+    name = "simclr"
+
+    class Options(MethodOptions):
+        """SimCLR: NT-Xent at a `temperature` on two views, no labels and no adversary. It trains an encoder."""
+
+        temperature: Positive = 0.5
+        views: ViewsConfig = ViewsConfig()
+        projection: ProjectionConfig = ProjectionConfig()
+
+    options: Options
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """The batch's NT-Xent loss; labels play no part."""
-        augmentation = self.config.views.augmentation()
+        augmentation = self.options.views.augmentation()
         views = torch.cat([random_views(x, augmentation, generator=self.context.noise) for _ in range(2)])
         first, second = self.embedded(views).chunk(2)
-        return nt_xent(first, second, temperature=self.config.temperature), {}
+        return nt_xent(first, second, temperature=self.options.temperature), {}
