@@ -34,7 +34,7 @@ class Corral(ClusterMethod):
     class Options(MethodOptions):
         """Adversarial clustering: the loss of adversarial features against centroids.
 
-        The rows of the lab notes: A = magnet loss on centroids "adversarial_batch"; B = magnet on "clean_batch"; C =
+        The rows of docs/method.md: A = magnet loss on centroids "adversarial_batch"; B = magnet on "clean_batch"; C =
         cross_entropy on "clean_batch" with the adversary on the "head"; C' = the same with the adversary on the "batch"
         (default); D = cross_entropy on "learned" centroids; E = D with pull 0.1. The adversary "toward" is C' whose
         images go from the nearest centroid of their class toward the nearest of another class, as NCP-ACL's do. The
