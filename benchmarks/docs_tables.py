@@ -53,7 +53,7 @@ def refreshed(document: str, root: Path = ROOT) -> str:
 
 def documents(root: Path = ROOT) -> list[Path]:
     """The documents that may show tables."""
-    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any, TypeVar
 
+from corral.data.registry import register_data, register_path_data
 from corral.errors import UsageError
 from corral.registry import Registry
 
@@ -9,7 +10,10 @@ C = TypeVar("C", bound=type)
 
 
 class Register:
-    """What `corral.register` is: a decorator of classes."""
+    """What `corral.register` is: a decorator of classes, and a decorator of functions for every other noun."""
+
+    data = staticmethod(register_data)
+    path_data = staticmethod(register_path_data)
 
     def __call__(self, thing: C) -> C:
         """Register a class of one of corral's kinds by its `name`; a decorator.

@@ -45,17 +45,23 @@ class Registry(Generic[T]):
         self._filled = package is None
         self._entries_read = False
 
-    def add(self, name: str, thing: T) -> T:
+    def add(self, name: str, thing: T, *, source: object = None) -> T:
         """Register a thing; returns it.
 
         Registering again from the same place (a module imported anew, a notebook's cell) replaces what was there.
+
+        Args:
+            name: of the thing.
+            thing: what the name stands for.
+            source: the function or class that the thing was made of, where it is neither; its place is the thing's.
 
         Raises:
             UsageError: a name that is empty or has a colon, or that another thing has.
         """
         if not name or ":" in name:
             raise UsageError(f"a {self.noun} needs a name without a colon, found {name!r}")
-        place = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__name__)}"
+        origin = thing if source is None else source
+        place = f"{getattr(origin, '__module__', '')}.{getattr(origin, '__qualname__', type(origin).__name__)}"
         if not place.startswith("corral."):
             self._fill()  # an outsider's thing does not take a name before the package's own has it
         if name in self._things and self._places[name] != place:
@@ -140,7 +146,7 @@ class Registry(Generic[T]):
                 sys.stderr.write(f"corral: {self.noun} {entry.name!r} of {entry.value} cannot be imported ({error})\n")
                 continue
             if entry.name not in self._things:  # importing it may have registered it
-                self.add(entry.name, self._checked(entry.value, thing))
+                self.add(entry.name, self._checked(entry.value, thing), source=thing)
 
     def _checked(self, target: str, thing: object) -> T:
         """A foreign thing, if it is of this noun."""

@@ -26,7 +26,10 @@ def test_the_listing_says_what_the_real_data_are(name: str, real_small: object) 
 
 
 def test_every_entry_is_listed_under_its_own_name() -> None:
-    assert all(name == entry.name and "\n" not in entry.description for name, entry in DATA_SETS.items())
+    assert all(
+        name == entry.name and "\n" not in entry.description
+        for name, entry in (*DATA_SETS.items(), *PATH_DATA_SETS.items())
+    )
     assert set(PATH_DATA_SETS) == {"folder", "npz"}
 
 
@@ -45,7 +48,7 @@ def test_an_unknown_name_lists_the_known_ones(name: str, near: str | None, refus
     message = refusal(lambda: load(name), UsageError)
     assert message.startswith(f"unknown data set {name!r}")
     assert all(known in message for known in (*DATA_SETS, "folder:PATH", "npz:PATH"))
-    assert near is None or f"did you mean {near}?" in message
+    assert near is None or f"did you mean {near!r}?" in message
 
 
 def test_within_loaded_once_the_files_are_read_once_and_after_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +59,7 @@ def test_within_loaded_once_the_files_are_read_once_and_after_it_again(monkeypat
         read.append(root)
         return entry.loader(None, download)
 
-    monkeypatch.setitem(DATA_SETS, "digits", replace(entry, loader=loader))
+    monkeypatch.setitem(DATA_SETS._things, "digits", replace(entry, loader=loader))
     with loaded_once():
         assert load("digits") is load("digits")
         assert load("digits", root="elsewhere") is load("digits", root=Path("elsewhere"))

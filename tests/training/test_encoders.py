@@ -256,7 +256,7 @@ def test_an_encoder_trains_on_images_without_labels_that_lie_on_the_disk(photogr
     assert (len(run.images), run.images.labels) == (40, None)
     inside = train("simclr", data=name, out=tmp_path / "inside", progress=False, **settings)
     assert load_model(inside, encoder=True)[2].train_images == 40
-    monkeypatch.setattr("corral.data.room.IN_MEMORY", 1)
+    monkeypatch.setattr("corral.data.loading.memmap.IN_MEMORY", 1)
     monkeypatch.setattr("corral.training.start.AT_ONCE", 0)
     monkeypatch.setattr("corral.training.start.PART", 7)
     outside = train("simclr", data=name, out=tmp_path / "outside", progress=False, **settings)
@@ -270,8 +270,8 @@ def test_an_encoder_trains_on_images_without_labels_that_lie_on_the_disk(photogr
 @pytest.mark.parametrize("in_memory", [2 * 2**30, 1])
 def test_an_encoder_trains_on_labelled_and_unlabelled_images_together(photographs, tmp_path, in_memory, monkeypatch):
     """As NCP-ACL does on STL-10's 5,000 + 100,000: the training images, then those without labels."""
-    monkeypatch.setattr("corral.data.room.IN_MEMORY", in_memory)
-    monkeypatch.setattr("corral.data.room.ROWS", 7)
+    monkeypatch.setattr("corral.data.loading.memmap.IN_MEMORY", in_memory)
+    monkeypatch.setattr("corral.data.loading.memmap.ROWS", 7)
     name = f"folder:{photographs}?skip-damaged"
     overrides = {"model.width": 2, "training.batch_size": 20, "data.unlabeled": "also"}
     recipe = load_recipe("simclr", data=name, overrides=overrides)

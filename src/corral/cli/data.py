@@ -18,8 +18,8 @@ def data(
     from corral.data import DATA_SETS, PATH_DATA_SETS, load
 
     if name is None:
-        listed = [(entry.name, entry.description) for entry in DATA_SETS.values()]
-        listed += [(f"{entry.name}:PATH", entry.description) for entry in PATH_DATA_SETS.values()]
+        listed = [(name, entry.description) for name, entry in DATA_SETS.items()]
+        listed += [(f"{name}:PATH", entry.description) for name, entry in PATH_DATA_SETS.items()]
         if as_json:
             print_json([{"name": key, "description": text} for key, text in listed])
         else:

@@ -1,13 +1,13 @@
 """Images with their labels, and a data set of them: what every other part of corral reads."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from corral.data.room import rows_of, stacked
+from corral.data.loading.memmap import rows_of, stacked
 from corral.errors import CorralError
 
 # Images without labels whose bytes are in their fingerprint, at most.
@@ -101,6 +101,7 @@ class DataSet:
         test: labelled images of the same shape.
         unlabeled: more images of the same shape without labels, where the data set has them.
         note: what a reader should know of the source, such as "official" or "class-balanced subset: ...".
+        split_off: the source has no test part, and `test` was split off its images here.
 
     Raises:
         CorralError: images without labels, a label outside the classes, an empty part, or parts of different shapes.
@@ -112,6 +113,7 @@ class DataSet:
     test: Images
     unlabeled: Images | None = None
     note: str = "official"
+    split_off: bool = False
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
@@ -159,7 +161,7 @@ class DataSet:
         The unlabeled part may be gigabytes that stay on the disk, so it moves only with `unlabeled=True`.
         """
         more = self.unlabeled.to(device) if unlabeled and self.unlabeled is not None else self.unlabeled
-        return DataSet(self.name, self.classes, self.train.to(device), self.test.to(device), more, self.note)
+        return replace(self, train=self.train.to(device), test=self.test.to(device), unlabeled=more)
 
 
 def check_labels(labels: Tensor, num_classes: int, where: str) -> None:

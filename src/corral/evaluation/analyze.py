@@ -62,7 +62,7 @@ def analyze(
     if not folder.path.is_dir():
         raise CorralError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
     model, _, info = load_model(folder.path)
-    n_test = len(load(info.data, root=None if data_root is None else Path(data_root)).test)
+    n_test = len(load(info.data, root=data_root, code=False).test)
     kept = Kept(
         folder.path,
         n=None if n is None or n >= n_test else n,

@@ -84,7 +84,10 @@ def audit(
             raise UsageError("give --data: a named set (see `corral data`), npz:PATH or folder:PATH")
         source = loaded.info.data if data is None and loaded.info is not None else data
         assert source is not None
-        given = audit_images(source, n=n, seed=seed, root=data_root, device=chosen)
+        trained_on = loaded.info is not None and source == loaded.info.data
+        given = audit_images(
+            source, n=n, seed=seed, root=data_root, device=chosen, trained_on=trained_on, code=data is not None
+        )
         session = Session(loaded, given, preparation, as_is=as_is, budget=budget, batch_size=batch_size)
         return _measured(session, threat, radius, minutes, seed, batch_size, progress)
 

@@ -1,6 +1,5 @@
 """The images of an audit, in an order in which every first part is a fair sample of them."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +21,16 @@ class AuditImages:
 
 
 def audit_images(
-    data: str | DataSet, *, n: int | None, seed: int, root: str | Path | None, device: torch.device
+    data: str | DataSet,
+    *,
+    n: int | None,
+    seed: int,
+    root: str | Path | None,
+    device: torch.device,
+    trained_on: bool = False,
+    code: bool = True,
 ) -> AuditImages:
-    """Load the test images; all images of a file or folder that has no test part of its own.
+    """Load the test images; all images of a source that has no test part of its own.
 
     Args:
         data: what `corral.data.load` takes, or a data set.
@@ -32,14 +38,16 @@ def audit_images(
         seed: of the order.
         root: folder of data-set files.
         device: where the images go.
+        trained_on: the model is a run that was trained on this data set, so that only its test part is new to it.
+        code: see `load`.
 
     Raises:
         UsageError: an unknown data set or an impossible n.
         CorralError: data that are absent or damaged.
     """
-    found = load(data, root=root) if isinstance(data, str) else data
+    found = load(data, root=root, code=code) if isinstance(data, str) else data
     images, note = found.test, found.note
-    if isinstance(data, str) and _is_undivided(data):
+    if found.split_off and not trained_on:
         parts = (found.train, found.test)
         labels = torch.cat([part.labels for part in parts if part.labels is not None])
         images = Images(torch.cat([part.pixels for part in parts]), labels)
@@ -51,16 +59,6 @@ def audit_images(
     images = images.take(_fair_order(images.labels, seed)).to(device)
     assert images.labels is not None
     return AuditImages(found, images, images.labels, available, note)
-
-
-def _is_undivided(name: str) -> bool:
-    """Whether a file or folder of images comes without a test part."""
-    kind, _, path = name.partition(":")
-    place = Path(path).expanduser()
-    if kind == "npz":
-        with zipfile.ZipFile(place) as archive:
-            return "test_images.npy" not in archive.namelist()
-    return kind == "folder" and not (place / "test").is_dir()
 
 
 def _fair_order(labels: Tensor, seed: int) -> Tensor:

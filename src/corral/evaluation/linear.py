@@ -60,7 +60,7 @@ def linear_runs(
     for kind in dict.fromkeys(kinds):
         folder = RunFolder(Path(run) / "linear" / f"{Path(run).resolve().name}-{kind}")
         resume, start = folder.recipe.is_file(), str(Path(run).resolve())
-        if resume and (before := load_recipe(folder.recipe).training.start) != start:
+        if resume and (before := load_recipe(folder.path).training.start) != start:
             if not folder.model.is_file():
                 raise CorralError(
                     f"{folder.path}: it was begun where the encoder lay then, {before}; delete the folder"

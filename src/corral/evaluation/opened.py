@@ -135,7 +135,7 @@ def opened(
     if not 0 <= seed <= MOST_SEED:
         raise UsageError(f"seed must be from 0 to {MOST_SEED}, found {seed}")
     model, spec, info = load_model(folder.path, device=chosen)
-    data = load(info.data, root=None if data_root is None else Path(data_root))
+    data = load(info.data, root=data_root, code=False)
     if data.fingerprint != info.data_fingerprint:
         raise CorralError(
             f"{run}: trained on other data: {info.data} has fingerprint {data.fingerprint}, the run's was "

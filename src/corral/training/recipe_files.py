@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from corral.data import DATA_SETS, PATH_DATA_SETS
+from corral.data import is_known, known_names, resolved_name
 from corral.errors import CorralError, UsageError
 from corral.training.methods import METHODS, MethodOptions
 from corral.training.recipe import DataConfig, ModelConfig, Recipe, TrainingConfig
@@ -30,7 +30,7 @@ def load_recipe(
     Args:
         recipe: a shipped recipe's name, a TOML file, a run folder (its resolved recipe), or a Recipe. A `Path` is never
             a name: a run folder may be called as a recipe is.
-        data: data-set name; default the recipe's own.
+        data: data-set name, or a function of the user's as `corral.data.load` takes it; default the recipe's own.
         overrides: dotted keys ("training.epochs") or, where only one table has it at the least depth, the last part;
             None takes the recipe's value out, so that the default stands.
 
@@ -42,10 +42,10 @@ def load_recipe(
     if not isinstance(variants, dict) or not all(isinstance(variant, dict) for variant in variants.values()):
         raise UsageError(f"{where}: 'for' must hold one table per data set, such as [for.mnist.threat]")
     for name, variant in variants.items():
-        if not _is_data_set(name):
-            raise UsageError(f"{where}: for.{name}: unknown data set{_near(name, DATA_SETS)}")
+        if not is_known(name):
+            raise UsageError(f"{where}: for.{name}: unknown data set{_near(name, known_names())}")
         _validate(_lay_over(table, variant), f"{where}: [for.{name}]")  # a slip in a variant is found before its day
-    chosen = data or _part(table, "data").get("name", "digits")
+    chosen = data or _part(table, "data").get("name", DataConfig().name)
     if isinstance(chosen, str) and chosen in variants:
         table = _lay_over(table, variants[chosen])
     if data is not None:
@@ -56,17 +56,12 @@ def load_recipe(
     for key, value in given.items():
         table = _merge(table, _nested(key, value)) if value is not None else _without(table, key.split("."))
     resolved = _validate(table, f"{where}, with the values given" if given else where)
-    if not _is_data_set(resolved.data.name):
-        known = ", ".join([*DATA_SETS, *(f"{kind}:PATH" for kind in PATH_DATA_SETS)])
-        raise UsageError(
-            f"unknown data set {resolved.data.name!r}{_near(resolved.data.name, DATA_SETS)}; known: {known}"
-        )
-    return resolved
-
-
-def _is_data_set(name: str) -> bool:
-    kind, colon, path = name.partition(":")
-    return name in DATA_SETS or bool(colon and path and kind in PATH_DATA_SETS)
+    asked = data is not None or given.get("data.name") is not None
+    # A run folder's own words import no code.
+    name = resolved_name(resolved.data.name, code=asked or isinstance(recipe, Recipe) or not os.path.isdir(recipe))
+    if name == resolved.data.name:
+        return resolved
+    return resolved.model_copy(update={"data": resolved.data.model_copy(update={"name": name})})
 
 
 def _near(name: str, known: Iterable[str]) -> str:

@@ -35,7 +35,7 @@ def finished(folder: RunFolder, recipe: Recipe, *, resume: bool) -> bool:
     if not resume:
         raise UsageError(f"{path}: holds a run already; continue it with --resume, or choose another --out")
     words = {"summary", "source"}  # these may be written better without another run coming of it
-    before = load_recipe(folder.recipe).model_dump(exclude=words)
+    before = load_recipe(folder.path).model_dump(exclude=words)
     differing = _first_difference(before, recipe.model_dump(exclude=words))
     if differing:
         raise UsageError(f"{path}: the run's recipe differs: {differing}; ask for the same or choose another --out")
@@ -48,7 +48,7 @@ def prepare_data(recipe: Recipe, *, root: str | Path | None) -> tuple[DataSet, I
     Raises:
         UsageError: too few images, or so small that the recipe's crop moves them out of sight.
     """
-    data = load(recipe.data.name, root=root)
+    data = load(recipe.data.name, root=root, code=False)
     images, validation = data.train, None
     if recipe.data.validation:
         images, validation = split_validation(images, recipe.data.validation, seed=0)

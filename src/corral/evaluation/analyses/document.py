@@ -154,7 +154,7 @@ def measured(
     model, _, info = load_model(folder.path, device=device)
     recipe = load_recipe(folder.path)
     _, train, _ = prepare_data(recipe, root=data_root)
-    test = load(info.data, root=None if data_root is None else Path(data_root)).test
+    test = load(info.data, root=data_root, code=False).test
     test = test if n is None or n == len(test) else stratified_subset(test, n, seed=0)
     return Subject(model, recipe, info, train.to(torch.device(device)), test.to(torch.device(device)), seed)
 

@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corral.data import cifar, load, mnist
-from corral.data.fetch import Source, data_folders
+from corral.data import load
+from corral.data.loading.fetch import Source, data_folders
+from corral.data.loading.idx import FILES
+from corral.data.sets import cifar10, mnist
 
 Refusal = Callable[..., str]
 Server = tuple[str, Path]
@@ -31,7 +33,7 @@ def batch(seed: int) -> bytes:
 
 
 MEMBERS = {
-    **{f"{TOP}/{name}": batch(number) for number, name in enumerate(cifar.CIFAR10.files)},
+    **{f"{TOP}/{name}": batch(number) for number, name in enumerate(cifar10.CIFAR10.files)},
     f"{TOP}/batches.meta.txt": b"airplane\n",
 }
 
@@ -59,7 +61,7 @@ def publish(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
         (folder / "cifar-10-binary.tar.gz").write_bytes(content)
         md5 = hashlib.md5(content if promised is None else promised).hexdigest()
         source = Source(f"{address}/{path}cifar-10-binary.tar.gz", md5)
-        monkeypatch.setattr(cifar, "CIFAR10", dataclasses.replace(cifar.CIFAR10, sources=(source,)))
+        monkeypatch.setattr(cifar10, "CIFAR10", dataclasses.replace(cifar10.CIFAR10, sources=(source,)))
 
     return run
 
@@ -203,31 +205,31 @@ def test_single_files_are_fetched_where_they_are_missing(
     """MNIST in tiny files of the official layout: two are there, two are fetched; then one has another hash."""
     address, folder = server
     contents = {}
-    for name in mnist.FILES:
+    for name in FILES:
         count = 20 if name.startswith("train") else 10
         shape = (count, 28, 28) if "images" in name else (count,)
         header = bytes((0, 0, 8, len(shape))) + b"".join(length.to_bytes(4, "big") for length in shape)
         contents[name] = gzip.compress(header + bytes(int(np.prod(shape))))
         (folder / f"{name}.gz").write_bytes(contents[name])
-    sources = tuple(Source(f"{address}/{name}.gz", hashlib.md5(contents[name]).hexdigest()) for name in mnist.FILES)
+    sources = tuple(Source(f"{address}/{name}.gz", hashlib.md5(contents[name]).hexdigest()) for name in FILES)
     monkeypatch.setattr(mnist, "MNIST", dataclasses.replace(mnist.MNIST, sources=sources))
     raw = tmp_path / "root/MNIST/raw"
     raw.mkdir(parents=True)
-    for name in mnist.FILES[:2]:
+    for name in FILES[:2]:
         (raw / name).write_bytes(gzip.decompress(contents[name]))
     message = refusal(lambda: load("mnist", root=tmp_path / "root", download=False))
     assert f"mnist: {raw} is incomplete: t10k-images-idx3-ubyte is missing" in message
     # Unpacked files have no published hash: they may be another data set's.
     message = refusal(lambda: load("mnist", root=tmp_path / "root"))
     assert f"{raw} lacks t10k-images-idx3-ubyte, and what it has cannot be checked" in message
-    for name in mnist.FILES[:2]:
+    for name in FILES[:2]:
         (raw / name).unlink()
         (raw / f"{name}.gz").write_bytes(contents[name])
         (folder / f"{name}.gz").unlink()
-    (folder / f"{mnist.FILES[3]}.gz").write_bytes(b"other")
+    (folder / f"{FILES[3]}.gz").write_bytes(b"other")
     assert "wrong content" in refusal(lambda: load("mnist", root=tmp_path / "root"))
-    assert sorted(path.name for path in raw.iterdir()) == sorted(f"{name}.gz" for name in mnist.FILES[:3])
-    (folder / f"{mnist.FILES[3]}.gz").write_bytes(contents[mnist.FILES[3]])
+    assert sorted(path.name for path in raw.iterdir()) == sorted(f"{name}.gz" for name in FILES[:3])
+    (folder / f"{FILES[3]}.gz").write_bytes(contents[FILES[3]])
     assert len(load("mnist", root=tmp_path / "root").train) == 20
     assert [path.name for path in (tmp_path / "root").iterdir()] == ["MNIST"]
 

@@ -5,15 +5,14 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.lib.npyio import NpzFile
-from torch import Tensor
 
-from corral.data.images import DataSet, Images, check_labels
+from corral.data.images import DataSet, check_labels
+from corral.data.loading.arrays import Layout, as_labels, as_pixels, checked_images, class_names, told_layout
+from corral.data.registry import register_path_data
 from corral.data.split import split_off_test
 from corral.errors import CorralError
 
-MAX_CHANNELS = 4
 SPLIT_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 WHOLE_NAMES = ("images", "labels")
 OPTIONAL_NAMES = ("classes", "layout")
@@ -21,6 +20,7 @@ OPTIONAL_NAMES = ("classes", "layout")
 UNREADABLE = (NotImplementedError, RuntimeError, MemoryError)
 
 
+@register_path_data("npz", description="one .npz file of images and labels")
 def load_npz(path: Path) -> DataSet:
     """Read a data set from an .npz file.
 
@@ -44,12 +44,14 @@ def load_npz(path: Path) -> DataSet:
             f"{path}: found the arrays {', '.join(sorted(arrays)) or 'none'}; expected {', '.join(SPLIT_NAMES)}, "
             f"or {' and '.join(WHOLE_NAMES)}: add {', '.join(absent)}"
         )
-    pixels = [_pixels(path, name, arrays) for name in names[::2]]
-    labels = [_labels(path, name, arrays) for name in names[1::2]]
-    classes = _classes(path, arrays, labels)
+    pixels = [as_pixels(f"{path}: {name}", arrays[name], layout=_layout(path, name, arrays)) for name in names[::2]]
+    labels = [as_labels(f"{path}: {name}", arrays[name]) for name in names[1::2]]
+    classes = class_names(
+        str(path), _classes(path, arrays), labels, remedy="add the names of all classes as an array classes"
+    )
     for name, part in zip(names[1::2], labels, strict=True):
         check_labels(part, len(classes), f"{path}: {name}")
-    parts = [_images(path, *part) for part in zip(names[::2], pixels, labels, strict=True)]
+    parts = [checked_images(f"{path}: {name}", x, y) for name, x, y in zip(names[::2], pixels, labels, strict=True)]
     note = f"arrays of {path.name}"
     ignored = sorted(set(arrays) - {*names, *OPTIONAL_NAMES})
     if ignored:
@@ -57,7 +59,7 @@ def load_npz(path: Path) -> DataSet:
     if len(parts) == 2:
         return DataSet(f"npz:{path}", classes, parts[0], parts[1], note=note)
     train, test, split = split_off_test(parts[0], str(path))
-    return DataSet(f"npz:{path}", classes, train, test, note=f"{note}; {split}")
+    return DataSet(f"npz:{path}", classes, train, test, note=f"{note}; {split}", split_off=True)
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -91,70 +93,24 @@ def _named_arrays(path: Path, content: object) -> dict[str, np.ndarray]:
     return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
 
 
-def _pixels(path: Path, name: str, arrays: dict[str, np.ndarray]) -> Tensor:
-    """The images as (N, C, H, W) uint8 where every value is k / 255, else float32."""
-    array = arrays[name]
-    if array.dtype != np.uint8 and array.dtype.kind != "f":
-        raise CorralError(f"{path}: {name} is {array.dtype}, expected uint8 or floats in [0, 1]: convert it")
-    if array.ndim == 3:
-        array = array[:, None]
-    elif _channels_last(path, name, array, str(arrays["layout"]) if "layout" in arrays else None):
-        array = array.transpose(0, 3, 1, 2)
-    if array.dtype != np.uint8:
-        array = array.astype(np.float32)
-        # NaN and values outside [0, 1] stay floats here, and `Images` names them.
-        levels = np.rint(np.clip(np.nan_to_num(array), 0, 1) * 255)
-        # Half a unit in the last place of float32 near 1, the rounding of k / 255 stored in any float type.
-        if levels.size and np.abs(levels / np.float32(255) - array).max() <= 2**-23:
-            array = levels.astype(np.uint8)
-    return torch.from_numpy(np.ascontiguousarray(array))
+def _layout(path: Path, name: str, arrays: dict[str, np.ndarray]) -> Layout | None:
+    """How images of rank 4 lie: as `layout` says, or as an axis of 1 to 4 channels does."""
+    if arrays[name].ndim != 4:
+        return None
+    if "layout" not in arrays:
+        return told_layout(f"{path}: {name}", arrays[name], remedy='add an array layout = "NHWC" or "NCHW"')
+    stated = str(arrays["layout"])
+    known: dict[str, Layout] = {"NHWC": "NHWC", "NCHW": "NCHW"}
+    if stated not in known:
+        raise CorralError(f"{path}: layout is {stated!r}, expected NHWC or NCHW")
+    return known[stated]
 
 
-def _channels_last(path: Path, name: str, array: np.ndarray, layout: str | None) -> bool:
-    if array.ndim != 4:
-        raise CorralError(
-            f"{path}: {name} has the shape {array.shape}, expected (N, H, W), (N, H, W, C) or (N, C, H, W)"
-        )
-    if layout is not None:
-        if layout not in ("NHWC", "NCHW"):
-            raise CorralError(f"{path}: layout is {layout!r}, expected NHWC or NCHW")
-        return layout == "NHWC"
-    first, last = (1 <= array.shape[axis] <= MAX_CHANNELS for axis in (1, 3))
-    if first == last:
-        problem = "could be NHWC or NCHW" if first else f"has no axis of 1 to {MAX_CHANNELS} channels"
-        raise CorralError(f'{path}: {name} of shape {array.shape} {problem}: add an array layout = "NHWC" or "NCHW"')
-    return bool(last)
-
-
-def _labels(path: Path, name: str, arrays: dict[str, np.ndarray]) -> Tensor:
-    array = arrays[name]
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.dtype.kind not in "iu" or array.ndim != 1 or not array.size:
-        raise CorralError(
-            f"{path}: {name} is {array.dtype} of shape {array.shape}, expected one whole number for each image"
-        )
-    return torch.from_numpy(array.astype(np.int64))
-
-
-def _classes(path: Path, arrays: dict[str, np.ndarray], labels: list[Tensor]) -> tuple[str, ...]:
-    """The names in `classes`, or the numbers up to the largest label."""
+def _classes(path: Path, arrays: dict[str, np.ndarray]) -> list[str] | None:
+    """The names in `classes`, if it is there."""
     if "classes" not in arrays:
-        most, images = max(int(part.max()) for part in labels), sum(map(len, labels))
-        if most >= images:
-            raise CorralError(
-                f"{path}: found label {most:,} among {images:,} images: more classes than images; count labels from 0, "
-                "leave out images without one, or add the names of all classes as an array classes"
-            )
-        return tuple(map(str, range(most + 1)))
+        return None
     names = arrays["classes"]
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise CorralError(f"{path}: classes is {names.dtype} of shape {names.shape}, expected a list of names")
-    return tuple(name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in names.tolist())
-
-
-def _images(path: Path, name: str, pixels: Tensor, labels: Tensor) -> Images:
-    try:
-        return Images(pixels, labels)
-    except CorralError as error:
-        raise CorralError(f"{path}: {name}: {error}") from error
+    return [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in names.tolist()]

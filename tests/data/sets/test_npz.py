@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corral.data import load
-from corral.data.npz import _pixels
+from corral.data.loading.arrays import as_pixels
 
 Refusal = Callable[..., str]
 GENERATOR = np.random.default_rng(0)
@@ -62,7 +62,7 @@ def test_one_value_off_the_levels_keeps_floats(level: int, share: float) -> None
     """A share of the step between two levels, well above float32 rounding, is not rounded away."""
     value = np.float64(min(level, 254) + max(share, 2**-12)) / 255
     images = np.full((2, 5, 5), value)
-    pixels = _pixels(Path("x.npz"), "images", {"images": images})
+    pixels = as_pixels("x.npz: images", images, layout=None)
     assert pixels.dtype == torch.float32
     assert torch.equal(pixels, torch.full((2, 1, 5, 5), np.float32(value)))
 

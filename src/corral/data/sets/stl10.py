@@ -5,9 +5,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from corral.data.fetch import Release, Source, provide
 from corral.data.images import DataSet, Images
-from corral.data.layout import REMEDY, as_labels, check_balanced, foreign_label, read_rows, source_note, truncated
+from corral.data.loading.fetch import Release, Source, provide
+from corral.data.loading.layout import (
+    REMEDY,
+    as_labels,
+    check_balanced,
+    foreign_label,
+    read_rows,
+    source_note,
+    truncated,
+)
+from corral.data.registry import register_data
 from corral.errors import CorralError
 
 CHANNELS, SIDE = 3, 96
@@ -23,6 +32,7 @@ STL10 = Release(
 )
 
 
+@register_data("stl10", description="13,000 colour photographs, 100,000 unlabeled", shape=(3, 96, 96), classes=10)
 def load_stl10(root: Path | None = None, download: bool = True) -> DataSet:
     """STL-10: 5,000 + 8,000 colour photographs in 10 classes and 100,000 unlabeled ones, (N, 3, 96, 96) uint8.
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from corral.data.fetch import Release, Source, provide
 from corral.data.images import DataSet, Images
-from corral.data.layout import REMEDY, as_labels, foreign_label, source_note, uneven
+from corral.data.loading.fetch import Release, Source, provide
+from corral.data.loading.layout import REMEDY, as_labels, foreign_label, source_note, uneven
+from corral.data.registry import register_data
 from corral.errors import CorralError
 
 OFFICIAL = {"train": 73_257, "test": 26_032}
@@ -22,6 +23,7 @@ SVHN = Release(
 )
 
 
+@register_data("svhn", description="99,289 colour photographs of house-number digits", shape=(3, 32, 32), classes=10)
 def load_svhn(root: Path | None = None, download: bool = True) -> DataSet:
     """SVHN: 73,257 + 26,032 digits of house numbers, (N, 3, 32, 32) uint8; label d is the digit d.
 

@@ -209,7 +209,7 @@ def test_pixels_beyond_memory_are_decoded_into_a_file_that_goes_with_them(
 ) -> None:
     write_split(tmp_path)
     inside = load(f"folder:{tmp_path}")
-    monkeypatch.setattr("corral.data.room.IN_MEMORY", 1)
+    monkeypatch.setattr("corral.data.loading.memmap.IN_MEMORY", 1)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     before = sorted(tmp_path.iterdir())
     outside = load(f"folder:{tmp_path}")
@@ -221,7 +221,7 @@ def test_pixels_beyond_memory_are_decoded_into_a_file_that_goes_with_them(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full to stand for a full disk")
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal) -> None:
     write_split(tmp_path)
-    monkeypatch.setattr("corral.data.room.IN_MEMORY", 1)
+    monkeypatch.setattr("corral.data.loading.memmap.IN_MEMORY", 1)
     monkeypatch.setattr("tempfile.TemporaryFile", partial(open, "/dev/full", "r+b", buffering=0))
     words = refusal(lambda: load(f"folder:{tmp_path}"))
     assert "no room for 648 bytes of decoded pixels (No space left on device); set TMPDIR" in words
@@ -314,13 +314,13 @@ def test_parts_beyond_memory_are_copied_into_a_file_too(tmp_path: Path, monkeypa
     """A fifth that is split off, validation images and subsets: rows of a map, in any order, by mask or index."""
     pixels = torch.arange(7 * 3 * 2 * 2).reshape(7, 3, 2, 2).to(torch.uint8)
     labels = torch.arange(7)
-    monkeypatch.setattr("corral.data.room.ROWS", 3)
+    monkeypatch.setattr("corral.data.loading.memmap.ROWS", 3)
     for rows in (torch.tensor([6, 0, 3, 3, 1]), torch.arange(7) > 2):
         expected = Images(pixels, labels).take(rows)
         with monkeypatch.context() as patch:
-            patch.setattr("corral.data.room.IN_MEMORY", 1)
+            patch.setattr("corral.data.loading.memmap.IN_MEMORY", 1)
             patch.setattr("tempfile.tempdir", str(tmp_path))
-            patch.setattr("corral.data.room.np.memmap", lambda *a, **k: np.full(k["shape"], 7, a[1]))
+            patch.setattr("corral.data.loading.memmap.np.memmap", lambda *a, **k: np.full(k["shape"], 7, a[1]))
             found = Images(pixels, labels).take(rows)
         assert torch.equal(found.pixels, expected.pixels)
         assert torch.equal(found.labels, expected.labels)

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST from their idx files, raw or gzipped."""
+"""The idx files of MNIST and of the sets in its form, raw or gzipped."""
 
 import gzip
 import struct
@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from corral.data.fetch import Release, Source, provide
 from corral.data.images import DataSet, Images
-from corral.data.layout import REMEDY, as_labels, foreign_label, source_note
+from corral.data.loading.fetch import Release, Source, provide
+from corral.data.loading.layout import REMEDY, as_labels, foreign_label, source_note
 from corral.errors import CorralError
 
 FILES = (
@@ -24,83 +24,31 @@ OFFICIAL = {"train": 60_000, "t10k": 10_000}
 SIDE = 28
 
 
-def _sources(base: str, hashes: Sequence[str]) -> tuple[Source, ...]:
+def idx_sources(base: str, hashes: Sequence[str]) -> tuple[Source, ...]:
+    """The four files below an address, gzipped, with their MD5s in the order of `FILES`."""
     return tuple(Source(f"{base}/{name}.gz", md5) for name, md5 in zip(FILES, hashes, strict=True))
 
 
-MNIST = Release(
-    name="mnist",
-    folders=("MNIST/raw", "MNIST", "."),
-    files=FILES,
-    sources=_sources(
-        "https://ossci-datasets.s3.amazonaws.com/mnist",
-        (
-            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            "d53e105ee54ea40749a09fcbcd1e9432",
-            "9fb629c4189551a2d022fa330f9573f3",
-            "ec29112dd5afa0611ce80d1b7f02629c",
-        ),
-    ),
-)
-FASHION_MNIST = Release(
-    name="fashion-mnist",
-    folders=("FashionMNIST/raw", "FashionMNIST", "."),
-    files=FILES,
-    sources=_sources(
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
-        (
-            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-            "25c81989df183df01b3e8a0aad5dffbe",
-            "bef4ecab320f06d8554ea6380940ec79",
-            "bb300cfdad3c16e7a12a480ee83cd310",
-        ),
-    ),
-)
-FASHION_CLASSES = (
-    "t-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
-# Both sets have the same file names and sizes; the class counts of the complete files tell one from the other.
-MNIST_COUNTS = {
-    "train": (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
-    "t10k": (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
-}
-FASHION_COUNTS = {"train": (6000,) * 10, "t10k": (1000,) * 10}
-
-
-def load_mnist(root: Path | None = None, download: bool = True) -> DataSet:
-    """MNIST: 60,000 + 10,000 handwritten digits, (N, 1, 28, 28) uint8.
-
-    Args:
-        root: the folder to look in and to fetch into; by default CORRAL_DATA and the per-user cache.
-        download: fetch the official files where they are not there.
-
-    Raises:
-        CorralError: absent, truncated or foreign files; the message names file, found and expected.
-    """
-    return _load(MNIST, tuple("0123456789"), MNIST_COUNTS, root, download)
-
-
-def load_fashion_mnist(root: Path | None = None, download: bool = True) -> DataSet:
-    """Fashion-MNIST: 60,000 + 10,000 pieces of clothing, (N, 1, 28, 28) uint8; see `load_mnist`."""
-    return _load(FASHION_MNIST, FASHION_CLASSES, FASHION_COUNTS, root, download)
-
-
-def _load(
+def load_idx(
     release: Release,
     classes: tuple[str, ...],
     class_counts: Mapping[str, tuple[int, ...]],
     root: Path | None,
     download: bool,
 ) -> DataSet:
+    """A data set of 60,000 + 10,000 images of 28×28 in four idx files.
+
+    Args:
+        release: its files.
+        classes: their names.
+        class_counts: of the complete files, by "train" and "t10k": the sets in this form have the same file names and
+            sizes, and only the counts tell one from the other.
+        root: the folder to look in and to fetch into; by default CORRAL_DATA and the per-user cache.
+        download: fetch the official files where they are not there.
+
+    Raises:
+        CorralError: absent, truncated or foreign files; the message names file, found and expected.
+    """
     folder = provide(release, root, download)
     parts = {}
     for prefix, official in OFFICIAL.items():

@@ -6,12 +6,16 @@ import numpy as np
 import torch
 
 from corral.data.images import DataSet, Images
+from corral.data.registry import register_data
 from corral.data.split import split_validation
 
 TEST_COUNT = 500
 TEST_SEED = 0
 
 
+@register_data(
+    "digits", description="1,797 handwritten digits that come with scikit-learn", shape=(1, 8, 8), classes=10
+)
 def load_digits(root: Path | None = None, download: bool = True) -> DataSet:
     """The 1,797 digits of scikit-learn: 1,297 to train and a fixed stratified test part of 500.
 

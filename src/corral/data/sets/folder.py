@@ -10,7 +10,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from corral.data.images import DataSet, Images
-from corral.data.room import room
+from corral.data.loading.memmap import allocate
+from corral.data.registry import register_path_data
 from corral.data.split import split_off_test
 from corral.errors import CorralError
 
@@ -25,6 +26,7 @@ REMEDY = f"remove or replace it, or put {SKIP} behind the folder's name to leave
 UNLABELED = "unlabeled"
 
 
+@register_path_data("folder", description="a tree of image files, one folder for each class")
 def load_folder(path: Path) -> DataSet:
     """Read a tree of PNG, JPEG, BMP or WebP files, all of one size.
 
@@ -85,7 +87,7 @@ def load_folder(path: Path) -> DataSet:
     if tops:
         return DataSet(name, classes, parts["train"], parts["test"], unlabeled, note)
     train, test, split = split_off_test(parts["all"], str(path))
-    return DataSet(name, classes, train, test, unlabeled, f"{note}; {split}")
+    return DataSet(name, classes, train, test, unlabeled, f"{note}; {split}", split_off=True)
 
 
 @dataclass
@@ -111,7 +113,7 @@ class _Reading:
 
 def _pixels(files: list[Path], shape: tuple[int, int, int], reading: _Reading) -> tuple[torch.Tensor, list[int]]:
     """(n, C, H, W) uint8 of the files that can be decoded, and their places among the files."""
-    pixels = room((len(files), *shape))
+    pixels = allocate((len(files), *shape))
     kept: list[int] = []
     for place, file in enumerate(files):
         if file in reading.damaged:

@@ -1,4 +1,4 @@
-"""Room for pixels: in memory, or in a temporary file where they may be more than it holds."""
+"""Memory for pixels: in RAM, or a memory-mapped temporary file where they may be more than it holds."""
 
 import tempfile
 
@@ -15,7 +15,7 @@ IN_MEMORY, WRITTEN = 2 * 2**30, 2**24
 ROWS = 256
 
 
-def room(shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> NDArray[np.generic]:
+def allocate(shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> NDArray[np.generic]:
     """An array to write to: in memory, or from 2 GiB on in a temporary file that goes with the process (TMPDIR).
 
     Raises:
@@ -50,7 +50,7 @@ def rows_of(pixels: Tensor, rows: Tensor) -> Tensor:
     size = len(rows) * pixels[:1].numel() * pixels.element_size()
     if pixels.device.type != "cpu" or size < IN_MEMORY:
         return pixels[rows]
-    found = torch.from_numpy(room((len(rows), *pixels.shape[1:]), pixels[:0].numpy().dtype))
+    found = torch.from_numpy(allocate((len(rows), *pixels.shape[1:]), pixels[:0].numpy().dtype))
     for begin in range(0, len(rows), ROWS):
         found[begin : begin + ROWS] = pixels[rows[begin : begin + ROWS]]
     return found
@@ -61,7 +61,7 @@ def stacked(first: Tensor, second: Tensor) -> Tensor:
     size = (len(first) + len(second)) * first[:1].numel() * first.element_size()
     if first.device.type != "cpu" or size < IN_MEMORY:
         return torch.cat([first, second])
-    found = torch.from_numpy(room((len(first) + len(second), *first.shape[1:]), first[:0].numpy().dtype))
+    found = torch.from_numpy(allocate((len(first) + len(second), *first.shape[1:]), first[:0].numpy().dtype))
     for part, offset in ((first, 0), (second, len(first))):
         for begin in range(0, len(part), ROWS):
             taken = part[begin : begin + ROWS]

@@ -1,0 +1,174 @@
+"""Arrays of images and labels as a data set, whoever made them: a file or a function of the user's."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from corral.data.images import DataSet, Images, check_labels
+from corral.errors import CorralError
+
+Layout = Literal["NCHW", "NHWC"]
+MAX_CHANNELS = 4
+LAYOUT_REMEDY = 'state layout="NHWC" or "NCHW"'
+
+
+def from_arrays(
+    x_train: Any,
+    y_train: Any,
+    x_test: Any,
+    y_test: Any,
+    *,
+    name: str,
+    classes: int | Sequence[str] | None = None,
+    shape: tuple[int, int, int] | None = None,
+    layout: Layout | None = None,
+    note: str = "arrays",
+) -> DataSet:
+    """A data set from four tensors or NumPy arrays.
+
+    Args:
+        x_train: images, uint8 or floats in [0, 1], of shape (N, H, W), (N, H, W, C) or (N, C, H, W). Floats that are
+            all k / 255 become uint8.
+        y_train: (N,) whole numbers from 0.
+        x_test: images like `x_train`.
+        y_test: (M,) whole numbers from 0.
+        name: of the data set; messages begin with it.
+        classes: their number or their names; default the numbers up to the largest label.
+        shape: (C, H, W) that every image must have; default that of the training images.
+        layout: of arrays of rank 4; default what `shape`, or an axis of 1 to 4 channels, says.
+        note: what a reader should know of the source.
+
+    Raises:
+        CorralError: names the array, what was found and what was expected.
+    """
+    x, y = [], []
+    for part, values in (("x_train", x_train), ("x_test", x_test)):
+        where, array = f"{name}: {part}", as_array(f"{name}: {part}", values)
+        if layout is None and array.ndim == 4:  # what train images say goes for test images too
+            layout = told_layout(where, array) if shape is None else layout_of(where, array, shape)
+        x.append(as_pixels(where, array, layout=layout))
+        if shape is not None and tuple(x[-1].shape[1:]) != shape:
+            raise CorralError(f"{where}: images are {tuple(x[-1].shape[1:])} (C, H, W), expected {shape}")
+    for part, values in (("y_train", y_train), ("y_test", y_test)):
+        y.append(as_labels(f"{name}: {part}", as_array(f"{name}: {part}", values)))
+    names = class_names(name, classes, y, remedy="state the classes")
+    for part, labels in zip(("y_train", "y_test"), y, strict=True):
+        check_labels(labels, len(names), f"{name}: {part}")
+    train, test = (checked_images(f"{name}: {part}", x[i], y[i]) for i, part in enumerate(("x_train", "x_test")))
+    return DataSet(name, names, train, test, note=note)
+
+
+def as_array(where: str, values: Any) -> NDArray[Any]:
+    """A tensor, wherever it is, or an array as an array.
+
+    Raises:
+        CorralError: something else.
+    """
+    if isinstance(values, Tensor):
+        host = values.detach().cpu()
+        array: NDArray[Any] = (host.float() if host.is_floating_point() else host).numpy()
+        return array
+    if isinstance(values, np.ndarray):
+        return values
+    raise CorralError(f"{where}: found {type(values).__name__}, expected a tensor or a NumPy array")
+
+
+def layout_of(where: str, array: NDArray[Any], shape: tuple[int, int, int]) -> Layout:
+    """How images of rank 4 lie that should be of a (C, H, W) shape; "NCHW" where they are of another one.
+
+    Raises:
+        CorralError: they could lie either way.
+    """
+    channels, height, width = shape
+    first, last = array.shape[1:] == shape, array.shape[1:] == (height, width, channels)
+    if first and last:
+        raise CorralError(f"{where} of shape {array.shape} could be NHWC or NCHW: {LAYOUT_REMEDY}")
+    return "NHWC" if last else "NCHW"
+
+
+def told_layout(where: str, array: NDArray[Any], *, remedy: str = LAYOUT_REMEDY) -> Layout:
+    """How images of rank 4 lie by themselves: their channels are 1 to 4.
+
+    Raises:
+        CorralError: they could lie either way, or neither.
+    """
+    first, last = (1 <= array.shape[axis] <= MAX_CHANNELS for axis in (1, 3))
+    if first == last:
+        problem = "could be NHWC or NCHW" if first else f"has no axis of 1 to {MAX_CHANNELS} channels"
+        raise CorralError(f"{where} of shape {array.shape} {problem}: {remedy}")
+    return "NHWC" if last else "NCHW"
+
+
+def as_pixels(where: str, array: NDArray[Any], *, layout: Layout | None) -> Tensor:
+    """Images as (N, C, H, W) uint8 where every value is k / 255, else float32.
+
+    Args:
+        where: what a message begins with.
+        array: uint8 or floats, of shape (N, H, W), (N, H, W, C) or (N, C, H, W).
+        layout: of rank 4; not read of rank 3.
+
+    Raises:
+        CorralError: another type or rank. Values are checked by `Images`.
+    """
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        raise CorralError(f"{where} is {array.dtype}, expected uint8 or floats in [0, 1]: convert it")
+    if array.ndim not in (3, 4):
+        raise CorralError(f"{where} has the shape {array.shape}, expected (N, H, W), (N, H, W, C) or (N, C, H, W)")
+    if array.ndim == 3:
+        array = array[:, None]
+    elif layout == "NHWC":
+        array = array.transpose(0, 3, 1, 2)
+    if array.dtype != np.uint8:
+        array = array.astype(np.float32)
+        # NaN and values outside [0, 1] stay floats here, and `Images` names them.
+        levels = np.rint(np.clip(np.nan_to_num(array), 0, 1) * 255)
+        # Half a unit in the last place of float32 near 1, the rounding of k / 255 stored in any float type.
+        if levels.size and np.abs(levels / np.float32(255) - array).max() <= 2**-23:
+            array = levels.astype(np.uint8)
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def as_labels(where: str, array: NDArray[Any]) -> Tensor:
+    """(N,) int64 labels from whole numbers of any type, (N,) or (N, 1).
+
+    Raises:
+        CorralError: another type or shape, or none.
+    """
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.dtype.kind not in "iu" or array.ndim != 1 or not array.size:
+        raise CorralError(f"{where} is {array.dtype} of shape {array.shape}, expected one whole number for each image")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def class_names(
+    where: str, classes: int | Sequence[str] | None, labels: Sequence[Tensor], *, remedy: str
+) -> tuple[str, ...]:
+    """The names given, or as many numbers, or the numbers up to the largest label.
+
+    Raises:
+        CorralError: nothing is given, and a label is larger than there are images.
+    """
+    if isinstance(classes, int):
+        return tuple(map(str, range(classes)))
+    if classes is not None:
+        return tuple(classes)
+    most, images = max(int(part.max()) for part in labels), sum(map(len, labels))
+    if most >= images:
+        raise CorralError(
+            f"{where}: found label {most:,} among {images:,} images: more classes than images; count labels from 0, "
+            f"leave out images without one, or {remedy}"
+        )
+    return tuple(map(str, range(most + 1)))
+
+
+def checked_images(where: str, pixels: Tensor, labels: Tensor) -> Images:
+    """`Images`, whose errors say where they come from."""
+    try:
+        return Images(pixels, labels)
+    except CorralError as error:
+        raise CorralError(f"{where}: {error}") from error

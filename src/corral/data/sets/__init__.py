@@ -1,0 +1,1 @@
+"""The data sets that corral ships: one file a set, which registers it."""

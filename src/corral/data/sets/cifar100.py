@@ -1,0 +1,43 @@
+"""CIFAR-100 from its binary layout."""
+
+from pathlib import Path
+
+from corral.data.images import DataSet
+from corral.data.loading.cifar import read_cifar
+from corral.data.loading.fetch import Release, Source, provide
+from corral.data.loading.layout import REMEDY, source_note
+from corral.data.registry import register_data
+from corral.errors import CorralError
+
+CIFAR100 = Release(
+    name="cifar100",
+    folders=("cifar-100-binary",),
+    files=("train.bin", "test.bin", "fine_label_names.txt"),
+    sources=(Source("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),),
+    extras=("coarse_label_names.txt",),
+    pickled="cifar-100-python",
+)
+
+
+@register_data("cifar100", description="60,000 colour photographs of 100 classes", shape=(3, 32, 32), classes=100)
+def load_cifar100(root: Path | None = None, download: bool = True) -> DataSet:
+    """CIFAR-100 with its 100 fine labels: 50,000 + 10,000 colour photographs, (N, 3, 32, 32) uint8.
+
+    See `load_cifar10` for the arguments, and for what is accepted and refused.
+    """
+    folder = provide(CIFAR100, root, download)
+    classes = _class_names(folder / "fine_label_names.txt", 100)
+    train = read_cifar([folder / "train.bin"], official=50_000, label_bytes=2, num_classes=100)
+    test = read_cifar([folder / "test.bin"], official=10_000, label_bytes=2, num_classes=100)
+    note = source_note(len(train), 50_000, len(test), 10_000)
+    return DataSet("cifar100", classes, train, test, note=note)
+
+
+def _class_names(path: Path, expected: int) -> tuple[str, ...]:
+    try:
+        names = tuple(path.read_text("utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorralError(f"{path}: cannot be read ({error}); {REMEDY}") from error
+    if len(names) != expected:
+        raise CorralError(f"{path}: found {len(names)} class names, expected {expected}; {REMEDY}")
+    return names
