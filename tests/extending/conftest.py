@@ -27,7 +27,7 @@ for line in sys.stdin.read().splitlines():
 
 @pytest.fixture
 def extending(tmp_path: Path) -> Callable[[str], str]:
-    """Run a page, named from docs on: write its Python blocks to the files that their first lines name, run its commands; their output."""
+    """Run a page, named from docs on: its Python blocks become the files of their first lines; its commands' output."""
 
     def run(page: str) -> str:
         text = (DOCS / page).read_text(encoding="utf-8")
