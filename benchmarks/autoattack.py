@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from corral.attacks.autoattack import standard_attacks
 from corral.attacks.balls import Norm
 from corral.attacks.cascade import cascade
+from corral.attacks.threat import Threat
 from corral.data import DataSet, load, stratified_subset
 from corral.evaluation.records import environment
 from corral.models import ClusterHead, PublishedHead
@@ -150,8 +151,8 @@ def ours(model: nn.Module, x: Tensor, y: Tensor, eps: float, norm: Norm, name: s
     """What corral's attack, or its standard ensemble, returns."""
     with torch.no_grad():
         classes = model(x[:1]).shape[1]
-    chosen = [a for a in standard_attacks(norm, classes) if name in (a.name, STANDARD)]
-    return cascade(chosen, model, x, y, eps=eps, norm=norm, seed=seed).outcome.x_adv
+    chosen = [a for a in standard_attacks(Threat(norm, eps), classes) if name in (a.name, STANDARD)]
+    return cascade(chosen, model, x, y, seed=seed).outcome.x_adv
 
 
 def theirs(model: nn.Module, x: Tensor, y: Tensor, eps: float, norm: Norm, name: str, seed: int) -> Tensor:

@@ -6,6 +6,7 @@ from torch import nn
 
 from corral.attacks.adaptive import MOST_RIVALS, adaptive_attacks, adaptive_outcome, ensemble_adaptive
 from corral.attacks.apgd import apgd_outcome
+from corral.attacks.threat import Threat
 from corral.models import MLP, Classifier, ClusterHead, LinearHead
 
 QUICK = {"steps": 12, "restarts": 2}
@@ -52,8 +53,11 @@ def perceptron(rule="soft", per_class=2, seed=0):
     return model, x, y
 
 
+THREAT = Threat("Linf", 0.1)
+
+
 def names(model):
-    return [attack.name for attack in adaptive_attacks(model)]
+    return [attack.name for attack in adaptive_attacks(model, threat=THREAT)]
 
 
 def test_the_list_is_that_of_the_head():
@@ -68,7 +72,7 @@ def test_the_list_is_that_of_the_head():
 
 def test_settings_tell_members_apart_and_hold_what_decides_the_result():
     model, _, _ = perceptron(per_class=1)
-    members = adaptive_attacks(model, steps=7, restarts=3, eot=2)
+    members = adaptive_attacks(model, threat=THREAT, steps=7, restarts=3, eot=2)
     assert len({(member.name, member.settings) for member in members}) == len(members)
     for member in members:
         values = dict(member.settings)
@@ -77,7 +81,7 @@ def test_settings_tell_members_apart_and_hold_what_decides_the_result():
         assert "7 steps" in member.description
         assert "averaged over 2 passes" in member.description
     assert dict(members[4].settings)["rivals"] == 3
-    assert members[0].settings != adaptive_attacks(model, steps=8)[0].settings
+    assert members[0].settings != adaptive_attacks(model, threat=THREAT, steps=8)[0].settings
 
 
 def test_all_rivals_are_attacked_in_turn_up_to_a_stated_number():
@@ -85,9 +89,10 @@ def test_all_rivals_are_attacked_in_turn_up_to_a_stated_number():
         torch.randn(6, 12, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 0, 0, 1, 1, 2]), 1
     )
     model = Classifier(Pixels(), head, [0.0], [1.0])
-    assert dict(adaptive_attacks(model)[-1].settings)["rivals"] == 5  # those of the class with one centroid
+    # As many as the class with one centroid has.
+    assert dict(adaptive_attacks(model, threat=THREAT)[-1].settings)["rivals"] == 5
     many = ClusterHead(torch.randn(60, 12, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 2, 1)
-    assert dict(adaptive_attacks(model.with_head(many))[-1].settings)["rivals"] == MOST_RIVALS
+    assert dict(adaptive_attacks(model.with_head(many), threat=THREAT)[-1].settings)["rivals"] == MOST_RIVALS
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.015), ("L2", 0.045)])
@@ -99,8 +104,9 @@ def test_one_centroid_a_class_on_the_pixels_falls_exactly_where_the_bisector_is_
     clear = (distances - eps).abs() > 1e-3 * eps
     assert torch.equal(found.broken[clear], (distances < eps)[clear])
     # The rivals alone, each in turn, are enough: one of them is the nearest bisector's.
-    rivals = next(a for a in adaptive_attacks(model, steps=30, restarts=1) if a.name == "rival_centroids")
-    alone = rivals.run(model, x, y, eps=eps, norm=norm, seed=0)
+    members = adaptive_attacks(model, threat=Threat(norm, eps), steps=30, restarts=1)
+    rivals = next(a for a in members if a.name == "rival_centroids")
+    alone = rivals.run(model, x, y, seed=0)
     assert torch.equal(alone.broken[clear], (distances < eps)[clear])
 
 
@@ -108,8 +114,8 @@ def test_one_centroid_a_class_on_the_pixels_falls_exactly_where_the_bisector_is_
 @pytest.mark.parametrize("per_class", [1, 2])
 def test_the_ensemble_is_the_worst_case_over_its_members_image_for_image(per_class, norm, eps):
     model, x, y = perceptron(per_class=per_class)
-    members = adaptive_attacks(model, **QUICK)
-    alone = torch.stack([member.run(model, x, y, eps=eps, norm=norm, seed=3).broken for member in members])
+    members = adaptive_attacks(model, threat=Threat(norm, eps), **QUICK)
+    alone = torch.stack([member.run(model, x, y, seed=3).broken for member in members])
     found = adaptive_outcome(model, x, y, eps=eps, norm=norm, seed=3, **QUICK)
     assert torch.equal(found.outcome.broken, alone.any(0))
     natural = model(x).argmax(1) != y
@@ -144,8 +150,9 @@ def test_results_do_not_depend_on_the_batch_and_follow_the_seed():
 def test_a_later_rival_starts_elsewhere_and_counts_its_steps_after_the_earlier_ones():
     model, x, y = bisectors(per_class=2, n=60, seed=2)
     steps = 6
-    rivals = next(a for a in adaptive_attacks(model, steps=steps, restarts=1) if a.name == "rival_centroids")
-    found = rivals.run(model, x, y, eps=0.04, norm="Linf", seed=0)
+    members = adaptive_attacks(model, threat=Threat("Linf", 0.04), steps=steps, restarts=1)
+    rivals = next(a for a in members if a.name == "rival_centroids")
+    found = rivals.run(model, x, y, seed=0)
     late = found.step > steps + 1
     assert bool(late.any())  # the nearest rival was not the one to reach
     assert int(found.step.max()) <= 6 * (steps + 1)
@@ -170,9 +177,9 @@ class Noisy(nn.Module):
 def test_gradients_are_averaged_over_eot_passes():
     x = torch.full((4, 1, 3, 4), 0.55, dtype=torch.float64)
     y = torch.zeros(4, dtype=torch.long)
-    member = adaptive_attacks(Noisy(0.0), steps=5, restarts=1, eot=7)[0]
+    member = adaptive_attacks(Noisy(0.0), threat=Threat("Linf", 0.01), steps=5, restarts=1, eot=7)[0]
     model = Noisy(0.0)
-    found = member.run(model, x, y, eps=0.01, norm="Linf", seed=0)
+    found = member.run(model, x, y, seed=0)
     assert not bool(found.broken.any())  # 12 * 0.54 > 6
     # The clean pass, five steps and the last point, each seven times.
     assert model.passes == 7 * (1 + 5 + 1)

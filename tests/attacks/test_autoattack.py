@@ -23,9 +23,11 @@ from corral.attacks.autoattack import (
 )
 from corral.attacks.cascade import cascade
 from corral.attacks.outcome import Outcome
+from corral.attacks.threat import Threat
 
 # The package has a function of this name.
 MODULE = importlib.import_module("corral.attacks.autoattack")
+THREAT = Threat("Linf", 0.1)
 DUAL = {"Linf": 1.0, "L2": 2.0, "L1": torch.inf}
 
 
@@ -57,7 +59,7 @@ def described(attacks):
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_the_standard_version_has_the_published_parameters(norm):
-    assert described(standard_attacks(norm, 10)) == {
+    assert described(standard_attacks(Threat(norm, 0.1), 10)) == {
         "apgd-ce": {"steps": 100, "restarts": 1, "objective": "cross_entropy", "eot": 1},
         "apgd-t": {"steps": 100, "restarts": 1, "objective": "targeted_dlr", "targets": 9},
         "fab-t": {"steps": 100, "restarts": 1, "targets": 9},
@@ -70,7 +72,7 @@ def test_the_versions_are_those_of_the_public_code():
     model = linear(10)
     for version, norm in [("standard", "Linf"), ("standard", "L2"), ("standard", "L1"), ("plus", "Linf")]:
         public = AutoAttack(model, norm=norm, eps=0.1, version=version, device="cpu")
-        ours = described(ensemble(version, norm, 10))
+        ours = described(ensemble(version, Threat(norm, 0.1), 10))
         assert list(ours) == public.attacks_to_run, (version, norm)
         assert ours["apgd-ce"]["restarts"] == public.apgd.n_restarts
         assert ours["apgd-t"]["targets"] == public.apgd_targeted.n_target_classes
@@ -79,22 +81,22 @@ def test_the_versions_are_those_of_the_public_code():
         assert ours["fab-t"]["restarts"] == public.fab.n_restarts
         assert ours["square"]["queries"] == public.square.n_queries
     public = AutoAttack(model, norm="Linf", eps=0.1, version="rand", device="cpu")
-    ours = described(rand_attacks("Linf", 10))
+    ours = described(rand_attacks(THREAT, 10))
     assert list(ours) == public.attacks_to_run
     assert {values["eot"] for values in ours.values()} == {public.apgd.eot_iter}
 
 
 def test_few_classes_have_fewer_targets_and_the_margin_and_say_so():
     for classes, targets in ((2, 1), (3, 2), (4, 3), (10, 9), (100, 9)):
-        found = described(standard_attacks("Linf", classes))
+        found = described(standard_attacks(THREAT, classes))
         assert found["apgd-t"]["targets"] == found["fab-t"]["targets"] == targets
         assert found["apgd-t"]["objective"] == ("targeted_dlr" if classes >= 4 else "targeted_margin")
-    said = {attack.name: attack.description for attack in standard_attacks("Linf", 3)}
+    said = {attack.name: attack.description for attack in standard_attacks(THREAT, 3)}
     assert "no DLR" in said["apgd-t"]
-    said = {attack.name: attack.description for attack in plus_attacks("Linf", 2)}
+    said = {attack.name: attack.description for attack in plus_attacks(THREAT, 2)}
     assert "2 classes have no DLR" in said["apgd-dlr"]
-    assert described(plus_attacks("Linf", 2))["apgd-dlr"]["objective"] == "margin"
-    assert described(plus_attacks("Linf", 3))["apgd-dlr"]["objective"] == "dlr"
+    assert described(plus_attacks(THREAT, 2))["apgd-dlr"]["objective"] == "margin"
+    assert described(plus_attacks(THREAT, 3))["apgd-dlr"]["objective"] == "dlr"
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
@@ -146,13 +148,13 @@ def test_it_leaves_no_more_than_the_public_standard_ensemble(digits_network, nor
     assert list(found.standing) == sorted(found.standing, reverse=True)
 
 
-def few_steps(name, **settings):
+def few_steps(name, eps, **settings):
     """An attack of a cascade, too short to break everything."""
 
-    def run(model, x, y, *, eps, norm, seed):
-        return apgd_outcome(model, x, y, eps=eps, norm=norm, steps=3, seed=seed, **settings)
+    def run(model, x, y, *, seed):
+        return apgd_outcome(model, x, y, eps=eps, steps=3, seed=seed, **settings)
 
-    return Attack(name, "", tuple(settings.items()), run)
+    return Attack(name, "", tuple(settings.items()), Threat("Linf", eps), run)
 
 
 @given(seed=st.integers(0, 50), eps=st.floats(0.005, 0.05))
@@ -162,9 +164,9 @@ def test_a_cascade_is_the_worst_case_over_its_members_image_for_image(seed, eps)
     y = torch.randint(4, (20,), generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         y[:12] = model(x[:12]).argmax(1)
-    parts = [few_steps("a"), few_steps("b", objective="margin"), few_steps("c", targets=3)]
-    alone = [part.run(model, x, y, eps=eps, norm="Linf", seed=seed) for part in parts]
-    found = cascade(parts, model, x, y, eps=eps, norm="Linf", seed=seed)
+    parts = [few_steps("a", eps), few_steps("b", eps, objective="margin"), few_steps("c", eps, targets=3)]
+    alone = [part.run(model, x, y, seed=seed) for part in parts]
+    found = cascade(parts, model, x, y, seed=seed)
     broken = torch.stack([outcome.broken for outcome in alone])
     assert torch.equal(found.outcome.broken, broken.any(0))
     natural = alone[0].step == 0
@@ -183,15 +185,15 @@ def test_later_attacks_meet_only_what_stands():
     met = []
 
     def noting(name, falls):
-        def run(model, x, y, *, eps, norm, seed):
+        def run(model, x, y, *, seed):
             met.append((name, len(x)))
             broken = torch.arange(len(x)) < falls
             return Outcome(x + 0.0, broken, torch.where(broken, 1, -1), len(x), 0)
 
-        return Attack(name, "", (), run)
+        return Attack(name, "", (), THREAT, run)
 
     x, y = images(10), torch.zeros(10, dtype=torch.long)
-    found = cascade([noting("a", 6), noting("b", 4), noting("c", 1)], nn.Identity(), x, y, eps=0.1, norm="L2", seed=0)
+    found = cascade([noting("a", 6), noting("b", 4), noting("c", 1)], nn.Identity(), x, y, seed=0)
     assert met == [("a", 10), ("b", 4)]
     assert found.standing == (4, 0, 0)
     assert found.outcome.forwards == 14
@@ -233,7 +235,7 @@ def test_a_model_of_one_output_has_no_classes_to_attack():
     with pytest.raises(ValueError, match="needs an image"):
         count_classes(linear(2), images(0))
     with pytest.raises(ValueError, match="at least one attack"):
-        cascade([], linear(2), images(1), torch.zeros(1, dtype=torch.long), eps=0.1, norm="L2", seed=0)
+        cascade([], linear(2), images(1), torch.zeros(1, dtype=torch.long), seed=0)
 
 
 def test_no_images_give_no_images():

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from corral.attacks.balls import start_in_ball
-from corral.attacks.centred import TrainingLoss, centred_attacks, random_targets
+from corral.attacks.centred import CROSS_ENTROPY, TrainingLoss, centred_attacks, random_targets
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import value_and_gradient
 from corral.attacks.rivals import MatObjective, MmcObjective, mat_objective, mmc_objective
+from corral.attacks.threat import Threat
 from corral.geometry import max_mahalanobis_centres
 from corral.models import MLP, Classifier, ClusterHead, LinearHead
 from corral.models.backbone import Backbone
@@ -50,16 +51,24 @@ def really_robust(model, x, y):
     return worst.scatter(1, y.unsqueeze(1), -torch.inf).amax(1) < 0
 
 
+def attacks_on(model, training=CROSS_ENTROPY, eps=EPS):
+    return centred_attacks(model, threat=Threat("Linf", eps), training=training)
+
+
+def named(model, name, **given):
+    return next(attack for attack in attacks_on(model, **given) if attack.name == name)
+
+
 def kept(model, x, y, name, **given):
-    attack = next(a for a in centred_attacks(model, eps=EPS, **given) if a.name == name)
-    found = attack.run(model, x, y, eps=EPS, norm="Linf", seed=0).x_adv
+    attack = named(model, name, **given)
+    found = attack.run(model, x, y, seed=0).x_adv
     assert float((found - x).abs().max()) <= EPS + 1e-6
     return model(found).argmax(1) == y
 
 
 def test_what_is_run_is_what_the_papers_say():
     model = linear_problem(1.0)[0]
-    found = {attack.name: dict(attack.settings) for attack in centred_attacks(model, eps=8 / 255)}
+    found = {attack.name: dict(attack.settings) for attack in attacks_on(model, eps=8 / 255)}
     assert list(found) == [
         "pgd_10", "pgd_10_targeted", "pgd_50", "pgd_50_targeted", "pgd_50_training", "pgd_50_mmc",
         "pgd_50_cosine", "pgd_50_length_10", "pgd_50_length_3", "pgd_50_length_1",
@@ -75,7 +84,7 @@ def test_the_centre_loss_is_attacked_only_where_a_class_has_one_centre():
     several = Classifier(MLP(6, (8,), 5), ClusterHead(torch.randn(4, 5), torch.tensor([0, 0, 1, 2]), 1.0), [0.5], [1.0])
     linear = Classifier(MLP(6, (8,), 5), LinearHead(5, 3), [0.5], [1.0])
     for model in (several, linear):
-        assert "pgd_50_mmc" not in [attack.name for attack in centred_attacks(model, eps=EPS)]
+        assert "pgd_50_mmc" not in [attack.name for attack in attacks_on(model)]
     x, y = torch.rand(3, 1, 2, 3), torch.zeros(3, dtype=torch.int64)
     with pytest.raises(ValueError, match="one centroid a class, the head has up to 2"):
         MmcObjective().bind(several, x, y)
@@ -122,8 +131,8 @@ def test_targets_are_uniform_over_the_other_classes():
 def test_the_targeted_attack_descends_the_cross_entropy_toward_its_target():
     """A twin by hand: the same start, sign steps, projections."""
     model, x, y = linear_problem(0.3)
-    attack = next(a for a in centred_attacks(model, eps=EPS) if a.name == "pgd_10_targeted")
-    found = attack.run(model, x, y, eps=EPS, norm="Linf", seed=7).x_adv
+    attack = named(model, "pgd_10_targeted")
+    found = attack.run(model, x, y, seed=7).x_adv
     targets = random_targets(x, y, 3, 7)
     points = start_in_ball(x, EPS, "Linf", image_keys(x, 7), 0)
     for _ in range(10):
@@ -152,11 +161,11 @@ def test_long_features_hide_the_way_from_the_cross_entropy_but_not_from_the_trai
     exact = really_robust(gentle, x, y)
     assert torch.equal(really_robust(long, x, y), exact)
     assert float(exact.float().mean()) < 0.5
-    attack = next(a for a in centred_attacks(long, eps=EPS) if a.name == "pgd_50")
+    attack = named(long, "pgd_50")
     start = start_in_ball(x, EPS, "Linf", image_keys(x, 0), 0)
     stuck = long(start).argmax(1) == y
     assert float(stuck.float().mean()) > 0.8
-    assert torch.equal(attack.run(long, x, y, eps=EPS, norm="Linf", seed=0).x_adv[stuck], start[stuck])
+    assert torch.equal(attack.run(long, x, y, seed=0).x_adv[stuck], start[stuck])
     training = TrainingLoss("mat", MatObjective(so_weight=0.0, bibo_weight=0.0))
     left = kept(long, x, y, "pgd_50_training", training=training)
     assert float(left.float().mean()) < float(exact.float().mean()) + 0.1
@@ -169,9 +178,7 @@ def test_an_attack_at_another_length_is_pgd_on_a_model_whose_centres_have_it(len
     model, x, y = linear_problem(0.3)
     other = model.with_head(ClusterHead(model.head.centroids * (length / 10), torch.arange(3), 1.0))
     found, expected = (
-        next(attack for attack in centred_attacks(attacked, eps=EPS) if attack.name == name).run(
-            attacked, x, y, eps=EPS, norm="Linf", seed=3
-        )
+        named(attacked, name).run(attacked, x, y, seed=3)
         for attacked, name in ((model, f"pgd_50_length_{length}"), (other, "pgd_50"))
     )
     torch.testing.assert_close(found.x_adv, expected.x_adv, atol=1e-6, rtol=0)
@@ -181,8 +188,8 @@ def test_an_attack_at_another_length_is_pgd_on_a_model_whose_centres_have_it(len
 def test_the_attack_on_cosines_climbs_their_cross_entropy():
     """A twin by hand, with torch's own cosine."""
     model, x, y = linear_problem(0.3)
-    attack = next(a for a in centred_attacks(model, eps=EPS) if a.name == "pgd_50_cosine")
-    found = attack.run(model, x, y, eps=EPS, norm="Linf", seed=7).x_adv
+    attack = named(model, "pgd_50_cosine")
+    found = attack.run(model, x, y, seed=7).x_adv
     points = start_in_ball(x, EPS, "Linf", image_keys(x, 7), 0)
     for _ in range(50):
         points = points.detach().requires_grad_(True)
@@ -241,8 +248,8 @@ def test_logits_of_equal_centres_are_attacked_only_where_there_are_such():
         (linear, False),
     ):
         model = Classifier(MLP(6, (8,), 5), head, [0.5], [1.0])
-        assert any("length" in attack.name for attack in centred_attacks(model, eps=EPS)) is there
-        assert any("cosine" in attack.name for attack in centred_attacks(model, eps=EPS)) is there
+        assert any("length" in attack.name for attack in attacks_on(model)) is there
+        assert any("cosine" in attack.name for attack in attacks_on(model)) is there
     for head in (unequal, several):
         with pytest.raises(ValueError, match="one centroid a class, all of equal length"):
             CentreLogits(head)
@@ -252,16 +259,16 @@ def test_the_attack_on_training_has_the_weights_of_training():
     model, x, y = linear_problem(1.0)
     one = mat_objective(model, x, y, 3.0, 0.5)
     training = TrainingLoss("mat", MatObjective(3.0, 0.5), (("bibo_weight", 0.5), ("so_weight", 3.0)))
-    attack = next(a for a in centred_attacks(model, eps=EPS, training=training) if a.name == "pgd_50_training")
+    attack = named(model, "pgd_50_training", training=training)
     assert dict(attack.settings)["so_weight"] == 3.0
-    found = attack.run(model, x, y, eps=EPS, norm="Linf", seed=0).x_adv
+    found = attack.run(model, x, y, seed=0).x_adv
     rows = torch.arange(len(x))
     assert float(one(found, rows)[0].mean().detach()) > float(one(x, rows)[0].mean().detach())
 
 
 def test_labels_outside_the_classes_are_refused():
     model, x, _ = linear_problem(1.0)
-    for attack in centred_attacks(model, eps=EPS):
+    for attack in attacks_on(model):
         if attack.name.endswith("targeted"):
             with pytest.raises(ValueError, match="label 3 is outside the model's 3 classes"):
-                attack.run(model, x, torch.full((len(x),), 3), eps=EPS, norm="Linf", seed=0)
+                attack.run(model, x, torch.full((len(x),), 3), seed=0)

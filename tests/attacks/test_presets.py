@@ -6,6 +6,7 @@ from torch import nn
 
 from corral.attacks import LOG_20, MARGIN_20, PROTOCOLS, PUBLISHED_20, PUBLISHED_20_LOG, PUBLISHED_100
 from corral.attacks.pgd import pgd_outcome
+from corral.attacks.threat import Threat
 from corral.models import MLP, Classifier, ClusterHead, LinearHead
 
 
@@ -74,8 +75,8 @@ def test_a_protocol_is_pgd_with_its_own_numbers(name, norm):
     generator = torch.Generator().manual_seed(1)
     x, y = torch.rand(5, 1, 2, 2, generator=generator), torch.arange(5) % 3
     for model in classifiers():
-        attack = protocol.bound(model, 0.1)
-        found = attack.run(model, x, y, eps=0.1, norm=norm, seed=2)
+        attack = protocol.bound(model, Threat(norm, 0.1))
+        found = attack.run(model, x, y, seed=2)
         expected = pgd_outcome(
             model,
             x,

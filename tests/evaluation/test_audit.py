@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from corral.attacks.attack import Attack
 from corral.attacks.outcome import Outcome
+from corral.attacks.threat import Threat
 from corral.cli.audit import audit as audit_command
 from corral.data import DataSet, Images, load
 from corral.documents import write_document
@@ -32,6 +33,7 @@ from corral.evaluation.diagnostics import Diagnosis, Finding
 
 CPU = torch.device("cpu")
 EPS = 0.1
+THREAT = Threat("Linf", EPS)
 
 
 class Linear(nn.Module):
@@ -94,14 +96,14 @@ def thresholds(shares, *, seconds=0.0):
     """Attacks that break an image by its mean brightness alone, after one pass over it (and a nap)."""
 
     def attack(number, share):
-        def run(model, x, y, *, eps, norm, seed):
+        def run(model, x, y, *, seed):
             with torch.no_grad():
                 model(x)
             time.sleep(seconds)
             broken = x.flatten(1).mean(1) < share
             return Outcome(x, broken, torch.where(broken, 1, -1), len(x), 0)
 
-        return Attack(f"attack-{number}", f"does {number}", (("queries", 1), ("restarts", 1)), run)
+        return Attack(f"attack-{number}", f"does {number}", (("queries", 1), ("restarts", 1)), THREAT, run)
 
     return tuple(attack(number, share) for number, share in enumerate(shares))
 
@@ -116,7 +118,7 @@ def fast(monkeypatch):
         return Diagnosis(findings=(finding(asked["verdict"]),))
 
     monkeypatch.setattr(audit_session, "diagnose", diagnose)
-    monkeypatch.setattr(audit_module, "standard_attacks", lambda norm, classes: asked["attacks"])
+    monkeypatch.setattr(audit_module, "standard_attacks", lambda threat, classes: asked["attacks"])
     return asked
 
 
@@ -206,12 +208,12 @@ def test_a_budget_that_measures_nothing_is_an_error(fast):
 
 
 def test_a_chunk_that_is_cut_off_counts_nowhere():
-    def endless(model, x, y, *, eps, norm, seed):
+    def endless(model, x, y, *, seed):
         while True:
             model(x)
             time.sleep(0.01)
 
-    attacks = (*thresholds([0.25]), Attack("endless", "", (("queries", 1), ("restarts", 1)), endless))
+    attacks = (*thresholds([0.25]), Attack("endless", "", (("queries", 1), ("restarts", 1)), THREAT, endless))
     x, y = torch.rand(20, 1, 8, 8), torch.zeros(20, dtype=torch.int64)
     model, budget = classifier(), Budget(0.5)
     tally = run_attacks(
@@ -220,8 +222,6 @@ def test_a_chunk_that_is_cut_off_counts_nowhere():
         lambda rows: x[rows],
         y,
         torch.ones(20, dtype=torch.bool),
-        eps=EPS,
-        norm="Linf",
         seed=0,
         budget=budget,
         pace=Pace({1: 1e-4}, {1: 1e-4}),
@@ -250,9 +250,9 @@ def test_the_pace_takes_the_largest_chunk_that_fits_and_learns_what_attacks_cost
     settings = {"steps": 100, "restarts": 1, "targets": 9}
     pace.expect(
         [
-            Attack("a", "", (("steps", 100), ("restarts", 5)), None),
-            Attack("b", "", tuple(settings.items()), None),
-            Attack("c", "", (("queries", 5000), ("restarts", 1)), None),
+            Attack("a", "", (("steps", 100), ("restarts", 5)), THREAT, None),
+            Attack("b", "", tuple(settings.items()), THREAT, None),
+            Attack("c", "", (("queries", 5000), ("restarts", 1)), THREAT, None),
         ]
     )
     assert (pace.steps, pace.queries) == (500 + 900, 5000)
@@ -447,7 +447,7 @@ def test_the_same_audit_twice_is_the_same(fast):
 
 def test_square_after_white_box_attacks_counts_as_a_diagnostic(fast):
     def named(attacks):
-        return (*attacks[:-1], Attack("square", "", attacks[-1].settings, attacks[-1].run))
+        return (*attacks[:-1], Attack("square", "", attacks[-1].settings, THREAT, attacks[-1].run))
 
     fast["attacks"] = named(thresholds([0.2, 0.2]))
     assert (quick().findings[-1].verdict, quick().verdict) == ("ok", "pass")

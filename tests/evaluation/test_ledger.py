@@ -115,7 +115,7 @@ def test_damaged_files_are_named(tmp_path, content):
 
 
 def test_a_changed_attack_list_or_threat_is_refused_in_a_real_evaluation(run, monkeypatch):
-    def interrupted(self, attack, eps, rows):
+    def interrupted(self, attack, rows):
         raise KeyboardInterrupt
 
     arguments = {"n": 40, "batch_size": 20, "progress": False}
@@ -135,11 +135,11 @@ def test_finished_batches_are_not_repeated(run, monkeypatch):
 
     honest, calls = Session._batch, []
 
-    def counted(self, attack, eps, rows):
-        calls.append((attack.name, eps, int(rows[0])))
+    def counted(self, attack, rows):
+        calls.append((attack.name, attack.threat, int(rows[0])))
         if len(calls) == 9:
             raise KeyboardInterrupt
-        return honest(self, attack, eps, rows)
+        return honest(self, attack, rows)
 
     monkeypatch.setattr(Session, "_batch", counted)
     arguments = {"n": 60, "batch_size": 20, "progress": False}

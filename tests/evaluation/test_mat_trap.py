@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from corral.attacks.centred import centred_attacks
+from corral.attacks.centred import CROSS_ENTROPY, centred_attacks
+from corral.attacks.threat import Threat
 from corral.data import load, stratified_subset
 from corral.evaluation.diagnostics import diagnose
 from corral.models import ClusterHead
@@ -27,8 +28,10 @@ def with_length(model, length):
 
 
 def kept(model, x, y, name):
-    attack = next(one for one in centred_attacks(model, eps=EPS) if one.name == name)
-    return float((model(attack.run(model, x, y, eps=EPS, norm="Linf", seed=0).x_adv).argmax(1) == y).float().mean())
+    attack = next(
+        one for one in centred_attacks(model, threat=Threat("Linf", EPS), training=CROSS_ENTROPY) if one.name == name
+    )
+    return float((model(attack.run(model, x, y, seed=0).x_adv).argmax(1) == y).float().mean())
 
 
 def test_long_centres_give_the_published_attack_nothing_and_change_no_decision(trained):

@@ -7,6 +7,7 @@ from torch import nn
 from corral.attacks import PUBLISHED_100_MAGNET, presets
 from corral.attacks.centred import TrainingLoss, centred_attacks
 from corral.attacks.objectives import PublishedMagnet, ThroughHead, prepare
+from corral.attacks.threat import Threat
 from corral.data import load, stratified_subset
 from corral.errors import UsageError
 from corral.evaluation import evaluate
@@ -15,10 +16,12 @@ from corral.models import MLP, Classifier, ClusterHead, PublishedHead
 from corral.training import load_model, load_recipe, train
 from corral.training.methods import METHODS, Method
 
+THREAT = Threat("Linf", 0.1)
+
 
 def attacks_of(protocol, recipe, model=None, **given):
     found = protocol_attacks(
-        protocol, model or nn.Identity(), eps=0.1, norm="Linf", classes=10, recipe=load_recipe(recipe, **given)
+        protocol, model or nn.Identity(), threat=THREAT, classes=10, recipe=load_recipe(recipe, **given)
     )
     return {attack.name: attack for attack in found}
 
@@ -90,6 +93,7 @@ def images(model):
 def test_the_attack_of_clustr_has_the_alpha_of_the_recipe(monkeypatch, recipe, data, alpha):
     model = clusters()
     x, y = images(model)
+    monkeypatch.setattr(presets, "pgd_outcome", lambda model, x, y, **given: given["objective"])
     attack = attacks_of("paper", recipe, model, data=data)["pgd_published_100_magnet"]
     settings = dict(attack.settings)
     # Records of before that the alpha does not change keep their settings.
@@ -98,9 +102,8 @@ def test_the_attack_of_clustr_has_the_alpha_of_the_recipe(monkeypatch, recipe, d
     assert settings["objective"] == "published_magnet"
     assert attack.description.endswith(f"alpha {alpha:g}")
     # What it climbs, as numbers: the loss with another alpha differs on some image.
-    monkeypatch.setattr(presets, "pgd_outcome", lambda model, x, y, **given: given["objective"])
     rows = torch.arange(len(x))
-    climbed = prepare(attack.run(model, x, y, eps=0.1, norm="Linf", seed=0), model, x, y)(x, rows)[0]
+    climbed = prepare(attack.run(model, x, y, seed=0), model, x, y)(x, rows)[0]
     assert torch.equal(climbed, prepare(PublishedMagnet(alpha), model, x, y)(x, rows)[0])
     assert not torch.equal(climbed, prepare(PublishedMagnet(alpha + 0.5), model, x, y)(x, rows)[0])
 
@@ -117,11 +120,11 @@ def test_the_attack_of_clustr_has_the_alpha_of_the_recipe(monkeypatch, recipe, d
 def test_the_published_scores_keep_as_many_clusters_as_training_kept(monkeypatch, recipe, changes, nearest):
     model = clusters()
     x, y = images(model)
+    monkeypatch.setattr(presets, "pgd_outcome", lambda model, x, y, **given: given["objective"])
     attack = attacks_of("quick", recipe, model, overrides=changes)["pgd_published"]
     assert dict(attack.settings).get("nearest") == nearest
-    monkeypatch.setattr(presets, "pgd_outcome", lambda model, x, y, **given: given["objective"])
     rows = torch.arange(len(x))
-    climbed = prepare(attack.run(model, x, y, eps=0.1, norm="Linf", seed=0), model, x, y)(x, rows)[0]
+    climbed = prepare(attack.run(model, x, y, seed=0), model, x, y)(x, rows)[0]
     kept = ThroughHead(lambda head: PublishedHead(head, nearest=nearest or 10))
     assert torch.equal(climbed, prepare(kept, model, x, y)(x, rows)[0])
 
@@ -171,10 +174,10 @@ def test_on_a_trades_model_its_own_loss_is_as_strong_as_the_cross_entropy_and_th
     model, test = load_model(trades)[0].eval(), stratified_subset(load("digits").test, 300, seed=0)
     x, y = test.float(), test.labels
     own = attacks_of("centred", trades, model)
-    divergence = {a.name: a for a in centred_attacks(model, eps=0.1, training=TrainingLoss("kl", "kl"))}
+    divergence = {a.name: a for a in centred_attacks(model, threat=THREAT, training=TrainingLoss("kl", "kl"))}
 
     def kept(attack):
-        found = attack.run(model, x, y, eps=0.1, norm="Linf", seed=0).x_adv
+        found = attack.run(model, x, y, seed=0).x_adv
         return float((model(found).argmax(1) == y).float().mean())
 
     plain, training, alone = map(kept, (own["pgd_50"], own["pgd_50_training"], divergence["pgd_50_training"]))

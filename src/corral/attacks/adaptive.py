@@ -1,6 +1,8 @@
 """The adaptive ensemble: Auto-PGD on every objective that knows the model's head, the worst case over them an image."""
 
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from corral.attacks.checks import check_batch
 from corral.attacks.objectives import ModelObjective, ObjectiveName
 from corral.attacks.outcome import Outcome
 from corral.attacks.rivals import MatObjective, RivalObjective
+from corral.attacks.threat import Threat
 from corral.models import Classifier, ClusterHead
 
 # The steps of AutoAttack's Auto-PGD, the restarts of its "plus" version, and its number of targets.
@@ -75,13 +78,14 @@ def adaptive_outcome(
 ) -> Cascade:
     """`ensemble_adaptive` with which member broke each image (its place in `adaptive_attacks`), and at which step."""
     check_batch(x, y, eps, norm, norms=ALL_NORMS)
-    members = adaptive_attacks(model, steps=steps, restarts=restarts, eot=eot)
-    return cascade(members, model, x, y, eps=eps, norm=norm, seed=seed)
+    members = adaptive_attacks(model, threat=Threat(norm, eps), steps=steps, restarts=restarts, eot=eot)
+    return cascade(members, model, x, y, seed=seed)
 
 
 def adaptive_attacks(
     model: nn.Module,
     *,
+    threat: Threat,
     steps: int = STEPS,
     restarts: int = RESTARTS,
     eot: int = 1,
@@ -96,6 +100,7 @@ def adaptive_attacks(
 
     Args:
         model: any module.
+        threat: norm and radius.
         steps: gradient steps an attempt.
         restarts: random starts of each untargeted member.
         eot: passes averaged into each gradient.
@@ -120,8 +125,8 @@ def adaptive_attacks(
         objective: ObjectiveName | ModelObjective,
         weights: tuple[tuple[str, Setting], ...] = (),
     ) -> Attack:
-        run = _apgd(objective, steps, restarts, eot)
-        return Attack(name, f"Auto-PGD on {words}, {tries}", (*common, ("objective", name), *weights), run)
+        run = _apgd(threat, objective=objective, steps=steps, restarts=restarts, eot=eot)
+        return Attack(name, f"Auto-PGD on {words}, {tries}", (*common, ("objective", name), *weights), threat, run)
 
     members = [
         untargeted("cross_entropy", "cross-entropy of the logits", "cross_entropy"),
@@ -131,7 +136,8 @@ def adaptive_attacks(
             f"Auto-PGD on the targeted difference of logits ratio (below 4 classes: of logits) toward the {TARGETS} "
             f"likeliest rivals, or all if fewer, {tries_once}",
             (*once, ("objective", "targeted_dlr"), ("targets", TARGETS)),
-            _targeted(steps, eot),
+            threat,
+            _apgd(threat, steps=steps, targets=TARGETS, eot=eot),
         ),
     ]
     head = model.head if isinstance(model, Classifier) else None
@@ -145,7 +151,8 @@ def adaptive_attacks(
                     f"Auto-PGD on the difference of squared distances to the nearest own and a rival centroid, the "
                     f"{ranks} nearest rivals in turn, {tries_once}",
                     (*once, ("objective", "rival_centroids"), ("rivals", ranks)),
-                    _rivals(ranks, steps, eot),
+                    threat,
+                    partial(_rivals, tuple(_rival(threat, rank, steps, eot) for rank in range(ranks)), steps),
                 )
             )
         if head.index.shape[1] == 1:
@@ -171,38 +178,21 @@ def _ranks(head: ClusterHead) -> int:
     return min(len(head.centroids) - fewest, MOST_RIVALS)
 
 
-def _apgd(objective: ObjectiveName | ModelObjective, steps: int, restarts: int, eot: int) -> Runner:
-    def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
-        return apgd_outcome(
-            model, x, y, eps=eps, norm=norm, steps=steps, restarts=restarts, objective=objective, eot=eot, seed=seed
-        )
-
-    return run
+def _apgd(threat: Threat, **arguments: Any) -> Runner:
+    return partial(apgd_outcome, eps=threat.eps, norm=threat.norm, **arguments)
 
 
-def _targeted(steps: int, eot: int) -> Runner:
-    def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
-        return apgd_outcome(model, x, y, eps=eps, norm=norm, steps=steps, targets=TARGETS, eot=eot, seed=seed)
-
-    return run
-
-
-def _rivals(ranks: int, steps: int, eot: int) -> Runner:
+def _rivals(parts: tuple[Attack, ...], steps: int, model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
     """One rival after the other, nearest first, each on the images that stand."""
-    parts = [Attack(f"rival {rank}", "", (), _rival(rank, steps, eot)) for rank in range(ranks)]
-
-    def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
-        found = cascade(parts, model, x, y, eps=eps, norm=norm, seed=seed)
-        before = found.by.clamp_min(0) * (steps + 1)
-        return replace(found.outcome, step=found.outcome.step + before)
-
-    return run
+    found = cascade(parts, model, x, y, seed=seed)
+    before = found.by.clamp_min(0) * (steps + 1)
+    return replace(found.outcome, step=found.outcome.step + before)
 
 
-def _rival(rank: int, steps: int, eot: int) -> Runner:
-    attack = _apgd(RivalObjective(rank), steps, restarts=1, eot=eot)
+def _rival(threat: Threat, rank: int, steps: int, eot: int) -> Attack:
+    attack = _apgd(threat, objective=RivalObjective(rank), steps=steps, eot=eot)
 
-    def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
-        return attack(model, x, y, eps=eps, norm=norm, seed=seed + rank * SEEDS_APART)
+    def run(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
+        return attack(model, x, y, seed=seed + rank * SEEDS_APART)
 
-    return run
+    return Attack(f"rival {rank}", "", (), threat, run)

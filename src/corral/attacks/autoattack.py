@@ -1,6 +1,7 @@
 """AutoAttack (Croce & Hein 2020; L1: Croce & Hein 2021): the published ensembles, with their published parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -15,6 +16,7 @@ from corral.attacks.fab import fab_outcome
 from corral.attacks.outcome import Outcome
 from corral.attacks.square import square_outcome
 from corral.attacks.state import attacked
+from corral.attacks.threat import Threat
 
 Version = Literal["standard", "plus", "rand"]
 STEPS, QUERIES, TARGETS, EOT = 100, 5000, 9, 20
@@ -56,9 +58,9 @@ def autoattack(
     check_batch(x, y, eps, norm, norms=ALL_NORMS)
     if not len(x):
         return x.detach().clone()
-    attacks = ensemble(version, norm, count_classes(model, x))
+    attacks = ensemble(version, Threat(norm, eps), count_classes(model, x))
     batches = zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True)
-    return torch.cat([cascade(attacks, model, a, b, eps=eps, norm=norm, seed=seed).outcome.x_adv for a, b in batches])
+    return torch.cat([cascade(attacks, model, a, b, seed=seed).outcome.x_adv for a, b in batches])
 
 
 def autoattack_outcome(
@@ -66,7 +68,7 @@ def autoattack_outcome(
 ) -> Cascade:
     """The standard ensemble on one batch, with which attack broke each image and at which step."""
     check_batch(x, y, eps, norm, norms=ALL_NORMS)
-    return cascade(standard_attacks(norm, count_classes(model, x)), model, x, y, eps=eps, norm=norm, seed=seed)
+    return cascade(standard_attacks(Threat(norm, eps), count_classes(model, x)), model, x, y, seed=seed)
 
 
 def count_classes(model: nn.Module, x: Tensor) -> int:
@@ -84,119 +86,101 @@ def count_classes(model: nn.Module, x: Tensor) -> int:
     return int(logits.shape[1])
 
 
-def ensemble(version: Version, norm: Norm, classes: int) -> tuple[Attack, ...]:
+def ensemble(version: Version, threat: Threat, classes: int) -> tuple[Attack, ...]:
     """The attacks of a published version of AutoAttack.
 
     Raises:
         ValueError: another version.
     """
-    versions: dict[str, Callable[[Norm, int], tuple[Attack, ...]]] = {
+    versions: dict[str, Callable[[Threat, int], tuple[Attack, ...]]] = {
         "standard": standard_attacks,
         "plus": plus_attacks,
         "rand": rand_attacks,
     }
     if version not in versions:
         raise ValueError(f"version {version!r} is not one of {', '.join(get_args(Version))}")
-    return versions[version](norm, classes)
+    return versions[version](threat, classes)
 
 
-def standard_attacks(norm: Norm, classes: int) -> tuple[Attack, ...]:
+def standard_attacks(threat: Threat, classes: int) -> tuple[Attack, ...]:
     """APGD-CE, APGD-T, FAB-T and Square; for L1 with 5 restarts of APGD-CE and 5 targets of APGD-T, as published."""
-    restarts, targets = (5, 5) if norm == "L1" else (1, TARGETS)
+    restarts, targets = (5, 5) if threat.norm == "L1" else (1, TARGETS)
     return (
-        _apgd_ce(restarts),
-        _apgd_t(1, min(targets, classes - 1), classes),
-        _fab_t(1, min(TARGETS, classes - 1)),
-        _square(),
+        _apgd_ce(threat, restarts),
+        _apgd_t(threat, 1, min(targets, classes - 1), classes),
+        _fab_t(threat, 1, min(TARGETS, classes - 1)),
+        _square(threat),
     )
 
 
-def plus_attacks(norm: Norm, classes: int) -> tuple[Attack, ...]:
+def plus_attacks(threat: Threat, classes: int) -> tuple[Attack, ...]:
     """The standard attacks with 5 restarts, and the untargeted APGD-DLR and FAB besides."""
     rivals = min(TARGETS, classes - 1)
     return (
-        _apgd_ce(5),
-        _apgd_dlr(5, classes),
-        _fab(5),
-        _square(),
-        _apgd_t(1, rivals, classes),
-        _fab_t(5, rivals),
+        _apgd_ce(threat, 5),
+        _apgd_dlr(threat, 5, classes),
+        _fab(threat, 5),
+        _square(threat),
+        _apgd_t(threat, 1, rivals, classes),
+        _fab_t(threat, 5, rivals),
     )
 
 
-def rand_attacks(norm: Norm, classes: int) -> tuple[Attack, ...]:
+def rand_attacks(threat: Threat, classes: int) -> tuple[Attack, ...]:
     """APGD-CE and APGD-DLR with gradients averaged over 20 passes."""
-    return (_apgd_ce(1, EOT), _apgd_dlr(1, classes, EOT))
+    return (_apgd_ce(threat, 1, EOT), _apgd_dlr(threat, 1, classes, EOT))
 
 
-def _apgd_ce(restarts: int, eot: int = 1) -> Attack:
-    def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
-        return apgd_outcome(model, x, y, eps=eps, norm=norm, steps=STEPS, restarts=restarts, eot=eot, seed=seed)
-
+def _apgd_ce(threat: Threat, restarts: int, eot: int = 1) -> Attack:
     words = f"Auto-PGD on cross-entropy, {STEPS} steps, {_counted(restarts, 'restart')}{_averaged(eot)}"
-    return _attack("apgd-ce", words, run, steps=STEPS, restarts=restarts, objective="cross_entropy", eot=eot)
+    settings: dict[str, Setting] = {"steps": STEPS, "restarts": restarts, "objective": "cross_entropy", "eot": eot}
+    return _attack("apgd-ce", words, threat, apgd_outcome, settings)
 
 
-def _apgd_dlr(restarts: int, classes: int, eot: int = 1) -> Attack:
-    objective: Literal["dlr", "margin"] = "dlr" if classes >= 3 else "margin"
-
-    def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
-        return apgd_outcome(
-            model,
-            x,
-            y,
-            eps=eps,
-            norm=norm,
-            steps=STEPS,
-            restarts=restarts,
-            objective=objective,
-            eot=eot,
-            seed=seed,
-        )
-
+def _apgd_dlr(threat: Threat, restarts: int, classes: int, eot: int = 1) -> Attack:
     loss = "the difference of logits ratio" if classes >= 3 else "the margin (2 classes have no DLR)"
     words = f"Auto-PGD on {loss}, {STEPS} steps, {_counted(restarts, 'restart')}{_averaged(eot)}"
-    return _attack("apgd-dlr", words, run, steps=STEPS, restarts=restarts, objective=objective, eot=eot)
+    objective = "dlr" if classes >= 3 else "margin"
+    settings: dict[str, Setting] = {"steps": STEPS, "restarts": restarts, "objective": objective, "eot": eot}
+    return _attack("apgd-dlr", words, threat, apgd_outcome, settings)
 
 
-def _apgd_t(restarts: int, targets: int, classes: int) -> Attack:
-    def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
-        return apgd_outcome(model, x, y, eps=eps, norm=norm, steps=STEPS, restarts=restarts, targets=targets, seed=seed)
-
+def _apgd_t(threat: Threat, restarts: int, targets: int, classes: int) -> Attack:
     objective = "targeted_dlr" if classes >= 4 else "targeted_margin"
     loss = (
         "the targeted difference of logits ratio" if classes >= 4 else "the targeted margin (below 4 classes: no DLR)"
     )
     words = f"Auto-PGD on {loss}, {_counted(targets, 'target')}, {STEPS} steps, {_counted(restarts, 'restart')} of each"
-    return _attack("apgd-t", words, run, steps=STEPS, restarts=restarts, objective=objective, targets=targets)
+    settings = {"steps": STEPS, "restarts": restarts, "targets": targets}
+    return _attack("apgd-t", words, threat, apgd_outcome, settings, objective=objective)
 
 
-def _fab(restarts: int) -> Attack:
-    def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
-        return fab_outcome(model, x, y, eps=eps, norm=norm, steps=STEPS, restarts=restarts, seed=seed)
-
+def _fab(threat: Threat, restarts: int) -> Attack:
     words = f"FAB, {STEPS} steps, {_counted(restarts, 'restart')}"
-    return _attack("fab", words, run, steps=STEPS, restarts=restarts, targets=0)
+    return _attack("fab", words, threat, fab_outcome, {"steps": STEPS, "restarts": restarts, "targets": 0})
 
 
-def _fab_t(restarts: int, targets: int) -> Attack:
-    def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
-        return fab_outcome(model, x, y, eps=eps, norm=norm, steps=STEPS, restarts=restarts, targets=targets, seed=seed)
-
+def _fab_t(threat: Threat, restarts: int, targets: int) -> Attack:
     words = f"targeted FAB, {_counted(targets, 'target')}, {STEPS} steps, {_counted(restarts, 'restart')} of each"
-    return _attack("fab-t", words, run, steps=STEPS, restarts=restarts, targets=targets)
+    return _attack("fab-t", words, threat, fab_outcome, {"steps": STEPS, "restarts": restarts, "targets": targets})
 
 
-def _square() -> Attack:
-    def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
-        return square_outcome(model, x, y, eps=eps, norm=norm, queries=QUERIES, seed=seed)
-
+def _square(threat: Threat) -> Attack:
     words = f"Square attack on the margin, {QUERIES:,} queries, no gradients, 1 restart"
-    return _attack("square", words, run, queries=QUERIES, restarts=1, objective="margin")
+    return _attack("square", words, threat, square_outcome, {"queries": QUERIES, "restarts": 1}, objective="margin")
 
 
-def _attack(name: str, words: str, run: Callable[..., Outcome], **settings: Setting) -> Attack:
-    return Attack(name, words, tuple(sorted(settings.items())), run)
+def _attack(
+    name: str,
+    words: str,
+    threat: Threat,
+    function: Callable[..., Outcome],
+    settings: Mapping[str, Setting],
+    **told: Setting,
+) -> Attack:
+    """The attack that runs `function` with `settings` at a threat; `told` is what the record says beside them."""
+    run = partial(function, eps=threat.eps, norm=threat.norm, **settings)
+    return Attack(name, words, tuple(sorted({**settings, **told}.items())), threat, run)
 
 
 def _counted(count: int, noun: str) -> str:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.attack import Attack
-from corral.attacks.balls import Norm
 from corral.attacks.outcome import Outcome
 
 
@@ -26,9 +25,7 @@ class Cascade:
     standing: tuple[int, ...]
 
 
-def cascade(
-    attacks: Sequence[Attack], model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int
-) -> Cascade:
+def cascade(attacks: Sequence[Attack], model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Cascade:
     """Run attacks in turn, each on the images that stand; an image's result is that of attacking it with each alone.
 
     Args:
@@ -36,8 +33,6 @@ def cascade(
         model: as every attack takes it.
         x: (N, ...) images in [0, 1].
         y: (N,) labels.
-        eps: radius in pixel units and `norm`.
-        norm: a norm that all the attacks know.
         seed: of all their random numbers.
 
     Raises:
@@ -53,7 +48,7 @@ def cascade(
     for place, attack in enumerate(attacks):
         rows = (~broken).nonzero().squeeze(1)
         if len(rows):
-            result = attack.run(model, x[rows], y[rows], eps=eps, norm=norm, seed=seed)
+            result = attack.run(model, x[rows], y[rows], seed=seed)
             fell = rows[result.broken]
             # What stands keeps the point of the first attack, whose objective is the field's common one.
             taken = result.broken if place else torch.ones_like(result.broken)

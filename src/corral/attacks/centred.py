@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from corral.attacks.attack import Attack, Setting
-from corral.attacks.balls import Norm
 from corral.attacks.noise import image_keys, integers
 from corral.attacks.objectives import ModelObjective, Objective, ObjectiveName, ThroughHead
 from corral.attacks.outcome import Outcome
 from corral.attacks.pgd import pgd_outcome
 from corral.attacks.rivals import MmcObjective
+from corral.attacks.threat import Threat
 from corral.models import Classifier, ClusterHead
 from corral.models.centre_logits import CentreLogits
 from corral.models.linear_equivalent import centres_of_equal_length
@@ -86,7 +86,7 @@ class TrainingLoss:
 CROSS_ENTROPY = TrainingLoss("cross_entropy", "cross_entropy")
 
 
-def centred_attacks(model: nn.Module, *, eps: float, training: TrainingLoss = CROSS_ENTROPY) -> tuple[Attack, ...]:
+def centred_attacks(model: nn.Module, *, threat: Threat, training: TrainingLoss) -> tuple[Attack, ...]:
     """PGD-10 and PGD-50, untargeted and toward a random class, as MMC and MAT report them, and adaptive PGD-50.
 
     All take steps of eps / 4, have one random start, and only the last image counts; an image is lost if it is
@@ -96,7 +96,7 @@ def centred_attacks(model: nn.Module, *, eps: float, training: TrainingLoss = CR
 
     Args:
         model: to attack; a classifier with a cluster head of one centroid a class meets the centre loss too.
-        eps: radius in pixel units.
+        threat: norm and radius.
         training: the loss that the model was trained with.
     """
     entropy: ObjectiveName = "cross_entropy"
@@ -118,11 +118,11 @@ def centred_attacks(model: nn.Module, *, eps: float, training: TrainingLoss = CR
         rows.append(
             (f"pgd_{LONG}_mmc", "half the squared distance to the own centre", "mmc", LONG, _always(MmcObjective()))
         )
-    made = [_attack(*row, eps=eps, more=training.weights if row[0].endswith("training") else ()) for row in rows]
-    return (*made, *logit_attacks(model, eps=eps))
+    made = [_attack(*row, threat=threat, more=training.weights if row[0].endswith("training") else ()) for row in rows]
+    return (*made, *logit_attacks(model, threat=threat))
 
 
-def logit_attacks(model: nn.Module, *, eps: float) -> tuple[Attack, ...]:
+def logit_attacks(model: nn.Module, *, threat: Threat) -> tuple[Attack, ...]:
     """PGD-50 on the cross-entropy of each of MAT's logits, inner products with centres of a length and cosines.
 
     MAT takes “the cosine similarities to each class center as the logits” and simplifies them to inner products, whose
@@ -131,32 +131,34 @@ def logit_attacks(model: nn.Module, *, eps: float) -> tuple[Attack, ...]:
 
     Args:
         model: to attack; without one centroid a class of equal lengths there are no such logits, and no attacks.
-        eps: radius in pixel units.
+        threat: norm and radius.
     """
     head = model.head if isinstance(model, Classifier) else None
     if not isinstance(head, ClusterHead) or centres_of_equal_length(head) is None:
         return ()
     name, cosines = f"pgd_{LONG}_cosine", "the cross-entropy of cosines with the centres"
-    found = [_attack(name, cosines, "cosine_cross_entropy", LONG, _always(ThroughHead(CentreLogits)), eps=eps, more=())]
+    found = [
+        _attack(name, cosines, "cosine_cross_entropy", LONG, _always(ThroughHead(CentreLogits)), threat=threat, more=())
+    ]
     for length in LENGTHS:
         through = ThroughHead(partial(CentreLogits, length=float(length)))
         words = f"the cross-entropy of inner products with the centres, their length made {length}"
         name, more = f"pgd_{LONG}_length_{length}", (("centre_length", float(length)),)
-        found.append(_attack(name, words, "inner_cross_entropy", LONG, _always(through), eps=eps, more=more))
+        found.append(_attack(name, words, "inner_cross_entropy", LONG, _always(through), threat=threat, more=more))
     return tuple(found)
 
 
-def encoder_attacks(*, eps: float) -> tuple[Attack, ...]:
+def encoder_attacks(*, threat: Threat) -> tuple[Attack, ...]:
     """PGD-20 on the cross-entropy as papers on robust encoders report it (NCP-ACL, Sec. 4.1): steps of eps / 4.
 
     One random start, and only the last image counts.
 
     Args:
-        eps: radius in pixel units.
+        threat: norm and radius.
     """
     entropy: ObjectiveName = "cross_entropy"
     row = (f"pgd_{ENCODERS}", "the cross-entropy of the logits", entropy, ENCODERS, _always(entropy))
-    return (_attack(*row, eps=eps, more=()),)
+    return (_attack(*row, threat=threat, more=()),)
 
 
 def _always(objective: ObjectiveName | ModelObjective) -> Made:
@@ -164,17 +166,24 @@ def _always(objective: ObjectiveName | ModelObjective) -> Made:
 
 
 def _attack(
-    name: str, words: str, objective: str, steps: int, made: Made, *, eps: float, more: tuple[tuple[str, Setting], ...]
+    name: str,
+    words: str,
+    objective: str,
+    steps: int,
+    made: Made,
+    *,
+    threat: Threat,
+    more: tuple[tuple[str, Setting], ...],
 ) -> Attack:
-    step_size = STEP * eps
+    step_size = STEP * threat.eps
 
-    def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
+    def run(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
         return pgd_outcome(
             model,
             x,
             y,
-            eps=eps,
-            norm=norm,
+            eps=threat.eps,
+            norm=threat.norm,
             steps=steps,
             step_size=step_size,
             objective=made(seed),
@@ -190,4 +199,5 @@ def _attack(
         ("verdict", "max_loss_restart"),
         *more,
     )
-    return Attack(name, f"PGD-{steps} on {words}, step eps/4, one random start, its last image counts", settings, run)
+    description = f"PGD-{steps} on {words}, step eps/4, one random start, its last image counts"
+    return Attack(name, description, settings, threat, run)

@@ -18,12 +18,7 @@ def check_batch(x: Tensor, y: Tensor, eps: float, norm: str, *, norms: tuple[Nor
     Raises:
         ValueError: anything else.
     """
-    if norm not in norms:
-        raise ValueError(f"norm {norm!r} is not one of {', '.join(norms)}")
-    if not 0 <= eps < float("inf"):
-        raise ValueError(f"eps must be a number >= 0, found {eps}")
-    if norm == "Linf" and eps > 1:
-        raise ValueError(f"eps {eps:g} exceeds the pixel range [0, 1]; did you mean {eps:g}/255?")
+    check_threat(eps, norm, norms)
     check_shapes(x, y)
     if not len(x):
         return
@@ -35,6 +30,20 @@ def check_batch(x: Tensor, y: Tensor, eps: float, norm: str, *, norms: tuple[Nor
         raise ValueError(f"pixels must be in [0, 1], found {low:g} to {high:g}; divide by 255 or undo normalisation")
     if int(y.min()) < 0:
         raise ValueError(f"labels must be >= 0, found {int(y.min())}")
+
+
+def check_threat(eps: float, norm: str, norms: tuple[Norm, ...] = NORMS) -> None:
+    """The part of `check_batch` that needs no images.
+
+    Raises:
+        ValueError: a norm that is not one of `norms`, or an impossible radius.
+    """
+    if norm not in norms:
+        raise ValueError(f"norm {norm!r} is not one of {', '.join(norms)}")
+    if not 0 <= eps < float("inf"):
+        raise ValueError(f"eps must be a number >= 0, found {eps}")
+    if norm == "Linf" and eps > 1:
+        raise ValueError(f"eps {eps:g} exceeds the pixel range [0, 1]; did you mean {eps:g}/255?")
 
 
 def check_shapes(x: Tensor, y: Tensor) -> None:

@@ -1,12 +1,12 @@
 """Named PGD protocols: the papers' own, and the sound ones that corral reports beside them."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from corral.attacks.attack import Attack, Setting
-from corral.attacks.balls import Norm
 from corral.attacks.objectives import (
     PUBLISHED_ALPHA,
     RELEASED,
@@ -17,8 +17,8 @@ from corral.attacks.objectives import (
     ThroughHead,
     published_nearest,
 )
-from corral.attacks.outcome import Outcome
 from corral.attacks.pgd import pgd_outcome
+from corral.attacks.threat import Threat
 from corral.models import Classifier, ClusterHead, PublishedHead
 
 
@@ -48,36 +48,30 @@ class PgdProtocol:
         """The step in pixel units at a given eps."""
         return 2.5 * eps / self.steps if self.step_size is None else self.step_size
 
-    def bound(self, model: nn.Module, eps: float, released: Released = RELEASED) -> Attack:
-        """The protocol as an attack on a model at an eps, with every parameter decided.
+    def bound(self, model: nn.Module, threat: Threat, released: Released = RELEASED) -> Attack:
+        """The protocol as an attack on a model at a threat, with every parameter decided.
 
         Args:
             model: to attack.
-            eps: radius in pixel units.
+            threat: norm and radius, which decide the step size too.
             released: what the recipe of a cluster model has in the place of the released code's own numbers; the
                 settings name what differs from these.
         """
-        name, step_size = self.objective_for(model), self.step_size_for(eps)
+        name, step_size = self.objective_for(model), self.step_size_for(threat.eps)
         objective, more = _released(name, model, released)
         description = self.description
         if name == "published_magnet":
             description = f"{description} with alpha {released.alpha:g}"
-
-        def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
-            return pgd_outcome(
-                model,
-                x,
-                y,
-                eps=eps,
-                norm=norm,
-                steps=self.steps,
-                step_size=step_size,
-                restarts=self.restarts,
-                objective=objective,
-                seed=seed,
-                keep=self.keep,
-            )
-
+        run = partial(
+            pgd_outcome,
+            eps=threat.eps,
+            norm=threat.norm,
+            steps=self.steps,
+            step_size=step_size,
+            restarts=self.restarts,
+            objective=objective,
+            keep=self.keep,
+        )
         settings: dict[str, Setting] = {
             "steps": self.steps,
             "step_size": step_size,
@@ -86,7 +80,7 @@ class PgdProtocol:
             "verdict": "max_loss_restart" if self.keep == "max_loss_restart" else "any_iterate",
             **more,
         }
-        return Attack(self.name, description, tuple(settings.items()), run)
+        return Attack(self.name, description, tuple(settings.items()), threat, run)
 
 
 def _released(

@@ -7,6 +7,7 @@ from torch import nn
 
 from corral.attacks.autoattack import standard_attacks
 from corral.attacks.balls import ALL_NORMS, Norm
+from corral.attacks.threat import Threat
 from corral.data import DataSet
 from corral.devices import choose_device
 from corral.errors import CorralError, UsageError
@@ -100,7 +101,7 @@ def _measured(
     say = Progress("", 0, "", enabled=progress).say
     say(f"{loaded.name}: clean accuracy {100 * session.clean:.1f}% on {len(session.right):,} images")
     findings, spent = session.diagnose(threat, radius, seed, progress)
-    attacks = standard_attacks(threat, session.classes)
+    attacks = standard_attacks(Threat(threat, radius), session.classes)
     count = len(session.right)
     with measuring(session.model, session.labels.device):
         tally = run_attacks(
@@ -109,8 +110,6 @@ def _measured(
             given.images.float,
             session.labels[:count],
             session.right,
-            eps=radius,
-            norm=threat,
             seed=seed,
             budget=budget,
             pace=session.pace,

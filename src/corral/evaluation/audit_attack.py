@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.attack import Attack
-from corral.attacks.balls import Norm
 from corral.attacks.outcome import Outcome
 from corral.evaluation.audit_budget import Budget, BudgetEndedError, Pace
 from corral.evaluation.audit_record import AuditAttack
@@ -64,8 +63,6 @@ def run_attacks(
     labels: Tensor,
     right: Tensor,
     *,
-    eps: float,
-    norm: Norm,
     seed: int,
     budget: Budget,
     pace: Pace,
@@ -88,7 +85,7 @@ def run_attacks(
     tally, total = Tally(attacks), len(labels)
     pace.expect(attacks)
     with Progress("AutoAttack standard", total, "images", enabled=progress) as bar:
-        attack = _Chunks(model, images, labels, right, eps, norm, seed, budget, pace, bar)
+        attack = _Chunks(model, images, labels, right, seed, budget, pace, bar)
         attack.probe(attacks[0])
         while tally.done < total:
             share = (SHARE if tally.done else FIRST_SHARE) * budget.left
@@ -113,15 +110,13 @@ class _Chunks:
         images: Callable[[Tensor], Tensor],
         labels: Tensor,
         right: Tensor,
-        eps: float,
-        norm: Norm,
         seed: int,
         budget: Budget,
         pace: Pace,
         bar: Progress,
     ) -> None:
         self.model, self.images, self.labels, self.right = model, images, labels, right
-        self.eps, self.norm, self.seed, self.budget, self.pace, self.bar = eps, norm, seed, budget, pace, bar
+        self.seed, self.budget, self.pace, self.bar = seed, budget, pace, bar
 
     def probe(self, attack: Attack) -> None:
         """Time an attack on a few images, for the pace alone."""
@@ -169,9 +164,7 @@ class _Chunks:
         images = 0
         try:
             with self.budget.enforced(self.model, deadline, tick):
-                outcome = attack.run(
-                    self.model, self.images(rows), self.labels[rows], eps=self.eps, norm=self.norm, seed=self.seed
-                )
+                outcome = attack.run(self.model, self.images(rows), self.labels[rows], seed=self.seed)
             images, gradients = outcome.forwards, outcome.backwards > 0
         except BudgetEndedError:
             # Cut off with all images standing, as far as is known.

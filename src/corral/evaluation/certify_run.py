@@ -4,7 +4,7 @@ import copy
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from corral.arrays import write_arrays
 from corral.attacks.attack import Attack
-from corral.attacks.balls import Norm, l2_norms
+from corral.attacks.balls import l2_norms
 from corral.attacks.bisector import bisector_search
 from corral.attacks.ddn import ddn_outcome
 from corral.attacks.minimal import MinimalOutcome
 from corral.attacks.outcome import Outcome
 from corral.attacks.presets import PgdProtocol
+from corral.attacks.threat import Threat
 from corral.attacks.within import pgd_within
 from corral.certify import head_radius, lipschitz_upper
 from corral.data import Images
@@ -113,8 +114,8 @@ def certify_run(
         proved = torch.where(right, found.radii, 0.0)
         distances = torch.where(right, torch.inf, 0.0).double()
         label = certificate_label(n=len(test), n_test=len(data.test), seed=seed)
-        planned = radius_attacks(model, wanted, lipschitz)
-        plan = given.plan("certify", norm="L2", eps=max(wanted), attacks=[one for one, _ in planned])
+        attacks = radius_attacks(model, wanted, lipschitz)
+        plan = given.plan("certify", norm="L2", eps=max(wanted), attacks=attacks)
         ledger = Ledger(folder.path / "certificates" / f"{label}.unfinished", plan, fresh=fresh)
         tried: list[CertifyingAttack] = []
         if attack:
@@ -128,8 +129,8 @@ def certify_run(
                 shown=torch.arange(len(test), device=given.device),
                 progress=progress,
             )
-            for one, radius in planned:
-                outcome = session.attack(one, radius, ledger, key=one.name)
+            for one in attacks:
+                outcome = session.attack(one, ledger, key=one.name)
                 distances = torch.minimum(distances, _distances(outcome, test))
                 settings = dict(one.settings)
                 tried.append(
@@ -190,8 +191,8 @@ def certificate_page(run: Path, certificate: Certificate) -> Path:
     return run / "certificates" / f"{label}.html"
 
 
-def radius_attacks(model: Classifier, radii: Sequence[float], lipschitz: float) -> list[tuple[Attack, float]]:
-    """What certificates are tried by, each with the radius that it is confined to.
+def radius_attacks(model: Classifier, radii: Sequence[float], lipschitz: float) -> list[Attack]:
+    """What certificates are tried by, each bound to the radius that it is confined to.
 
     DDN and, on cluster heads, the search along bisector normals look for the closest misclassified image at whatever
     distance; PGD within each radius above 0, and just within each image's own certified radius.
@@ -201,35 +202,35 @@ def radius_attacks(model: Classifier, radii: Sequence[float], lipschitz: float) 
         radii: l2 radii in pixel units.
         lipschitz: what the certificates divide by.
     """
-    largest = max([*radii, NEXT_IMAGE])
-    found = [(Attack("ddn", "DDN, 100 steps, on the margin: the closest point", (("steps", 100),), _ddn), largest)]
+    largest = Threat("L2", max([*radii, NEXT_IMAGE]))
+    found = [Attack("ddn", "DDN, 100 steps, on the margin: the closest point", (("steps", 100),), largest, _ddn)]
     if isinstance(model.head, ClusterHead):
         words = "Newton steps to the bisectors of own and rival centroids, 20 towards each of the 9 nearest rivals"
-        found.append((Attack("bisectors", words, (("steps", 20), ("rivals", 9)), _bisectors), largest))
+        found.append(Attack("bisectors", words, (("steps", 20), ("rivals", 9)), largest, _bisectors))
     for radius in sorted({radius for radius in radii if radius > 0}):
-        bound = PGD.bound(model, radius)
+        bound = PGD.bound(model, Threat("L2", radius))
         name, settings = f"pgd-{radius:.6g}", (("radius", radius), *bound.settings)
-        found.append((Attack(name, PGD.description, settings, bound.run), radius))
+        found.append(replace(bound, name=name, settings=settings))
     words = (
         f"L2 PGD-{PGD.steps} on the margin, {PGD.restarts} restarts, within {INSIDE} of each image's certified radius"
     )
     settings = (("steps", PGD.steps), ("restarts", PGD.restarts), ("share", INSIDE), ("lipschitz", lipschitz))
-    found.append((Attack("pgd-own", words, settings, partial(_own, lipschitz)), largest))
+    found.append(Attack("pgd-own", words, settings, largest, partial(_own, lipschitz)))
     return found
 
 
-def _own(lipschitz: float, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
+def _own(lipschitz: float, model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
     assert isinstance(model, Classifier)
     with torch.no_grad():
         radii = head_radius(model.head, model.features(x), lipschitz=lipschitz)
     return pgd_within(model, x, y, INSIDE * radii, steps=PGD.steps, restarts=PGD.restarts, seed=seed)
 
 
-def _ddn(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
+def _ddn(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
     return _as_outcome(ddn_outcome(model, x, y, steps=100, seed=seed))
 
 
-def _bisectors(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Outcome:
+def _bisectors(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
     assert isinstance(model, Classifier)
     return _as_outcome(bisector_search(model, x, y, steps=20, rivals=9))
 

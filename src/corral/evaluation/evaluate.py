@@ -13,6 +13,7 @@ from torch import Tensor
 from corral.arrays import write_arrays
 from corral.attacks import PgdProtocol
 from corral.attacks.attack import Attack
+from corral.attacks.threat import Threat
 from corral.documents import write_document
 from corral.errors import UsageError
 from corral.evaluation.drawing import SHOWN_IMAGES, drawn, one_per_class
@@ -90,14 +91,12 @@ def evaluate(
         raise UsageError(str(error)) from None
     if radius == 0:
         raise UsageError("eps must be above 0 for an attack, found 0; give --eps, such as 0.1 or 8/255")
-    recipe = load_recipe(folder.path)
+    recipe, threat = load_recipe(folder.path), Threat(info.norm, radius)
     if attacks is None:
-        chosen_attacks = protocol_attacks(
-            protocol, model, eps=radius, norm=info.norm, classes=len(data.classes), recipe=recipe
-        )
+        chosen_attacks = protocol_attacks(protocol, model, threat=threat, classes=len(data.classes), recipe=recipe)
     else:
         released = method_class(recipe.method).released(recipe.method)
-        protocol, chosen_attacks = "custom", tuple(attack.bound(model, radius, released) for attack in attacks)
+        protocol, chosen_attacks = "custom", tuple(attack.bound(model, threat, released) for attack in attacks)
     names = [attack.name for attack in chosen_attacks]
     if not names or len(set(names)) < len(names):
         raise UsageError(f"attacks must be one or more, each once, found {', '.join(names) or 'none'}")
@@ -150,8 +149,8 @@ def _measure(
     started = time.perf_counter()
     model, eps = session.model, plan.eps
     clean = session.predictions() == session.labels
-    outcomes = {attack.name: session.attack(attack, eps, ledger, key=attack.name) for attack in attacks}
-    results = [_result(session, attack, eps, outcomes[attack.name]) for attack in attacks]
+    outcomes = {attack.name: session.attack(attack, ledger, key=attack.name) for attack in attacks}
+    results = [_result(session, attack, outcomes[attack.name]) for attack in attacks]
     members = list(results)
     correct = torch.stack([clean, *(outcome.correct for outcome in outcomes.values())]).all(0)
     if len(members) > 1:
@@ -223,7 +222,7 @@ def _pointwise(
     )
 
 
-def _result(session: Session, attack: Attack, eps: float, outcome: Attacked) -> AttackResult:
+def _result(session: Session, attack: Attack, outcome: Attacked) -> AttackResult:
     """The record's row of an attack."""
     settings = dict(attack.settings)
     step_size = settings.get("step_size")
@@ -231,8 +230,8 @@ def _result(session: Session, attack: Attack, eps: float, outcome: Attacked) -> 
     return AttackResult(
         name=attack.name,
         protocol=attack.description,
-        norm=session.norm,
-        eps=eps,
+        norm=attack.threat.norm,
+        eps=attack.threat.eps,
         steps=int(settings.get("steps", settings.get("queries", 1))),
         step_size=None if step_size is None else float(step_size),
         restarts=int(settings.get("restarts", 1)),
@@ -260,8 +259,8 @@ def _curve(session: Session, eps: float, ledger: Ledger) -> tuple[Curve, float]:
         if factor == 0:
             accuracies.append(session.accuracy(clean))
             continue
-        attack = CURVE.bound(session.model, factor * eps)
-        found = session.attack(attack, factor * eps, ledger, key=f"{CURVE.name}-{factor:g}", count=count)
+        attack = CURVE.bound(session.model, Threat(session.norm, factor * eps))
+        found = session.attack(attack, ledger, key=f"{CURVE.name}-{factor:g}", count=count)
         accuracies.append(session.accuracy(found.correct))
         seconds += found.seconds
     radii = [factor * eps for factor in factors]

@@ -12,13 +12,13 @@ from corral.attacks import (
     PUBLISHED_100,
     PUBLISHED_100_LOG,
     PUBLISHED_100_MAGNET,
-    Norm,
 )
 from corral.attacks.adaptive import adaptive_attacks
 from corral.attacks.attack import Attack
 from corral.attacks.autoattack import standard_attacks
 from corral.attacks.centred import centred_attacks, encoder_attacks
 from corral.attacks.presets import PgdProtocol
+from corral.attacks.threat import Threat
 from corral.errors import UsageError
 from corral.models import Classifier, ClusterHead
 from corral.training.methods import method_class
@@ -39,15 +39,14 @@ SUMMARIES: dict[ProtocolName, str] = {
 
 
 def protocol_attacks(
-    name: str, model: nn.Module, *, eps: float, norm: Norm, classes: int, recipe: Recipe
+    name: str, model: nn.Module, *, threat: Threat, classes: int, recipe: Recipe
 ) -> tuple[Attack, ...]:
     """The attacks of a protocol for a model and a threat.
 
     Args:
         name: one of `PROTOCOL_NAMES`.
         model: the model to attack; a cluster head meets attacks that a linear one has not.
-        eps: radius in pixel units.
-        norm: of the threat.
+        threat: norm and radius that every attack is bound to.
         classes: number of classes.
         recipe: that the model was trained by; its method knows the loss of training and the released code's numbers.
 
@@ -55,15 +54,15 @@ def protocol_attacks(
         UsageError: another name, or a method without a loss of training where the protocol attacks that.
     """
     if name == "standard":
-        return standard_attacks(norm, classes)
+        return standard_attacks(threat, classes)
     method = method_class(recipe.method)
     if name == "adaptive":
-        return adaptive_attacks(model, training=method.training_objective(recipe.method, recipe.threat))
+        return adaptive_attacks(model, threat=threat, training=method.training_objective(recipe.method, recipe.threat))
     clusters = isinstance(model, Classifier) and isinstance(model.head, ClusterHead)
     if name == "centred":
-        return centred_attacks(model, eps=eps, training=method.training_objective(recipe.method, recipe.threat))
+        return centred_attacks(model, threat=threat, training=method.training_objective(recipe.method, recipe.threat))
     if name == "encoder":
-        return encoder_attacks(eps=eps)
+        return encoder_attacks(threat=threat)
     presets: dict[str, tuple[PgdProtocol, ...]] = {
         "quick": (PUBLISHED_20, *((PUBLISHED_20_LOG,) if clusters else ()), LOG_20, MARGIN_20),
         "paper": (
@@ -75,4 +74,4 @@ def protocol_attacks(
     if name not in presets:
         raise UsageError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOL_NAMES)}")
     released = method.released(recipe.method)
-    return tuple(preset.bound(model, eps, released) for preset in presets[name])
+    return tuple(preset.bound(model, threat, released) for preset in presets[name])

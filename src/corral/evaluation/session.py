@@ -99,11 +99,11 @@ class Session:
             raise CorralError("the model's outputs are not finite on the test images; train it again")
         return output
 
-    def attack(self, attack: Attack, eps: float, ledger: Ledger, *, key: str, count: int | None = None) -> Attacked:
+    def attack(self, attack: Attack, ledger: Ledger, *, key: str, count: int | None = None) -> Attacked:
         """Run one attack on the first `count` images (all by default), but for the batches that are finished."""
         total = len(self.images) if count is None else min(count, len(self.images))
         batches: list[Batch] = []
-        with Progress(f"{attack.name} at eps {eps:.4g}", total, "images", enabled=self.progress) as bar:
+        with Progress(f"{attack.name} at eps {attack.threat.eps:.4g}", total, "images", enabled=self.progress) as bar:
             for number, rows in enumerate(torch.split(torch.arange(total, device=self.labels.device), self.batch_size)):
                 done = ledger.read(key, number)
                 if done is not None and len(done.correct) != len(rows):
@@ -112,7 +112,7 @@ class Session:
                         f"{len(rows)}; give --fresh to begin anew"
                     )
                 if done is None:
-                    done = self._batch(attack, eps, rows)
+                    done = self._batch(attack, rows)
                     ledger.write(key, number, done)
                 batches.append(done)
                 bar.advance(len(rows))
@@ -126,11 +126,9 @@ class Session:
             backwards=sum(batch.backwards for batch in batches),
         )
 
-    def _batch(self, attack: Attack, eps: float, rows: Tensor) -> Batch:
+    def _batch(self, attack: Attack, rows: Tensor) -> Batch:
         started = time.perf_counter()
-        outcome = attack.run(
-            self.model, self.images.float(rows), self.labels[rows], eps=eps, norm=self.norm, seed=self.seed
-        )
+        outcome = attack.run(self.model, self.images.float(rows), self.labels[rows], seed=self.seed)
         correct = (~outcome.broken).cpu().numpy()
         return Batch(
             correct=correct,

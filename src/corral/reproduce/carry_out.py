@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from corral.attacks.attack import Attack
+from corral.attacks.threat import Threat
 from corral.data import DataSet, load, loaded_once
 from corral.devices import choose_device
 from corral.documents import write_document
@@ -325,8 +326,7 @@ class _Maker:
             attacks = protocol_attacks(
                 protocol,
                 model,
-                eps=eps,
-                norm=info.norm,
+                threat=Threat(info.norm, eps),
                 classes=len(info.classes),
                 recipe=load_recipe(folder.path),
             )
