@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from corral.attacks.autoattack import standard_attacks
 from corral.attacks.balls import Norm
-from corral.attacks.cascade import cascade
+from corral.attacks.engine import run_attacks
 from corral.attacks.threat import Threat
 from corral.data import DataSet, load, stratified_subset
 from corral.evaluation.records import environment
@@ -152,7 +152,7 @@ def ours(model: nn.Module, x: Tensor, y: Tensor, eps: float, norm: Norm, name: s
     with torch.no_grad():
         classes = model(x[:1]).shape[1]
     chosen = [a for a in standard_attacks(Threat(norm, eps), classes) if name in (a.name, STANDARD)]
-    return cascade(chosen, model, x, y, seed=seed).outcome.x_adv
+    return run_attacks(model, x, y, chosen, seed=seed).x_adv
 
 
 def theirs(model: nn.Module, x: Tensor, y: Tensor, eps: float, norm: Norm, name: str, seed: int) -> Tensor:

@@ -21,7 +21,7 @@ from corral.attacks.autoattack import (
     rand_attacks,
     standard_attacks,
 )
-from corral.attacks.cascade import cascade
+from corral.attacks.engine import run_attacks
 from corral.attacks.outcome import Outcome
 from corral.attacks.threat import Threat
 
@@ -166,7 +166,7 @@ def test_a_cascade_is_the_worst_case_over_its_members_image_for_image(seed, eps)
         y[:12] = model(x[:12]).argmax(1)
     parts = [few_steps("a", eps), few_steps("b", eps, objective="margin"), few_steps("c", eps, targets=3)]
     alone = [part.run(model, x, y, seed=seed) for part in parts]
-    found = cascade(parts, model, x, y, seed=seed)
+    found = run_attacks(model, x, y, parts, seed=seed)
     broken = torch.stack([outcome.broken for outcome in alone])
     assert torch.equal(found.outcome.broken, broken.any(0))
     natural = alone[0].step == 0
@@ -193,7 +193,7 @@ def test_later_attacks_meet_only_what_stands():
         return Attack(name, "", (), THREAT, run)
 
     x, y = images(10), torch.zeros(10, dtype=torch.long)
-    found = cascade([noting("a", 6), noting("b", 4), noting("c", 1)], nn.Identity(), x, y, seed=0)
+    found = run_attacks(nn.Identity(), x, y, [noting("a", 6), noting("b", 4), noting("c", 1)])
     assert met == [("a", 10), ("b", 4)]
     assert found.standing == (4, 0, 0)
     assert found.outcome.forwards == 14
@@ -235,7 +235,7 @@ def test_a_model_of_one_output_has_no_classes_to_attack():
     with pytest.raises(ValueError, match="needs an image"):
         count_classes(linear(2), images(0))
     with pytest.raises(ValueError, match="at least one attack"):
-        cascade([], linear(2), images(1), torch.zeros(1, dtype=torch.long), seed=0)
+        run_attacks(linear(2), images(1), torch.zeros(1, dtype=torch.long), [])
 
 
 def test_no_images_give_no_images():

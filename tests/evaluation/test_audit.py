@@ -14,6 +14,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 from corral.attacks.attack import Attack
+from corral.attacks.budget import Budget, BudgetEndedError, Pace, Paced
+from corral.attacks.engine import run_attacks
 from corral.attacks.outcome import Outcome
 from corral.attacks.threat import Threat
 from corral.cli.audit import audit as audit_command
@@ -23,8 +25,6 @@ from corral.errors import CorralError, UsageError
 from corral.evaluation import audit as audit_module
 from corral.evaluation import audit_session
 from corral.evaluation.audit import audit
-from corral.evaluation.audit_attack import run_attacks
-from corral.evaluation.audit_budget import Budget, BudgetEndedError, Pace
 from corral.evaluation.audit_data import audit_images
 from corral.evaluation.audit_inputs import reordered_accuracy
 from corral.evaluation.audit_prepare import STATISTICS, Preparation, parse_normalise
@@ -216,19 +216,17 @@ def test_a_chunk_that_is_cut_off_counts_nowhere():
     attacks = (*thresholds([0.25]), Attack("endless", "", (("queries", 1), ("restarts", 1)), THREAT, endless))
     x, y = torch.rand(20, 1, 8, 8), torch.zeros(20, dtype=torch.int64)
     model, budget = classifier(), Budget(0.5)
-    tally = run_attacks(
+    found = run_attacks(
         model,
-        attacks,
-        lambda rows: x[rows],
+        x,
         y,
-        torch.ones(20, dtype=torch.bool),
-        seed=0,
-        budget=budget,
-        pace=Pace({1: 1e-4}, {1: 1e-4}),
+        attacks,
+        right=torch.ones(20, dtype=torch.bool),
+        budget=Paced(budget, Pace({1: 1e-4}, {1: 1e-4})),
         batch_size=10,
-        progress=False,
     )
-    assert (tally.done, tally.stopped, tally.robust, tally.rows()) == (0, 10, 0, [])
+    assert (len(found.broken), found.stopped, len(found.x_adv)) == (0, 10, 0)
+    assert [(tally.given, tally.broken, tally.forwards) for tally in found.tallies] == [(0, 0, 0)] * 2
     assert budget.spent < 0.7
     assert not model._forward_pre_hooks
 

@@ -120,7 +120,7 @@ def test_a_changed_attack_list_or_threat_is_refused_in_a_real_evaluation(run, mo
 
     arguments = {"n": 40, "batch_size": 20, "progress": False}
     with monkeypatch.context() as patch:
-        patch.setattr("corral.evaluation.session.Session._batch", interrupted)
+        patch.setattr("corral.attacks.engine._Engine._run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             evaluate(run, attacks=[LOG_20], **arguments)
     with pytest.raises(CorralError, match="unfinished evaluation with another attacks"):
@@ -131,9 +131,9 @@ def test_a_changed_attack_list_or_threat_is_refused_in_a_real_evaluation(run, mo
 
 
 def test_finished_batches_are_not_repeated(run, monkeypatch):
-    from corral.evaluation.session import Session
+    from corral.attacks.engine import _Engine
 
-    honest, calls = Session._batch, []
+    honest, calls = _Engine._run, []
 
     def counted(self, attack, rows):
         calls.append((attack.name, attack.threat, int(rows[0])))
@@ -141,7 +141,7 @@ def test_finished_batches_are_not_repeated(run, monkeypatch):
             raise KeyboardInterrupt
         return honest(self, attack, rows)
 
-    monkeypatch.setattr(Session, "_batch", counted)
+    monkeypatch.setattr(_Engine, "_run", counted)
     arguments = {"n": 60, "batch_size": 20, "progress": False}
     with pytest.raises(KeyboardInterrupt):
         evaluate(run, **arguments)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from corral.attacks.apgd import apgd_outcome
 from corral.attacks.attack import Attack, Runner, Setting
 from corral.attacks.balls import ALL_NORMS, Norm
-from corral.attacks.cascade import Cascade, cascade
 from corral.attacks.centred import TrainingLoss
 from corral.attacks.checks import check_batch
+from corral.attacks.engine import Attacked, run_attacks
 from corral.attacks.objectives import ModelObjective, ObjectiveName
 from corral.attacks.outcome import Outcome
 from corral.attacks.rivals import MatObjective, RivalObjective
@@ -75,11 +75,11 @@ def adaptive_outcome(
     restarts: int = RESTARTS,
     eot: int = 1,
     seed: int = 0,
-) -> Cascade:
+) -> Attacked:
     """`ensemble_adaptive` with which member broke each image (its place in `adaptive_attacks`), and at which step."""
     check_batch(x, y, eps, norm, norms=ALL_NORMS)
     members = adaptive_attacks(model, threat=Threat(norm, eps), steps=steps, restarts=restarts, eot=eot)
-    return cascade(members, model, x, y, seed=seed)
+    return run_attacks(model, x, y, members, seed=seed)
 
 
 def adaptive_attacks(
@@ -184,7 +184,7 @@ def _apgd(threat: Threat, **arguments: Any) -> Runner:
 
 def _rivals(parts: tuple[Attack, ...], steps: int, model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
     """One rival after the other, nearest first, each on the images that stand."""
-    found = cascade(parts, model, x, y, seed=seed)
+    found = run_attacks(model, x, y, parts, seed=seed)
     before = found.by.clamp_min(0) * (steps + 1)
     return replace(found.outcome, step=found.outcome.step + before)
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from corral.attacks.apgd import apgd_outcome
 from corral.attacks.attack import Attack, Setting
 from corral.attacks.balls import ALL_NORMS, Norm
-from corral.attacks.cascade import Cascade, cascade
 from corral.attacks.checks import check_batch
+from corral.attacks.engine import Attacked, run_attacks
 from corral.attacks.fab import fab_outcome
 from corral.attacks.outcome import Outcome
 from corral.attacks.square import square_outcome
@@ -59,16 +59,15 @@ def autoattack(
     if not len(x):
         return x.detach().clone()
     attacks = ensemble(version, Threat(norm, eps), count_classes(model, x))
-    batches = zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True)
-    return torch.cat([cascade(attacks, model, a, b, seed=seed).outcome.x_adv for a, b in batches])
+    return run_attacks(model, x, y, attacks, seed=seed, batch_size=batch_size).x_adv
 
 
 def autoattack_outcome(
     model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm = "Linf", seed: int = 0
-) -> Cascade:
+) -> Attacked:
     """The standard ensemble on one batch, with which attack broke each image and at which step."""
     check_batch(x, y, eps, norm, norms=ALL_NORMS)
-    return cascade(standard_attacks(Threat(norm, eps), count_classes(model, x)), model, x, y, seed=seed)
+    return run_attacks(model, x, y, standard_attacks(Threat(norm, eps), count_classes(model, x)), seed=seed)
 
 
 def count_classes(model: nn.Module, x: Tensor) -> int:

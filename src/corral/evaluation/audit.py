@@ -7,16 +7,16 @@ from torch import nn
 
 from corral.attacks.autoattack import standard_attacks
 from corral.attacks.balls import ALL_NORMS, Norm
+from corral.attacks.budget import Budget, Paced
+from corral.attacks.engine import Attacked, run_attacks
 from corral.attacks.threat import Threat
 from corral.data import DataSet
 from corral.devices import choose_device
 from corral.errors import CorralError, UsageError
-from corral.evaluation.audit_attack import Tally, run_attacks
-from corral.evaluation.audit_budget import Budget
 from corral.evaluation.audit_data import audit_images
 from corral.evaluation.audit_outputs import measuring
 from corral.evaluation.audit_prepare import Preparation
-from corral.evaluation.audit_record import AuditRecord, run_words, standard_error
+from corral.evaluation.audit_record import AuditAttack, AuditRecord, run_words, standard_error
 from corral.evaluation.audit_session import Session
 from corral.evaluation.audit_staying import staying
 from corral.evaluation.diagnostics.findings import Finding
@@ -104,24 +104,25 @@ def _measured(
     attacks = standard_attacks(Threat(threat, radius), session.classes)
     count = len(session.right)
     with measuring(session.model, session.labels.device):
-        tally = run_attacks(
+        found = run_attacks(
             session.model,
-            attacks,
             given.images.float,
             session.labels[:count],
-            session.right,
+            attacks,
             seed=seed,
-            budget=budget,
-            pace=session.pace,
             batch_size=batch_size,
+            right=session.right,
+            keep=torch.arange(0, device=session.labels.device),
+            budget=Paced(budget, session.pace),
+            title="AutoAttack standard",
             progress=progress,
         )
-    if not tally.done and all(finding.verdict == "skipped" for finding in findings):
+    if not len(found.broken) and all(finding.verdict == "skipped" for finding in findings):
         raise CorralError(
             f"{loaded.name}: nothing could be measured in {minutes:g} min: one image may take AutoAttack "
             f"{duration(session.pace.worst(1))}; give more --minutes"
         )
-    record = _record(session, tally, [*findings, *_black_box(tally)], threat, radius, minutes, seed, spent)
+    record = _record(session, found, [*findings, *_black_box(found)], threat, radius, minutes, seed, spent)
     say(f"{run_words(record)}; {duration(record.seconds)} in all")
     return record
 
@@ -143,13 +144,32 @@ def _threat(loaded: Target, eps: float | str | None, norm: str | None) -> tuple[
     return threat, radius
 
 
-def _black_box(tally: Tally) -> list[Finding]:
+def _rows(found: Attacked) -> list[AuditAttack]:
+    """The record's row of each attack, in the order that they ran; none where no image was done."""
+    done = len(found.broken)
+    return [
+        AuditAttack(
+            name=tally.attack.name,
+            description=tally.attack.description,
+            given=tally.given,
+            broken=tally.broken,
+            accuracy=standing / done,
+            forwards=tally.forwards,
+            backwards=tally.backwards,
+            seconds=tally.seconds,
+        )
+        for tally, standing in zip(found.tallies, found.standing, strict=True)
+        if done
+    ]
+
+
+def _black_box(found: Attacked) -> list[Finding]:
     """Whether Square broke what the white-box attacks could not."""
-    rows = tally.rows()
-    square = next((row for row in rows if row.name.startswith("square")), None)
-    if square is None or not tally.done:
+    done = len(found.broken)
+    square = next((tally for tally in found.tallies if tally.attack.name.startswith("square")), None)
+    if square is None or not done:
         return []
-    share = square.broken / tally.done
+    share = square.broken / done
     enough = square.broken >= SQUARE_IMAGES
     masked, noted = enough and share >= SQUARE_MASKED, enough and share >= SQUARE_NOTE
     return [
@@ -161,7 +181,7 @@ def _black_box(tally: Tally) -> list[Finding]:
             explanation=f"Square sees no gradient; it broke {square.broken} images ({100 * share:.1f}% of all) that "
             "the gradient attacks before it had left standing. Sound gradients leave it next to nothing.",
             remedy="Look for a layer that hides the gradient; attack its smooth stand-in instead." if noted else "",
-            n=tally.done,
+            n=done,
             seconds=square.seconds,
         )
     ]
@@ -169,7 +189,7 @@ def _black_box(tally: Tally) -> list[Finding]:
 
 def _record(
     session: Session,
-    tally: Tally,
+    found: Attacked,
     findings: list[Finding],
     norm: Norm,
     eps: float,
@@ -177,8 +197,8 @@ def _record(
     seed: int,
     diagnostics_seconds: float,
 ) -> AuditRecord:
-    given, target, done = session.given, session.target, tally.done
-    robust = tally.robust / done if done else None
+    given, target, done = session.given, session.target, len(found.broken)
+    robust = int(found.correct.sum()) / done if done else None
     masked = any(finding.verdict == "masked" for finding in (*session.inputs, *findings))
     return AuditRecord(
         target=target.name,
@@ -202,29 +222,29 @@ def _record(
         seconds=session.budget.spent,
         diagnostics_seconds=diagnostics_seconds,
         clean=session.clean,
-        clean_attacked=tally.right / done if done else None,
+        clean_attacked=int(session.right[:done].sum()) / done if done else None,
         robust=robust,
         robust_error=None if robust is None else standard_error(robust, done),
-        attacks=tally.rows(),
+        attacks=_rows(found),
         inputs=session.inputs,
         findings=findings,
         verdict="masked" if masked else "pass",
-        notes=_notes(session, tally, norm),
+        notes=_notes(session, found, norm),
         created=now(),
         environment=environment(given.labels.device),
     )
 
 
-def _notes(session: Session, tally: Tally, norm: Norm) -> list[str]:
+def _notes(session: Session, found: Attacked, norm: Norm) -> list[str]:
     notes = list(session.target.notes)
     if len(session.right) < len(session.given.labels):
         notes.append(f"clean accuracy is of the first {len(session.right):,} images, more did not fit into the budget")
     if norm == "L1":
         notes.append("the diagnostics were made in the largest L2 ball inside the L1 ball")
-    if tally.stopped:
-        counted = f"{tally.stopped} image{'s' if tally.stopped > 1 else ''}"
+    if found.stopped:
+        counted = f"{found.stopped} image{'s' if found.stopped > 1 else ''}"
         notes.append(f"the deadline cut off a chunk of {counted}, which counts nowhere")
-    if tally.done < len(session.right):
+    if len(found.broken) < len(session.right):
         worst = duration(session.pace.worst(1))
         notes.append(f"one more image may have taken {worst}: the images done are the first in a fixed order")
     return notes

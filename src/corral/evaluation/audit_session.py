@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from corral.attacks.balls import Norm
-from corral.evaluation.audit_budget import Budget, BudgetEndedError, measure
+from corral.attacks.budget import Budget, BudgetEndedError, measure
 from corral.evaluation.audit_data import AuditImages
 from corral.evaluation.audit_inputs import judge, reordered_accuracy, trials
 from corral.evaluation.audit_outputs import are_probabilities, check_outputs, measuring, outputs

@@ -16,6 +16,7 @@ from corral.attacks.attack import Attack
 from corral.attacks.balls import l2_norms
 from corral.attacks.bisector import bisector_search
 from corral.attacks.ddn import ddn_outcome
+from corral.attacks.engine import Attacked
 from corral.attacks.minimal import MinimalOutcome
 from corral.attacks.outcome import Outcome
 from corral.attacks.presets import PgdProtocol
@@ -35,7 +36,7 @@ from corral.evaluation.certificate import (
 )
 from corral.evaluation.ledger import Ledger
 from corral.evaluation.opened import opened
-from corral.evaluation.session import Attacked, Session
+from corral.evaluation.session import Session
 from corral.models import Classifier, ClusterHead
 from corral.precision import full_float32
 from corral.progress import Progress, duration
@@ -130,7 +131,7 @@ def certify_run(
                 progress=progress,
             )
             for one in attacks:
-                outcome = session.attack(one, ledger, key=one.name)
+                outcome = session.attack(one, ledger)
                 distances = torch.minimum(distances, _distances(outcome, test))
                 settings = dict(one.settings)
                 tried.append(
@@ -266,7 +267,7 @@ def _certified(model: Classifier, images: Images, lipschitz: float, batch_size: 
 def _distances(outcome: Attacked, images: Images) -> Tensor:
     """(n,) float64 distances of the misclassified images that an attack found, infinite where it found none."""
     rows = torch.arange(len(images), device=images.pixels.device)
-    moved = outcome.shown.double() - images.float(rows).double()
+    moved = outcome.x_adv.double() - images.float(rows).double()
     return torch.where(outcome.correct, torch.inf, l2_norms(moved))
 
 

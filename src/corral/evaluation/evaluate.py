@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from corral.arrays import write_arrays
 from corral.attacks import PgdProtocol
 from corral.attacks.attack import Attack
+from corral.attacks.engine import Attacked
 from corral.attacks.threat import Threat
 from corral.documents import write_document
 from corral.errors import UsageError
@@ -21,7 +23,7 @@ from corral.evaluation.ledger import Ledger, Plan
 from corral.evaluation.opened import Opened, opened
 from corral.evaluation.protocols import ENSEMBLES, protocol_attacks
 from corral.evaluation.records import AttackResult, Curve, Record, Reported
-from corral.evaluation.session import Attacked, Session
+from corral.evaluation.session import Session
 from corral.precision import full_float32
 from corral.progress import Progress, duration
 from corral.training import load_recipe, parse_eps
@@ -149,7 +151,7 @@ def _measure(
     started = time.perf_counter()
     model, eps = session.model, plan.eps
     clean = session.predictions() == session.labels
-    outcomes = {attack.name: session.attack(attack, ledger, key=attack.name) for attack in attacks}
+    outcomes = {attack.name: session.attack(attack, ledger) for attack in attacks}
     results = [_result(session, attack, outcomes[attack.name]) for attack in attacks]
     members = list(results)
     correct = torch.stack([clean, *(outcome.correct for outcome in outcomes.values())]).all(0)
@@ -159,7 +161,7 @@ def _measure(
             results.append(_pointwise(name, members, session.accuracy(correct), session.per_class(correct)))
     curve, curve_seconds = _curve(session, eps, ledger)
     strongest = min(members, key=lambda result: result.accuracy).name
-    arrays = drawn(model, session, outcomes[strongest].shown) | _fates(clean, outcomes)
+    arrays = drawn(model, session, outcomes[strongest].x_adv) | _fates(clean, outcomes)
     arrays["labels"] = session.labels.cpu().numpy()
     recipe = load_recipe(given.folder.path)
     reported = None if recipe.reported is None else Reported(**recipe.reported.model_dump())
@@ -260,7 +262,7 @@ def _curve(session: Session, eps: float, ledger: Ledger) -> tuple[Curve, float]:
             accuracies.append(session.accuracy(clean))
             continue
         attack = CURVE.bound(session.model, Threat(session.norm, factor * eps))
-        found = session.attack(attack, ledger, key=f"{CURVE.name}-{factor:g}", count=count)
+        found = session.attack(replace(attack, name=f"{CURVE.name}-{factor:g}"), ledger, count=count)
         accuracies.append(session.accuracy(found.correct))
         seconds += found.seconds
     radii = [factor * eps for factor in factors]

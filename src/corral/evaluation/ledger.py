@@ -3,14 +3,14 @@
 import io
 import shutil
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from corral.attacks.engine import Batch
 from corral.documents import Frozen
 from corral.errors import CorralError
 from corral.files import write_atomically
@@ -38,27 +38,6 @@ class Plan(Frozen):
     device: str
     corral: str
     torch: str
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one attack did to one batch of images.
-
-    Attributes:
-        correct: (n,) bool, classified right under the attack.
-        step: (n,) int64, `Outcome.step`.
-        shown: (m, ...) float32 adversarial versions of those of its images that the page shows.
-        seconds: what it took.
-        forwards: images passed forward.
-        backwards: images passed backward.
-    """
-
-    correct: NDArray[np.bool_]
-    step: NDArray[np.int64]
-    shown: NDArray[np.float32]
-    seconds: float
-    forwards: int
-    backwards: int
 
 
 class Ledger:
@@ -141,7 +120,7 @@ class Ledger:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, key: str, number: int) -> Path:
-        return self.folder / f"{key}-{number:05d}.npz"
+        return self.folder / f"{quote(key, safe='')}-{number:05d}.npz"
 
 
 def _listed(attacks: list[PlannedAttack]) -> str:

@@ -1,8 +1,8 @@
-"""Time: a deadline that a model under attack cannot overrun, and what a chunk of images will cost at worst."""
+"""A time budget: a deadline that a model under attack cannot overrun, and batches that it holds at worst."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 
 import torch
@@ -10,12 +10,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from corral.attacks.attack import Attack
+from corral.attacks.outcome import Outcome
+from corral.progress import Progress, duration
 
 # What an attack does beside the model's pass, until its own passes have been timed.
 OVERHEAD_SECONDS = 2e-3
 # Fewer passes than this are no measurement.
 ENOUGH_PASSES = 20
 MEASURED = (1, 8, 64)
+# A batch may take at most this share of what is left if none of its images falls, the first one and later ones:
+# estimates err, before a whole batch was timed all the more, and a batch that the deadline cuts off is lost.
+FIRST_SHARE, SHARE = 0.5, 0.8
+# The first attack's own cost is timed on this many images before any batch is chosen, in this share of what is left.
+PROBED, PROBE_SHARE = 8, 0.05
 MEASURE_SECONDS, REPEATED = 2.0, 3
 
 
@@ -126,6 +133,75 @@ class Pace:
     def forward_seconds(self, k: int) -> float:
         """Seconds of one forward pass over k images."""
         return _interpolated(self.forward, k)
+
+
+class Paced:
+    """A budget with the pace of a model: how many images a batch of attacks in turn may have, and when it ends.
+
+    Args:
+        budget: it ends.
+        pace: how long passes take; it learns.
+    """
+
+    def __init__(self, budget: Budget, pace: Pace) -> None:
+        self.budget, self.pace = budget, pace
+
+    def begin(
+        self, attacks: Sequence[Attack], model: nn.Module, images: Callable[[int], tuple[Tensor, Tensor]], *, seed: int
+    ) -> None:
+        """Learn what the attacks cost: from their settings, and the first one from a run on a few images.
+
+        Args:
+            attacks: those of every batch to come.
+            model: inside `attacked`.
+            images: a number to at most so many images that are classified right, and their labels.
+            seed: of the run.
+        """
+        self.pace.expect(attacks)
+        x, y = images(PROBED)
+        if len(x):
+            with suppress(BudgetEndedError):
+                self._timed(attacks[0], model, x, y, seed, self.budget.clock() + PROBE_SHARE * self.budget.left, None)
+
+    def size(self, done: int, most: int) -> int:
+        """How many images the next batch has, at most `most`; 0 if what is left may not hold one."""
+        share = (SHARE if done else FIRST_SHARE) * self.budget.left
+        # What is left may hold one image even where a share of it does not.
+        return self.pace.fitting(share, most) or self.pace.fitting(self.budget.left, 1)
+
+    def run(
+        self, attack: Attack, model: nn.Module, x: Tensor, y: Tensor, *, seed: int, bar: Progress | None
+    ) -> Outcome:
+        """One attack on a batch, within the budget; `bar` shows what is left of it.
+
+        Raises:
+            BudgetEndedError: the deadline passed before its end.
+        """
+        return self._timed(attack, model, x, y, seed, self.budget.end, bar)
+
+    def _timed(
+        self, attack: Attack, model: nn.Module, x: Tensor, y: Tensor, seed: int, deadline: float, bar: Progress | None
+    ) -> Outcome:
+        passes, images, start, gradients = 0, 0, self.budget.spent, True
+
+        def tick() -> None:
+            nonlocal passes
+            passes += 1
+            if bar is not None:
+                bar.advance(0, f"{attack.name}, {duration(max(0.0, self.budget.left))} of the budget left")
+
+        try:
+            with self.budget.enforced(model, deadline, tick):
+                outcome = attack.run(model, x, y, seed=seed)
+            images, gradients = outcome.forwards, outcome.backwards > 0
+        except BudgetEndedError:
+            # Cut off with all images standing, as far as is known.
+            images = passes * len(x)
+            raise
+        finally:
+            if images:
+                self.pace.observe(passes, images, self.budget.spent - start, gradients=gradients)
+        return outcome
 
 
 def measure(model: nn.Module, x: Tensor) -> Pace:
