@@ -1,26 +1,29 @@
 """Compare a made table's rows with another row than the one its definition names, image by image.
 
-usage: python benchmarks/against.py results/TABLE-SCALE ROW
+usage: python benchmarks/against.py TABLE ROW [--scale small] [--results results]
 
 Every row's accuracy less that of ROW, in points, with the standard error of the paired difference, as the table's page
-has it. Reads table.json alone.
+has it. Reads the results' CSV files alone.
 """
 
 import argparse
 from pathlib import Path
 
-from corral.reproduce import load_table
+from corral.reproduce import load_table, shipped_tables
 from corral.reproduce.against import against
-from corral.reproduce.result import read_result
+from corral.reproduce.show import table_result
+from corral.reproduce.store import read_store
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path)
+    parser.add_argument("table", choices=shipped_tables())
     parser.add_argument("row")
+    parser.add_argument("--scale", default="small")
+    parser.add_argument("--results", type=Path, default=Path("results"))
     arguments = parser.parse_args()
-    result = read_result(arguments.results / "table.json")
-    table = load_table(result.table)
+    table = load_table(arguments.table)
+    result = table_result(table, arguments.scale, {}, read_store(arguments.results))
     if arguments.row not in (names := [row.name for row in table.rows]):
         parser.error(f"no row {arguments.row!r} in {table.name}; rows: {'; '.join(names)}")
     for part in result.parts:

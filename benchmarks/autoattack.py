@@ -1,7 +1,7 @@
 """AutoAttack, ours beside the public implementation: robust accuracy, seconds and passes, model by model.
 
 usage: python benchmarks/autoattack.py --data mnist --n 100 --out runs/mnist [--cases at corral ...]
-           [--attacks standard ...] [--seeds 3] [--results results/autoattack-mnist.json] [--device cuda]
+           [--attacks standard ...] [--seeds 3] [--results results/autoattack-mnist.csv] [--device cuda]
 
 Both get the same models, images, budget and one thread; each attack runs alone on all images, then the ensemble in
 turn. Robust accuracy is counted here, by a plain pass on what an attack returned, after a check of ball and box.
@@ -12,7 +12,7 @@ with three seeds, and that row decides: the exit code is 1 if it leaves more tha
 """
 
 import argparse
-import json
+import csv
 import logging
 import statistics
 import sys
@@ -272,16 +272,13 @@ def main() -> None:
     for row in worse:
         print(f"WEAKER: {row.case}, {row.attack}: {100 * row.ours:.1f} against {100 * row.theirs:.1f}")
     if arguments.results:
+        made = {"data": arguments.data, "train_seed": arguments.seed, "command": " ".join(["python", *sys.argv])}
+        made |= environment(device).model_dump()
         arguments.results.parent.mkdir(parents=True, exist_ok=True)
-        document = {
-            "command": " ".join(["python", *sys.argv]),
-            "data": arguments.data,
-            "seed": arguments.seed,
-            "threads": 1,
-            "environment": environment(device).model_dump(),
-            "rows": [asdict(row) for row in rows],
-        }
-        arguments.results.write_text(json.dumps(document, indent=1) + "\n")
+        with arguments.results.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, [*asdict(rows[0]), *made], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(asdict(row) | made for row in rows)
     sys.exit(1 if worse else 0)
 
 

@@ -1,27 +1,28 @@
 """Compare recipes on one data set over several seeds, at equal cost, and print the table of README.
 
 usage: python benchmarks/compare.py --data mnist --recipes at clustr corral --seeds 0 1 2 --n 1000 --out runs/mnist
-           [--protocols quick standard] [--results results/mnist] [--set key=value ...]
+           [--protocols quick standard] [--results results [--table mnist]] [--set key=value ...]
 
-Every run is trained (or taken up where it stopped), then evaluated by each protocol on the same test images.
-Records are copied to --results. Rows are mean ± sample standard deviation over the seeds, in percent.
+Every run is trained (or taken up where it stopped), then evaluated by each protocol on the same test images. What was
+measured goes into the CSV files of --results. Rows are mean ± sample standard deviation over the seeds, in percent.
 """
 
 import argparse
-import shutil
 import statistics
 import tomllib
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from corral.data import load
 from corral.evaluation import Record, evaluate, read_record
 from corral.evaluation.evaluate import record_label
 from corral.evaluation.protocols import PROTOCOL_NAMES
 from corral.models.fingerprint import fingerprint
-from corral.report.collect import collect
+from corral.report.collect import read_run
+from corral.reproduce.entries import SeedResult, Trained, Worst, row_entries
+from corral.reproduce.lines import RowKey
+from corral.reproduce.result import packed
+from corral.reproduce.store import Store, changing
 from corral.training import RunFolder, load_model, train
 
 COLUMNS = {
@@ -33,8 +34,8 @@ COLUMNS = {
 }
 
 
-def measured(folder: RunFolder, n: int | None, protocol: str) -> tuple[Record, Path]:
-    """The run's record and its file: the one on disk if it is of this model and this n, else a fresh evaluation."""
+def measured(folder: RunFolder, n: int | None, protocol: str) -> Record:
+    """The run's record: the one on disk if it is of this model and this n, else a fresh evaluation."""
     model, _, info = load_model(folder.path)
     n_test = len(load(info.data).test)
     label = record_label(protocol, n=n or n_test, n_test=n_test, eps=info.eps, run_eps=info.eps, seed=0)
@@ -42,8 +43,8 @@ def measured(folder: RunFolder, n: int | None, protocol: str) -> tuple[Record, P
     if path.is_file():
         record = read_record(path)
         if record.model_fingerprint == fingerprint(model):
-            return record, path
-    return evaluate(folder.path, n=n, protocol=protocol), path
+            return record
+    return evaluate(folder.path, n=n, protocol=protocol)
 
 
 def spread(values: list[float]) -> str:
@@ -58,7 +59,66 @@ def setting(text: str) -> tuple[str, Any]:
     return key, tomllib.loads(f"value = {value}")["value"]
 
 
+def seed_result(run: RunFolder, seed: int, records: list[Record]) -> SeedResult:
+    """What one run came to, for the results' CSV files."""
+    merged, _, outcomes = read_run(run.path, [record_file(record) for record in records])[0]
+    info = load_model(run.path)[2]
+    robust = min(attack.accuracy for attack in merged.attacks)
+    kept = outcomes.get("worst_case")
+    worst = Worst(round(robust * merged.n), "" if kept is None else packed(kept))
+    trained = Trained(info.train_seconds, info.work_seconds, info.work_clock, info.ending)
+    return SeedResult(run.path.name, seed, {1.0: records}, {}, {1.0: worst}, [], trained)
+
+
+def record_file(record: Record) -> str:
+    """The name of a record's file, without its ending."""
+    return record_label(
+        record.protocol, n=record.n, n_test=record.n_test, eps=record.eps, run_eps=record.eps, seed=record.eval_seed
+    )
+
+
+def table_of(results: Path, store: Store, name: str = "mnist") -> str:
+    """A comparison as Markdown, from the CSV files of the results."""
+    rows = store.of_table(name, "", "")
+    runs, lines = [], []
+    for key, group in rows.items():
+        found = [[store.attacks[one] for one in line.evaluations.split()] for line in group]
+        runs += [
+            store.runs[evaluations[0][0].run, line.fingerprint] for evaluations, line in zip(found, group, strict=True)
+        ]
+        # The first protocol that ran an attack, and the worst case over all of them, which comes last.
+        left = [
+            {line.attack: line for evaluation in reversed(evaluations) for line in evaluation}
+            | {line.attack: line for line in evaluations[-1] if line.attack == "worst_case"}
+            for evaluations in found
+        ]
+        lines.append((key.row, left))
+    met = {name for _, left in lines for one in left for name in one}
+    columns = {name: title for name, title in {"clean": "clean", **COLUMNS}.items() if name in met}
+    first = lines[0][1][0]["clean"]
+    seeds = len(lines[0][1])
+    text = [f"# Recipes on {runs[0].data} at equal cost", ""]
+    images = f"{first.n:,} of {runs[0].n_test:,} test images"
+    text += [
+        f"{first.norm} eps {first.eps:.4g}, {images}, {seeds} seeds; percent, mean ± sd.",
+        "",
+    ]
+    text += ["## At equal cost", "", f"| recipe | {' | '.join(columns.values())} | training seconds |"]
+    text += [f"| --- | {' | '.join('---:' for _ in columns)} | ---: |"]
+    for row, left in lines:
+        cells = [
+            spread([one[name].accuracy for one in left]) if all(name in one for one in left) else "–"
+            for name in columns
+        ]
+        seconds = statistics.mean(run.train_seconds for run in runs if run.recipe == row)
+        text.append(f"| {row} | {' | '.join(cells)} | {seconds:.0f} |")
+    made = f"corral {first.corral}, torch {first.torch}, {first.device}, {first.threads} thread(s)"
+    latest = max(one["clean"].created for _, left in lines for one in left)
+    return "\n".join([*text, "", f"{made}, until {latest}.", ""])
+
+
 def main() -> None:
+    """Train, evaluate, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True)
     parser.add_argument("--recipes", nargs="+", required=True)
@@ -66,45 +126,32 @@ def main() -> None:
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOL_NAMES, default=["quick"])
     parser.add_argument("--n", type=int)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--results", type=Path)
+    parser.add_argument("--results", type=Path, help="folder of the CSV files that the rows are put into")
+    parser.add_argument("--table", help="what the rows are called there; default the data set")
     parser.add_argument("--set", dest="settings", nargs="*", default=[])
-    arguments = parser.parse_args()
-    overrides = dict(setting(text) for text in arguments.settings)
-    rows: dict[str, list[Record]] = {}
-    for seed in arguments.seeds:
-        for recipe in arguments.recipes:
-            folder = RunFolder(arguments.out / f"{recipe}-{seed}")
+    given = parser.parse_args()
+    overrides = dict(setting(text) for text in given.settings)
+    name, found = given.table or given.data, Store()
+    for recipe in given.recipes:
+        seeds = []
+        for seed in given.seeds:
+            folder = RunFolder(given.out / f"{recipe}-{seed}")
             train(
                 recipe,
-                data=arguments.data,
+                data=given.data,
                 out=folder.path,
                 resume=folder.recipe.is_file(),
                 **{**overrides, "training.seed": seed},
             )
-            for protocol in arguments.protocols:
-                record, path = measured(folder, arguments.n, protocol)
-                if arguments.results:
-                    arguments.results.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(path, arguments.results / f"{recipe}-{seed}-{path.name}")
-            # All protocols as one record, its worst case per image over every attack.
-            merged = [piece.record for piece in collect([folder.path]) if piece.record.n == record.n]
-            rows.setdefault(recipe, []).append(merged[0])
-    first = next(iter(rows.values()))[0]
-    print(
-        f"\n{arguments.data}, {first.norm} eps {first.eps:.4g}, n = {first.n} of {first.n_test} test images, ", end=""
-    )
-    print(f"{len(arguments.seeds)} seeds, {first.environment.device}, {torch.get_num_threads()} thread(s) here\n")
-    met = {attack.name for records in rows.values() for record in records for attack in record.attacks}
-    columns = {name: title for name, title in COLUMNS.items() if name in met}
-    print(f"| recipe | clean | {' | '.join(columns.values())} | training seconds |")
-    print(f"|---|---|{'---|' * len(columns)}---|")
-    for recipe, records in rows.items():
-        cells = [spread([record.clean for record in records])]
-        for name in columns:
-            found = [a.accuracy for record in records for a in record.attacks if a.name == name]
-            cells.append(spread(found) if len(found) == len(records) else "–")
-        cells.append(f"{statistics.mean(record.train_seconds for record in records):.0f}")
-        print(f"| {recipe} | {' | '.join(cells)} |")
+            records = [measured(folder, given.n, protocol) for protocol in given.protocols]
+            seeds.append(seed_result(folder, seed, records))
+        key = RowKey(table=name, scale="", changed="", data=given.data, beside="", row=recipe)
+        eps = seeds[0].records[1.0][0].eps
+        found.add(row_entries(key, seeds, recipe=recipe, rule=None, eps=eps, columns=""))
+    if given.results:
+        with changing(given.results) as store:
+            store.add(found)
+    print(table_of(given.out, found, name))
 
 
 if __name__ == "__main__":

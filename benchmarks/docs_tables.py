@@ -4,7 +4,7 @@ usage: python benchmarks/docs_tables.py [--check]
 
 A document says where a table comes from between two comments:
 
-    <!-- table: results/cause-small/table.md # The published attack with one part changed -->
+    <!-- table: results/tables/cause-small/table.md # The published attack with one part changed -->
     <!-- end -->
 
 What stands between them is replaced by the first table below that heading. --check changes nothing and exits with 1
@@ -56,10 +56,12 @@ def documents(root: Path = ROOT) -> list[Path]:
     return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true")
-    check = parser.parse_args().check
+def refresh(*, check: bool) -> list[Path]:
+    """Put the tables into every document; returns those that were behind.
+
+    Args:
+        check: change nothing.
+    """
     behind = []
     for path in documents():
         before = path.read_text(encoding="utf-8")
@@ -70,7 +72,14 @@ def main() -> None:
                 path.write_text(after, encoding="utf-8")
     for path in behind:
         print(f"{path.relative_to(ROOT)}: {'behind its results' if check else 'refreshed'}")
-    sys.exit(1 if check and behind else 0)
+    return behind
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    sys.exit(1 if refresh(check=check) and check else 0)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
 """The weights of MAT's terms, which its paper leaves out: what each does to held-out training images.
 
 usage: python benchmarks/mat_weights.py --data mnist --setting mnist-vgg-small --so 0 1 10 --bibo 0 1 3
-           --out runs/mat-weights --results results/mat-weights
+           --out runs/mat-weights --results results
 
 One training a pair of weights, of the recipe `mat`; then PGD-50 on the cross-entropy of inner products with the
 centres, as MAT attacks (its Sec. 3.3), and on their margin, which has no softmax to saturate. The images are the
-recipe's validation split: no test image is looked at. Runs that are there are taken as they are. `table.md` has a table
-for every data set whose numbers lie in the results folder.
+recipe's validation split: no test image is looked at. Runs that are there are taken as they are. The numbers go into
+`mat-weights.csv`, of which `make tables` makes a table for every data set.
 """
 
 import argparse
-import json
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,10 +24,16 @@ from corral.files import write_atomically
 from corral.models.fingerprint import fingerprint
 from corral.reproduce.definition import load_setting
 from corral.reproduce.markdown import rows_of
+from corral.reproduce.store import Store
 from corral.training import RunFolder, load_model, load_recipe, train
 from corral.training.start import prepare_data
 
 STEPS = 50
+FILE = "mat-weights.csv"
+COLUMNS = [
+    *("data", "setting", "so", "bibo", "seed", "n", "eps", "clean", "cross_entropy", "margin", "length", "seconds"),
+    *("model_fingerprint", "created", "corral", "torch", "python", "device", "threads", "platform"),
+]
 
 
 def measured(folder: RunFolder, data_root: str | None) -> dict[str, float | str | int]:
@@ -57,13 +65,13 @@ def measured(folder: RunFolder, data_root: str | None) -> dict[str, float | str 
     return found | {"model_fingerprint": fingerprint(model)}
 
 
-def table(rows: list[dict[str, float]]) -> list[str]:
+def table(rows: Sequence[Mapping[str, str]]) -> list[str]:
     """The rows as Markdown."""
     cells = [
         [
-            f"{row['so']:g}, {row['bibo']:g}",
-            *(f"{100 * row[key]:.1f}" for key in ("clean", "cross_entropy", "margin")),
-            f"{row['length']:.1f}",
+            f"{float(row['so']):g}, {float(row['bibo']):g}",
+            *(f"{100 * float(row[key]):.1f}" for key in ("clean", "cross_entropy", "margin")),
+            f"{float(row['length']):.1f}",
         ]
         for row in rows
     ]
@@ -72,21 +80,40 @@ def table(rows: list[dict[str, float]]) -> list[str]:
     )
 
 
-def write_tables(results: Path) -> None:
-    """`table.md` from all numbers in the folder, the lowest seed of each data set."""
+def read_rows(results: Path) -> list[dict[str, str]]:
+    """What was measured so far."""
+    path = results / FILE
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def write_rows(results: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Write all rows, by data set, seed and weights."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda r: (r["data"], int(r["seed"]), float(r["so"]), float(r["bibo"]))))
+    write_atomically(results / FILE, text.getvalue().encode())
+
+
+def table_of(results: Path, store: Store) -> str:
+    """A table for every data set, of its lowest seed, as Markdown."""
     lines = ["# The weights of MAT's terms, on held-out training images", ""]
-    for path in sorted(results.glob("*.json")):
-        document = json.loads(path.read_text())
-        first = document["rows"][0]
-        rows = [row for row in document["rows"] if row["seed"] == first["seed"]]
-        made = f"{document['command']}, setting {document['setting']}, eps {first['eps']:.4g}, {first['n']} images, "
-        made += f"seed {first['seed']}, {document['created'][:10]}, {document['environment']['device']}"
-        lines += [f"## {path.stem}", "", f"{made}; percent.", "", *table(rows), ""]
-    write_atomically(results / "table.md", "\n".join(lines).encode())
+    found = read_rows(results)
+    for data in dict.fromkeys(row["data"] for row in found):
+        rows = [row for row in found if row["data"] == data]
+        rows = [row for row in rows if row["seed"] == rows[0]["seed"]]
+        first, latest = rows[0], max(row["created"] for row in rows)
+        made = f"benchmarks/mat_weights.py, setting {first['setting']}, eps {float(first['eps']):.4g}, "
+        made += f"{first['n']} images, seed {first['seed']}, {latest[:10]}, {first['device']}"
+        lines += [f"## {data}", "", f"{made}; percent.", "", *table(rows), ""]
+    return "\n".join(lines)
 
 
 def main() -> None:
-    """Train what is missing and write the table."""
+    """Train what is missing and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--setting", default=None, help="of corral/reproduce/settings.toml; default the recipe's own")
@@ -95,11 +122,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data-root", default=None)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--results", type=Path, required=True, help=f"folder of {FILE}")
     given = parser.parse_args()
-    path = given.results / f"{given.data}.json"
-    before = json.loads(path.read_text())["rows"] if path.is_file() else []
-    kept = {(row["so"], row["bibo"]): row for row in before if row["seed"] == given.seed}
     load(given.data, root=given.data_root)
     for so in given.so:
         for bibo in given.bibo:
@@ -108,14 +132,17 @@ def main() -> None:
             recipe = load_recipe("mat", data=given.data, overrides=scaled)
             folder = RunFolder(given.out / f"{given.data}-{so:g}-{bibo:g}-{given.seed}")
             train(recipe, out=folder.path, resume=folder.recipe.is_file(), data_root=given.data_root)
-            if kept.get((so, bibo), {}).get("model_fingerprint") != fingerprint(load_model(folder.path)[0]):
-                kept[so, bibo] = {"so": so, "bibo": bibo, "seed": given.seed, **measured(folder, given.data_root)}
-            rows = [kept[key] for key in sorted(kept)]
-            made = {"command": "benchmarks/mat_weights.py", "setting": given.setting, "created": now()}
-            document = {**made, "environment": environment(torch.device("cpu")).model_dump(), "rows": rows}
-            write_atomically(path, json.dumps(document, indent=1).encode())
-            write_tables(given.results)
-    print("\n".join(table(rows)))
+            key = (given.data, str(so), str(bibo), str(given.seed))
+            kept = {
+                tuple(row[name] for name in ("data", "so", "bibo", "seed")): row for row in read_rows(given.results)
+            }
+            if kept.get(key, {}).get("model_fingerprint") != fingerprint(load_model(folder.path)[0]):
+                said = {"data": given.data, "setting": given.setting or "", "so": so, "bibo": bibo, "seed": given.seed}
+                made = {"created": now(), **environment(torch.device("cpu")).model_dump()}
+                row = said | measured(folder, given.data_root) | made
+                kept[key] = {name: str(value) for name, value in row.items()}
+            write_rows(given.results, list(kept.values()))
+    print("\n".join(table([row for row in read_rows(given.results) if row["data"] == given.data])))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import itertools
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,13 @@ DOCUMENTS = TOOL["documents"]()
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_tables_in_documents_are_those_of_the_results(path):
     text = path.read_text(encoding="utf-8")
-    assert TOOL["refreshed"](text) == text, "run `python benchmarks/docs_tables.py`"
+    assert TOOL["refreshed"](text) == text, "run `make tables`"
+
+
+def test_committed_tables_are_what_the_csv_files_make():
+    tool = [sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--check"]
+    done = subprocess.run(tool, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), f"run `make tables`\n{done.stdout}{done.stderr[-2000:]}"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -23,10 +23,14 @@ class Frozen(BaseModel):
 Document = TypeVar("Document", bound=BaseModel)
 
 
+def document_text(document: BaseModel) -> str:
+    """A document as indented JSON, lists of numbers on one line each."""
+    return NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", document.model_dump_json(indent=2)) + "\n"
+
+
 def write_document(document: BaseModel, path: Path) -> None:
     """Write a document as indented JSON, lists of numbers on one line each, atomically."""
-    text = NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", document.model_dump_json(indent=2))
-    write_atomically(path, (text + "\n").encode())
+    write_atomically(path, document_text(document).encode())
 
 
 def read_document(path: Path, form: type[Document], *, kind: str, command: str) -> Document:

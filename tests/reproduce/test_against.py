@@ -1,5 +1,6 @@
 """Rows of a table compared with one of them, image by image."""
 
+import csv
 import json
 import math
 
@@ -13,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from corral.documents import write_document
 from corral.errors import CorralError
 from corral.evaluation.records import environment
-from corral.reproduce import Table, carry_out, load_table, reproduce, show
+from corral.reproduce import Table, load_table, measure, reproduce, show
 from corral.reproduce.against import against
 from corral.reproduce.markdown import as_markdown
 from corral.reproduce.page import render
@@ -35,7 +36,7 @@ def a_row(name, outcomes):
     return ResultRow(
         name=name, recipe="at", remark="", seeds=seeds, published={}, minutes=None,
         protocol={"Clean": measured(outcomes)}, sound={"1": measured(outcomes)}, train_seconds=(1.0,) * len(seeds),
-        eps=0.1, norm="Linf", runs=("x",) * len(seeds), rule=None, records=(), created="now",
+        eps=0.1, norm="Linf", runs=("x",) * len(seeds), rule=None, created="now",
         environment=environment(torch.device("cpu")),
     )  # fmt: skip
 
@@ -139,15 +140,15 @@ def test_a_reference_that_is_no_row_is_refused():
 def test_rows_without_their_images_are_made_again_from_what_the_runs_keep(tmp_path, monkeypatch):
     where = {"runs": tmp_path / "runs", "results": tmp_path / "results", "device": "cpu", "progress": False}
     page = reproduce("ncp-toward", rows=ROWS[:2], **where)
-    path = page.with_name("table.json")
+    path = tmp_path / "results" / "attacks.csv"
     whole = path.read_bytes()
     assert f"Against {REFERENCE}" in page.read_text()
-    content = json.loads(whole)
-    for row in content["parts"][0]["rows"]:
-        for number in (*row["protocol"].values(), *row["sound"].values()):
-            number["kept"] = []
-    path.write_text(json.dumps(content))
+    lines = list(csv.DictReader(whole.decode().splitlines()))
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(line | {"outcomes": ""} for line in lines)
     assert f"Against {REFERENCE}" not in show("ncp-toward", results=tmp_path / "results").read_text()
-    monkeypatch.setattr(carry_out, "evaluate", None)  # nothing is attacked again
+    monkeypatch.setattr(measure, "evaluate", None)  # nothing is attacked again
     reproduce("ncp-toward", rows=ROWS[:2], **where)
     assert path.read_bytes() == whole

@@ -16,11 +16,13 @@ from corral.errors import CorralError, UsageError
 from corral.evaluation import evaluate, read_record
 from corral.evaluation.protocols import protocol_attacks
 from corral.report.words import slug
-from corral.reproduce import Table, carry_out, load_table, plan, reproduce, shipped_tables, show
+from corral.reproduce import Table, load_table, make, measure, plan, reproduce, shipped_tables, show
 from corral.reproduce.definition import load_setting
 from corral.reproduce.page import groups, sound_words, spread
 from corral.reproduce.redecided import with_rule
-from corral.reproduce.result import Measured, read_result, unpacked
+from corral.reproduce.result import Measured, bare, read_result, unpacked
+from corral.reproduce.show import table_result
+from corral.reproduce.store import read_store
 from corral.training import RunFolder, load_model, load_recipe
 from corral.training.checkpoints import read_checkpoint, write_checkpoint
 
@@ -183,28 +185,33 @@ def test_rows_made_by_other_protocols_than_the_table_s_do_not_stay(made, tmp_pat
     more = part.model_copy(update={"at_training_eps": ("centred",)})
     assert [more.protocols_at(factor) for factor in (1.0, 2.0)] == [(*part.protocols, "centred"), part.protocols]
     changed = table.model_copy(update={"scales": {**table.scales, "smoke": (more,)}})
-    monkeypatch.setattr(carry_out, "load_table", lambda _: changed)
+    monkeypatch.setattr(make, "load_table", lambda _: changed)
     (left,) = read_result(reproduce("clustr-table1", rows=ROWS[:1], **options).with_name("table.json")).parts
     assert [row.name for row in left.rows] == ROWS[:1]
-    assert any("centred" in record for record in left.rows[0].records)
+    store = read_store(tmp_path)
+    (line,) = next(iter(store.of_table("clustr-table1", "smoke", "").values()))
+    assert {store.attacks[name][0].protocol for name in line.evaluations.split()} == {
+        "quick",
+        "centred",
+        "quick+centred",
+    }
 
 
 @pytest.mark.parametrize("what", ["column", "data", "weights"])
 def test_rows_of_another_column_data_set_or_of_other_weights_do_not_stay(made, tmp_path, what, monkeypatch):
     base, page = made
     runs = base / "runs"
-    shutil.copytree(page.parent, tmp_path / "results" / page.parent.name)
+    shutil.copytree(base / "results", tmp_path / "results")
     options = {"results": tmp_path / "results", "rows": ROWS[:1], "device": "cpu", "progress": False}
     if what == "column":
         table = load_table("clustr-table1")
         columns = [c.model_copy(update={"attack": "pgd_log"}) if c.name == "PGD-20" else c for c in table.columns]
-        monkeypatch.setattr(carry_out, "load_table", lambda _: table.model_copy(update={"columns": tuple(columns)}))
+        monkeypatch.setattr(make, "load_table", lambda _: table.model_copy(update={"columns": tuple(columns)}))
     if what == "data":
-        written = page.parent / "table.json"
-        other = tmp_path / "results" / page.parent.name / "table.json"
-        ours = read_result(written).parts[0].data_fingerprint
+        other = tmp_path / "results" / "runs.csv"
+        ours = read_result(page.parent / "table.json").parts[0].data_fingerprint
         assert ours == load("digits").fingerprint
-        other.write_text(written.read_text().replace(f'"data_fingerprint": "{ours}"', '"data_fingerprint": "0000"'))
+        other.write_text(other.read_text().replace(f",{ours},", ",0000,"))
     if what == "weights":
         shutil.copytree(runs, tmp_path / "runs")
         runs = tmp_path / "runs"
@@ -225,7 +232,7 @@ def test_an_attack_with_other_settings_is_made_again(made, tmp_path, monkeypatch
     def weaker(*arguments, **more):
         return tuple(attack for attack in protocol_attacks(*arguments, **more) if attack.name != "pgd_log_margin")
 
-    for module in (carry_out, evaluate_module):
+    for module in (measure, evaluate_module):
         monkeypatch.setattr(module, "protocol_attacks", weaker)
     again = reproduce("clustr-table1", device="cpu", progress=False, **options)
     (row,) = read_result(again.with_name("table.json")).parts[0].rows
@@ -236,9 +243,10 @@ def test_an_attack_with_other_settings_is_made_again(made, tmp_path, monkeypatch
 
 
 def test_a_row_says_when_its_last_evaluation_was_made(made):
-    _, page = made
+    base, page = made
     for row in read_result(page.with_name("table.json")).parts[0].rows:
-        records = [read_record(page.with_name(name)) for name in row.records]
+        folders = [base / "runs" / "smoke" / run / "records" for run in row.runs]
+        records = [read_record(path) for folder in folders for path in folder.glob("quick*.json")]
         assert row.created == max(record.created for record in records)
         assert row.environments == (records[0].environment,)
 
@@ -246,7 +254,9 @@ def test_a_row_says_when_its_last_evaluation_was_made(made):
 def test_sound_attacks_that_differ_by_radius_say_at_which():
     results = Path(__file__).parents[2] / "results"
     (part,) = [
-        part for part in read_result(results / "mat-table3-small" / "table.json").parts if part.data == "cifar10"
+        part
+        for part in read_result(results / "tables" / "mat-table3-small" / "table.json").parts
+        if part.data == "cifar10"
     ]
     words = sound_words(load_table("mat-table3"), part)
     assert {line.partition(",")[0] for line in words} == {
@@ -266,27 +276,26 @@ def test_a_run_is_the_same_wherever_the_runs_lie():
 
 
 def test_a_table_is_shown_again_from_its_numbers_alone(made, tmp_path):
-    _, page = made
-    folder = tmp_path / page.parent.name
-    folder.mkdir()
-    (folder / "table.json").write_bytes(page.with_name("table.json").read_bytes())
+    base, page = made
+    folder = tmp_path / "tables" / page.parent.name
+    for path in (base / "results").glob("*.csv"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
     result = CliRunner().invoke(app, ["reproduce", "clustr-table1", "--show", "--results", str(tmp_path)])
     assert (result.exit_code, result.output) == (0, f"wrote {folder / 'page.html'}\n")
-    for name in ("table.md", "page.html"):
+    for name in ("table.json", "table.md", "page.html"):
         assert (folder / name).read_bytes() == page.with_name(name).read_bytes()
-    with pytest.raises(CorralError, match=r"cause-small/table\.json"):
+    with pytest.raises(CorralError, match=r"no row of cause at scale small; make it with `corral reproduce cause"):
         show("cause", scale="small", results=tmp_path)
 
 
-def test_a_damaged_table_is_named_and_left_as_it_is(made, tmp_path):
+def test_damaged_results_are_named_and_left_as_they_are(made, tmp_path):
     base, _ = made
-    path = tmp_path / "clustr-table1-smoke" / "table.json"
-    path.parent.mkdir()
-    path.write_text('{"format": "corral-table-1", "table": "clus')
-    with pytest.raises(CorralError, match=r"not a corral table .* delete the file first") as caught:
+    path = tmp_path / "runs.csv"
+    path.write_text("run,fingerprint\n")
+    with pytest.raises(CorralError, match=r"not corral results, no column 'classes'; restore .* or delete") as caught:
         reproduce("clustr-table1", runs=base / "runs", results=tmp_path, rows=ROWS[:1], device="cpu", progress=False)
     assert str(path) in str(caught.value)
-    assert path.read_text().endswith("clus")
+    assert path.read_text() == "run,fingerprint\n"
 
 
 def test_a_rule_is_changed_in_a_run_beside_the_trained_one(made):
@@ -312,12 +321,13 @@ def test_a_rule_is_changed_in_a_run_beside_the_trained_one(made):
 
 def test_every_number_is_that_of_a_record(made):
     base, page = made
-    result = read_result(page.with_name("table.json"))
-    (part,) = result.parts
+    (part,) = table_result(load_table("clustr-table1"), "smoke", {}, read_store(base / "results")).parts
+    assert bare(part) == read_result(page.with_name("table.json")).parts[0]
     assert [row.name for row in part.rows] == ROWS
     for row in part.rows:
-        assert len(row.records) == 1
-        record = read_record(page.parent / row.records[0])
+        (run,) = row.runs
+        (path,) = (base / "runs" / "smoke" / run / "records").glob(f"quick-n{part.n}.json")
+        record = read_record(path)
         attacks = {attack.name: attack.accuracy for attack in record.attacks}
         assert row.protocol["Natural"].values == (record.clean,)
         assert row.protocol["PGD-20"].values == (attacks["pgd_published"],)
@@ -328,7 +338,6 @@ def test_every_number_is_that_of_a_record(made):
         assert row.train_seconds == (record.train_seconds,)
         assert (part.n, part.n_test) == (record.n, record.n_test)
         # The images behind the numbers are those of the run.
-        (run,) = row.runs
         with np.load(base / "runs" / "smoke" / run / "records" / f"quick-n{part.n}.npz") as arrays:
             fates = {name: arrays[name] for name in arrays.files if name.startswith("correct_")}
         whole = np.logical_and.reduce(list(fates.values()))
@@ -350,13 +359,14 @@ def test_a_second_call_repeats_no_training_and_no_evaluation(made):
     base, page = made
     before = {path: path.stat().st_mtime_ns for path in (base / "runs").rglob("*.safetensors")}
     records = {path: path.read_bytes() for path in (base / "runs").rglob("records/*.json")}
-    written = {path: path.read_bytes() for path in page.parent.iterdir()}
+    written = {path: path.read_bytes() for path in (base / "results").rglob("*") if path.is_file()}
+    assert page in written
     assert before
     assert records
     reproduce("clustr-table1", runs=base / "runs", results=base / "results", rows=ROWS, device="cpu", progress=False)
     assert {path: path.stat().st_mtime_ns for path in (base / "runs").rglob("*.safetensors")} == before
     assert {path: path.read_bytes() for path in (base / "runs").rglob("records/*.json")} == records
-    assert {path: path.read_bytes() for path in page.parent.iterdir()} == written
+    assert {path: path.read_bytes() for path in (base / "results").rglob("*") if path.is_file()} == written
 
 
 def test_other_settings_are_another_run(made, tmp_path):

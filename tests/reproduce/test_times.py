@@ -4,8 +4,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from corral.evaluation.records import environment
-from corral.reproduce import carry_out, load_table, reproduce
+from corral.evaluation.records import Record, environment
+from corral.reproduce import assemble, load_table, measure, reproduce
+from corral.reproduce.entries import Trained, run_line
 from corral.reproduce.markdown import as_markdown
 from corral.reproduce.page import render
 from corral.reproduce.plan import Plan
@@ -24,7 +25,7 @@ def a_row(name, *, minutes=None, **more):
     given = {"train_seconds": (10.0, 20.0), "work_seconds": (4.0, 5.0), "work_clock": "cpu"} | more
     return ResultRow(
         name=name, recipe="at", remark="", seeds=(0, 1), published={}, minutes=minutes, protocol={"Natural": measured},
-        sound={"1": measured}, eps=0.1, norm="Linf", runs=("x", "y"), rule=None, records=(), created="now",
+        sound={"1": measured}, eps=0.1, norm="Linf", runs=("x", "y"), rule=None, created="now",
         environment=environment(torch.device("cpu")), **given,
     )  # fmt: skip
 
@@ -114,11 +115,25 @@ def told(train, work, clock="cpu", ending=None):
 
 def test_seconds_of_a_row_are_those_of_all_its_stages_or_none():
     done = Ending(converged=True, epochs=7)
-    both = carry_out._training([[told(5, 2), told(6, 3, ending=done)], [told(1, 1), told(2, 1.5, ending=done)]])
+    seeds = [[told(5, 2), told(6, 3, ending=done)], [told(1, 1), told(2, 1.5, ending=done)]]
+    found = [measure._told(stories) for stories in seeds]
+    assert found == [Trained(11, 5, "cpu", done), Trained(3, 2.5, "cpu", done)]
+    both = assemble._training([a_run(one) for one in found])
     assert both == {"train_seconds": (11, 3), "work_seconds": (5, 2.5), "work_clock": "cpu", "endings": (done, done)}
     for other in (told(1, None, None), told(1, 1, "device")):
-        left = carry_out._training([[told(5, 2), told(6, 3)], [other, told(2, 1)]])
+        found = [measure._told([told(5, 2), told(6, 3)]), measure._told([other, told(2, 1)])]
+        left = assemble._training([a_run(one) for one in found])
         assert left == {"train_seconds": (11, 3), "work_seconds": (), "work_clock": None, "endings": ()}
+
+
+def a_run(trained):
+    record = Record(
+        run="r", recipe="at", method="at", head="linear", rule=None, data="d", data_fingerprint="f",
+        model_fingerprint="m", n=10, n_test=10, train_seed=0, train_seconds=1.0, created="now",
+        environment=environment(torch.device("cpu")), classes=["a"], reduced=False, norm="Linf", eps=0.1, clean=0.5,
+        clean_per_class=[0.5], attacks=[], eval_seed=0, eval_seconds=1.0,
+    )  # fmt: skip
+    return run_line(record, eps=0.1, trained=trained)
 
 
 @pytest.mark.parametrize("scale", TABLE.scales)

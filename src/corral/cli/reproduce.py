@@ -36,10 +36,12 @@ def reproduce(
         ),
     ] = None,
     only_show: Annotated[
-        bool, typer.Option("--show", help="Train nothing: write table.md and page.html again from table.json.")
+        bool, typer.Option("--show", help="Train nothing: write the table's files again from the results' CSV files.")
     ] = False,
     runs: Annotated[Path, typer.Option(help="Where the runs lie.")] = Path("runs/reproduce"),
-    results: Annotated[Path, typer.Option(help="Where TABLE-SCALE/ is written.")] = Path("results"),
+    results: Annotated[Path, typer.Option(help="Where the CSV files and tables/TABLE-SCALE/ are written.")] = Path(
+        "results"
+    ),
     device: Device = None,
     data_root: DataRoot = None,
     threads: Threads = None,

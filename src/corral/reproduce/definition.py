@@ -1,5 +1,6 @@
 """What a table of a paper is: its rows, its columns, the numbers printed there, and how far each scale goes."""
 
+import hashlib
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -295,6 +296,17 @@ def load_table(name: str) -> Table:
         raise UsageError(f"unknown table {name!r}; known: {', '.join(shipped_tables())}")
     text = files("corral.reproduce").joinpath("tables", f"{name}.toml").read_text(encoding="utf-8")
     return _validated(Table, {"name": name, **tomllib.loads(text)}, f"{name}.toml")
+
+
+def meant_columns(table: Table) -> dict[str, str]:
+    """What every column means: its attack or analysis, and the radius."""
+    return {column.name: f"{column.attack} at {column.eps:g} eps" for column in table.columns}
+
+
+def columns_digest(table: Table) -> str:
+    """Eight hexadecimal digits that change where a column is given another meaning."""
+    words = "|".join(f"{name}: {meaning}" for name, meaning in meant_columns(table).items())
+    return hashlib.sha256(words.encode()).hexdigest()[:8]
 
 
 def _validated(kind: type[StrictModel], values: dict[str, Any], where: str) -> StrictModel:

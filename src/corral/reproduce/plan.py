@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Plan:
         self, part: Part, stage: Stage, seed: int, before: RunFolder | None, shown: str
     ) -> tuple[Recipe, RunFolder]:
         """A stage's recipe, and its folder, whose digest knows the run before by its name, not by where it lies."""
-        shipped = load_recipe(stage.recipe, data=part.data)
+        shipped = _shipped(stage.recipe, part.data)
         overrides = {**load_setting(part.setting).overrides(shipped, stage.set), **self.on_top(stage.recipe)}
         overrides["training.seed"] = seed
 
@@ -55,7 +56,7 @@ class Plan:
         named = of(None if before is None else before.path.name)
         digest = hashlib.sha256(named.to_toml().encode()).hexdigest()[:8]
         name = f"{slug(part.data)}-{slug(shown)}-{seed}-{digest}"
-        return of(None if before is None else str(before.path)), RunFolder(self.runs / name)
+        return named if before is None else of(str(before.path)), RunFolder(self.runs / name)
 
     def on_top(self, recipe: str) -> dict[str, Any]:
         """What the caller changes of a recipe."""
@@ -70,6 +71,12 @@ class Plan:
         """What a row that starts from other data's weights starts from."""
         other = part.model_copy(update={"data": row.pretrain[part.data]})
         return other, row.model_copy(update={"recipe": BEFORE, "pretrain": {}})
+
+
+@cache
+def _shipped(recipe: str, data: str) -> Recipe:
+    """A recipe as it is shipped, read once: a table asks for it once a seed."""
+    return load_recipe(recipe, data=data)
 
 
 def variant(row: Row) -> str:

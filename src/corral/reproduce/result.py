@@ -78,12 +78,12 @@ class ResultRow(Frozen):
         norm: of the threat.
         runs: names of the run folders, by seed; each has the digest of its recipe.
         rule: the decision rule given to the trained heads; None is their own.
-        records: files beside this one, by seed.
         created: when the last of its evaluations was made.
         environment: versions and device of the first.
         analyses: by name, one a seed.
         fingerprints: of the weights that were measured, by seed; empty in results of earlier versions.
-        columns: what every column meant; empty in results of earlier versions.
+        records: files beside this one, by seed, in results of versions before 0.2, which had them.
+        columns: what every column meant, likewise.
         environments: all that its evaluations were made in; empty in results of earlier versions.
         earlier: made with a setting or a recipe that the table has no more; shown, and compared with no row of today's.
     """
@@ -101,11 +101,11 @@ class ResultRow(Frozen):
     norm: str
     runs: tuple[str, ...]
     rule: Literal["soft", "nearest", "fuzzy"] | int | None
-    records: tuple[str, ...]
     created: str
     environment: Environment
     analyses: dict[AnalysisName, tuple[Analysis, ...]] = Field(default_factory=dict)
     fingerprints: tuple[str, ...] = ()
+    records: tuple[str, ...] = ()
     columns: dict[str, str] = Field(default_factory=dict)
     environments: tuple[Environment, ...] = ()
     earlier: bool = False
@@ -171,6 +171,24 @@ class Result(Frozen):
     scale: str
     changed: dict[str, str] = Field(default_factory=dict)
     parts: tuple[ResultPart, ...]
+
+
+def bare(part: ResultPart) -> ResultPart:
+    """A part without what is for comparisons and figures alone: the images behind accuracies, and curves."""
+
+    def numbers(found: dict[str, Measured]) -> dict[str, Measured]:
+        return {name: measured.model_copy(update={"kept": ()}) for name, measured in found.items()}
+
+    def row(one: ResultRow) -> ResultRow:
+        analyses = {
+            name: tuple(analysis.model_copy(update={"series": {}}) for analysis in found)
+            for name, found in one.analyses.items()
+        }
+        return one.model_copy(
+            update={"protocol": numbers(one.protocol), "sound": numbers(one.sound), "analyses": analyses}
+        )
+
+    return part.model_copy(update={"rows": tuple(row(one) for one in part.rows)})
 
 
 def read_result(path: Path) -> Result:

@@ -1,0 +1,131 @@
+"""Turn results of earlier versions, a folder a table with a JSON file an evaluation, into the CSV files, and prove it.
+
+usage: python benchmarks/compact_results.py convert OLD [--results results]
+       python benchmarks/compact_results.py merge OLD [--results results]
+       python benchmarks/compact_results.py check OLD [--results results]
+
+`convert` takes every row of OLD, which may be the results folder itself, and makes all tables again. `merge` takes the
+rows that the results lack, and those that were made later than the results' own or are of the table's setting where
+theirs are of an earlier one; it may be called as often as OLD grows. `check` compares every number of every `table.md`
+in OLD with the table made from the CSV files, cell by cell, and ends with 1 where one is lost; where the results have a
+row made later than OLD's, that row is left out.
+"""
+
+import argparse
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+from corral.reproduce import load_table
+from corral.reproduce.lines import RowKey, read_changed
+from corral.reproduce.markdown import as_markdown
+from corral.reproduce.old import old_folders, read_old
+from corral.reproduce.result import EARLIER
+from corral.reproduce.show import planned_runs, shown_again, table_result
+from corral.reproduce.store import Store, changing, read_store
+
+# Cells by table, heading above, row and column.
+Cells = dict[tuple[str, str, str, str], str]
+
+
+def cells_of(text: str) -> Cells:
+    """Every cell of the Markdown tables in a text."""
+    found: Cells = {}
+    heading, section, header = "", "", []
+    for line in text.splitlines():
+        if line.startswith("#"):
+            heading, section = (line, "") if line.startswith("## ") else (heading, line)
+            header = []
+        elif line.startswith("| ---"):
+            continue
+        elif line.startswith("| "):
+            values = re.split(r"(?<!\\) \| ", line.removeprefix("| ").removesuffix(" |"))
+            if header:
+                row = values[0].removesuffix(f" ({EARLIER})")
+                found |= {(heading, section, row, title): value for title, value in zip(header, values, strict=True)}
+            else:
+                header = values
+        else:
+            header = []
+    return found
+
+
+def newer(key: RowKey, ours: Store, theirs: Store) -> bool:
+    """Whether another store's row goes before ours: it is of today's setting, or of the same one and made later."""
+    if key not in ours.rows:
+        return True
+    mine, other = ours.rows[key], theirs.rows[key]
+    if [line.evaluations for line in mine] == [line.evaluations for line in other]:
+        return False
+    meant = planned_runs(load_table(key.table), key.scale, read_changed(key.changed)).get(
+        (key.data, key.beside, key.row)
+    )
+
+    def rank(store: Store) -> tuple[bool, str]:
+        lines = store.rows[key]
+        made = (line.created for row in lines for name in row.evaluations.split() for line in store.attacks[name])
+        return (lines[0].rule, *(line.run for line in lines)) == meant, max(made)
+
+    return rank(theirs) > rank(ours)
+
+
+def take(old: Path, results: Path, *, everything: bool) -> None:
+    """Take rows of old folders into the results and make their tables again."""
+    for folder in old_folders(old):
+        theirs = read_old(folder)
+        with changing(results) as store:
+            chosen = [key for key in theirs.rows if everything or newer(key, store, theirs)]
+            theirs.rows = {key: theirs.rows[key] for key in chosen}
+            store.add(theirs.without_orphans())
+        if chosen:
+            (name, scale, changed), *_ = {(key.table, key.scale, key.changed) for key in chosen}
+            shown_again(load_table(name), scale, read_changed(changed), results)
+        print(f"{folder.name}: {len(chosen)} rows taken" + "".join(f"\n    {key.data}: {key.row}" for key in chosen))
+
+
+def check(old: Path, results: Path) -> bool:
+    """Compare what stood in the old tables with the tables made from the CSV files; prints what differs."""
+    store, counts = read_store(results), Counter[str]()
+    for folder in old_folders(old):
+        theirs = read_old(folder)
+        (name, scale, changed), *_ = {(key.table, key.scale, key.changed) for key in theirs.rows}
+        definition, words = load_table(name), read_changed(changed)
+        replaced = {
+            key.row
+            for key, lines in theirs.rows.items()
+            if [line.evaluations for line in store.rows.get(key, [])] != [line.evaluations for line in lines]
+        }
+        counts["rows made again since"] += len(replaced)
+        new = cells_of(as_markdown(definition, table_result(definition, scale, words, store)))
+        for place, value in cells_of((folder / "table.md").read_text(encoding="utf-8")).items():
+            if place[2] in replaced or value == "–":
+                continue
+            known = {other for key, other in new.items() if (key[0], key[2]) == (place[0], place[2])}
+            if new.get(place) == value:
+                counts["equal"] += 1
+            elif value in known:
+                counts["in another column of the row"] += 1
+                print(f"{folder.name}: {' / '.join(place)}: {value} is now {new.get(place)}")
+            else:
+                lost = "published, not in the definition any more" if "published" in place[3] else "LOST"
+                counts[lost] += 1
+                print(f"{folder.name}: {' / '.join(place)}: {value} is now {new.get(place)}: {lost}")
+    print("cells: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+    return not counts["LOST"]
+
+
+def main() -> None:
+    """Carry out one of the three commands."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("convert", "merge", "check"))
+    parser.add_argument("old", type=Path)
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    given = parser.parse_args()
+    if given.command != "check":
+        take(given.old, given.results, everything=given.command == "convert")
+    sys.exit(0 if check(given.old, given.results) else 1)
+
+
+if __name__ == "__main__":
+    main()
