@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyautoattack import AutoAttack
 from scipy.optimize import linprog
+from tests.oracles import linear_distances
 from torch import nn
 
 from corral.attacks.apgd import ATTEMPT, apgd, apgd_outcome
@@ -16,8 +16,6 @@ from corral.attacks.apgd_steps import random_start
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import targeted_dlr
 from corral.models import MLP, Classifier, LinearHead
-
-DUAL = {"Linf": 1.0, "L2": 2.0, "L1": math.inf}
 
 
 class Linear(nn.Module):
@@ -51,22 +49,6 @@ def predicted(model, x):
         return model(x).argmax(1)
 
 
-def exact_distances(model, x, y, norm):
-    """(N,) distances to the nearest rival's half-space, without the box."""
-    found = []
-    with torch.no_grad():
-        logits = model(x).double()
-        for i in range(len(x)):
-            gaps = []
-            for rival in range(logits.shape[1]):
-                if rival != int(y[i]):
-                    difference = (model.weight[y[i]] - model.weight[rival]).double()
-                    gap = float(logits[i, y[i]] - logits[i, rival])
-                    gaps.append(gap / float(torch.linalg.vector_norm(difference, DUAL[norm])))
-            found.append(max(min(gaps), 0.0))
-    return torch.tensor(found)
-
-
 def length(delta, norm):
     flat = delta.double().flatten(1)
     return flat.abs().amax(1) if norm == "Linf" else flat.norm(dim=1) if norm == "L2" else flat.abs().sum(1)
@@ -78,7 +60,7 @@ def test_a_linear_model_falls_exactly_where_it_can(norm, targets, classes):
     # Untargeted with two classes: with more, the margin's maximum over rivals has several local maxima.
     model, x = linear(classes), images(200)
     y = predicted(model, x)
-    distances = exact_distances(model, x, y, norm)
+    distances = linear_distances(model.weight, model(x), y, norm)
     eps = float(distances.median())
     found = apgd_outcome(model, x, y, eps=eps, norm=norm, targets=targets, objective="margin")
     reachable = distances < eps
@@ -220,7 +202,8 @@ def test_it_leaves_no_more_than_the_public_implementation(digits_network, norm, 
     model, x, y = digits_network
     chosen = {"apgd-ce": {}, "apgd-dlr": {"objective": "dlr"}, "apgd-t": {"targets": 9}}[attack]
     ours = int((~apgd_outcome(model, x, y, eps=eps, norm=norm, **chosen).broken).sum())
-    public = AutoAttack(model, norm=norm, eps=eps, version="custom", attacks=[attack], seed=0)
+    code = pytest.importorskip("pyautoattack")
+    public = code.AutoAttack(model, norm=norm, eps=eps, version="custom", attacks=[attack], seed=0)
     for each in (public.apgd, public.apgd_targeted):
         each.n_restarts, each.use_largereps = 1, norm == "L1"
     public.verbose = False
@@ -245,7 +228,7 @@ def test_averaged_passes_cancel_what_cancels():
 
     model, x = linear(classes=2, seed=1), images(60)
     y = predicted(model, x)
-    eps = float(exact_distances(model, x, y, "Linf").median())
+    eps = float(linear_distances(model.weight, model(x), y, "Linf").median())
     plain = apgd_outcome(model, x, y, eps=eps, steps=20, objective="margin")
     assert 20 < int(plain.broken.sum()) < 40
     found = apgd_outcome(Swinging(model), x, y, eps=eps, steps=20, objective="margin", eot=2)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from tests.oracles import linear_distances
 from torch import nn
 
 from corral.attacks.carlini_wagner import carlini_wagner, carlini_wagner_outcome
@@ -39,20 +40,11 @@ def linear_problem(classes, scale=1.0, n=24, seed=0, spread=0.1, dtype=torch.flo
     return model.to(dtype).eval(), x.to(dtype), model.to(dtype)(x.to(dtype)).argmax(1)
 
 
-def exact_distances(model, x, y):
-    """L2 distance of each image to the nearest other class's half-space, in float64."""
-    weight, bias = model[1].weight.detach().double(), model[1].bias.detach().double()
-    logits = x.double().flatten(1) @ weight.T + bias
-    gaps = logits.gather(1, y[:, None]) - logits
-    lengths = (weight[y].unsqueeze(1) - weight).norm(dim=2)
-    return (gaps / lengths).scatter(1, y[:, None], torch.inf).amin(1)
-
-
 @EVERY
 @pytest.mark.parametrize(("classes", "scale"), [(2, 1.0), (10, 0.1), (5, 30.0)])
 def test_every_distance_on_a_linear_model_is_the_exact_one(name, classes, scale):
     model, x, y = linear_problem(classes, scale)
-    found, exact = OUTCOMES[name](model, x, y), exact_distances(model, x, y)
+    found, exact = OUTCOMES[name](model, x, y), linear_distances(model[1].weight, model.double()(x.double()), y)
     assert bool(found.broken.all())
     assert not bool(found.natural.any())
     assert bool((found.distances <= exact * (1 + WITHIN[name])).all())

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.oracles import linear_distances
 from torch import nn
 
 from corral.attacks import pgd
@@ -32,26 +33,11 @@ def linear_problem(classes, n=60, seed=0):
     return model, x, model(x).argmax(1)
 
 
-def exact_distances(model, x, y, norm):
-    """Distance of each example to the nearest other class: the least margin over the difference's dual norm."""
-    weight, logits = model[1].weight.detach(), model(x).detach()
-    distances = []
-    for row, label in zip(logits, y.tolist(), strict=True):
-        rivals = [c for c in range(len(weight)) if c != label]
-        dual = 1 if norm == "Linf" else 2
-        distances.append(
-            min(
-                float((row[label] - row[c]) / torch.linalg.vector_norm(weight[label] - weight[c], dual)) for c in rivals
-            )
-        )
-    return torch.tensor(distances, dtype=torch.float64)
-
-
 @pytest.mark.parametrize("objective", ["cross_entropy", "margin"])
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.03), ("L2", 0.06)])
 def test_binary_linear_model_flips_exactly_where_the_exact_distance_is_below_eps(norm, eps, objective):
     model, x, y = linear_problem(2)
-    distances = exact_distances(model, x, y, norm)
+    distances = linear_distances(model[1].weight, model(x), y, norm)
     # The margin falls from start to end as by a straight walk: steps of eps / 5 cross any ball.
     found = pgd(model, x, y, eps=eps, norm=norm, steps=20, step_size=eps / 5, objective=objective, generator=seeded())
     flipped = model(found).argmax(1) != y
@@ -63,7 +49,7 @@ def test_binary_linear_model_flips_exactly_where_the_exact_distance_is_below_eps
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.02), ("L2", 0.045)])
 def test_linear_model_of_four_classes_flips_exactly_where_the_exact_distance_is_below_eps(norm, eps):
     model, x, y = linear_problem(4, n=80, seed=1)
-    distances = exact_distances(model, x, y, norm)
+    distances = linear_distances(model[1].weight, model(x), y, norm)
 
     def towards(rival):
         return lambda logits, labels: logits[:, rival] - logits.gather(1, labels[:, None]).squeeze(1)
@@ -100,7 +86,7 @@ def test_linear_model_of_four_classes_flips_exactly_where_the_exact_distance_is_
 def test_the_margin_gained_on_a_linear_model_is_eps_times_the_dual_norm(norm):
     model, x, y = linear_problem(2)
     eps = 0.02
-    robust = exact_distances(model, x, y, norm) > eps
+    robust = linear_distances(model[1].weight, model(x), y, norm) > eps
     x, y = x[robust], y[robust]
     weight = model[1].weight.detach()
     gain = eps * torch.linalg.vector_norm(weight[0] - weight[1], 1 if norm == "Linf" else 2)
@@ -380,7 +366,7 @@ def test_work_stops_on_examples_as_they_fall():
     model, x, y = linear_problem(2)
     counter, steps, eps = Counter(model), 10, 0.03
     pgd(counter, x, y, eps=eps, steps=steps, step_size=eps / 5, restarts=3, generator=seeded())
-    survivors = int((exact_distances(model, x, y, "Linf") >= eps).sum())
+    survivors = int((linear_distances(model[1].weight, model(x), y, "Linf") >= eps).sum())
     assert counter.images[:2] == [60, 60]  # the clean images, then every start: all labels are the predictions
     assert counter.images[1:] == sorted(counter.images[1:], reverse=True)
     assert counter.images[-1] == survivors

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.oracles import linear_distances
 from torch import nn
 
 from corral.attacks.within import pgd_within
@@ -17,12 +18,9 @@ def linear():
         model[1].bias.zero_()
     x = 0.5 + 0.02 * torch.randn(40, 3, 2, 2, generator=generator)
     with torch.no_grad():
-        logits = model(x).double()
+        logits = model(x)
     y = logits.argmax(1)
-    weight = model[1].weight.detach().double()
-    gaps = logits.gather(1, y.unsqueeze(1)) - logits
-    lengths = (weight[y].unsqueeze(1) - weight).norm(dim=2)
-    exact = (gaps / lengths).scatter(1, y.unsqueeze(1), torch.inf).amin(1)
+    exact = linear_distances(model[1].weight, logits, y)
     return model, x, y, exact
 
 

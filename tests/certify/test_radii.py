@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
+from tests.oracles import squared_distances
 
 from corral.certify import (
     head_radius,
@@ -35,17 +36,12 @@ SHAPES = {
 }
 
 
-def squared(points, centroids):
-    """(..., M) as differences, which the code under test does not use."""
-    return ((points.unsqueeze(-2) - centroids) ** 2).sum(-1)
-
-
 def nearest_class(points, centroids, owners):
-    return owners[squared(points, centroids).argmin(-1)]
+    return owners[squared_distances(points, centroids).argmin(-1)]
 
 
 def soft_class(points, centroids, owners, variance):
-    exponents = -squared(points, centroids) / (2 * variance)
+    exponents = -squared_distances(points, centroids) / (2 * variance)
     classes = int(owners.max()) + 1
     return torch.stack([exponents[..., owners == label].logsumexp(-1) for label in range(classes)], -1).argmax(-1)
 
@@ -104,7 +100,7 @@ def test_no_point_within_a_nearest_radius_changes_class(method, configuration, *
         assert broken(features, moved, radii, wrong) == []
 
     def score(points):
-        distances = squared(points, centroids)
+        distances = squared_distances(points, centroids)
         return torch.stack([-distances[:, owners == label].amin(1) for label in range(int(owners.max()) + 1)], 1)
 
     climbed = margin_climb(features, radii * (1 - 1e-12), decided, score)
@@ -126,7 +122,7 @@ def test_no_point_within_a_soft_radius_changes_class(configuration, log_variance
         assert broken(features, moved, radii, wrong) == []
 
     def score(points):
-        exponents = -squared(points, centroids) / (2 * variance)
+        exponents = -squared_distances(points, centroids) / (2 * variance)
         return torch.stack([exponents[:, owners == label].logsumexp(1) for label in range(int(owners.max()) + 1)], 1)
 
     climbed = margin_climb(features, radii * (1 - 1e-12), decided, score)
@@ -161,7 +157,7 @@ def test_with_one_cluster_a_class_every_radius_is_theorem_1_over_all_rivals(
     configuration, seed, classes, dimension, scale
 ):
     features, centroids, owners = configuration(seed, 1, classes, dimension, scale=scale)
-    distances = squared(features, centroids)
+    distances = squared_distances(features, centroids)
     expected = []
     for row, own in zip(distances.tolist(), distances.argmin(1).tolist(), strict=True):
         expected.append(
@@ -241,10 +237,10 @@ def test_on_an_isometry_the_radius_is_attained():
         owners, x = torch.arange(5), torch.randn(1, dimension, generator=generator, dtype=torch.float64) / length
         features = length * x @ rotation.T
         radius = nearest_radius(features, centroids, owners, lipschitz=length)
-        own = int(squared(features, centroids).argmin())
+        own = int(squared_distances(features, centroids).argmin())
         margins = [
             (
-                float(squared(features, centroids)[0, j] - squared(features, centroids)[0, own])
+                float(squared_distances(features, centroids)[0, j] - squared_distances(features, centroids)[0, own])
                 / (2 * float((centroids[j] - centroids[own]).norm())),
                 j,
             )

@@ -13,16 +13,6 @@ import torch
 
 from corral.errors import CorralError
 
-SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder of real images, outside the repository."""
-    if not (SHARED / "unpack.py").exists():
-        pytest.skip("the real images of ../shared/data are not here")
-    return SHARED
-
 
 def unpack(shared: Path, folder: Path, *names: str) -> Path:
     command = [sys.executable, str(shared / "unpack.py"), str(folder), *names]

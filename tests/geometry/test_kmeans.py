@@ -11,12 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
+from tests.oracles import squared_distances
 from torch import Tensor
 
 from corral.geometry import class_kmeans, kmeans, lloyd
 from corral.geometry.kmeans import KMeans
-
-MNIST = Path(__file__).resolve().parents[2] / "../shared/data/mnist.npz"
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -29,13 +28,9 @@ def digits() -> tuple[Tensor, Tensor]:
     return torch.tensor(data.data, dtype=torch.float32), torch.tensor(data.target)
 
 
-def exact_distances(points: Tensor, centroids: Tensor) -> Tensor:
-    return torch.stack([(points.double() - centroid.double()).square().sum(1) for centroid in centroids], 1)
-
-
 def assert_fixed_point(points: Tensor, found: KMeans, tolerance: float = 1e-5) -> None:
     """Each point is with its nearest centroid, each centroid is the mean of its points, the inertia is theirs."""
-    distances = exact_distances(points, found.centroids)
+    distances = squared_distances(points.double(), found.centroids.double())
     scale = float((points.double() - points.double().mean(0)).square().sum(1).max())
     # What rounding the centroids to the points' precision may move a squared distance by.
     unit = torch.finfo(points.dtype).eps * float(points.abs().max())
@@ -52,12 +47,12 @@ def assert_fixed_point(points: Tensor, found: KMeans, tolerance: float = 1e-5) -
 def slow_lloyd(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, list[float]]:
     """Lloyd's algorithm as in a textbook, in float64; also the inertia after each iteration."""
     points, centroids, history = points.double(), centroids.double().clone(), []
-    assigned = exact_distances(points, centroids).argmin(1)
+    assigned = squared_distances(points, centroids).argmin(1)
     while True:
         for cluster in range(len(centroids)):
             if (assigned == cluster).any():
                 centroids[cluster] = points[assigned == cluster].mean(0)
-        distances = exact_distances(points, centroids)
+        distances = squared_distances(points, centroids)
         history.append(float(distances.amin(1).sum()))
         renewed = distances.argmin(1)
         if torch.equal(renewed, assigned):
@@ -132,10 +127,8 @@ def test_within_one_percent_of_scikit_learn_on_digits(digits: tuple[Tensor, Tens
 
 
 @pytest.mark.real_data
-def test_within_one_percent_of_scikit_learn_on_mnist() -> None:
-    if not MNIST.exists():
-        pytest.skip("needs ../shared/data/mnist.npz")
-    with np.load(MNIST, allow_pickle=False) as held:
+def test_within_one_percent_of_scikit_learn_on_mnist(shared: Path) -> None:
+    with np.load(shared / "mnist.npz", allow_pickle=False) as held:
         images, labels = held["train_images"][:6000], held["train_labels"][:6000]
     points = torch.tensor(images.reshape(len(images), -1), dtype=torch.float32) / 255
     ours = class_kmeans(points, torch.tensor(labels).long(), 2, num_classes=10, restarts=3, generator=seeded())
@@ -173,7 +166,7 @@ def test_tight_clusters_far_apart_keep_the_digits_of_their_inertia() -> None:
     points = noise + 1000 * (torch.arange(400) % 2).unsqueeze(1)
     found = kmeans(points.float(), 2, generator=seeded())
     assert_fixed_point(points.float(), found)
-    own = exact_distances(points.float(), found.centroids).amin(1).sum()
+    own = squared_distances(points.float().double(), found.centroids.double()).amin(1).sum()
     assert float(found.inertia) == pytest.approx(float(own), rel=0.05)
 
 
@@ -202,7 +195,7 @@ def test_classes_do_not_disturb_each_other(digits: tuple[Tensor, Tensor]) -> Non
         alone = KMeans(
             both.centroids[both.classes == label],
             both.assignments[members] - int((both.classes < label).sum()),
-            exact_distances(points[members], both.centroids[both.classes == label]).amin(1).sum(),
+            squared_distances(points[members].double(), both.centroids[both.classes == label].double()).amin(1).sum(),
             0,
         )
         assert_fixed_point(points[members], alone)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.oracles import class_probabilities
 from torch import Tensor
 
 from corral.geometry import Rule, class_index, class_scores, cluster_scores, squared_distances
@@ -11,28 +12,6 @@ from corral.geometry import Rule, class_index, class_scores, cluster_scores, squ
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def naive_probabilities(
-    points: Tensor, centroids: Tensor, classes: Tensor, variance: float, rule: Rule, num_classes: int
-) -> Tensor:
-    """Eq. 4 by loops: sums of exponentials of distances, normalised over classes."""
-    result = torch.zeros(len(points), num_classes, dtype=torch.float64)
-    for row, point in enumerate(points):
-        scores = [
-            float(torch.exp(-sum((a - b) ** 2 for a, b in zip(point, centroid, strict=True)) / (2 * variance)))
-            for centroid in centroids
-        ]
-        kept = sorted(range(len(scores)), key=lambda cluster: -scores[cluster])
-        if isinstance(rule, int):
-            kept = kept[:rule]
-        for cluster in kept:
-            label = int(classes[cluster])
-            if rule == "nearest":
-                result[row, label] = max(float(result[row, label]), scores[cluster])
-            else:
-                result[row, label] += scores[cluster]
-    return result / result.sum(1, keepdim=True)
 
 
 def case(ks: list[int], rows: int, width: int, seed: int, spread: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,7 +32,7 @@ unequal = st.lists(st.integers(1, 4), min_size=1, max_size=4)
 def test_softmax_of_scores_is_equation_4(ks: list[int], width: int, variance: float, rule: Rule, seed: int) -> None:
     points, centroids, classes = case(ks, 5, width, seed)
     logits = class_scores(cluster_scores(points, centroids, variance), class_index(classes), rule)
-    expected = naive_probabilities(points, centroids, classes, variance, rule, len(ks))
+    expected = class_probabilities(points, centroids, classes, variance, rule)
     torch.testing.assert_close(logits.softmax(1), expected, rtol=1e-9, atol=1e-12)
     if rule == "soft":
         # Beyond the probabilities: the differences of log-scores themselves.

@@ -6,6 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests import oracles
+from tests.oracles import squared_distance
 from torch.nn import functional
 
 from corral import losses
@@ -23,38 +25,6 @@ def problem(n=9, d=3, clusters=(2, 1, 3), seed=0, dtype=torch.float64):
     return features, assigned, centroids, classes
 
 
-def squared(a, b):
-    return sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
-
-
-def naive_magnet(features, assigned, centroids, classes, alpha, variance):
-    """Eq. 3 as loops; 0 where there is no rival, as the log of an empty sum says."""
-    values = []
-    for f, own in zip(features.tolist(), assigned.tolist(), strict=True):
-        rivals = 0.0
-        for mu, label in zip(centroids.tolist(), classes.tolist(), strict=True):
-            if label != int(classes[own]):
-                rivals += math.exp(-squared(f, mu) / (2 * variance))
-        push = math.log(rivals) if rivals else -math.inf
-        values.append(max(0.0, alpha + squared(f, centroids[own].tolist()) / (2 * variance) + push))
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def naive_variance(features, assigned, centroids):
-    total = sum(
-        squared(f, centroids[own].tolist()) for f, own in zip(features.tolist(), assigned.tolist(), strict=True)
-    )
-    return total / (len(features) - 1)
-
-
-def naive_means(features, assigned, num_clusters):
-    rows = []
-    for cluster in range(num_clusters):
-        members = [f for f, own in zip(features.tolist(), assigned.tolist(), strict=True) if own == cluster]
-        rows.append([sum(column) / len(members) for column in zip(*members, strict=True)])
-    return torch.tensor(rows, dtype=torch.float64)
-
-
 SHAPES = {
     "n": st.integers(2, 9),
     "d": st.integers(1, 4),
@@ -68,11 +38,11 @@ SHAPES = {
 @given(**SHAPES, variance=st.floats(0.2, 20))
 def test_magnet_is_the_double_loop(n, d, clusters, alpha, seed, variance):
     arguments = problem(n, d, clusters, seed)
-    expected = naive_magnet(*arguments, alpha, variance)
+    expected = oracles.magnet(*arguments, alpha, variance)
     torch.testing.assert_close(magnet(*arguments, alpha=alpha, variance=variance), expected, rtol=1e-9, atol=1e-9)
     features, assigned, centroids, _ = arguments
-    own = naive_variance(features, assigned, centroids)
-    expected = naive_magnet(*arguments, alpha, own)
+    own = oracles.cluster_variance(features, assigned, centroids)
+    expected = oracles.magnet(*arguments, alpha, own)
     torch.testing.assert_close(magnet(*arguments, alpha=alpha), expected, rtol=1e-9, atol=1e-9)
 
 
@@ -80,11 +50,11 @@ def test_magnet_is_the_double_loop(n, d, clusters, alpha, seed, variance):
 @given(**SHAPES)
 def test_batch_magnet_is_the_double_loop(n, d, clusters, alpha, seed):
     features, assigned, _, classes = problem(n + sum(clusters), d, clusters, seed)
-    centroids = naive_means(features, assigned, len(classes))
+    centroids = oracles.cluster_means(features, assigned, len(classes))
     torch.testing.assert_close(losses.batch_centroids(features, assigned, len(classes)), centroids)
-    variance = naive_variance(features, assigned, centroids)
-    torch.testing.assert_close(losses.batch_variance(features, assigned, centroids).item(), variance)
-    expected = naive_magnet(features, assigned, centroids, classes, alpha, variance)
+    variance = oracles.cluster_variance(features, assigned, centroids)
+    torch.testing.assert_close(losses.batch_variance(features, assigned, centroids), variance)
+    expected = oracles.magnet(features, assigned, centroids, classes, alpha, variance)
     torch.testing.assert_close(magnet_batch(features, assigned, classes, alpha=alpha), expected, rtol=1e-8, atol=1e-8)
 
 
@@ -96,11 +66,11 @@ def test_full_magnet_pulls_to_the_nearest_own_centroid(n, d, clusters, alpha, se
     nearest = []
     for f, y in zip(features.tolist(), labels.tolist(), strict=True):
         own = [k for k in range(len(classes)) if int(classes[k]) == y]
-        nearest.append(min(own, key=lambda k, f=f: squared(f, centroids[k].tolist())))
+        nearest.append(min(own, key=lambda k, f=f: squared_distance(f, centroids[k].tolist())))
     nearest = torch.tensor(nearest)
     assert torch.equal(losses.nearest_own(features, labels, centroids, classes), nearest)
-    scale = naive_variance(features, nearest, centroids) if variance is None else variance
-    expected = naive_magnet(features, nearest, centroids, classes, alpha, scale)
+    scale = oracles.cluster_variance(features, nearest, centroids) if variance is None else variance
+    expected = oracles.magnet(features, nearest, centroids, classes, alpha, scale)
     found = magnet_full(features, labels, centroids, classes, alpha=alpha, variance=variance)
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
@@ -114,8 +84,8 @@ def test_the_family_with_other_parts_is_its_double_loop():
     nearest = losses.nearest_own(features, classes[assigned], centroids, classes)
     expected = []
     for f, own in zip(features.tolist(), nearest.tolist(), strict=True):
-        rivals = [squared(f, mu) for mu, c in zip(centroids.tolist(), classes, strict=True) if c != classes[own]]
-        expected.append(max(0.0, 2.0 + squared(f, centroids[own].tolist()) / 3 - min(rivals) / 3))
+        rivals = [squared_distance(f, mu) for mu in centroids[classes != classes[own]].tolist()]
+        expected.append(max(0.0, 2.0 + squared_distance(f, centroids[own].tolist()) / 3 - min(rivals) / 3))
     parts = family(losses.pull_nearest, losses.push_nearest)
     found = losses.clustering_loss(features, assigned, centroids, classes, **parts, variance=1.5)
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
@@ -178,7 +148,7 @@ def test_cluster_cross_entropy_is_the_double_loop():
     labels = classes[assigned]
     expected = []
     for f, y in zip(features.tolist(), labels.tolist(), strict=True):
-        terms = [math.exp(-squared(f, mu) / (2 * 1.3 * 0.8)) for mu in centroids.tolist()]
+        terms = [math.exp(-squared_distance(f, mu) / (2 * 1.3 * 0.8)) for mu in centroids.tolist()]
         own = sum(term for term, label in zip(terms, classes.tolist(), strict=True) if label == y)
         expected.append(-math.log(own / sum(terms)))
     found = losses.cluster_cross_entropy(features, labels, centroids, classes, 1.3, 0.8)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.oracles import memberships
 from torch.nn import functional
 
 from corral.certify import head_radius
@@ -20,24 +21,15 @@ def problem(n=8, d=5, clusters=(2, 1, 3), seed=0, dtype=torch.float64):
     return features, centroids, classes
 
 
-def memberships(f, centroids, m):
-    """u_k = 1 / sum_j (d_k / d_j)^(2 / (m - 1)) (Bezdek et al. 1984), in Python floats."""
-    lengths = [sum((a - b) ** 2 for a, b in zip(f, mu, strict=True)) ** 0.5 for mu in centroids]
-    return [1 / sum((own / other) ** (2 / (m - 1)) for other in lengths) for own in lengths]
-
-
 @settings(max_examples=40, deadline=None)
 @given(m=st.sampled_from([1.3, 2.0, 4.0]), variance=st.sampled_from([1e-3, 1.0, 50.0]), seed=st.integers(0, 2**32))
 def test_probabilities_are_sums_of_a_class_s_memberships_whatever_the_variance(m, variance, seed):
     features, centroids, classes = problem(seed=seed)
     head = ClusterHead(centroids, classes, variance, rule="fuzzy", temperature=m - 1)
     found = head.probabilities(features)
-    for f, row in zip(features.tolist(), found, strict=True):
-        expected = torch.zeros(3, dtype=torch.float64)
-        for u, label in zip(memberships(f, centroids.tolist(), m), classes.tolist(), strict=True):
-            expected[label] += u
-        assert float(expected.sum()) == pytest.approx(1)
-        torch.testing.assert_close(row, expected, rtol=2e-3, atol=1e-5)
+    expected = memberships(features, centroids, classes, m)
+    torch.testing.assert_close(expected.sum(1), torch.ones(len(features), dtype=torch.float64))
+    torch.testing.assert_close(found, expected, rtol=2e-3, atol=1e-5)
 
 
 def test_the_floor_is_all_that_parts_the_scores_from_the_formula():

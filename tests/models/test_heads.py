@@ -7,23 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.oracles import class_probabilities
 from torch.nn import functional
 
 from corral.models import ClusterHead, LinearHead, feature_variance
 from corral.models import heads as heads_module
-
-
-def naive_probabilities(features, centroids, classes, variance, nearest=None):
-    """Eq. 4 as loops over examples, clusters and classes, in Python floats."""
-    rows = []
-    for f in features.tolist():
-        distances = [sum((a - b) ** 2 for a, b in zip(f, mu, strict=True)) for mu in centroids.tolist()]
-        kept = sorted(range(len(distances)), key=distances.__getitem__)[:nearest]
-        terms = [0.0] * (int(classes.max()) + 1)
-        for cluster in kept:
-            terms[int(classes[cluster])] += math.exp(-distances[cluster] / (2 * variance))
-        rows.append([term / sum(terms) for term in terms])
-    return torch.tensor(rows, dtype=torch.float64)
 
 
 def problem(n=7, d=4, clusters=(2, 1, 3), seed=0, dtype=torch.float64):
@@ -47,7 +35,7 @@ def problem(n=7, d=4, clusters=(2, 1, 3), seed=0, dtype=torch.float64):
 def test_probabilities_are_equation_4(n, d, clusters, variance, temperature, seed):
     features, centroids, classes = problem(n, d, clusters, seed)
     head = ClusterHead(centroids, classes, variance, temperature=temperature)
-    expected = naive_probabilities(features, centroids, classes, variance * temperature)
+    expected = class_probabilities(features, centroids, classes, variance * temperature)
     torch.testing.assert_close(head.probabilities(features), expected, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(head(features).softmax(1), expected, rtol=1e-9, atol=1e-12)
     assert (head.num_classes, head.features_dim) == (len(clusters), d)
@@ -57,7 +45,7 @@ def test_probabilities_are_equation_4(n, d, clusters, variance, temperature, see
 def test_d_nearest_keeps_the_d_nearest_clusters(nearest):
     features, centroids, classes = problem(n=20)
     head = ClusterHead(centroids, classes, 1.3, rule=nearest)
-    expected = naive_probabilities(features, centroids, classes, 1.3, nearest)
+    expected = class_probabilities(features, centroids, classes, 1.3, nearest)
     torch.testing.assert_close(head.probabilities(features), expected, rtol=1e-9, atol=1e-12)
 
 
@@ -160,7 +148,7 @@ def test_refit_takes_another_number_of_clusters_and_refuses_other_classes():
     head = ClusterHead(centroids, classes, 1.0)
     _, more, more_classes = problem(clusters=(1, 4, 3), seed=5)
     head.refit(more, more_classes, torch.tensor(2.5))
-    expected = naive_probabilities(features, more, more_classes, 2.5)
+    expected = class_probabilities(features, more, more_classes, 2.5)
     torch.testing.assert_close(head.probabilities(features), expected)
     before = {name: value.clone() for name, value in head.state_dict().items()}
     for bad in (

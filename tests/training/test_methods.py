@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tests import oracles
 from torch import nn
 
 from corral.attacks import pgd
@@ -32,35 +33,9 @@ def batch(run, count=40):
     return run.images.float(rows), run.images.labels[rows], rows
 
 
-def logits_twin(features, centroids, classes, variance, rule="soft"):
-    """Eq. 4 by loops, in float64."""
-    result = []
-    for f in features.double():
-        scores: dict[int, list] = {}
-        for mu, c in zip(centroids.double(), classes.tolist(), strict=True):
-            scores.setdefault(c, []).append(-((f - mu) ** 2).sum() / (2 * variance.double()))
-        pick = max if rule == "nearest" else lambda values: torch.stack(values).logsumexp(0)
-        result.append(torch.stack([pick(scores[c]) for c in sorted(scores)]))
-    return torch.stack(result)
-
-
-def magnet_twin(features, assigned, centroids, classes, variance, alpha):
-    losses = []
-    for f, own in zip(features.double(), assigned.tolist(), strict=True):
-        distances = [((f - mu) ** 2).sum() / (2 * variance.double()) for mu in centroids.double()]
-        rivals = [(-d).exp() for d, c in zip(distances, classes, strict=True) if c != classes[own]]
-        losses.append((alpha + distances[own] + sum(rivals).log()).clamp(min=0))
-    return torch.stack(losses)
-
-
 def means_twin(features, assigned, fallback):
-    centroids = []
-    for k in range(len(fallback)):
-        members = [f for f, a in zip(features, assigned.tolist(), strict=True) if a == k]
-        centroids.append(torch.stack(members).mean(0) if members else fallback[k])
-    centroids = torch.stack(centroids)
-    total = sum(((f - centroids[a]) ** 2).sum() for f, a in zip(features, assigned.tolist(), strict=True))
-    return centroids, total / (len(features) - 1)
+    centroids = oracles.cluster_means(features, assigned, len(fallback), fallback)
+    return centroids, oracles.cluster_variance(features, assigned, centroids)
 
 
 def attack(run, head, x, y, objective="cross_entropy"):
@@ -125,9 +100,9 @@ def corral_twin(run, x, y, rows):
         ]
         assigned = torch.tensor(nearest)
     if config.loss == "magnet":
-        losses = magnet_twin(features, assigned, centroids, classes, scale, config.alpha)
+        losses = oracles.magnet(features, assigned, centroids, classes, alpha=config.alpha, variance=scale)
     else:
-        logits = logits_twin(features, centroids, classes, scale * temperature, config.rule)
+        logits = oracles.class_scores(features, centroids, classes, scale * temperature, config.rule)
         losses = -logits.log_softmax(1)[torch.arange(len(y)), y]
     pull = ((features - centroids[assigned]) ** 2).sum(1) / (2 * scale)
     return (losses + config.pull * pull).mean()
@@ -206,9 +181,9 @@ def clustr_twin(run, x, y, rows):
     classes = head.classes[present]
 
     def magnet(features, alpha=config.alpha):
-        twin = magnet_twin if config.numerics in LOG_LOSS else published_magnet_twin
+        twin = oracles.magnet if config.numerics in LOG_LOSS else published_magnet_twin
         clusters = means_twin(features, local, torch.zeros(len(present), 8))
-        return twin(features, local, clusters[0], classes, clusters[1], alpha)
+        return twin(features, local, clusters[0], classes, alpha=alpha, variance=clusters[1])
 
     total = magnet(features).mean()
     moved = head

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tests.oracles import memberships
 from torch.nn.utils import parameters_to_vector
 
 from corral.errors import UsageError
@@ -18,16 +19,6 @@ from corral.training.run import RunFolder
 LEARNED = {"centroids": "learned"}
 
 
-def membership_twin(features, centroids, classes):
-    """(N, C) sums of u_k = 1 / sum_j (d_k / d_j)^2, by loops in float64."""
-    rows = []
-    for f in features.double():
-        squares = [(f - mu).square().sum() for mu in centroids.double()]
-        u = [1 / sum(own / other for other in squares) for own in squares]
-        rows.append(torch.stack([sum(a for a, c in zip(u, classes, strict=True) if c == label) for label in range(10)]))
-    return torch.stack(rows)
-
-
 def test_losses_are_of_memberships_where_the_rule_is_fuzzy(begun):
     run = begun("clustr-ce-qtrades", rule="fuzzy")
     rows = next(iter(run.method.batches()))
@@ -35,7 +26,7 @@ def test_losses_are_of_memberships_where_the_rule_is_fuzzy(begun):
     found = float(run.method.loss(x, y, rows)[1]["cross_entropy"])
     features = run.model.features(x)
     centroids, _ = run.method.batch_clusters(features, run.method.assignments[rows])
-    p = membership_twin(features.detach(), centroids.detach(), run.model.head.classes.tolist())
+    p = memberships(features.detach(), centroids.detach(), run.model.head.classes)
     expected = -sum(math.log(float(row[label])) for row, label in zip(p, y, strict=True)) / len(y)
     assert found == pytest.approx(expected, rel=1e-3)
 
