@@ -24,7 +24,7 @@ QUICK = (
     "tests/models/test_classifier.py",
     "tests/attacks/test_within.py",
     "tests/certify/test_norms.py",
-    "tests/data/test_digits.py",
+    "tests/data/test_batches.py",
     "tests/test_registry.py",
     "tests/test_docs.py",
 )

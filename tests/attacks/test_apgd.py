@@ -196,6 +196,7 @@ def test_it_is_the_slow_twin_of_algorithm_1():
         assert torch.allclose(found.x_adv[i : i + 1], point, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.08), ("L2", 0.4), ("L1", 1.5)])
 @pytest.mark.parametrize("attack", ["apgd-ce", "apgd-dlr", "apgd-t"])
 def test_it_leaves_no_more_than_the_public_implementation(digits_network, norm, eps, attack):

@@ -168,6 +168,7 @@ def test_minimal_norms_are_no_larger_than_foolbox_s(digits, kind, name, request)
     assert float(mine.distances[theirs].mean()) <= slack * float((found - x).flatten(1).norm(dim=1)[theirs].mean())
 
 
+@pytest.mark.slow
 def test_a_cluster_classifier_goes_through_the_whole_public_autoattack_as_it_is(digits, clusters):
     x, y = (part[1200:1208] for part in digits)
     attack = pyautoattack.AutoAttack(clusters, norm="Linf", eps=0.1, version="standard", seed=0)

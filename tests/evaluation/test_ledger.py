@@ -150,6 +150,7 @@ def test_finished_batches_are_not_repeated(run, monkeypatch):
     assert [call for call in set(calls) if calls.count(call) > 1] == [calls[8]]
 
 
+@pytest.mark.slow
 def test_ten_kills_at_random_moments_change_nothing(run):
     arguments = {"n": 120, "batch_size": 12, "attacks": [LOG_20], "progress": False, "device": "cpu"}
     alone = without_times(evaluate(run, **arguments))

@@ -19,6 +19,7 @@ def run(*arguments, isa="DEFAULT"):
     return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.slow
 # Without AVX-512 oneDNN has other kernels, with the same fault at other sizes.
 @pytest.mark.parametrize(
     ("part", "isa", "networks"),

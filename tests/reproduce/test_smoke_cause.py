@@ -8,6 +8,7 @@ from corral.reproduce import shipped_tables
 PAPERS = ("clustr", "critique", "mat", "ncp")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in shipped_tables() if not name.startswith(PAPERS)])
 def test_every_table_is_made_whole_at_smoke_scale(name, made_whole):
     made_whole(name)

@@ -5,6 +5,7 @@ import pytest
 from corral.reproduce import shipped_tables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in shipped_tables() if name.startswith("clustr")])
 def test_every_table_is_made_whole_at_smoke_scale(name, made_whole):
     made_whole(name)

@@ -64,6 +64,7 @@ def warm(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "data"), cases())
 def test_a_recipe_begins_with_a_consistency_of_at_most_ten_log_c(recipe, data, warm, tmp_path, monkeypatch):
     monkeypatch.setattr("corral.training.start.load", images_of)

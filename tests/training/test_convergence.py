@@ -230,6 +230,7 @@ def test_the_command_line_tells_how_training_ended(tmp_path):
     assert told["work_clock"] == "cpu"
 
 
+@pytest.mark.slow
 def test_importing_the_package_does_not_depend_on_the_order(tmp_path):
     for module in ("corral.evaluation.records", "corral.training.convergence", "corral.reproduce.result"):
         subprocess.run([sys.executable, "-c", f"import {module}"], check=True)

@@ -88,6 +88,7 @@ def test_an_interrupted_run_ends_with_the_bits_of_one_that_was_not(tiny, monkeyp
         }
 
 
+@pytest.mark.slow
 def test_a_killed_process_resumes_to_the_same_bits(tiny, tmp_path):
     whole = tiny("corral", "whole", epochs=3, **INNER)
     slow = (

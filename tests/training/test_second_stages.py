@@ -602,6 +602,7 @@ def steadiness(folder):
     return -float(value(model.features(moved).detach(), None).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "epochs"), [("deacl", 4), ("ncp-acl", 4), ("acl", 4), ("rocl", 4), ("advcl", 12), ("dynacl++", 4)]
 )

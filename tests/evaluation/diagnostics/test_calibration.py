@@ -37,6 +37,7 @@ def test_every_model_gets_its_right_verdict(name):
 MAKERS = {name: make.__name__ for name, (make, _) in list(MODELS.items())[:6]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_command_gives_every_model_its_right_exit_code(name, tmp_path):
     """The same six through `corral audit`, as its user meets them."""
