@@ -1,6 +1,7 @@
 """Loggers: what each gets, what a resumed run does, and that nothing is imported that was not asked for."""
 
 import importlib
+import importlib.util
 import sys
 import types
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ import pytest
 from corral.errors import CorralError, UsageError
 from corral.training import RunFolder, read_metrics
 from corral.training.loggers import LOGGERS, LoggerKind
+
+needs_tensorboard = pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs tensorboard")
 
 
 def numbers_of(folder):
@@ -70,6 +73,7 @@ def events(folder):
     return {name: [(event.step, event.value) for event in board.Scalars(name)] for name in board.Tags()["scalars"]}
 
 
+@needs_tensorboard
 def test_tensorboard_reads_what_metrics_hold(tiny):
     folder = tiny("nominal")
     found, expected = events(folder), numbers_of(folder)
@@ -80,6 +84,7 @@ def test_tensorboard_reads_what_metrics_hold(tiny):
         ]
 
 
+@needs_tensorboard
 def test_a_resumed_run_purges_what_tensorboard_has_beyond_its_checkpoint(tiny, tmp_path, monkeypatch):
     """Killed between logging an epoch twice: here the event file says more than the checkpoint."""
     from torch.utils.tensorboard import SummaryWriter
@@ -101,6 +106,7 @@ def test_a_resumed_run_purges_what_tensorboard_has_beyond_its_checkpoint(tiny, t
     assert all(value < 99 for _, value in series)
 
 
+@needs_tensorboard
 @pytest.mark.parametrize("calls", [1, 4])
 def test_a_full_disk_is_one_line_and_no_trace(tiny, monkeypatch, capfd, calls):
     """At the writer's first record, in its constructor, or in an epoch's."""
