@@ -63,7 +63,7 @@ def test_what_no_time_is_left_for_is_skipped_and_said(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "tests.fast", "-p", "no:cacheprovider", "-rs", str(test)],
         cwd=ROOT,
-        env={"CORRAL_FAST_DEADLINE": "0", "PATH": ""},
+        env={"CORRAL_FAST_SECONDS": "0", "PATH": ""},
         capture_output=True,
         text=True,
     )
