@@ -1,5 +1,6 @@
 """`corral.register`: adding a method, a head, an attack ... to corral from outside of it."""
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from corral.data.registry import register_data, register_path_data
@@ -7,6 +8,7 @@ from corral.errors import UsageError
 from corral.registry import Registry
 
 C = TypeVar("C", bound=type)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Register:
@@ -14,6 +16,14 @@ class Register:
 
     data = staticmethod(register_data)
     path_data = staticmethod(register_path_data)
+
+    @property
+    def analysis(self) -> Callable[..., Callable[[F], F]]:
+        """`corral.analysis.registry.register_analysis`."""
+        # Imported late: it is of trained runs, and methods register themselves here.
+        from corral.analysis.registry import register_analysis
+
+        return register_analysis
 
     def __call__(self, thing: C) -> C:
         """Register a class of one of corral's kinds by its `name`; a decorator.

@@ -6,8 +6,8 @@ import shutil
 import pytest
 import torch
 
+from corral.analysis import Analysis
 from corral.errors import CorralError
-from corral.evaluation.analyses.document import Analysis
 from corral.evaluation.records import AttackResult, Record, environment
 from corral.reproduce import store as module
 from corral.reproduce.assemble import row_of

@@ -7,8 +7,8 @@ import torch
 from tests.oracles import memberships
 from torch.nn.utils import parameters_to_vector
 
+from corral.analysis.analyze import analyze
 from corral.errors import UsageError
-from corral.evaluation.analyze import analyze
 from corral.evaluation.certify_run import certify_run
 from corral.evaluation.evaluate import evaluate
 from corral.models.fingerprint import fingerprint

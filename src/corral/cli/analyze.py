@@ -26,9 +26,8 @@ def analyze(
 
     Writes RUN/analyses/NAME.json and RUN/analyses/page.html. Ctrl-C: finished analyses are kept.
     """
-    from corral.evaluation.analyze import analyze as analyze_run
-    from corral.report.analysis_page import analysis_lines, write_analysis_page
-    from corral.report.analysis_words import WORDS
+    from corral.analysis.analyze import analyze as analyze_run
+    from corral.report.analysis.page import analysis_lines, write_analysis_page
     from corral.training import load_model
 
     set_threads(threads)
@@ -56,6 +55,6 @@ def analyze(
     for path, found, page in made:
         typer.echo(f"{path}:")
         for name, analysis in found.items():
-            shown = analysis_lines(analysis) if name in WORDS else []
-            typer.echo(f"  {name}: {', '.join(f'{title} {value}' for title, value in shown) or 'see its document'}")
+            shown = ", ".join(f"{title} {value}" for title, value in analysis_lines(analysis))
+            typer.echo(f"  {name}: {shown or 'see its document'}")
         typer.echo(f"  {page}")

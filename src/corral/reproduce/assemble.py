@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from corral.evaluation.analyses.document import Analysis
+from corral.analysis import Analysis
 from corral.evaluation.protocols import PROTOCOL_NAMES
 from corral.report.outcomes import CLEAN
 from corral.report.words import AGGREGATES, WORST_CASE, attack_title

@@ -5,12 +5,12 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from corral.analysis import ANALYSES
 from corral.errors import CorralError, UsageError
-from corral.evaluation.analyses.document import AnalysisName
 from corral.evaluation.protocols import ProtocolName
 from corral.training import Recipe
 
@@ -53,10 +53,10 @@ class Column(Strict):
         return self.attack != CLEAN and "." not in self.attack
 
     @property
-    def analysis(self) -> AnalysisName | None:
+    def analysis(self) -> str | None:
         """The analysis that it is a number of; None for an accuracy."""
-        name = self.attack.split(".")[0]
-        return next((known for known in get_args(AnalysisName) if "." in self.attack and known == name), None)
+        name, dot, _ = self.attack.partition(".")
+        return name if dot and name in ANALYSES else None
 
     @property
     def number(self) -> str:
@@ -105,7 +105,7 @@ class Row(Strict):
     stages: tuple[Stage, ...] = ()
     rule: Literal["soft", "nearest", "fuzzy"] | Annotated[int, Field(ge=1)] | None = None
     only: tuple[str, ...] = ()
-    analyses: tuple[AnalysisName, ...] = ()
+    analyses: tuple[str, ...] = ()
     remark: str = ""
 
     def has(self, data: str) -> bool:
@@ -206,13 +206,13 @@ class Part(Strict):
     at_training_eps: tuple[ProtocolName, ...] = ()
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     n: Annotated[int, Field(ge=1)] | None = None
-    images: dict[AnalysisName, Annotated[int, Field(ge=1)]] = {}
+    images: dict[str, Annotated[int, Field(ge=1)]] = {}
 
     def protocols_at(self, factor: float) -> tuple[ProtocolName, ...]:
         """The protocols at a multiple of the training radius."""
         return (*self.protocols, *(self.at_training_eps if factor == 1 else ()))
 
-    def analysed(self, name: AnalysisName) -> int:
+    def analysed(self, name: str) -> int:
         """How many test images an analysis looks at."""
         return min(self.images.get(name, MOST_ANALYSED), self.n or MOST_ANALYSED)
 
@@ -251,9 +251,11 @@ class Table(Strict):
                 if unknown:
                     raise ValueError(f"row {row.name!r} has a number on {data} for no column: {unknown[0]!r}")
         needed = {column.attack.split(".")[0] for column in self.columns if "." in column.attack}
-        if foreign := sorted(needed - set(get_args(AnalysisName))):
+        if foreign := sorted(name for name in needed if name not in ANALYSES):
             raise ValueError(f"a column of no analysis: {foreign[0]!r}")
         for row in self.rows:
+            if foreign := [name for name in row.analyses if name not in ANALYSES]:
+                raise ValueError(f"row {row.name!r}: unknown analysis {foreign[0]!r}")
             if missing := sorted(needed - set(row.analyses)):
                 raise ValueError(f"row {row.name!r} lacks the analysis of a column: {missing[0]!r}")
         for group, names in (("rows", [r.name for r in self.rows]), ("columns", [c.name for c in self.columns])):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from corral.evaluation.analyses.document import Analysis
+from corral.analysis import Analysis
 from corral.evaluation.records import AttackResult, Environment, Record
 from corral.report.merge import protocol_order
 from corral.report.outcomes import CLEAN

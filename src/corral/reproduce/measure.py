@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corral.analysis import Analysis, AnalysisCache
 from corral.attacks.attack import Attack
 from corral.attacks.threat import Threat
 from corral.data import DataSet, load
 from corral.devices import choose_device
-from corral.evaluation.analyses import Analysis, AnalysisName, Kept
 from corral.evaluation.evaluate import evaluate, record_label
 from corral.evaluation.protocols import protocol_attacks
 from corral.evaluation.records import Record, read_record
@@ -133,16 +133,16 @@ def _told(stories: Sequence[RunInfo]) -> Trained:
     )
 
 
-def _analysed(setup: Setup, part: Part, folder: RunFolder, name: AnalysisName) -> Analysis:
+def _analysed(setup: Setup, part: Part, folder: RunFolder, name: str) -> Analysis:
     """The run's analysis: the one on disk if it is of this model and has the columns' numbers, else made now."""
-    kept = Kept(
+    cache = AnalysisCache(
         folder.path,
         n=part.analysed(name),
         data_root=setup.data_root,
         device=choose_device(setup.device),
         progress=setup.progress,
     )
-    return kept.analysis(name, needs=[column.number for column in setup.table.columns if column.analysis == name])
+    return cache.analysis(name, needs=[column.number for column in setup.table.columns if column.analysis == name])
 
 
 def _evaluated(setup: Setup, part: Part, folder: RunFolder, factor: float) -> list[str]:

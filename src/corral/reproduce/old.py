@@ -5,8 +5,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from corral.analysis import Analysis
 from corral.errors import CorralError
-from corral.evaluation.analyses.document import Analysis
 from corral.evaluation.records import Record, read_record
 from corral.reproduce.definition import load_table, meant_columns, shipped_tables
 from corral.reproduce.entries import SeedResult, Trained, Worst, row_entries

@@ -6,25 +6,17 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from corral.analysis.registry import described
 from corral.files import write_atomically
-from corral.report.analysis_figures import Range, embedding_figure, ranges_figure
-from corral.report.analysis_words import WORDS
 from corral.report.figures import Span, spans_figure
 from corral.report.template import filled
 from corral.report.words import eps_words, listed, sentence, slug
 from corral.reproduce.against import against
 from corral.reproduce.definition import CLEAN, Column, Table, Unit, load_setting
-from corral.reproduce.figures import (
-    AccuracyLine,
-    RadiusCurves,
-    Square,
-    accuracies_figure,
-    gradients_figure,
-    radii_figure,
-    squares_figure,
-)
+from corral.reproduce.drawings import drawn
+from corral.reproduce.figures import AccuracyLine, accuracies_figure
 from corral.reproduce.result import Measured, Result, ResultPart, ResultRow, worst_case
-from corral.reproduce.sections import NONE, Section, mean_number, mean_series, sections
+from corral.reproduce.sections import NONE, Section, sections
 from corral.reproduce.times import training_cells, training_headings, training_words
 
 # Factor and decimals of a unit's numbers: ours, which accuracies are fractions of, and the published ones.
@@ -115,7 +107,7 @@ def groups(table: Table, part: ResultPart) -> tuple[Group, ...]:
         found.append(Group(title, columns, published, f"{factor:g}", sound=True, worst=part.worst(f"{factor:g}")))
     for name in dict.fromkeys(c.analysis for c in table.columns if c.analysis):
         columns = tuple(c for c in table.columns if c.analysis == name)
-        found.append(Group(WORDS[name].short, columns, published, "1", sound=False))
+        found.append(Group(described(name).short, columns, published, "1", sound=False))
     return tuple(group for group in found if group.columns)
 
 
@@ -254,77 +246,3 @@ def setting_words(table: Table, result: Result, part: ResultPart) -> str:
     why = load_setting(found.setting).why.rstrip(".")
     changed = "".join(f"; {key} = {value or 'its default'}" for key, value in result.changed.items())
     return why + (f"{changed}, set by the caller: this is not the scale's own setting." if changed else ".")
-
-
-def drawn(section: Section, part: ResultPart) -> list[tuple[str, Markup]]:
-    """The figures of a section, each with its caption."""
-    rows = [row for row in part.rows if section.name is not None and row.analyses.get(section.name)]
-    if section.name == "along":
-        found = []
-        for number, row in enumerate(rows):
-            analyses = row.analyses["along"]
-            zero, norms = (
-                {score: mean_series(analyses, f"{kind} {score}") for score in ("exponentiated", "log")}
-                for kind in ("zero", "norm")
-            )
-            if zero["log"]:
-                name = f"along-{slug(part.data)}-{number}"
-                svg = gradients_figure(zero, norms, name=name, description=f"Gradients along PGD, {row.shown}")
-                found.append((row.shown, Markup(svg)))
-        return found
-    if section.name == "radii":
-        return _drawn_radii(rows, part)
-    if section.name == "bounds":
-        marks = {"published radius": "pair_unsound", "exact radius": "exact"}
-        ranges = [
-            Range(
-                row.shown,
-                mean_number(row.analyses["bounds"], "lower"),
-                mean_number(row.analyses["bounds"], "upper"),
-                {title: mean_number(row.analyses["bounds"], key) for title, key in marks.items()},
-            )
-            for row in rows
-            if all(
-                {"lower", "upper", *marks.values()} <= analysis.numbers.keys() for analysis in row.analyses["bounds"]
-            )
-        ]
-        if ranges:
-            name, words = f"bounds-{slug(part.data)}", "Eq. 3: the bars reach from its lower to its upper bound"
-            svg = ranges_figure(ranges, unit="median, in units of σ", name=name, description=words)
-            return [(words, Markup(svg))]
-    if section.name == "embedding":
-        return [
-            (
-                f"{row.shown}, first seed: dots are clean images, triangles attacked ones",
-                Markup(
-                    embedding_figure(
-                        row.analyses["embedding"][0].series,
-                        name=f"embedding-{slug(part.data)}-{number}",
-                        description=f"Features of {row.shown} in the plane, by true and by predicted class",
-                    )
-                ),
-            )
-            for number, row in enumerate(rows)
-        ]
-    return []
-
-
-def _drawn_radii(rows: list[ResultRow], part: ResultPart) -> list[tuple[str, Markup]]:
-    """Certified accuracy curves, and the cells of each row's first seed."""
-    curves = [
-        RadiusCurves(
-            row.shown,
-            mean_series(row.analyses["radii"], "grid"),
-            mean_series(row.analyses["radii"], "certified global"),
-            mean_series(row.analyses["radii"], "true"),
-        )
-        for row in rows
-    ]
-    squares = [Square(row.shown, row.analyses["radii"][0].series) for row in rows]
-    name = slug(part.data)
-    words = "Share of the points classified right with a larger radius: certified (full) and true (dashed)"
-    cells = "Which class is decided where, first seed, with the test points"
-    return [
-        (words, Markup(radii_figure(curves, name=f"radii-{name}", description=words))),
-        (cells, Markup(squares_figure(squares, name=f"cells-{name}", description=cells))),
-    ]

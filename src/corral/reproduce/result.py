@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, StringConstraints, model_validator
 
+from corral.analysis import Analysis
 from corral.documents import Frozen, read_document
-from corral.evaluation.analyses.document import Analysis, AnalysisName
 from corral.evaluation.records import Environment
 from corral.training.clock import WorkClock
 from corral.training.convergence import Ending
@@ -103,7 +103,7 @@ class ResultRow(Frozen):
     rule: Literal["soft", "nearest", "fuzzy"] | int | None
     created: str
     environment: Environment
-    analyses: dict[AnalysisName, tuple[Analysis, ...]] = Field(default_factory=dict)
+    analyses: dict[str, tuple[Analysis, ...]] = Field(default_factory=dict)
     fingerprints: tuple[str, ...] = ()
     records: tuple[str, ...] = ()
     columns: dict[str, str] = Field(default_factory=dict)

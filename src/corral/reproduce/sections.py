@@ -3,10 +3,9 @@
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
-from corral.evaluation.analyses.document import Analysis, AnalysisName
-from corral.report.analysis_words import WORDS
+from corral.analysis import Analysis
+from corral.analysis.registry import described
 from corral.reproduce.result import ResultPart, ResultRow
 
 NONE = "–"
@@ -25,7 +24,7 @@ class Section:
         unit: of the cells.
     """
 
-    name: AnalysisName | None
+    name: str | None
     title: str
     text: str
     columns: tuple[str, ...]
@@ -36,10 +35,10 @@ class Section:
 def sections(part: ResultPart) -> tuple[Section, ...]:
     """The sections of a part, for the analyses that any of its rows has."""
     made = []
-    for name, build in _BUILDERS.items():
+    for name in dict.fromkeys(name for row in part.rows for name in row.analyses):
         rows = [row for row in part.rows if row.analyses.get(name)]
         if rows:
-            made.append(build(rows))
+            made.append(_SPECIAL[name](rows) if name in _SPECIAL else _plain(name, rows))
     return tuple(made)
 
 
@@ -64,7 +63,7 @@ def mean_number(analyses: Sequence[Analysis], number: str) -> float:
 
 
 def _by_row(
-    rows: Sequence[ResultRow], name: AnalysisName, columns: Sequence[tuple[str, str, float, int]]
+    rows: Sequence[ResultRow], name: str, columns: Sequence[tuple[str, str, float, int]]
 ) -> tuple[tuple[str, ...], ...]:
     return tuple(
         (
@@ -76,12 +75,7 @@ def _by_row(
 
 
 def _along(rows: Sequence[ResultRow]) -> Section:
-    columns = [
-        ("d²/2σ² to the own centroid", "own", 1.0, 1),
-        ("to the nearest rival", "rival", 1.0, 1),
-        ("kept, exponentiated", "kept exponentiated", 100.0, 1),
-        ("kept, log space", "kept log", 100.0, 1),
-    ]
+    kind = described("along")
     ends = [
         (f"{title}, {score}, {when}", f"{kind} {score}", place, shown)
         for kind, title, shown in (("zero", "gradient 0", "{:.1%}"), ("norm", "gradient norm", "{:.1e}"))
@@ -93,82 +87,52 @@ def _along(rows: Sequence[ResultRow]) -> Section:
         for place, when in ((0, "start"), (-1, "end"))
     ]
     cells = []
-    for row, line in zip(rows, _by_row(rows, "along", columns), strict=True):
+    for row, line in zip(rows, _by_row(rows, "along", kind.columns), strict=True):
         curves = [mean_series(row.analyses["along"], series) for _, series, _, _ in ends]
         shown = [end[3].format(curve[end[2]]) if curve else NONE for end, curve in zip(ends, curves, strict=True)]
         cells.append((*line, *shown))
     return Section(
         name="along",
-        title="The gradient along the attack",
-        text="The published PGD-20, one restart, from the same random starts by either kind of score, on the test "
-        "images that are classified right. Float32 has exp(-x) = 0 from x = 104 on; long before that a rival's score "
-        "vanishes beside the own one, and the gradient no longer says where the rival is: “pixels of one sign” is how "
-        "far the two gradients agree at the exponentiated attack's own points (50% is chance).",
-        columns=("trained", *(title for title, *_ in columns), *(title for title, *_ in ends)),
+        title=kind.title,
+        text=kind.text,
+        columns=("trained", *(title for title, *_ in kind.columns), *(title for title, *_ in ends)),
         rows=tuple(cells),
-        unit="percent of images; d²/2σ² and norms are medians over images; mean, ± sd, over seeds",
+        unit=kind.unit,
     )
 
 
-_CHANGES = {
-    "clean": "no attack",
-    "published": "as published: exponentiated scores of the D nearest clusters, verdict of the restart of highest loss",
-    "every cluster": "… scores of every cluster (no D-nearest cut)",
-    "log scores, cut": "… log-space scores, of the D nearest clusters",
-    "log scores": "… log-space scores, of every cluster",
-    "any iterate": "… any iterate of any restart counts",
-    "whole ball": "… steps of eps/8, which cross the ball",
-    "log scores, any iterate": "log-space scores, and any iterate counts",
-    "log scores, any iterate, whole ball": "log-space scores, any iterate, and steps of eps/8",
-    "clean, batch statistics": "no attack, the model in train mode (statistics of the test batch)",
-    "batch statistics": "… the model in train mode",
-}
-
-
 def _changes(rows: Sequence[ResultRow]) -> Section:
+    kind = described("changes")
     found = []
-    for key, title in _CHANGES.items():
-        cells = tuple(over_seeds(row.analyses["changes"], key, scale=100.0) for row in rows)
+    for title, key, scale, digits in kind.columns:
+        cells = tuple(over_seeds(row.analyses["changes"], key, scale=scale, digits=digits) for row in rows)
         if any(cell != NONE for cell in cells):
             found.append((title, *cells))
     return Section(
         name="changes",
-        title="The published attack with one part changed",
-        text="PGD-20, 10 restarts, step 2/255. Each line with “…” changes one thing of the published protocol and "
-        "nothing else, so that what it takes away was that part's doing.",
+        title=kind.title,
+        text=kind.text,
         columns=("attack", *(row.shown for row in rows)),
         rows=tuple(found),
-        unit="percent of the test images that are kept; mean ± sd over seeds",
+        unit=kind.unit,
     )
 
 
-def _plain(name: AnalysisName, rows: Sequence[ResultRow]) -> Section:
+def _plain(name: str, rows: Sequence[ResultRow]) -> Section:
     """A section whose rows are the runs and whose cells are numbers of their analyses."""
-    meant = WORDS[name]
+    kind = described(name)
+    columns = kind.columns_of(number for row in rows for analysis in row.analyses[name] for number in analysis.numbers)
     counts = sorted({analysis.n for row in rows for analysis in row.analyses[name]})
     images = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
     return Section(
         name=name,
-        title=meant.title,
-        text=meant.text,
-        columns=("trained", *(title for title, *_ in meant.columns)),
-        rows=_by_row(rows, name, meant.columns),
-        unit=f"{meant.unit}; {images} images a seed",
+        title=kind.title,
+        text=kind.text,
+        columns=("trained", *(title for title, *_ in columns)),
+        rows=_by_row(rows, name, columns),
+        unit=f"{kind.unit or 'mean ± sd over seeds'}; {images} images a seed",
     )
 
 
-_BUILDERS: dict[AnalysisName, Callable[[Sequence[ResultRow]], Section]] = {
-    "features": partial(_plain, "features"),
-    "along": _along,
-    "changes": _changes,
-    "adversary": partial(_plain, "adversary"),
-    "bounds": partial(_plain, "bounds"),
-    "radii": partial(_plain, "radii"),
-    "match": partial(_plain, "match"),
-    "cosine": partial(_plain, "cosine"),
-    "compactness": partial(_plain, "compactness"),
-    "norms": partial(_plain, "norms"),
-    "embedding": partial(_plain, "embedding"),
-    "silhouettes": partial(_plain, "silhouettes"),
-    "pursuit": partial(_plain, "pursuit"),
-}
+# Analyses whose sections are laid out otherwise.
+_SPECIAL: dict[str, Callable[[Sequence[ResultRow]], Section]] = {"along": _along, "changes": _changes}

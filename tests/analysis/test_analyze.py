@@ -2,18 +2,17 @@
 
 import json
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from typer.testing import CliRunner
 
+from corral.analysis import ANALYSES, AnalysisCache, Found, read_analysis
+from corral.analysis.analyze import analyze
 from corral.cli import app
 from corral.errors import CorralError, UsageError
-from corral.evaluation.analyses import kept as kept_module
-from corral.evaluation.analyses import read_analysis
-from corral.evaluation.analyze import FOR_ANY, FOR_CLUSTERS, analyze
-from corral.report.analysis_page import render_analyses
-from corral.report.analysis_words import WORDS
+from corral.report.analysis.page import render_analyses
 from corral.training import load_model, train
 
 N = 20
@@ -25,7 +24,7 @@ def found(released):
 
 
 def test_a_cluster_run_has_them_all_and_each_is_a_document(released, found):
-    assert tuple(found) == (*FOR_ANY, *FOR_CLUSTERS)
+    assert tuple(found) == ("embedding", "match", "cosine", "compactness", "norms", "features", "bounds")
     for name, analysis in found.items():
         assert read_analysis(released / "analyses" / f"{name}-n{N}.json") == analysis
         assert analysis.n == N
@@ -36,9 +35,9 @@ def test_a_second_call_makes_nothing_and_fresh_makes_it_again(released, found, m
 
     def made(subject):
         calls.append(subject)
-        return found["cosine"]
+        return Found(found["cosine"].numbers, found["cosine"].series)
 
-    monkeypatch.setitem(kept_module.ANALYSES, "cosine", made)
+    monkeypatch.setitem(ANALYSES._things, "cosine", replace(ANALYSES["cosine"], measure=made))
     assert analyze(released, only=["cosine"], n=N, device="cpu", progress=False) == {"cosine": found["cosine"]}
     assert not calls
     analyze(released, only=["cosine"], n=N, fresh=True, device="cpu", progress=False)
@@ -60,7 +59,7 @@ def test_an_analysis_of_an_earlier_version_is_made_again_where_a_number_is_asked
     document = json.loads(path.read_text())
     old = {name: value for name, value in document["numbers"].items() if not name.endswith("of classes")}
     path.write_text(json.dumps(document | {"numbers": old}))
-    kept = kept_module.Kept(run, n=N, progress=False)
+    kept = AnalysisCache(run, n=N, progress=False)
     assert kept.analysis("cosine", needs=["clean sd"]).numbers == old
     again = kept.analysis("cosine", needs=["clean sd of classes"])
     assert again.numbers == pytest.approx(found["cosine"].numbers)
@@ -88,7 +87,7 @@ def test_a_linear_run_has_no_radius_bounds(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--only", "tsne"], "unknown analysis 'tsne'; known: along, changes"),
+        (["--only", "tsne"], "unknown analysis 'tsne'; did you mean 'cosine'?; known: "),
         (["--seed", "99999999999"], "seed must be from 0 to"),
     ],
 )
@@ -110,7 +109,7 @@ def test_the_command_prints_the_documents_numbers_and_writes_the_page(released, 
     assert f"clean {100 * found['match'].numbers['clean']:.1f}%" in result.output
     page = (released / "analyses" / "page.html").read_text()
     for name in found:
-        assert f"<h2>{WORDS[name].title.replace(chr(39), '&#39;')}</h2>" in page
+        assert f"<h2>{ANALYSES[name].title.replace(chr(39), '&#39;')}</h2>" in page
     assert page.count("<svg") == len(found)
     assert "http://" not in page.replace("http://www.w3.org", "")
     as_json = CliRunner().invoke(app, ["analyze", str(released), "--n", str(N), "--quiet", "--json"])
@@ -151,7 +150,7 @@ def test_the_page_is_well_formed_and_names_are_escaped(released, found):
         (["silhouettes"], "120 training images", "none"),
         (["silhouettes", "pursuit"], "40 test images (class-balanced) and 120 training images", "PGD at Linf eps"),
         (["pursuit", "match"], "40 test images (class-balanced)", "PGD at Linf eps 0.1; DDN without a limit"),
-        (["norms"], "40 test images (class-balanced)", "PGD at Linf eps 0.1; DDN and C&amp;W without a limit"),
+        (["norms"], "40 test images (class-balanced)", "DDN and C&amp;W without a limit"),
         (["features"], "40 test images (class-balanced)", "none"),
     ],
 )

@@ -7,14 +7,15 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from corral.analysis import ANALYSES, measured, read_analysis
+from corral.analysis.document import Analysis
+from corral.analysis.gradient_norms import sign_agreement
+from corral.analysis.subject import labelled
 from corral.attacks import PUBLISHED_20, PUBLISHED_20_LOG
 from corral.certify import published_radius_unsound
 from corral.documents import write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation import evaluate
-from corral.evaluation.analyses import ANALYSES, measured, read_analysis
-from corral.evaluation.analyses.along import sign_agreement
-from corral.evaluation.analyses.document import Analysis, labelled
 from corral.geometry import class_kmeans
 from corral.training import train
 from corral.training.features import extract_features

@@ -3,17 +3,36 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import AgglomerativeClustering
 from torch import Tensor
 
-from corral.evaluation.analyses.document import Analysis, Subject
-from corral.evaluation.analyses.views import ViewName, view
+from corral.analysis.document import Found
+from corral.analysis.registry import register_analysis
+from corral.analysis.subject import Subject
+from corral.analysis.views import ViewName, view
 from corral.geometry import squared_distances
 
 VIEWS: tuple[ViewName, ...] = ("clean", "pgd", "ddn")
 
 
-def match_rate(subject: Subject) -> Analysis:
+@register_analysis(
+    "match",
+    short="Match rate",
+    title="Do near features mean the same decision?",
+    text="MAT's match rate: Ward's clusters of the clean features, as many as classes; the share of images whose "
+    "predicted class is the dominant one of the cluster with the nearest mean. Under DDN, of the images that it "
+    "broke. A low rate under attack means that adversarial images lie among features of the class that they left.",
+    columns=(
+        ("clean", "clean", 100.0, 1),
+        ("PGD", "pgd", 100.0, 1),
+        ("DDN", "ddn", 100.0, 1),
+        ("clusters", "clusters", 1.0, 0),
+    ),
+    unit="percent of the test images; mean ± sd over seeds",
+    page=20,
+    attacks=("PGD",),
+    minimal_attacks=("DDN",),
+)
+def match_rate(subject: Subject) -> Found:
     """Share of images whose predicted class is the dominant one of the nearest cluster of clean features.
 
     Ward's hierarchical clustering of the clean test features, cut at as many clusters as there are classes (MAT does
@@ -38,11 +57,13 @@ def match_rate(subject: Subject) -> Analysis:
         if len(matched):
             numbers[name] = float(matched.double().mean())
     numbers["broken ddn"] = float(view(subject, "ddn").broken.sum())
-    return subject.found("match", numbers)
+    return Found(numbers)
 
 
 def ward(features: Tensor, clusters: int) -> NDArray[np.int64]:
     """(n,) clusters of (n, d) features by Ward's criterion (1963): ever the merge that adds least variance."""
+    from sklearn.cluster import AgglomerativeClustering
+
     found: NDArray[np.int64] = AgglomerativeClustering(n_clusters=clusters, linkage="ward").fit_predict(
         features.double().cpu().numpy()
     )

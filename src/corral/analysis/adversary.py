@@ -3,13 +3,15 @@
 import torch
 from torch import Tensor
 
+from corral.analysis.document import Found
+from corral.analysis.gradient_norms import sign_agreement
+from corral.analysis.registry import register_analysis
+from corral.analysis.subject import Subject, labelled
 from corral.attacks.balls import ascend, project, start_in_ball
 from corral.attacks.noise import image_keys, signs
 from corral.attacks.objectives import published_nearest
 from corral.attacks.state import attacked
 from corral.data import Images, stratified_subset
-from corral.evaluation.analyses.along import sign_agreement
-from corral.evaluation.analyses.document import Analysis, Subject, labelled
 from corral.losses import kl, score_cross_entropy
 from corral.models import Head, PublishedHead
 
@@ -19,7 +21,35 @@ STEP_RATIO, STRONG_STEPS = 1.25, 20
 DIRECTION_DRAW = 2
 
 
-def training_adversary(subject: Subject) -> Analysis:
+@register_analysis(
+    "adversary",
+    short="The adversary in training",
+    title="What QTRADES' adversary is in training",
+    text="On training images: one step of 1.25 eps from uniform noise, up the released code's consistency term "
+    "(exponentiated scores) or up the same in log space; both measured by KL(p(x) ‖ p(x′)) in log space, so that "
+    "noise and a step along random signs can stand beside them. “Way gone” is the share of the way from noise to "
+    "20 log-space steps.",
+    columns=(
+        ("noise", "kl noise", 1.0, 3),
+        ("random step", "kl random step", 1.0, 3),
+        ("released step", "kl released", 1.0, 3),
+        ("log-space step", "kl log", 1.0, 3),
+        ("20 log-space steps", "kl strong", 1.0, 3),
+        ("way gone, released, %", "share released", 100.0, 0),
+        ("way gone, log space, %", "share log", 100.0, 0),
+        ("gradient exactly 0, released, %", "zero released", 100.0, 1),
+        ("pixels of one sign, %", "alike", 100.0, 1),
+        ("right after noise, %", "right noise", 100.0, 1),
+        ("after released step, %", "right released", 100.0, 1),
+        ("after log-space step, %", "right log", 100.0, 1),
+        ("after 20 steps, %", "right strong", 100.0, 1),
+    ),
+    unit="mean KL in nats, or percent as the column says; mean ± sd over seeds",
+    needs_clusters=True,
+    images="train",
+    attacks=("PGD",),
+)
+def training_adversary(subject: Subject) -> Found:
     """One step of QTRADES from random noise, by exponentiated and by log-space scores, on training images.
 
     The yardstick is KL(p(x) || p(x')) of the log-space probabilities, whatever the adversary climbs. Numbers: `kl ...`,
@@ -72,7 +102,7 @@ def training_adversary(subject: Subject) -> Analysis:
     for name, direction in found.items():
         numbers[f"zero {name}"] = float((direction.flatten(1) == 0).all(1).double().mean())
     numbers["alike"] = sign_agreement(found["log"], found["released"])
-    return subject.found("adversary", numbers)
+    return Found(numbers)
 
 
 def _training_images(subject: Subject) -> Images:

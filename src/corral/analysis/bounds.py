@@ -2,8 +2,10 @@
 
 import torch
 
+from corral.analysis.document import Found
+from corral.analysis.registry import register_analysis
+from corral.analysis.subject import Subject
 from corral.certify import critique_bounds, nearest_radius, published_radius_unsound
-from corral.evaluation.analyses.document import Analysis, Subject
 from corral.training.features import extract_features
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -11,7 +13,31 @@ QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 CLEARLY = 1e-3
 
 
-def radius_bounds(subject: Subject) -> Analysis:
+@register_analysis(
+    "bounds",
+    short="Bounds",
+    title="The critique's bounds (Eq. 3) and what they leave open",
+    text="Medians over the test images that the nearest centroid classifies right, in units of σ and in feature "
+    "space: divided by the backbone's Lipschitz constant they would be radii in pixels. More clusters bring the "
+    "own centroid nearer (d) and the rival too (d′). The published radius looks at one pair of centroids alone, "
+    "the exact one is the distance to the nearest point that another class decides: where the published one is "
+    "larger (by over 0.1%), it promises too much.",
+    columns=(
+        ("clusters", "clusters", 1.0, 0),
+        ("right by the nearest centroid, %", "accuracy", 100.0, 1),
+        ("d", "own", 1.0, 3),
+        ("d′", "rival", 1.0, 3),
+        ("lower bound", "lower", 1.0, 3),
+        ("published radius", "pair_unsound", 1.0, 3),
+        ("upper bound", "upper", 1.0, 3),
+        ("exact radius", "exact", 1.0, 3),
+        ("published one too large, % of images", "too_large", 100.0, 1),
+    ),
+    unit="medians over images in units of σ; mean ± sd over seeds",
+    page=70,
+    needs_clusters=True,
+)
+def radius_bounds(subject: Subject) -> Found:
     """Eq. 3 of the critique on the test images that the nearest centroid classifies right, in units of sigma.
 
     Numbers: `accuracy` (nearest rule), `own` and `rival` (medians of d and d'), `lower`, `pair_unsound`, `upper`,
@@ -43,4 +69,4 @@ def radius_bounds(subject: Subject) -> Analysis:
         for name, values in (("lower", lower), ("pair_unsound", pair), ("upper", upper), ("exact", exact)):
             numbers[name] = float(values.median())
             series[name] = tuple(values.quantile(at).tolist())
-    return subject.found("bounds", numbers, series)
+    return Found(numbers, series)

@@ -1,10 +1,31 @@
 """How far the closest misclassified images are: mean l2 norms under C&W and DDN (MAT, Table 2)."""
 
-from corral.evaluation.analyses.document import Analysis, Subject
-from corral.evaluation.analyses.views import ViewName, view
+from corral.analysis.document import Found
+from corral.analysis.registry import register_analysis
+from corral.analysis.subject import Subject
+from corral.analysis.views import ViewName, view
 
 
-def minimal_norms(subject: Subject) -> Analysis:
+@register_analysis(
+    "norms",
+    short="Distance of the closest misclassified image",
+    title="How far is the closest misclassified image?",
+    text="l2 distances found by Carlini and Wagner's attack and by DDN, of the images that are classified right "
+    "without attack and that it broke. They are upper bounds of the true distances: a masked gradient makes them "
+    "larger, not the model safer.",
+    columns=(
+        ("C&W, mean", "cw", 1.0, 3),
+        ("C&W, median", "cw median", 1.0, 3),
+        ("broken, %", "cw broken", 100.0, 1),
+        ("DDN, mean", "ddn", 1.0, 3),
+        ("DDN, median", "ddn median", 1.0, 3),
+        ("broken by DDN, %", "ddn broken", 100.0, 1),
+    ),
+    unit="l2 in pixels of [0, 1]; mean ± sd over seeds",
+    page=50,
+    minimal_attacks=("DDN", "C&W"),
+)
+def minimal_norms(subject: Subject) -> Found:
     """Mean and median l2 distance of the closest misclassified points that C&W and DDN find.
 
     Over the images that are classified right without attack and that the attack broke; an image misclassified as it is
@@ -28,4 +49,4 @@ def minimal_norms(subject: Subject) -> Analysis:
         if len(found):
             numbers |= {name: float(found.mean()), f"{name} median": float(found.median())}
         series[f"{name} distances"] = tuple(found.sort().values.tolist())
-    return subject.found("norms", numbers, series)
+    return Found(numbers, series)

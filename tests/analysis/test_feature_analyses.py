@@ -9,12 +9,12 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.metrics import silhouette_score
 from torch import nn
 
+from corral.analysis import ANALYSES, Subject
+from corral.analysis.compactness import scatter
+from corral.analysis.match import ward
+from corral.analysis.views import centres_of, view
 from corral.data import Images
 from corral.errors import CorralError, UsageError
-from corral.evaluation.analyses import ANALYSES, Subject
-from corral.evaluation.analyses.compactness import scatter
-from corral.evaluation.analyses.match import ward
-from corral.evaluation.analyses.views import centres_of, view
 from corral.models import Classifier, ClusterHead, LinearHead
 from corral.training import RunFolder, load_model, load_recipe
 
@@ -265,12 +265,12 @@ def test_features_that_no_clusters_can_be_found_in_are_one_line(planar, name, mo
     for words, values in wild.items():
         for value in values:
             monkeypatch.setattr(
-                "corral.evaluation.analyses.silhouettes.extract_features",
+                "corral.analysis.silhouettes.extract_features",
                 lambda model, images, value=value: torch.full((40, 2), value),
             )
             with pytest.raises(CorralError, match=words):
                 ANALYSES[name](planar(points, labels, two_classes(), eps=0.05))
     four = torch.eye(4)[torch.arange(40) % 4]
-    monkeypatch.setattr("corral.evaluation.analyses.silhouettes.extract_features", lambda model, images: four)
+    monkeypatch.setattr("corral.analysis.silhouettes.extract_features", lambda model, images: four)
     with pytest.raises(CorralError, match="the points have fewer directions than 5 clusters"):
         ANALYSES[name](planar(points, labels, two_classes(), eps=0.05))

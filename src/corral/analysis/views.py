@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from corral.analysis.subject import Subject, labelled
 from corral.attacks.carlini_wagner import carlini_wagner_outcome
 from corral.attacks.ddn import ddn_outcome
 from corral.attacks.minimal import MinimalOutcome
 from corral.attacks.pgd import pgd_outcome
-from corral.evaluation.analyses.document import Subject, labelled
 from corral.geometry import squared_distances
 from corral.models import ClusterHead
 from corral.training.features import evaluating, extract_features

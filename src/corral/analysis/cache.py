@@ -7,15 +7,16 @@ from pathlib import Path
 
 import torch
 
+from corral.analysis.document import Analysis, read_analysis
+from corral.analysis.registry import ANALYSES
+from corral.analysis.subject import Subject, measured
 from corral.documents import write_document
-from corral.evaluation.analyses.document import Analysis, AnalysisName, Subject, measured, read_analysis
-from corral.evaluation.analyses.kinds import ANALYSES
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress, duration
 from corral.training import load_model
 
 
-class Kept:
+class AnalysisCache:
     """The analyses of one run, in its `analyses` folder.
 
     Args:
@@ -54,7 +55,7 @@ class Kept:
         """Of the run's weights."""
         return fingerprint(load_model(self.run)[0])
 
-    def analysis(self, name: AnalysisName, *, fresh: bool = False, needs: Collection[str] = ()) -> Analysis:
+    def analysis(self, name: str, *, fresh: bool = False, needs: Collection[str] = ()) -> Analysis:
         """The analysis: the one on disk if it is of these weights, else made and written now.
 
         Args:

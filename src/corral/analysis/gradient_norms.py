@@ -3,18 +3,37 @@
 import torch
 from torch import Tensor
 
+from corral.analysis.document import Found
+from corral.analysis.registry import register_analysis
+from corral.analysis.subject import Subject, labelled
 from corral.attacks import PUBLISHED_20
 from corral.attacks.balls import ascend, l2_norms, project, start_in_ball
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import ObjectiveName, prepare, value_and_gradient
 from corral.attacks.state import attacked
-from corral.evaluation.analyses.document import Analysis, Subject, labelled
 from corral.geometry import squared_distances
 
 SCORES: dict[str, ObjectiveName] = {"exponentiated": "published_cross_entropy", "log": "cross_entropy"}
 
 
-def along_the_attack(subject: Subject) -> Analysis:
+@register_analysis(
+    "along",
+    title="The gradient along the attack",
+    text="The published PGD-20, one restart, from the same random starts by either kind of score, on the test "
+    "images that are classified right. Float32 has exp(-x) = 0 from x = 104 on; long before that a rival's score "
+    "vanishes beside the own one, and the gradient no longer says where the rival is: “pixels of one sign” is how "
+    "far the two gradients agree at the exponentiated attack's own points (50% is chance).",
+    columns=(
+        ("d²/2σ² to the own centroid", "own", 1.0, 1),
+        ("to the nearest rival", "rival", 1.0, 1),
+        ("kept, exponentiated", "kept exponentiated", 100.0, 1),
+        ("kept, log space", "kept log", 100.0, 1),
+    ),
+    unit="percent of images; d²/2σ² and norms are medians over images; mean, ± sd, over seeds",
+    needs_clusters=True,
+    attacks=("PGD",),
+)
+def along_the_attack(subject: Subject) -> Found:
     """The published PGD-20, one restart, on the test images classified right, by either kind of score.
 
     Series over the iterates 0 (the random start) to 20, for "exponentiated" and "log": `zero ...`, the share of images
@@ -32,7 +51,7 @@ def along_the_attack(subject: Subject) -> Analysis:
         with torch.no_grad():
             right = subject.model(x).argmax(1) == y
             if not bool(right.any()):
-                return subject.found("along", {"accuracy": 0.0})
+                return Found({"accuracy": 0.0})
             x, y = x[right], y[right]
             halves = squared_distances(subject.model.features(x), head.centroids) / (2 * head.effective_variance)
         own = y.unsqueeze(1) == head.classes
@@ -56,7 +75,7 @@ def along_the_attack(subject: Subject) -> Analysis:
             for place, kind in enumerate(("zero", "norm", "broken", "alike")):
                 series[f"{kind} {name}"] = tuple(point[place] for point in points)
             numbers[f"kept {name}"] = numbers["accuracy"] * (1 - points[-1][2])
-    return subject.found("along", numbers, series)
+    return Found(numbers, series)
 
 
 def sign_agreement(first: Tensor, second: Tensor) -> float:

@@ -3,15 +3,28 @@
 import torch
 from torch import Tensor
 
+from corral.analysis.document import Found
+from corral.analysis.registry import register_analysis
+from corral.analysis.subject import Subject
 from corral.errors import CorralError, UsageError
-from corral.evaluation.analyses.document import Analysis, Subject
 from corral.geometry import Choice, choose_clusters
 from corral.training.features import extract_features, require_differing
 from corral.training.methods.ncp_acl import RESTARTS
 from corral.training.recipe_files import load_recipe
 
 
-def silhouettes(subject: Subject) -> Analysis:
+@register_analysis(
+    "silhouettes",
+    short="Silhouette",
+    title="How many clusters do the features have?",
+    text="Mean silhouette width (cosine distance, exact) of spherical k-means of the training images' features, "
+    "against the number of clusters. NCP-ACL takes the K of the largest width; where the curve is flat, the choice "
+    "says little.",
+    columns=(("best K", "best", 1.0, 0), ("its width", "width", 1.0, 3)),
+    unit="widths in [-1, 1]; mean ± sd over seeds",
+    images="train",
+)
+def silhouettes(subject: Subject) -> Found:
     """Mean silhouette width, by the cosine distance, of spherical k-means with K clusters, over the candidates.
 
     Of the training images' features, in eval mode and without augmentation; exact, no pair is left out. The candidates
@@ -25,7 +38,7 @@ def silhouettes(subject: Subject) -> Analysis:
     numbers = {"best": float(choice.k), "width": choice.widths[choice.k]}
     numbers |= {f"k {k}": choice.widths[k] for k in ks}
     series = {"k": tuple(map(float, ks)), "width": tuple(choice.widths[k] for k in ks)}
-    return subject.found("silhouettes", numbers, series).model_copy(update={"n": len(features)})
+    return Found(numbers, series, n=len(features))
 
 
 def candidates(data: str, images: int) -> list[int]:

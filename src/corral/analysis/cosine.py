@@ -3,12 +3,34 @@
 import torch
 from torch import Tensor
 
-from corral.evaluation.analyses.document import Analysis, Subject
-from corral.evaluation.analyses.views import ViewName, centres_of, own_centre, view
+from corral.analysis.document import Found
+from corral.analysis.registry import register_analysis
+from corral.analysis.subject import Subject
+from corral.analysis.views import ViewName, centres_of, own_centre, view
 from corral.losses import bibo_distance
 
 
-def centre_cosine(subject: Subject) -> Analysis:
+@register_analysis(
+    "cosine",
+    short="Cosine to the predicted class's centre",
+    title="Cosine to the predicted class's centre",
+    text="Mean of the cosine between features and the nearest centre of the class that they are decided for, at "
+    "the mean of all centres; its standard deviation over the classes' own means, as MAT's text has it, and over "
+    "all images. A linear head's centres are its classes' mean training features. High under attack too: the "
+    "attack moves features all the way into another cluster.",
+    columns=(
+        ("clean", "clean", 1.0, 3),
+        ("sd of classes", "clean sd of classes", 1.0, 3),
+        ("sd of images", "clean sd", 1.0, 3),
+        ("PGD", "pgd", 1.0, 3),
+        ("sd of classes, PGD", "pgd sd of classes", 1.0, 3),
+        ("sd of images, PGD", "pgd sd", 1.0, 3),
+    ),
+    unit="cosines; mean ± sd over seeds",
+    page=30,
+    attacks=("PGD",),
+)
+def centre_cosine(subject: Subject) -> Found:
     """Cosine of features with the nearest centre of their predicted class, clean and under PGD.
 
     Angles are at the mean of all centres: for a simplex around 0, as MAT's, at 0 itself.
@@ -38,7 +60,7 @@ def centre_cosine(subject: Subject) -> Analysis:
         series[f"{name} sd by class"] = tuple(
             float(values.std(correction=0)) if len(values) else 0.0 for values in of_class
         )
-    return subject.found("cosine", numbers, series)
+    return Found(numbers, series)
 
 
 def _mean(values: Tensor) -> float:

@@ -1,17 +1,31 @@
 """Clean and adversarial features in the plane (MAT, Fig. 1)."""
 
 import torch
-from sklearn.manifold import TSNE
 
+from corral.analysis.document import Found
+from corral.analysis.registry import register_analysis
+from corral.analysis.subject import Subject
+from corral.analysis.views import view
 from corral.errors import CorralError
-from corral.evaluation.analyses.document import Analysis, Subject
-from corral.evaluation.analyses.views import view
 
 # Images shown, clean and attacked; t-SNE's perplexity, less for fewer points.
 MOST, PERPLEXITY = 300, 30.0
 
 
-def embedding(subject: Subject) -> Analysis:
+@register_analysis(
+    "embedding",
+    short="Features in the plane",
+    title="Features in the plane",
+    text="t-SNE of clean (dots) and PGD-attacked (triangles) test features in one embedding, by true and by "
+    "predicted class. Triangles of one colour on the left and another on the right have changed their class; where "
+    "they lie among dots of their new colour, the attack moves features into a cluster. Sizes of groups and "
+    "distances between far ones mean nothing.",
+    columns=(("images", "images", 1.0, 0), ("perplexity", "perplexity", 1.0, 0)),
+    unit="counts",
+    page=10,
+    attacks=("PGD",),
+)
+def embedding(subject: Subject) -> Found:
     """t-SNE (van der Maaten and Hinton 2008) of the features of up to 300 test images and of their PGD versions.
 
     Both kinds go through one embedding, from a PCA start. Series, first all clean images and then all attacked ones:
@@ -21,6 +35,8 @@ def embedding(subject: Subject) -> Analysis:
     Raises:
         CorralError: all features are equal, so that there is nothing to place.
     """
+    from sklearn.manifold import TSNE
+
     labels = subject.test.labels
     assert labels is not None
     count = min(MOST, len(labels))
@@ -38,4 +54,4 @@ def embedding(subject: Subject) -> Analysis:
         "attacked": [0] * count + [1] * count,
     }
     numbers = {"images": float(count), "perplexity": perplexity}
-    return subject.found("embedding", numbers, {name: tuple(map(float, values)) for name, values in series.items()})
+    return Found(numbers, {name: tuple(map(float, values)) for name, values in series.items()})

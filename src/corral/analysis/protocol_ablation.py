@@ -7,11 +7,13 @@ from typing import Literal
 import torch
 from torch import nn
 
+from corral.analysis.document import Found
+from corral.analysis.registry import register_analysis
+from corral.analysis.subject import Subject, labelled
 from corral.attacks import PUBLISHED_20, pgd
 from corral.attacks.objectives import LogitObjective, ModelObjective, ObjectiveName, ThroughHead, published_nearest
 from corral.attacks.pgd import pgd_outcome
 from corral.attacks.state import attacked
-from corral.evaluation.analyses.document import Analysis, Subject, clusters_of, labelled
 from corral.models import ClusterHead, Head, PublishedHead
 
 BATCH = 125
@@ -56,14 +58,38 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def one_change(subject: Subject) -> Analysis:
+LINES = {
+    "clean": "no attack",
+    "published": "as published: exponentiated scores of the D nearest clusters, verdict of the restart of highest loss",
+    "every cluster": "… scores of every cluster (no D-nearest cut)",
+    "log scores, cut": "… log-space scores, of the D nearest clusters",
+    "log scores": "… log-space scores, of every cluster",
+    "any iterate": "… any iterate of any restart counts",
+    "whole ball": "… steps of eps/8, which cross the ball",
+    "log scores, any iterate": "log-space scores, and any iterate counts",
+    "log scores, any iterate, whole ball": "log-space scores, any iterate, and steps of eps/8",
+    "clean, batch statistics": "no attack, the model in train mode (statistics of the test batch)",
+    "batch statistics": "… the model in train mode",
+}
+
+
+@register_analysis(
+    "changes",
+    title="The published attack with one part changed",
+    text="PGD-20, 10 restarts, step 2/255. Each line with “…” changes one thing of the published protocol and "
+    "nothing else, so that what it takes away was that part's doing.",
+    columns=tuple((title, number, 100.0, 1) for number, title in LINES.items()),
+    unit="percent of the test images that are kept; mean ± sd over seeds",
+    needs_clusters=True,
+    attacks=("PGD",),
+)
+def one_change(subject: Subject) -> Found:
     """Accuracy under the published PGD-20 with 10 restarts, and under it with one part changed.
 
     Numbers: `clean` and one of `CHANGES` each, fractions of the test images. Where the backbone has batch statistics
     also `clean, batch statistics` and `batch statistics`: clean, and the published attack, both with the model in train
     mode, as where the released code runs train and test images through it.
     """
-    clusters_of(subject.model, subject.info)
     numbers: dict[str, float] = {}
     x, y = labelled(subject.test)
     eps, norm = subject.info.eps, subject.info.norm
@@ -89,7 +115,7 @@ def one_change(subject: Subject) -> Analysis:
         numbers[name] = kept / len(x)
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in subject.model.modules()):
         numbers |= _with_batch_statistics(subject)
-    return subject.found("changes", numbers)
+    return Found(numbers)
 
 
 def _with_batch_statistics(subject: Subject) -> dict[str, float]:

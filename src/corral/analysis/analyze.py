@@ -2,21 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 import torch
 
+from corral.analysis.cache import AnalysisCache
+from corral.analysis.document import Analysis
+from corral.analysis.registry import ANALYSES
 from corral.data import load
 from corral.devices import choose_device
 from corral.errors import CorralError, UsageError
-from corral.evaluation.analyses import Analysis, AnalysisName, Kept
-from corral.models import ClusterHead
 from corral.training import RunFolder, load_model
 from corral.training.recipe import MOST_SEED
 
-# What any run has, and what a cluster head adds.
-FOR_ANY: tuple[AnalysisName, ...] = ("embedding", "match", "cosine", "compactness", "norms", "features")
-FOR_CLUSTERS: tuple[AnalysisName, ...] = ("bounds",)
 DEFAULT_IMAGES = 1000
 
 
@@ -30,7 +27,7 @@ def analyze(
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
-) -> dict[AnalysisName, Analysis]:
+) -> dict[str, Analysis]:
     """Measure what no attack's accuracy shows of a finished run; each analysis is written to `RUN/analyses`.
 
     Those already there, of the same weights, images and seed, are taken as they are. An interrupted call loses the
@@ -38,7 +35,7 @@ def analyze(
 
     Args:
         run: the run folder.
-        only: names of analyses; default all that fit the run.
+        only: names of analyses; default those with a place on the page that fit the run.
         n: a class-balanced subset of this many test images; None, or more than there are, for the whole test set.
         seed: of the attacks and of t-SNE.
         fresh: make them all again.
@@ -53,9 +50,7 @@ def analyze(
         UsageError: an unknown analysis, or one that does not fit the run; an impossible n or seed.
         CorralError: no finished run, damaged files, or a file that cannot be written.
     """
-    known = get_args(AnalysisName)
-    if unknown := [name for name in only or [] if name not in known]:
-        raise UsageError(f"unknown analysis {unknown[0]!r}; known: {', '.join(known)}")
+    asked = {ANALYSES.find(name).name for name in only or ()}
     if not 0 <= seed <= MOST_SEED:
         raise UsageError(f"seed must be from 0 to {MOST_SEED}, found {seed}")
     folder = RunFolder(Path(run))
@@ -63,7 +58,7 @@ def analyze(
         raise CorralError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
     model, _, info = load_model(folder.path)
     n_test = len(load(info.data, root=data_root, code=False).test)
-    kept = Kept(
+    cache = AnalysisCache(
         folder.path,
         n=None if n is None or n >= n_test else n,
         seed=seed,
@@ -71,6 +66,7 @@ def analyze(
         device=choose_device(device),
         progress=progress,
     )
-    fitting = (*FOR_ANY, *(FOR_CLUSTERS if isinstance(model.head, ClusterHead) else ()))
-    names: list[AnalysisName] = [name for name in known if name in only] if only else list(fitting)
-    return {name: kept.analysis(name, fresh=fresh) for name in names}
+    kinds = [kind for _, kind in ANALYSES.items()]
+    chosen = [k for k in kinds if (k.name in asked if asked else k.page is not None and k.fits(model))]
+    chosen.sort(key=lambda kind: (kind.page is None, kind.page or 0))
+    return {kind.name: cache.analysis(kind.name, fresh=fresh) for kind in chosen}

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from corral.analysis import ANALYSES, Subject, measured
 from corral.data import Images, load
 from corral.errors import UsageError
-from corral.evaluation.analyses import ANALYSES, Subject, measured
 from corral.models import MLP, Classifier, ClusterHead
 from corral.training import RunFolder, load_model, load_recipe, train
 

@@ -1,11 +1,12 @@
 """What can be read off a network's features: by a linear probe, and by clusters (ClusTR, App. B.1)."""
 
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from corral.analysis.document import Found
+from corral.analysis.registry import register_analysis
+from corral.analysis.subject import Subject
 from corral.attacks.objectives import published_nearest
-from corral.evaluation.analyses.document import Analysis, Subject
 from corral.geometry import class_kmeans, kmeans, squared_distances
 from corral.models import ClusterHead, PublishedHead, feature_variance
 from corral.training.features import extract_features
@@ -13,13 +14,32 @@ from corral.training.features import extract_features
 CLUSTERS = 2
 
 
-def clusters_in_features(subject: Subject) -> Analysis:
+@register_analysis(
+    "features",
+    short="Read off the features",
+    title="What clusters read off the features",
+    text="Test accuracy on the frozen features of each run: by logistic regression, by k-means centroids of the "
+    "training features (two a class), and by as many clusters found without labels, each given the class of most "
+    "of its members.",
+    columns=(
+        ("linear probe", "linear", 100.0, 1),
+        ("2 centroids a class, nearest", "nearest", 100.0, 1),
+        ("the same, soft (Eq. 4)", "soft", 100.0, 1),
+        ("the same, released float32 scores", "published", 100.0, 1),
+        ("k-means without labels, majority class", "majority", 100.0, 1),
+    ),
+    unit="percent of the test images; mean ± sd over seeds",
+    page=60,
+)
+def clusters_in_features(subject: Subject) -> Found:
     """Test accuracy of a linear probe and of clusters on the features of the training images, the backbone untouched.
 
     Numbers, fractions of the test images: `linear` (logistic regression), `nearest` and `soft` (two k-means centroids
     a class, the two rules of Eq. 4), `published` (the released code's float32 scores of the 10 nearest clusters),
     `majority` (as many clusters found without labels, each with the class that most of its members have).
     """
+    from sklearn.linear_model import LogisticRegression
+
     classes = len(subject.info.classes)
     train, test = (extract_features(subject.model, images) for images in (subject.train, subject.test))
     labels, truth = subject.train.labels, subject.test.labels
@@ -49,4 +69,4 @@ def clusters_in_features(subject: Subject) -> Analysis:
         "published": accuracy(published(test).argmax(1)),
         "majority": accuracy(votes.argmax(1)[members]),
     }
-    return subject.found("features", numbers)
+    return Found(numbers)

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from corral.analysis import Subject, measured
 from corral.data import Images
-from corral.evaluation.analyses import Subject, measured
 from corral.models import Classifier, ClusterHead
 from corral.training import RunFolder, load_model, load_recipe, train
 

@@ -1,14 +1,33 @@
 """How compact classes are in feature space: silhouette and scatter, clean and under PGD."""
 
 import torch
-from sklearn.metrics import silhouette_score
 from torch import Tensor
 
-from corral.evaluation.analyses.document import Analysis, Subject
-from corral.evaluation.analyses.views import ViewName, view
+from corral.analysis.document import Found
+from corral.analysis.registry import register_analysis
+from corral.analysis.subject import Subject
+from corral.analysis.views import ViewName, view
 
 
-def compactness(subject: Subject) -> Analysis:
+@register_analysis(
+    "compactness",
+    short="Compactness",
+    title="How compact are the classes?",
+    text="Silhouette width (1: every image is far nearer to its own class than to any other; 0: between two; "
+    "below: nearer to another) and variance within over variance between classes, of clean features and under PGD.",
+    columns=(
+        ("silhouette, clean", "silhouette clean", 1.0, 3),
+        ("silhouette, PGD", "silhouette pgd", 1.0, 3),
+        ("by predicted class, clean", "silhouette predicted clean", 1.0, 3),
+        ("by predicted class, PGD", "silhouette predicted pgd", 1.0, 3),
+        ("within / between, clean", "ratio clean", 1.0, 3),
+        ("within / between, PGD", "ratio pgd", 1.0, 3),
+    ),
+    unit="mean ± sd over seeds",
+    page=40,
+    attacks=("PGD",),
+)
+def compactness(subject: Subject) -> Found:
     """Silhouette and scatter of the test features by true class.
 
     Numbers, for `clean` and `pgd`: `silhouette NAME`, the mean silhouette width in [-1, 1] (Rousseeuw 1987), by true
@@ -16,6 +35,8 @@ def compactness(subject: Subject) -> Analysis:
     of features to their class mean and of class means to the overall one, weighted by members; `ratio NAME`, within
     over between. What is not defined (a single predicted class) is left out.
     """
+    from sklearn.metrics import silhouette_score
+
     labels = subject.test.labels
     assert labels is not None
     numbers: dict[str, float] = {}
@@ -30,7 +51,7 @@ def compactness(subject: Subject) -> Analysis:
         numbers |= {f"within {name}": within, f"between {name}": between}
         if between > 0:
             numbers[f"ratio {name}"] = within / between
-    return subject.found("compactness", numbers)
+    return Found(numbers)
 
 
 def scatter(features: Tensor, labels: Tensor) -> tuple[float, float]:

@@ -1,0 +1,19 @@
+"""What no attack's accuracy shows of a trained run: one file an analysis, each kept as a small document."""
+
+from corral.analysis.cache import AnalysisCache
+from corral.analysis.document import Analysis, Found, read_analysis
+from corral.analysis.registry import ANALYSES, AnalysisKind, Column
+from corral.analysis.subject import Subject, labelled, measured
+
+__all__ = [
+    "ANALYSES",
+    "Analysis",
+    "AnalysisCache",
+    "AnalysisKind",
+    "Column",
+    "Found",
+    "Subject",
+    "labelled",
+    "measured",
+    "read_analysis",
+]

@@ -1,0 +1,63 @@
+"""What an analysis gives back: numbers and series, and on disk what they were made on."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from corral.documents import Frozen, read_document
+from corral.evaluation.records import Environment
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an analysis measured.
+
+    Attributes:
+        numbers: by what they are; fractions, percentages or lengths as the analysis says.
+        series: curves, by what they are.
+        n: images measured; None where they are the subject's test images.
+    """
+
+    numbers: dict[str, float]
+    series: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    n: int | None = None
+
+
+class Analysis(Frozen):
+    """One analysis of one run.
+
+    Attributes:
+        name: which analysis.
+        model_fingerprint: of the weights measured.
+        data: the data set.
+        n: test images (training images where the analysis is of training).
+        eps: radius in pixel units.
+        seed: of the random numbers.
+        numbers: by what they are; fractions, percentages or lengths as the analysis says.
+        series: curves, by what they are.
+        seconds: that it took.
+        environment: versions and device.
+    """
+
+    format: Literal["corral-analysis-1"] = "corral-analysis-1"
+    name: str
+    model_fingerprint: str
+    data: str
+    n: int = Field(ge=1)
+    eps: float = Field(ge=0)
+    seed: int
+    numbers: dict[str, float]
+    series: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    seconds: float = 0.0
+    environment: Environment
+
+
+def read_analysis(path: Path) -> Analysis:
+    """Read and check an analysis.
+
+    Raises:
+        CorralError: missing, not JSON, or not an analysis of this format.
+    """
+    return read_document(path, Analysis, kind="analysis", command="corral analyze")

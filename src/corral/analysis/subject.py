@@ -1,0 +1,85 @@
+"""What an analysis is given: a trained run with the images that it is measured on."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from corral.data import Images, load, stratified_subset
+from corral.errors import UsageError
+from corral.models import Classifier, ClusterHead
+from corral.training import RunFolder, RunInfo, load_model, load_recipe
+from corral.training.recipe import Recipe
+from corral.training.start import prepare_data
+
+
+def labelled(images: Images) -> tuple[Tensor, Tensor]:
+    """All of some images as (n, C, H, W) floats in [0, 1], and their (n,) labels."""
+    assert images.labels is not None
+    return images.float(), images.labels
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained run with the images that it is measured on.
+
+    Attributes:
+        model: in eval mode.
+        recipe: that trained it.
+        info: of its making.
+        train: the images it was trained on.
+        test: the class-balanced test images to measure on.
+        seed: of the random numbers.
+        views: what several analyses look at, by name, once made.
+    """
+
+    model: Classifier
+    recipe: Recipe
+    info: RunInfo
+    train: Images
+    test: Images
+    seed: int
+    views: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def head(self) -> ClusterHead:
+        """The cluster head.
+
+        Raises:
+            UsageError: the run has a linear one.
+        """
+        if not isinstance(self.model.head, ClusterHead):
+            raise UsageError(f"run of recipe {self.info.recipe}: this analysis needs a cluster head")
+        return self.model.head
+
+
+def measured(
+    run: str | Path,
+    *,
+    n: int | None = None,
+    seed: int = 0,
+    data_root: str | Path | None = None,
+    device: torch.device | str = "cpu",
+) -> Subject:
+    """A finished run and the images to measure it on.
+
+    Args:
+        run: the run folder.
+        n: class-balanced test images; None for all.
+        seed: of the random numbers.
+        data_root: folder of the data-set files.
+        device: where to run.
+
+    Raises:
+        CorralError: no finished run, or damaged files.
+        UsageError: an impossible n.
+    """
+    folder = RunFolder(Path(run))
+    model, _, info = load_model(folder.path, device=device)
+    recipe = load_recipe(folder.path)
+    _, train, _ = prepare_data(recipe, root=data_root)
+    test = load(info.data, root=data_root, code=False).test
+    test = test if n is None or n == len(test) else stratified_subset(test, n, seed=0)
+    return Subject(model, recipe, info, train.to(torch.device(device)), test.to(torch.device(device)), seed)

@@ -1,0 +1,1 @@
+"""The page of a run's analyses, and their figures."""

@@ -1,0 +1,105 @@
+"""The page of a run's analyses: each as a figure, with how to read it and its numbers."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from corral.analysis import Analysis
+from corral.analysis.registry import described
+from corral.files import write_atomically
+from corral.report.template import filled
+from corral.report.words import counted, eps_words, listed, seconds_words
+from corral.training import RunInfo
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One analysis on the page: its heading, how to read it, its figure if it has one, and its numbers."""
+
+    title: str
+    text: str
+    figure: Markup | None
+    numbers: tuple[tuple[str, str], ...]
+
+
+def render_analyses(run: str, info: RunInfo, analyses: Mapping[str, Analysis]) -> str:
+    """The page as text; equal analyses give equal bytes.
+
+    Args:
+        run: the run's name.
+        info: of its making.
+        analyses: at least one, in the order of the page.
+    """
+    first = next(iter(analyses.values()))
+    e = first.environment
+    facts = [
+        ("Run", f"{run}, recipe {info.recipe}, seed {info.seed}"),
+        ("Data", f"{info.data}, {listed([*_images(analyses)])}"),
+        ("Attacks", _attacks(info, analyses)),
+        ("Seed", str(first.seed)),
+        ("Model fingerprint", first.model_fingerprint),
+        ("Time", seconds_words(sum(analysis.seconds for analysis in analyses.values()))),
+        ("Versions", f"corral {e.corral}, torch {e.torch}, Python {e.python}, {e.platform}"),
+        ("Device", f"{e.device}, {counted(e.threads, 'thread')}"),
+    ]
+    return filled(
+        "corral.report.analysis",
+        "page.html",
+        run=run,
+        info=info,
+        shown=[_shown(analysis, info.classes) for analysis in analyses.values()],
+        facts=facts,
+    )
+
+
+def _images(analyses: Mapping[str, Analysis]) -> Iterator[str]:
+    """How many images of which kind were measured."""
+    test = [analysis.n for name, analysis in analyses.items() if described(name).images == "test"]
+    train = [analysis.n for name, analysis in analyses.items() if described(name).images == "train"]
+    if test:
+        yield f"{counted(test[0], 'test image')} (class-balanced)"
+    if train:
+        yield f"{counted(train[0], 'training image')}"
+
+
+def _attacks(info: RunInfo, analyses: Mapping[str, Analysis]) -> str:
+    """What moved images."""
+    first = next(iter(analyses.values()))
+    kinds = [described(name) for name in analyses]
+    within = dict.fromkeys(attack for kind in kinds for attack in kind.attacks)
+    minimal = dict.fromkeys(attack for kind in kinds for attack in kind.minimal_attacks)
+    parts = [f"{listed([*within])} at {info.norm} eps {eps_words(first.eps)}"] if within else []
+    if minimal:
+        parts.append(f"{listed([*minimal])} without a limit")
+    return "; ".join(parts) or "none"
+
+
+def write_analysis_page(run: str, info: RunInfo, analyses: Mapping[str, Analysis], out: Path) -> None:
+    """Write the page, in one step; an older one there is replaced.
+
+    Raises:
+        CorralError: the page cannot be written.
+    """
+    write_atomically(out, render_analyses(run, info, analyses).encode())
+
+
+def analysis_lines(analysis: Analysis) -> list[tuple[str, str]]:
+    """The numbers of an analysis with their names, as shown."""
+    columns = described(analysis.name).columns
+    if not columns:
+        return [(name, f"{value:.4g}") for name, value in analysis.numbers.items()]
+    return [
+        (title, f"{scale * analysis.numbers[number]:.{digits}f}{'%' if scale == 100 and '%' not in title else ''}")
+        for title, number, scale, digits in columns
+        if number in analysis.numbers
+    ]
+
+
+def _shown(analysis: Analysis, classes: list[str]) -> Shown:
+    # Imported late: matplotlib takes longer than the rest of the page.
+    from corral.report.analysis.figures import figure_of
+
+    kind, svg = described(analysis.name), figure_of(analysis, classes)
+    return Shown(kind.title, kind.text, None if svg is None else Markup(svg), tuple(analysis_lines(analysis)))
