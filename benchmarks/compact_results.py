@@ -7,21 +7,22 @@ usage: python benchmarks/compact_results.py convert OLD [--results results]
 `convert` takes every row of OLD, which may be the results folder itself, and makes all tables again. `merge` takes the
 rows that the results lack, and those that were made later than the results' own or are of the table's setting where
 theirs are of an earlier one; it may be called as often as OLD grows. `check` compares every number of every `table.md`
-in OLD with the table made from the CSV files, cell by cell, and ends with 1 where one is lost; where the results have a
-row made later than OLD's, that row is left out.
+in OLD with the table made from the CSV files, cell by cell, and ends with 1 where one is lost; where the results have
+another row than OLD, made later, that row is left out. The other two check the tables that they took rows of.
 """
 
 import argparse
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from corral.reproduce import load_table
 from corral.reproduce.lines import RowKey, read_changed
 from corral.reproduce.markdown import as_markdown
 from corral.reproduce.old import old_folders, read_old
-from corral.reproduce.result import EARLIER
+from corral.reproduce.result import EARLIER, read_result
 from corral.reproduce.show import planned_runs, shown_again, table_result
 from corral.reproduce.store import Store, changing, read_store
 
@@ -70,8 +71,9 @@ def newer(key: RowKey, ours: Store, theirs: Store) -> bool:
     return rank(theirs) > rank(ours)
 
 
-def take(old: Path, results: Path, *, everything: bool) -> None:
-    """Take rows of old folders into the results and make their tables again."""
+def take(old: Path, results: Path, *, everything: bool) -> list[Path]:
+    """Take rows of old folders into the results and make their tables again; returns the folders that had any."""
+    folders = []
     for folder in old_folders(old):
         theirs = read_old(folder)
         with changing(results) as store:
@@ -79,27 +81,30 @@ def take(old: Path, results: Path, *, everything: bool) -> None:
             theirs.rows = {key: theirs.rows[key] for key in chosen}
             store.add(theirs.without_orphans())
         if chosen:
+            folders.append(folder)
             (name, scale, changed), *_ = {(key.table, key.scale, key.changed) for key in chosen}
             shown_again(load_table(name), scale, read_changed(changed), results)
         print(f"{folder.name}: {len(chosen)} rows taken" + "".join(f"\n    {key.data}: {key.row}" for key in chosen))
+    return folders
 
 
-def check(old: Path, results: Path) -> bool:
+def check(folders: Sequence[Path], results: Path) -> bool:
     """Compare what stood in the old tables with the tables made from the CSV files; prints what differs."""
     store, counts = read_store(results), Counter[str]()
-    for folder in old_folders(old):
-        theirs = read_old(folder)
-        (name, scale, changed), *_ = {(key.table, key.scale, key.changed) for key in theirs.rows}
-        definition, words = load_table(name), read_changed(changed)
+    for folder in folders:
+        theirs, result = read_old(folder), read_result(folder / "table.json")
+        definition = load_table(result.table)
         replaced = {
-            key.row
+            (f"## {key.data}", key.row)
             for key, lines in theirs.rows.items()
             if [line.evaluations for line in store.rows.get(key, [])] != [line.evaluations for line in lines]
         }
         counts["rows made again since"] += len(replaced)
-        new = cells_of(as_markdown(definition, table_result(definition, scale, words, store)))
+        new = cells_of(as_markdown(definition, table_result(definition, result.scale, result.changed, store)))
         for place, value in cells_of((folder / "table.md").read_text(encoding="utf-8")).items():
-            if place[2] in replaced or value == "–":
+            if value == "–" or (place[0].partition(",")[0], place[2]) in replaced:
+                continue
+            if replaced and place[1].startswith("### Against"):  # with a row that may be another one now
                 continue
             known = {other for key, other in new.items() if (key[0], key[2]) == (place[0], place[2])}
             if new.get(place) == value:
@@ -122,9 +127,10 @@ def main() -> None:
     parser.add_argument("old", type=Path)
     parser.add_argument("--results", type=Path, default=Path("results"))
     given = parser.parse_args()
+    folders = old_folders(given.old)
     if given.command != "check":
-        take(given.old, given.results, everything=given.command == "convert")
-    sys.exit(0 if check(given.old, given.results) else 1)
+        folders = take(given.old, given.results, everything=given.command == "convert")
+    sys.exit(0 if check(folders, given.results) else 1)
 
 
 if __name__ == "__main__":

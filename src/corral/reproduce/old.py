@@ -15,6 +15,10 @@ from corral.reproduce.result import Result, ResultPart, ResultRow, read_result
 from corral.reproduce.store import Store, changing, read_store
 
 
+class _MixedRowError(CorralError):
+    """The records of a row are not those that its numbers are of."""
+
+
 def old_folders(results: Path) -> list[Path]:
     """The folders of a results folder that earlier versions wrote, each with its table.json."""
     return sorted(path.parent for path in results.glob("*/table.json") if path.parent.parent.name != "tables")
@@ -45,6 +49,9 @@ def taken_over(results: Path) -> None:
 def read_old(folder: Path) -> Store:
     """The rows of one folder of an earlier version.
 
+    A row that was being made again when the folder was written, so that its records are newer than it, is left out with
+    a line on stderr.
+
     Raises:
         CorralError: a damaged or missing file.
     """
@@ -54,7 +61,10 @@ def read_old(folder: Path) -> Store:
     found = Store()
     for part in result.parts:
         for row in part.rows:
-            found.add(_row(folder, result, part, row, row.columns or columns))
+            try:
+                found.add(_row(folder, result, part, row, row.columns or columns))
+            except _MixedRowError as error:
+                sys.stderr.write(f"corral: {folder}: {part.data}, {error}; the row is left out\n")
     return found
 
 
@@ -72,12 +82,14 @@ def _seed(row: ResultRow, n: int, place: int, records: Sequence[Record], columns
     """One seed of a row.
 
     Raises:
-        CorralError: a record of other weights or images than the row's.
+        _MixedRowError: a record of another run, of other weights or of other images than the row's.
     """
     by_factor: dict[str, list[Record]] = {}
     for record in records:
-        if record.n != n or (row.fingerprints and record.model_fingerprint != row.fingerprints[place]):
-            raise CorralError(f"row {row.name!r}: its record {record.run} {record.protocol} is of another evaluation")
+        same_run = record.run == row.runs[place] or (row.rule is not None and record.run.startswith(row.runs[place]))
+        same_weights = not row.fingerprints or record.model_fingerprint == row.fingerprints[place]
+        if not (same_run and same_weights and record.n == n):
+            raise _MixedRowError(f"row {row.name!r}: its record {record.run} {record.protocol} is of another run")
         by_factor.setdefault(f"{record.eps / row.eps:g}", []).append(record)
     worst = {}
     for factor in by_factor:
