@@ -1,27 +1,125 @@
+import dataclasses
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corral.data import DATA_SETS
+from corral.data import DATA_SETS, NamedDataSet
 from corral.errors import UsageError
 from corral.models import BackboneSpec
-from corral.training import load_recipe, parse_eps, shipped_recipes
+from corral.training import chosen_sets, load_recipe, parse_eps, shipped_recipes
+from corral.training.start import prepare_data
 
 RECIPES = sorted(shipped_recipes())
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_shipped_recipe_resolves_for_every_data_set_and_survives_toml(name, tmp_path):
-    for data in DATA_SETS:
-        recipe = load_recipe(name, data=data)
-        assert recipe.data.name == data
-        assert recipe.name == name
-        path = tmp_path / f"{data}.toml"
-        path.write_text(recipe.to_toml())
-        assert load_recipe(path) == recipe
+@pytest.mark.parametrize("data", DATA_SETS)
+def test_every_recipe_resolves_to_settings_that_somebody_chose_or_is_refused(name, data, tmp_path):
+    if data not in chosen_sets(name):
+        with pytest.raises(UsageError, match=rf"recipe '.*' has no settings for {data}: give them .*--set threat.eps"):
+            load_recipe(name, data=data)
+        return
+    recipe = load_recipe(name, data=data)
+    assert recipe.data.name == data
+    assert recipe.name == name
+    assert recipe.preset is None
+    colour = DATA_SETS[data].shape[0] == 3
+    assert recipe.model.backbone in ("resnet", "resnet-cifar", "wideresnet", "lipschitz") or not colour
+    assert recipe.threat.eps == pytest.approx(36 / 255 if recipe.threat.norm == "L2" else 8 / 255) or not colour
+    assert (recipe.model.backbone == "mlp") == data.startswith("toy")
+    path = tmp_path / f"{data}.toml"
+    path.write_text(recipe.to_toml())
+    assert load_recipe(path) == recipe
+
+
+def test_digits_networks_are_not_trained_on_photographs_in_silence():
+    for name in ("at", "trades", "corral", "mat", "certified"):
+        assert "stl10" not in chosen_sets(name)
+    with pytest.raises(UsageError, match=r"recipe 'at' has no settings for stl10: .*--set preset=images") as refused:
+        load_recipe("at", data="stl10")
+    assert "\n" not in str(refused.value)
+    with pytest.raises(UsageError) as refused:
+        load_recipe("certified", data="stl10")
+    assert "preset" not in str(refused.value)
+    with pytest.raises(UsageError, match=r"preset 'images' is none for recipe certified on stl10"):
+        load_recipe("certified", data="stl10", overrides={"preset": "images"})
+
+
+def test_settings_that_are_given_stand_on_the_recipe_s_own():
+    given = {"model.backbone": "resnet", "model.width": 32, "threat.eps": "4/255"}
+    found = load_recipe("at", data="stl10", overrides=given)
+    assert (found.model.backbone, found.model.width, found.threat.eps) == ("resnet", 32, 4 / 255)
+    assert found.training == load_recipe("at").training
+    for one in given:
+        with pytest.raises(UsageError, match="has no settings for stl10"):
+            load_recipe("at", data="stl10", overrides={one: given[one]})
+
+
+@pytest.mark.parametrize("data", ["folder:/my/images", "npz:mine.npz"])
+def test_colour_images_of_the_user_s_take_the_preset_for_such_and_say_so(data):
+    for name in ("at", "corral", "clustr-qtrades", "simclr"):
+        found = load_recipe(name, data=data)
+        assert (found.preset, found.data.name, found.threat.eps) == ("images", data, 8 / 255)
+        assert found.model.backbone == "resnet"
+        assert (found.data.validation, found.training.select, found.reported) == (0, "last", None)
+        assert 'preset = "images"' in found.to_toml()
+    assert load_recipe("at", data="stl10", overrides={"preset": "images"}).model == load_recipe("at", data=data).model
+    with pytest.raises(UsageError, match=r"recipe 'mat' has no settings for"):
+        load_recipe("mat", data=data)
+
+
+def test_a_preset_for_colour_images_is_not_for_others(tmp_path):
+    path = tmp_path / "gray.npz"
+    images = np.zeros((20, 1, 28, 28), np.uint8)
+    np.savez(path, images=images, labels=np.arange(20) % 2)
+    with pytest.raises(UsageError, match=r"\(1, 28, 28\) .*the preset 'images' is of colour images of 32 pixels"):
+        prepare_data(load_recipe("at", data=f"npz:{path}"), root=None)
+
+
+def test_a_set_of_the_user_s_that_has_other_images_is_refused(monkeypatch):
+    entry = NamedDataSet("points", "", lambda: None, shape=(2, 1, 1), classes=2)
+    monkeypatch.setitem(DATA_SETS._things, "points", entry)
+    with pytest.raises(UsageError, match="recipe 'at' has no settings for points"):
+        load_recipe("at", data="points")
+    colour = dataclasses.replace(entry, shape=(3, 64, 64))
+    monkeypatch.setitem(DATA_SETS._things, "points", colour)
+    assert load_recipe("at", data="points").preset == "images"
+
+
+def test_a_run_s_recipe_is_for_its_own_data_alone(tmp_path):
+    (tmp_path / "recipe.toml").write_text(load_recipe("at", overrides={"data.train": 123}).to_toml())
+    assert load_recipe(tmp_path).data.train == 123
+    assert load_recipe(tmp_path, data="digits") == load_recipe(tmp_path)
+    with pytest.raises(UsageError, match="has no settings for cifar10"):
+        load_recipe(tmp_path, data="cifar10")
+
+
+def test_a_recipe_of_the_user_s_begins_from_another(tmp_path):
+    path = written(
+        tmp_path, 'name = "mine"\nbase = "at"\n[method]\ninner = { steps = 7 }\n[for.stl10.threat]\neps = 0.02\n'
+    )
+    cifar10, base = load_recipe(path, data="cifar10"), load_recipe("at", data="cifar10")
+    assert cifar10.method.inner.steps == 7
+    assert cifar10.model_copy(update={"name": "at", "method": base.method, "summary": base.summary}) == base
+    stl10 = load_recipe(path, data="stl10")
+    assert (stl10.threat.eps, stl10.model.backbone) == (0.02, "resnet")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('name = "x"\nbase = "att"\n', "base: no recipe 'att'; shipped: acl"),
+        ('name = "x"\nbase = 3\n', "base: must be a recipe's name or a .toml file, found 3"),
+        ('name = "x"\nbase = "mine.toml"\n', "base: mine.toml is based on itself"),
+    ],
+)
+def test_a_wrong_base_is_one_line(tmp_path, text, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        load_recipe(written(tmp_path, text))
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -241,7 +339,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_reports_the_numbers_of_its_papers_and_no_others(name):
-    found = {data: load_recipe(name, data=data).reported for data in DATA_SETS}
+    found = {data: load_recipe(name, data=data).reported for data in chosen_sets(name)}
     numbers = {data: (100 * one.clean, 100 * one.robust) for data, one in found.items() if one is not None}
     assert numbers == {data: pytest.approx(pair) for data, pair in PUBLISHED.get(name, {}).items()}
 
@@ -297,12 +395,12 @@ def test_a_released_row_and_its_log_twin_differ_in_what_the_released_code_does_o
             assert {**one["method"]["inner"], "mode": ""} == {**two["method"]["inner"], "mode": ""}
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
-@pytest.mark.parametrize("data", ["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "svhn"])
+@pytest.mark.parametrize(("name", "data"), [(name, data) for name in RECIPES for data in chosen_sets(name)])
 def test_every_shipped_recipe_names_a_backbone_that_reads_its_options(name, data):
     model = load_recipe(name, data=data).model.model_dump(exclude_none=True)
     backbone = BackboneSpec.model_validate({"name": model.pop("backbone"), **model})
-    assert all(backbone.options()[option] == value for option, value in model.items())
+    read = {name: list(value) if isinstance(value, tuple) else value for name, value in backbone.options().items()}
+    assert all(read[option] == value for option, value in model.items())
 
 
 def test_an_l2_eps_may_exceed_the_pixel_range():

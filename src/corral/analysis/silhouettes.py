@@ -10,7 +10,7 @@ from corral.errors import CorralError, UsageError
 from corral.geometry import Choice, choose_clusters
 from corral.training.features import extract_features, require_differing
 from corral.training.methods.ncp_acl import RESTARTS
-from corral.training.recipe_files import load_recipe
+from corral.training.recipe_files import chosen_sets, load_recipe
 
 
 @register_analysis(
@@ -42,12 +42,13 @@ def silhouettes(subject: Subject) -> Found:
 
 
 def candidates(data: str, images: int) -> list[int]:
-    """Numbers of clusters that the recipe `ncp-acl` has for a data set, where there are so many images.
+    """Numbers of clusters that the recipe `ncp-acl` has for a data set, or else for its own, of so many images.
 
     Raises:
         UsageError: too few images for any of them.
     """
-    clusters = load_recipe("ncp-acl", data=data).method.model_dump()["clusters"]
+    known_to = chosen_sets("ncp-acl")
+    clusters = load_recipe("ncp-acl", data=data if data in known_to else None).method.model_dump()["clusters"]
     known = [k for k in clusters if k < images]
     if not known:
         raise UsageError(f"{images} training images are too few for {min(clusters)} clusters")

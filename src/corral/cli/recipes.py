@@ -16,7 +16,7 @@ def recipes(
     as_json: Json = False,
 ) -> None:
     """List the shipped recipes with their sources, or show one in full."""
-    from corral.training import load_recipe, shipped_recipes
+    from corral.training import chosen_sets, load_recipe, shipped_recipes
 
     if name is not None:
         resolved = load_recipe(name, data=data)
@@ -29,6 +29,7 @@ def recipes(
         raise UsageError("--data goes with a recipe's name")
     rows = [load_recipe(recipe) for recipe in shipped_recipes()]
     if as_json:
-        print_json([{"name": r.name, "summary": r.summary, "source": r.source} for r in rows])
+        facts = [{"name": r.name, "summary": r.summary, "source": r.source, "sets": chosen_sets(r.name)} for r in rows]
+        print_json(facts)
         return
     print_named([(r.name, r.summary, r.source) for r in rows])

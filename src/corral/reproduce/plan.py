@@ -8,7 +8,7 @@ from typing import Any
 
 from corral.report.words import slug
 from corral.reproduce.definition import Part, Row, Stage, load_setting
-from corral.training import Recipe, RunFolder, load_recipe
+from corral.training import Recipe, RunFolder, chosen_sets, load_recipe
 
 # What gives a row its weights where it starts from other data's.
 BEFORE = "at"
@@ -76,7 +76,8 @@ class Plan:
 @cache
 def _shipped(recipe: str, data: str) -> Recipe:
     """A recipe as it is shipped, read once: a table asks for it once a seed."""
-    return load_recipe(recipe, data=data)
+    # A setting may be what makes a recipe one for the data set: it looks at the recipe on its own.
+    return load_recipe(recipe, data=data if data in chosen_sets(recipe) else None)
 
 
 def variant(row: Row) -> str:

@@ -3,7 +3,8 @@
 from corral.training.loop import Run, train
 from corral.training.recipe import Recipe
 from corral.training.recipe_base import InnerAttack, parse_eps
-from corral.training.recipe_files import load_recipe, shipped_recipes
+from corral.training.recipe_files import chosen_sets, load_recipe
+from corral.training.recipe_layers import shipped_recipes
 from corral.training.run import RunFolder, RunInfo, load_model, read_metrics
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Run",
     "RunFolder",
     "RunInfo",
+    "chosen_sets",
     "load_model",
     "load_recipe",
     "parse_eps",

@@ -170,6 +170,8 @@ class Run:
     def execute(self) -> None:
         """Run the epochs that are left and write the model."""
         title = f"{self.recipe.name} on {self.data.name}"
+        if self.recipe.preset is not None:
+            self.say(f"{self.data.name}: settings of the preset {self.recipe.preset!r}; `corral recipes` shows them")
         if "skipped" in self.data.note:
             self.say(f"{self.data.name}: {self.data.note}")
         logged = Logged(self.folder.path, self.recipe.model_dump(exclude_none=True), first_epoch=self.epoch + 1)

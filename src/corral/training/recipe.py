@@ -139,7 +139,10 @@ def _options(value: object) -> object:
 
 
 class Recipe(Config):
-    """A run, with every default spelled out."""
+    """A run, with every default spelled out.
+
+    `preset` names the generic preset that gave what neither the recipe nor the user chose for the data set.
+    """
 
     name: str
     summary: str = ""
@@ -150,6 +153,7 @@ class Recipe(Config):
     method: Annotated[SerializeAsAny[MethodOptions], BeforeValidator(_options)]
     training: TrainingConfig = TrainingConfig()
     reported: ReportedConfig | None = None
+    preset: Literal["images"] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":

@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -10,16 +9,27 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from corral.data import is_known, known_names, resolved_name
-from corral.errors import CorralError, UsageError
+from corral.errors import UsageError
+from corral.registry import is_target
 from corral.training.methods import METHODS, MethodOptions
 from corral.training.recipe import DataConfig, ModelConfig, Recipe, TrainingConfig
 from corral.training.recipe_base import Config, ThreatConfig
+from corral.training.recipe_layers import (
+    BESIDE,
+    GENERIC,
+    Layers,
+    based,
+    colourful,
+    kinds,
+    merge,
+    part,
+    presets,
+    read_toml,
+    shipped_recipes,
+)
 
-
-def shipped_recipes() -> dict[str, Path]:
-    """The recipes inside the package, by name."""
-    folder = Path(__file__).parents[1] / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)}
+# What another data set needs at least, where nobody chose settings for it.
+NEEDED = ("model.backbone", "threat.eps")
 
 
 def load_recipe(
@@ -28,40 +38,96 @@ def load_recipe(
     """Read a recipe, lay its values for the data set over it, then the overrides.
 
     Args:
-        recipe: a shipped recipe's name, a TOML file, a run folder (its resolved recipe), or a Recipe. A `Path` is never
-            a name: a run folder may be called as a recipe is.
+        recipe: a shipped recipe's name, a method's name or "file.py:Class", which gives the data set's preset and the
+            method's defaults, a TOML file, a run folder (its resolved recipe), or a Recipe. A `Path` is never a name: a
+            run folder may be called as a recipe is.
         data: data-set name, or a function of the user's as `corral.data.load` takes it; default the recipe's own.
         overrides: dotted keys ("training.epochs") or, where only one table has it at the least depth, the last part;
             None takes the recipe's value out, so that the default stands.
 
     Raises:
-        UsageError: an unknown recipe, key or value; one line with file, key and what is allowed.
+        UsageError: an unknown recipe, key or value, or a data set that the recipe has no settings for; one line with
+            file, key and what is allowed.
     """
-    where, table = _read(recipe)
-    variants = table.pop("for", {})
-    if not isinstance(variants, dict) or not all(isinstance(variant, dict) for variant in variants.values()):
-        raise UsageError(f"{where}: 'for' must hold one table per data set, such as [for.mnist.threat]")
-    for name, variant in variants.items():
-        if not is_known(name):
-            raise UsageError(f"{where}: for.{name}: unknown data set{_near(name, known_names())}")
-        _validate(_lay_over(table, variant), f"{where}: [for.{name}]")  # a slip in a variant is found before its day
-    chosen = data or _part(table, "data").get("name", DataConfig().name)
-    if isinstance(chosen, str) and chosen in variants:
-        table = _lay_over(table, variants[chosen])
-    if data is not None:
-        table = _merge(table, {"data": {"name": data}})
-    given = {_full_key(key, table): value for key, value in (overrides or {}).items()}
-    if given.get("model.backbone", _part(table, "model").get("backbone")) != _part(table, "model").get("backbone"):
+    source = _read(recipe)
+    _check_variants(source)
+    given = {_full_key(key, source.laid(())): value for key, value in (overrides or {}).items()}
+    table = _laid_for(source, data, given)
+    if given.get("model.backbone", part(table, "model").get("backbone")) != part(table, "model").get("backbone"):
         table = {**table, "model": {}}
     for key, value in given.items():
-        table = _merge(table, _nested(key, value)) if value is not None else _without(table, key.split("."))
-    resolved = _validate(table, f"{where}, with the values given" if given else where)
-    asked = data is not None or given.get("data.name") is not None
+        table = merge(table, _nested(key, value)) if value is not None else _without(table, key.split("."))
     # A run folder's own words import no code.
-    name = resolved_name(resolved.data.name, code=asked or isinstance(recipe, Recipe) or not os.path.isdir(recipe))
+    trusted = not source.saved
+    if trusted or given.get("method.name") is not None:
+        _import_method(table)
+    resolved = _validate(table, f"{source.where}, with the values given" if given else source.where)
+    asked = data is not None or given.get("data.name") is not None
+    name = resolved_name(resolved.data.name, code=asked or trusted)
     if name == resolved.data.name:
         return resolved
     return resolved.model_copy(update={"data": resolved.data.model_copy(update={"name": name})})
+
+
+def chosen_sets(recipe: str | Path) -> tuple[str, ...]:
+    """The data sets that a recipe has settings for, its own first."""
+    source = _read(recipe)
+    own = source.own or DataConfig().name
+    return tuple(dict.fromkeys([own, *(name for name in source.sets if is_known(name))]))
+
+
+def _check_variants(source: Layers) -> None:
+    """Find a slip in a variant before its day."""
+    known = [*presets(), *known_names()]
+    for name in source.variants():
+        if not is_known(name) and name not in presets():
+            raise UsageError(f"{source.where}: for.{name}: unknown data set{_near(name, known)}")
+    for name in source.sets:
+        _validate(source.laid(kinds(name) or (name,)), f"{source.where}: [for.{name}]")
+
+
+def _laid_for(source: Layers, data: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's table for a data set, of settings that somebody chose.
+
+    Raises:
+        UsageError: nobody did, neither the recipe nor the values given.
+    """
+    own = source.own or DataConfig().name
+    chosen = given.get("data.name") or data or own
+    if not isinstance(chosen, str):
+        return source.laid((own,))
+    if source.saved and chosen == own:
+        return source.laid(())
+    names = kinds(chosen) or (chosen,)
+    generic = GENERIC in source.sets and colourful(chosen)
+    preset = given.get("preset")
+    if preset is not None and (preset != GENERIC or not generic):
+        raise UsageError(f"preset {preset!r} is none for recipe {source.name} on {chosen}: leave it out")
+    if preset is None and (chosen == own or chosen in source.sets):
+        table = source.laid(names)
+    elif preset is None and (source.says(NEEDED, given) or not is_known(chosen)):
+        table = source.laid(kinds(own) or (own,))
+    elif preset is not None or (generic and not kinds(chosen)):
+        table = {"preset": GENERIC, **source.laid((GENERIC, chosen))}
+    else:
+        raise UsageError(_unchosen(source, chosen, generic))
+    return table if data is None else merge(table, {"data": {"name": data}})
+
+
+def _unchosen(source: Layers, data: str, generic: bool) -> str:
+    """That nobody chose settings for a data set, and what to give."""
+    instead = ", or take those for colour images of any kind: --set preset=images" if generic else ""
+    return (
+        f"recipe {source.name!r} has no settings for {data}: give them (--set model.backbone=... --set threat.eps=... "
+        f"and what else differs, or a recipe of your own with base = {source.name!r} and [for.{data!r}]){instead}"
+    )
+
+
+def _import_method(table: Mapping[str, Any]) -> None:
+    """Import the code of a method that is named by a target."""
+    name = part(table, "method").get("name")
+    if isinstance(name, str) and is_target(name):
+        METHODS.find(name)
 
 
 def _near(name: str, known: Iterable[str]) -> str:
@@ -69,47 +135,38 @@ def _near(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _part(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A table of a recipe that is not checked yet; whatever stands there that is no table counts as empty."""
-    part = table.get(name)
-    return part if isinstance(part, dict) else {}
-
-
-def _read(recipe: str | Path | Recipe) -> tuple[str, dict[str, Any]]:
+def _read(recipe: str | Path | Recipe) -> Layers:
     if isinstance(recipe, Recipe):
-        return recipe.name, recipe.model_dump(exclude_none=True)
+        return Layers(recipe.name, recipe.name, (recipe.model_dump(exclude_none=True),), kind="object")
     shipped = shipped_recipes()
+    if isinstance(recipe, str) and recipe not in shipped and (recipe in METHODS or is_target(recipe)):
+        return _of_method(recipe)
     path = Path(recipe) if isinstance(recipe, Path) else shipped.get(recipe, Path(recipe))
-    if os.path.isdir(path):
+    saved = os.path.isdir(path)
+    if saved:
         path = path / "recipe.toml"
         if not os.path.isfile(path):
             raise UsageError(f"{recipe}: a folder without recipe.toml, so not a run; give a recipe or a run folder")
     if not os.path.isfile(path):
-        hint = _near(str(recipe), shipped)
-        raise UsageError(f"unknown recipe {str(recipe)!r}{hint}; shipped: {', '.join(shipped)}; or give a .toml file")
-    try:
-        return str(path), tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid TOML ({error})") from error
-    except OSError as error:
-        raise CorralError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _lay_over(table: Mapping[str, Any], variant: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe with its values for a data set; another backbone brings its own options, the old one's are dropped."""
-    model = variant.get("model")
-    if isinstance(model, dict) and "backbone" in model:
-        table = {**table, "model": {}}
-    return _merge(table, variant)
-
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        merged[key] = (
-            _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+        hint = _near(str(recipe), [*shipped, *METHODS])
+        raise UsageError(
+            f"unknown recipe {str(recipe)!r}{hint}; shipped: {', '.join(shipped)}; or give a .toml file, or a method "
+            "of your own as file.py:Class"
         )
-    return merged
+    table = read_toml(path)
+    name = str(recipe) if saved else str(table.get("name", recipe))
+    tables = based(str(path), table, beside=path.parent)
+    return Layers(str(path), name, tables, kind="saved" if saved else "file")
+
+
+def _of_method(name: str) -> Layers:
+    """The recipe that a method's name stands for: all of its defaults, wherever there is a preset."""
+    method = METHODS.find(name)
+    summary = next(iter((method.__doc__ or "").strip().splitlines()), "")
+    table = {"name": method.name, "summary": summary, "method": {"name": name}}
+    alone = Layers(name, method.name, (table,), kind="method")
+    sets = [data for data in presets() if alone.preset(data) is not None]
+    return Layers(name, method.name, ({**table, "sets": sets},), kind="method")
 
 
 def _without(table: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
@@ -120,15 +177,15 @@ def _without(table: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
-    for part in reversed(key.split(".")):
-        value = {part: value}
+    for name in reversed(key.split(".")):
+        value = {name: value}
     return dict(value)
 
 
 def _known_keys(table: Mapping[str, Any]) -> list[str]:
     """Every dotted key that the recipe of this table's method can set."""
     try:
-        method: type[MethodOptions] = METHODS.find(str(_part(table, "method").get("name")), code=False).Options
+        method: type[MethodOptions] = METHODS.find(str(part(table, "method").get("name")), code=False).Options
     except UsageError:  # which is said when the whole is checked
         method = MethodOptions
     sections: dict[str, type[Config]] = {
@@ -138,7 +195,7 @@ def _known_keys(table: Mapping[str, Any]) -> list[str]:
         "method": method,
         "training": TrainingConfig,
     }
-    keys = ["name", "summary", "source"]
+    keys = ["name", "summary", "source", "preset"]
     for section, config in sections.items():
         for name, field in config.model_fields.items():
             inner = _table(field.annotation)
@@ -192,7 +249,7 @@ def _validate(table: Mapping[str, Any], where: str) -> Recipe:
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             allowed = [full for full in _known_keys(table) if full.rpartition(".")[0] == key.rpartition(".")[0]]
-            allowed += [] if "." in key else [*(n for n in Recipe.model_fields if n not in allowed), "for"]
+            allowed += [] if "." in key else [*(n for n in Recipe.model_fields if n not in allowed), *BESIDE]
             close = difflib.get_close_matches(key, allowed, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; allowed: {', '.join(allowed)}"
             message = f"unknown key{hint}"

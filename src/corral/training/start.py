@@ -12,6 +12,7 @@ from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
 from corral.training.methods import method_class
 from corral.training.recipe import Recipe
 from corral.training.recipe_files import load_recipe
+from corral.training.recipe_layers import LEAST_SIDE
 from corral.training.run import RunFolder
 
 # Images whose pixels are held as floats at once for their mean: up to so many all, otherwise so many at a time.
@@ -46,7 +47,8 @@ def prepare_data(recipe: Recipe, *, root: str | Path | None) -> tuple[DataSet, I
     """The data set of a recipe, its training images (subset taken) and the held-out validation images.
 
     Raises:
-        UsageError: too few images, or so small that the recipe's crop moves them out of sight.
+        UsageError: images that the recipe's preset is not for, too few of them, or so small that the recipe's crop
+            moves them out of sight.
     """
     data = load(recipe.data.name, root=root, code=False)
     images, validation = data.train, None
@@ -58,6 +60,11 @@ def prepare_data(recipe: Recipe, *, root: str | Path | None) -> tuple[DataSet, I
         images = data.unlabeled if recipe.data.unlabeled is True else joined(images, data.unlabeled)
     if recipe.data.train is not None:
         images = (random_subset if images.labels is None else stratified_subset)(images, recipe.data.train, seed=0)
+    if recipe.preset is not None and (images.shape[0] != 3 or min(images.shape[1:]) < LEAST_SIDE):
+        raise UsageError(
+            f"{data.name} has images of {images.shape} (C, H, W), the preset '{recipe.preset}' is of colour images of "
+            f"{LEAST_SIDE} pixels and more: give --set model.backbone=... --set threat.eps=... and what else differs"
+        )
     if len(images) < 2:
         raise UsageError(f"training needs at least 2 images, found {len(images)}: raise data.train")
     if recipe.data.crop >= min(images.shape[1:]):
