@@ -194,7 +194,7 @@ def test_a_run_on_a_function_records_it_whole_and_is_evaluated_where_it_is_trust
 ) -> None:
     monkeypatch.chdir(blobs.parent)
     whole = f"{blobs.resolve()}:blobs"
-    small = {"training.epochs": 1, "model.backbone": "mlp", "model.hidden": [8]}
+    small = {"training.epochs": 1, "model.backbone": "mlp", "model.hidden": [8], "threat.eps": 0.1}
     run = corral.train("nominal", data="blobs.py:blobs", out=tmp_path / "run", progress=False, device="cpu", **small)
     assert f'name = "{whole}"' in (run / "recipe.toml").read_text()
     record = corral.evaluate(run, progress=False, device="cpu", n=5)

@@ -146,7 +146,8 @@ def test_other_data_than_the_runs_are_refused(tmp_path):
     path = tmp_path / "mine.npz"
     images, labels = generator.integers(0, 256, (60, 8, 8), dtype=np.uint8), np.arange(60) % 3
     np.savez(path, images=images, labels=labels)
-    run = train("nominal", data=f"npz:{path}", out=tmp_path / "run", progress=False, epochs=1, width=4)
+    given = {"epochs": 1, "width": 4, "model.backbone": "convnet", "threat.eps": 0.1}
+    run = train("nominal", data=f"npz:{path}", out=tmp_path / "run", progress=False, **given)
     whole = evaluate(run, attacks=[LOG_20], progress=False)
     assert (whole.n, whole.n_test, whole.reduced) == (12, 12, False)
     assert [attack.name for attack in whole.attacks] == ["pgd_log"]  # one attack is its own worst case

@@ -63,7 +63,7 @@ def test_every_row_has_a_recipe_for_every_data_set_of_every_scale(name):
         for part in parts:
             for row in table.rows:
                 for stage in (*row.stages, row):
-                    shipped = load_recipe(stage.recipe, data=part.data)
+                    shipped = load_recipe(stage.recipe)
                     overrides = load_setting(part.setting).overrides(shipped, stage.set)
                     recipe = load_recipe(stage.recipe, data=part.data, overrides=overrides)
                     assert recipe.data.name == part.data

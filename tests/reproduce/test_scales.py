@@ -6,7 +6,7 @@ from corral.errors import CorralError
 from corral.reproduce import definition, load_table, shipped_tables
 from corral.reproduce.definition import SCALED, Setting, load_setting
 from corral.reproduce.plan import Plan
-from corral.training import load_recipe
+from corral.training import chosen_sets, load_recipe
 
 # What belongs to a data set and not to a row: numbers that the papers choose for each set (alpha, weights, D, K, the
 # high frequencies' edge), sizes of batches and views, and clocks that count epochs. An adversary's own numbers too,
@@ -75,7 +75,9 @@ def test_a_scale_changes_size_epochs_and_budget_alone(name, tmp_path):
                 read = {}
                 if recipe.training.converged is not None:
                     read = {"data.validation": recipe.data.validation, "training.epochs": recipe.training.epochs}
-                before = load_recipe(stage.recipe, data=part.data, overrides=stage.set | read)
+                # Where the recipe has no settings for the set, the scale gives them on top of its own.
+                data = part.data if part.data in chosen_sets(stage.recipe) else None
+                before = load_recipe(stage.recipe, data=data, overrides=stage.set | read | {"data.name": part.data})
                 one, other = flat(before.model_dump()), flat(recipe.model_dump())
                 changed = {key for key in one | other if one.get(key) != other.get(key)} - PLACES
                 if one["model.backbone"] != other["model.backbone"]:  # another network has options of its own

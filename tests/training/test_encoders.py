@@ -228,6 +228,10 @@ def test_adversarial_fine_tuning_moves_the_encoder_and_begins_from_it(encoder, t
     assert not all(torch.equal(own[name], tensor) for name, tensor in model.backbone.state_dict().items())
 
 
+# What images of no preset need.
+TINY_IMAGES = {"model.backbone": "resnet", "model.width": 2, "model.depth": 10, "threat.eps": 0.1}
+
+
 @pytest.fixture
 def photographs(tmp_path):
     """A folder of small colour images, most of them without a class, one of those damaged."""
@@ -244,7 +248,7 @@ def photographs(tmp_path):
 
 def test_an_encoder_trains_on_images_without_labels_that_lie_on_the_disk(photographs, tmp_path, monkeypatch):
     name = f"folder:{photographs}?skip-damaged"
-    settings = {
+    settings = TINY_IMAGES | {
         "model.width": 2,
         "training.epochs": 1,
         "training.batch_size": 20,
@@ -273,7 +277,7 @@ def test_an_encoder_trains_on_labelled_and_unlabelled_images_together(photograph
     monkeypatch.setattr("corral.data.loading.memmap.IN_MEMORY", in_memory)
     monkeypatch.setattr("corral.data.loading.memmap.ROWS", 7)
     name = f"folder:{photographs}?skip-damaged"
-    overrides = {"model.width": 2, "training.batch_size": 20, "data.unlabeled": "also"}
+    overrides = TINY_IMAGES | {"model.width": 2, "training.batch_size": 20, "data.unlabeled": "also"}
     recipe = load_recipe("simclr", data=name, overrides=overrides)
     run = Run(recipe, RunFolder(tmp_path / "a"), torch.device("cpu"), progress=False)
     data = load(name)
@@ -333,7 +337,7 @@ def test_neighbours_are_of_every_class_where_not_all_images_are_asked(encoder, t
 
 def test_two_coordinates_have_no_views(tmp_path):
     with pytest.raises(UsageError, match=r"views of these methods are of gray or colour images, found 2 channels"):
-        train("simclr", data="toy-moons", out=tmp_path / "run", progress=False)
+        train("simclr", data="toy-moons", out=tmp_path / "run", progress=False, **TINY_IMAGES)
     assert not (tmp_path / "run").exists()
 
 
@@ -352,7 +356,7 @@ def test_fine_tuning_sees_images_as_the_encoder_did(photographs, tmp_path):
     for file in (photographs / "unlabeled").iterdir():
         if file.name != "07.png":
             Image.fromarray(np.full((8, 8, 3), 250, dtype=np.uint8)).save(file)
-    settings = {"model.width": 2, "training.epochs": 1, "training.batch_size": 20, "data.unlabeled": True}
+    settings = TINY_IMAGES | {"training.epochs": 1, "training.batch_size": 20, "data.unlabeled": True}
     run = train("simclr", data=f"folder:{photographs}?skip-damaged", out=tmp_path / "run", progress=False, **settings)
     own = load_model(run, encoder=True)[0].normalisation.mean
     assert float(own.min()) > 0.9
@@ -381,7 +385,7 @@ def test_an_encoder_s_folder_may_be_moved_with_its_heads(tmp_path):
 
 def test_images_without_labels_that_changed_end_a_resumed_run(photographs, tmp_path, killed):
     name = f"folder:{photographs}?skip-damaged"
-    settings = {"model.width": 2, "training.epochs": 2, "training.batch_size": 20, "data.unlabeled": True}
+    settings = TINY_IMAGES | {"training.epochs": 2, "training.batch_size": 20, "data.unlabeled": True}
     with killed():
         train("simclr", data=name, out=tmp_path / "run", progress=False, **settings)
     file = photographs / "unlabeled" / "20.png"

@@ -1,5 +1,7 @@
 """Training: recipes, the loop, runs."""
 
+from corral.attacks.centred import TrainingLoss
+from corral.attacks.training_loss import FeaturesObjective
 from corral.training.loop import Run, train
 from corral.training.recipe import Recipe
 from corral.training.recipe_base import InnerAttack, parse_eps
@@ -8,11 +10,13 @@ from corral.training.recipe_layers import shipped_recipes
 from corral.training.run import RunFolder, RunInfo, load_model, read_metrics
 
 __all__ = [
+    "FeaturesObjective",
     "InnerAttack",
     "Recipe",
     "Run",
     "RunFolder",
     "RunInfo",
+    "TrainingLoss",
     "chosen_sets",
     "load_model",
     "load_recipe",

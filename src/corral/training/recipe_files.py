@@ -3,6 +3,7 @@
 import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -49,8 +50,7 @@ def load_recipe(
         UsageError: an unknown recipe, key or value, or a data set that the recipe has no settings for; one line with
             file, key and what is allowed.
     """
-    source = _read(recipe)
-    _check_variants(source)
+    source = _of_shipped(recipe) if isinstance(recipe, str) and recipe in shipped_recipes() else _checked(_read(recipe))
     given = {_full_key(key, source.laid(())): value for key, value in (overrides or {}).items()}
     table = _laid_for(source, data, given)
     if given.get("model.backbone", part(table, "model").get("backbone")) != part(table, "model").get("backbone"):
@@ -76,14 +76,21 @@ def chosen_sets(recipe: str | Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys([own, *(name for name in source.sets if is_known(name))]))
 
 
-def _check_variants(source: Layers) -> None:
-    """Find a slip in a variant before its day."""
+@cache
+def _of_shipped(recipe: str) -> Layers:
+    """A shipped recipe, read and checked once."""
+    return _checked(_read(recipe))
+
+
+def _checked(source: Layers) -> Layers:
+    """The recipe, if there is no slip in a variant either, which would be found on its day alone."""
     known = [*presets(), *known_names()]
     for name in source.variants():
         if not is_known(name) and name not in presets():
             raise UsageError(f"{source.where}: for.{name}: unknown data set{_near(name, known)}")
     for name in source.sets:
         _validate(source.laid(kinds(name) or (name,)), f"{source.where}: [for.{name}]")
+    return source
 
 
 def _laid_for(source: Layers, data: str | None, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,8 +73,8 @@ class Layers:
         return method.trains == "encoder" or method.continues_from == "encoder"
 
     def says(self, keys: Sequence[str], given: Table) -> bool:
-        """Whether the user said these keys: among the values given, or in a file of the user's own."""
-        own = self.laid(()) if self.kind == "file" and not self.shipped else {}
+        """Whether the user said these keys: among the values given, in a file of the user's own or in a Recipe."""
+        own = self.laid(()) if self.kind in ("file", "object") and not self.shipped else {}
         tables = {f"{name}.{key}" for name in own for key in part(own, name)}
         return all(given.get(key) is not None or key in tables for key in keys)
 
