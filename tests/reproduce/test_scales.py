@@ -75,9 +75,9 @@ def test_a_scale_changes_size_epochs_and_budget_alone(name, tmp_path):
                 read = {}
                 if recipe.training.converged is not None:
                     read = {"data.validation": recipe.data.validation, "training.epochs": recipe.training.epochs}
-                # Where the recipe has no settings for the set, the scale gives them on top of its own.
-                data = part.data if part.data in chosen_sets(stage.recipe) else None
-                before = load_recipe(stage.recipe, data=data, overrides=stage.set | read | {"data.name": part.data})
+                if part.data not in chosen_sets(stage.recipe):  # the scale gives what a recipe needs for another set
+                    read |= {"model.backbone": recipe.model.backbone, "threat.eps": recipe.threat.eps}
+                before = load_recipe(stage.recipe, data=part.data, overrides=stage.set | read)
                 one, other = flat(before.model_dump()), flat(recipe.model_dump())
                 changed = {key for key in one | other if one.get(key) != other.get(key)} - PLACES
                 if one["model.backbone"] != other["model.backbone"]:  # another network has options of its own
