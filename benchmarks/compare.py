@@ -13,10 +13,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from corral.attacks.protocols import PROTOCOLS
 from corral.data import load
 from corral.evaluation import Record, evaluate, read_record
 from corral.evaluation.evaluate import record_label
-from corral.evaluation.protocols import PROTOCOL_NAMES
 from corral.models.fingerprint import fingerprint
 from corral.report.collect import read_run
 from corral.reproduce.entries import SeedResult, Trained, Worst, row_entries
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--recipes", nargs="+", required=True)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--protocols", nargs="+", choices=PROTOCOL_NAMES, default=["quick"])
+    parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS.names(), default=["quick"])
     parser.add_argument("--n", type=int)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--results", type=Path, help="folder of the CSV files that the rows are put into")

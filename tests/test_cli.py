@@ -77,7 +77,7 @@ WRONG_USE = [
     ("train corral --out new --set clusters=500", "method.clusters 500 needs as many training images of every class"),
     ("evaluate {base}/run --eps 8", "did you mean 8/255?"),
     ("evaluate {base}/run --n 501", "a subset of 501 images is impossible: ask for 1 to 500"),
-    ("evaluate {base}/run --attack foo", "unknown attack 'foo'; known: pgd_published"),
+    ("evaluate {base}/run --attack pgd_publishd", "unknown attack 'pgd_publishd'; did you mean 'pgd_published'"),
     ("recipes corall", "unknown recipe 'corall'"),
     ("recipes --data mnist", "--data goes with a recipe's name"),
     ("data minst", "unknown data set 'minst'"),

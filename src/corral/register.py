@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from corral.attacks.protocols import register_protocol
+from corral.attacks.registry import register_attack
 from corral.data.registry import register_data, register_path_data
 from corral.errors import UsageError
 from corral.registry import Registry
@@ -14,8 +16,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Register:
     """What `corral.register` is: a decorator of classes, and a decorator of functions for every other noun."""
 
+    attack = staticmethod(register_attack)
     data = staticmethod(register_data)
     path_data = staticmethod(register_path_data)
+    protocol = staticmethod(register_protocol)
 
     @property
     def analysis(self) -> Callable[..., Callable[[F], F]]:

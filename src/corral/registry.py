@@ -90,10 +90,8 @@ class Registry(Generic[T]):
             return self._things[name]
         if is_target(name):
             return self._checked(name, find_target(name, self.noun, code=code))
-        close = difflib.get_close_matches(name.lower(), self.names(), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
         raise UsageError(
-            f"unknown {self.noun} {name!r}{hint}; known: {', '.join(self.names())}; "
+            f"unknown {self.noun} {name!r}{closest(name.lower(), self.names())}; known: {', '.join(self.names())}; "
             "or name your own as file.py:object or package.module:object"
         )
 
@@ -158,6 +156,12 @@ class Registry(Generic[T]):
             raise UsageError(f"{target} is no {self.noun}: {error}") from error
 
 
+def closest(name: str, known: Iterable[str]) -> str:
+    """The known name that is the closest to a wrong one, as the end of a message; empty where none is close."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
 def is_target(name: str) -> bool:
     """Whether a name reads as "file.py:object" or "package.module:object"."""
     module, colon, attribute = name.rpartition(":")
@@ -182,8 +186,7 @@ def find_target(target: str, noun: str, *, code: bool = True) -> object:
     module = import_plugin(source)
     if not hasattr(module, attribute):
         public = [key for key in vars(module) if not key.startswith("_")]
-        close = difflib.get_close_matches(attribute, public, n=1)
-        raise UsageError(f"{source} has no {attribute!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        raise UsageError(f"{source} has no {attribute!r}{closest(attribute, public)}")
     found: object = getattr(module, attribute)
     return found
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from corral.attacks.adaptive import MOST_RIVALS, adaptive_attacks, adaptive_outcome, ensemble_adaptive
-from corral.attacks.apgd import apgd_outcome
+from corral.attacks.apgd import apgd
 from corral.attacks.threat import Threat
 from corral.models import MLP, Classifier, ClusterHead, LinearHead
 
@@ -197,7 +197,7 @@ def test_a_module_without_centroids_is_attacked_by_its_logits_and_left_as_it_was
     found = adaptive_outcome(model, x, y, eps=0.1, **QUICK)
     assert all(module.training for module in model.modules())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
-    weakest = apgd_outcome(model, x, y, eps=0.1, steps=12, restarts=2)
+    weakest = apgd.outcome(model, x, y, eps=0.1, steps=12, restarts=2)
     assert not bool((weakest.broken & ~found.outcome.broken).any())
     assert bool(found.outcome.broken.any())
 

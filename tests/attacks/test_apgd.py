@@ -11,7 +11,7 @@ from scipy.optimize import linprog
 from tests.oracles import linear_distances
 from torch import nn
 
-from corral.attacks.apgd import ATTEMPT, apgd, apgd_outcome
+from corral.attacks.apgd import ATTEMPT, apgd
 from corral.attacks.apgd_steps import random_start
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import targeted_dlr
@@ -62,7 +62,7 @@ def test_a_linear_model_falls_exactly_where_it_can(norm, targets, classes):
     y = predicted(model, x)
     distances = linear_distances(model.weight, model(x), y, norm)
     eps = float(distances.median())
-    found = apgd_outcome(model, x, y, eps=eps, norm=norm, targets=targets, objective="margin")
+    found = apgd.outcome(model, x, y, eps=eps, norm=norm, targets=targets, objective="margin")
     reachable = distances < eps
     assert not bool((found.broken & (distances > eps * (1 + 1e-5))).any())
     assert not bool((~found.broken & (distances < eps * (1 - 1e-4))).any())
@@ -73,7 +73,7 @@ def test_where_the_box_binds_the_answer_is_the_linear_programs():
     model, eps = linear(classes=2, seed=3), 0.4
     x = torch.rand(60, 1, 3, 4, generator=torch.Generator().manual_seed(1))
     y = predicted(model, x)
-    found = apgd_outcome(model, x, y, eps=eps, norm="Linf", objective="margin").broken
+    found = apgd.outcome(model, x, y, eps=eps, norm="Linf", objective="margin").broken
     for i in range(len(x)):
         pixels, sign = x[i].flatten().double().numpy(), 1 if int(y[i]) == 0 else -1
         difference = sign * (model.weight[1] - model.weight[0]).detach().double().numpy()
@@ -97,7 +97,7 @@ def test_results_keep_the_ball_the_box_the_seed_and_the_models_state(eps, norm, 
     y = torch.randint(5, (6,), generator=torch.Generator().manual_seed(seed + 1))
     y[:3] = predicted(network(seed % 7).eval(), x[:3])
     arguments = {"eps": eps, "norm": norm, "steps": steps, "restarts": restarts, "targets": targets, "seed": seed}
-    found = apgd_outcome(model, x, y, **arguments)
+    found = apgd.outcome(model, x, y, **arguments)
     assert bool((length(found.x_adv - x, norm) <= eps * (1 + 2e-6) + 1e-6).all())
     assert float(found.x_adv.min()) >= 0
     assert float(found.x_adv.max()) <= 1
@@ -124,11 +124,11 @@ def test_neither_the_batch_nor_its_order_matters(norm, targets):
     model, x = network().eval(), torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(5))
     y = predicted(model, x)
     arguments = {"eps": {"Linf": 0.05, "L2": 0.2, "L1": 0.6}[norm], "norm": norm, "steps": 20, "restarts": 2}
-    whole = apgd_outcome(model, x, y, targets=targets, **arguments)
+    whole = apgd.outcome(model, x, y, targets=targets, **arguments)
     assert 0 < int(whole.broken.sum()) < 20
     order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
-    shuffled = apgd_outcome(model, x[order], y[order], targets=targets, **arguments)
-    parts = [apgd_outcome(model, x[i : i + 3], y[i : i + 3], targets=targets, **arguments) for i in range(0, 20, 3)]
+    shuffled = apgd.outcome(model, x[order], y[order], targets=targets, **arguments)
+    parts = [apgd.outcome(model, x[i : i + 3], y[i : i + 3], targets=targets, **arguments) for i in range(0, 20, 3)]
     assert torch.equal(shuffled.broken, whole.broken[order])
     assert torch.equal(shuffled.step, whole.step[order])
     assert torch.equal(torch.cat([part.step for part in parts]), whole.step)
@@ -183,7 +183,7 @@ def test_it_is_the_slow_twin_of_algorithm_1():
     x = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(9))
     y = predicted(network(2).eval(), x)
     starts = random_start(x, eps, "Linf", image_keys(x, 0), torch.zeros(8, dtype=torch.long) * ATTEMPT)
-    found = apgd_outcome(model, x.double(), y, eps=eps, steps=steps)
+    found = apgd.outcome(model, x.double(), y, eps=eps, steps=steps)
     stands = (~found.broken).nonzero().squeeze(1).tolist()
     assert len(stands) >= 4
     for i in stands:
@@ -202,7 +202,7 @@ def test_it_is_the_slow_twin_of_algorithm_1():
 def test_it_leaves_no_more_than_the_public_implementation(digits_network, norm, eps, attack):
     model, x, y = digits_network
     chosen = {"apgd-ce": {}, "apgd-dlr": {"objective": "dlr"}, "apgd-t": {"targets": 9}}[attack]
-    ours = int((~apgd_outcome(model, x, y, eps=eps, norm=norm, **chosen).broken).sum())
+    ours = int((~apgd.outcome(model, x, y, eps=eps, norm=norm, **chosen).broken).sum())
     code = pytest.importorskip("pyautoattack")
     public = code.AutoAttack(model, norm=norm, eps=eps, version="custom", attacks=[attack], seed=0)
     for each in (public.apgd, public.apgd_targeted):
@@ -230,9 +230,9 @@ def test_averaged_passes_cancel_what_cancels():
     model, x = linear(classes=2, seed=1), images(60)
     y = predicted(model, x)
     eps = float(linear_distances(model.weight, model(x), y, "Linf").median())
-    plain = apgd_outcome(model, x, y, eps=eps, steps=20, objective="margin")
+    plain = apgd.outcome(model, x, y, eps=eps, steps=20, objective="margin")
     assert 20 < int(plain.broken.sum()) < 40
-    found = apgd_outcome(Swinging(model), x, y, eps=eps, steps=20, objective="margin", eot=2)
+    found = apgd.outcome(Swinging(model), x, y, eps=eps, steps=20, objective="margin", eot=2)
     assert torch.equal(found.broken, plain.broken)
     assert torch.allclose(found.x_adv, plain.x_adv, atol=1e-6)
     assert (found.forwards, found.backwards) == (2 * plain.forwards, 2 * plain.backwards)
@@ -252,9 +252,9 @@ def test_the_targeted_ratio_is_equation_7():
     [
         ({"norm": "L3"}, "norm 'L3' is not one of Linf, L2, L1"),
         ({"eps": 8}, "did you mean 8/255"),
-        ({"steps": 0}, "steps, restarts and eot must be >= 1"),
-        ({"targets": -1}, "targets >= 0"),
-        ({"eot": 0}, "eot must be >= 1"),
+        ({"steps": 0}, "^steps must be >= 1, found 0$"),
+        ({"targets": -1}, "^targets must be >= 0, found -1$"),
+        ({"eot": 0}, "^eot must be >= 1, found 0$"),
         ({"x": torch.full((2, 1, 3, 4), 1.5)}, "pixels must be in"),
         ({"x": torch.full((2, 1, 3, 4), float("nan"))}, "NaN"),
         ({"y": torch.tensor([0, 3])}, "label 3 is outside the model's 3 classes"),

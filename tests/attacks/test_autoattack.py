@@ -11,7 +11,7 @@ from tests.oracles import linear_distances
 from torch import nn
 
 from corral.attacks import autoattack
-from corral.attacks.apgd import apgd_outcome
+from corral.attacks.apgd import apgd
 from corral.attacks.attack import Attack
 from corral.attacks.autoattack import (
     autoattack_outcome,
@@ -147,7 +147,7 @@ def few_steps(name, eps, **settings):
     """An attack of a cascade, too short to break everything."""
 
     def run(model, x, y, *, seed):
-        return apgd_outcome(model, x, y, eps=eps, steps=3, seed=seed, **settings)
+        return apgd.outcome(model, x, y, eps=eps, steps=3, seed=seed, **settings)
 
     return Attack(name, "", tuple(settings.items()), Threat("Linf", eps), run)
 

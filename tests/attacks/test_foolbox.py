@@ -9,11 +9,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from corral.attacks import pgd
-from corral.attacks.apgd import apgd_outcome
-from corral.attacks.carlini_wagner import carlini_wagner_outcome
-from corral.attacks.ddn import ddn_outcome
-from corral.attacks.deepfool import deepfool_outcome
-from corral.attacks.fgsm import fgsm_outcome
+from corral.attacks.apgd import apgd
+from corral.attacks.carlini_wagner import carlini_wagner
+from corral.attacks.ddn import ddn
+from corral.attacks.deepfool import deepfool
+from corral.attacks.fgsm import fgsm
 from corral.geometry import class_kmeans
 from corral.models import MLP, Classifier, ClusterHead, LinearHead
 from corral.models.heads import feature_variance
@@ -134,18 +134,18 @@ def test_fgsm_breaks_exactly_the_images_that_foolbox_s_breaks(digits, kind, norm
     x, y = (part[1200:1500] for part in digits)
     attack = foolbox.attacks.LinfFastGradientAttack() if norm == "Linf" else foolbox.attacks.L2FastGradientAttack()
     found, _, success = attack(foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu"), x, y, epsilons=THREATS[norm])
-    ours = fgsm_outcome(model, x, y, eps=THREATS[norm], norm=norm)
+    ours = fgsm.outcome(model, x, y, eps=THREATS[norm], norm=norm)
     right = ours.step != 0
     assert torch.equal(ours.broken, success)
     assert torch.allclose(ours.x_adv[right], found[right], atol=1e-5)
 
 
 FOOLBOX = {
-    "ddn": (ddn_outcome, lambda: foolbox.attacks.DDNAttack(steps=100)),
-    "deepfool": (deepfool_outcome, foolbox.attacks.L2DeepFoolAttack),
+    "ddn": (ddn.outcome, lambda: foolbox.attacks.DDNAttack(steps=100)),
+    "deepfool": (deepfool.outcome, foolbox.attacks.L2DeepFoolAttack),
     # The same 9 searches of few steps for both sides, or the test would take minutes.
     "carlini_wagner": (
-        partial(carlini_wagner_outcome, steps=40),
+        partial(carlini_wagner.outcome, steps=40),
         lambda: foolbox.attacks.L2CarliniWagnerAttack(steps=40, abort_early=False, initial_const=0.1),
     ),
 }
@@ -180,7 +180,7 @@ def test_a_cluster_classifier_goes_through_the_whole_public_autoattack_as_it_is(
     assert float((found - x).abs().max()) <= 0.1 * (1 + 1e-5)
     assert 0 < int(robust.sum()) < int(clean.sum())
     # Two of the four attacks, corral's own, leave no more standing on the same model, images and budget.
-    untargeted, targeted = (apgd_outcome(clusters, x, y, eps=0.1, targets=targets) for targets in (0, 9))
+    untargeted, targeted = (apgd.outcome(clusters, x, y, eps=0.1, targets=targets) for targets in (0, 9))
     assert int((~untargeted.broken & ~targeted.broken).sum()) <= int(robust.sum())
 
 
@@ -206,11 +206,11 @@ def test_corral_s_attacks_take_any_module_and_leave_it_as_it_was(digits):
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for outcome in (
-        fgsm_outcome(model, x, y, eps=0.1),
-        apgd_outcome(model, x, y, eps=0.1, steps=10),
-        ddn_outcome(model, x, y, steps=20),
-        deepfool_outcome(model, x, y),
-        carlini_wagner_outcome(model, x, y, steps=20, searches=2),
+        fgsm.outcome(model, x, y, eps=0.1),
+        apgd.outcome(model, x, y, eps=0.1, steps=10),
+        ddn.outcome(model, x, y, steps=20),
+        deepfool.outcome(model, x, y),
+        carlini_wagner.outcome(model, x, y, steps=20, searches=2),
     ):
         assert bool(outcome.broken.any())
         with torch.no_grad():

@@ -10,14 +10,14 @@ from scipy.optimize import minimize
 from tests.oracles import linear_distances
 from torch import nn
 
-from corral.attacks.carlini_wagner import carlini_wagner, carlini_wagner_outcome
-from corral.attacks.ddn import ddn, ddn_outcome
-from corral.attacks.deepfool import deepfool, deepfool_outcome
-from corral.attacks.fgsm import fgsm, fgsm_outcome
+from corral.attacks.carlini_wagner import carlini_wagner
+from corral.attacks.ddn import ddn
+from corral.attacks.deepfool import deepfool
+from corral.attacks.fgsm import fgsm
 from corral.attacks.minimal import MinimalOutcome
 from corral.models import Classifier, ClusterHead
 
-OUTCOMES = {"ddn": ddn_outcome, "carlini_wagner": carlini_wagner_outcome, "deepfool": deepfool_outcome}
+OUTCOMES = {"ddn": ddn.outcome, "carlini_wagner": carlini_wagner.outcome, "deepfool": deepfool.outcome}
 # The bounds on each image's distance on a linear model; DeepFool's single step is exact up to bisection.
 WITHIN = {"ddn": 0.01, "carlini_wagner": 0.02, "deepfool": 0.002}
 EVERY = pytest.mark.parametrize("name", OUTCOMES)
@@ -249,7 +249,7 @@ def test_fgsm_breaks_a_binary_linear_model_exactly_where_the_distance_is_below_e
     weight = (model[1].weight[1] - model[1].weight[0]).detach()
     gaps = (model(x)[:, 0] - model(x)[:, 1]).detach().abs()
     exact = gaps / torch.linalg.vector_norm(weight, dual)
-    found = fgsm_outcome(model, x, y, eps=eps, norm=norm)
+    found = fgsm.outcome(model, x, y, eps=eps, norm=norm)
     assert 10 < int((exact < eps).sum()) < 70
     assert torch.equal(found.broken, exact < eps)
     assert torch.equal(found.step, torch.where(exact < eps, 1, -1))
@@ -261,7 +261,7 @@ def test_fgsm_is_one_step_of_length_eps_and_leaves_wrong_images_alone():
     model.eval()
     wrong = model(x).argmax(1) != y
     assert 0 < int(wrong.sum()) < len(x)
-    found = fgsm_outcome(model, x, y, eps=0.05)
+    found = fgsm.outcome(model, x, y, eps=0.05)
     assert torch.equal(found.x_adv[wrong], x[wrong])
     assert found.step[wrong].eq(0).all()
     inside = (x > 0.05) & (x < 0.95) & ~wrong.view(-1, 1, 1, 1)

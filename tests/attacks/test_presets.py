@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from corral.attacks import LOG_20, MARGIN_20, PROTOCOLS, PUBLISHED_20, PUBLISHED_20_LOG, PUBLISHED_100
+from corral.attacks import LOG_20, MARGIN_20, PRESETS, PUBLISHED_20, PUBLISHED_20_LOG, PUBLISHED_100
 from corral.attacks.pgd import pgd_outcome
 from corral.attacks.threat import Threat
 from corral.models import MLP, Classifier, ClusterHead, LinearHead
@@ -36,7 +36,7 @@ def test_the_log_space_protocols_step_by_an_eighth_of_eps_and_count_every_iterat
 
 
 def test_protocols_are_found_by_their_names():
-    assert {name: protocol.name for name, protocol in PROTOCOLS.items()} == {
+    assert {name: protocol.name for name, protocol in PRESETS.items()} == {
         name: name
         for name in (
             "pgd_published",
@@ -71,7 +71,7 @@ def test_exponentiated_scores_are_attacked_only_where_there_are_clusters():
 @pytest.mark.parametrize("name", ["pgd_published", "pgd_log", "pgd_log_margin"])
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_a_protocol_is_pgd_with_its_own_numbers(name, norm):
-    protocol = PROTOCOLS[name]
+    protocol = PRESETS[name]
     generator = torch.Generator().manual_seed(1)
     x, y = torch.rand(5, 1, 2, 2, generator=generator), torch.arange(5) % 3
     for model in classifiers():

@@ -64,7 +64,7 @@ def test_what_is_wrong_as_it_is_counts_as_broken_and_a_radius_of_0_moves_nothing
     [
         ({"radii": torch.ones(3)}, r"radii must be \(40,\) finite"),
         ({"radii": -torch.ones(40)}, "finite numbers >= 0"),
-        ({"steps": 0}, "steps and restarts must be >= 1"),
+        ({"steps": 0}, "steps must be >= 1, found 0"),
         ({"x": 2 * torch.ones(40, 3, 2, 2)}, "0, 1"),
         ({"y": torch.full((40,), 3)}, "label"),
     ],

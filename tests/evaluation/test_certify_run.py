@@ -185,8 +185,8 @@ def test_an_interrupted_certification_goes_on_and_ends_the_same(ordinary, monkey
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
-    original = module.ddn_outcome
-    monkeypatch.setattr(module, "ddn_outcome", interrupted)
+    original = module.ddn.outcome
+    monkeypatch.setattr(module.ddn, "outcome", interrupted)
     with pytest.raises(KeyboardInterrupt):
         certify_run(ordinary, n=N, radii=[0.2], batch_size=16, progress=False, device="cpu", seed=3)
     again = certify_run(ordinary, n=N, radii=[0.2], batch_size=16, progress=False, device="cpu", seed=3)
@@ -194,7 +194,7 @@ def test_an_interrupted_certification_goes_on_and_ends_the_same(ordinary, monkey
     assert (again.at, again.curve, again.median) == (whole.at, whole.curve, whole.median)
     for name, values in arrays(ordinary, f"l2-n{N}-seed3").items():
         assert np.array_equal(values, expected[name])
-    monkeypatch.setattr(module, "ddn_outcome", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(module.ddn, "outcome", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         certify_run(ordinary, n=N, radii=[0.2], progress=False, device="cpu", seed=3)
     with pytest.raises(CorralError, match="unfinished evaluation with another"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import corral
-from corral.attacks import LOG_20, MARGIN_20, PROTOCOLS, PUBLISHED_20
+from corral.attacks import LOG_20, MARGIN_20, PRESETS, PUBLISHED_20
 from corral.attacks.autoattack import autoattack_outcome
 from corral.attacks.pgd import pgd_outcome
 from corral.data import load, stratified_subset
@@ -190,7 +190,7 @@ def test_a_folder_without_a_finished_model_says_what_to_do(runs, tmp_path):
 
 
 def test_every_protocol_is_known_by_its_own_name():
-    assert all(protocol.name == name for name, protocol in PROTOCOLS.items())
+    assert all(protocol.name == name for name, protocol in PRESETS.items())
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ def _moved(subject: Subject, name: str, x: Tensor, y: Tensor, centroids: Tensor)
                 norm=norm,
                 steps=STEPS,
                 step_size=max(STEP * eps, 1e-12),
-                objective=objective,  # type: ignore[arg-type]
+                objective=objective,
                 generator=generator,
                 keep="last",
             )

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from corral.analysis.subject import Subject, labelled
-from corral.attacks.carlini_wagner import carlini_wagner_outcome
-from corral.attacks.ddn import ddn_outcome
+from corral.attacks.carlini_wagner import carlini_wagner
+from corral.attacks.ddn import ddn
 from corral.attacks.minimal import MinimalOutcome
 from corral.attacks.pgd import pgd_outcome
 from corral.geometry import squared_distances
@@ -84,8 +84,8 @@ def _moved(subject: Subject, name: ViewName, rows: Tensor) -> Tensor:
             keep="max_loss_restart",
         ).x_adv
     minimal: dict[str, Callable[[], MinimalOutcome]] = {
-        "ddn": lambda: ddn_outcome(subject.model, x, y[rows], seed=subject.seed),
-        "cw": lambda: carlini_wagner_outcome(subject.model, x, y[rows]),
+        "ddn": lambda: ddn.outcome(subject.model, x, y[rows], seed=subject.seed),
+        "cw": lambda: carlini_wagner.outcome(subject.model, x, y[rows]),
     }
     return minimal[name]().x_adv
 

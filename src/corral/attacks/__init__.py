@@ -9,12 +9,13 @@ from corral.attacks.ddn import ddn
 from corral.attacks.deepfool import deepfool
 from corral.attacks.fab import fab, fab_minimal
 from corral.attacks.fgsm import fgsm
+from corral.attacks.mi_fgsm import mi_fgsm
 from corral.attacks.objectives import ObjectiveName
 from corral.attacks.pgd import pgd
 from corral.attacks.presets import (
     LOG_20,
     MARGIN_20,
-    PROTOCOLS,
+    PRESETS,
     PUBLISHED_20,
     PUBLISHED_20_LOG,
     PUBLISHED_100,
@@ -28,7 +29,7 @@ __all__ = [
     "LOG_20",
     "MARGIN_20",
     "NORMS",
-    "PROTOCOLS",
+    "PRESETS",
     "PUBLISHED_20",
     "PUBLISHED_20_LOG",
     "PUBLISHED_100",
@@ -46,6 +47,7 @@ __all__ = [
     "fab",
     "fab_minimal",
     "fgsm",
+    "mi_fgsm",
     "pgd",
     "square",
 ]

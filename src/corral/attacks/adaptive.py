@@ -2,21 +2,23 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from corral.attacks.apgd import apgd_outcome
-from corral.attacks.attack import Attack, Runner, Setting
+from corral.attacks.apgd import apgd
+from corral.attacks.attack import Attack, Setting, bound
+from corral.attacks.attacked_model import AttackedModel
 from corral.attacks.balls import ALL_NORMS, Norm
-from corral.attacks.centred import TrainingLoss
 from corral.attacks.checks import check_batch
 from corral.attacks.engine import Attacked, run_attacks
 from corral.attacks.objectives import ModelObjective, ObjectiveName
 from corral.attacks.outcome import Outcome
+from corral.attacks.registry import register_binder
 from corral.attacks.rivals import MatObjective, RivalObjective
 from corral.attacks.threat import Threat
+from corral.attacks.training_loss import TrainingLoss
+from corral.errors import UsageError
 from corral.models import Classifier, ClusterHead
 
 # The steps of AutoAttack's Auto-PGD, the restarts of its "plus" version, and its number of targets.
@@ -125,7 +127,7 @@ def adaptive_attacks(
         objective: ObjectiveName | ModelObjective,
         weights: tuple[tuple[str, Setting], ...] = (),
     ) -> Attack:
-        run = _apgd(threat, objective=objective, steps=steps, restarts=restarts, eot=eot)
+        run = bound(apgd.outcome, threat, objective=objective, steps=steps, restarts=restarts, eot=eot)
         return Attack(name, f"Auto-PGD on {words}, {tries}", (*common, ("objective", name), *weights), threat, run)
 
     members = [
@@ -137,7 +139,7 @@ def adaptive_attacks(
             f"likeliest rivals, or all if fewer, {tries_once}",
             (*once, ("objective", "targeted_dlr"), ("targets", TARGETS)),
             threat,
-            _apgd(threat, steps=steps, targets=TARGETS, eot=eot),
+            bound(apgd.outcome, threat, steps=steps, targets=TARGETS, eot=eot),
         ),
     ]
     head = model.head if isinstance(model, Classifier) else None
@@ -178,10 +180,6 @@ def _ranks(head: ClusterHead) -> int:
     return min(len(head.centroids) - fewest, MOST_RIVALS)
 
 
-def _apgd(threat: Threat, **arguments: Any) -> Runner:
-    return partial(apgd_outcome, eps=threat.eps, norm=threat.norm, **arguments)
-
-
 def _rivals(parts: tuple[Attack, ...], steps: int, model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
     """One rival after the other, nearest first, each on the images that stand."""
     found = run_attacks(model, x, y, parts, seed=seed)
@@ -190,9 +188,42 @@ def _rivals(parts: tuple[Attack, ...], steps: int, model: nn.Module, x: Tensor, 
 
 
 def _rival(threat: Threat, rank: int, steps: int, eot: int) -> Attack:
-    attack = _apgd(threat, objective=RivalObjective(rank), steps=steps, eot=eot)
+    attack = bound(apgd.outcome, threat, objective=RivalObjective(rank), steps=steps, eot=eot)
 
     def run(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
         return attack(model, x, y, seed=seed + rank * SEEDS_APART)
 
     return Attack(f"rival {rank}", "", (), threat, run)
+
+
+def _named(name: str, summary: str) -> None:
+    """Register a member of the ensemble by its name; "training_loss" is the one that the model's recipe adds."""
+
+    def bind(
+        target: AttackedModel, threat: Threat, *, steps: int = STEPS, restarts: int = RESTARTS, eot: int = 1
+    ) -> Attack:
+        return _member(name, target, threat, steps, restarts, eot)
+
+    def bind_once(target: AttackedModel, threat: Threat, *, steps: int = STEPS, eot: int = 1) -> Attack:
+        return _member(name, target, threat, steps, 1, eot)
+
+    once = name in ("targeted_dlr", "rival_centroids")  # from one start toward each target
+    register_binder(name, f"Auto-PGD on {summary}, as the adaptive ensemble has it")(bind_once if once else bind)
+
+
+def _member(name: str, target: AttackedModel, threat: Threat, steps: int, restarts: int, eot: int) -> Attack:
+    training = target.training_loss() if name == "training_loss" else None
+    members = adaptive_attacks(target.model, threat=threat, steps=steps, restarts=restarts, eot=eot, training=training)
+    found = next((one for one in members if one.name == (name if training is None else training.name)), None)
+    if found is None:
+        raise UsageError(f"attack {name} needs a cluster head{' of one centroid a class' * (name == 'mat')}")
+    return found
+
+
+_named("cross_entropy", "the cross-entropy of the logits")
+_named("margin", "the margin of the logits")
+_named("targeted_dlr", "the targeted difference of logits ratio")
+_named("magnet", "the Magnet loss against a cluster head's centroids")
+_named("rival_centroids", "the pull toward each rival centroid in turn")
+_named("mat", "MAT's training loss, for heads of one centroid a class")
+_named("training_loss", "the loss that the model was trained with")

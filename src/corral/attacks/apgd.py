@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from corral.attacks.apgd_steps import SparseSteps, Steps, random_start
 from corral.attacks.balls import ALL_NORMS, Norm, per_example
-from corral.attacks.checks import check_batch, check_labels
+from corral.attacks.checks import check_labels
+from corral.attacks.function import attack_function
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import (
     LogitObjective,
@@ -19,9 +20,8 @@ from corral.attacks.objectives import (
     targeted_dlr,
     value_and_gradient,
 )
-from corral.attacks.outcome import Outcome, untouched
+from corral.attacks.outcome import Outcome
 from corral.attacks.projections import project_l1
-from corral.attacks.state import attacked
 
 # A draw's number is attempt * ATTEMPT: every attempt of an image draws its own start.
 ATTEMPT = 2**20
@@ -29,6 +29,7 @@ ATTEMPT = 2**20
 LARGER = ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))
 
 
+@attack_function(ALL_NORMS)
 def apgd(
     model: nn.Module,
     x: Tensor,
@@ -42,7 +43,7 @@ def apgd(
     targets: int = 0,
     eot: int = 1,
     seed: int = 0,
-) -> Tensor:
+) -> Outcome:
     """Auto-PGD (Croce & Hein 2020, Algorithm 1).
 
     Args:
@@ -67,77 +68,38 @@ def apgd(
         ValueError: impossible arguments or labels, images that are not finite or not in [0, 1].
         CorralError: the model's logits or gradients are not finite.
     """
-    return apgd_outcome(
-        model,
-        x,
-        y,
-        eps=eps,
-        norm=norm,
-        steps=steps,
-        restarts=restarts,
-        objective=objective,
-        targets=targets,
-        eot=eot,
-        seed=seed,
-    ).x_adv
-
-
-def apgd_outcome(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    eps: float,
-    norm: Norm = "Linf",
-    steps: int = 100,
-    restarts: int = 1,
-    objective: ObjectiveName | LogitObjective | ModelObjective = "cross_entropy",
-    targets: int = 0,
-    eot: int = 1,
-    seed: int = 0,
-) -> Outcome:
-    """`apgd` with what it found for each image; a step is a pass at one point, attempts counted one after the other."""
-    check_batch(x, y, eps, norm, norms=ALL_NORMS)
-    if steps < 1 or restarts < 1 or targets < 0 or eot < 1:
-        raise ValueError(
-            f"steps, restarts and eot must be >= 1 and targets >= 0, found {steps}, {restarts}, {eot}, {targets}"
-        )
-    x = x.detach()
-    if not len(x):
-        return untouched(x, torch.zeros(0, dtype=torch.bool, device=x.device), 0)
-    with attacked(model), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
-        with torch.no_grad():
-            logits = _mean_logits(model, x, eot)
-        check_finite(logits)
-        check_labels(y, logits.shape[1])
-        search = _Search(model, x, y, eps, norm, steps, eot, logits)
-        rivals = None
-        if targets:
-            others = logits.scatter(1, y.unsqueeze(1), -torch.inf)
-            rivals = others.topk(min(targets, logits.shape[1] - 1), 1).indices
-        if rivals is None:
-            untargeted = prepare(objective, model, x, y, largest_label=int(y.max()))
-        attempts = restarts * (1 if rivals is None else rivals.shape[1])
-        keys = image_keys(x, seed)
-        # All attempts but the first share batches: what the first left standing mostly stands to the end.
-        for wave in (range(1), range(1, attempts)):
-            standing = search.standing()
-            size = max(1, len(x) // max(len(wave), 1))
-            for examples in torch.split(standing, size) if len(wave) else ():
-                repeated = examples.repeat(len(wave))
-                attempt = torch.tensor(wave, device=x.device).repeat_interleave(len(examples))
-                target: Objective
-                if rivals is None:
-                    target = untargeted
-                else:
-                    # A row's rival: all restarts of the likeliest class come first.
-                    chosen = rivals[repeated, attempt // restarts]
-                    target = _targeted(model, y[repeated], chosen)
-                rows = _Rows(repeated, attempt, target, by_image=rivals is None)
-                search.climb(
-                    rows, random_start(x[repeated], _widest(eps, norm), norm, keys[repeated], attempt * ATTEMPT)
-                )
-        return search.outcome()
+    if targets < 0:
+        raise ValueError(f"targets must be >= 0, found {targets}")
+    with torch.no_grad():
+        logits = _mean_logits(model, x, eot)
+    check_finite(logits)
+    check_labels(y, logits.shape[1])
+    search = _Search(model, x, y, eps, norm, steps, eot, logits)
+    rivals = None
+    if targets:
+        others = logits.scatter(1, y.unsqueeze(1), -torch.inf)
+        rivals = others.topk(min(targets, logits.shape[1] - 1), 1).indices
+    if rivals is None:
+        untargeted = prepare(objective, model, x, y, largest_label=int(y.max()))
+    attempts = restarts * (1 if rivals is None else rivals.shape[1])
+    keys = image_keys(x, seed)
+    # All attempts but the first share batches: what the first left standing mostly stands to the end.
+    for wave in (range(1), range(1, attempts)):
+        standing = search.standing()
+        size = max(1, len(x) // max(len(wave), 1))
+        for examples in torch.split(standing, size) if len(wave) else ():
+            repeated = examples.repeat(len(wave))
+            attempt = torch.tensor(wave, device=x.device).repeat_interleave(len(examples))
+            target: Objective
+            if rivals is None:
+                target = untargeted
+            else:
+                # A row's rival: all restarts of the likeliest class come first.
+                chosen = rivals[repeated, attempt // restarts]
+                target = _targeted(model, y[repeated], chosen)
+            rows = _Rows(repeated, attempt, target, by_image=rivals is None)
+            search.climb(rows, random_start(x[repeated], _widest(eps, norm), norm, keys[repeated], attempt * ATTEMPT))
+    return search.outcome()
 
 
 def _widest(eps: float, norm: Norm) -> float:

@@ -1,7 +1,8 @@
 """An attack with everything but the model and the images fixed: a row of a protocol."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -30,6 +31,9 @@ class Attack:
             equal.
         threat: that `run` keeps to, and that step sizes were decided at.
         run: the attack itself.
+        objective: what it climbs, where no setting says so.
+        verdict: "any_iterate" if any misclassified point that it meets counts, "max_loss_restart" if only the last one
+            of its best restart does; where no setting says so.
     """
 
     name: str
@@ -37,3 +41,14 @@ class Attack:
     settings: tuple[tuple[str, Setting], ...]
     threat: Threat
     run: Runner
+    objective: str = "its own"
+    verdict: Literal["any_iterate", "max_loss_restart"] = "any_iterate"
+
+
+def bound(function: Callable[..., Outcome], threat: Threat, **arguments: Any) -> Runner:
+    """An attack function at a threat, with its other arguments: what remains to give is the batch and the seed."""
+
+    def run(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
+        return function(model, x, y, eps=threat.eps, norm=threat.norm, seed=seed, **arguments)
+
+    return run

@@ -1,20 +1,21 @@
 """AutoAttack (Croce & Hein 2020; L1: Croce & Hein 2021): the published ensembles, with their published parameters."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from corral.attacks.apgd import apgd_outcome
-from corral.attacks.attack import Attack, Setting
+from corral.attacks.apgd import apgd
+from corral.attacks.attack import Attack, Setting, bound
+from corral.attacks.attacked_model import AttackedModel
 from corral.attacks.balls import ALL_NORMS, Norm
-from corral.attacks.checks import check_batch
+from corral.attacks.checks import check_batch, check_counts
 from corral.attacks.engine import Attacked, run_attacks
-from corral.attacks.fab import fab_outcome
+from corral.attacks.fab import fab
 from corral.attacks.outcome import Outcome
-from corral.attacks.square import square_outcome
+from corral.attacks.registry import register_binder
+from corral.attacks.square import square
 from corral.attacks.state import attacked
 from corral.attacks.threat import Threat
 
@@ -130,43 +131,45 @@ def rand_attacks(threat: Threat, classes: int) -> tuple[Attack, ...]:
     return (_apgd_ce(threat, 1, EOT), _apgd_dlr(threat, 1, classes, EOT))
 
 
-def _apgd_ce(threat: Threat, restarts: int, eot: int = 1) -> Attack:
-    words = f"Auto-PGD on cross-entropy, {STEPS} steps, {_counted(restarts, 'restart')}{_averaged(eot)}"
-    settings: dict[str, Setting] = {"steps": STEPS, "restarts": restarts, "objective": "cross_entropy", "eot": eot}
-    return _attack("apgd-ce", words, threat, apgd_outcome, settings)
+def _apgd_ce(threat: Threat, restarts: int, eot: int = 1, steps: int = STEPS) -> Attack:
+    words = f"Auto-PGD on cross-entropy, {steps} steps, {_counted(restarts, 'restart')}{_averaged(eot)}"
+    settings: dict[str, Setting] = {"steps": steps, "restarts": restarts, "objective": "cross_entropy", "eot": eot}
+    return _attack("apgd-ce", words, threat, apgd.outcome, settings)
 
 
-def _apgd_dlr(threat: Threat, restarts: int, classes: int, eot: int = 1) -> Attack:
+def _apgd_dlr(threat: Threat, restarts: int, classes: int, eot: int = 1, steps: int = STEPS) -> Attack:
     loss = "the difference of logits ratio" if classes >= 3 else "the margin (2 classes have no DLR)"
-    words = f"Auto-PGD on {loss}, {STEPS} steps, {_counted(restarts, 'restart')}{_averaged(eot)}"
+    words = f"Auto-PGD on {loss}, {steps} steps, {_counted(restarts, 'restart')}{_averaged(eot)}"
     objective = "dlr" if classes >= 3 else "margin"
-    settings: dict[str, Setting] = {"steps": STEPS, "restarts": restarts, "objective": objective, "eot": eot}
-    return _attack("apgd-dlr", words, threat, apgd_outcome, settings)
+    settings: dict[str, Setting] = {"steps": steps, "restarts": restarts, "objective": objective, "eot": eot}
+    return _attack("apgd-dlr", words, threat, apgd.outcome, settings)
 
 
-def _apgd_t(threat: Threat, restarts: int, targets: int, classes: int) -> Attack:
+def _apgd_t(threat: Threat, restarts: int, targets: int, classes: int, steps: int = STEPS) -> Attack:
     objective = "targeted_dlr" if classes >= 4 else "targeted_margin"
     loss = (
         "the targeted difference of logits ratio" if classes >= 4 else "the targeted margin (below 4 classes: no DLR)"
     )
-    words = f"Auto-PGD on {loss}, {_counted(targets, 'target')}, {STEPS} steps, {_counted(restarts, 'restart')} of each"
-    settings = {"steps": STEPS, "restarts": restarts, "targets": targets}
-    return _attack("apgd-t", words, threat, apgd_outcome, settings, objective=objective)
+    words = f"Auto-PGD on {loss}, {_counted(targets, 'target')}, {steps} steps, {_counted(restarts, 'restart')} of each"
+    settings = {"steps": steps, "restarts": restarts, "targets": targets}
+    return _attack("apgd-t", words, threat, apgd.outcome, settings, objective=objective)
 
 
-def _fab(threat: Threat, restarts: int) -> Attack:
-    words = f"FAB, {STEPS} steps, {_counted(restarts, 'restart')}"
-    return _attack("fab", words, threat, fab_outcome, {"steps": STEPS, "restarts": restarts, "targets": 0})
+def _fab(threat: Threat, restarts: int, steps: int = STEPS) -> Attack:
+    words = f"FAB, {steps} steps, {_counted(restarts, 'restart')}"
+    return _attack("fab", words, threat, fab.outcome, {"steps": steps, "restarts": restarts, "targets": 0})
 
 
-def _fab_t(threat: Threat, restarts: int, targets: int) -> Attack:
-    words = f"targeted FAB, {_counted(targets, 'target')}, {STEPS} steps, {_counted(restarts, 'restart')} of each"
-    return _attack("fab-t", words, threat, fab_outcome, {"steps": STEPS, "restarts": restarts, "targets": targets})
+def _fab_t(threat: Threat, restarts: int, targets: int, steps: int = STEPS) -> Attack:
+    words = f"targeted FAB, {_counted(targets, 'target')}, {steps} steps, {_counted(restarts, 'restart')} of each"
+    return _attack("fab-t", words, threat, fab.outcome, {"steps": steps, "restarts": restarts, "targets": targets})
 
 
-def _square(threat: Threat) -> Attack:
-    words = f"Square attack on the margin, {QUERIES:,} queries, no gradients, 1 restart"
-    return _attack("square", words, threat, square_outcome, {"queries": QUERIES, "restarts": 1}, objective="margin")
+def _square(threat: Threat, restarts: int = 1, queries: int | None = None) -> Attack:
+    queries = QUERIES if queries is None else queries
+    words = f"Square attack on the margin, {queries:,} queries, no gradients, {_counted(restarts, 'restart')}"
+    settings: dict[str, Setting] = {"queries": queries, "restarts": restarts}
+    return _attack("square", words, threat, square.outcome, settings, objective="margin")
 
 
 def _attack(
@@ -178,8 +181,8 @@ def _attack(
     **told: Setting,
 ) -> Attack:
     """The attack that runs `function` with `settings` at a threat; `told` is what the record says beside them."""
-    run = partial(function, eps=threat.eps, norm=threat.norm, **settings)
-    return Attack(name, words, tuple(sorted({**settings, **told}.items())), threat, run)
+    run = bound(function, threat, **settings)
+    return Attack(name, words, tuple(sorted({**settings, **told}.items())), threat, run, objective="boundary")
 
 
 def _counted(count: int, noun: str) -> str:
@@ -188,3 +191,43 @@ def _counted(count: int, noun: str) -> str:
 
 def _averaged(eot: int) -> str:
     return f", gradients averaged over {eot} passes" if eot > 1 else ""
+
+
+@register_binder("apgd-ce", "Auto-PGD on the cross-entropy (Croce & Hein 2020)")
+def _ce(target: AttackedModel, threat: Threat, *, steps: int = STEPS, restarts: int = 1, eot: int = 1) -> Attack:
+    check_counts(steps=steps, restarts=restarts, eot=eot)
+    return _apgd_ce(threat, restarts, eot, steps)
+
+
+@register_binder("apgd-dlr", "Auto-PGD on the difference of logits ratio")
+def _dlr(target: AttackedModel, threat: Threat, *, steps: int = STEPS, restarts: int = 1, eot: int = 1) -> Attack:
+    check_counts(steps=steps, restarts=restarts, eot=eot)
+    return _apgd_dlr(threat, restarts, target.classes, eot, steps)
+
+
+@register_binder("apgd-t", "Auto-PGD on the targeted difference of logits ratio, toward the likeliest rivals")
+def _t(
+    target: AttackedModel, threat: Threat, *, steps: int = STEPS, restarts: int = 1, targets: int = TARGETS
+) -> Attack:
+    check_counts(steps=steps, restarts=restarts, targets=targets)
+    return _apgd_t(threat, restarts, min(targets, target.classes - 1), target.classes, steps)
+
+
+@register_binder("fab", "the fast adaptive boundary attack (Croce & Hein 2020), untargeted")
+def _boundary(target: AttackedModel, threat: Threat, *, steps: int = STEPS, restarts: int = 1) -> Attack:
+    check_counts(steps=steps, restarts=restarts)
+    return _fab(threat, restarts, steps)
+
+
+@register_binder("fab-t", "the fast adaptive boundary attack, toward the likeliest rivals")
+def _boundary_t(
+    target: AttackedModel, threat: Threat, *, steps: int = STEPS, restarts: int = 1, targets: int = TARGETS
+) -> Attack:
+    check_counts(steps=steps, restarts=restarts, targets=targets)
+    return _fab_t(threat, restarts, min(targets, target.classes - 1), steps)
+
+
+@register_binder("square", "Square Attack (Andriushchenko et al. 2020): random search, no gradients")
+def _random_search(target: AttackedModel, threat: Threat, *, queries: int = QUERIES, restarts: int = 1) -> Attack:
+    check_counts(queries=queries, restarts=restarts)
+    return _square(threat, restarts, queries)

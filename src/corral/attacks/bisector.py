@@ -4,14 +4,16 @@ import torch
 from torch import Tensor
 
 from corral.attacks.balls import per_example
-from corral.attacks.minimal import Closest, MinimalOutcome, check_minimal
-from corral.attacks.state import attacked
+from corral.attacks.checks import check_counts
+from corral.attacks.function import guarded
+from corral.attacks.minimal import Closest, MinimalOutcome
 from corral.models import Classifier, ClusterHead
 
 # A step goes this much past the linearised bisector.
 OVERSHOOT = 1.02
 
 
+@guarded()
 def bisector_search(
     model: Classifier, x: Tensor, y: Tensor, *, steps: int = 20, rivals: int = 9, seed: int = 0
 ) -> MinimalOutcome:
@@ -33,25 +35,23 @@ def bisector_search(
         ValueError: a model without a cluster head, impossible arguments or labels, images not in [0, 1].
         CorralError: the model's logits or gradients are not finite.
     """
-    check_minimal(x, y, steps=steps, rivals=rivals)
+    check_counts(rivals=rivals)
     head = model.head
     if not isinstance(head, ClusterHead):
         raise ValueError("a search along bisectors needs a cluster head")
-    x = x.detach()
-    with attacked(model), torch.autocast(x.device.type, enabled=False):
-        closest = Closest(model, x, y)
-        rows = closest.standing
-        if len(rows):
-            with torch.no_grad():
-                distances = torch.cdist(model.features(x[rows]), head.centroids)
-            own = head.classes == y[rows].unsqueeze(1)
-            mine = distances.masked_fill(~own, torch.inf).argmin(1)
-            away = distances.masked_fill(own, torch.inf)
-            order = away.argsort(1)[:, : min(rivals, int((~own).sum(1).min()))]
-            for column in range(order.shape[1]):
-                _walk(closest, model, head, rows, mine, order[:, column], steps)
-            closest.halve()
-        return closest.outcome()
+    closest = Closest(model, x, y)
+    rows = closest.standing
+    if len(rows):
+        with torch.no_grad():
+            distances = torch.cdist(model.features(x[rows]), head.centroids)
+        own = head.classes == y[rows].unsqueeze(1)
+        mine = distances.masked_fill(~own, torch.inf).argmin(1)
+        away = distances.masked_fill(own, torch.inf)
+        order = away.argsort(1)[:, : min(rivals, int((~own).sum(1).min()))]
+        for column in range(order.shape[1]):
+            _walk(closest, model, head, rows, mine, order[:, column], steps)
+        closest.halve()
+    return closest.outcome()
 
 
 def _walk(

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from corral.attacks.aims import Aims, aims
 from corral.attacks.balls import per_example
-from corral.attacks.minimal import Closest, MinimalOutcome, check_minimal
-from corral.attacks.state import attacked
+from corral.attacks.minimal import Closest, MinimalOutcome
+from corral.attacks.registry import register_attack
 
 # Published: tried where the image's gradient says nothing about a better first weight, and its growth and limit.
 FIRST_WEIGHT, GROWTH, LARGEST_WEIGHT = 1e-3, 10.0, 1e10
@@ -18,7 +18,8 @@ RATE, SHARE = 0.01, 0.5
 BETAS, TINY = (0.9, 0.999), 1e-8
 
 
-def carlini_wagner(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 100, searches: int = 9) -> Tensor:
+@register_attack("carlini_wagner")
+def carlini_wagner(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 100, searches: int = 9) -> MinimalOutcome:
     """Carlini & Wagner's L2 attack (2017, Sec. V-A and VI-A), confidence 0: the closest misclassified point.
 
     Minimises ||x_adv - x||^2 + weight * max(label's logit - largest rival's, 0) by Adam and searches the weight. Pixels
@@ -38,37 +39,27 @@ def carlini_wagner(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 100, 
 
     Returns:
         Images like x in [0, 1]: the closest misclassified point found; x itself where none was found, or where x is
-        misclassified as it is (`carlini_wagner_outcome` tells which). Nothing is drawn at random.
+        misclassified as it is (`carlini_wagner.outcome` tells which). Nothing is drawn at random.
 
     Raises:
         ValueError: impossible arguments or labels, images that are not finite or not in [0, 1].
         CorralError: the model's logits or gradients are not finite.
     """
-    return carlini_wagner_outcome(model, x, y, steps=steps, searches=searches).x_adv
-
-
-def carlini_wagner_outcome(
-    model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 100, searches: int = 9
-) -> MinimalOutcome:
-    """`carlini_wagner` with the distances and what it cost."""
-    check_minimal(x, y, steps=steps, searches=searches)
-    x = x.detach()
-    with attacked(model), torch.autocast(x.device.type, enabled=False):
-        closest = Closest(model, x, y)
-        if not len(closest.standing):
-            return closest.outcome()
-        rows = aims(closest)
-        known = torch.isfinite(rows.distances)
-        # The weight at which a linear model's optimum lies just across the boundary is 2 distance / slope.
-        weight = torch.where(known, 4 * rows.distances / rows.slopes, FIRST_WEIGHT).double().clamp_max(LARGEST_WEIGHT)
-        rate = (SHARE / math.sqrt(x[0].numel()) * rows.distances).clamp_max(RATE)
-        low, high = torch.zeros_like(weight), torch.full_like(weight, torch.inf)
-        for _ in range(searches):
-            fell = _descend(closest, rows, weight.to(x.dtype), rate, steps)
-            low, high = torch.where(fell, low, weight), torch.where(fell, weight, high)
-            weight = torch.where(high.isinf(), weight * GROWTH, (low + high) / 2).clamp_max(LARGEST_WEIGHT)
-        closest.halve()
+    closest = Closest(model, x, y)
+    if not len(closest.standing):
         return closest.outcome()
+    rows = aims(closest)
+    known = torch.isfinite(rows.distances)
+    # The weight at which a linear model's optimum lies just across the boundary is 2 distance / slope.
+    weight = torch.where(known, 4 * rows.distances / rows.slopes, FIRST_WEIGHT).double().clamp_max(LARGEST_WEIGHT)
+    rate = (SHARE / math.sqrt(x[0].numel()) * rows.distances).clamp_max(RATE)
+    low, high = torch.zeros_like(weight), torch.full_like(weight, torch.inf)
+    for _ in range(searches):
+        fell = _descend(closest, rows, weight.to(x.dtype), rate, steps)
+        low, high = torch.where(fell, low, weight), torch.where(fell, weight, high)
+        weight = torch.where(high.isinf(), weight * GROWTH, (low + high) / 2).clamp_max(LARGEST_WEIGHT)
+    closest.halve()
+    return closest.outcome()
 
 
 def _descend(closest: Closest, rows: Aims, weight: Tensor, rate: Tensor, steps: int) -> Tensor:

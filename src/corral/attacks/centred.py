@@ -1,7 +1,6 @@
 """PGD as max-Mahalanobis centre training and MAT report it, and PGD on the loss that a model was trained with."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -9,12 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from corral.attacks.attack import Attack, Setting
+from corral.attacks.attacked_model import AttackedModel
 from corral.attacks.noise import image_keys, integers
 from corral.attacks.objectives import ModelObjective, Objective, ObjectiveName, ThroughHead
 from corral.attacks.outcome import Outcome
 from corral.attacks.pgd import pgd_outcome
+from corral.attacks.registry import register_binder
 from corral.attacks.rivals import MmcObjective
 from corral.attacks.threat import Threat
+from corral.attacks.training_loss import CROSS_ENTROPY as CROSS_ENTROPY
+from corral.attacks.training_loss import TrainingLoss as TrainingLoss
+from corral.errors import UsageError
 from corral.models import Classifier, ClusterHead
 from corral.models.centre_logits import CentreLogits
 from corral.models.linear_equivalent import centres_of_equal_length
@@ -66,24 +70,6 @@ def random_targets(x: Tensor, y: Tensor, classes: int, seed: int) -> Tensor:
     """(N,) classes other than the label, uniform, the same for an image in any batch."""
     drawn = integers(image_keys(x, seed), TARGET_DRAW, classes - 1)
     return drawn + (drawn >= y).long()
-
-
-@dataclass(frozen=True)
-class TrainingLoss:
-    """The loss that a model was trained with, as an attack's objective.
-
-    Attributes:
-        name: of the objective.
-        objective: the values to maximise.
-        weights: of its terms, for the record.
-    """
-
-    name: str
-    objective: ObjectiveName | ModelObjective
-    weights: tuple[tuple[str, Setting], ...] = ()
-
-
-CROSS_ENTROPY = TrainingLoss("cross_entropy", "cross_entropy")
 
 
 def centred_attacks(model: nn.Module, *, threat: Threat, training: TrainingLoss) -> tuple[Attack, ...]:
@@ -201,3 +187,25 @@ def _attack(
     )
     description = f"PGD-{steps} on {words}, step eps/4, one random start, its last image counts"
     return Attack(name, description, settings, threat, run)
+
+
+def _named(name: str) -> None:
+    """Register one of the attacks above by its name."""
+
+    def bind(target: AttackedModel, threat: Threat) -> Attack:
+        training = target.training_loss() if name.endswith("training") else CROSS_ENTROPY
+        made = (*centred_attacks(target.model, threat=threat, training=training), *encoder_attacks(threat=threat))
+        found = next((attack for attack in made if attack.name == name), None)
+        if found is None:
+            raise UsageError(f"attack {name} is for heads of one centre a class (the lengths: of equal length)")
+        return found
+
+    register_binder(name, f"{name}, as the protocols centred and encoder have it")(bind)
+
+
+for _steps in (SHORT, LONG):
+    _named(f"pgd_{_steps}")
+    _named(f"pgd_{_steps}_targeted")
+for _end in ("training", "mmc", "cosine", *(f"length_{length}" for length in LENGTHS)):
+    _named(f"pgd_{LONG}_{_end}")
+_named(f"pgd_{ENCODERS}")

@@ -59,6 +59,17 @@ def check_shapes(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"labels must be int64 ({len(x)},), found {y.dtype} {tuple(y.shape)}")
 
 
+def check_counts(**counts: int) -> None:
+    """Refuse a number of steps, restarts ... below 1.
+
+    Raises:
+        ValueError: it.
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be >= 1, found {count}")
+
+
 def check_labels(y: Tensor, classes: int) -> None:
     """Refuse labels that the model has no logit for.
 

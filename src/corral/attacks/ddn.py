@@ -7,15 +7,16 @@ from torch import Tensor, nn
 
 from corral.attacks.aims import Aims, aims
 from corral.attacks.balls import ascend, l2_norms, per_example
-from corral.attacks.minimal import Closest, MinimalOutcome, check_minimal
+from corral.attacks.minimal import Closest, MinimalOutcome
 from corral.attacks.noise import image_keys, normal
-from corral.attacks.state import attacked
+from corral.attacks.registry import register_attack
 
 # Published: the first norm, its change a step, and the first and last step size (cosine annealing).
 FIRST_NORM, GAMMA, FIRST_STEP, LAST_STEP = 1.0, 0.05, 1.0, 0.01
 
 
-def ddn(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 100, seed: int = 0) -> Tensor:
+@register_attack("ddn")
+def ddn(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 100, seed: int = 0) -> MinimalOutcome:
     """Decoupled direction and norm (Rony et al. 2019, Algorithm 1): the closest misclassified point in L2.
 
     Departures, all toward shorter distances: the first norm is an image's linearised distance where that is below the
@@ -33,25 +34,17 @@ def ddn(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 100, seed: int =
 
     Returns:
         Images like x in [0, 1]: the closest misclassified point found; x itself where none was found, or where x is
-        misclassified as it is (`ddn_outcome` tells which).
+        misclassified as it is (`ddn.outcome` tells which).
 
     Raises:
         ValueError: impossible arguments or labels, images that are not finite or not in [0, 1].
         CorralError: the model's logits or gradients are not finite.
     """
-    return ddn_outcome(model, x, y, steps=steps, seed=seed).x_adv
-
-
-def ddn_outcome(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 100, seed: int = 0) -> MinimalOutcome:
-    """`ddn` with the distances and what it cost."""
-    check_minimal(x, y, steps=steps)
-    x = x.detach()
-    with attacked(model), torch.autocast(x.device.type, enabled=False):
-        closest = Closest(model, x, y)
-        if len(closest.standing):
-            _walk(closest, aims(closest), image_keys(x, seed), steps)
-            closest.halve()
-        return closest.outcome()
+    closest = Closest(model, x, y)
+    if len(closest.standing):
+        _walk(closest, aims(closest), image_keys(x, seed), steps)
+        closest.halve()
+    return closest.outcome()
 
 
 def _walk(closest: Closest, rows: Aims, keys: Tensor, steps: int) -> None:

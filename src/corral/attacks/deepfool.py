@@ -5,14 +5,15 @@ from torch import Tensor, nn
 
 from corral.attacks.aims import likeliest_rivals, linearised_distances, rival_gaps
 from corral.attacks.balls import per_example
-from corral.attacks.minimal import Closest, MinimalOutcome, check_minimal
-from corral.attacks.state import attacked
+from corral.attacks.minimal import Closest, MinimalOutcome
+from corral.attacks.registry import register_attack
 
 # Published: how far beyond the boundary the points lie.
 OVERSHOOT = 0.02
 
 
-def deepfool(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 50) -> Tensor:
+@register_attack("deepfool")
+def deepfool(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 50) -> MinimalOutcome:
     """DeepFool in L2 (Moosavi-Dezfooli et al. 2016, Algorithm 2), overshoot 0.02, over the 10 likeliest classes.
 
     Pixels at the box's walls take no part in a step that would push them out: the published walk, clipped, can stall
@@ -26,42 +27,34 @@ def deepfool(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 50) -> Tens
 
     Returns:
         Images like x in [0, 1]: the closest misclassified point found; x itself where none was found, or where x is
-        misclassified as it is (`deepfool_outcome` tells which). Nothing is drawn at random.
+        misclassified as it is (`deepfool.outcome` tells which). Nothing is drawn at random.
 
     Raises:
         ValueError: impossible arguments or labels, images that are not finite or not in [0, 1].
         CorralError: the model's logits or gradients are not finite.
     """
-    return deepfool_outcome(model, x, y, steps=steps).x_adv
-
-
-def deepfool_outcome(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 50) -> MinimalOutcome:
-    """`deepfool` with the distances and what it cost."""
-    check_minimal(x, y, steps=steps)
-    x = x.detach()
-    with attacked(model), torch.autocast(x.device.type, enabled=False):
-        closest = Closest(model, x, y)
-        rows = closest.standing
-        rivals = likeliest_rivals(closest.logits[rows], y[rows])
-        moved, x_adv = torch.zeros_like(x[rows]), x[rows]
-        for _ in range(steps):
-            if not len(rows):
-                break
-            gaps, gradients, _ = rival_gaps(closest.victim, x_adv, y[rows], rivals)
-            # Pixels that the step would push out of the box do not take part: the boundary is reached by the others.
-            here = x_adv.unsqueeze(1)
-            gradients = gradients.masked_fill(((here <= 0) & (gradients < 0)) | ((here >= 1) & (gradients > 0)), 0)
-            distances, lengths = linearised_distances(gaps, gradients)
-            near = distances.argmin(1)
-            each = torch.arange(len(rows), device=x.device)
-            distance, length, gradient = distances[each, near], lengths[each, near], gradients[each, near]
-            # Without a gradient to follow an image stays where it is.
-            step = torch.where(torch.isfinite(distance), distance / length, 0.0)
-            moved = moved + gradient * per_example(step, x)
-            x_adv = (x[rows] + (1 + OVERSHOOT) * moved).clamp(0, 1)
-            wrong = closest.victim.logits(x_adv).argmax(1) != y[rows]
-            closest.offer(rows, x_adv, wrong)
-            stay = ~wrong & torch.isfinite(distance)
-            rows, rivals, moved, x_adv = rows[stay], rivals[stay], moved[stay], x_adv[stay]
-        closest.halve()
-        return closest.outcome()
+    closest = Closest(model, x, y)
+    rows = closest.standing
+    rivals = likeliest_rivals(closest.logits[rows], y[rows])
+    moved, x_adv = torch.zeros_like(x[rows]), x[rows]
+    for _ in range(steps):
+        if not len(rows):
+            break
+        gaps, gradients, _ = rival_gaps(closest.victim, x_adv, y[rows], rivals)
+        # Pixels that the step would push out of the box do not take part: the boundary is reached by the others.
+        here = x_adv.unsqueeze(1)
+        gradients = gradients.masked_fill(((here <= 0) & (gradients < 0)) | ((here >= 1) & (gradients > 0)), 0)
+        distances, lengths = linearised_distances(gaps, gradients)
+        near = distances.argmin(1)
+        each = torch.arange(len(rows), device=x.device)
+        distance, length, gradient = distances[each, near], lengths[each, near], gradients[each, near]
+        # Without a gradient to follow an image stays where it is.
+        step = torch.where(torch.isfinite(distance), distance / length, 0.0)
+        moved = moved + gradient * per_example(step, x)
+        x_adv = (x[rows] + (1 + OVERSHOOT) * moved).clamp(0, 1)
+        wrong = closest.victim.logits(x_adv).argmax(1) != y[rows]
+        closest.offer(rows, x_adv, wrong)
+        stay = ~wrong & torch.isfinite(distance)
+        rows, rivals, moved, x_adv = rows[stay], rivals[stay], moved[stay], x_adv[stay]
+    closest.halve()
+    return closest.outcome()

@@ -3,11 +3,13 @@
 from torch import Tensor, nn
 
 from corral.attacks.balls import ALL_NORMS, Norm
-from corral.attacks.checks import check_batch
 from corral.attacks.fab_search import search
+from corral.attacks.function import attack_function
 from corral.attacks.outcome import Outcome
+from corral.attacks.registry import register_attack
 
 
+@attack_function(ALL_NORMS)
 def fab(
     model: nn.Module,
     x: Tensor,
@@ -19,7 +21,7 @@ def fab(
     restarts: int = 1,
     targets: int = 0,
     seed: int = 0,
-) -> Tensor:
+) -> Outcome:
     """Search the decision boundary nearest to each image; a misclassified point within eps ends an image's search.
 
     Croce & Hein (2020), "Minimally distorted adversarial examples with a fast adaptive boundary attack", Algorithm 1,
@@ -45,28 +47,10 @@ def fab(
         ValueError: impossible arguments or labels, images that are not finite or not in [0, 1].
         CorralError: the model's logits or gradients are not finite.
     """
-    return fab_outcome(
-        model, x, y, eps=eps, norm=norm, steps=steps, restarts=restarts, targets=targets, seed=seed
-    ).x_adv
-
-
-def fab_outcome(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    eps: float,
-    norm: Norm = "Linf",
-    steps: int = 100,
-    restarts: int = 1,
-    targets: int = 0,
-    seed: int = 0,
-) -> Outcome:
-    """`fab` with what it found for each image; `step` counts linearisations over all targets and restarts."""
-    check_batch(x, y, eps, norm, norms=ALL_NORMS)
     return search(model, x, y, eps, norm, steps, restarts, targets, seed)
 
 
+@register_attack("fab_minimal", norms=ALL_NORMS)
 def fab_minimal(
     model: nn.Module,
     x: Tensor,
@@ -77,7 +61,7 @@ def fab_minimal(
     restarts: int = 1,
     targets: int = 0,
     seed: int = 0,
-) -> Tensor:
+) -> Outcome:
     """The closest misclassified point that FAB finds for each image, whatever its distance.
 
     All steps of all restarts are run, then the final search of section 2.6 comes closer to the boundary.
@@ -99,20 +83,4 @@ def fab_minimal(
         ValueError: as `fab`.
         CorralError: as `fab`.
     """
-    return fab_minimal_outcome(model, x, y, norm=norm, steps=steps, restarts=restarts, targets=targets, seed=seed).x_adv
-
-
-def fab_minimal_outcome(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    norm: Norm = "Linf",
-    steps: int = 100,
-    restarts: int = 1,
-    targets: int = 0,
-    seed: int = 0,
-) -> Outcome:
-    """`fab_minimal` with its record; `step` is that of the first misclassified point found."""
-    check_batch(x, y, 0.0, norm, norms=ALL_NORMS)
     return search(model, x, y, None, norm, steps, restarts, targets, seed)

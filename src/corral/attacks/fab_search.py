@@ -8,8 +8,7 @@ from corral.attacks.checks import check_labels
 from corral.attacks.fab_steps import Linearised, at_distance, distances, move, stepped_back
 from corral.attacks.noise import image_keys, normal, uniform
 from corral.attacks.objectives import margin
-from corral.attacks.outcome import Outcome, untouched
-from corral.attacks.state import attacked
+from corral.attacks.outcome import Outcome
 
 # A draw's number is restart * RESTART + target.
 RESTART = 2**20
@@ -30,21 +29,18 @@ def search(
     targets: int,
     seed: int,
 ) -> Outcome:
-    """Run FAB on a batch that was checked; arguments as `corral.attacks.fab.fab`.
+    """Run FAB inside an attack function; arguments as `corral.attacks.fab.fab`.
 
     Args:
         eps: radius; None for the closest misclassified point, whatever its distance.
 
     Raises:
-        ValueError: impossible steps, restarts or targets, labels outside the classes.
+        ValueError: impossible targets, labels outside the classes.
         CorralError: the model's logits or gradients are not finite.
     """
-    if steps < 1 or restarts < 1 or targets < 0:
-        raise ValueError(f"steps and restarts must be >= 1 and targets >= 0, found {steps}, {restarts}, {targets}")
-    x = x.detach()
-    if not len(x):
-        return untouched(x, torch.zeros(0, dtype=torch.bool, device=x.device), 0)
-    with attacked(model), torch.autocast(x.device.type, enabled=False), torch.no_grad():
+    if targets < 0:
+        raise ValueError(f"targets must be >= 0, found {targets}")
+    with torch.no_grad():
         found = _Search(Linearised(model), x, y, eps, norm, steps)
         likeliest = found.clean.scatter(1, y.unsqueeze(1), -torch.inf).argsort(1, descending=True)
         keys = image_keys(x, seed)

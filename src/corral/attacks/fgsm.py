@@ -4,14 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.balls import Norm, ascend, project
-from corral.attacks.checks import check_batch, check_labels
+from corral.attacks.checks import check_labels
 from corral.attacks.objectives import cross_entropy
 from corral.attacks.outcome import Outcome
-from corral.attacks.state import attacked
+from corral.attacks.registry import register_attack
 from corral.attacks.victim import Victim
 
 
-def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm = "Linf") -> Tensor:
+@register_attack("fgsm")
+def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm = "Linf") -> Outcome:
     """One step of steepest ascent on cross-entropy, of length eps (Goodfellow et al. 2015; its L2 form for "L2").
 
     Args:
@@ -29,25 +30,15 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm = "Li
         ValueError: impossible arguments or labels, images that are not finite or not in [0, 1].
         CorralError: the model's logits or gradients are not finite.
     """
-    return fgsm_outcome(model, x, y, eps=eps, norm=norm).x_adv
-
-
-def fgsm_outcome(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm = "Linf") -> Outcome:
-    """`fgsm` with what it found for each image."""
-    check_batch(x, y, eps, norm)
-    x = x.detach()
     found, broken = x.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
     step = torch.full((len(x),), -1, device=x.device)
-    if not len(x):
-        return Outcome(found, broken, step, 0, 0)
-    with attacked(model), torch.autocast(x.device.type, enabled=False):
-        victim = Victim(model)
-        wrong = victim.logits(x).argmax(1) != y
-        check_labels(y, victim.classes)
-        rows = (~wrong).nonzero().squeeze(1)
-        if len(rows):
-            _, _, gradient = victim.gradient(x[rows], lambda logits: cross_entropy(logits, y[rows]))
-            found[rows] = project(ascend(x[rows], gradient, eps, norm), x[rows], eps, norm)
-            broken[rows] = victim.logits(found[rows]).argmax(1) != y[rows]
-        step[broken], step[wrong] = 1, 0
-        return Outcome(found, broken | wrong, step, victim.forwards, victim.backwards)
+    victim = Victim(model)
+    wrong = victim.logits(x).argmax(1) != y
+    check_labels(y, victim.classes)
+    rows = (~wrong).nonzero().squeeze(1)
+    if len(rows):
+        _, _, gradient = victim.gradient(x[rows], lambda logits: cross_entropy(logits, y[rows]))
+        found[rows] = project(ascend(x[rows], gradient, eps, norm), x[rows], eps, norm)
+        broken[rows] = victim.logits(found[rows]).argmax(1) != y[rows]
+    step[broken], step[wrong] = 1, 0
+    return Outcome(found, broken | wrong, step, victim.forwards, victim.backwards)

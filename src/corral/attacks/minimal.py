@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.balls import l2_norms, per_example
-from corral.attacks.checks import check_batch, check_labels
+from corral.attacks.checks import check_labels
 from corral.attacks.victim import Victim
 
 # Halvings of the segment from an image to its point: the distance along it is then known to 0.1%.
@@ -34,6 +34,12 @@ class MinimalOutcome:
     distances: Tensor
     forwards: int
     backwards: int
+
+    @classmethod
+    def nothing(cls, x: Tensor) -> "MinimalOutcome":
+        """Of an attack on no images; `x` (0, ...)."""
+        none = torch.zeros(0, dtype=torch.bool, device=x.device)
+        return cls(x.clone(), none, none, none.double(), 0, 0)
 
     def mean_norm(self) -> tuple[float, int]:
         """Mean L2 distance over the images that the attack broke, and how many those are; NaN and 0 if none.
@@ -100,15 +106,3 @@ class Closest:
         return MinimalOutcome(
             self.found, torch.isfinite(self.best), self.natural, self.best, victim.forwards, victim.backwards
         )
-
-
-def check_minimal(x: Tensor, y: Tensor, **counts: int) -> None:
-    """Check images and labels as `check_batch` does, and that every named count is at least 1.
-
-    Raises:
-        ValueError: anything else.
-    """
-    check_batch(x, y, 0.0, "L2")
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} must be >= 1, found {count}")

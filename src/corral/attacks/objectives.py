@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,17 +17,10 @@ from corral.losses import (
     soft_cross_entropy,
 )
 from corral.models import Classifier, ClusterHead, Head, PublishedHead
+from corral.registry import closest
 
-ObjectiveName = Literal[
-    "cross_entropy",
-    "margin",
-    "dlr",
-    "kl",
-    "soft_cross_entropy",
-    "magnet",
-    "published_cross_entropy",
-    "published_magnet",
-]
+# One of the keys of the tables below; `known_objective` checks it.
+ObjectiveName = str
 LogitObjective = Callable[[Tensor, Tensor], Tensor]
 
 # ClusTR's adaptive attack climbs the training loss of CIFAR-10; the margin decides where the released form saturates.
@@ -131,6 +124,18 @@ CONSISTENCY_OBJECTIVES: dict[str, LogitObjective] = {"kl": kl, "soft_cross_entro
 CLUSTER_OBJECTIVES = ("magnet", "published_cross_entropy", "published_magnet")
 
 
+def known_objective(name: str) -> ObjectiveName:
+    """The name, if there is such an objective.
+
+    Raises:
+        ValueError: there is not.
+    """
+    known = [*LOGIT_OBJECTIVES, *CONSISTENCY_OBJECTIVES, *CLUSTER_OBJECTIVES]
+    if name not in known:
+        raise ValueError(f"unknown objective {name!r}{closest(name, known)}; known: {', '.join(known)}")
+    return name
+
+
 def prepare(
     objective: ObjectiveName | LogitObjective | ModelObjective,
     model: nn.Module,
@@ -162,9 +167,7 @@ def prepare(
         return _on_logits(LOGIT_OBJECTIVES[objective], model, y, largest_label)
     if objective in CONSISTENCY_OBJECTIVES:
         return _against_clean(CONSISTENCY_OBJECTIVES[objective], model, x, largest_label)
-    if objective not in CLUSTER_OBJECTIVES:
-        known = ", ".join([*LOGIT_OBJECTIVES, *CONSISTENCY_OBJECTIVES, *CLUSTER_OBJECTIVES])
-        raise ValueError(f"unknown objective {objective!r}; known: {known}")
+    known_objective(objective)
     if not (isinstance(model, Classifier) and isinstance(model.head, ClusterHead)):
         raise ValueError(f"objective {objective!r} needs a corral Classifier with a ClusterHead")
     _check_classes(largest_label, model.num_classes)

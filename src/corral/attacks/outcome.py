@@ -25,7 +25,8 @@ class Outcome:
     forwards: int
     backwards: int
 
-
-def untouched(x: Tensor, wrong: Tensor, forwards: int) -> Outcome:
-    """The outcome of an attack that has only looked at the clean images; `wrong` (N,) bool are misclassified."""
-    return Outcome(x.clone(), wrong, torch.where(wrong, 0, -1), forwards, 0)
+    @classmethod
+    def nothing(cls, x: Tensor) -> "Outcome":
+        """Of an attack on no images; `x` (0, ...)."""
+        none = torch.zeros(0, dtype=torch.bool, device=x.device)
+        return cls(x.clone(), none, none.long(), 0, 0)

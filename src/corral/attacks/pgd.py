@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.balls import NORMS, Norm, ascend, per_example, project, random_in_ball, start_in_ball
-from corral.attacks.checks import check_batch, check_shapes
+from corral.attacks.checks import check_counts, check_shapes, check_threat
+from corral.attacks.function import guarded
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import (
     LogitObjective,
@@ -17,7 +18,7 @@ from corral.attacks.objectives import (
     prepare,
     value_and_gradient,
 )
-from corral.attacks.outcome import Outcome, untouched
+from corral.attacks.outcome import Outcome
 from corral.attacks.state import Mode, attacked
 
 Keep = Literal["best", "last", "max_loss_restart"]
@@ -97,7 +98,9 @@ def pgd(
             keep=keep,
         ).x_adv
     check_shapes(x, y)
-    _check_steps(eps, norm, steps, step_size, restarts)
+    check_threat(eps, norm)
+    check_counts(steps=steps, restarts=restarts)
+    _check_step_size(step_size)
     x = x.detach()
     if len(x) == 0:
         return x.clone()
@@ -119,6 +122,7 @@ def pgd(
         return kept
 
 
+@guarded(NORMS)
 def pgd_outcome(
     model: nn.Module,
     x: Tensor,
@@ -135,20 +139,15 @@ def pgd_outcome(
     keep: Literal["best", "max_loss_restart"] = "best",
 ) -> Outcome:
     """`pgd` in eval mode with what it found for each image; random starts depend on seed and image only."""
-    check_batch(x, y, eps, norm)
-    _check_steps(eps, norm, steps, step_size, restarts)
-    x = x.detach()
-    if len(x) == 0:
-        return untouched(x, torch.zeros(0, dtype=torch.bool, device=x.device), 0)
+    _check_step_size(step_size)
     keys = image_keys(x, seed)
-    with attacked(model), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
-        target = prepare(objective, model, x, y, largest_label=int(y.max()))
-        search = (_Best if keep == "best" else _MaxLossRestart)(target, x, y)
-        for restart in range(restarts):
-            # Two numbers a draw: an L2 start takes two.
-            start = start_in_ball(x, eps, norm, keys, 2 * restart) if random_start else x
-            search.restart(start, eps, norm, steps, step_size)
-        return Outcome(search.found, search.broken, search.step, search.forwards, search.backwards)
+    target = prepare(objective, model, x, y, largest_label=int(y.max()))
+    search = (_Best if keep == "best" else _MaxLossRestart)(target, x, y)
+    for restart in range(restarts):
+        # Two numbers a draw: an L2 start takes two.
+        start = start_in_ball(x, eps, norm, keys, 2 * restart) if random_start else x
+        search.restart(start, eps, norm, steps, step_size)
+    return Outcome(search.found, search.broken, search.step, search.forwards, search.backwards)
 
 
 class _Best:
@@ -232,12 +231,6 @@ def _climbed(
     return x_adv
 
 
-def _check_steps(eps: float, norm: str, steps: int, step_size: float, restarts: int) -> None:
-    if not 0 <= eps < float("inf"):
-        raise ValueError(f"eps must be a number >= 0, found {eps}")
-    if norm == "Linf" and eps > 1:
-        raise ValueError(f"eps {eps:g} exceeds the pixel range [0, 1]; did you mean {eps:g}/255?")
-    if steps < 1 or restarts < 1 or not 0 < step_size < float("inf"):
-        raise ValueError(
-            f"steps and restarts must be >= 1, step_size finite and > 0, found {steps}, {restarts}, {step_size}"
-        )
+def _check_step_size(step_size: float) -> None:
+    if not 0 < step_size < float("inf"):
+        raise ValueError(f"step_size must be finite and > 0, found {step_size}")

@@ -1,12 +1,13 @@
 """Named PGD protocols: the papers' own, and the sound ones that corral reports beside them."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 from torch import nn
 
-from corral.attacks.attack import Attack, Setting
+from corral.attacks.attack import Attack, Setting, bound
+from corral.attacks.attacked_model import AttackedModel
+from corral.attacks.checks import check_counts
 from corral.attacks.objectives import (
     PUBLISHED_ALPHA,
     RELEASED,
@@ -15,9 +16,11 @@ from corral.attacks.objectives import (
     PublishedMagnet,
     Released,
     ThroughHead,
+    known_objective,
     published_nearest,
 )
 from corral.attacks.pgd import pgd_outcome
+from corral.attacks.registry import ATTACKS, NamedAttack, register_binder
 from corral.attacks.threat import Threat
 from corral.models import Classifier, ClusterHead, PublishedHead
 
@@ -41,12 +44,15 @@ class PgdProtocol:
 
     def objective_for(self, model: nn.Module) -> ObjectiveName:
         """The objective that this protocol means for a model's kind of head."""
-        clusters = isinstance(model, Classifier) and isinstance(model.head, ClusterHead)
-        return self.cluster_objective if clusters else self.objective
+        return self.cluster_objective if has_clusters(model) else self.objective
 
     def step_size_for(self, eps: float) -> float:
         """The step in pixel units at a given eps."""
         return 2.5 * eps / self.steps if self.step_size is None else self.step_size
+
+    def bind(self, target: AttackedModel, threat: Threat) -> Attack:
+        """`bound`, as attacks by name are bound."""
+        return self.bound(target.model, threat, target.released)
 
     def bound(self, model: nn.Module, threat: Threat, released: Released = RELEASED) -> Attack:
         """The protocol as an attack on a model at a threat, with every parameter decided.
@@ -62,10 +68,9 @@ class PgdProtocol:
         description = self.description
         if name == "published_magnet":
             description = f"{description} with alpha {released.alpha:g}"
-        run = partial(
+        run = bound(
             pgd_outcome,
-            eps=threat.eps,
-            norm=threat.norm,
+            threat,
             steps=self.steps,
             step_size=step_size,
             restarts=self.restarts,
@@ -81,6 +86,11 @@ class PgdProtocol:
             **more,
         }
         return Attack(self.name, description, tuple(settings.items()), threat, run)
+
+
+def has_clusters(model: nn.Module) -> bool:
+    """Whether a model decides by clusters, to which the published attacks are."""
+    return isinstance(model, Classifier) and isinstance(model.head, ClusterHead)
 
 
 def _released(
@@ -157,7 +167,7 @@ MARGIN_20 = PgdProtocol(
     keep="best",
 )
 
-PROTOCOLS: dict[str, PgdProtocol] = {
+PRESETS: dict[str, PgdProtocol] = {
     p.name: p
     for p in (
         PUBLISHED_20,
@@ -169,3 +179,27 @@ PROTOCOLS: dict[str, PgdProtocol] = {
         MARGIN_20,
     )
 }
+
+
+for _preset in PRESETS.values():
+    ATTACKS.add(_preset.name, NamedAttack(_preset.name, _preset.description, _preset.bind, {}, _released))
+
+
+@register_binder("pgd", "projected gradient descent from random starts (Madry et al. 2018)")
+def _pgd(
+    target: AttackedModel,
+    threat: Threat,
+    *,
+    steps: int = 40,
+    step_size: float | None = None,
+    restarts: int = 1,
+    objective: str = "cross_entropy",
+    keep: Literal["best", "max_loss_restart"] = "best",
+) -> Attack:
+    """PGD with any numbers; a step is 2.5 eps / steps unless it is given."""
+    check_counts(steps=steps, restarts=restarts)
+    objective = known_objective(objective)
+    counts = "the restart of highest loss" if keep == "max_loss_restart" else "any misclassified iterate"
+    words = f"PGD-{steps}, {restarts} restart{'s' * (restarts > 1)}, on {objective}; {counts} counts"
+    preset = PgdProtocol("pgd", words, steps, restarts, step_size, objective, objective, keep)
+    return preset.bound(target.model, threat, target.released)

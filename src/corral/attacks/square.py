@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.balls import ALL_NORMS, Norm
-from corral.attacks.checks import check_batch, check_labels
+from corral.attacks.checks import check_labels
+from corral.attacks.function import attack_function
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import margin
-from corral.attacks.outcome import Outcome, untouched
+from corral.attacks.outcome import Outcome
 from corral.attacks.square_l1 import L1Search
 from corral.attacks.square_l2 import L2Search
 from corral.attacks.square_linf import LinfSearch
-from corral.attacks.state import attacked
 from corral.attacks.victim import Victim
 
 
@@ -38,6 +38,7 @@ SEARCHES: dict[Norm, Callable[[Tensor, Tensor, float], Search]] = {"Linf": LinfS
 RESTART = 2**32
 
 
+@attack_function(ALL_NORMS)
 def square(
     model: nn.Module,
     x: Tensor,
@@ -48,7 +49,7 @@ def square(
     queries: int = 5000,
     restarts: int = 1,
     seed: int = 0,
-) -> Tensor:
+) -> Outcome:
     """Maximise the margin by random search: Square Attack with AutoAttack's parameters (p = 0.8, margin loss).
 
     Andriushchenko et al. 2020, "Square Attack" (Alg. 1 to 3); for L1, Croce & Hein 2021, "Mind the box". It uses
@@ -73,28 +74,7 @@ def square(
         ValueError: impossible arguments, labels outside the classes, images that are not finite or not in [0, 1].
         CorralError: the model's logits are not finite.
     """
-    return square_outcome(model, x, y, eps=eps, norm=norm, queries=queries, restarts=restarts, seed=seed).x_adv
-
-
-def square_outcome(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    eps: float,
-    norm: Norm = "Linf",
-    queries: int = 5000,
-    restarts: int = 1,
-    seed: int = 0,
-) -> Outcome:
-    """`square` with its record: `step` is the number of the query at which an image fell, over all restarts."""
-    check_batch(x, y, eps, norm, norms=ALL_NORMS)
-    if queries < 1 or restarts < 1:
-        raise ValueError(f"queries and restarts must be >= 1, found {queries}, {restarts}")
-    x = x.detach()
-    if len(x) == 0:
-        return untouched(x, torch.zeros(0, dtype=torch.bool, device=x.device), 0)
-    with attacked(model), torch.autocast(x.device.type, enabled=False), torch.no_grad():
+    with torch.no_grad():
         hunt = _Hunt(Victim(model), x, y)
         for restart in range(restarts):
             x_left = x[hunt.standing]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from corral.attacks.objectives import Objective
+from corral.attacks.attack import Setting
+from corral.attacks.objectives import ModelObjective, Objective, ObjectiveName
 from corral.models import Classifier
 
 # Of the model, the clean images' features, the adversarial ones' and the labels.
@@ -40,3 +41,21 @@ class FeaturesObjective:
             return self.values(model, clean[rows], features, y[rows]), model.logits_from(features)
 
         return evaluate
+
+
+@dataclass(frozen=True)
+class TrainingLoss:
+    """The loss that a model was trained with, as an attack's objective.
+
+    Attributes:
+        name: of the objective.
+        objective: the values to maximise.
+        weights: of its terms, for the record.
+    """
+
+    name: str
+    objective: ObjectiveName | ModelObjective
+    weights: tuple[tuple[str, Setting], ...] = ()
+
+
+CROSS_ENTROPY = TrainingLoss("cross_entropy", "cross_entropy")

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.balls import ascend, project, start_in_ball
-from corral.attacks.checks import check_batch, check_labels
+from corral.attacks.checks import check_labels
+from corral.attacks.function import guarded
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import margin
 from corral.attacks.outcome import Outcome
-from corral.attacks.state import attacked
 from corral.attacks.victim import Victim
 
 
+@guarded()
 def pgd_within(
     model: nn.Module, x: Tensor, y: Tensor, radii: Tensor, *, steps: int = 40, restarts: int = 10, seed: int = 0
 ) -> Outcome:
@@ -34,33 +35,29 @@ def pgd_within(
     """
     if radii.shape != y.shape or not bool(((radii >= 0) & torch.isfinite(radii)).all()):
         raise ValueError(f"radii must be ({len(y)},) finite numbers >= 0, found {tuple(radii.shape)}")
-    if steps < 1 or restarts < 1:
-        raise ValueError(f"steps and restarts must be >= 1, found {steps} and {restarts}")
-    check_batch(x, y, float(radii.max()) if len(radii) else 0.0, "L2")
-    x, radii = x.detach(), radii.to(x)
-    with attacked(model), torch.autocast(x.device.type, enabled=False):
-        victim = Victim(model)
-        wrong = victim.logits(x).argmax(1) != y
-        check_labels(y, victim.classes)
-        found, step_of = x.clone(), torch.where(wrong, 0, -1)
-        keys = image_keys(x, seed)
-        passes = 0
-        for restart in range(restarts):
-            rows = ((step_of < 0) & (radii > 0)).nonzero().squeeze(1)
-            points = start_in_ball(x[rows], radii[rows], "L2", keys[rows], 2 * restart)
-            for step in range(steps + 1):
-                if not len(rows):
-                    break
-                passes += 1
-                labels = y[rows]
-                if step == steps:
-                    fell = victim.logits(points).argmax(1) != labels
-                else:
-                    _, logits, gradient = victim.gradient(points, partial(margin, y=labels))
-                    fell = logits.argmax(1) != labels
-                found[rows[fell]], step_of[rows[fell]] = points[fell], passes
-                if step < steps:
-                    moved = ascend(points, gradient, 2.5 * radii[rows] / steps, "L2")
-                    points = project(moved, x[rows], radii[rows], "L2")
-                rows, points = rows[~fell], points[~fell]
-        return Outcome(found, step_of >= 0, step_of, victim.forwards, victim.backwards)
+    radii = radii.to(x)
+    victim = Victim(model)
+    wrong = victim.logits(x).argmax(1) != y
+    check_labels(y, victim.classes)
+    found, step_of = x.clone(), torch.where(wrong, 0, -1)
+    keys = image_keys(x, seed)
+    passes = 0
+    for restart in range(restarts):
+        rows = ((step_of < 0) & (radii > 0)).nonzero().squeeze(1)
+        points = start_in_ball(x[rows], radii[rows], "L2", keys[rows], 2 * restart)
+        for step in range(steps + 1):
+            if not len(rows):
+                break
+            passes += 1
+            labels = y[rows]
+            if step == steps:
+                fell = victim.logits(points).argmax(1) != labels
+            else:
+                _, logits, gradient = victim.gradient(points, partial(margin, y=labels))
+                fell = logits.argmax(1) != labels
+            found[rows[fell]], step_of[rows[fell]] = points[fell], passes
+            if step < steps:
+                moved = ascend(points, gradient, 2.5 * radii[rows] / steps, "L2")
+                points = project(moved, x[rows], radii[rows], "L2")
+            rows, points = rows[~fell], points[~fell]
+    return Outcome(found, step_of >= 0, step_of, victim.forwards, victim.backwards)

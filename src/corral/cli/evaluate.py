@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from corral.attacks.protocols import PROTOCOLS
+from corral.attacks.registry import ATTACKS, parse_attack
 from corral.cli.options import (
     BatchSize,
     DataRoot,
@@ -29,11 +31,17 @@ def evaluate(
     run: Annotated[list[Path], typer.Argument(help="Run folders.")],
     protocol: Annotated[
         str,
-        typer.Option(help="quick, paper, centred (MMC, MAT), encoder (PGD-20), standard (AutoAttack), adaptive."),
+        typer.Option(help="; ".join(f"{name}: {protocol.summary}" for name, protocol in PROTOCOLS.items()) + "."),
     ] = "quick",
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default the run's.")] = None,
     n: Images = None,
-    attack: Annotated[list[str] | None, typer.Option(help="PGD preset instead of a protocol, repeatable.")] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Instead of a protocol, repeatable: {', '.join(ATTACKS.names())}, or file.py:function; with settings "
+            "as pgd:steps=50,restarts=3."
+        ),
+    ] = None,
     linear: Annotated[
         str | None,
         typer.Option(help="Fit heads to an encoder first and attack them, such as slf,alf; also aff, nearest, soft."),
@@ -48,19 +56,15 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Attack finished runs on their test set; writes RUN/records/PROTOCOL.json and .npz. Ctrl-C: call it again."""
-    from corral.attacks import PROTOCOLS
     from corral.evaluation.evaluate import evaluate as evaluate_run
-    from corral.evaluation.protocols import PROTOCOL_NAMES
 
     set_threads(threads)
-    if protocol not in PROTOCOL_NAMES:
-        raise UsageError(f"unknown protocol {protocol!r}; known: {', '.join(PROTOCOL_NAMES)}")
-    unknown = [name for name in attack or [] if name not in PROTOCOLS]
-    if unknown:
-        raise UsageError(f"unknown attack {unknown[0]!r}; known: {', '.join(PROTOCOLS)}")
+    PROTOCOLS.find(protocol)
     if attack and protocol != "quick":
         raise UsageError(f"--attack stands instead of a protocol, found --protocol {protocol} too; give one of them")
-    chosen = [PROTOCOLS[name] for name in dict.fromkeys(attack)] if attack else None
+    chosen = list(dict.fromkeys(attack)) if attack else None
+    for text in chosen or ():
+        parse_attack(text)
     if linear is not None:
         from corral.evaluation.linear import linear_runs
 

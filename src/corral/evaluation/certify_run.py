@@ -15,7 +15,7 @@ from corral.arrays import write_arrays
 from corral.attacks.attack import Attack
 from corral.attacks.balls import l2_norms
 from corral.attacks.bisector import bisector_search
-from corral.attacks.ddn import ddn_outcome
+from corral.attacks.ddn import ddn
 from corral.attacks.engine import Attacked
 from corral.attacks.minimal import MinimalOutcome
 from corral.attacks.outcome import Outcome
@@ -228,7 +228,7 @@ def _own(lipschitz: float, model: nn.Module, x: Tensor, y: Tensor, *, seed: int)
 
 
 def _ddn(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
-    return _as_outcome(ddn_outcome(model, x, y, steps=100, seed=seed))
+    return _as_outcome(ddn.outcome(model, x, y, steps=100, seed=seed))
 
 
 def _bisectors(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:

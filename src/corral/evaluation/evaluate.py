@@ -15,19 +15,19 @@ from corral.arrays import write_arrays
 from corral.attacks import PgdProtocol
 from corral.attacks.attack import Attack
 from corral.attacks.engine import Attacked
+from corral.attacks.protocols import PROTOCOLS
 from corral.attacks.threat import Threat
 from corral.documents import write_document
 from corral.errors import UsageError
 from corral.evaluation.drawing import SHOWN_IMAGES, drawn, one_per_class
 from corral.evaluation.ledger import Ledger, Plan
 from corral.evaluation.opened import Opened, opened
-from corral.evaluation.protocols import ENSEMBLES, protocol_attacks
+from corral.evaluation.protocols import AttackLike, chosen_attacks, protocol_attacks
 from corral.evaluation.records import AttackResult, Curve, Record, Reported
 from corral.evaluation.session import Session
 from corral.precision import full_float32
 from corral.progress import Progress, duration
 from corral.training import load_recipe, parse_eps
-from corral.training.methods import method_class
 
 CURVE = PgdProtocol(
     name="pgd_log_curve",
@@ -49,7 +49,7 @@ def evaluate(
     protocol: str = "quick",
     eps: float | str | None = None,
     n: int | None = None,
-    attacks: Sequence[PgdProtocol] | None = None,
+    attacks: Sequence[AttackLike] | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     fresh: bool = False,
@@ -64,11 +64,12 @@ def evaluate(
 
     Args:
         run: the run folder.
-        protocol: "quick", "paper", "standard" (AutoAttack) or "adaptive": see `corral.evaluation.protocols`.
+        protocol: "quick", "paper", "standard" (AutoAttack), "adaptive" or another of `corral.attacks.protocols`.
         eps: radius in pixel units, 0.1 or "8/255"; default the one the run was trained for.
         n: a class-balanced subset of this many test images; default the whole test set. The record says which, and
             its file's name has the n: `records/quick-n1000.json`.
-        attacks: PGD presets instead of a protocol's attacks; the record calls the protocol "custom".
+        attacks: instead of a protocol's: names with settings such as "pgd:steps=50,restarts=3", presets, or functions
+            attack(model, x, y, *, eps, ...) that return adversarial images; the record calls the protocol "custom".
         batch_size: images a batch; default 125 on a CPU, whose caches hold that many, else 500. An image's result does
             not depend on the others beyond the model's own rounding.
         seed: of the attacks' random numbers.
@@ -94,12 +95,13 @@ def evaluate(
     if radius == 0:
         raise UsageError("eps must be above 0 for an attack, found 0; give --eps, such as 0.1 or 8/255")
     recipe, threat = load_recipe(folder.path), Threat(info.norm, radius)
+    bound: dict[str, Any] = {"threat": threat, "classes": len(data.classes), "recipe": recipe}
     if attacks is None:
-        chosen_attacks = protocol_attacks(protocol, model, threat=threat, classes=len(data.classes), recipe=recipe)
+        protocol = PROTOCOLS.find(protocol).name
+        planned = protocol_attacks(protocol, model, **bound)
     else:
-        released = method_class(recipe.method).released(recipe.method)
-        protocol, chosen_attacks = "custom", tuple(attack.bound(model, threat, released) for attack in attacks)
-    names = [attack.name for attack in chosen_attacks]
+        protocol, planned = "custom", chosen_attacks(attacks, model, **bound)
+    names = [attack.name for attack in planned]
     if not names or len(set(names)) < len(names):
         raise UsageError(f"attacks must be one or more, each once, found {', '.join(names) or 'none'}")
     assert test.labels is not None
@@ -114,10 +116,10 @@ def evaluate(
         progress=progress,
     )
     label = record_label(protocol, n=len(test), n_test=len(data.test), eps=radius, run_eps=info.eps, seed=seed)
-    plan = given.plan(protocol, norm=info.norm, eps=radius, attacks=chosen_attacks)
+    plan = given.plan(protocol, norm=info.norm, eps=radius, attacks=planned)
     ledger = Ledger(folder.records / f"{label}.unfinished", plan, fresh=fresh)
     with full_float32():
-        record, arrays = _measure(session, chosen_attacks, plan, ledger, given)
+        record, arrays = _measure(session, planned, plan, ledger, given)
     write_arrays(arrays, folder.records / f"{label}.npz")
     write_document(record, folder.records / f"{label}.json")
     ledger.close()
@@ -156,7 +158,7 @@ def _measure(
     members = list(results)
     correct = torch.stack([clean, *(outcome.correct for outcome in outcomes.values())]).all(0)
     if len(members) > 1:
-        ensemble = ENSEMBLES.get(plan.protocol)
+        ensemble = PROTOCOLS[plan.protocol].ensemble if plan.protocol in PROTOCOLS else ""
         for name in (*((ensemble,) if ensemble else ()), "worst_case"):
             results.append(_pointwise(name, members, session.accuracy(correct), session.per_class(correct)))
     curve, curve_seconds = _curve(session, eps, ledger)
@@ -228,7 +230,7 @@ def _result(session: Session, attack: Attack, outcome: Attacked) -> AttackResult
     """The record's row of an attack."""
     settings = dict(attack.settings)
     step_size = settings.get("step_size")
-    verdict = settings.get("verdict", "any_iterate")
+    verdict = settings.get("verdict", attack.verdict)
     return AttackResult(
         name=attack.name,
         protocol=attack.description,
@@ -237,7 +239,7 @@ def _result(session: Session, attack: Attack, outcome: Attacked) -> AttackResult
         steps=int(settings.get("steps", settings.get("queries", 1))),
         step_size=None if step_size is None else float(step_size),
         restarts=int(settings.get("restarts", 1)),
-        objective=str(settings.get("objective", "boundary")),
+        objective=str(settings.get("objective", attack.objective)),
         verdict="max_loss_restart" if verdict == "max_loss_restart" else "any_iterate",
         n=len(outcome.correct),
         accuracy=session.accuracy(outcome.correct),

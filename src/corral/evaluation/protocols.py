@@ -1,77 +1,79 @@
-"""The named protocols of an evaluation: which attacks each of them is made of."""
+"""What an evaluation attacks a run with: a protocol's attacks, or attacks by name, bound to its model and threat."""
 
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from corral.attacks import (
-    LOG_20,
-    MARGIN_20,
-    PUBLISHED_20,
-    PUBLISHED_20_LOG,
-    PUBLISHED_100,
-    PUBLISHED_100_LOG,
-    PUBLISHED_100_MAGNET,
-)
-from corral.attacks.adaptive import adaptive_attacks
 from corral.attacks.attack import Attack
-from corral.attacks.autoattack import standard_attacks
-from corral.attacks.centred import centred_attacks, encoder_attacks
+from corral.attacks.attacked_model import AttackedModel
 from corral.attacks.presets import PgdProtocol
+from corral.attacks.protocols import PROTOCOLS
+from corral.attacks.registry import NamedAttack, named_attack, parse_attack
 from corral.attacks.threat import Threat
 from corral.errors import UsageError
-from corral.models import Classifier, ClusterHead
 from corral.training.methods import method_class
 from corral.training.recipe import Recipe
 
-ProtocolName = Literal["quick", "paper", "centred", "encoder", "standard", "adaptive"]
-PROTOCOL_NAMES: tuple[ProtocolName, ...] = get_args(ProtocolName)
-# One row for the whole ensemble, beside its members' own.
-ENSEMBLES = {"standard": "autoattack", "adaptive": "adaptive"}
-SUMMARIES: dict[ProtocolName, str] = {
-    "quick": "PGD-20 as published, and on the log-space logits with cross-entropy and margin, 5 restarts",
-    "paper": "PGD-20 and PGD-100, 10 restarts, as published; on clusters the adaptive attack and log-space controls",
-    "centred": "PGD-10 and PGD-50, plain and toward a random class, as MMC and MAT have them; their losses and logits",
-    "encoder": "PGD-20, steps of eps/4, one start, the last image: as papers on robust encoders report it",
-    "standard": "AutoAttack standard: APGD-CE, APGD-T, FAB-T, Square, each on every image",
-    "adaptive": "Auto-PGD on every objective that knows the head and on the loss of training, the worst case over them",
-}
+# What stands for an attack: its name with settings ("pgd:steps=50"), a preset, or a function of the attacks' form.
+AttackLike = str | PgdProtocol | NamedAttack | Callable[..., object]
+
+
+def attacked_model(model: nn.Module, *, classes: int, recipe: Recipe) -> AttackedModel:
+    """A run's model as attacks are bound to it.
+
+    Args:
+        model: to attack.
+        classes: number of classes.
+        recipe: that the model was trained by; its method knows the loss of training and the released code's numbers.
+
+    Raises:
+        CorralError: no method is known by the recipe's options.
+    """
+    method = method_class(recipe.method)
+    return AttackedModel(
+        model,
+        classes,
+        training_loss=lambda: method.training_objective(recipe.method, recipe.threat),
+        released=method.released(recipe.method),
+    )
 
 
 def protocol_attacks(
     name: str, model: nn.Module, *, threat: Threat, classes: int, recipe: Recipe
 ) -> tuple[Attack, ...]:
-    """The attacks of a protocol for a model and a threat.
+    """The attacks of a protocol for a run's model and a threat.
 
     Args:
-        name: one of `PROTOCOL_NAMES`.
+        name: of a registered protocol.
         model: the model to attack; a cluster head meets attacks that a linear one has not.
         threat: norm and radius that every attack is bound to.
         classes: number of classes.
-        recipe: that the model was trained by; its method knows the loss of training and the released code's numbers.
+        recipe: that the model was trained by.
 
     Raises:
         UsageError: another name, or a method without a loss of training where the protocol attacks that.
     """
-    if name == "standard":
-        return standard_attacks(threat, classes)
-    method = method_class(recipe.method)
-    if name == "adaptive":
-        return adaptive_attacks(model, threat=threat, training=method.training_objective(recipe.method, recipe.threat))
-    clusters = isinstance(model, Classifier) and isinstance(model.head, ClusterHead)
-    if name == "centred":
-        return centred_attacks(model, threat=threat, training=method.training_objective(recipe.method, recipe.threat))
-    if name == "encoder":
-        return encoder_attacks(threat=threat)
-    presets: dict[str, tuple[PgdProtocol, ...]] = {
-        "quick": (PUBLISHED_20, *((PUBLISHED_20_LOG,) if clusters else ()), LOG_20, MARGIN_20),
-        "paper": (
-            PUBLISHED_20,
-            PUBLISHED_100,
-            *((PUBLISHED_100_MAGNET, PUBLISHED_20_LOG, PUBLISHED_100_LOG) if clusters else ()),
-        ),
-    }
-    if name not in presets:
-        raise UsageError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOL_NAMES)}")
-    released = method.released(recipe.method)
-    return tuple(preset.bound(model, threat, released) for preset in presets[name])
+    return PROTOCOLS.find(name).attacks(attacked_model(model, classes=classes, recipe=recipe), threat)
+
+
+def chosen_attacks(
+    attacks: Sequence[AttackLike], model: nn.Module, *, threat: Threat, classes: int, recipe: Recipe
+) -> tuple[Attack, ...]:
+    """Attacks that the user chose, for a run's model and a threat; arguments as `protocol_attacks`.
+
+    Raises:
+        UsageError: something that is no attack, an unknown name or setting, or an attack not for this model or threat.
+    """
+    target = attacked_model(model, classes=classes, recipe=recipe)
+    found = []
+    for attack in attacks:
+        if isinstance(attack, str):
+            found.append(parse_attack(attack)(threat, target))
+        elif isinstance(attack, PgdProtocol):
+            found.append(attack.bound(model, threat, target.released))
+        else:
+            try:
+                found.append(named_attack(attack).bind(threat, target))
+            except TypeError as error:
+                raise UsageError(f"{attack!r} is no attack: {error}") from error
+    return tuple(found)

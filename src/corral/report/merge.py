@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corral.evaluation.protocols import PROTOCOL_NAMES
+from corral.attacks.protocols import PROTOCOLS
 from corral.evaluation.records import AttackResult, Record
 from corral.report.outcomes import CLEAN, Outcomes, single_attacks
 from corral.report.words import AGGREGATES, WORST_CASE
@@ -23,7 +23,8 @@ def _place(record: Record) -> tuple[object, ...]:
 
 def protocol_order(record: Record) -> int:
     """Where a record comes among the records of its run."""
-    return PROTOCOL_NAMES.index(record.protocol) if record.protocol in PROTOCOL_NAMES else len(PROTOCOL_NAMES)
+    names = PROTOCOLS.names()
+    return names.index(record.protocol) if record.protocol in names else len(names)
 
 
 def merged(

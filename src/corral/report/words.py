@@ -126,7 +126,8 @@ def protocol_words(attack: AttackResult) -> str:
         return f"{described}. {attack.norm} eps {eps_words(attack.eps)}."
     if attack.step_size is None:
         threat = f"{attack.norm} eps {eps_words(attack.eps)}"
-        return f"{described}. {threat}; step sizes are the attack's own, any point that it meets counts."
+        counts = "any point that it meets counts" if attack.verdict == "any_iterate" else "its last point counts"
+        return f"{described}. {threat}; step sizes are the attack's own, {counts}."
     objective = _OBJECTIVES.get(attack.objective, attack.objective)
     single = attack.verdict == "max_loss_restart" and attack.restarts == 1
     verdict = "an image counts as lost only if its last point fools the model" if single else _VERDICTS[attack.verdict]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from corral.analysis import Analysis
-from corral.evaluation.protocols import PROTOCOL_NAMES
+from corral.attacks.protocols import PROTOCOLS
 from corral.report.outcomes import CLEAN
 from corral.report.words import AGGREGATES, WORST_CASE, attack_title
 from corral.reproduce.definition import Column, Part, Row, Table
@@ -119,7 +119,8 @@ def _by_radius(evaluations: Evaluations, eps: float) -> dict[str, Evaluations]:
 
 def _protocol_place(lines: Sequence[AttackLine]) -> int:
     name = lines[0].protocol
-    return PROTOCOL_NAMES.index(name) if name in PROTOCOL_NAMES else len(PROTOCOL_NAMES)
+    names = PROTOCOLS.names()
+    return names.index(name) if name in names else len(names)
 
 
 def _column(

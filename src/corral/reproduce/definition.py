@@ -7,13 +7,21 @@ from functools import cache
 from importlib.resources import files
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from corral.analysis import ANALYSES
+from corral.attacks.protocols import PROTOCOLS
 from corral.errors import CorralError, UsageError
-from corral.evaluation.protocols import ProtocolName
 from corral.training import Recipe
 
+
+def _known_protocol(name: str) -> str:
+    if name not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS.names())}")
+    return name
+
+
+ProtocolName = Annotated[str, AfterValidator(_known_protocol)]
 ScaleName = Literal["smoke", "small", "short", "full"]
 Unit = Literal["%", "l2", "cosine", "width", "clusters"]
 CLEAN = "clean"

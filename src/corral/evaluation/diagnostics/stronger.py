@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from corral.attacks.objectives import LogitObjective, cross_entropy, margin
-from corral.attacks.square import square_outcome
+from corral.attacks.square import square
 from corral.evaluation.diagnostics.findings import Reading, percent
 from corral.evaluation.diagnostics.paired import Comparison, compare
 from corral.evaluation.diagnostics.subject import RESTARTS, STEPS, Subject, parts
@@ -100,7 +100,7 @@ def _told(found: Comparison, large: float, counts: str, *, trouble: str, remedy:
 
 def _square(subject: Subject, rows: Tensor) -> Tensor:
     broken = [
-        square_outcome(
+        square.outcome(
             subject.model, x, y, eps=subject.eps, norm=subject.norm, queries=QUERIES, seed=subject.seed
         ).broken
         for x, y in zip(parts(subject.x[rows]), parts(subject.y[rows]), strict=True)
