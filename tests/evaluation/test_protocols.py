@@ -157,7 +157,7 @@ def test_a_method_whose_loss_nobody_knows_is_refused_where_the_loss_is_attacked(
     monkeypatch.delitem(METHODS._things, "nominal")
     for each in (protocol, "quick"):
         with pytest.raises(UsageError, match="unknown method 'nominal'"):
-            protocol_attacks(each, nn.Identity(), eps=0.1, norm="Linf", classes=10, recipe=recipe)
+            protocol_attacks(each, nn.Identity(), threat=THREAT, classes=10, recipe=recipe)
 
 
 @pytest.fixture(scope="module")

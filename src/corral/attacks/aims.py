@@ -82,12 +82,14 @@ class Aims:
         rivals: (n,) the class that a row is aimed at; -1 for the likeliest as it goes.
         distances: (n,) linearised distance to the rival's boundary, at least SHORTEST; infinite without a gradient.
         slopes: (n,) length of the gradient of the logit difference.
+        targeted: the labels are the classes to reach, each from whichever other class is the likeliest as it goes.
     """
 
     images: Tensor
     rivals: Tensor
     distances: Tensor
     slopes: Tensor
+    targeted: bool = False
 
     def take(self, logits: Tensor, y: Tensor) -> Tensor:
         """(n,) margins to ascend, the row's rival minus its label: positive only where misclassified.
@@ -96,6 +98,8 @@ class Aims:
             logits: (n, C) of the rows' points.
             y: (n,) labels of the rows.
         """
+        if self.targeted:
+            return -margin(logits, y)
         toward = logits.gather(1, self.rivals.clamp_min(0).unsqueeze(1)) - logits.gather(1, y.unsqueeze(1))
         return torch.where(self.rivals < 0, margin(logits, y), toward.squeeze(1))
 
@@ -103,7 +107,8 @@ class Aims:
 def aims(closest: Closest) -> Aims:
     """The rows to attack, from one look at the clean images' gradients."""
     rows = closest.standing
-    rivals = likeliest_rivals(closest.logits[rows], closest.y[rows])
+    # Toward a target the boundary is that with the class that the image is of.
+    rivals = likeliest_rivals(closest.logits[rows], closest.y[rows], 2 if closest.targeted else CANDIDATES)
     gaps, gradients, _ = rival_gaps(closest.victim, closest.x[rows], closest.y[rows], rivals)
     distances, slopes = linearised_distances(gaps, gradients)
     nearest = distances.argmin(1, keepdim=True)
@@ -114,4 +119,5 @@ def aims(closest: Closest) -> Aims:
         torch.cat([torch.full_like(rows, -1), rivals.gather(1, nearest)[other, 0]]),
         torch.cat([distances[:, 0], distances.gather(1, nearest)[other, 0]]),
         torch.cat([slopes[:, 0], slopes.gather(1, nearest)[other, 0]]),
+        closest.targeted,
     )

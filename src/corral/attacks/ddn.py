@@ -9,6 +9,7 @@ from corral.attacks.aims import Aims, aims
 from corral.attacks.balls import ascend, l2_norms, per_example
 from corral.attacks.minimal import Closest, MinimalOutcome
 from corral.attacks.noise import image_keys, normal
+from corral.attacks.outcome import fallen
 from corral.attacks.registry import register_attack
 
 # Published: the first norm, its change a step, and the first and last step size (cosine annealing).
@@ -16,7 +17,9 @@ FIRST_NORM, GAMMA, FIRST_STEP, LAST_STEP = 1.0, 0.05, 1.0, 0.01
 
 
 @register_attack("ddn")
-def ddn(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 100, seed: int = 0) -> MinimalOutcome:
+def ddn(
+    model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 100, seed: int = 0, targeted: bool = False
+) -> MinimalOutcome:
     """Decoupled direction and norm (Rony et al. 2019, Algorithm 1): the closest misclassified point in L2.
 
     Departures, all toward shorter distances: the first norm is an image's linearised distance where that is below the
@@ -31,6 +34,7 @@ def ddn(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 100, seed: int =
         y: (N,) int64 labels.
         steps: gradient steps; published with 100, 300 and 1000.
         seed: of the directions taken where the gradient is zero.
+        targeted: y are then the classes to reach: the closest point that is classified as y.
 
     Returns:
         Images like x in [0, 1]: the closest misclassified point found; x itself where none was found, or where x is
@@ -40,7 +44,7 @@ def ddn(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 100, seed: int =
         ValueError: impossible arguments or labels, images that are not finite or not in [0, 1].
         CorralError: the model's logits or gradients are not finite.
     """
-    closest = Closest(model, x, y)
+    closest = Closest(model, x, y, targeted=targeted)
     if len(closest.standing):
         _walk(closest, aims(closest), image_keys(x, seed), steps)
         closest.halve()
@@ -54,7 +58,7 @@ def _walk(closest: Closest, rows: Aims, keys: Tensor, steps: int) -> None:
     x_adv = x
     for step in range(steps):
         _, logits, gradient = victim.gradient(x_adv, lambda logits: rows.take(logits, y))
-        wrong = logits.argmax(1) != y
+        wrong = fallen(logits, y, closest.targeted)
         closest.offer(rows.images, x_adv, wrong)
         lost = gradient.flatten(1).abs().amax(1) == 0
         if bool(lost.any()):
@@ -64,4 +68,4 @@ def _walk(closest: Closest, rows: Aims, keys: Tensor, steps: int) -> None:
         norms = torch.minimum(norms * torch.where(wrong, 1 - GAMMA, 1 + GAMMA), farthest)
         lengths = l2_norms(delta).clamp_min(torch.finfo(x.dtype).tiny)
         x_adv = (x + delta * per_example(norms / lengths, x)).clamp(0, 1)
-    closest.offer(rows.images, x_adv, victim.logits(x_adv).argmax(1) != y)
+    closest.offer(rows.images, x_adv, fallen(victim.logits(x_adv), y, closest.targeted))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from corral.attacks.balls import l2_norms, per_example
 from corral.attacks.checks import check_labels
+from corral.attacks.outcome import fallen
 from corral.attacks.victim import Victim
 
 # Halvings of the segment from an image to its point: the distance along it is then known to 0.1%.
@@ -52,22 +53,22 @@ class MinimalOutcome:
 
 
 class Closest:
-    """The closest misclassified point found so far for each image of a batch.
+    """The closest misclassified point (with `targeted`: classified as y) found so far for each image of a batch.
 
     Attributes:
         victim: the model under attack, counted.
         x: (N, ...) clean images.
-        y: (N,) labels.
+        y: (N,) labels; the classes to reach where `targeted`.
         logits: (N, C) logits of the clean images.
         standing: (m,) places of the images that are classified rightly: those to attack.
         best: (N,) distances of the closest points so far.
     """
 
-    def __init__(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
-        self.victim, self.x, self.y = Victim(model), x, y
+    def __init__(self, model: nn.Module, x: Tensor, y: Tensor, *, targeted: bool = False) -> None:
+        self.victim, self.x, self.y, self.targeted = Victim(model), x, y, targeted
         self.logits = self.victim.logits(x)
         check_labels(y, self.victim.classes)
-        self.natural = self.logits.argmax(1) != y
+        self.natural = fallen(self.logits, y, targeted)
         self.standing = (~self.natural).nonzero().squeeze(1)
         self.found = x.clone()
         self.best = torch.where(self.natural, 0.0, torch.inf).double()
@@ -96,7 +97,7 @@ class Closest:
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             points = x + per_example(middle, x) * (far - x)
-            wrong = self.victim.logits(points).argmax(1) != self.y[rows]
+            wrong = fallen(self.victim.logits(points), self.y[rows], self.targeted)
             self.offer(rows, points, wrong)
             low, high = torch.where(wrong, low, middle), torch.where(wrong, middle, high)
 

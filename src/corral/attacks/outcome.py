@@ -12,7 +12,8 @@ class Outcome:
 
     Attributes:
         x_adv: like the images: a misclassified point of the ball where one was found, else the strongest point met.
-        broken: (N,) bool, whether the model misclassifies `x_adv`, by the pass that found it.
+        broken: (N,) bool, whether the model misclassifies `x_adv` (of a targeted attack: classifies it as its target),
+            by the pass that found it.
         step: (N,) int64, the pass (of a gradient attack) or query at which the image fell, counted from 1 over all
             restarts and targets; 0 where it is misclassified without attack, -1 where it stands.
         forwards: images that went forward through the model, summed over all passes.
@@ -30,3 +31,9 @@ class Outcome:
         """Of an attack on no images; `x` (0, ...)."""
         none = torch.zeros(0, dtype=torch.bool, device=x.device)
         return cls(x.clone(), none, none.long(), 0, 0)
+
+
+def fallen(logits: Tensor, y: Tensor, targeted: bool) -> Tensor:
+    """(N,) bool, which images an attack is done with: misclassified, or, where it is targeted, classified as y."""
+    reached = logits.argmax(1) == y
+    return reached if targeted else ~reached

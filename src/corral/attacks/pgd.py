@@ -18,7 +18,7 @@ from corral.attacks.objectives import (
     prepare,
     value_and_gradient,
 )
-from corral.attacks.outcome import Outcome
+from corral.attacks.outcome import Outcome, fallen
 from corral.attacks.state import Mode, attacked
 
 Keep = Literal["best", "last", "max_loss_restart"]
@@ -39,6 +39,7 @@ def pgd(
     random_start: bool = True,
     keep: Keep = "best",
     mode: Mode = "eval",
+    targeted: bool = False,
 ) -> Tensor:
     """Maximise an objective over the eps-ball by projected steepest ascent, Eq. 5 of ClusTR for Linf.
 
@@ -64,6 +65,8 @@ def pgd(
             restart no forward pass follows the last step, and values of pixels, labels and logits are not checked,
             which would stop the device.
         mode: "eval", or, with keep "last", "train" to attack batch statistics (they would change as examples leave).
+        targeted: y are then the classes to reach: the objective is minimised, and "misclassified" above means
+            "classified as y".
 
     Returns:
         Adversarial images like x: within eps of x in `norm`, and in [0, 1].
@@ -96,6 +99,7 @@ def pgd(
             seed=int(torch.randint(2**62, (), generator=generator, device=device)),
             random_start=random_start,
             keep=keep,
+            targeted=targeted,
         ).x_adv
     check_shapes(x, y)
     check_threat(eps, norm)
@@ -106,7 +110,7 @@ def pgd(
         return x.clone()
     mixed = torch.is_autocast_enabled(x.device.type)
     with attacked(model, mode), torch.enable_grad(), torch.autocast(x.device.type, enabled=mixed):
-        target = prepare(objective, model, x, y)
+        target = _directed(prepare(objective, model, x, y), targeted)
         rows = torch.arange(len(x), device=x.device)
         kept, highest = x, torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
         for _ in range(restarts):
@@ -137,12 +141,13 @@ def pgd_outcome(
     seed: int = 0,
     random_start: bool = True,
     keep: Literal["best", "max_loss_restart"] = "best",
+    targeted: bool = False,
 ) -> Outcome:
     """`pgd` in eval mode with what it found for each image; random starts depend on seed and image only."""
     _check_step_size(step_size)
     keys = image_keys(x, seed)
-    target = prepare(objective, model, x, y, largest_label=int(y.max()))
-    search = (_Best if keep == "best" else _MaxLossRestart)(target, x, y)
+    target = _directed(prepare(objective, model, x, y, largest_label=int(y.max())), targeted)
+    search = (_Best if keep == "best" else _MaxLossRestart)(target, x, y, targeted)
     for restart in range(restarts):
         # Two numbers a draw: an L2 start takes two.
         start = start_in_ball(x, eps, norm, keys, 2 * restart) if random_start else x
@@ -153,15 +158,15 @@ def pgd_outcome(
 class _Best:
     """The strongest point found so far for each example of a batch, and the examples still standing."""
 
-    def __init__(self, target: Objective, x: Tensor, y: Tensor) -> None:
-        self.target, self.x, self.y = target, x, y
+    def __init__(self, target: Objective, x: Tensor, y: Tensor, targeted: bool) -> None:
+        self.target, self.x, self.y, self.targeted = target, x, y, targeted
         self.found = x.clone()
         rows = torch.arange(len(x), device=x.device)
         with torch.no_grad():
             values, logits = target(x, rows)
         check_finite(logits)
         self.highest = values
-        self.broken = logits.argmax(1) != y
+        self.broken = fallen(logits, y, targeted)
         self.step = torch.where(self.broken, 0, -1)
         self.forwards, self.backwards, self.before = len(x), 0, 0
 
@@ -181,16 +186,16 @@ class _Best:
                 with torch.no_grad():
                     values, logits = self.target(x_adv, rows)
                 check_finite(logits)
-            fallen = logits.argmax(1) != self.y[rows]
-            better = fallen | (values > self.highest[rows])
+            fell = fallen(logits, self.y[rows], self.targeted)
+            better = fell | (values > self.highest[rows])
             self.found[rows[better]] = x_adv[better]
             self.highest[rows[better]] = values[better]
-            self.broken[rows[fallen]] = True
-            self.step[rows[fallen]] = self.before + step + 1
+            self.broken[rows[fell]] = True
+            self.step[rows[fell]] = self.before + step + 1
             if step == steps:
                 break
-            if bool(fallen.any()):
-                rows, x_adv, gradient = rows[~fallen], x_adv[~fallen], gradient[~fallen]
+            if bool(fell.any()):
+                rows, x_adv, gradient = rows[~fell], x_adv[~fell], gradient[~fell]
             x_adv = project(ascend(x_adv, gradient, step_size, norm), self.x[rows], eps, norm)
         self.before += steps + 1
 
@@ -198,8 +203,8 @@ class _Best:
 class _MaxLossRestart:
     """The released ClusTR code's way: every image is attacked to the end, the restart of highest loss decides."""
 
-    def __init__(self, target: Objective, x: Tensor, y: Tensor) -> None:
-        self.target, self.x, self.y = target, x, y
+    def __init__(self, target: Objective, x: Tensor, y: Tensor, targeted: bool) -> None:
+        self.target, self.x, self.y, self.targeted = target, x, y, targeted
         self.rows = torch.arange(len(x), device=x.device)
         self.found, self.highest = x, torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
         self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -215,11 +220,23 @@ class _MaxLossRestart:
         self.forwards += (steps + 1) * len(self.x)
         self.backwards += steps * len(self.x)
         self.before += steps + 1
-        better, wrong = values > self.highest, logits.argmax(1) != self.y
+        better, wrong = values > self.highest, fallen(logits, self.y, self.targeted)
         self.found = torch.where(per_example(better, self.x), x_adv, self.found)
         self.highest = torch.where(better, values.to(self.highest.dtype), self.highest)
         self.broken = torch.where(better, wrong, self.broken)
         self.step = torch.where(better, torch.where(wrong, self.before, -1), self.step)
+
+
+def _directed(objective: Objective, targeted: bool) -> Objective:
+    """The objective to maximise: as it is, or its negative toward a target."""
+    if not targeted:
+        return objective
+
+    def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        values, logits = objective(x_adv, rows)
+        return -values, logits
+
+    return evaluate
 
 
 def _climbed(
