@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from corral import attacks
 from corral.attacks import LOG_20, MARGIN_20, PRESETS, PUBLISHED_20, PUBLISHED_20_LOG, PUBLISHED_100
 from corral.attacks.pgd import pgd_outcome
 from corral.attacks.threat import Threat
@@ -48,6 +49,11 @@ def test_protocols_are_found_by_their_names():
             "pgd_log_margin",
         )
     }
+
+
+def test_the_presets_are_found_by_their_former_name_with_one_line():
+    with pytest.warns(FutureWarning, match="PROTOCOLS is corral.attacks.PRESETS now"):
+        assert attacks.PROTOCOLS is PRESETS
 
 
 def test_the_control_differs_from_the_published_protocol_by_its_scores_alone():

@@ -1,5 +1,7 @@
 """Attacks: functions of a model and images that return adversarial images."""
 
+import warnings
+
 from corral.attacks.adaptive import ensemble_adaptive
 from corral.attacks.apgd import apgd
 from corral.attacks.autoattack import autoattack
@@ -51,3 +53,10 @@ __all__ = [
     "pgd",
     "square",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "PROTOCOLS":
+        warnings.warn("corral.attacks.PROTOCOLS is corral.attacks.PRESETS now", FutureWarning, stacklevel=2)
+        return PRESETS
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
