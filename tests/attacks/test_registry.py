@@ -204,6 +204,12 @@ def test_images_that_no_attack_may_return_are_named(returned, words):
         attack(network(), 0.3 + 0.1 * images(3), torch.zeros(3, dtype=torch.long), eps=0.1)
 
 
+def test_arguments_go_by_place_or_by_name():
+    attack = attack_function()(lambda model, images, labels, *, eps: (images + eps).clamp(0, 1))
+    model, x, y = network(), images(3), torch.zeros(3, dtype=torch.long)
+    assert torch.equal(attack(model, x, y, eps=0.1), attack(labels=y, eps=0.1, images=x, model=model))
+
+
 def test_no_images_reach_no_attack():
     attack = attack_function()(lambda model, x, y, *, eps: 1 / 0)
     assert attack(network(), images(0), torch.zeros(0, dtype=torch.long), eps=0.1).shape == (0, 1, 2, 3)

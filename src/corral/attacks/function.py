@@ -73,18 +73,19 @@ def guarded(norms: tuple[Norm, ...] | None = None) -> Callable[[Callable[P, R | 
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             given = bound.arguments
-            model, x, y = (given[name] for name in list(given)[:3])
+            names = list(given)[:3]
+            model, x, y = (given[name] for name in names)
             eps, norm = given.get("eps"), given.get("norm", known[0])
             check_batch(x, y, 0.0 if eps is None else eps, norm, norms=known)
             check_counts(**{name: given[name] for name in COUNTS if name in given})
-            x = x.detach()
+            given[names[1]] = x = x.detach()
             if not len(x):
                 return (MinimalOutcome if returned is MinimalOutcome else Outcome).nothing(x)
             with attacked(model), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
                 if returned in (Outcome, MinimalOutcome):
-                    return function(model, x, y, *args[3:], **kwargs)
+                    return function(*bound.args, **bound.kwargs)
                 with counted_passes(model) as passes:
-                    found = function(model, x, y, *args[3:], **kwargs)
+                    found = function(*bound.args, **bound.kwargs)
                 if not isinstance(found, Tensor):
                     return found
                 return measured(model, x, y, found.detach(), passes, eps, norm)
