@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from corral.errors import CorralError
@@ -88,6 +87,8 @@ def _trials(model: nn.Module, words: str, preparation: Preparation, x: Tensor, y
 
 def reordered_accuracy(predicted: Tensor, y: Tensor) -> float:
     """Accuracy if the classes may be renamed: the best assignment on one half of the images, scored on the other."""
+    from scipy.optimize import linear_sum_assignment  # late: importing it takes 0.3 s
+
     # The images come in an order that is regular in the classes: the halves are drawn.
     order = np.random.default_rng(0).permutation(len(y))
     guess, truth = predicted.cpu().numpy()[order], y.cpu().numpy()[order]

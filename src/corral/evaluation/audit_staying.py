@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import typer
-
 from corral.errors import CorralError
 
 
@@ -25,6 +23,8 @@ def staying(name: str) -> Iterator[None]:
     except (KeyboardInterrupt, CorralError):
         raise
     except BaseException as error:
+        import typer  # late: only the command line needs it
+
         if isinstance(error, Exception) and not isinstance(error, typer.Exit | typer.Abort):
             raise
         words = (str(error).splitlines() or [""])[0]

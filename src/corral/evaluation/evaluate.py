@@ -19,9 +19,9 @@ from corral.attacks.protocols import PROTOCOLS
 from corral.attacks.threat import Threat
 from corral.documents import write_document
 from corral.errors import UsageError
-from corral.evaluation.drawing import SHOWN_IMAGES, drawn, one_per_class
 from corral.evaluation.ledger import Ledger, Plan
 from corral.evaluation.opened import Opened, opened
+from corral.evaluation.page_arrays import SHOWN_IMAGES, one_per_class, page_arrays
 from corral.evaluation.protocols import AttackLike, chosen_attacks, protocol_attacks
 from corral.evaluation.records import AttackResult, Curve, Record, Reported
 from corral.evaluation.session import Session
@@ -163,7 +163,7 @@ def _measure(
             results.append(_pointwise(name, members, session.accuracy(correct), session.per_class(correct)))
     curve, curve_seconds = _curve(session, eps, ledger)
     strongest = min(members, key=lambda result: result.accuracy).name
-    arrays = drawn(model, session, outcomes[strongest].x_adv) | _fates(clean, outcomes)
+    arrays = page_arrays(model, session, outcomes[strongest].x_adv) | _fates(clean, outcomes)
     arrays["labels"] = session.labels.cpu().numpy()
     recipe = load_recipe(given.folder.path)
     reported = None if recipe.reported is None else Reported(**recipe.reported.model_dump())

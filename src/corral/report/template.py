@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import jinja2
-
 PACKAGE = "corral.report"
 
 
@@ -15,6 +13,8 @@ def filled(package: str, name: str, **values: Any) -> str:
         name: its file.
         values: what it shows; one that is missing is an error.
     """
+    import jinja2  # late: who trains or attacks needs none of it
+
     places = [jinja2.PackageLoader(place, "") for place in dict.fromkeys([package, PACKAGE])]
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(places),

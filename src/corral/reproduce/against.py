@@ -1,7 +1,5 @@
 """How much more or less each row keeps than one of them, image by image."""
 
-from scipy.stats import t as student
-
 from corral.report.estimates import Estimate, difference_error, estimate
 from corral.reproduce.definition import CLEAN, Table
 from corral.reproduce.result import Measured, ResultPart, unpacked
@@ -60,6 +58,8 @@ def _quantile(first: Estimate, second: Estimate, error: float) -> float:
 
     Three seeds say little of their own spread: where it is all of the error, 2.8 standard errors are, not 2.
     """
+    from scipy.stats import t as student  # late: importing it takes 0.5 s
+
     seeds = [(one.seed_error**2, one.seeds - 1) for one in (first, second)]
     images = (max(error**2 - sum(part for part, _ in seeds), 0.0), first.n - 1)
     squares = sum(part**2 / degrees for part, degrees in (*seeds, images) if part and degrees)

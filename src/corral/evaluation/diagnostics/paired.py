@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from scipy.special import bdtrc
 from torch import Tensor
 
 from corral.evaluation.diagnostics.findings import Verdict
@@ -13,6 +12,8 @@ CHANCE = 0.01
 
 def sign_test(more: int, less: int) -> float:
     """P(at least `more` heads in more + less tosses of a fair coin): McNemar's exact one-sided test."""
+    from scipy.special import bdtrc  # late: importing it takes 0.2 s
+
     return float(bdtrc(more - 1, more + less, 0.5))
 
 

@@ -13,7 +13,7 @@ FEATURE_EXAMPLES = 500
 SHOWN_IMAGES = 8
 
 
-def drawn(model: Classifier, session: Session, adversarial: Tensor) -> dict[str, NDArray[np.generic]]:
+def page_arrays(model: Classifier, session: Session, adversarial: Tensor) -> dict[str, NDArray[np.generic]]:
     """What the page draws: features and centroids in two dimensions, images beside their adversarial versions.
 
     Args:
