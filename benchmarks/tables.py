@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import certified
+import checkpoints
 import compare
 import docs_tables
 import mat_weights
@@ -30,7 +31,7 @@ OTHERS: dict[str, Callable[[Path, Store], str]] = {
 
 
 def made(results: Path) -> dict[Path, bytes]:
-    """Every file below tables/ as it should be."""
+    """Every file below tables/, and every card of a checkpoint, as it should be."""
     store, found = read_store(results), {}
     for name, scale, changed in sorted({(key.table, key.scale, key.changed) for key in store.rows}):
         if name in shipped_tables():
@@ -40,7 +41,7 @@ def made(results: Path) -> dict[Path, bytes]:
             found |= {folder / file: content for file, content in documents(table, result).items()}
     for name, table_of in OTHERS.items():
         found[results / TABLES / name / "table.md"] = table_of(results, store).encode()
-    return found
+    return found | checkpoints.cards(results, store)
 
 
 def behind(results: Path) -> dict[Path, bytes | None]:

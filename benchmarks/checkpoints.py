@@ -1,0 +1,184 @@
+"""Train the reference checkpoints of results/checkpoints, attack them, and write the card of each.
+
+usage: python benchmarks/checkpoints.py [NAME ...] --out runs/checkpoints [--results results]
+
+A checkpoint is a run folder's `model.safetensors` and `recipe.toml`: `corral.load("results/checkpoints/NAME")` gives
+the classifier. What was measured of it is in the CSV files of the results, table `checkpoints`, and its `card.md` is
+made of them. tests/test_checkpoints.py measures it again.
+"""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import certified
+import compare
+from corral.data import load
+from corral.evaluation.certify_run import certify_run
+from corral.files import write_atomically
+from corral.report.words import attack_title, eps_words
+from corral.reproduce.definition import load_setting
+from corral.reproduce.entries import row_entries
+from corral.reproduce.lines import AttackLine, RowKey, RowLine
+from corral.reproduce.markdown import rows_of
+from corral.reproduce.store import Store, changing, read_store
+from corral.training import RunFolder, load_recipe, train
+
+TABLE, FOLDER = "checkpoints", "checkpoints"
+# Images that PGD and AutoAttack meet, class-balanced; AutoAttack is what costs.
+QUICK, STANDARD = 200, {"digits": 100, "mnist": 50}
+RADII = [0.1, 0.25, 0.5]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One of them: the recipe, the data, the setting of settings.toml that makes it small, and what it is for."""
+
+    recipe: str
+    data: str
+    setting: str | None
+    about: str
+
+
+CHECKPOINTS = {
+    "digits-nominal": Checkpoint("nominal", "digits", None, "natural training, a linear head: nothing is robust"),
+    "digits-at": Checkpoint("at", "digits", None, "PGD training, a linear head"),
+    "digits-clustr": Checkpoint(
+        "clustr-published", "digits", None, "ClusTR as released: exponentiated scores, masked gradients"
+    ),
+    "digits-corral": Checkpoint("corral", "digits", None, "corral: clusters in log space, adversarially trained"),
+    "digits-certified": Checkpoint("certified", "digits", None, "a 1-Lipschitz network with certified l2 radii"),
+    "mnist-at": Checkpoint("at", "mnist", "mnist-small", "PGD training, a linear head"),
+    "mnist-corral": Checkpoint(
+        "corral", "mnist", "mnist-small", "corral: clusters in log space, adversarially trained"
+    ),
+}
+
+
+def trained(name: str, out: Path) -> RunFolder:
+    """The run of a checkpoint, trained if it is not there."""
+    one, folder = CHECKPOINTS[name], RunFolder(out / name)
+    shipped = load_recipe(one.recipe, data=one.data)
+    overrides: dict[str, Any] = load_setting(one.setting).overrides(shipped, {"training.seed": 0})
+    recipe = load_recipe(one.recipe, data=one.data, overrides=overrides)
+    train(recipe, out=folder.path, resume=folder.recipe.is_file(), device="cpu")
+    return folder
+
+
+def measured(name: str, folder: RunFolder) -> Store:
+    """A checkpoint's rows in the CSV files: PGD, AutoAttack and, where there are any, certificates."""
+    one = CHECKPOINTS[name]
+    key = RowKey(table=TABLE, scale="", changed="", data=one.data, beside="", row=name)
+    found, lines = Store(), []
+    for protocol, n in (("quick", QUICK), ("standard", STANDARD[one.data])):
+        result = compare.seed_result(folder, 0, [compare.measured(folder, n, protocol)])
+        eps = result.records[1.0][0].eps
+        store = row_entries(key, [result], recipe=one.recipe, rule=None, eps=eps, columns="")
+        lines += store.rows[key]
+        found.add(store)
+    if one.recipe == "certified":
+        certificate = certify_run(folder.path, n=QUICK, radii=[0.0, *RADII])
+        store = certified.certificate_entries(TABLE, name, folder.path.name, certificate)
+        lines += store.rows[key]
+        store.runs = {}
+        found.add(store)
+    evaluations, analyses = (" ".join(filter(None, (getattr(line, which) for line in lines))) for which in
+                             ("evaluations", "analyses"))  # fmt: skip
+    found.rows[key] = [lines[0].model_copy(update={"evaluations": evaluations, "analyses": analyses})]
+    return found
+
+
+def card_of(name: str, store: Store) -> str:
+    """What a checkpoint is and what was measured of it, from the CSV files."""
+    line = next(lines[0] for key, lines in store.of_table(TABLE, "", "").items() if key.row == name)
+    groups = [store.attacks[evaluation] for evaluation in line.evaluations.split()]
+    first = groups[0][0]
+    run = store.runs[first.run, line.fingerprint]
+    versions = f"corral {first.corral}, torch {first.torch}, python {first.python}, {first.device}"
+    facts = [
+        ("data", f"{run.data}, images {run.data_fingerprint}"),
+        ("recipe", f"`{run.recipe}`, whole in `recipe.toml`; method `{run.method}`, head {_head(run.head, run.rule)}"),
+        (
+            "trained for",
+            f"{run.norm} eps {eps_words(run.eps)}, seed {run.seed}, {run.train_seconds:.0f} s of the clock",
+        ),
+        ("weights", f"fingerprint {run.fingerprint}"),
+        ("measured with", f"{versions}, {first.threads} thread(s), {max(group[0].created for group in groups)}"),
+    ]
+    text = [f"# {name}", "", f"{CHECKPOINTS[name].about[:1].upper()}{CHECKPOINTS[name].about[1:]}.", ""]
+    text += ["```python", f'model = corral.load("results/{FOLDER}/{name}")', "```", ""]
+    text += ["| | |", "| --- | --- |", *(f"| {title} | {words} |" for title, words in facts), ""]
+    text += rows_of(
+        ["protocol", "attack", "threat", "robust of n", "percent"], [_cells(one) for group in groups for one in group]
+    )
+    text += ["", "Evaluation seed 0; images are class-balanced. `corral evaluate` on this folder repeats it.", ""]
+    return "\n".join(text)
+
+
+def _head(head: str, rule: str | None) -> str:
+    return head if rule is None else f"{head}, rule {rule}"
+
+
+def _cells(line: AttackLine) -> list[str]:
+    title = {"clean": "no attack", "certified": "certified", "attacked": "DDN, bisectors and PGD"}.get(line.attack)
+    threat = "–" if line.attack == "clean" else f"{line.norm} {eps_words(line.eps)}"
+    count = f"{line.robust} of {line.n}"
+    return [line.protocol, title or attack_title(line.attack), threat, count, f"{100 * line.accuracy:.1f}"]
+
+
+def cards(results: Path, store: Store) -> dict[Path, bytes]:
+    """Every card as it should be, and the list of them."""
+    names = [key.row for key in store.of_table(TABLE, "", "") if key.row in CHECKPOINTS]
+    found = {results / FOLDER / name / "card.md": card_of(name, store).encode() for name in names}
+    if names:
+        found[results / FOLDER / "README.md"] = _list(sorted(names, key=list(CHECKPOINTS).index), store).encode()
+    return found
+
+
+def _list(names: Sequence[str], store: Store) -> str:
+    rows = {key.row: lines[0] for key, lines in store.of_table(TABLE, "", "").items()}
+    table = [[f"[{name}]({name}/card.md)", CHECKPOINTS[name].about, *_summary(rows[name], store)] for name in names]
+    head = ["checkpoint", "what it is", "threat", "clean", f"PGD, {QUICK} images", "AutoAttack", "of images"]
+    intro = (
+        "Small trained models to try things on; weights and recipe are in each folder, `corral.load` takes the folder."
+    )
+    made = "`python benchmarks/checkpoints.py` made them; tests/test_checkpoints.py measures them again. Percent."
+    return "\n".join(["# Reference checkpoints", "", intro, made, "", *rows_of(head, table), ""])
+
+
+def _summary(line: RowLine, store: Store) -> list[str]:
+    quick, standard = (store.attacks[name] for name in line.evaluations.split()[:2])
+    worst = [next(one for one in group if one.attack == "worst_case") for group in (quick, standard)]
+    threat = f"{worst[0].norm} {eps_words(worst[0].eps)}"
+    return [threat, *(f"{100 * one.accuracy:.1f}" for one in (quick[0], *worst)), str(worst[1].n)]
+
+
+def main() -> None:
+    """Make the checkpoints that are named, or all of them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(CHECKPOINTS))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    given = parser.parse_args()
+    if unknown := sorted(set(given.names) - CHECKPOINTS.keys()):
+        parser.error(f"no checkpoint {unknown[0]!r}; known: {', '.join(CHECKPOINTS)}")
+    for name in given.names or CHECKPOINTS:
+        load(CHECKPOINTS[name].data)
+        folder = trained(name, given.out)
+        found = measured(name, folder)
+        with changing(given.results) as store:
+            store.add(found)
+        target = given.results / FOLDER / name
+        target.mkdir(parents=True, exist_ok=True)
+        for path in (folder.model, folder.recipe):
+            shutil.copyfile(path, target / path.name)
+        for path, content in cards(given.results, read_store(given.results)).items():
+            write_atomically(path, content)
+        print(card_of(name, read_store(given.results)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
