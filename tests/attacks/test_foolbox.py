@@ -16,7 +16,7 @@ from corral.attacks.deepfool import deepfool
 from corral.attacks.fgsm import fgsm
 from corral.geometry import class_kmeans
 from corral.models import MLP, Classifier, ClusterHead, LinearHead
-from corral.models.heads import feature_variance
+from corral.models.variance import feature_variance
 
 with warnings.catch_warnings():
     # foolbox imports a name that scipy has deprecated.

@@ -390,7 +390,7 @@ def test_the_radius_of_a_head_is_that_of_its_rule(configuration):
 def test_radii_do_not_depend_on_how_many_features_are_measured_at_once(configuration, method, monkeypatch):
     features, centroids, owners = configuration(5, 3, 4, 7, count=90)
     radii = nearest_radius(features, centroids, owners, method=method)
-    monkeypatch.setattr("corral.certify.nearest.ROWS", 7)
+    monkeypatch.setattr("corral.geometry.radii.nearest.ROWS", 7)
     torch.testing.assert_close(nearest_radius(features, centroids, owners, method=method), radii, rtol=1e-9, atol=1e-14)
     assert nearest_radius(features[:0], centroids, owners, method=method).shape == (0,)
 

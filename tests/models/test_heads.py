@@ -11,7 +11,6 @@ from tests.oracles import class_probabilities
 from torch.nn import functional
 
 from corral.models import ClusterHead, LinearHead, feature_variance
-from corral.models import heads as heads_module
 
 
 def problem(n=7, d=4, clusters=(2, 1, 3), seed=0, dtype=torch.float64):
@@ -257,7 +256,7 @@ def test_linear_head_is_one_affine_map():
 
 @pytest.mark.parametrize("chunk", [1, 3, 8192])
 def test_feature_variance_is_the_double_loop(monkeypatch, chunk):
-    monkeypatch.setattr(heads_module, "CHUNK_ROWS", chunk)
+    monkeypatch.setattr("corral.models.variance.CHUNK_ROWS", chunk)
     features, centroids, classes = problem(n=11)
     labels = torch.arange(11) % 3
     total = 0.0

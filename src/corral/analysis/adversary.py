@@ -58,11 +58,11 @@ def training_adversary(subject: Subject) -> Found:
     `share ...`, how far of the way from noise to strong each gets; `zero ...`, the share of images whose gradient at
     the noise is exactly 0; `alike`, the share of pixels in which both gradients have one sign; `right ...`, accuracy.
     """
-    head, eps, norm = subject.head, subject.info.eps, subject.info.norm
+    clusters, eps, norm = subject.clusters, subject.info.eps, subject.info.norm
     images = _training_images(subject)
     x, y = labelled(images)
-    model = subject.model
-    published = PublishedHead(head, nearest=published_nearest(head))
+    model, head = subject.model, subject.model.head
+    published = PublishedHead(head, nearest=published_nearest(clusters))
     with attacked(model):
         with torch.no_grad():
             features = model.features(x)

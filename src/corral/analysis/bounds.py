@@ -45,16 +45,16 @@ def radius_bounds(subject: Subject) -> Found:
     point nearer than promised is decided otherwise), `outside` (largest violation of Eq. 3: at most rounding). Series:
     the quantiles 10, 25, 50, 75, 90% of each radius.
     """
-    head = subject.head
+    found = subject.clusters
     features = extract_features(subject.model, subject.test)
     assert subject.test.labels is not None
-    clusters = (features, head.centroids, head.classes)
+    clusters = (features, found.centroids, found.classes)
     bounds = critique_bounds(*clusters)
     # The radius is that of the nearest rule, at any centroid of a class: no other rule is asked for the decision.
-    nearest = torch.cdist(features.double(), head.centroids.double()).argmin(1)
-    right = head.classes[nearest] == subject.test.labels
-    sigma = float(head.variance.double().sqrt())
-    numbers = {"accuracy": float(right.double().mean()), "sigma": sigma, "clusters": float(len(head.centroids))}
+    nearest = torch.cdist(features.double(), found.centroids.double()).argmin(1)
+    right = found.classes[nearest] == subject.test.labels
+    sigma = float(found.variance.double().sqrt())
+    numbers = {"accuracy": float(right.double().mean()), "sigma": sigma, "clusters": float(len(found.centroids))}
     series: dict[str, tuple[float, ...]] = {}
     if bool(right.any()):
         pair, exact = published_radius_unsound(*clusters), nearest_radius(*clusters)

@@ -49,7 +49,7 @@ def clusters_in_features(subject: Subject) -> Found:
     found = class_kmeans(train, labels, CLUSTERS, num_classes=classes, generator=generator)
     variance = feature_variance(train, labels, found.centroids, found.classes).clamp_min(1e-12)
     nearest, soft = (ClusterHead(found.centroids, found.classes, variance, rule=rule) for rule in ("nearest", "soft"))
-    published = PublishedHead(soft, nearest=published_nearest(soft))
+    published = PublishedHead(soft, nearest=published_nearest(soft.clusters))
     probe = LogisticRegression(max_iter=2000)
     scale = train.std(0).clamp_min(1e-6)
     probe.fit((train / scale).cpu().numpy(), labels.cpu().numpy())

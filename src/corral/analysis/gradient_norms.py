@@ -43,7 +43,7 @@ def along_the_attack(subject: Subject) -> Found:
     rival centroid on the clean images (float32 has exp(-x) = 0 from x = 104 on); `kept ...`, share of all images right
     at the end.
     """
-    head, eps, norm = subject.head, subject.info.eps, subject.info.norm
+    clusters, eps, norm = subject.clusters, subject.info.eps, subject.info.norm
     numbers: dict[str, float] = {}
     series: dict[str, tuple[float, ...]] = {}
     x, y = labelled(subject.test)
@@ -53,8 +53,10 @@ def along_the_attack(subject: Subject) -> Found:
             if not bool(right.any()):
                 return Found({"accuracy": 0.0})
             x, y = x[right], y[right]
-            halves = squared_distances(subject.model.features(x), head.centroids) / (2 * head.effective_variance)
-        own = y.unsqueeze(1) == head.classes
+            halves = squared_distances(subject.model.features(x), clusters.centroids) / (
+                2 * clusters.effective_variance
+            )
+        own = y.unsqueeze(1) == clusters.classes
         numbers["accuracy"] = float(right.double().mean())
         numbers["own"] = float(halves.masked_fill(~own, torch.inf).amin(1).median())
         numbers["rival"] = float(halves.masked_fill(own, torch.inf).amin(1).median())

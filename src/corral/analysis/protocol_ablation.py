@@ -1,6 +1,5 @@
 """The published protocol with one thing changed at a time: what each part of it hides."""
 
-import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,16 +33,18 @@ class Change:
     reach: bool = False
 
 
-def every_cluster(head: ClusterHead) -> Head:
+def every_cluster(head: Head) -> Head:
     """Exponentiated scores of all clusters."""
-    return PublishedHead(head, nearest=len(head.centroids))
+    assert head.clusters is not None
+    return PublishedHead(head, nearest=len(head.clusters.centroids))
 
 
-def cut(head: ClusterHead) -> Head:
+def cut(head: Head) -> Head:
     """Log-space scores of as many nearest clusters as the published scores keep."""
-    other = copy.copy(head)
-    other.rule = published_nearest(head)
-    return other
+    found = head.clusters
+    assert found is not None
+    nearest = published_nearest(found)
+    return ClusterHead(found.centroids, found.classes, found.effective_variance, rule=nearest)
 
 
 CHANGES: dict[str, Change] = {

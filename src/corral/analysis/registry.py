@@ -11,7 +11,7 @@ from corral.analysis.document import Analysis, Found
 from corral.analysis.subject import Subject
 from corral.errors import CorralError, UsageError
 from corral.evaluation.records import environment
-from corral.models import Classifier, ClusterHead
+from corral.models import Classifier
 from corral.models.fingerprint import fingerprint
 from corral.registry import Registry
 
@@ -69,7 +69,8 @@ class AnalysisKind:
 
     def fits(self, model: Classifier) -> bool:
         """Whether a model is of the kind that it needs."""
-        return isinstance(model.head, ClusterHead) or not self.needs_clusters
+        clusters = model.head.clusters
+        return not self.needs_clusters or (clusters is not None and clusters.by_distance)
 
     def columns_of(self, numbers: Iterable[str]) -> tuple[Column, ...]:
         """Its columns; where it states none, one for each of the numbers."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from corral.data import Images, load, stratified_subset
 from corral.errors import UsageError
-from corral.models import Classifier, ClusterHead
+from corral.models import Classifier, Clusters
 from corral.training import RunFolder, RunInfo, load_model, load_recipe
 from corral.training.recipe import Recipe
 from corral.training.start import prepare_data
@@ -44,15 +44,16 @@ class Subject:
     views: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
-    def head(self) -> ClusterHead:
-        """The cluster head.
+    def clusters(self) -> Clusters:
+        """The clusters whose distances the model's head decides by.
 
         Raises:
-            UsageError: the run has a linear one.
+            UsageError: it has another head, such as a linear one.
         """
-        if not isinstance(self.model.head, ClusterHead):
+        clusters = self.model.head.clusters
+        if clusters is None or not clusters.by_distance:
             raise UsageError(f"run of recipe {self.info.recipe}: this analysis needs a cluster head")
-        return self.model.head
+        return clusters
 
 
 def measured(

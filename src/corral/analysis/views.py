@@ -13,7 +13,6 @@ from corral.attacks.ddn import ddn
 from corral.attacks.minimal import MinimalOutcome
 from corral.attacks.pgd import pgd_outcome
 from corral.geometry import squared_distances
-from corral.models import ClusterHead
 from corral.training.features import evaluating, extract_features
 
 ViewName = Literal["clean", "pgd", "ddn", "cw"]
@@ -93,11 +92,11 @@ def _moved(subject: Subject, name: ViewName, rows: Tensor) -> Tensor:
 def centres_of(subject: Subject) -> tuple[Tensor, Tensor]:
     """(M, d) centres that a run has for its classes, and their (M,) classes.
 
-    A cluster head's centroids; of a linear head, which has none, the mean features of each class's training images.
+    The head's centroids; of one that has none, such as a linear one, the mean features of each class's training images.
     """
-    head = subject.model.head
-    if isinstance(head, ClusterHead):
-        return head.centroids, head.classes
+    clusters = subject.model.head.clusters
+    if clusters is not None:
+        return clusters.centroids, clusters.classes
     features, labels = extract_features(subject.model, subject.train), subject.train.labels
     assert labels is not None
     classes = torch.arange(len(subject.info.classes), device=features.device)

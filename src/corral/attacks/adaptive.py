@@ -12,14 +12,14 @@ from corral.attacks.attacked_model import AttackedModel
 from corral.attacks.balls import ALL_NORMS, Norm
 from corral.attacks.checks import check_batch
 from corral.attacks.engine import Attacked, run_attacks
-from corral.attacks.objectives import ModelObjective, ObjectiveName
+from corral.attacks.objectives import ModelObjective, ObjectiveName, clusters_of
 from corral.attacks.outcome import Outcome
 from corral.attacks.registry import register_binder
 from corral.attacks.rivals import MatObjective, RivalObjective
 from corral.attacks.threat import Threat
 from corral.attacks.training_loss import TrainingLoss
 from corral.errors import UsageError
-from corral.models import Classifier, ClusterHead
+from corral.models import Clusters
 
 # The steps of AutoAttack's Auto-PGD, the restarts of its "plus" version, and its number of targets.
 STEPS, RESTARTS, TARGETS = 100, 5, 9
@@ -142,10 +142,11 @@ def adaptive_attacks(
             bound(apgd.outcome, threat, steps=steps, targets=TARGETS, eot=eot),
         ),
     ]
-    head = model.head if isinstance(model, Classifier) else None
-    if isinstance(head, ClusterHead):
-        members.append(untargeted("magnet", "the Magnet loss against the head's centroids", "magnet"))
-        ranks = _ranks(head)
+    clusters = clusters_of(model)
+    if clusters is not None:
+        if clusters.by_distance:
+            members.append(untargeted("magnet", "the Magnet loss against the head's centroids", "magnet"))
+        ranks = _ranks(clusters)
         if ranks:
             members.append(
                 Attack(
@@ -157,7 +158,7 @@ def adaptive_attacks(
                     partial(_rivals, tuple(_rival(threat, rank, steps, eot) for rank in range(ranks)), steps),
                 )
             )
-        if head.index.shape[1] == 1:
+        if clusters.index.shape[1] == 1:
             mat = training if training is not None and training.name == "mat" else _mat()
             words = "MAT's training loss with the cosine distance to the clean features"
             members.append(untargeted("mat", words, mat.objective, mat.weights))
@@ -174,10 +175,10 @@ def _mat() -> TrainingLoss:
     return TrainingLoss("mat", mat, weights)
 
 
-def _ranks(head: ClusterHead) -> int:
+def _ranks(clusters: Clusters) -> int:
     """How many rivals the image with the most of them has, at most MOST_RIVALS."""
-    fewest = int(torch.bincount(head.classes).min())
-    return min(len(head.centroids) - fewest, MOST_RIVALS)
+    fewest = int(torch.bincount(clusters.classes).min())
+    return min(len(clusters.centroids) - fewest, MOST_RIVALS)
 
 
 def _rivals(parts: tuple[Attack, ...], steps: int, model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:

@@ -7,7 +7,7 @@ from corral.attacks.balls import per_example
 from corral.attacks.checks import check_counts
 from corral.attacks.function import guarded
 from corral.attacks.minimal import Closest, MinimalOutcome
-from corral.models import Classifier, ClusterHead
+from corral.models import Classifier, Clusters
 
 # A step goes this much past the linearised bisector.
 OVERSHOOT = 1.02
@@ -36,31 +36,31 @@ def bisector_search(
         CorralError: the model's logits or gradients are not finite.
     """
     check_counts(rivals=rivals)
-    head = model.head
-    if not isinstance(head, ClusterHead):
+    clusters = model.head.clusters
+    if clusters is None:
         raise ValueError("a search along bisectors needs a cluster head")
     closest = Closest(model, x, y)
     rows = closest.standing
     if len(rows):
         with torch.no_grad():
-            distances = torch.cdist(model.features(x[rows]), head.centroids)
-        own = head.classes == y[rows].unsqueeze(1)
+            distances = torch.cdist(model.features(x[rows]), clusters.centroids)
+        own = clusters.classes == y[rows].unsqueeze(1)
         mine = distances.masked_fill(~own, torch.inf).argmin(1)
         away = distances.masked_fill(own, torch.inf)
         order = away.argsort(1)[:, : min(rivals, int((~own).sum(1).min()))]
         for column in range(order.shape[1]):
-            _walk(closest, model, head, rows, mine, order[:, column], steps)
+            _walk(closest, model, clusters, rows, mine, order[:, column], steps)
         closest.halve()
     return closest.outcome()
 
 
 def _walk(
-    closest: Closest, model: Classifier, head: ClusterHead, rows: Tensor, mine: Tensor, rival: Tensor, steps: int
+    closest: Closest, model: Classifier, clusters: Clusters, rows: Tensor, mine: Tensor, rival: Tensor, steps: int
 ) -> None:
     """Newton steps of every row towards the bisector of its own and its rival centroid."""
     points, y = closest.x[rows], closest.y[rows]
-    difference = head.centroids[mine] - head.centroids[rival]
-    middle = (head.centroids[mine] + head.centroids[rival]) / 2
+    difference = clusters.centroids[mine] - clusters.centroids[rival]
+    middle = (clusters.centroids[mine] + clusters.centroids[rival]) / 2
     for _ in range(steps):
         with torch.enable_grad():
             at = points.detach().requires_grad_(True)

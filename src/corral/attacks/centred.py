@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from corral.attacks.attack import Attack, Setting
 from corral.attacks.attacked_model import AttackedModel
 from corral.attacks.noise import image_keys, integers
-from corral.attacks.objectives import ModelObjective, Objective, ObjectiveName, ThroughHead
+from corral.attacks.objectives import ModelObjective, Objective, ObjectiveName, ThroughHead, clusters_of
 from corral.attacks.outcome import Outcome
 from corral.attacks.pgd import pgd_outcome
 from corral.attacks.registry import register_binder
@@ -19,7 +19,7 @@ from corral.attacks.threat import Threat
 from corral.attacks.training_loss import CROSS_ENTROPY as CROSS_ENTROPY
 from corral.attacks.training_loss import TrainingLoss as TrainingLoss
 from corral.errors import UsageError
-from corral.models import Classifier, ClusterHead
+from corral.models import Head
 from corral.models.centre_logits import CentreLogits
 from corral.models.linear_equivalent import centres_of_equal_length
 
@@ -100,7 +100,8 @@ def centred_attacks(model: nn.Module, *, threat: Threat, training: TrainingLoss)
         ]
     words = f"the loss of training, {training.name}"
     rows.append((f"pgd_{LONG}_training", words, training.name, LONG, _always(training.objective)))
-    if isinstance(model, Classifier) and isinstance(model.head, ClusterHead) and model.head.index.shape[1] == 1:
+    clusters = clusters_of(model)
+    if clusters is not None and clusters.index.shape[1] == 1:
         rows.append(
             (f"pgd_{LONG}_mmc", "half the squared distance to the own centre", "mmc", LONG, _always(MmcObjective()))
         )
@@ -119,19 +120,27 @@ def logit_attacks(model: nn.Module, *, threat: Threat) -> tuple[Attack, ...]:
         model: to attack; without one centroid a class of equal lengths there are no such logits, and no attacks.
         threat: norm and radius.
     """
-    head = model.head if isinstance(model, Classifier) else None
-    if not isinstance(head, ClusterHead) or centres_of_equal_length(head) is None:
+    clusters = clusters_of(model)
+    if clusters is None or centres_of_equal_length(clusters) is None:
         return ()
     name, cosines = f"pgd_{LONG}_cosine", "the cross-entropy of cosines with the centres"
     found = [
-        _attack(name, cosines, "cosine_cross_entropy", LONG, _always(ThroughHead(CentreLogits)), threat=threat, more=())
+        _attack(
+            name, cosines, "cosine_cross_entropy", LONG, _always(ThroughHead(_centre_logits)), threat=threat, more=()
+        )
     ]
     for length in LENGTHS:
-        through = ThroughHead(partial(CentreLogits, length=float(length)))
+        through = ThroughHead(partial(_centre_logits, length=float(length)))
         words = f"the cross-entropy of inner products with the centres, their length made {length}"
         name, more = f"pgd_{LONG}_length_{length}", (("centre_length", float(length)),)
         found.append(_attack(name, words, "inner_cross_entropy", LONG, _always(through), threat=threat, more=more))
     return tuple(found)
+
+
+def _centre_logits(head: Head, length: float | None = None) -> CentreLogits:
+    """MAT's logits on the centres of a head that has clusters."""
+    assert head.clusters is not None
+    return CentreLogits(head.clusters, length)
 
 
 def encoder_attacks(*, threat: Threat) -> tuple[Attack, ...]:

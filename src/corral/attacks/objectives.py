@@ -16,7 +16,7 @@ from corral.losses import (
     nearest_own,
     soft_cross_entropy,
 )
-from corral.models import Classifier, ClusterHead, Head, PublishedHead
+from corral.models import Classifier, Clusters, Head, PublishedHead
 from corral.registry import closest
 
 # One of the keys of the tables below; `known_objective` checks it.
@@ -41,9 +41,9 @@ class Released:
     alpha: float = PUBLISHED_ALPHA
     nearest: int | None = None
 
-    def kept(self, head: ClusterHead) -> int:
+    def kept(self, clusters: Clusters) -> int:
         """How many nearest clusters count on a head."""
-        return published_nearest(head) if self.nearest is None else min(self.nearest, len(head.centroids))
+        return published_nearest(clusters) if self.nearest is None else min(self.nearest, len(clusters.centroids))
 
 
 RELEASED = Released()
@@ -168,11 +168,29 @@ def prepare(
     if objective in CONSISTENCY_OBJECTIVES:
         return _against_clean(CONSISTENCY_OBJECTIVES[objective], model, x, largest_label)
     known_objective(objective)
-    if not (isinstance(model, Classifier) and isinstance(model.head, ClusterHead)):
-        raise ValueError(f"objective {objective!r} needs a corral Classifier with a ClusterHead")
-    _check_classes(largest_label, model.num_classes)
+    classifier = _by_distance(model, f"objective {objective!r}")
+    _check_classes(largest_label, classifier.num_classes)
     made = {"magnet": _magnet, "published_cross_entropy": _published, "published_magnet": _published_magnet}
-    return made[objective](model, model.head, y)
+    return made[objective](classifier, y)
+
+
+def clusters_of(model: nn.Module) -> Clusters | None:
+    """The clusters that a corral Classifier's head decides by; None of a head or a model without."""
+    # A plain module may serve as a head too; it has none.
+    return getattr(model.head, "clusters", None) if isinstance(model, Classifier) else None
+
+
+def distance_clusters(model: nn.Module) -> Clusters | None:
+    """The same, of heads alone whose logits are Eq. 4's of distances, which ClusTR's protocols are about."""
+    clusters = clusters_of(model)
+    return clusters if clusters is not None and clusters.by_distance else None
+
+
+def _by_distance(model: nn.Module, what: str) -> Classifier:
+    if distance_clusters(model) is None:
+        raise ValueError(f"{what} needs a corral Classifier with a ClusterHead")
+    assert isinstance(model, Classifier)
+    return model
 
 
 @dataclass(frozen=True)
@@ -191,9 +209,7 @@ class PublishedMagnet:
         Raises:
             ValueError: the model has no cluster head.
         """
-        if not (isinstance(model, Classifier) and isinstance(model.head, ClusterHead)):
-            raise ValueError("the Magnet loss needs a corral Classifier with a ClusterHead")
-        return _published_magnet(model, model.head, y, self.alpha)
+        return _published_magnet(_by_distance(model, "the Magnet loss"), y, self.alpha)
 
 
 @dataclass(frozen=True)
@@ -201,10 +217,10 @@ class ThroughHead:
     """The cross-entropy of the outputs of another head on the model's features, while the model's own head decides.
 
     Attributes:
-        head: from the model's own cluster head, the one to climb.
+        head: from the model's own head, which has clusters, the one to climb.
     """
 
-    head: Callable[[ClusterHead], Head]
+    head: Callable[[Head], Head]
 
     def bind(self, model: nn.Module, x: Tensor, y: Tensor) -> Objective:
         """The objective for a batch.
@@ -212,18 +228,20 @@ class ThroughHead:
         Raises:
             ValueError: the model has no cluster head.
         """
-        if not (isinstance(model, Classifier) and isinstance(model.head, ClusterHead)):
+        if clusters_of(model) is None:
             raise ValueError("an objective through another head needs a corral Classifier with a ClusterHead")
+        assert isinstance(model, Classifier)
         return _through(self.head(model.head), model, y)
 
 
-def published_nearest(head: ClusterHead) -> int:
+def published_nearest(clusters: Clusters) -> int:
     """How many nearest clusters the released code's scores keep: D where the head's rule is one, else the paper's."""
-    if isinstance(head.rule, int):
-        return head.rule
-    if head.rule == "nearest":
+    if isinstance(clusters.rule, int):
+        return clusters.rule
+    if clusters.rule == "nearest":
         return 1
-    return min(PUBLISHED_NEAREST_MANY if head.num_classes > MANY_CLASSES else PUBLISHED_NEAREST, len(head.centroids))
+    many = clusters.num_classes > MANY_CLASSES
+    return min(PUBLISHED_NEAREST_MANY if many else PUBLISHED_NEAREST, len(clusters.centroids))
 
 
 def value_and_gradient(target: Objective, x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -288,18 +306,22 @@ def _against_clean(function: LogitObjective, model: nn.Module, x: Tensor, larges
     return evaluate
 
 
-def _magnet(model: Classifier, head: ClusterHead, y: Tensor) -> Objective:
+def _magnet(model: Classifier, y: Tensor) -> Objective:
+    found = model.head.clusters
+    assert found is not None
+
     def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         features = model.features(x_adv)
-        assigned = nearest_own(features, y[rows], head.centroids, head.classes)
-        values = magnet_open(features, assigned, head.centroids, head.classes, head.variance)
+        assigned = nearest_own(features, y[rows], found.centroids, found.classes)
+        values = magnet_open(features, assigned, found.centroids, found.classes, found.variance)
         return values, model.logits_from(features)
 
     return evaluate
 
 
-def _published(model: Classifier, head: ClusterHead, y: Tensor) -> Objective:
-    return _through(PublishedHead(head, nearest=published_nearest(head)), model, y)
+def _published(model: Classifier, y: Tensor) -> Objective:
+    assert model.head.clusters is not None
+    return _through(PublishedHead(model.head, nearest=published_nearest(model.head.clusters)), model, y)
 
 
 def _through(other: Head, model: Classifier, y: Tensor) -> Objective:
@@ -312,11 +334,16 @@ def _through(other: Head, model: Classifier, y: Tensor) -> Objective:
     return evaluate
 
 
-def _published_magnet(model: Classifier, head: ClusterHead, y: Tensor, alpha: float = PUBLISHED_ALPHA) -> Objective:
+def _published_magnet(model: Classifier, y: Tensor, alpha: float = PUBLISHED_ALPHA) -> Objective:
+    found = model.head.clusters
+    assert found is not None
+
     def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         features = model.features(x_adv)
-        assigned = nearest_own(features, y[rows], head.centroids, head.classes)
-        values = magnet_published(features, assigned, head.centroids, head.classes, alpha=alpha, variance=head.variance)
+        assigned = nearest_own(features, y[rows], found.centroids, found.classes)
+        values = magnet_published(
+            features, assigned, found.centroids, found.classes, alpha=alpha, variance=found.variance
+        )
         return values, model.logits_from(features)
 
     return evaluate

@@ -16,13 +16,14 @@ from corral.attacks.objectives import (
     PublishedMagnet,
     Released,
     ThroughHead,
+    distance_clusters,
     known_objective,
     published_nearest,
 )
 from corral.attacks.pgd import pgd_outcome
 from corral.attacks.registry import ATTACKS, NamedAttack, register_binder
 from corral.attacks.threat import Threat
-from corral.models import Classifier, ClusterHead, PublishedHead
+from corral.models import PublishedHead
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class PgdProtocol:
     """A PGD attack with everything but eps and norm fixed.
 
     `step_size` is in pixel units; None means 2.5 eps / steps, which lets every start reach the whole ball.
-    `cluster_objective` replaces `objective` on models with a cluster head.
+    `cluster_objective` replaces `objective` on models that decide by distances to centroids.
     """
 
     name: str
@@ -44,7 +45,7 @@ class PgdProtocol:
 
     def objective_for(self, model: nn.Module) -> ObjectiveName:
         """The objective that this protocol means for a model's kind of head."""
-        return self.cluster_objective if has_clusters(model) else self.objective
+        return self.objective if distance_clusters(model) is None else self.cluster_objective
 
     def step_size_for(self, eps: float) -> float:
         """The step in pixel units at a given eps."""
@@ -88,20 +89,16 @@ class PgdProtocol:
         return Attack(self.name, description, tuple(settings.items()), threat, run)
 
 
-def has_clusters(model: nn.Module) -> bool:
-    """Whether a model decides by clusters, to which the published attacks are."""
-    return isinstance(model, Classifier) and isinstance(model.head, ClusterHead)
-
-
 def _released(
     name: ObjectiveName, model: nn.Module, released: Released
 ) -> tuple[ObjectiveName | ModelObjective, dict[str, Setting]]:
     """What a named objective is with a recipe's numbers, and those that are not what the name means by itself."""
     if name == "published_magnet" and released.alpha != PUBLISHED_ALPHA:
         return PublishedMagnet(released.alpha), {"alpha": released.alpha}
-    if name == "published_cross_entropy" and isinstance(model, Classifier) and isinstance(model.head, ClusterHead):
-        kept = released.kept(model.head)
-        if kept != published_nearest(model.head):
+    clusters = distance_clusters(model)
+    if name == "published_cross_entropy" and clusters is not None:
+        kept = released.kept(clusters)
+        if kept != published_nearest(clusters):
             return ThroughHead(lambda head: PublishedHead(head, nearest=kept)), {"nearest": kept}
     return name, {}
 

@@ -8,6 +8,7 @@ from corral.attacks.attack import Attack
 from corral.attacks.attacked_model import AttackedModel
 from corral.attacks.autoattack import standard_attacks
 from corral.attacks.centred import centred_attacks, encoder_attacks
+from corral.attacks.objectives import distance_clusters
 from corral.attacks.presets import (
     LOG_20,
     MARGIN_20,
@@ -16,7 +17,6 @@ from corral.attacks.presets import (
     PUBLISHED_100,
     PUBLISHED_100_LOG,
     PUBLISHED_100_MAGNET,
-    has_clusters,
 )
 from corral.attacks.threat import Threat
 from corral.registry import Registry
@@ -82,7 +82,7 @@ def register_protocol(name: str, summary: str, *, ensemble: str = "") -> Callabl
 )
 def quick(target: AttackedModel, threat: Threat) -> tuple[Attack, ...]:
     """Cluster heads meet the published PGD-20 on log-space logits too."""
-    control = (PUBLISHED_20_LOG,) if has_clusters(target.model) else ()
+    control = (PUBLISHED_20_LOG,) if distance_clusters(target.model) is not None else ()
     presets = (PUBLISHED_20, *control, LOG_20, MARGIN_20)
     return tuple(preset.bound(target.model, threat, target.released) for preset in presets)
 
@@ -92,7 +92,7 @@ def quick(target: AttackedModel, threat: Threat) -> tuple[Attack, ...]:
 )
 def paper(target: AttackedModel, threat: Threat) -> tuple[Attack, ...]:
     """What ClusTR reports."""
-    clusters = (PUBLISHED_100_MAGNET, PUBLISHED_20_LOG, PUBLISHED_100_LOG) if has_clusters(target.model) else ()
+    clusters = (PUBLISHED_100_MAGNET, PUBLISHED_20_LOG, PUBLISHED_100_LOG) if distance_clusters(target.model) is not None else ()
     presets = (PUBLISHED_20, PUBLISHED_100, *clusters)
     return tuple(preset.bound(target.model, threat, target.released) for preset in presets)
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from corral.attacks.objectives import Objective
+from corral.attacks.objectives import Objective, clusters_of
 from corral.geometry.scores import cluster_scores, squared_distances
 from corral.losses.mat import mat_terms, mmc
 from corral.losses.terms import weighted
-from corral.models import Classifier, ClusterHead
+from corral.models import Classifier, Clusters
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class RivalObjective:
             ValueError: no cluster head, or a label without a rival.
         """
         order = rival_order(model, x, y)
-        head = cluster_head(model)[1]
-        rivals = len(head.centroids) - (head.classes.unsqueeze(0) == y.unsqueeze(1)).sum(1)
+        clusters = cluster_classifier(model)[1]
+        rivals = len(clusters.centroids) - (clusters.classes.unsqueeze(0) == y.unsqueeze(1)).sum(1)
         rank = (rivals - 1).clamp_max(self.rank)
         return rival_objective(model, y, order.gather(1, rank.unsqueeze(1)).squeeze(1))
 
@@ -68,15 +68,17 @@ class MmcObjective:
         return mmc_objective(model, y)
 
 
-def cluster_head(model: nn.Module) -> tuple[Classifier, ClusterHead]:
-    """The classifier and its cluster head.
+def cluster_classifier(model: nn.Module) -> tuple[Classifier, Clusters]:
+    """The classifier and the clusters that it decides by.
 
     Raises:
-        ValueError: the model is not a corral Classifier with a ClusterHead.
+        ValueError: the model is not a corral Classifier whose head has clusters.
     """
-    if not (isinstance(model, Classifier) and isinstance(model.head, ClusterHead)):
+    clusters = clusters_of(model)
+    if clusters is None:
         raise ValueError("objectives on centroids need a corral Classifier with a ClusterHead")
-    return model, model.head
+    assert isinstance(model, Classifier)
+    return model, clusters
 
 
 def rival_order(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -90,12 +92,12 @@ def rival_order(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     Raises:
         ValueError: no cluster head, or all centroids are of one class.
     """
-    classifier, head = cluster_head(model)
-    if head.num_classes < 2:
+    classifier, clusters = cluster_classifier(model)
+    if clusters.num_classes < 2:
         raise ValueError("a rival centroid needs a second class, the head has one")
     with torch.no_grad():
-        distances = squared_distances(classifier.features(x).to(head.centroids.dtype), head.centroids)
-    own = head.classes.unsqueeze(0) == y.unsqueeze(1)
+        distances = squared_distances(classifier.features(x).to(clusters.centroids.dtype), clusters.centroids)
+    own = clusters.classes.unsqueeze(0) == y.unsqueeze(1)
     return distances.masked_fill(own, torch.inf).argsort(1)
 
 
@@ -114,13 +116,13 @@ def rival_objective(model: nn.Module, y: Tensor, rivals: Tensor) -> Objective:
     Raises:
         ValueError: no cluster head.
     """
-    classifier, head = cluster_head(model)
+    classifier, clusters = cluster_classifier(model)
 
     def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         features = classifier.features(x_adv)
         logits = classifier.logits_from(features)
-        scores = cluster_scores(features.to(head.centroids.dtype), head.centroids, head.effective_variance)
-        others = head.classes.unsqueeze(0) != y[rows].unsqueeze(1)
+        scores = cluster_scores(features.to(clusters.centroids.dtype), clusters.centroids, clusters.effective_variance)
+        others = clusters.classes.unsqueeze(0) != y[rows].unsqueeze(1)
         own = scores.masked_fill(others, -torch.inf).amax(1)
         return scores.gather(1, rivals[rows].unsqueeze(1)).squeeze(1) - own, logits
 
@@ -180,7 +182,7 @@ def mmc_objective(model: nn.Module, y: Tensor) -> Objective:
 
 def _single_centres(model: nn.Module) -> tuple[Classifier, Tensor]:
     """The classifier and the (C, d) centres of its classes."""
-    classifier, head = cluster_head(model)
-    if head.index.shape[1] != 1:
-        raise ValueError(f"this loss needs one centroid a class, the head has up to {head.index.shape[1]}")
-    return classifier, head.centroids[head.index[:, 0]]
+    classifier, clusters = cluster_classifier(model)
+    if clusters.index.shape[1] != 1:
+        raise ValueError(f"this loss needs one centroid a class, the head has up to {clusters.index.shape[1]}")
+    return classifier, clusters.centroids[clusters.index[:, 0]]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from corral.certify.rounding import centred, check_clusters
+from corral.geometry.radii.rounding import centred, check_clusters
 
 
 @dataclass(frozen=True)

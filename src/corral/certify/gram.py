@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from corral.certify.rounding import UNIT, inner_product_error
+from corral.geometry.radii.rounding import UNIT, inner_product_error
 
 # Doublings of the power: p singular values are told from one to p^(2^-31), 1e-8 for p = 1000.
 ITERATIONS = 30

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from corral.certify.gram import spectral_norms_upper
 from corral.certify.relu_network import ReluNetwork
-from corral.certify.rounding import UNIT
+from corral.geometry.radii.rounding import UNIT
 
 # On one box: patterns of undecided neurons, and undecided neurons along one of them.
 MOST_PATTERNS = 64

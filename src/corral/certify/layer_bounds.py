@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from corral.certify.norms import normalisation_constant
 from corral.certify.operator_norms import conv_norm_upper, dense_norm_upper
-from corral.certify.rounding import UNIT
+from corral.geometry.radii.rounding import UNIT
 from corral.models.classifier import Normalisation
 from corral.models.pointwise import Pointwise
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from corral.certify.layer_bounds import LAYERS, BatchNorm, above, linear_bound
-from corral.certify.plain import join, kind_of, require_plain, require_plain_inside, where
 from corral.errors import UsageError
 from corral.models import (
     MLP,
@@ -27,6 +26,7 @@ from corral.models import (
 )
 from corral.models.embedded import Embedded
 from corral.models.modes import eval_mode
+from corral.models.plain import join, kind_of, require_plain, require_plain_inside, where
 from corral.models.pointwise import Pointwise
 from corral.models.resnet import BasicBlock
 from corral.models.resnet_cifar import PaddedBlock
@@ -75,7 +75,7 @@ def lipschitz_upper(module: nn.Module, image_shape: tuple[int, ...]) -> Lipschit
     and is computed in float64. For ordinary deep networks it is sound and vacuous. The head does not count.
 
     Types are known exactly: a subclass of a known layer or network is not. Each must be all that runs in its place
-    (`certify.plain`): no forward hooks, no methods replaced, no parametrizations but torch's own.
+    (`models.plain`): no forward hooks, no methods replaced, no parametrizations but torch's own.
 
     A module whose class itself defines `lipschitz_bound(input_shape) -> float`, with the shape of one example without
     the batch, brings its own guaranteed bound, for whatever is inside it; it is taken as it is. A subclass does not

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from corral.certify.gram import ITERATIONS, spectral_norms_upper
-from corral.certify.rounding import inner_product_error
+from corral.geometry.radii.rounding import inner_product_error
 
 Pair = int | tuple[int, int]
 # Convolutions of no more entries than this are written out as matrices.

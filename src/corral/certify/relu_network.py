@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from corral.certify.plain import join, kind_of, require_plain
-from corral.certify.rounding import inner_product_error
 from corral.errors import UsageError
+from corral.geometry.radii.rounding import inner_product_error
 from corral.models import MLP, Classifier
 from corral.models.classifier import Normalisation
 from corral.models.modes import eval_mode
+from corral.models.plain import join, kind_of, require_plain
 
 # Whose children run one after the other.
 CONTAINERS = {Classifier, MLP, nn.Sequential}
@@ -73,7 +73,7 @@ def relu_network(module: nn.Module) -> ReluNetwork:
 
     Raises:
         UsageError: another module, a subclass of these among them; something besides them that may run
-            (`certify.plain`); no linear layer.
+            (`models.plain`); no linear layer.
         ValueError: weights that are not finite.
     """
     weights: list[Tensor] = []

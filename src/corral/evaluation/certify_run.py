@@ -37,7 +37,7 @@ from corral.evaluation.certificate import (
 from corral.evaluation.ledger import Ledger
 from corral.evaluation.opened import opened
 from corral.evaluation.session import Session
-from corral.models import Classifier, ClusterHead
+from corral.models import Classifier
 from corral.precision import full_float32
 from corral.progress import Progress, duration
 from corral.training import parse_eps
@@ -205,7 +205,7 @@ def radius_attacks(model: Classifier, radii: Sequence[float], lipschitz: float) 
     """
     largest = Threat("L2", max([*radii, NEXT_IMAGE]))
     found = [Attack("ddn", "DDN, 100 steps, on the margin: the closest point", (("steps", 100),), largest, _ddn)]
-    if isinstance(model.head, ClusterHead):
+    if model.head.clusters is not None:
         words = "Newton steps to the bisectors of own and rival centroids, 20 towards each of the 9 nearest rivals"
         found.append(Attack("bisectors", words, (("steps", 20), ("rivals", 9)), largest, _bisectors))
     for radius in sorted({radius for radius in radii if radius > 0}):

@@ -15,7 +15,7 @@ from corral.devices import choose_device, device_name
 from corral.errors import CorralError, UsageError
 from corral.evaluation.ledger import Plan, PlannedAttack
 from corral.evaluation.records import environment, now
-from corral.models import Classifier, ClusterHead, ModelSpec
+from corral.models import Classifier, ModelSpec
 from corral.models.fingerprint import fingerprint
 from corral.training import RunFolder, RunInfo, load_model
 from corral.training.recipe import MOST_SEED
@@ -85,8 +85,8 @@ class Opened:
             "run": self.folder.path.name,
             "recipe": info.recipe,
             "method": info.method,
-            "head": "cluster" if isinstance(head, ClusterHead) else "linear",
-            "rule": str(head.rule) if isinstance(head, ClusterHead) else None,
+            "head": head.name,
+            "rule": None if head.rule is None else str(head.rule),
             "data": info.data,
             "data_fingerprint": self.data.fingerprint,
             "model_fingerprint": self.model_fingerprint,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from corral.evaluation.projection import plane
 from corral.evaluation.session import Session
-from corral.models import Classifier, ClusterHead
+from corral.models import Classifier
 
 FEATURE_EXAMPLES = 500
 SHOWN_IMAGES = 8
@@ -21,9 +21,9 @@ def page_arrays(model: Classifier, session: Session, adversarial: Tensor) -> dic
         session: its test images; `session.shown` are the images of the row, ascending.
         adversarial: (m, ...) the shown images' adversarial versions, in that order.
     """
-    features, predicted, head = session.features(), session.predictions(), model.head
-    centroids = head.centroids if isinstance(head, ClusterHead) else features.new_zeros(0, features.shape[1])
-    classes = head.classes if isinstance(head, ClusterHead) else session.labels[:0]
+    features, predicted, clusters = session.features(), session.predictions(), model.head.clusters
+    centroids = features.new_zeros(0, features.shape[1]) if clusters is None else clusters.centroids
+    classes = session.labels[:0] if clusters is None else clusters.classes
     points, stars, share = plane(features, centroids)
     few = torch.arange(min(FEATURE_EXAMPLES, len(features)), device=features.device)
     # One of each class in turn, as `one_per_class` found them.

@@ -82,7 +82,7 @@ class OfRun(Frozen):
     run: str
     recipe: str
     method: str
-    head: Literal["linear", "cluster"]
+    head: str
     rule: str | None
     data: str
     data_fingerprint: str

@@ -3,8 +3,8 @@
 from corral.models.backbone import Backbone
 from corral.models.classifier import Classifier
 from corral.models.convnet import ConvNet
-from corral.models.features_head import FeaturesHead
-from corral.models.heads import ClusterHead, Head, LinearHead, feature_variance
+from corral.models.variance import feature_variance
+from corral.models.heads import HEADS, ClusterHead, Clusters, FeaturesHead, Head, LinearHead
 from corral.models.isometries import HalfAbs, Shift, SpaceToDepth
 from corral.models.linear_equivalent import linear_equivalent
 from corral.models.lipschitz_net import LipschitzNet
@@ -20,6 +20,7 @@ from corral.models.wideresnet import WideResNet
 
 __all__ = [
     "BACKBONES",
+    "HEADS",
     "MLP",
     "SLL",
     "VGG",
@@ -27,6 +28,7 @@ __all__ = [
     "BackboneSpec",
     "Classifier",
     "ClusterHead",
+    "Clusters",
     "ConvNet",
     "FeaturesHead",
     "HalfAbs",

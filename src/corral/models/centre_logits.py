@@ -3,18 +3,19 @@
 from torch import Tensor
 
 from corral.losses.mat import SHORTEST
-from corral.models.heads import ClusterHead, Head
+from corral.models.heads import Clusters
+from corral.models.heads.base import Head
 from corral.models.linear_equivalent import centres_of_equal_length
 from corral.precision import full_precision
 
 
 class CentreLogits(Head):
-    """L f · mu / ||mu||, or cos(f, mu), for the centres mu of a cluster head: all decide alike (MAT Eqs. 10 and 11).
+    """L f · mu / ||mu||, or cos(f, mu), for the centres mu of clusters: all decide alike (MAT Eqs. 10 and 11).
 
     Their softmax is not alike: cosines are in [-1, 1], inner products grow with the features and with L.
 
     Args:
-        head: one centroid a class, all of equal length above 0.
+        clusters: one centroid a class, all of equal length above 0.
         length: L > 0; None for cosines.
 
     Raises:
@@ -23,9 +24,9 @@ class CentreLogits(Head):
 
     directions: Tensor
 
-    def __init__(self, head: ClusterHead, length: float | None = None) -> None:
+    def __init__(self, clusters: Clusters, length: float | None = None) -> None:
         super().__init__()
-        centres = centres_of_equal_length(head)
+        centres = centres_of_equal_length(clusters)
         if centres is None:
             raise ValueError("inner products decide as cosines do only for one centroid a class, all of equal length")
         if length is not None and not length > 0:
@@ -33,7 +34,7 @@ class CentreLogits(Head):
         self.num_classes, self.features_dim = centres.shape
         self.length = length
         directions = centres / centres.norm(dim=1, keepdim=True)
-        self.register_buffer("directions", directions.to(head.centroids))
+        self.register_buffer("directions", directions.to(clusters.centroids))
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C) logits of features (N, d), in float32 or wider."""

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from corral.geometry.scores import class_index, gather_by_class, squared_distances
-from corral.models.heads import ClusterHead, Head
+from corral.models.heads import Head
 from corral.precision import full_precision
 
 
@@ -53,21 +53,24 @@ class PublishedHead(Head):
     Only for reproducing the published protocol; the wrapped head is shared, not copied.
 
     Args:
-        head: the cluster head whose centroids, classes and effective variance are used (its rule is not).
+        head: whose centroids, classes and effective variance are used (its rule is not).
         nearest: how many nearest clusters count.
 
     Raises:
-        ValueError: `nearest` is below 1.
+        ValueError: `nearest` is below 1, or a head that does not decide by distances to centroids.
     """
 
-    def __init__(self, head: ClusterHead, *, nearest: int) -> None:
+    def __init__(self, head: Head, *, nearest: int) -> None:
         super().__init__()
         _check_nearest(nearest)
+        if head.clusters is None or not head.clusters.by_distance:
+            raise ValueError(f"published scores are of distances to centroids, which a {type(head).__name__} has not")
         self.head = head
         self.nearest = nearest
         self.features_dim, self.num_classes = head.features_dim, head.num_classes
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C) published scores of features (N, d)."""
-        head = self.head
-        return _scores(features, head.centroids, head.index, head.effective_variance, self.nearest)
+        found = self.head.clusters
+        assert found is not None
+        return _scores(features, found.centroids, found.index, found.effective_variance, self.nearest)

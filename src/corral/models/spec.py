@@ -12,8 +12,7 @@ from corral.models.backbone import Backbone
 from corral.models.classifier import Classifier
 from corral.models.convnet import ConvNet
 from corral.models.embedded import Embedded
-from corral.models.features_head import FeaturesHead
-from corral.models.heads import ClusterHead, Head, LinearHead
+from corral.models.heads import ClusterHead, FeaturesHead, Head, LinearHead
 from corral.models.lipschitz_net import LayerKind, LipschitzNet
 from corral.models.mlp import MLP
 from corral.models.resnet import ResNet

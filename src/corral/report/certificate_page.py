@@ -85,7 +85,7 @@ def write_certificate_page(certificate: Certificate, out: Path) -> None:
 
 def _facts(found: Certificate) -> list[tuple[str, str]]:
     e = found.environment
-    head = "linear head" if found.rule is None else f"cluster head, rule {found.rule}"
+    head = f"{found.head} head" + ("" if found.rule is None else f", rule {found.rule}")
     return [
         ("Run", f"{found.run}, recipe {found.recipe}, {head}"),
         ("Data", f"{found.data}, fingerprint {found.data_fingerprint}"),

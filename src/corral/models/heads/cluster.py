@@ -1,23 +1,21 @@
-"""Heads: features to logits, by a linear layer or by clusters (Eq. 4 in log space)."""
+"""A classifier by clusters: class scores of Eq. 4 in log space."""
 
 import copy
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from corral.errors import UsageError
+from corral.geometry.radii import nearest_radius, soft_radius
 from corral.geometry.scores import Rule, class_index, class_scores, cluster_scores, membership_scores
-from corral.losses.clustering import nearest_own
+from corral.models.heads.base import HEADS, Clusters, Head, Spec
+from corral.options import Count, read_options
 from corral.precision import full_precision
 
-# Rows handled at once where a whole data set's features meet all centroids.
-CHUNK_ROWS = 8192
-
 HeadRule = Rule | Literal["fuzzy"]
-
-_affine = full_precision(functional.linear)
 
 
 @full_precision
@@ -28,31 +26,6 @@ def _cluster_logits(features: Tensor, centroids: Tensor, variance: Tensor, index
 @full_precision
 def _membership_logits(features: Tensor, centroids: Tensor, temperature: Tensor, index: Tensor) -> Tensor:
     return class_scores(membership_scores(features, centroids) / temperature, index)
-
-
-class Head(nn.Module):
-    """Features (N, features_dim) to logits (N, num_classes)."""
-
-    features_dim: int
-    num_classes: int
-
-
-class LinearHead(Head):
-    """The baselines' head: one affine map, always in float32 or wider.
-
-    Args:
-        features: d.
-        classes: C.
-    """
-
-    def __init__(self, features: int, classes: int) -> None:
-        super().__init__()
-        self.features_dim, self.num_classes = features, classes
-        self.linear = nn.Linear(features, classes)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, C) logits of features (N, d)."""
-        return _affine(features, self.linear.weight, self.linear.bias)
 
 
 class ClusterHead(Head):
@@ -80,6 +53,9 @@ class ClusterHead(Head):
         ValueError: any of these conditions fails.
     """
 
+    name = "cluster"
+    fitted = True
+    rule: HeadRule
     centroids: Tensor
     classes: Tensor
     variance: Tensor
@@ -115,6 +91,79 @@ class ClusterHead(Head):
     def effective_variance(self) -> Tensor:
         """Variance × temperature, what the logits divide by."""
         return self.variance * self.temperature
+
+    @property
+    def clusters(self) -> Clusters:
+        """Its centroids."""
+        return Clusters(
+            self.centroids, self.classes, self.index, self.variance, self.effective_variance, rule=self.rule
+        )
+
+    def spec(self) -> Spec:
+        """Its rule and how many centroids there are; where they lie is its state."""
+        return {"name": self.name, "rule": self.rule, "clusters": len(self.centroids)}
+
+    @classmethod
+    def resolved(cls, options: Mapping[str, Any], classes: int) -> dict[str, Any]:
+        """The rule, "soft" by default, and the number of centroids, by default one a class.
+
+        Raises:
+            ValueError: another option, fewer centroids than classes, or a rule that keeps more than there are.
+        """
+        found = read_options(_cluster_options, options, f"head {cls.name!r}")
+        clusters = found["clusters"] = classes if found["clusters"] is None else found["clusters"]
+        if clusters < classes:
+            raise ValueError(f"clusters must be at least one a class, {classes}, found {clusters}")
+        if isinstance(found["rule"], int) and found["rule"] > clusters:
+            raise ValueError(f"rule must be at most the {clusters} clusters, found {found['rule']}")
+        return found
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any], features: int, classes: int) -> "ClusterHead":
+        """Placeholder centroids, zeros dealt to the classes in turn, to be refitted or loaded."""
+        options = cls.resolved({option: value for option, value in spec.items() if option != "name"}, classes)
+        owners = torch.arange(options["clusters"]) % classes
+        return cls(torch.zeros(options["clusters"], features), owners, 1.0, rule=options["rule"])
+
+    @classmethod
+    def shapes(cls, spec: Mapping[str, Any], features: int, classes: int) -> dict[str, tuple[int, ...]]:
+        """The shapes of its state by name."""
+        count = cls.resolved({option: value for option, value in spec.items() if option != "name"}, classes)["clusters"]
+        return {"centroids": (count, features), "classes": (count,), "variance": (), "log_temperature": ()}
+
+    def certified_radius(self, features: Tensor, *, lipschitz: float = 1.0) -> Tensor:
+        """(N,) radii by its rule: "nearest" and 1 `nearest_radius` (exact), "soft" and D of all `soft_radius`.
+
+        Raises:
+            UsageError: clusters whose classes were set past `refit`; a rule of D nearest clusters with 1 < D < all,
+                whose scores jump where another cluster becomes one of the D, so that no such radius exists; or "fuzzy",
+                for which none is known.
+            ValueError: an effective variance that is not positive and finite, or what the radius itself refuses.
+        """
+        self._check_clusters()
+        if self.rule == "nearest" or self.rule == 1:
+            return nearest_radius(features, self.centroids, self.classes, lipschitz=lipschitz)
+        if self.rule == "soft" or self.rule == len(self.centroids):
+            variance = float(self.effective_variance)
+            return soft_radius(features, self.centroids, self.classes, variance, lipschitz=lipschitz)
+        if self.rule == "fuzzy":
+            raise UsageError('rule "fuzzy" has no certificate: certify the rule "nearest", "soft" or 1')
+        raise UsageError(
+            f"rule {self.rule} of {len(self.centroids)} clusters cannot be certified: its scores jump where another "
+            'cluster becomes one of the nearest; certify the rule "nearest", "soft" or 1'
+        )
+
+    def _check_clusters(self) -> None:
+        """Refuse buffers that do not go together: radii are of the centroids' classes, decisions by their index."""
+        variance = float(self.effective_variance)
+        if not 0 < variance < math.inf:
+            raise ValueError(f"a head's effective variance must be positive and finite, found {variance}")
+        count = len(self.centroids)
+        rows, places = (self.index < count).nonzero(as_tuple=True)
+        owners = torch.full_like(self.classes, -1)
+        owners[self.index[rows, places]] = rows
+        if len(rows) != count or not torch.equal(owners, self.classes):
+            raise UsageError("the head decides by other classes of its centroids than it holds: set clusters by refit")
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C) log-space class scores of features (N, d)."""
@@ -213,34 +262,16 @@ class ClusterHead(Head):
             return
         try:
             *_, self.index = self._checked(self.centroids, self.classes, self.variance, self.num_classes)
+            if not 0 < (scale := float(self.effective_variance)) < math.inf:
+                raise ValueError(f"variance × temperature is {scale}")
         except ValueError as error:
             errors.append(f"{prefix.rstrip('.') or 'head'}: {error}")
 
 
-@full_precision
-def feature_variance(features: Tensor, labels: Tensor, centroids: Tensor, classes: Tensor) -> Tensor:
-    """sigma^2 of a data set, sum_i min_k ||f_i - mu_{y_i,k}||^2 / (N - 1) (ClusTR, after Eq. 3).
+def _cluster_options(
+    *, rule: Literal["soft", "nearest", "fuzzy"] | Count = "soft", clusters: Count | None = None
+) -> None:
+    """The options of a cluster head that a description states: rule and number of centroids."""
 
-    Args:
-        features: (N, d), N >= 2.
-        labels: (N,) integers.
-        centroids: (M, d).
-        classes: (M,) integers, the class of each centroid.
 
-    Returns:
-        Scalar tensor, non-negative. Rows go through in chunks; nothing of size N × M × d is made.
-
-    Raises:
-        ValueError: fewer than two features, or a label without a cluster.
-    """
-    if len(features) < 2:
-        raise ValueError(f"a variance needs at least 2 features, found {len(features)}")
-    if not bool(torch.isin(labels, classes).all()):
-        raise ValueError("every label needs a cluster of its class, found a label without one")
-    total = features.new_zeros(())
-    for start in range(0, len(features), CHUNK_ROWS):
-        points = features[start : start + CHUNK_ROWS]
-        nearest = nearest_own(points, labels[start : start + CHUNK_ROWS], centroids, classes)
-        # The chosen distance as a difference: never negative, and exact where the product form cancels.
-        total = total + (points - centroids[nearest]).square().sum()
-    return total / (len(features) - 1)
+HEADS.add(ClusterHead.name, ClusterHead)

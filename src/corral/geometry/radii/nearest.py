@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from corral.certify.rounding import below, centred, check_clusters, inner_product_error
+from corral.geometry.radii.rounding import below, centred, check_clusters, inner_product_error
 
 Method = Literal["exact", "fast"]
 # Up to this many own clusters every set of active constraints is tried; beyond it the dual is climbed.

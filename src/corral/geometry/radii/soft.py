@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from corral.certify.rounding import UNIT, below, centred, check_clusters, inner_product_error
+from corral.geometry.radii.rounding import UNIT, below, centred, check_clusters, inner_product_error
 from corral.geometry.scores import class_index
 
 # Newton steps at most; convergence is quadratic.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from corral.certify.rounding import below, inner_product_error
+from corral.geometry.radii.rounding import below, inner_product_error
 
 
 def linear_radius(features: Tensor, weight: Tensor, bias: Tensor | None = None, *, lipschitz: float = 1.0) -> Tensor:

@@ -1,0 +1,8 @@
+"""Heads by name, one file each: features to logits."""
+
+from corral.models.heads.base import HEADS, Clusters, Head, require_own_radius
+from corral.models.heads.cluster import ClusterHead, HeadRule
+from corral.models.heads.features import FeaturesHead
+from corral.models.heads.linear import LinearHead
+
+__all__ = ["HEADS", "ClusterHead", "Clusters", "FeaturesHead", "Head", "HeadRule", "LinearHead", "require_own_radius"]

@@ -1,0 +1,37 @@
+"""The head that is none: what an attack on features runs through."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from corral.models.heads.base import HEADS, Head
+
+
+class FeaturesHead(Head):
+    """Features as they are, for an attack whose objective is one of features, and for encoders.
+
+    Args:
+        features: d.
+    """
+
+    name = "features"
+    decides = False
+    fitted = True
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features_dim = self.num_classes = features
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any], features: int, classes: int) -> "FeaturesHead":
+        """Features as they are; there are no classes."""
+        cls.resolved({option: value for option, value in spec.items() if option != "name"}, classes)
+        return cls(features)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, d) features of features (N, d)."""
+        return features
+
+
+HEADS.add(FeaturesHead.name, FeaturesHead)
