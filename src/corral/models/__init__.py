@@ -3,7 +3,6 @@
 from corral.models.backbone import Backbone
 from corral.models.classifier import Classifier
 from corral.models.convnet import ConvNet
-from corral.models.variance import feature_variance
 from corral.models.heads import HEADS, ClusterHead, Clusters, FeaturesHead, Head, LinearHead
 from corral.models.isometries import HalfAbs, Shift, SpaceToDepth
 from corral.models.linear_equivalent import linear_equivalent
@@ -15,6 +14,7 @@ from corral.models.resnet import ResNet
 from corral.models.resnet_cifar import ResNetCifar
 from corral.models.sll import SLL
 from corral.models.spec import BACKBONES, BackboneSpec, ModelSpec, build_classifier
+from corral.models.variance import feature_variance
 from corral.models.vgg import VGG
 from corral.models.wideresnet import WideResNet
 
