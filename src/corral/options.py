@@ -1,4 +1,4 @@
-"""Options that a function or a class declares by its signature: checked, strict, with its own defaults."""
+"""Options that a function or a class declares by its signature alone: names, types, ranges and defaults."""
 
 import difflib
 import inspect
@@ -10,71 +10,82 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from corral.errors import UsageError
+
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 
 class Options(BaseModel):
-    """What the keyword-only parameters of a function make: strict, frozen and nothing else."""
+    """Strict and frozen: what was not declared is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 @lru_cache(maxsize=256)
-def options_model(of: Callable[..., object]) -> type[Options]:
-    """The pydantic model of a function's keyword-only parameters: their names, annotations and defaults.
+def options_model(*of: Callable[..., object], given: tuple[str, ...] = ()) -> type[Options]:
+    """The pydantic model of the parameters of functions; where several have one of a name, the first's counts.
 
     Args:
-        of: a function, or a class, whose `__init__` declares them. A parameter without an annotation takes anything.
+        of: functions, or classes, whose `__init__` is meant. A parameter without an annotation takes anything.
+        given: names of parameters that are no options.
 
     Raises:
-        TypeError: annotations that are no types.
+        UsageError: an annotation that names nothing, or that pydantic knows no check of.
     """
-    function = of.__init__ if isinstance(of, type) else of  # type: ignore[misc]
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except NameError as error:
-        raise TypeError(f"{of.__qualname__} has an annotation that names nothing ({error})") from error
     fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            default = ... if parameter.default is parameter.empty else parameter.default
-            fields[name] = (hints.get(name, Any), default)
-    return create_model(f"{of.__qualname__}Options", __base__=Options, **fields)
+    for one in of:
+        try:
+            hints = typing.get_type_hints(one.__init__ if isinstance(one, type) else one, include_extras=True)  # type: ignore[misc]
+        except NameError as error:
+            raise UsageError(f"{_name(one)}: an annotation names nothing ({error})") from error
+        for name, parameter in inspect.signature(one).parameters.items():
+            if name not in given and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                default = ... if parameter.default is parameter.empty else parameter.default
+                fields.setdefault(name, (hints.get(name, Any), default))
+    try:
+        return create_model(f"OptionsOf{_name(of[0])}", __base__=Options, **fields)
+    except Exception as error:  # pydantic's own kinds, of annotations that it cannot check
+        raise UsageError(f"{_name(of[0])}: its options cannot be checked ({str(error).splitlines()[0]})") from error
 
 
-def option_names(of: Callable[..., object]) -> tuple[str, ...]:
-    """The names of a function's options, in its order."""
-    return tuple(options_model(of).model_fields)
+def option_names(*of: Callable[..., object], given: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The names of the options of functions, in their order; see `options_model`."""
+    return tuple(options_model(*of, given=given).model_fields)
 
 
-def read_options(of: Callable[..., object], given: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """A function's options with what was given for some of them, in its order; defaults for the others.
+def read_options(
+    *of: Callable[..., object], values: Mapping[str, Any], what: str, given: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The options of functions with the values that were chosen, in their order; defaults for the others.
 
     Args:
-        of: the function or the class.
-        given: JSON-able values by name; a list serves as a tuple.
+        of: see `options_model`.
+        values: JSON-able ones by name; a list serves as a tuple, a whole number as a float.
         what: whose options they are, for messages, such as "backbone 'mlp'".
+        given: names of parameters that are no options.
 
     Raises:
         ValueError: an unknown option, with the nearest known one, or a value of another type or range; one line.
+        UsageError: annotations that cannot be checked.
     """
-    known = option_names(of)
-    for name in given:
+    known = option_names(*of, given=given)
+    for name in values:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
-            reads = f"it reads {', '.join(known)}" if known else "it reads no options"
-            raise ValueError(f"{what} does not read {name!r}{hint}: {reads}")
+            raise ValueError(f"{what} does not read {name!r}{hint}: it reads {', '.join(known) or 'no options'}")
     try:
-        # As JSON: strict, but a list may stand for a tuple and a whole number for a float.
-        found = options_model(of).model_validate_json(json.dumps(dict(given)))
+        found = options_model(*of, given=given).model_validate_json(json.dumps(dict(values)))
     except TypeError as error:
         raise ValueError(f"{what}: options must be numbers, texts, lists or tables ({error})") from None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        words = first["msg"].removeprefix("Value error, ")
+        place, words = first["loc"][0], first["msg"].removeprefix("Value error, ")
         shown = "" if first["type"] == "missing" else f", found {first['input']!r}"
         raise ValueError(f"{what}: {place}: {words}{shown}") from None
     return {name: getattr(found, name) for name in known}
+
+
+def _name(function: Callable[..., object]) -> str:
+    return getattr(function, "__name__", type(function).__name__)

@@ -15,7 +15,7 @@ from corral.attacks.rivals import MatObjective, MmcObjective, mat_objective, mmc
 from corral.attacks.threat import Threat
 from corral.geometry import max_mahalanobis_centres
 from corral.models import MLP, Classifier, ClusterHead, LinearHead
-from corral.models.backbone import Backbone
+from corral.models.backbones import Backbone
 from corral.models.centre_logits import CentreLogits
 
 EPS = 0.1

@@ -17,7 +17,7 @@ import corral
 from corral.data import DataSet, load
 from corral.losses.mat import ftc, so
 from corral.models import Classifier, ClusterHead, PublishedHead
-from corral.models.convnet import ConvNet
+from corral.models.backbones.convnet import ConvNet
 
 # What every calibration runs at: 8×8 digits are so small that a nominal model keeps half its accuracy at 0.1.
 EPS = 0.15

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations
 from corral.certify import empirical_lipschitz_lower, lipschitz_upper
 from corral.errors import UsageError
 from corral.models import MLP, VGG, Classifier, ConvNet, LinearHead, ResNet, ResNetCifar, WideResNet
-from corral.models.embedded import Embedded
+from corral.models.backbones import Embedded
 
 BACKBONES = {
     "mlp": (lambda: MLP(2 * 64, (12, 9), 5), (2, 8, 8)),

@@ -29,9 +29,9 @@ from corral.models import (
     WideResNet,
 )
 from corral.models.classifier import Normalisation
-from corral.models.embedded import Embedded
-from corral.models.resnet import BasicBlock
-from corral.models.wideresnet import PreActivationBlock
+from corral.models.backbones import Embedded
+from corral.models.backbones.resnet import BasicBlock
+from corral.models.backbones.wideresnet import PreActivationBlock
 
 
 def classifier(backbone, **options):

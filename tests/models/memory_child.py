@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from corral.attacks.state import attacked
 from corral.models import BACKBONES, SLL, Backbone, BackboneSpec, HalfAbs, Orthogonal, ResNet
-from corral.models.embedded import Embedded
+from corral.models.backbones import Embedded
 from corral.models.layout import channels_last
 from corral.models.pointwise import Pointwise
 

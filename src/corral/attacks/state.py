@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from corral.models.backbone import Backbone
+from corral.models.backbones import Backbone
 from corral.models.layout import takes_channels_last
 from corral.precision import full_float32
 

@@ -24,13 +24,13 @@ from corral.models import (
     SpaceToDepth,
     WideResNet,
 )
-from corral.models.embedded import Embedded
+from corral.models.backbones import Embedded
 from corral.models.modes import eval_mode
 from corral.models.plain import join, kind_of, require_plain, require_plain_inside, where
 from corral.models.pointwise import Pointwise
-from corral.models.resnet import BasicBlock
-from corral.models.resnet_cifar import PaddedBlock
-from corral.models.wideresnet import PreActivationBlock
+from corral.models.backbones.resnet import BasicBlock
+from corral.models.backbones.resnet_cifar import PaddedBlock
+from corral.models.backbones.wideresnet import PreActivationBlock
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,26 @@
 """Classifiers: backbone and head as one plain module, and the specs that build them."""
 
-from corral.models.backbone import Backbone
+from corral.models.backbones import (
+    BACKBONES,
+    MLP,
+    VGG,
+    Backbone,
+    ConvNet,
+    Embedded,
+    LipschitzNet,
+    ResNet,
+    ResNetCifar,
+    WideResNet,
+)
 from corral.models.classifier import Classifier
-from corral.models.convnet import ConvNet
 from corral.models.heads import HEADS, ClusterHead, Clusters, FeaturesHead, Head, LinearHead
 from corral.models.isometries import HalfAbs, Shift, SpaceToDepth
 from corral.models.linear_equivalent import linear_equivalent
-from corral.models.lipschitz_net import LipschitzNet
-from corral.models.mlp import MLP
 from corral.models.orthogonal import Orthogonal, cayley
 from corral.models.published import PublishedHead, published_scores
-from corral.models.resnet import ResNet
-from corral.models.resnet_cifar import ResNetCifar
 from corral.models.sll import SLL
-from corral.models.spec import BACKBONES, BackboneSpec, ModelSpec, build_classifier
+from corral.models.spec import BackboneSpec, ModelSpec, build_classifier
 from corral.models.variance import feature_variance
-from corral.models.vgg import VGG
-from corral.models.wideresnet import WideResNet
 
 __all__ = [
     "BACKBONES",
@@ -30,6 +34,7 @@ __all__ = [
     "ClusterHead",
     "Clusters",
     "ConvNet",
+    "Embedded",
     "FeaturesHead",
     "HalfAbs",
     "Head",

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from corral.models.backbone import Backbone
+from corral.models.backbones import Backbone
 from corral.models.heads import Head
 
 

@@ -1,92 +1,36 @@
 """What a classifier is made of, as checked, frozen data that JSON can hold."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from corral.errors import UsageError
-from corral.models.backbone import Backbone
+from corral.models.backbones import backbone_options, build_backbone, read_backbone
 from corral.models.classifier import Classifier
-from corral.models.convnet import ConvNet
-from corral.models.embedded import Embedded
-from corral.models.heads import ClusterHead, FeaturesHead, Head, LinearHead
-from corral.models.lipschitz_net import LayerKind, LipschitzNet
-from corral.models.mlp import MLP
-from corral.models.resnet import ResNet
-from corral.models.resnet_cifar import ResNetCifar
-from corral.models.vgg import VGG
-from corral.models.wideresnet import WideResNet
+from corral.models.heads import HEADS, Head
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 ImageShape = tuple[Count, Count, Count]
-
-
-@dataclass(frozen=True)
-class BackboneEntry:
-    """A row of the registry: how a backbone is built for an image shape, and the options it reads with defaults."""
-
-    build: Callable[..., Backbone]
-    options: Mapping[str, Any]
-
-
-def _embedded(backbone: Backbone, features: int | None) -> Backbone:
-    return backbone if features is None else Embedded(backbone, features)
-
-
-BACKBONES: dict[str, BackboneEntry] = {
-    "mlp": BackboneEntry(
-        lambda shape, **options: MLP(shape[0] * shape[1] * shape[2], **options),
-        {"hidden": (256,), "features": 64, "rectify": True},
-    ),
-    "convnet": BackboneEntry(
-        lambda shape, **options: ConvNet(shape[0], shape[1:], **options),
-        {"width": 32, "features": 64, "rectify": True},
-    ),
-    "resnet": BackboneEntry(
-        lambda shape, features, **options: _embedded(ResNet(shape[0], **options), features),
-        {"width": 64, "depth": 18, "features": None},
-    ),
-    "vgg": BackboneEntry(
-        lambda shape, features, **options: _embedded(VGG(shape[0], **options), features),
-        {"width": 64, "depth": 16, "features": None},
-    ),
-    "wideresnet": BackboneEntry(
-        lambda shape, features, **options: _embedded(WideResNet(shape[0], **options), features),
-        {"width": 10, "depth": 28, "features": None},
-    ),
-    "resnet-cifar": BackboneEntry(
-        lambda shape, features, **options: _embedded(ResNetCifar(shape[0], **options), features),
-        {"width": 16, "depth": 32, "features": None},
-    ),
-    "lipschitz": BackboneEntry(
-        lambda shape, **options: LipschitzNet(shape[0], shape[1:], **options),
-        {"width": 256, "depth": 2, "features": 64, "layer": "dense"},
-    ),
-}
+# What files of earlier versions say beside the head's name.
+OF_HEADS = ("rule", "clusters")
 
 
 class BackboneSpec(BaseModel):
     """A backbone by name, with its options; those not given are filled with the backbone's defaults.
 
-    `features` of a resnet, vgg, wideresnet or resnet-cifar adds a linear layer; without it they end as published.
+    Its options are the parameters of what is registered under the name. `features` of a backbone that has no such
+    parameter adds a linear layer; without it a backbone ends as published.
 
     Raises:
         UsageError: an unknown name, or an option that this backbone does not read.
+        pydantic.ValidationError: an impossible value.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     name: str
-    width: Count | None = None
-    depth: Count | None = None
-    features: Count | None = None
-    hidden: tuple[Count, ...] | None = None
-    rectify: Annotated[bool, Field(strict=True)] | None = None
-    layer: LayerKind | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -94,17 +38,18 @@ class BackboneSpec(BaseModel):
         if not isinstance(data, dict) or not isinstance(data.get("name"), str):
             return data
         name = data["name"]
-        if name not in BACKBONES:
-            raise UsageError(f"unknown backbone {name!r}: choose one of {', '.join(BACKBONES)}")
-        reads = BACKBONES[name].options
-        for option, value in data.items():
-            if option in cls.model_fields and option != "name" and option not in reads and value is not None:
-                raise UsageError(f"backbone {name!r} does not read {option!r}: it reads {', '.join(reads)}")
-        return {**reads, **{option: value for option, value in data.items() if value is not None}}
+        given = {option: value for option, value in data.items() if option != "name" and value is not None}
+        unknown = [option for option in given if option not in backbone_options(name)]
+        try:
+            return {"name": name, **read_backbone(name, given)}
+        except ValueError as error:
+            if unknown:
+                raise UsageError(str(error)) from None
+            raise
 
     def options(self) -> dict[str, Any]:
         """The options that this backbone reads, with their values."""
-        return {option: getattr(self, option) for option in BACKBONES[self.name].options}
+        return dict(self.model_extra or {})
 
 
 class ModelSpec(BaseModel):
@@ -116,12 +61,12 @@ class ModelSpec(BaseModel):
         num_classes: C.
         mean: per-channel pixel mean, in [0, 1] units.
         std: per-channel pixel standard deviation, positive.
-        head: "linear" or "cluster"; "features" of an encoder, which has none.
-        rule: of a cluster head, "soft" by default; None for another.
-        clusters: M, the number of centroids of a cluster head (C by default); None for another.
+        head: the head's `name` and its options, filled with defaults; a name alone will do. `rule` and `clusters`
+            beside it, as in files of earlier versions, are a cluster head's.
 
     Raises:
         pydantic.ValidationError: a value is impossible; the message names the field.
+        UsageError: see `BackboneSpec`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -131,57 +76,108 @@ class ModelSpec(BaseModel):
     num_classes: Annotated[int, Field(strict=True, ge=2)]
     mean: tuple[Real, ...]
     std: tuple[Annotated[Real, Field(gt=0)], ...]
-    head: Literal["linear", "cluster", "features"]
-    rule: Literal["soft", "nearest", "fuzzy"] | Count | None = None
-    clusters: Count | None = None
+    head: dict[str, Any]
 
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or data.get("head") != "cluster":
+        if not isinstance(data, dict):
             return data
-        given = {name: value for name, value in data.items() if value is not None}
-        return {"rule": "soft", "clusters": data.get("num_classes"), **given}
+        rest = {name: value for name, value in data.items() if name not in OF_HEADS}
+        head = rest.get("head")
+        if isinstance(head, str):
+            head = {"name": head}
+        if not isinstance(head, Mapping) or not isinstance(head.get("name"), str):
+            return rest
+        beside = {name: data[name] for name in OF_HEADS if data.get(name) is not None}
+        return {**rest, "head": {**head, **beside}}
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelSpec":
         channels = self.image_shape[0]
         if len(self.mean) != channels or len(self.std) != channels:
             raise ValueError(f"mean and std need {channels} numbers, found {len(self.mean)} and {len(self.std)}")
-        if self.head != "cluster":
-            if self.rule is not None or self.clusters is not None:
-                raise ValueError(
-                    f"a {self.head} head has no rule and no clusters: leave them out or take head = cluster"
-                )
-            return self
-        clusters = self.clusters or 0
-        if clusters < self.num_classes:
-            raise ValueError(f"clusters must be at least one a class, {self.num_classes}, found {clusters}")
-        if isinstance(self.rule, int) and self.rule > clusters:
-            raise ValueError(f"rule must be at most the {clusters} clusters, found {self.rule}")
+        try:
+            filled = fill_head(self.head, self.num_classes)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        self.head.update(filled)
         return self
+
+    @property
+    def head_class(self) -> type[Head]:
+        """The class of the head."""
+        return HEADS.find(self.head["name"], code=False)
+
+    def with_head(self, head: Head) -> "ModelSpec":
+        """The same with another head's description.
+
+        Raises:
+            UsageError: no class is registered that could build such a head again.
+        """
+        return ModelSpec.model_validate(dict(self) | {"head": head_spec(head, like=self.head["name"])})
+
+    def build_head(self, features: int) -> Head:
+        """A head of this description for d features."""
+        return self.head_class.from_spec(self.head, features, self.num_classes)
+
+
+def fill_head(head: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
+    """A head's description with its defaults.
+
+    Raises:
+        UsageError: an unknown head.
+        ValueError: a description without a name, or impossible options.
+    """
+    if not isinstance(head.get("name"), str):
+        raise ValueError(f"head needs a name, found {head!r}")
+    options = {option: value for option, value in head.items() if option != "name" and value is not None}
+    return {"name": head["name"], **HEADS.find(head["name"], code=False).resolved(options, num_classes)}
+
+
+def head_spec(head: Head, *, like: str | None = None) -> dict[str, Any]:
+    """A head's description, by a name under which its very class is found.
+
+    Args:
+        head: a head.
+        like: a name that is preferred where it stands for the head's class, such as the recipe's "file.py:MyHead".
+
+    Raises:
+        UsageError: no such name: what cannot be built again should not be trained.
+    """
+    kind = type(head)
+    names = [name for name in (like, getattr(kind, "name", "")) if name]
+    found = [name for name in names if _stands_for(name, kind)]
+    if not found or not isinstance(head, Head):
+        raise UsageError(
+            f"a {kind.__name__} is no registered head, so a model with it cannot be read again: give the class a name "
+            "of its own and decorate it by @corral.register"
+        )
+    return {**head.spec(), "name": found[0]}
+
+
+def _stands_for(name: str, kind: type) -> bool:
+    try:
+        return HEADS.find(name, code=False) is kind
+    except UsageError:
+        return False
 
 
 def build_classifier(spec: ModelSpec) -> Classifier:
     """A classifier of the spec's shapes, ready for training or `load_state_dict`.
 
-    Weights come from torch's global generator: seed it first. A cluster head gets placeholder centroids (zeros,
-    clusters dealt to classes in turn), to be refitted or loaded; loading takes another number of clusters too.
+    Weights come from torch's global generator: seed it first. A cluster head gets placeholder centroids, to be refitted
+    or loaded; loading takes another number of clusters too.
 
     Raises:
-        UsageError: the backbone refuses the options or the image shape.
+        UsageError: the backbone or the head refuses the options or the image shape.
     """
     try:
-        backbone = BACKBONES[spec.backbone.name].build(spec.image_shape, **spec.backbone.options())
+        backbone = build_backbone(spec.backbone.name, spec.image_shape, spec.backbone.options())
     except ValueError as error:
         raise UsageError(f"backbone {spec.backbone.name!r}: {error}") from error
-    features = backbone.features_dim
-    head: Head
-    if spec.head == "features":
-        head = FeaturesHead(features)
-    elif spec.rule is None or spec.clusters is None:
-        head = LinearHead(features, spec.num_classes)
-    else:
-        classes = torch.arange(spec.clusters) % spec.num_classes
-        head = ClusterHead(torch.zeros(spec.clusters, features), classes, 1.0, rule=spec.rule)
+    try:
+        head = spec.build_head(backbone.features_dim)
+    except ValueError as error:
+        raise UsageError(f"head {spec.head['name']!r}: {error}") from error
     return Classifier(backbone, head, spec.mean, spec.std, image_size=spec.image_shape[1:])

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from corral.errors import UsageError
 from corral.files import write_atomically
-from corral.models import ClusterHead, ModelSpec
 from corral.models.fingerprint import fingerprint
 from corral.models.heads import HeadRule
 from corral.training import RunFolder, load_model
@@ -23,13 +22,14 @@ def with_rule(run: RunFolder, rule: HeadRule) -> RunFolder:
         CorralError: no finished run, or it cannot be written.
     """
     model, spec, info = load_model(run.path)
-    if not isinstance(model.head, ClusterHead):
-        raise UsageError(f"{run.path}: a linear head has no decision rule to change")
-    if isinstance(rule, int) and rule > len(model.head.centroids):
-        raise UsageError(f"{run.path}: rule {rule} keeps more clusters than the {len(model.head.centroids)} there are")
+    clusters = model.head.clusters
+    if clusters is None:
+        raise UsageError(f"{run.path}: a {model.head.name} head has no decision rule to change")
+    if isinstance(rule, int) and rule > len(clusters.centroids):
+        raise UsageError(f"{run.path}: rule {rule} keeps more clusters than the {len(clusters.centroids)} there are")
     out = RunFolder(Path(f"{run.path}-rule-{rule}-{fingerprint(model)[:8]}"))
     if not out.model.is_file():
         model.head.rule = rule
         write_atomically(out.recipe, run.recipe.read_bytes())
-        save_model(out.model, model.state_dict(), ModelSpec.model_validate(dict(spec) | {"rule": rule}), info)
+        save_model(out.model, model.state_dict(), spec.with_head(model.head), info)
     return out

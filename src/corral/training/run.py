@@ -1,7 +1,6 @@
 """A run: the folder that training writes and everything else reads."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from corral.errors import CorralError, UsageError
-from corral.models import Classifier, ClusterHead, ModelSpec, build_classifier
-from corral.models.spec import BACKBONES
+from corral.models import Classifier, ModelSpec, build_classifier
+from corral.models.backbones import BACKBONES, build_backbone
 from corral.training.checkpoints import load_tensors, read_checkpoint, write_checkpoint
 from corral.training.clock import WorkClock
 from corral.training.convergence import Ending
@@ -127,7 +126,7 @@ def load_model(
         info = RunInfo.model_validate(metadata["info"])
     except (KeyError, TypeError, UsageError, ValidationError) as error:
         raise CorralError(f"{path}: the model's description is damaged ({_first(error)}); train it again") from error
-    if spec.head == "features" and not encoder:
+    if not spec.head_class.decides and not encoder:
         raise CorralError(
             f"{given}: an encoder (method {info.method}) decides nothing; fit a head to it with "
             f"`corral evaluate {given} --linear slf`"
@@ -138,20 +137,20 @@ def load_model(
     except (UsageError, ValueError) as error:
         raise CorralError(f"{path}: the model's description is damaged ({error}); train it again") from error
     load_tensors(model, tensors, path)
-    head = model.head
-    if isinstance(head, ClusterHead) and not 0 < (scale := float(head.effective_variance)) < math.inf:
-        raise CorralError(f"{path}: the head's variance × temperature is {scale}; train it again")
     return model.to(device).eval(), spec, info
 
 
 def _check_fits(spec: ModelSpec, tensors: dict[str, Tensor], path: Path) -> None:
     """Refuse a description that is not the stored tensors' before anything of its size is allocated."""
     problem = f"{path}: the model's description does not fit its tensors"
-    if (spec.backbone.depth or 0) > len(tensors):
-        raise CorralError(f"{problem}: depth {spec.backbone.depth} with {len(tensors)} tensors; train it again")
+    name, options = spec.backbone.name, spec.backbone.options()
+    ours = BACKBONES.find(name, code=False).__module__.startswith("corral.")
+    if ours and options.get("depth", 0) > len(tensors):  # every layer of ours has tensors of its own
+        raise CorralError(f"{problem}: depth {options['depth']} with {len(tensors)} tensors; train it again")
     try:
         with torch.device("meta"):
-            backbone = BACKBONES[spec.backbone.name].build(spec.image_shape, **spec.backbone.options())
+            backbone = build_backbone(name, spec.image_shape, options)
+            shapes = spec.head_class.shapes(spec.head, backbone.features_dim, spec.num_classes)
     except (
         TypeError,
         ValueError,
@@ -160,10 +159,7 @@ def _check_fits(spec: ModelSpec, tensors: dict[str, Tensor], path: Path) -> None
     ) as error:  # impossible sizes, also beyond what torch can count
         raise CorralError(f"{problem}: {str(error).splitlines()[0]}; train it again") from error
     expected = {f"backbone.{name}": tuple(tensor.shape) for name, tensor in backbone.state_dict().items()}
-    if spec.head == "cluster":
-        expected["head.centroids"] = (spec.clusters or 0, backbone.features_dim)
-    elif spec.head == "linear":
-        expected["head.linear.weight"] = (spec.num_classes, backbone.features_dim)
+    expected |= {f"head.{name}": shape for name, shape in shapes.items()}
     for name, shape in expected.items():
         found = tuple(tensors[name].shape) if name in tensors else None
         if found != shape:

@@ -10,7 +10,6 @@ from torch import Tensor
 from corral.devices import device_name
 from corral.errors import CorralError, UsageError
 from corral.files import write_atomically
-from corral.models import ClusterHead, FeaturesHead, ModelSpec
 from corral.training.checkpoints import (
     load_optimiser,
     load_tensors,
@@ -74,12 +73,7 @@ def restore_state(run: "Run") -> None:
 
 def save_weights(run: "Run", path: Path) -> None:
     """Write the model as it is now, with the story of its making."""
-    spec, head = run.spec, run.model.head
-    if isinstance(head, ClusterHead):
-        kind = {"head": "cluster", "rule": head.rule, "clusters": len(head.centroids)}
-        spec = ModelSpec.model_validate(dict(spec) | kind)
-    elif isinstance(head, FeaturesHead):
-        spec = ModelSpec.model_validate(dict(spec) | {"head": "features"})
+    spec = run.spec.with_head(run.model.head)
     info = RunInfo(
         recipe=run.recipe.name,
         method=run.recipe.method.name,

@@ -13,6 +13,8 @@ from corral.models.plain import require_plain_inside
 from corral.options import option_names, read_options
 from corral.registry import Registry
 
+# Parameters of a head's `__init__` that are no options.
+GIVEN = ("features", "classes")
 Spec = dict[str, Any]
 """A head as JSON can hold it: its `name` in the registry, and its options."""
 
@@ -49,7 +51,7 @@ class Clusters:
 class Head(nn.Module):
     """Features (N, features_dim) to logits (N, num_classes).
 
-    A head of your own is a subclass with a `name`, an `__init__(features, classes, *, ...)`, whose keyword-only
+    A head of your own is a subclass with a `name`, an `__init__(features, classes, ...)`, whose other
     parameters are its options and are kept as attributes of the same names, and a `forward`. That is enough to be
     trained, saved, loaded, attacked and exported. Tensors go to parameters and buffers. Float32 arithmetic under
     autocast is the head's own affair (`corral.precision.full_precision`).
@@ -89,7 +91,7 @@ class Head(nn.Module):
             UsageError: an option is not kept as an attribute.
         """
         options = {}
-        for option in option_names(type(self)):
+        for option in option_names(type(self), given=GIVEN):
             if not hasattr(self, option):
                 raise UsageError(
                     f"head {type(self).__name__} cannot be saved: it keeps no attribute {option!r}, which is an "
@@ -109,7 +111,7 @@ class Head(nn.Module):
         Raises:
             ValueError: an unknown or an impossible one.
         """
-        return read_options(cls, options, f"head {cls.name!r}")
+        return read_options(cls, values=options, what=f"head {cls.name or cls.__name__!r}", given=GIVEN)
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any], features: int, classes: int) -> "Head":

@@ -110,7 +110,7 @@ class ClusterHead(Head):
         Raises:
             ValueError: another option, fewer centroids than classes, or a rule that keeps more than there are.
         """
-        found = read_options(_cluster_options, options, f"head {cls.name!r}")
+        found = read_options(_cluster_options, values=options, what=f"head {cls.name!r}")
         clusters = found["clusters"] = classes if found["clusters"] is None else found["clusters"]
         if clusters < classes:
             raise ValueError(f"clusters must be at least one a class, {classes}, found {clusters}")

@@ -3,9 +3,10 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corral.models.backbone import Backbone
+from corral.models.backbones.base import Backbone, register_backbone
 from corral.models.layout import channels_last
 from corral.models.pointwise import Pointwise
+from corral.options import Count
 
 BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -29,6 +30,7 @@ class BasicBlock(nn.Module):
         return functional.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
 
 
+@register_backbone("resnet")
 class ResNet(Backbone):
     """ResNet with a 3×3 stem, no stem pooling, four stages and average pooling; d = 8 × width.
 
@@ -41,7 +43,7 @@ class ResNet(Backbone):
         ValueError: no such depth.
     """
 
-    def __init__(self, in_channels: int = 3, width: int = 64, depth: int = 18) -> None:
+    def __init__(self, in_channels: int = 3, width: Count = 64, depth: Count = 18) -> None:
         super().__init__()
         if depth not in BLOCKS:
             raise ValueError(f"resnet depth must be one of {', '.join(map(str, BLOCKS))}, found {depth}")

@@ -2,14 +2,16 @@
 
 from torch import Tensor, nn
 
-from corral.models.backbone import Backbone
+from corral.models.backbones.base import Backbone, register_backbone
 from corral.models.layout import channels_last
+from corral.options import Count
 
 # Convolutions in each of the five stages; stage s has width × (1, 2, 4, 8, 8)[s] channels.
 STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 FACTORS = (1, 2, 4, 8, 8)
 
 
+@register_backbone("vgg")
 class VGG(Backbone):
     """3×3 convolutions with BatchNorm and ReLU, max-pooling after each stage, average pooling; d = 8 × width.
 
@@ -25,7 +27,7 @@ class VGG(Backbone):
         ValueError: no such depth.
     """
 
-    def __init__(self, in_channels: int = 3, width: int = 64, depth: int = 16) -> None:
+    def __init__(self, in_channels: int = 3, width: Count = 64, depth: Count = 16) -> None:
         super().__init__()
         if depth not in STAGES:
             raise ValueError(f"vgg depth must be one of {', '.join(map(str, STAGES))}, found {depth}")

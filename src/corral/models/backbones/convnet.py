@@ -2,10 +2,12 @@
 
 from torch import Tensor, nn
 
-from corral.models.backbone import Backbone
+from corral.models.backbones.base import Backbone, register_backbone
 from corral.models.layout import channels_last
+from corral.options import Count
 
 
+@register_backbone("convnet")
 class ConvNet(Backbone):
     """Two 3×3 convolutions, each halved by max-pooling, and a linear layer.
 
@@ -26,8 +28,8 @@ class ConvNet(Backbone):
         self,
         in_channels: int,
         image_size: int | tuple[int, int],
-        width: int = 32,
-        features: int = 64,
+        width: Count = 32,
+        features: Count = 64,
         rectify: bool = True,
     ) -> None:
         super().__init__()

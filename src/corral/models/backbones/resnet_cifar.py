@@ -3,9 +3,10 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corral.models.backbone import Backbone
+from corral.models.backbones.base import Backbone, register_backbone
 from corral.models.layout import channels_last
-from corral.models.resnet import BasicBlock
+from corral.models.backbones.resnet import BasicBlock
+from corral.options import Count
 
 
 class Subsample(nn.Module):
@@ -39,6 +40,7 @@ class PaddedBlock(BasicBlock):
             self.shortcut = nn.Sequential(Subsample(channels, width, stride))
 
 
+@register_backbone("resnet-cifar")
 class ResNetCifar(Backbone):
     """ResNet with a 3×3 stem, three stages of basic blocks and average pooling; d = 4 × width.
 
@@ -51,7 +53,7 @@ class ResNetCifar(Backbone):
         ValueError: the depth is not 6 n + 2.
     """
 
-    def __init__(self, in_channels: int = 3, width: int = 16, depth: int = 32) -> None:
+    def __init__(self, in_channels: int = 3, width: Count = 16, depth: Count = 32) -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"resnet-cifar depth must be 6 n + 2 (20, 32, 44, 56, 110), found {depth}")

@@ -1,12 +1,12 @@
 """Multilayer perceptron on flattened images."""
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
-from corral.models.backbone import Backbone
+from corral.models.backbones.base import Backbone, register_backbone
+from corral.options import Count
 
 
+@register_backbone("mlp")
 class MLP(Backbone):
     """Linear layers with ReLU between them, on flattened input.
 
@@ -18,7 +18,7 @@ class MLP(Backbone):
     """
 
     def __init__(
-        self, in_features: int, hidden: Sequence[int] = (256,), features: int = 64, rectify: bool = True
+        self, in_features: int, hidden: tuple[Count, ...] = (256,), features: Count = 64, rectify: bool = True
     ) -> None:
         super().__init__()
         self.features_dim = features

@@ -3,9 +3,10 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corral.models.backbone import Backbone
+from corral.models.backbones.base import Backbone, register_backbone
 from corral.models.layout import channels_last
 from corral.models.pointwise import Pointwise
+from corral.options import Count
 
 
 class PreActivationBlock(nn.Module):
@@ -28,6 +29,7 @@ class PreActivationBlock(nn.Module):
         return out + shortcut
 
 
+@register_backbone("wideresnet")
 class WideResNet(Backbone):
     """WRN-depth-width with three stages and average pooling; d = 64 × width.
 
@@ -40,7 +42,7 @@ class WideResNet(Backbone):
         ValueError: the depth is not 6 n + 4.
     """
 
-    def __init__(self, in_channels: int = 3, depth: int = 28, width: int = 10) -> None:
+    def __init__(self, in_channels: int = 3, depth: Count = 28, width: Count = 10) -> None:
         super().__init__()
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f"wideresnet depth must be 6 n + 4 (10, 16, 22, 28, 34), found {depth}")

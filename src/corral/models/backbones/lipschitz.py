@@ -4,14 +4,16 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from corral.models.backbone import Backbone
+from corral.models.backbones.base import Backbone, register_backbone
 from corral.models.isometries import HalfAbs, Shift, SpaceToDepth
 from corral.models.orthogonal import Orthogonal
 from corral.models.sll import SLL
+from corral.options import Count
 
 LayerKind = Literal["dense", "shift", "sll"]
 
 
+@register_backbone("lipschitz")
 class LipschitzNet(Backbone):
     """Layers that are 1-Lipschitz in l2, one after the other, and an orthonormal projection to d features.
 
@@ -37,9 +39,9 @@ class LipschitzNet(Backbone):
         self,
         in_channels: int,
         image_size: int | tuple[int, int],
-        width: int = 256,
-        depth: int = 2,
-        features: int = 64,
+        width: Count = 256,
+        depth: Count = 2,
+        features: Count = 64,
         layer: LayerKind = "dense",
     ) -> None:
         super().__init__()
