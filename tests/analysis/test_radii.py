@@ -80,11 +80,11 @@ def test_the_toy_sets_have_recipes_that_train_the_papers_network():
     for name in ("magnet", "clustr", "at", "corral"):
         for data in ("toy-moons", "toy-circles"):
             recipe = load_recipe(name, data=data)
-            assert (recipe.model.backbone, recipe.model.hidden, recipe.model.width) == ("mlp", [20, 20], None)
+            assert (recipe.model.backbone, recipe.model.options()) == ("mlp", {"hidden": [20, 20]})
             assert load(data).train.shape == (2, 1, 1)
 
 
 def test_another_backbone_given_by_hand_drops_the_old_one_s_options():
     recipe = load_recipe("corral", overrides={"model.backbone": "mlp", "hidden": [5]})
-    assert (recipe.model.width, recipe.model.features, recipe.model.hidden) == (None, None, [5])
-    assert load_recipe("corral", overrides={"model.backbone": "convnet"}).model.width == 16
+    assert recipe.model.options() == {"hidden": [5]}
+    assert load_recipe("corral", overrides={"model.backbone": "convnet"}).model.options()["width"] == 16

@@ -11,9 +11,8 @@ from corral import attacks
 from corral.attacks import pgd
 from corral.attacks.state import attacked
 from corral.models import Classifier, LinearHead
-from corral.models.backbones import Backbone
+from corral.models.backbones import Backbone, Embedded
 from corral.models.backbones.convnet import ConvNet
-from corral.models.backbones import Embedded
 from corral.precision import full_float32
 
 

@@ -28,10 +28,10 @@ from corral.models import (
     SpaceToDepth,
     WideResNet,
 )
-from corral.models.classifier import Normalisation
 from corral.models.backbones import Embedded
 from corral.models.backbones.resnet import BasicBlock
 from corral.models.backbones.wideresnet import PreActivationBlock
+from corral.models.classifier import Normalisation
 
 
 def classifier(backbone, **options):

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from corral.errors import UsageError
 from corral.models import BACKBONES, BackboneSpec, ClusterHead, LinearHead, ModelSpec, build_classifier
+from corral.models.backbones import build_backbone
 
 BASE = {
     "backbone": {"name": "convnet", "width": 4, "features": 6},
@@ -32,11 +33,14 @@ def test_defaults_are_spelled_out():
         "rectify": True,
     }
     spec = ModelSpec.model_validate(BASE | {"head": "cluster"})
-    assert (spec.rule, spec.clusters) == ("soft", 3)
+    assert spec.head == {"name": "cluster", "rule": "soft", "clusters": 3}
 
 
 def test_unknown_backbone_lists_the_known_ones():
-    with pytest.raises(UsageError, match="unknown backbone 'resnet50': choose one of mlp, convnet, resnet, vgg, wide"):
+    with pytest.raises(
+        UsageError,
+        match="unknown backbone 'resnet50'; did you mean 'resnet'.; known: convnet, lipschitz, mlp, resnet, resnet-cifar, vgg, wid",
+    ):
         BackboneSpec(name="resnet50")
 
 
@@ -127,8 +131,9 @@ def test_linear_head_and_image_size_come_from_the_spec():
 @pytest.mark.parametrize(("name", "depth"), [("resnet", 10), ("vgg", 11), ("wideresnet", 10), ("resnet-cifar", 8)])
 def test_features_put_a_linear_layer_behind_a_deep_backbone_and_may_be_negative(name, depth):
     torch.manual_seed(0)
-    build = BACKBONES[name].build
-    plain, embedded = (build((1, 16, 16), width=2, features=count, depth=depth).eval() for count in (None, 5))
+    plain, embedded = (
+        build_backbone(name, (1, 16, 16), {"width": 2, "features": count, "depth": depth}).eval() for count in (None, 5)
+    )
     x = torch.rand(20, 1, 16, 16)
     assert float(plain(x).detach().min()) >= 0
     found = embedded(x).detach()

@@ -304,7 +304,7 @@ def test_a_rule_is_changed_in_a_run_beside_the_trained_one(made):
     model, _, info = load_model(trained.path)
     for rule in (1, 4, "nearest"):
         other, spec, story = load_model(with_rule(trained, rule).path)
-        assert (other.head.rule, spec.rule, story) == (rule, rule, info)
+        assert (other.head.rule, spec.head["rule"], story) == (rule, rule, info)
         assert torch.equal(other.head.centroids, model.head.centroids)
         with torch.no_grad():
             features = torch.randn(30, other.features_dim, generator=torch.Generator().manual_seed(0))

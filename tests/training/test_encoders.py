@@ -65,7 +65,7 @@ def test_simclr_brings_images_of_a_class_together_without_their_labels(encoder):
     assert metrics[-1]["validation_neighbours"] > 0.5
     assert "validation_clean" not in metrics[-1]
     model, spec, info = load_model(encoder, encoder=True)
-    assert (spec.head, info.method) == ("features", "simclr")
+    assert (spec.head, info.method) == ({"name": "features"}, "simclr")
     x = load("digits").test.float(torch.arange(5))
     assert torch.equal(model(x), model.features(x))
 
@@ -137,7 +137,7 @@ def test_heads_leave_the_encoder_as_it_is_and_are_runs_like_any_other(tmp_path):
     assert [folder.name for folder in folders] == ["few-slf", "few-alf"]
     for folder in folders:
         model, spec, info = load_model(folder)
-        assert (spec.head, info.method) == ("linear", folder.name[-3:])
+        assert (spec.head, info.method) == ({"name": "linear"}, folder.name[-3:])
         assert all(torch.equal(model.backbone.state_dict()[name], tensor) for name, tensor in before.items())
     stamps = [(folder / "model.safetensors").stat().st_mtime_ns for folder in folders]
     assert linear_runs(encoder, ["slf", "alf"], progress=False) == folders
@@ -203,7 +203,7 @@ def test_a_cluster_head_is_k_means_of_every_class_s_frozen_features_and_takes_no
     before = load_model(encoder, encoder=True)[0]
     (folder,) = linear_runs(encoder, [rule], progress=False)
     model, spec, info = load_model(folder)
-    assert (spec.head, spec.rule, info.method) == ("cluster", rule, rule)
+    assert (spec.head["name"], spec.head["rule"], info.method) == ("cluster", rule, rule)
     own = before.backbone.state_dict()
     assert all(torch.equal(own[name], tensor) for name, tensor in model.backbone.state_dict().items())
     recipe = load_recipe(folder)
@@ -224,7 +224,7 @@ def test_adversarial_fine_tuning_moves_the_encoder_and_begins_from_it(encoder, t
     assert all(torch.equal(own[name], tensor) for name, tensor in run.model.backbone.state_dict().items())
     run.execute()
     model, spec, info = load_model(tmp_path / "run")
-    assert (spec.head, info.method) == ("linear", "aff")
+    assert (spec.head, info.method) == ({"name": "linear"}, "aff")
     assert not all(torch.equal(own[name], tensor) for name, tensor in model.backbone.state_dict().items())
 
 

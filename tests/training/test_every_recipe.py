@@ -43,7 +43,7 @@ def test_a_shipped_recipe_trains_on_digits(name, start, tmp_path):
     folder = train(name, out=tmp_path / "run", progress=False, **(SMALL | given))
     model, spec, info = load_model(folder)
     assert info.method == method.name
-    assert spec.head == ("cluster" if hasattr(method, "clusters") or hasattr(method, "centres") else "linear")
+    assert spec.head["name"] == ("cluster" if hasattr(method, "clusters") or hasattr(method, "centres") else "linear")
     assert read_metrics(RunFolder(folder).metrics)[-1]["phase"] == method.name
     test = load("digits").test
     with torch.no_grad():

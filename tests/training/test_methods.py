@@ -321,7 +321,7 @@ def test_after_training_the_centroids_are_means_of_their_members_and_the_varianc
     with torch.no_grad():
         features = model.features(run.images.float()).double()
     members, head, labels = saved["method.assignments"], model.head, run.images.labels
-    assert spec.clusters == 20
+    assert spec.head["clusters"] == 20
     for cluster, centroid in enumerate(head.centroids):
         own = features[members == cluster]
         assert set(labels[members == cluster].tolist()) == {int(head.classes[cluster])}

@@ -35,7 +35,7 @@ def test_losses_are_of_memberships_where_the_rule_is_fuzzy(begun):
 def test_a_fuzzy_head_is_trained_saved_attacked_and_analysed_and_has_no_certificate(tiny, recipe):
     folder = tiny(recipe, rule="fuzzy", **{"training.epochs": 3, "training.warm_start.epochs": 8})
     model, spec, _ = load_model(folder)
-    assert (spec.rule, model.head.rule) == ("fuzzy", "fuzzy")
+    assert (spec.head["rule"], model.head.rule) == ("fuzzy", "fuzzy")
     if recipe == "corral":  # m - 1 learns
         assert abs(float(model.head.temperature) - 1) > 1e-3
     record = evaluate(folder, protocol="quick", n=40, progress=False)

@@ -92,7 +92,11 @@ def quick(target: AttackedModel, threat: Threat) -> tuple[Attack, ...]:
 )
 def paper(target: AttackedModel, threat: Threat) -> tuple[Attack, ...]:
     """What ClusTR reports."""
-    clusters = (PUBLISHED_100_MAGNET, PUBLISHED_20_LOG, PUBLISHED_100_LOG) if distance_clusters(target.model) is not None else ()
+    clusters = (
+        (PUBLISHED_100_MAGNET, PUBLISHED_20_LOG, PUBLISHED_100_LOG)
+        if distance_clusters(target.model) is not None
+        else ()
+    )
     presets = (PUBLISHED_20, PUBLISHED_100, *clusters)
     return tuple(preset.bound(target.model, threat, target.released) for preset in presets)
 

@@ -25,12 +25,12 @@ from corral.models import (
     WideResNet,
 )
 from corral.models.backbones import Embedded
-from corral.models.modes import eval_mode
-from corral.models.plain import join, kind_of, require_plain, require_plain_inside, where
-from corral.models.pointwise import Pointwise
 from corral.models.backbones.resnet import BasicBlock
 from corral.models.backbones.resnet_cifar import PaddedBlock
 from corral.models.backbones.wideresnet import PreActivationBlock
+from corral.models.modes import eval_mode
+from corral.models.plain import join, kind_of, require_plain, require_plain_inside, where
+from corral.models.pointwise import Pointwise
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from corral.training.recipe import Recipe
 from corral.training.recipe_files import load_recipe
 from corral.training.run import RunFolder, RunInfo
 from corral.training.schedules import schedule
-from corral.training.start import finished, make_model, prepare_data
+from corral.training.start import check_head, finished, make_model, prepare_data
 from corral.training.state import restore_state, save_state, save_weights, story
 
 # What a line shows of the held-out images.
@@ -113,9 +113,11 @@ class Run:
             device=device,
             order=self.order,
             noise=self.noise,
+            head=self.spec.head,
         )
         self.warm: Method = Nominal(context, Nominal.Options(name=Nominal.name))
         self.method: Method = method_class(recipe.method)(context, recipe.method)
+        check_head(recipe, self.spec, self.method.make_head)
         self.clock = Clock(device)
         self.epoch, self.best, self.warm_epochs = 0, -1.0, recipe.training.warm_start.epochs
         # Of the method's epochs, without the warm start's: what `training.converged` looks at.

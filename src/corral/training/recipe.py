@@ -1,14 +1,20 @@
 """Recipes: strict, typed, frozen descriptions of a run."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 from pydantic_core import PydanticCustomError
 
+from corral.errors import UsageError
+from corral.models.backbones import read_backbone
+from corral.models.spec import fill_head
+from corral.registry import is_target, lasting
 from corral.training.methods.base import METHODS, MethodOptions, method_class
 from corral.training.recipe_base import Config, Count, NotNegative, Positive, ThreatConfig
 
+# What a head's options are checked with before the data set is known; it is checked again with its classes.
+FEWEST_CLASSES = 2
 # Generators take more, but the noise's seed is offset from this one.
 MOST_SEED = 2**32 - 1
 
@@ -30,15 +36,56 @@ class DataConfig(Config):
 
 
 class ModelConfig(Config):
-    """The backbone and its size; options that a backbone does not have are refused when it is built."""
+    """The backbone with those of its options that are not the defaults, and the head where the method leaves it free.
+
+    The options are the backbone's own (`corral.models.backbones`), beside `backbone`. `head` is a name or a table of a
+    name and options; without it the method's head, a linear one for most.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     backbone: str = "convnet"
-    width: Count | None = None
-    features: Count | None = None
-    depth: Count | None = None
-    hidden: list[Count] | None = None
-    rectify: bool | None = None
-    layer: Literal["dense", "shift", "sll"] | None = None
+    head: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        name, head = data.get("backbone", "convnet"), data.get("head")
+        if not isinstance(name, str):
+            return data
+        given = {option: value for option, value in data.items() if option not in cls.model_fields}
+        given = {option: value for option, value in given.items() if value is not None}
+        try:
+            read = read_backbone(name, given)
+            if isinstance(head, str):
+                head = {"name": head}
+            if isinstance(head, dict):
+                name_of_head = head.get("name")
+                if not isinstance(name_of_head, str):
+                    raise ValueError(f"head needs a name, found {head!r}")
+                fill_head(head, FEWEST_CLASSES)
+                head = {**head, "name": _lasting(name_of_head)}
+        except UsageError as error:  # pydantic passes ValueErrors on with their place in the recipe
+            raise ValueError(str(error)) from None
+        # In the backbone's order, so that a recipe is written in one way: names of run folders depend on it.
+        chosen = {option: _listed(read[option]) for option in read if option in given}
+        return {"backbone": _lasting(name), **({} if head is None else {"head": head}), **chosen}
+
+    def options(self) -> dict[str, Any]:
+        """The backbone's options that were chosen."""
+        return dict(self.model_extra or {})
+
+
+def _lasting(name: str) -> str:
+    """A name as a run folder should have it: a file by its whole path."""
+    return lasting(name) if is_target(name) else name
+
+
+def _listed(value: Any) -> Any:
+    """A value as TOML and JSON have it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 class WarmStart(Config):

@@ -11,9 +11,12 @@ from pydantic import ValidationError
 
 from corral.data import is_known, known_names, resolved_name
 from corral.errors import UsageError
+from corral.models.backbones import BACKBONES, backbone_options
+from corral.models.heads import HEADS
+from corral.models.spec import head_options
 from corral.registry import is_target
 from corral.training.methods import METHODS, MethodOptions
-from corral.training.recipe import DataConfig, ModelConfig, Recipe, TrainingConfig
+from corral.training.recipe import DataConfig, Recipe, TrainingConfig
 from corral.training.recipe_base import Config, ThreatConfig
 from corral.training.recipe_layers import (
     BESIDE,
@@ -51,8 +54,12 @@ def load_recipe(
             file, key and what is allowed.
     """
     source = _of_shipped(recipe) if isinstance(recipe, str) and recipe in shipped_recipes() else _checked(_read(recipe))
+    for key, value in (overrides or {}).items():
+        _import_model(_nested(key if "." in key else f"model.{key}", value))
     given = {_full_key(key, source.laid(())): value for key, value in (overrides or {}).items()}
     table = _laid_for(source, data, given)
+    if isinstance(head := part(table, "model").get("head"), str):  # as a table, which options may be laid over
+        table = merge(table, {"model": {"head": {"name": head}}})
     if given.get("model.backbone", part(table, "model").get("backbone")) != part(table, "model").get("backbone"):
         table = {**table, "model": {}}
     for key, value in given.items():
@@ -85,6 +92,9 @@ def _of_shipped(recipe: str) -> Layers:
 def _checked(source: Layers) -> Layers:
     """The recipe, if there is no slip in a variant either, which would be found on its day alone."""
     known = [*presets(), *known_names()]
+    if not source.saved:  # what a run folder names must have been imported by whoever reads it
+        for names in ((), *((name,) for name in source.variants())):
+            _import_model(source.laid(names))
     for name in source.variants():
         if not is_known(name) and name not in presets():
             raise UsageError(f"{source.where}: for.{name}: unknown data set{_near(name, known)}")
@@ -135,6 +145,16 @@ def _import_method(table: Mapping[str, Any]) -> None:
     name = part(table, "method").get("name")
     if isinstance(name, str) and is_target(name):
         METHODS.find(name)
+
+
+def _import_model(table: Mapping[str, Any]) -> None:
+    """Import the code of a backbone and a head that a recipe's `model` table names by targets."""
+    model = part(table, "model")
+    head = model.get("head")
+    head_name = head.get("name") if isinstance(head, dict) else head
+    for registry, name in ((BACKBONES, model.get("backbone")), (HEADS, head_name)):
+        if isinstance(name, str) and is_target(name):
+            registry.find(name)
 
 
 def _near(name: str, known: Iterable[str]) -> str:
@@ -197,7 +217,6 @@ def _known_keys(table: Mapping[str, Any]) -> list[str]:
         method = MethodOptions
     sections: dict[str, type[Config]] = {
         "data": DataConfig,
-        "model": ModelConfig,
         "threat": ThreatConfig,
         "method": method,
         "training": TrainingConfig,
@@ -210,7 +229,18 @@ def _known_keys(table: Mapping[str, Any]) -> list[str]:
                 keys.append(f"{section}.{name}")
             if inner is not None:
                 keys += [f"{section}.{name}.{leaf}" for leaf in inner.model_fields]
-    return keys
+    return keys + [f"model.{name}" for name in _model_keys(table)]
+
+
+def _model_keys(table: Mapping[str, Any]) -> list[str]:
+    """What a recipe's `model` table may set: the options of every backbone and of the table's own, and the head's."""
+    model = part(table, "model")
+    backbones = [*BACKBONES, *(name for name in (model.get("backbone"),) if isinstance(name, str) and is_target(name))]
+    options = dict.fromkeys(option for name in backbones for option in backbone_options(name))
+    head = model.get("head")
+    name = head.get("name") if isinstance(head, dict) else head
+    of_head = head_options(name) if isinstance(name, str) and (name in HEADS or is_target(name)) else ()
+    return ["backbone", *options, "head", "head.name", *(f"head.{option}" for option in of_head)]
 
 
 def _table(annotation: Any) -> type[Config] | None:

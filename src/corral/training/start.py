@@ -1,5 +1,6 @@
 """Before training: what may be trained where, on which images, and from which weights."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ from torch import Tensor
 
 from corral.data import DataSet, Images, joined, load, random_subset, split_validation, stratified_subset
 from corral.errors import UsageError
-from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
+from corral.models import BackboneSpec, Classifier, Head, ModelSpec, build_classifier
+from corral.models.spec import head_spec
 from corral.training.methods import method_class
 from corral.training.recipe import Recipe
 from corral.training.recipe_files import load_recipe
@@ -73,7 +75,7 @@ def prepare_data(recipe: Recipe, *, root: str | Path | None) -> tuple[DataSet, I
 
 
 def make_model(recipe: Recipe, images: Images, *, num_classes: int) -> tuple[ModelSpec, Classifier]:
-    """The spec and the first weights of a recipe's classifier with a linear head, normalised for the images.
+    """The spec and the first weights of a recipe's classifier, normalised for the images; a linear head by default.
 
     Raises:
         UsageError: an impossible backbone, or a recipe that needs trained weights and names none.
@@ -86,18 +88,45 @@ def make_model(recipe: Recipe, images: Images, *, num_classes: int) -> tuple[Mod
     config = recipe.model
     mean, deviation = moments(images)
     spec = ModelSpec(
-        backbone=BackboneSpec.model_validate(
-            {"name": config.backbone, **config.model_dump(exclude={"backbone"}, exclude_none=True)}
-        ),
+        backbone=BackboneSpec.model_validate({"name": config.backbone, **config.options()}),
         image_shape=images.shape,
         num_classes=num_classes,
         mean=tuple(mean.tolist()),
         std=tuple(deviation.clamp_min(1e-3).tolist()),
-        head="linear",
+        head=config.head or {"name": "linear"},
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         return spec, build_classifier(spec)
+
+
+def check_head(recipe: Recipe, spec: ModelSpec, make_head: Callable[[], Head]) -> None:
+    """Refuse, before anything is trained, a head that a finished run could not be read with, or not the one asked for.
+
+    Args:
+        recipe: whose `model.head` may ask for one.
+        spec: of the first model.
+        make_head: the method's.
+
+    Raises:
+        UsageError: a head that no registered class could build again; one that a method fits, or another than the
+            method's own.
+    """
+    with torch.random.fork_rng(devices=[]):
+        made = head_spec(make_head(), like=spec.head["name"])
+    wanted = recipe.model.head
+    if wanted is None:
+        return
+    if made["name"] != wanted["name"]:
+        raise UsageError(
+            f"method '{recipe.method.name}' has its own head, {made['name']!r}: leave model.head {wanted['name']!r} "
+            "out, or choose a method that leaves it free, such as 'at'"
+        )
+    if spec.head_class.fitted:
+        raise UsageError(
+            f"method '{recipe.method.name}' does not fit a head of kind {wanted['name']!r}: leave model.head out, or "
+            "choose a method that does, such as 'corral'"
+        )
 
 
 def moments(images: Images) -> tuple[Tensor, Tensor]:

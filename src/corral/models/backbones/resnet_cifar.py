@@ -4,8 +4,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corral.models.backbones.base import Backbone, register_backbone
-from corral.models.layout import channels_last
 from corral.models.backbones.resnet import BasicBlock
+from corral.models.layout import channels_last
 from corral.options import Count
 
 

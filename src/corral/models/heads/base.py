@@ -91,7 +91,7 @@ class Head(nn.Module):
             UsageError: an option is not kept as an attribute.
         """
         options = {}
-        for option in option_names(type(self), given=GIVEN):
+        for option in self.option_names():
             if not hasattr(self, option):
                 raise UsageError(
                     f"head {type(self).__name__} cannot be saved: it keeps no attribute {option!r}, which is an "
@@ -99,6 +99,11 @@ class Head(nn.Module):
                 )
             options[option] = getattr(self, option)
         return {"name": self.name, **options}
+
+    @classmethod
+    def option_names(cls) -> tuple[str, ...]:
+        """The names of its options."""
+        return option_names(cls, given=GIVEN)
 
     @classmethod
     def resolved(cls, options: Mapping[str, Any], classes: int) -> dict[str, Any]:

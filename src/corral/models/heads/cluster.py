@@ -12,7 +12,7 @@ from corral.errors import UsageError
 from corral.geometry.radii import nearest_radius, soft_radius
 from corral.geometry.scores import Rule, class_index, class_scores, cluster_scores, membership_scores
 from corral.models.heads.base import HEADS, Clusters, Head, Spec
-from corral.options import Count, read_options
+from corral.options import Count, option_names, read_options
 from corral.precision import full_precision
 
 HeadRule = Rule | Literal["fuzzy"]
@@ -102,6 +102,11 @@ class ClusterHead(Head):
     def spec(self) -> Spec:
         """Its rule and how many centroids there are; where they lie is its state."""
         return {"name": self.name, "rule": self.rule, "clusters": len(self.centroids)}
+
+    @classmethod
+    def option_names(cls) -> tuple[str, ...]:
+        """Those of `spec`."""
+        return option_names(_cluster_options)
 
     @classmethod
     def resolved(cls, options: Mapping[str, Any], classes: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What the loop asks of a training method."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -14,7 +14,7 @@ from corral.attacks.state import attacked
 from corral.data import Images
 from corral.data.batches import shuffled
 from corral.errors import UsageError
-from corral.models import Classifier, Head, LinearHead
+from corral.models import HEADS, Classifier, Head
 from corral.registry import Registry
 from corral.training.recipe_base import Config, InnerAttack, ThreatConfig
 from corral.training.validation import accuracies
@@ -30,7 +30,7 @@ class Context:
     """What a run gives its method: the model, the training images and the sources of chance.
 
     `epochs` counts those of the method, without the warm start's. The images may lie elsewhere than on the `device`
-    that trains, where they are too many for it.
+    that trains, where they are too many for it. `head` describes the one that a method has which leaves it free.
     """
 
     model: Classifier
@@ -42,6 +42,7 @@ class Context:
     device: torch.device
     order: torch.Generator
     noise: torch.Generator
+    head: Mapping[str, Any] = field(default_factory=lambda: {"name": "linear"})
 
 
 class MethodOptions(Config):
@@ -136,10 +137,10 @@ class Method:
 
     def make_head(self) -> Head:
         """The head that the method trains, in its final shape; `start` or a checkpoint fills it."""
-        head = self.model.head
-        if isinstance(head, LinearHead):
-            return head
-        return LinearHead(self.model.features_dim, self.context.num_classes)
+        kind, context = HEADS.find(self.context.head["name"], code=False), self.context
+        if type(self.model.head) is kind:
+            return self.model.head
+        return kind.from_spec(context.head, self.model.features_dim, context.num_classes).to(context.device)
 
     def start(self) -> None:
         """Prepare for the first epoch of the method, after the warm start; not called on resuming."""
