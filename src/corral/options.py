@@ -73,8 +73,8 @@ def read_options(
     for name in values:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise ValueError(f"{what} does not read {name!r}{hint}: it reads {', '.join(known) or 'no options'}")
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"{what} does not read {name!r}: it reads {', '.join(known) or 'no options'}{hint}")
     try:
         found = options_model(*of, given=given).model_validate_json(json.dumps(dict(values)))
     except TypeError as error:
