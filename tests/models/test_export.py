@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from corral.cli import app
 from corral.errors import CorralError, UsageError
 from corral.geometry import max_mahalanobis_centres
-from corral.models import ClusterHead, LinearHead, ModelSpec, build_classifier, linear_equivalent
+from corral.models import ClusterHead, CosineHead, LinearHead, ModelSpec, build_classifier, linear_equivalent
 from corral.models.export import export_classifier, plain
 from corral.training import load_model, train
 
-HEADS = ["linear", "soft", "nearest", "one a class", 3, "fuzzy"]
+HEADS = ["linear", "soft", "nearest", "one a class", 3, "fuzzy", "cosine", "soft cosine"]
 HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 READERS = {
     ".pt2": "module = torch.export.load(path).module(); found = module(x)",
@@ -37,7 +37,10 @@ def classifier(backbone, head, shape=(1, 8, 8)):
         options |= {"depth": 11, "features": 12}
     spec = ModelSpec(backbone=options, image_shape=shape, num_classes=4, mean=(0.4,), std=(0.3,), head="linear")
     model = build_classifier(spec).eval()
-    if head != "linear":
+    if str(head).endswith("cosine"):
+        rule = "soft" if head == "soft cosine" else "nearest"
+        model.head = CosineHead(model.features_dim, 4, clusters_per_class=2, rule=rule)
+    elif head != "linear":
         per_class = 1 if head == "one a class" else 2
         classes = torch.arange(4 * per_class) % 4
         if per_class == 2:
@@ -80,7 +83,7 @@ def test_every_kind_of_backbone_can_be_exported_and_keeps_its_mode(backbone):
 
 
 @pytest.mark.parametrize("suffix", [".pt2", ".ts", ".onnx"])
-@pytest.mark.parametrize("head", ["linear", "soft", 3, "fuzzy"])
+@pytest.mark.parametrize("head", ["linear", "soft", 3, "fuzzy", "cosine"])
 def test_a_file_gives_equal_logits_in_a_process_without_corral(suffix, head, tmp_path):
     if suffix == ".onnx" and not HAS_ONNX:
         pytest.skip("onnx, onnxscript and onnxruntime are not installed: pip install 'corral[onnx]' onnxruntime")

@@ -13,7 +13,7 @@ from corral.models.backbones import (
     WideResNet,
 )
 from corral.models.classifier import Classifier
-from corral.models.heads import HEADS, ClusterHead, Clusters, FeaturesHead, Head, LinearHead
+from corral.models.heads import HEADS, ClusterHead, Clusters, CosineHead, FeaturesHead, Head, LinearHead
 from corral.models.isometries import HalfAbs, Shift, SpaceToDepth
 from corral.models.linear_equivalent import linear_equivalent
 from corral.models.orthogonal import Orthogonal, cayley
@@ -34,6 +34,7 @@ __all__ = [
     "ClusterHead",
     "Clusters",
     "ConvNet",
+    "CosineHead",
     "Embedded",
     "FeaturesHead",
     "HalfAbs",

@@ -21,7 +21,13 @@ ROWS = 1000
 
 
 def nearest_radius(
-    features: Tensor, centroids: Tensor, classes: Tensor, *, method: Method = "exact", lipschitz: float = 1.0
+    features: Tensor,
+    centroids: Tensor,
+    classes: Tensor,
+    *,
+    method: Method = "exact",
+    lipschitz: float = 1.0,
+    slack: float = 0.0,
 ) -> Tensor:
     """(N,) radii within which the nearest centroid keeps its class, sound for every number of clusters.
 
@@ -38,6 +44,8 @@ def nearest_radius(
         method: "exact" or "fast".
         lipschitz: an upper bound on the backbone's l2 Lipschitz constant, > 0: radii are divided by it, and are then in
             the units of its input.
+        slack: by how much half the squared distance to the own class's nearest centroid must stay below that of every
+            rival's, where centroids or distances are only known so well.
 
     Returns:
         (N,) float64 l2 radii >= 0, lowered by what rounding could have added; 0 where two classes tie.
@@ -50,6 +58,8 @@ def nearest_radius(
         raise ValueError(f"method must be 'exact' or 'fast', found {method!r}")
     if not 0 < lipschitz < float("inf"):
         raise ValueError(f"lipschitz must be positive and finite, found {lipschitz}")
+    if not 0 <= slack < float("inf"):
+        raise ValueError(f"slack must be finite and at least 0, found {slack}")
     lengths, squares, centres = _measured(features, centroids)
     classes = classes.to(centres.device)
     decided = classes[squares.argmin(1)]
@@ -58,7 +68,7 @@ def nearest_radius(
         own, rivals = (classes == label).nonzero()[:, 0], (classes != label).nonzero()[:, 0]
         rows = (decided == label).nonzero()[:, 0]
         for part in torch.split(rows, max(1, CHUNK // (len(own) * len(rivals)))):
-            radii[part] = _of_class(lengths[part], squares[part], centres, own, rivals, method)
+            radii[part] = _of_class(lengths[part], squares[part], centres, own, rivals, method, slack)
     return below(radii / lipschitz)
 
 
@@ -131,7 +141,9 @@ def _measured(features: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, Tens
     return lengths, squares, centres
 
 
-def _of_class(lengths: Tensor, squares: Tensor, centres: Tensor, own: Tensor, rivals: Tensor, method: Method) -> Tensor:
+def _of_class(
+    lengths: Tensor, squares: Tensor, centres: Tensor, own: Tensor, rivals: Tensor, method: Method, slack: float
+) -> Tensor:
     """(n,) radii of features of these lengths that one class is decided for."""
     mine, others = centres[own], centres[rivals]
     directions = mine.unsqueeze(0) - others.unsqueeze(1)  # (J, K, d): mu_i - mu_j
@@ -140,7 +152,7 @@ def _of_class(lengths: Tensor, squares: Tensor, centres: Tensor, own: Tensor, ri
     heights = (squares[:, rivals].unsqueeze(2) - squares[:, own].unsqueeze(1)).div_(2)
     dimension = centres.shape[1]
     reach = lengths + torch.maximum(mine.norm(dim=1).max(), others.norm(dim=1).max())
-    heights = heights.sub_(inner_product_error(dimension, reach.square())[:, None, None])
+    heights = heights.sub_((inner_product_error(dimension, reach.square()) + slack)[:, None, None])
     # Equal centroids have no bisector between them: no margin.
     scales = torch.where(gaps > torch.finfo(gaps.dtype).tiny, 1 / gaps, torch.zeros_like(gaps))
     margins = heights * scales

@@ -15,7 +15,13 @@ CHUNK = 250_000
 
 
 def soft_radius(
-    features: Tensor, centroids: Tensor, classes: Tensor, variance: Tensor | float, *, lipschitz: float = 1.0
+    features: Tensor,
+    centroids: Tensor,
+    classes: Tensor,
+    variance: Tensor | float,
+    *,
+    lipschitz: float = 1.0,
+    slack: float = 0.0,
 ) -> Tensor:
     """(N,) radii within which the class of the largest soft score (ClusTR Eq. 4) stays the same.
 
@@ -32,6 +38,8 @@ def soft_radius(
         classes: (M,) integers, every class of 0 ... C - 1, at least two.
         variance: sigma^2 > 0: the head's `effective_variance`.
         lipschitz: an upper bound on the backbone's l2 Lipschitz constant, > 0.
+        slack: by how much the own class's score, times sigma^2, must stay above every rival's, where centroids or
+            scores are only known so well.
 
     Returns:
         (N,) float64 l2 radii >= 0, lowered by what rounding could have added.
@@ -43,11 +51,13 @@ def soft_radius(
     sigma2 = float(variance)
     if not 0 < sigma2 < float("inf") or not 0 < lipschitz < float("inf"):
         raise ValueError(f"variance and lipschitz must be positive and finite, found {sigma2} and {lipschitz}")
+    if not 0 <= slack < float("inf"):
+        raise ValueError(f"slack must be finite and at least 0, found {slack}")
     points, centres = centred(features, centroids)
     index = class_index(classes).to(centres.device)
     # By class, classes of fewer clusters filled up with some that never count; classes last, where sums are fast.
     grouped = torch.cat([centres, centres.new_zeros(1, centres.shape[1])])[index.T]
-    rules = _Rules(grouped, len(centres) > index.T, sigma2)
+    rules = _Rules(grouped, len(centres) > index.T, sigma2, slack)
     radii = [rules.radii(part) for part in torch.split(points, max(1, CHUNK // rules.counts.numel()))]
     found = torch.cat(radii) if radii else points.new_zeros(0)
     return below(found / lipschitz)
@@ -56,8 +66,8 @@ def soft_radius(
 class _Rules:
     """The soft rule of (K, C, d) centroids of which `counts` (K, C) are real, and what every feature needs of them."""
 
-    def __init__(self, centres: Tensor, counts: Tensor, sigma2: float) -> None:
-        self.counts, self.sigma2 = counts, sigma2
+    def __init__(self, centres: Tensor, counts: Tensor, sigma2: float, slack: float) -> None:
+        self.counts, self.sigma2, self.slack = counts, sigma2, slack
         self.clusters, self.classes, self.dimension = centres.shape
         self.flat = centres.flatten(0, 1)
         self.products = self.flat @ self.flat.T
@@ -72,7 +82,7 @@ class _Rules:
         terms = torch.addmm(-self.squares / 2, points, self.flat.T).div_(self.sigma2).view(-1, clusters, classes)
         # Each score is off by at most this; both sides of the comparison lose it.
         slack = inner_product_error(self.dimension, (points.norm(dim=1) + self.largest).square()) / self.sigma2 * 2
-        slack = slack + 64 * UNIT * (terms.abs().amax((1, 2)) + math.log(clusters))
+        slack = slack + self.slack / self.sigma2 + 64 * UNIT * (terms.abs().amax((1, 2)) + math.log(clusters))
         terms = terms.masked_fill_(~self.counts, -torch.inf)
         top = terms.amax((1, 2))
         shares = (terms - top[:, None, None]).exp_()

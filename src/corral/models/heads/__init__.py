@@ -2,7 +2,18 @@
 
 from corral.models.heads.base import HEADS, Clusters, Head, require_own_radius
 from corral.models.heads.cluster import ClusterHead, HeadRule
+from corral.models.heads.cosine import CosineHead
 from corral.models.heads.features import FeaturesHead
 from corral.models.heads.linear import LinearHead
 
-__all__ = ["HEADS", "ClusterHead", "Clusters", "FeaturesHead", "Head", "HeadRule", "LinearHead", "require_own_radius"]
+__all__ = [
+    "HEADS",
+    "ClusterHead",
+    "Clusters",
+    "CosineHead",
+    "FeaturesHead",
+    "Head",
+    "HeadRule",
+    "LinearHead",
+    "require_own_radius",
+]
