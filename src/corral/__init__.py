@@ -6,6 +6,7 @@ from corral.evaluation import evaluate
 from corral.evaluation.audit import audit
 from corral.evaluation.certify_run import certify_run
 from corral.evaluation.diagnostics import diagnose
+from corral.models import Head
 from corral.register import register
 from corral.report import report
 from corral.training import train
@@ -13,6 +14,7 @@ from corral.training.methods import Method
 from corral.version import __version__
 
 __all__ = [
+    "Head",
     "Method",
     "__version__",
     "attacks",

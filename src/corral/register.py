@@ -7,6 +7,7 @@ from corral.attacks.protocols import register_protocol
 from corral.attacks.registry import register_attack
 from corral.data.registry import register_data, register_path_data
 from corral.errors import UsageError
+from corral.models.backbones import register_backbone
 from corral.registry import Registry
 
 C = TypeVar("C", bound=type)
@@ -20,6 +21,7 @@ class Register:
     data = staticmethod(register_data)
     path_data = staticmethod(register_path_data)
     protocol = staticmethod(register_protocol)
+    backbone = staticmethod(register_backbone)
 
     @property
     def analysis(self) -> Callable[..., Callable[[F], F]]:
@@ -37,7 +39,7 @@ class Register:
                 name = "mart"
 
         Args:
-            thing: a subclass of `corral.Method`, with a class attribute `name` of its own.
+            thing: a subclass of `corral.Method` or `corral.Head`, with a class attribute `name` of its own.
 
         Returns:
             The class.

@@ -13,7 +13,7 @@ from corral.losses import annealed_cross_entropy, certified_scores
 from corral.models import Classifier, ClusterHead, LipschitzNet
 from corral.register import register
 from corral.training.methods.base import Context, MethodOptions, Metrics
-from corral.training.methods.clusters import ClusterMethod
+from corral.training.methods.clusters import ClusterMethod, cluster_head
 from corral.training.recipe_base import Count, NotNegative, Positive, ThreatConfig
 
 if TYPE_CHECKING:
@@ -102,9 +102,8 @@ class Certified(ClusterMethod):
         """The annealed cross-entropy of the certified scores of the adversarial image, at the radius of training."""
 
         def values(model: Classifier, clean: Tensor, features: Tensor, y: Tensor) -> Tensor:
-            assert isinstance(model.head, ClusterHead)
             radius = options.radius_ratio * threat.eps * normalisation_constant(model.normalisation.std)
-            return certified_losses(options, model.head, features, y, radius)[0]
+            return certified_losses(options, cluster_head(model), features, y, radius)[0]
 
         settings = (("annealing", options.annealing), ("radius", options.radius_ratio * threat.eps))
         return TrainingLoss("certified", FeaturesObjective(values), settings)

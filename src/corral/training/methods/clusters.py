@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from corral.errors import UsageError
 from corral.geometry import ClusterLosses, NeighbourhoodSampler, class_kmeans
 from corral.losses import batch_centroids, batch_variance
-from corral.models import ClusterHead, Head, feature_variance
+from corral.models import Classifier, ClusterHead, feature_variance
 from corral.models.heads import HeadRule
 from corral.training.features import extract_features, require_finite
 from corral.training.methods.base import Context, Method
@@ -48,16 +48,14 @@ class ClusterMethod(Method):
     @property
     def head(self) -> ClusterHead:
         """The model's cluster head."""
-        head = self.model.head
-        assert isinstance(head, ClusterHead)
-        return head
+        return cluster_head(self.model)
 
     @property
     def fitted(self) -> Tensor:
         """(M, d) centroids that k-means found, the head's: neighbourhoods are drawn by them."""
         return self.head.centroids
 
-    def make_head(self) -> Head:
+    def make_head(self) -> ClusterHead:
         """A cluster head of the right shape with placeholder centroids."""
         device = self.context.device
         classes = torch.arange(self.context.num_classes, device=device).repeat_interleave(self.clusters)
@@ -155,6 +153,11 @@ class Neighbourhoods:
     def record(self, losses: Tensor) -> None:
         """Count the current batch's (n,) losses toward the seed probabilities."""
         self.losses.update(self.ids[self.local], losses.detach())
+
+
+def cluster_head(model: Classifier) -> ClusterHead:
+    """The head of a model that a `ClusterMethod` trains."""
+    return cast(ClusterHead, model.head)
 
 
 def over_all(head: ClusterHead) -> ClusterHead:

@@ -31,7 +31,7 @@ from corral.losses import (
 from corral.models import Classifier, ClusterHead, FeaturesHead, Head, PublishedHead
 from corral.register import register
 from corral.training.methods.base import Context, MethodOptions, Metrics
-from corral.training.methods.clusters import ClusterMethod, Neighbourhoods, over_all
+from corral.training.methods.clusters import ClusterMethod, Neighbourhoods, cluster_head, over_all
 from corral.training.methods.learned import LearnedClusters
 from corral.training.recipe_base import Count, InnerAttack, NotNegative, ThreatConfig
 
@@ -218,8 +218,7 @@ class ClusTR(ClusterMethod):
         weights = clustr_weights(options, batch)
 
         def values(model: Classifier, clean: Tensor, features: Tensor, y: Tensor) -> Tensor:
-            head = model.head
-            assert isinstance(head, ClusterHead)
+            head = cluster_head(model)
             assigned = nearest_own(features, y, head.centroids, head.classes)
             terms = {"magnet": reached(options, features, assigned, head.centroids, head.classes, head.variance)}
             if options.consistency == "magnet":

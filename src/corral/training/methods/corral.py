@@ -11,10 +11,10 @@ from corral.attacks.centred import CROSS_ENTROPY, TrainingLoss
 from corral.attacks.objectives import Released
 from corral.attacks.training_loss import FeaturesObjective
 from corral.losses import magnet, magnet_open, nearest_own, nearest_rival, weighted
-from corral.models import Classifier, ClusterHead, FeaturesHead, Head
+from corral.models import Classifier, ClusterHead, FeaturesHead
 from corral.register import register
 from corral.training.methods.base import Context, MethodOptions, Metrics
-from corral.training.methods.clusters import ClusterMethod, Neighbourhoods
+from corral.training.methods.clusters import ClusterMethod, Neighbourhoods, cluster_head
 from corral.training.methods.learned import LearnedClusters
 from corral.training.recipe_base import Count, InnerAttack, NotNegative, Positive, ThreatConfig
 
@@ -80,11 +80,10 @@ class Corral(ClusterMethod):
         # D and E learn their clusters.
         self.map = LearnedClusters(options.clusters * context.num_classes, context.model.features_dim, context.device)
 
-    def make_head(self) -> Head:
+    def make_head(self) -> ClusterHead:
         """A cluster head whose temperature is trained if the recipe gives it a learning rate."""
         head = super().make_head()
-        if isinstance(head, ClusterHead):
-            head.log_temperature.requires_grad_(self.options.temperature_learning_rate > 0)
+        head.log_temperature.requires_grad_(self.options.temperature_learning_rate > 0)
         return head
 
     def start(self) -> None:
@@ -171,8 +170,7 @@ class Corral(ClusterMethod):
             return CROSS_ENTROPY if options.loss == "cross_entropy" else TrainingLoss("magnet", "magnet")
 
         def values(model: Classifier, clean: Tensor, features: Tensor, y: Tensor) -> Tensor:
-            head = model.head
-            assert isinstance(head, ClusterHead)
+            head = cluster_head(model)
             assigned = nearest_own(features, y, head.centroids, head.classes)
             terms = corral_terms(options, head, features, head(features), y, assigned, hinge=False)
             return weighted(terms, corral_weights(options))
