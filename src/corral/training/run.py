@@ -13,6 +13,7 @@ from torch import Tensor
 from corral.errors import CorralError, UsageError
 from corral.models import Classifier, ModelSpec, build_classifier
 from corral.models.backbones import BACKBONES, build_backbone
+from corral.models.heads import HEADS
 from corral.training.checkpoints import load_tensors, read_checkpoint, write_checkpoint
 from corral.training.clock import WorkClock
 from corral.training.convergence import Ending
@@ -121,6 +122,7 @@ def load_model(
     elif not path.exists():
         raise CorralError(f"{path}: no such run or model file; `corral train RECIPE --out {path}` makes one")
     tensors, metadata = read_checkpoint(path, kind="model")
+    _require_known(metadata.get("spec"), path)
     try:
         spec = ModelSpec.model_validate(metadata["spec"])
         info = RunInfo.model_validate(metadata["info"])
@@ -138,6 +140,21 @@ def load_model(
         raise CorralError(f"{path}: the model's description is damaged ({error}); train it again") from error
     load_tensors(model, tensors, path)
     return model.to(device).eval(), spec, info
+
+
+def _require_known(description: object, path: Path) -> None:
+    """Refuse a model whose backbone or head nobody has registered, with what may bring it."""
+    for registry, key in ((BACKBONES, "backbone"), (HEADS, "head")):
+        part = description.get(key) if isinstance(description, dict) else None
+        name = part.get("name") if isinstance(part, dict) else part
+        try:
+            if isinstance(name, str):
+                registry.find(name, code=False)
+        except UsageError as error:
+            raise CorralError(
+                f"{path}: the model's description is damaged ({error}), or of a plugin: then name it by "
+                "`corral --plugin FILE` or the environment variable CORRAL_PLUGINS"
+            ) from error
 
 
 def _check_fits(spec: ModelSpec, tensors: dict[str, Tensor], path: Path) -> None:
