@@ -60,7 +60,10 @@ def test_options_are_the_parameters_and_features_are_counted(strips, tmp_path: P
     ("given", "message"),
     [
         ({"backbone": "strip"}, r"unknown backbone 'strip'; did you mean 'strips'\?; known: "),
-        ({"backbone": "strips", "depth": 3}, "backbone 'strips' does not read 'depth': it reads width, features, bias"),
+        (
+            {"backbone": "strips", "depth": 3},
+            "backbone 'strips' does not read 'depth': it reads width, bias, features; did you mean 'width'",
+        ),
         ({"backbone": "strips", "width": "4"}, "backbone 'strips': width: Input should be a valid integer, found '4'"),
         ({"backbone": "strips", "bias": 1}, "backbone 'strips': bias: Input should be a valid boolean, found 1"),
         (
