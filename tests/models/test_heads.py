@@ -271,3 +271,13 @@ def test_feature_variance_refuses_what_has_none():
         feature_variance(features[:1], torch.zeros(1, dtype=torch.long), centroids, classes)
     with pytest.raises(ValueError, match="label without one"):
         feature_variance(features, torch.full((7,), 3), centroids, classes)
+
+
+def test_a_head_whose_temperature_is_trained_takes_a_saved_state_and_has_a_radius():
+    head = ClusterHead(torch.randn(4, 3), torch.arange(4) % 2, 1.0, temperature=2.0)
+    head.log_temperature.requires_grad_(True)
+    state = {name: tensor.detach().clone() for name, tensor in head.state_dict().items()}
+    head.load_state_dict(state)
+    assert head.certified_radius(torch.randn(5, 3)).shape == (5,)
+    with pytest.raises(RuntimeError, match="variance × temperature is inf"):
+        head.load_state_dict(state | {"log_temperature": torch.tensor(1e4)})

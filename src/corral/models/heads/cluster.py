@@ -149,7 +149,7 @@ class ClusterHead(Head):
         if self.rule == "nearest" or self.rule == 1:
             return nearest_radius(features, self.centroids, self.classes, lipschitz=lipschitz)
         if self.rule == "soft" or self.rule == len(self.centroids):
-            variance = float(self.effective_variance)
+            variance = float(self.effective_variance.detach())
             return soft_radius(features, self.centroids, self.classes, variance, lipschitz=lipschitz)
         if self.rule == "fuzzy":
             raise UsageError('rule "fuzzy" has no certificate: certify the rule "nearest", "soft" or 1')
@@ -160,7 +160,7 @@ class ClusterHead(Head):
 
     def _check_clusters(self) -> None:
         """Refuse buffers that do not go together: radii are of the centroids' classes, decisions by their index."""
-        variance = float(self.effective_variance)
+        variance = float(self.effective_variance.detach())
         if not 0 < variance < math.inf:
             raise ValueError(f"a head's effective variance must be positive and finite, found {variance}")
         count = len(self.centroids)
@@ -267,7 +267,7 @@ class ClusterHead(Head):
             return
         try:
             *_, self.index = self._checked(self.centroids, self.classes, self.variance, self.num_classes)
-            if not 0 < (scale := float(self.effective_variance)) < math.inf:
+            if not 0 < (scale := float(self.effective_variance.detach())) < math.inf:
                 raise ValueError(f"variance × temperature is {scale}")
         except ValueError as error:
             errors.append(f"{prefix.rstrip('.') or 'head'}: {error}")
