@@ -33,7 +33,7 @@ def test_far_from_every_centroid_the_exponentiated_gradient_is_nothing_and_the_l
     assert len(set(found.series["broken exponentiated"])) == 1
     assert found.series["broken log"][-1] >= found.series["broken exponentiated"][-1]
     # The log-space gradient of the cross-entropy is (softmax-weighted centroids - own ones) / variance.
-    head, (x, y) = far.head, labelled(far.test)
+    head, (x, y) = far.clusters, labelled(far.test)
     slow = []
     for image, label in zip(x.flatten(1).double(), y.tolist(), strict=True):
         weights = [
@@ -146,7 +146,7 @@ def test_on_well_separated_features_every_reading_is_right(far):
 
 def test_bounds_are_those_of_loops_over_images(subject):
     found = ANALYSES["bounds"](subject)
-    head, labels = subject.head, subject.test.labels.tolist()
+    head, labels = subject.clusters, subject.test.labels.tolist()
     sigma = float(head.variance) ** 0.5
     lower, pair, right = [], [], 0
     for feature, label in zip(extract_features(subject.model, subject.test).tolist(), labels, strict=True):
@@ -170,7 +170,7 @@ def test_bounds_are_those_of_loops_over_images(subject):
 
 def test_a_published_radius_counts_as_too_large_where_a_point_within_it_is_decided_otherwise(subject):
     """Walks from each feature to just within its published radius, straight away from its centroid to every rival."""
-    head, labels = subject.head, subject.test.labels
+    head, labels = subject.clusters, subject.test.labels
     features = extract_features(subject.model, subject.test).double()
     centroids = head.centroids.double()
     decided = head.classes[(features.unsqueeze(1) - centroids).square().sum(2).argmin(1)]

@@ -69,7 +69,7 @@ def test_one_with_a_place_on_the_page_is_made_with_the_others_where_it_fits(rele
 
     @corral.register.analysis("clustered", page=0, needs_clusters=True)
     def clustered(subject):
-        return {"clusters": float(len(subject.head.centroids))}
+        return {"clusters": float(len(subject.clusters.centroids))}
 
     assert list(analyze(released, n=N, device="cpu", progress=False)) == ["clustered", "cosine"]
     settings = {"data.train": 200, "model.width": 4, "training.epochs": 1}
