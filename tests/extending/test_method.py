@@ -26,6 +26,7 @@ SMALL = {"data.train": 120, "model.width": 4, "model.features": 8, "training.epo
 @pytest.fixture
 def mart(tmp_path, monkeypatch):
     """The page's file, imported; what it registered is forgotten afterwards."""
+    METHODS.names()  # filled before it is copied
     monkeypatch.setattr(METHODS, "_things", dict(METHODS._things))
     monkeypatch.setattr(METHODS, "_places", dict(METHODS._places))
     (tmp_path / "mart.py").write_text(CODE)
