@@ -9,6 +9,7 @@ from corral import load
 from corral.attacks import pgd
 from corral.attacks.adaptive import adaptive_attacks
 from corral.attacks.autoattack import autoattack
+from corral.attacks.threat import Threat
 from corral.data import load as load_data
 from corral.errors import UsageError
 from corral.evaluation.certify_run import certify_run
@@ -98,7 +99,7 @@ def test_it_is_attacked_by_pgd_and_autoattack_and_by_what_knows_centroids(traine
     found = autoattack(model, x, y, eps=0.1)
     assert float((found - x).abs().max()) <= 0.1 + 1e-6
     assert int((model(found).argmax(1) == y).sum()) < int(clean.sum())
-    names = [attack.name for attack in adaptive_attacks(model)]
+    names = [attack.name for attack in adaptive_attacks(model, threat=Threat("Linf", 0.1))]
     assert "rival_centroids" in names
     assert "magnet" not in names
 
