@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from corral.errors import CorralError, UsageError
 
 T = TypeVar("T")
+C = TypeVar("C", bound=type)
 
 # An environment variable: files and modules that register what they hold, separated by commas.
 PLUGINS = "CORRAL_PLUGINS"
@@ -160,6 +161,33 @@ def closest(name: str, known: Iterable[str]) -> str:
     """The known name that is the closest to a wrong one, as the end of a message; empty where none is close."""
     found = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def register(thing: C) -> C:
+    """Register a class of one of corral's kinds by its `name`; a decorator.
+
+    Args:
+        thing: a class that has a class attribute `registry`, such as a subclass of `corral.Method` or `corral.Head`,
+            and a class attribute `name` of its own.
+
+    Returns:
+        The class.
+
+    Raises:
+        UsageError: another kind of class, no name of its own, or a name that is taken.
+    """
+    registry = getattr(thing, "registry", None)
+    if not isinstance(thing, type) or not isinstance(registry, Registry):
+        raise UsageError(f"corral.register takes a class of corral's, such as a corral.Method, found {_words(thing)}")
+    name = vars(thing).get("name")
+    if not isinstance(name, str):
+        raise UsageError(f"{thing.__qualname__} needs a name of its own to be registered by, such as name = 'mine'")
+    registry.add(name, thing)
+    return thing
+
+
+def _words(thing: Any) -> str:
+    return f"the class {thing.__qualname__}" if isinstance(thing, type) else repr(thing)
 
 
 def is_target(name: str) -> bool:

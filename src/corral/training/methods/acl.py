@@ -13,7 +13,7 @@ from corral.data.views import random_views
 from corral.losses import adversarial_invariance, contrastive, nt_xent, standard_invariance
 from corral.models import Classifier
 from corral.models.dual_norm import Branch, using
-from corral.register import register
+from corral.registry import register
 from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.encoder import DualNorm, ProjectedMethod, ProjectionConfig, ViewsConfig
 from corral.training.names import prefixed, unprefixed

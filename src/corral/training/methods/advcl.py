@@ -14,7 +14,7 @@ from corral.data.views import random_views
 from corral.errors import UsageError
 from corral.geometry import kmeans
 from corral.losses import contrastive
-from corral.register import register
+from corral.registry import register
 from corral.training.features import extract_features, require_differing
 from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.encoder import DualNorm, ProjectedMethod, ProjectionConfig, ViewsConfig

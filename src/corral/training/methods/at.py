@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from corral.register import register
+from corral.registry import register
 from corral.training.methods.base import LabelMethod, MethodOptions, Metrics
 from corral.training.recipe_base import InnerAttack
 

@@ -11,7 +11,7 @@ from corral.certify import normalisation_constant
 from corral.errors import UsageError
 from corral.losses import annealed_cross_entropy, certified_scores
 from corral.models import Classifier, ClusterHead, LipschitzNet
-from corral.register import register
+from corral.registry import register
 from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.clusters import ClusterMethod, cluster_head
 from corral.training.recipe_base import Count, NotNegative, Positive, ThreatConfig

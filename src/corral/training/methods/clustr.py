@@ -29,7 +29,7 @@ from corral.losses import (
     weighted,
 )
 from corral.models import Classifier, ClusterHead, FeaturesHead, Head, PublishedHead
-from corral.register import register
+from corral.registry import register
 from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.clusters import ClusterMethod, Neighbourhoods, cluster_head, over_all
 from corral.training.methods.learned import LearnedClusters

@@ -12,7 +12,7 @@ from corral.attacks.objectives import Released
 from corral.attacks.training_loss import FeaturesObjective
 from corral.losses import magnet, magnet_open, nearest_own, nearest_rival, weighted
 from corral.models import Classifier, ClusterHead, FeaturesHead
-from corral.register import register
+from corral.registry import register
 from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.clusters import ClusterMethod, Neighbourhoods, cluster_head
 from corral.training.methods.learned import LearnedClusters

@@ -9,7 +9,7 @@ from torch import Tensor
 from corral.attacks.objectives import LogitObjective
 from corral.attacks.state import attacked
 from corral.losses import negative_cosine
-from corral.register import register
+from corral.registry import register
 from corral.training.features import extract_features, require_differing
 from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.encoder import DualNorm, EncoderMethod

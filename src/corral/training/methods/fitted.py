@@ -7,7 +7,7 @@ from torch import Tensor
 
 from corral.attacks.centred import CROSS_ENTROPY, TrainingLoss
 from corral.models.heads import HeadRule
-from corral.register import register
+from corral.registry import register
 from corral.training.features import ANOTHER
 from corral.training.methods.base import Context, MethodOptions
 from corral.training.methods.clusters import ClusterMethod

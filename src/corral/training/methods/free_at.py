@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from corral.attacks.balls import ascend, project
-from corral.register import register
+from corral.registry import register
 from corral.training.methods.base import Context, LabelMethod, MethodOptions, Metrics
 from corral.training.recipe_base import Count, Positive
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from corral.models.modes import eval_mode
-from corral.register import register
+from corral.registry import register
 from corral.training.features import extract_features, require_finite
 from corral.training.methods.base import Context, LabelMethod, MethodOptions, Metrics
 from corral.training.recipe_base import InnerAttack

@@ -6,7 +6,7 @@ from corral.attacks.centred import TrainingLoss
 from corral.attacks.rivals import MatObjective
 from corral.losses import bibo_distance, ftc, mat_terms, weighted
 from corral.models import FeaturesHead
-from corral.register import register
+from corral.registry import register
 from corral.training.methods.base import MethodOptions, Metrics
 from corral.training.methods.centres import CentreMethod, Centres
 from corral.training.recipe_base import InnerAttack, NotNegative, ThreatConfig

@@ -5,7 +5,7 @@ from torch import Tensor
 from corral.attacks.centred import TrainingLoss
 from corral.attacks.rivals import MmcObjective
 from corral.losses import mmc
-from corral.register import register
+from corral.registry import register
 from corral.training.methods.base import MethodOptions, Metrics
 from corral.training.methods.centres import CentreMethod, Centres
 from corral.training.recipe_base import InnerAttack, ThreatConfig

@@ -13,7 +13,7 @@ from corral.errors import CorralError, UsageError
 from corral.geometry import choose_clusters, cosine_silhouette, kmeans
 from corral.losses import negative_cosine
 from corral.precision import full_precision
-from corral.register import register
+from corral.registry import register
 from corral.training.features import extract_features, require_finite
 from corral.training.methods.base import Context, MethodOptions
 from corral.training.methods.deacl import BatchFeatures, DeACL

@@ -10,7 +10,7 @@ from torch.nn import functional
 from corral.errors import UsageError
 from corral.geometry import kmeans
 from corral.losses import kl
-from corral.register import register
+from corral.registry import register
 from corral.training.features import extract_features, require_differing
 from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.encoder import EncoderMethod

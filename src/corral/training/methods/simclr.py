@@ -5,7 +5,7 @@ from torch import Tensor
 
 from corral.data.views import random_views
 from corral.losses import nt_xent
-from corral.register import register
+from corral.registry import register
 from corral.training.methods.base import MethodOptions, Metrics
 from corral.training.methods.encoder import ProjectedMethod, ProjectionConfig, ViewsConfig
 from corral.training.recipe_base import Positive

@@ -10,7 +10,7 @@ from corral.attacks.centred import TrainingLoss
 from corral.attacks.training_loss import FeaturesObjective
 from corral.losses import kl, soft_cross_entropy, unlogged_kl, weighted
 from corral.models import Classifier
-from corral.register import register
+from corral.registry import register
 from corral.training.methods.base import Method, MethodOptions, Metrics
 from corral.training.recipe_base import InnerAttack, Positive, ThreatConfig
 
