@@ -9,10 +9,10 @@ has it. Reads the results' CSV files alone.
 import argparse
 from pathlib import Path
 
-from corral.reproduce import load_table, shipped_tables
-from corral.reproduce.against import against
-from corral.reproduce.show import table_result
-from corral.reproduce.store import read_store
+from corral.papers import load_table, shipped_tables
+from corral.papers.against import against
+from corral.papers.show import table_result
+from corral.papers.store import read_store
 
 
 def main() -> None:

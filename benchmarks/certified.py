@@ -15,12 +15,12 @@ from pathlib import Path
 from compare import setting, spread
 from corral.data import load
 from corral.evaluation.certificate import Certificate, read_certificate
-from corral.evaluation.certify_run import certificate_label, certify_run
+from corral.evaluation.certification import certificate_label, certify_run
 from corral.models.fingerprint import fingerprint
-from corral.report.certificate_page import radius_words
-from corral.reproduce.entries import Trained
-from corral.reproduce.lines import AnalysisLine, AttackLine, RowLine, RunLine, content_id
-from corral.reproduce.store import Store, changing
+from corral.papers.entries import Trained
+from corral.papers.lines import AnalysisLine, AttackLine, RowLine, RunLine, content_id
+from corral.papers.store import Store, changing
+from corral.report.certificate.page import radius_words
 from corral.training import RunFolder, load_model, parse_eps, train
 
 RADII = ["36/255", "72/255", "108/255", "0.5", "1.0", "1.58"]

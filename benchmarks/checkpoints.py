@@ -17,14 +17,14 @@ from typing import Any
 import certified
 import compare
 from corral.data import load
-from corral.evaluation.certify_run import certify_run
+from corral.evaluation.certification import certify_run
 from corral.files import write_atomically
+from corral.papers.definition import load_setting
+from corral.papers.entries import row_entries
+from corral.papers.lines import AttackLine, RowKey, RowLine
+from corral.papers.markdown import rows_of
+from corral.papers.store import Store, changing, read_store
 from corral.report.words import attack_title, eps_words
-from corral.reproduce.definition import load_setting
-from corral.reproduce.entries import row_entries
-from corral.reproduce.lines import AttackLine, RowKey, RowLine
-from corral.reproduce.markdown import rows_of
-from corral.reproduce.store import Store, changing, read_store
 from corral.training import RunFolder, load_recipe, train
 
 TABLE, FOLDER = "checkpoints", "checkpoints"

@@ -18,13 +18,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from corral.reproduce import load_table
-from corral.reproduce.lines import RowKey, read_changed
-from corral.reproduce.markdown import as_markdown
-from corral.reproduce.old import old_folders, read_old
-from corral.reproduce.result import EARLIER, read_result
-from corral.reproduce.show import planned_runs, shown_again, table_result
-from corral.reproduce.store import Store, changing, read_store
+from corral.papers import load_table
+from corral.papers.lines import RowKey, read_changed
+from corral.papers.markdown import as_markdown
+from corral.papers.old import old_folders, read_old
+from corral.papers.result import EARLIER, read_result
+from corral.papers.show import planned_runs, shown_again, table_result
+from corral.papers.store import Store, changing, read_store
 
 # Cells by table, heading above, row and column.
 Cells = dict[tuple[str, str, str, str], str]

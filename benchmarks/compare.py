@@ -18,11 +18,11 @@ from corral.data import load
 from corral.evaluation import Record, evaluate, read_record
 from corral.evaluation.evaluate import record_label
 from corral.models.fingerprint import fingerprint
-from corral.report.collect import read_run
-from corral.reproduce.entries import SeedResult, Trained, Worst, row_entries
-from corral.reproduce.lines import RowKey
-from corral.reproduce.result import packed
-from corral.reproduce.store import Store, changing
+from corral.papers.entries import SeedResult, Trained, Worst, row_entries
+from corral.papers.lines import RowKey
+from corral.papers.result import packed
+from corral.papers.store import Store, changing
+from corral.report.runs.collect import read_run
 from corral.training import RunFolder, load_model, train
 
 COLUMNS = {

@@ -18,7 +18,7 @@ import torch
 import corral
 from corral.data import load, stratified_subset
 from corral.evaluation.certificate import read_certificate
-from corral.evaluation.certify_run import certificate_label
+from corral.evaluation.certification import certificate_label
 from corral.training import load_model
 
 

@@ -22,9 +22,9 @@ from corral.data import load
 from corral.evaluation.records import environment, now
 from corral.files import write_atomically
 from corral.models.fingerprint import fingerprint
-from corral.reproduce.definition import load_setting
-from corral.reproduce.markdown import rows_of
-from corral.reproduce.store import Store
+from corral.papers.definition import load_setting
+from corral.papers.markdown import rows_of
+from corral.papers.store import Store
 from corral.training import RunFolder, load_model, load_recipe, train
 from corral.training.start import prepare_data
 
@@ -116,7 +116,7 @@ def main() -> None:
     """Train what is missing and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--setting", default=None, help="of corral/reproduce/settings.toml; default the recipe's own")
+    parser.add_argument("--setting", default=None, help="of corral/papers/settings.toml; default the recipe's own")
     parser.add_argument("--so", type=float, nargs="+", required=True)
     parser.add_argument("--bibo", type=float, nargs="+", required=True)
     parser.add_argument("--seed", type=int, default=0)

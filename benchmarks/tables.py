@@ -16,10 +16,10 @@ import compare
 import docs_tables
 import mat_weights
 from corral.files import write_atomically
-from corral.reproduce import load_table, shipped_tables
-from corral.reproduce.lines import read_changed
-from corral.reproduce.show import TABLES, documents, folder_of, table_result
-from corral.reproduce.store import Store, read_store
+from corral.papers import load_table, shipped_tables
+from corral.papers.lines import read_changed
+from corral.papers.show import TABLES, documents, folder_of, table_result
+from corral.papers.store import Store, read_store
 
 ROOT = Path(__file__).resolve().parents[1]
 # Tables that are of no paper: what makes their text from the CSV files.

@@ -31,7 +31,7 @@ QUICK = (
 # What has its tests elsewhere than in the mirrored place.
 ELSEWHERE = {
     "src/corral/recipes/": ("tests/training/test_recipe.py",),
-    "src/corral/reproduce/tables/": ("tests/reproduce/test_scales.py",),
+    "src/corral/papers/tables/": ("tests/papers/test_scales.py",),
     "docs/": ("tests/test_docs.py",),
     "results/": ("tests/test_docs.py",),
     "README.md": ("tests/test_docs.py",),

@@ -13,7 +13,7 @@ import corral
 from corral.data import load, stratified_subset
 from corral.evaluation import evaluate
 from corral.models.fingerprint import fingerprint
-from corral.reproduce.store import read_store
+from corral.papers.store import read_store
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"

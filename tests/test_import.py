@@ -27,7 +27,7 @@ CODE = "import sys, {module}; print(*(name for name in {late!r} if name in sys.m
         ("corral", LATE),
         ("corral.cli", [name for name in LATE if name != "typer"]),
         ("corral.analysis", LATE),
-        ("corral.reproduce", [name for name in LATE if name in ("sklearn", "scipy", "pooch", "typer", "jinja2")]),
+        ("corral.papers", [name for name in LATE if name in ("sklearn", "scipy", "pooch", "typer", "jinja2")]),
     ],
 )
 def test_importing_corral_does_not_import_what_few_uses_need(module, late):

@@ -2,10 +2,10 @@
 
 from corral import attacks, certify, data, geometry, losses, models
 from corral.api import load
+from corral.audit.audit import audit
+from corral.audit.diagnostics import diagnose
 from corral.evaluation import evaluate
-from corral.evaluation.audit import audit
-from corral.evaluation.certify_run import certify_run
-from corral.evaluation.diagnostics import diagnose
+from corral.evaluation.certification import certify_run
 from corral.models import Head
 from corral.register import register
 from corral.report import report

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from corral.attacks.adaptive import MOST_RIVALS, adaptive_attacks, adaptive_outcome, ensemble_adaptive
-from corral.attacks.apgd import apgd
+from corral.attacks.apgd.attack import apgd
 from corral.attacks.threat import Threat
 from corral.models import MLP, Classifier, ClusterHead, LinearHead
 

@@ -11,8 +11,8 @@ from scipy.optimize import linprog
 from tests.oracles import linear_distances
 from torch import nn
 
-from corral.attacks.apgd import ATTEMPT, apgd
-from corral.attacks.apgd_steps import random_start
+from corral.attacks.apgd.attack import ATTEMPT, apgd
+from corral.attacks.apgd.steps import random_start
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import targeted_dlr
 from corral.models import MLP, Classifier, LinearHead

@@ -11,7 +11,7 @@ from tests.oracles import linear_distances
 from torch import nn
 
 from corral.attacks import autoattack
-from corral.attacks.apgd import apgd
+from corral.attacks.apgd.attack import apgd
 from corral.attacks.attack import Attack
 from corral.attacks.autoattack import (
     autoattack_outcome,

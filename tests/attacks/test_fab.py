@@ -14,8 +14,8 @@ from tests.oracles import DUAL, linear_distances
 from torch import nn
 
 from corral.attacks import pgd
-from corral.attacks.fab import fab, fab_minimal
-from corral.attacks.fab_steps import ALPHA_MAX, ETA, Linearised, distances, move
+from corral.attacks.fab.attack import fab, fab_minimal
+from corral.attacks.fab.steps import ALPHA_MAX, ETA, Linearised, distances, move
 from corral.errors import CorralError
 
 NORMS = ("Linf", "L2", "L1")

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from corral.attacks import pgd
-from corral.attacks.apgd import apgd
+from corral.attacks.apgd.attack import apgd
 from corral.attacks.carlini_wagner import carlini_wagner
 from corral.attacks.ddn import ddn
 from corral.attacks.deepfool import deepfool

@@ -6,7 +6,7 @@ import time
 import torch
 from tests.calibration.models import EPS, MODELS, images
 
-from corral.evaluation.diagnostics import Diagnosis, diagnose
+from corral.audit.diagnostics import Diagnosis, diagnose
 
 MARKS = {"ok": "", "note": " note", "masked": " **masked**", "skipped": " skipped"}
 

@@ -5,8 +5,8 @@ import torch
 
 from corral.attacks.centred import CROSS_ENTROPY, centred_attacks
 from corral.attacks.threat import Threat
+from corral.audit.diagnostics import diagnose
 from corral.data import load, stratified_subset
-from corral.evaluation.diagnostics import diagnose
 from corral.models import ClusterHead
 from corral.training import load_model, train
 

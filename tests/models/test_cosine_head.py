@@ -12,7 +12,7 @@ from corral.attacks.autoattack import autoattack
 from corral.attacks.threat import Threat
 from corral.data import load as load_data
 from corral.errors import UsageError
-from corral.evaluation.certify_run import certify_run
+from corral.evaluation.certification import certify_run
 from corral.models import CosineHead
 from corral.models.export import plain
 from corral.models.heads import HEADS

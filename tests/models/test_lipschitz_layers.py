@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from corral.models import SLL, HalfAbs, Orthogonal, Shift, SpaceToDepth, cayley
-from corral.models.orthogonal import orthogonal_norm_bound
+from corral.models.lipschitz.orthogonal import orthogonal_norm_bound
 
 # (layer, shape of one input); weights far from their first values as well.
 LAYERS = {

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from corral.evaluation.audit_record import AuditAttack, AuditRecord
-from corral.evaluation.diagnostics.findings import Finding
+from corral.audit.diagnostics.findings import Finding
+from corral.audit.record import AuditAttack, AuditRecord
 from corral.evaluation.records import Environment
-from corral.report.audit_page import audit_verdict, render_audit, write_audit_page
+from corral.report.audit.page import audit_verdict, render_audit, write_audit_page
 from corral.report.words import attack_title
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}

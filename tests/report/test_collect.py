@@ -9,7 +9,7 @@ import pytest
 
 from corral.errors import CorralError
 from corral.evaluation.records import Curve, Record
-from corral.report.collect import collect
+from corral.report.runs.collect import collect
 
 WriteRun = Callable[..., Path]
 MakeRecord = Callable[..., Record]

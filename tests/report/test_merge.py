@@ -10,8 +10,8 @@ import pytest
 from corral.documents import write_document
 from corral.errors import CorralError
 from corral.evaluation.records import AttackResult, Record
-from corral.report.collect import collect
-from corral.report.merge import merged, protocol_order, together
+from corral.report.runs.collect import collect
+from corral.report.runs.merge import merged, protocol_order, together
 
 MakeRecord = Callable[..., Record]
 MakeAttack = Callable[..., AttackResult]

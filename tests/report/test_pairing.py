@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from corral.errors import CorralError
 from corral.evaluation.records import Record
 from corral.report import report
-from corral.report.collect import Arrays, Evidence, collect
-from corral.report.compare import Group, group_runs
-from corral.report.estimates import difference_error, estimate, only_one_kept
-from corral.report.verdict import Verdict, verdict, within_noise_of_best
+from corral.report.runs.collect import Arrays, Evidence, collect
+from corral.report.runs.compare import Group, group_runs
+from corral.report.runs.estimates import difference_error, estimate, only_one_kept
+from corral.report.runs.verdict import Verdict, verdict, within_noise_of_best
 
 NOTHING = Arrays(**{name: np.zeros(0) for name in Arrays.__dataclass_fields__})
 MakeRecord = Callable[..., Record]

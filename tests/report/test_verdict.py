@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from corral.evaluation.records import Record
-from corral.report.collect import Arrays, Evidence
-from corral.report.compare import Group, group_runs
-from corral.report.estimates import difference_error
-from corral.report.protocols import differing_protocols
-from corral.report.verdict import Verdict, verdict, within_noise_of_best
+from corral.report.runs.collect import Arrays, Evidence
+from corral.report.runs.compare import Group, group_runs
+from corral.report.runs.estimates import difference_error
+from corral.report.runs.protocols import differing_protocols
+from corral.report.runs.verdict import Verdict, verdict, within_noise_of_best
 
 NOTHING = Arrays(**{name: np.zeros(0) for name in Arrays.__dataclass_fields__})
 MakeRecord = Callable[..., Record]

@@ -12,7 +12,7 @@ from corral.certify import nearest_radius, normalisation_constant, soft_radius
 from corral.data import load
 from corral.errors import UsageError
 from corral.training import Run, load_model, load_recipe, train
-from corral.training.recipe import ModelConfig
+from corral.training.recipes.recipe import ModelConfig
 from corral.training.run import RunFolder, read_metrics
 
 SMALL = {"model.width": 64, "model.features": 32, "model.depth": 1, "training.epochs": 8}

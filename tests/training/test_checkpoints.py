@@ -18,8 +18,8 @@ from corral.training.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
-from corral.training.optimisers import make_optimiser, state_names
-from corral.training.recipe import TrainingConfig
+from corral.training.ingredients.optimisers import make_optimiser, state_names
+from corral.training.recipes.recipe import TrainingConfig
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3, dtype=torch.int64)}
 METADATA = {"kind": "training", "epoch": 3, "nested": {"x": [1.5, None, "ü"]}}

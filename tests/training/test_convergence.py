@@ -15,7 +15,7 @@ from corral.training import Run, RunFolder, load_model, load_recipe, read_metric
 from corral.training.checkpoints import read_checkpoint, write_checkpoint
 from corral.training.convergence import converged, settled
 from corral.training.methods import Method
-from corral.training.recipe import Convergence, TrainingConfig
+from corral.training.recipes.recipe import Convergence, TrainingConfig
 
 SERIES = [0.50, 0.80, 0.90, 0.901, 0.895, 0.903, 0.902, 0.90, 0.99]
 HELD = {"data.validation": 60, "training.epochs": 8}
@@ -232,5 +232,5 @@ def test_the_command_line_tells_how_training_ended(tmp_path):
 
 @pytest.mark.slow
 def test_importing_the_package_does_not_depend_on_the_order(tmp_path):
-    for module in ("corral.evaluation.records", "corral.training.convergence", "corral.reproduce.result"):
+    for module in ("corral.evaluation.records", "corral.training.convergence", "corral.papers.result"):
         subprocess.run([sys.executable, "-c", f"import {module}"], check=True)

@@ -14,7 +14,7 @@ from corral.data import Images, joined, load
 from corral.data.views import random_views
 from corral.errors import CorralError, UsageError
 from corral.evaluation import evaluate
-from corral.evaluation.linear import linear_runs
+from corral.evaluation.fit_heads import linear_runs
 from corral.models.fingerprint import fingerprint
 from corral.training import Run, RunFolder, load_model, load_recipe, read_metrics, train
 from corral.training.checkpoints import read_checkpoint
@@ -160,7 +160,7 @@ def test_what_began_from_other_weights_is_not_taken_for_these(tmp_path, kind, mo
     def shortened(name, *, overrides=None, **more):
         return load_recipe(name, overrides=None if overrides is None else overrides | short, **more)
 
-    monkeypatch.setattr("corral.evaluation.linear.load_recipe", shortened)
+    monkeypatch.setattr("corral.evaluation.fit_heads.load_recipe", shortened)
     (folder,) = linear_runs(run, [kind], progress=False)
     assert load_model(folder)[2].started_from == fingerprint(load_model(run, encoder=True)[0].backbone)
     other = train("simclr", out=tmp_path / "other", progress=False, **few, **{"training.seed": 5})

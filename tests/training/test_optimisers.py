@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from corral.training.optimisers import make_optimiser
-from corral.training.recipe import TrainingConfig
+from corral.training.ingredients.optimisers import make_optimiser
+from corral.training.recipes.recipe import TrainingConfig
 
 
 @pytest.mark.parametrize("name", ["lars", "lars-clipped"])

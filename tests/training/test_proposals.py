@@ -9,7 +9,7 @@ from torch.nn.utils import parameters_to_vector
 
 from corral.analysis.analyze import analyze
 from corral.errors import UsageError
-from corral.evaluation.certify_run import certify_run
+from corral.evaluation.certification import certify_run
 from corral.evaluation.evaluate import evaluate
 from corral.models.fingerprint import fingerprint
 from corral.training import load_model, load_recipe

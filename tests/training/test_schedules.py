@@ -8,8 +8,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR, S
 
 from corral.errors import UsageError
 from corral.training import RunFolder, load_recipe, read_metrics, shipped_recipes
-from corral.training.recipe import TrainingConfig
-from corral.training.schedules import schedule
+from corral.training.ingredients.schedules import schedule
+from corral.training.recipes.recipe import TrainingConfig
 
 
 @pytest.mark.parametrize("epochs", [0.0, 0.25, 1.0, 3.5, 9.99])

@@ -12,7 +12,7 @@ from corral.data import load
 from corral.devices import choose_device
 from corral.errors import CorralError, UsageError
 from corral.training import RunFolder, load_model
-from corral.training.recipe import MOST_SEED
+from corral.training.recipes.recipe import MOST_SEED
 
 DEFAULT_IMAGES = 1000
 

@@ -10,7 +10,7 @@ from corral.errors import CorralError, UsageError
 from corral.geometry import Choice, choose_clusters
 from corral.training.features import extract_features, require_differing
 from corral.training.methods.ncp_acl import RESTARTS
-from corral.training.recipe_files import chosen_sets, load_recipe
+from corral.training.recipes.files import chosen_sets, load_recipe
 
 
 @register_analysis(

@@ -11,7 +11,7 @@ from corral.data import Images, load, stratified_subset
 from corral.errors import UsageError
 from corral.models import Classifier, Clusters
 from corral.training import RunFolder, RunInfo, load_model, load_recipe
-from corral.training.recipe import Recipe
+from corral.training.recipes.recipe import Recipe
 from corral.training.start import prepare_data
 
 

@@ -3,13 +3,13 @@
 import warnings
 
 from corral.attacks.adaptive import ensemble_adaptive
-from corral.attacks.apgd import apgd
+from corral.attacks.apgd.attack import apgd
 from corral.attacks.autoattack import autoattack
 from corral.attacks.balls import NORMS, Norm
 from corral.attacks.carlini_wagner import carlini_wagner
 from corral.attacks.ddn import ddn
 from corral.attacks.deepfool import deepfool
-from corral.attacks.fab import fab, fab_minimal
+from corral.attacks.fab.attack import fab, fab_minimal
 from corral.attacks.fgsm import fgsm
 from corral.attacks.mi_fgsm import mi_fgsm
 from corral.attacks.objectives import ObjectiveName
@@ -25,7 +25,7 @@ from corral.attacks.presets import (
     PUBLISHED_100_MAGNET,
     PgdProtocol,
 )
-from corral.attacks.square import square
+from corral.attacks.square.attack import square
 
 __all__ = [
     "LOG_20",

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from corral.attacks.apgd import apgd
+from corral.attacks.apgd.attack import apgd
 from corral.attacks.attack import Attack, Setting, bound
 from corral.attacks.attacked_model import AttackedModel
 from corral.attacks.balls import ALL_NORMS, Norm

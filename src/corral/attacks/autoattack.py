@@ -6,16 +6,16 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from corral.attacks.apgd import apgd
+from corral.attacks.apgd.attack import apgd
 from corral.attacks.attack import Attack, Setting, bound
 from corral.attacks.attacked_model import AttackedModel
 from corral.attacks.balls import ALL_NORMS, Norm
 from corral.attacks.checks import check_batch, check_counts
 from corral.attacks.engine import Attacked, run_attacks
-from corral.attacks.fab import fab
+from corral.attacks.fab.attack import fab
 from corral.attacks.outcome import Outcome
 from corral.attacks.registry import register_binder
-from corral.attacks.square import square
+from corral.attacks.square.attack import square
 from corral.attacks.state import attacked
 from corral.attacks.threat import Threat
 

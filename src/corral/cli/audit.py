@@ -11,7 +11,7 @@ from corral.cli.options import DataRoot, Device, Images, Json, Quiet, Threads, i
 from corral.errors import UsageError
 
 if TYPE_CHECKING:
-    from corral.evaluation.audit_record import AuditRecord
+    from corral.audit.record import AuditRecord
 
 EPILOG = "Example: corral audit models.py:load --data cifar10 --eps 8/255 --normalise cifar10 --n 1000 --minutes 30"
 MASKED = 3
@@ -54,10 +54,10 @@ def audit(
 
     Exit code 0: pass; 3: masked gradients were found; 1: it could not be audited; 2: wrong usage.
     """
+    from corral.audit.audit import audit as run_audit
+    from corral.audit.prepare import Preparation, parse_normalise
     from corral.documents import write_document
-    from corral.evaluation.audit import audit as run_audit
-    from corral.evaluation.audit_prepare import Preparation, parse_normalise
-    from corral.report.audit_page import write_audit_page
+    from corral.report.audit.page import write_audit_page
 
     if out.is_dir() or out.suffix == ".json":
         raise UsageError(f"--out {out} must name the page, such as audit.html; the record goes beside it as .json")
@@ -95,8 +95,8 @@ def audit(
 
 def audit_lines(record: "AuditRecord") -> list[str]:
     """The summary on the terminal: the verdict, the numbers, the findings that matter with their remedies."""
-    from corral.evaluation.audit_record import run_words
-    from corral.report.audit_page import audit_verdict
+    from corral.audit.record import run_words
+    from corral.report.audit.page import audit_verdict
 
     verdict = audit_verdict(record)
     lines = [verdict.headline, *verdict.sentences]

@@ -44,8 +44,8 @@ def certify(
     Exit code 1 also where an attack breaks a certificate. Ctrl-C: the same command goes on.
     """
     from corral.evaluation.certificate import BrokenCertificatesError
-    from corral.evaluation.certify_run import RADII, certificate_page, certify_run
-    from corral.report.certificate_page import certificate_sentences, write_certificate_page
+    from corral.evaluation.certification import RADII, certificate_page, certify_run
+    from corral.report.certificate.page import certificate_sentences, write_certificate_page
 
     set_threads(threads)
     made = []

@@ -66,7 +66,7 @@ def evaluate(
     for text in chosen or ():
         parse_attack(text)
     if linear is not None:
-        from corral.evaluation.linear import linear_runs
+        from corral.evaluation.fit_heads import linear_runs
 
         kinds = [kind.strip() for kind in linear.split(",")]
         with interruptible(lambda: "finished epochs are kept; call it again"):

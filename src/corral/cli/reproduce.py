@@ -52,9 +52,9 @@ def reproduce(
 
     Ctrl-C, or a kill, at any moment: the same command goes on where it stopped. What is not asked for stays as it was.
     """
-    from corral.reproduce import load_table, shipped_tables, show
-    from corral.reproduce import reproduce as make
-    from corral.reproduce.result import read_result
+    from corral.papers import load_table, shipped_tables, show
+    from corral.papers import reproduce as make
+    from corral.papers.result import read_result
 
     if table is None:
         found = [load_table(name) for name in shipped_tables()]

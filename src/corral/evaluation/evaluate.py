@@ -19,8 +19,8 @@ from corral.attacks.protocols import PROTOCOLS
 from corral.attacks.threat import Threat
 from corral.documents import write_document
 from corral.errors import UsageError
-from corral.evaluation.ledger import Ledger, Plan
-from corral.evaluation.opened import Opened, opened
+from corral.evaluation.cache import Ledger, Plan
+from corral.evaluation.loaded_run import Opened, opened
 from corral.evaluation.page_arrays import SHOWN_IMAGES, one_per_class, page_arrays
 from corral.evaluation.protocols import AttackLike, chosen_attacks, protocol_attacks
 from corral.evaluation.records import AttackResult, Curve, Record, Reported

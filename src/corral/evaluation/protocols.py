@@ -12,7 +12,7 @@ from corral.attacks.registry import NamedAttack, named_attack, parse_attack
 from corral.attacks.threat import Threat
 from corral.errors import UsageError
 from corral.training.methods import method_class
-from corral.training.recipe import Recipe
+from corral.training.recipes.recipe import Recipe
 
 # What stands for an attack: its name with settings ("pgd:steps=50"), a preset, or a function of the attacks' form.
 AttackLike = str | PgdProtocol | NamedAttack | Callable[..., object]

@@ -10,7 +10,7 @@ from corral.attacks.attack import Attack
 from corral.attacks.engine import Attacked, run_attacks
 from corral.data import Images
 from corral.errors import CorralError
-from corral.evaluation.ledger import Ledger
+from corral.evaluation.cache import Ledger
 from corral.models import Classifier
 
 

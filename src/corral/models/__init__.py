@@ -14,11 +14,11 @@ from corral.models.backbones import (
 )
 from corral.models.classifier import Classifier
 from corral.models.heads import HEADS, ClusterHead, Clusters, CosineHead, FeaturesHead, Head, LinearHead
-from corral.models.isometries import HalfAbs, Shift, SpaceToDepth
 from corral.models.linear_equivalent import linear_equivalent
-from corral.models.orthogonal import Orthogonal, cayley
+from corral.models.lipschitz.isometries import HalfAbs, Shift, SpaceToDepth
+from corral.models.lipschitz.orthogonal import Orthogonal, cayley
+from corral.models.lipschitz.sll import SLL
 from corral.models.published import PublishedHead, published_scores
-from corral.models.sll import SLL
 from corral.models.spec import BackboneSpec, ModelSpec, build_classifier
 from corral.models.variance import feature_variance
 

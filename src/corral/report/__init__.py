@@ -1,5 +1,5 @@
 """Figures, the page and its template: evaluation records in, one self-contained HTML page out."""
 
-from corral.report.page import render, report
+from corral.report.runs.page import render, report
 
 __all__ = ["render", "report"]

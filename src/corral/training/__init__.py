@@ -3,10 +3,10 @@
 from corral.attacks.centred import TrainingLoss
 from corral.attacks.training_loss import FeaturesObjective
 from corral.training.loop import Run, train
-from corral.training.recipe import Recipe
-from corral.training.recipe_base import InnerAttack, parse_eps
-from corral.training.recipe_files import chosen_sets, load_recipe
-from corral.training.recipe_layers import shipped_recipes
+from corral.training.recipes.base import InnerAttack, parse_eps
+from corral.training.recipes.files import chosen_sets, load_recipe
+from corral.training.recipes.layers import shipped_recipes
+from corral.training.recipes.recipe import Recipe
 from corral.training.run import RunFolder, RunInfo, load_model, read_metrics
 
 __all__ = [

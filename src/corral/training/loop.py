@@ -18,15 +18,15 @@ from corral.training.checkpoints import read_checkpoint, write_checkpoint
 from corral.training.clock import Clock
 from corral.training.convergence import converged, settled
 from corral.training.guards import FiniteLosses, require_finite_weights
+from corral.training.ingredients.optimisers import make_optimiser
+from corral.training.ingredients.schedules import schedule
 from corral.training.loggers import Logged, Logger, LoggerKind, find_loggers, opened
 from corral.training.methods import Context, Method, method_class
 from corral.training.methods.nominal import Nominal
-from corral.training.optimisers import make_optimiser
 from corral.training.pretrained import begin_from
-from corral.training.recipe import Recipe
-from corral.training.recipe_files import load_recipe
+from corral.training.recipes.files import load_recipe
+from corral.training.recipes.recipe import Recipe
 from corral.training.run import RunFolder, RunInfo
-from corral.training.schedules import schedule
 from corral.training.start import check_head, finished, make_model, prepare_data
 from corral.training.state import restore_state, save_state, save_weights, story
 

@@ -12,9 +12,9 @@ from corral.errors import UsageError
 from corral.models import BackboneSpec, Classifier, Head, ModelSpec, build_classifier
 from corral.models.spec import head_spec
 from corral.training.methods import method_class
-from corral.training.recipe import Recipe
-from corral.training.recipe_files import load_recipe
-from corral.training.recipe_layers import LEAST_SIDE
+from corral.training.recipes.files import load_recipe
+from corral.training.recipes.layers import LEAST_SIDE
+from corral.training.recipes.recipe import Recipe
 from corral.training.run import RunFolder
 
 # Images whose pixels are held as floats at once for their mean: up to so many all, otherwise so many at a time.

@@ -6,7 +6,7 @@ from corral.attacks import pgd
 from corral.data import Images
 from corral.models import Classifier
 from corral.training.features import evaluating
-from corral.training.recipe_base import ThreatConfig
+from corral.training.recipes.base import ThreatConfig
 
 # Validation's own attack.
 STEPS, BATCH = 10, 500

@@ -5,9 +5,9 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from corral.models.backbones.base import Backbone, register_backbone
-from corral.models.isometries import HalfAbs, Shift, SpaceToDepth
-from corral.models.orthogonal import Orthogonal
-from corral.models.sll import SLL
+from corral.models.lipschitz.isometries import HalfAbs, Shift, SpaceToDepth
+from corral.models.lipschitz.orthogonal import Orthogonal
+from corral.models.lipschitz.sll import SLL
 from corral.options import Count
 
 LayerKind = Literal["dense", "shift", "sll"]

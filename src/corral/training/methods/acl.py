@@ -17,7 +17,7 @@ from corral.registry import register
 from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.encoder import DualNorm, ProjectedMethod, ProjectionConfig, ViewsConfig
 from corral.training.names import prefixed, unprefixed
-from corral.training.recipe_base import Count, InnerAttack, NotNegative, Positive
+from corral.training.recipes.base import Count, InnerAttack, NotNegative, Positive
 
 TARGET = "target."
 

@@ -19,7 +19,7 @@ from corral.training.features import extract_features, require_differing
 from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.encoder import DualNorm, ProjectedMethod, ProjectionConfig, ViewsConfig
 from corral.training.names import prefixed, unprefixed
-from corral.training.recipe_base import InnerAttack, NotNegative, Positive
+from corral.training.recipes.base import InnerAttack, NotNegative, Positive
 from corral.training.run import load_model
 
 HEADS = "heads."

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from corral.registry import register
 from corral.training.methods.base import LabelMethod, MethodOptions, Metrics
-from corral.training.recipe_base import InnerAttack
+from corral.training.recipes.base import InnerAttack
 
 
 @register

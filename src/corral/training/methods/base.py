@@ -16,11 +16,11 @@ from corral.data.batches import shuffled
 from corral.errors import UsageError
 from corral.models import HEADS, Classifier, Head
 from corral.registry import Registry
-from corral.training.recipe_base import Config, InnerAttack, ThreatConfig
+from corral.training.recipes.base import Config, InnerAttack, ThreatConfig
 from corral.training.validation import accuracies
 
 if TYPE_CHECKING:
-    from corral.training.recipe import Recipe
+    from corral.training.recipes.recipe import Recipe
 
 Metrics = dict[str, Tensor]
 

@@ -10,7 +10,7 @@ from corral.errors import UsageError
 from corral.geometry import max_mahalanobis_centres, packed_centres
 from corral.models import ClusterHead, FeaturesHead, Head
 from corral.training.methods.base import Context, Method
-from corral.training.recipe_base import Config, InnerAttack, Positive
+from corral.training.recipes.base import Config, InnerAttack, Positive
 
 PLACINGS: dict[str, Callable[..., Tensor]] = {"simplex": max_mahalanobis_centres, "packed": packed_centres}
 

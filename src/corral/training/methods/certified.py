@@ -14,10 +14,10 @@ from corral.models import Classifier, ClusterHead, LipschitzNet
 from corral.registry import register
 from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.clusters import ClusterMethod, cluster_head
-from corral.training.recipe_base import Count, NotNegative, Positive, ThreatConfig
+from corral.training.recipes.base import Count, NotNegative, Positive, ThreatConfig
 
 if TYPE_CHECKING:
-    from corral.training.recipe import Recipe
+    from corral.training.recipes.recipe import Recipe
 
 
 @register

@@ -33,7 +33,7 @@ from corral.registry import register
 from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.clusters import ClusterMethod, Neighbourhoods, cluster_head, over_all
 from corral.training.methods.learned import LearnedClusters
-from corral.training.recipe_base import Count, InnerAttack, NotNegative, ThreatConfig
+from corral.training.recipes.base import Count, InnerAttack, NotNegative, ThreatConfig
 
 Consistency = Callable[[Tensor, Tensor], Tensor]
 LOGIT_CONSISTENCIES: dict[str, Consistency] = {

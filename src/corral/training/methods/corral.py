@@ -16,7 +16,7 @@ from corral.registry import register
 from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.clusters import ClusterMethod, Neighbourhoods, cluster_head
 from corral.training.methods.learned import LearnedClusters
-from corral.training.recipe_base import Count, InnerAttack, NotNegative, Positive, ThreatConfig
+from corral.training.recipes.base import Count, InnerAttack, NotNegative, Positive, ThreatConfig
 
 
 @register

@@ -14,7 +14,7 @@ from corral.training.features import extract_features, require_differing
 from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.encoder import DualNorm, EncoderMethod
 from corral.training.names import prefixed, unprefixed
-from corral.training.recipe_base import InnerAttack, Positive
+from corral.training.recipes.base import InnerAttack, Positive
 
 TEACHER = "teacher."
 # Training images, at most, that the frozen encoder has to tell apart before it teaches.

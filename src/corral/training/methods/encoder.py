@@ -19,7 +19,7 @@ from corral.models.projection import Projection
 from corral.training.features import extract_features
 from corral.training.methods.base import Context, Method
 from corral.training.names import prefixed, unprefixed
-from corral.training.recipe_base import Config, Count, ThreatConfig
+from corral.training.recipes.base import Config, Count, ThreatConfig
 
 PROJECTION = "projection."
 # Wu et al. 2018's classifier of features: this many neighbours, their votes weighed by exp(cos / tau).

@@ -11,7 +11,7 @@ from corral.registry import register
 from corral.training.features import ANOTHER
 from corral.training.methods.base import Context, MethodOptions
 from corral.training.methods.clusters import ClusterMethod
-from corral.training.recipe_base import Count, ThreatConfig
+from corral.training.recipes.base import Count, ThreatConfig
 
 
 class FittedClusters(ClusterMethod):

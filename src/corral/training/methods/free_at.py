@@ -9,7 +9,7 @@ from torch import Tensor
 from corral.attacks.balls import ascend, project
 from corral.registry import register
 from corral.training.methods.base import Context, LabelMethod, MethodOptions, Metrics
-from corral.training.recipe_base import Count, Positive
+from corral.training.recipes.base import Count, Positive
 
 
 @register

@@ -10,10 +10,10 @@ from corral.models.modes import eval_mode
 from corral.registry import register
 from corral.training.features import extract_features, require_finite
 from corral.training.methods.base import Context, LabelMethod, MethodOptions, Metrics
-from corral.training.recipe_base import InnerAttack
+from corral.training.recipes.base import InnerAttack
 
 if TYPE_CHECKING:
-    from corral.training.recipe import Recipe
+    from corral.training.recipes.recipe import Recipe
 
 
 class LinearEvaluation(LabelMethod):

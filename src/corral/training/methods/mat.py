@@ -9,7 +9,7 @@ from corral.models import FeaturesHead
 from corral.registry import register
 from corral.training.methods.base import MethodOptions, Metrics
 from corral.training.methods.centres import CentreMethod, Centres
-from corral.training.recipe_base import InnerAttack, NotNegative, ThreatConfig
+from corral.training.recipes.base import InnerAttack, NotNegative, ThreatConfig
 
 
 @register

@@ -8,7 +8,7 @@ from corral.losses import mmc
 from corral.registry import register
 from corral.training.methods.base import MethodOptions, Metrics
 from corral.training.methods.centres import CentreMethod, Centres
-from corral.training.recipe_base import InnerAttack, ThreatConfig
+from corral.training.recipes.base import InnerAttack, ThreatConfig
 
 
 @register

@@ -18,7 +18,7 @@ from corral.training.features import extract_features, require_finite
 from corral.training.methods.base import Context, MethodOptions
 from corral.training.methods.deacl import BatchFeatures, DeACL
 from corral.training.methods.encoder import DualNorm
-from corral.training.recipe_base import InnerAttack, Positive
+from corral.training.recipes.base import InnerAttack, Positive
 
 # Seedings of each candidate number of clusters: the width is to be the number's, not a start's.
 RESTARTS = 3

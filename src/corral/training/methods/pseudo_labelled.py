@@ -15,7 +15,7 @@ from corral.training.features import extract_features, require_differing
 from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.encoder import EncoderMethod
 from corral.training.names import prefixed, unprefixed
-from corral.training.recipe_base import Count, InnerAttack, Positive
+from corral.training.recipes.base import Count, InnerAttack, Positive
 
 PROBE = "probe."
 # The released code's: of the linear head before the weights are trained.

@@ -9,7 +9,7 @@ from corral.losses import contrastive, nt_xent
 from corral.registry import register
 from corral.training.methods.base import MethodOptions, Metrics
 from corral.training.methods.encoder import ProjectedMethod, ProjectionConfig, ViewsConfig
-from corral.training.recipe_base import InnerAttack, NotNegative, Positive
+from corral.training.recipes.base import InnerAttack, NotNegative, Positive
 
 
 @register

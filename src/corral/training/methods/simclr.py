@@ -8,7 +8,7 @@ from corral.losses import nt_xent
 from corral.registry import register
 from corral.training.methods.base import MethodOptions, Metrics
 from corral.training.methods.encoder import ProjectedMethod, ProjectionConfig, ViewsConfig
-from corral.training.recipe_base import Positive
+from corral.training.recipes.base import Positive
 
 
 @register

@@ -12,7 +12,7 @@ from corral.losses import kl, soft_cross_entropy, unlogged_kl, weighted
 from corral.models import Classifier
 from corral.registry import register
 from corral.training.methods.base import Method, MethodOptions, Metrics
-from corral.training.recipe_base import InnerAttack, Positive, ThreatConfig
+from corral.training.recipes.base import InnerAttack, Positive, ThreatConfig
 
 CONSISTENCIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "kl": kl,

@@ -1,0 +1,271 @@
+"""Auto-PGD (Croce & Hein 2020; for L1 Croce & Hein 2021): no step size to tune, untargeted or toward rival classes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from corral.attacks.apgd.steps import SparseSteps, Steps, random_start
+from corral.attacks.balls import ALL_NORMS, Norm, per_example
+from corral.attacks.checks import check_labels
+from corral.attacks.function import attack_function
+from corral.attacks.noise import image_keys
+from corral.attacks.objectives import (
+    LogitObjective,
+    ModelObjective,
+    Objective,
+    ObjectiveName,
+    check_finite,
+    prepare,
+    targeted_dlr,
+    value_and_gradient,
+)
+from corral.attacks.outcome import Outcome
+from corral.attacks.projections import project_l1
+
+# A draw's number is attempt * ATTEMPT: every attempt of an image draws its own start.
+ATTEMPT = 2**20
+# "use_largereps" of the published L1 attack: radii as multiples of eps, and their shares of the steps.
+LARGER = ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))
+
+
+@attack_function(ALL_NORMS)
+def apgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    norm: Norm = "Linf",
+    steps: int = 100,
+    restarts: int = 1,
+    objective: ObjectiveName | LogitObjective | ModelObjective = "cross_entropy",
+    targets: int = 0,
+    eot: int = 1,
+    seed: int = 0,
+) -> Outcome:
+    """Auto-PGD (Croce & Hein 2020, Algorithm 1).
+
+    Args:
+        model: any module from float [0, 1] images to (N, C) logits; attacked in eval mode, its state is restored.
+        x: (N, ...) clean images in [0, 1].
+        y: (N,) int64 labels.
+        eps: radius in pixel units and `norm`.
+        norm: "Linf", "L2" or "L1" (sparse steps, radii 3, 2 and 1 eps in turn, as published).
+        steps: gradient steps an attempt.
+        restarts: random starts (of each target, if there are any).
+        objective: what an untargeted attack maximises: a name, a function of (logits, labels) to (n,) values, or an
+            object that binds itself to model and batch (`corral.attacks.rivals`).
+        targets: 0 for the untargeted attack; else the number of rival classes, most likely first, each attacked by
+            the targeted difference of logits ratio (at most C - 1; below 4 classes the difference of logits).
+        eot: forward and backward passes averaged into each gradient, for models that answer at random.
+        seed: of the random starts, which depend on seed and image only.
+
+    Returns:
+        Adversarial images like x, within eps and [0, 1]: misclassified ones where found, else of highest objective.
+
+    Raises:
+        ValueError: impossible arguments or labels, images that are not finite or not in [0, 1].
+        CorralError: the model's logits or gradients are not finite.
+    """
+    if targets < 0:
+        raise ValueError(f"targets must be >= 0, found {targets}")
+    with torch.no_grad():
+        logits = _mean_logits(model, x, eot)
+    check_finite(logits)
+    check_labels(y, logits.shape[1])
+    search = _Search(model, x, y, eps, norm, steps, eot, logits)
+    rivals = None
+    if targets:
+        others = logits.scatter(1, y.unsqueeze(1), -torch.inf)
+        rivals = others.topk(min(targets, logits.shape[1] - 1), 1).indices
+    if rivals is None:
+        untargeted = prepare(objective, model, x, y, largest_label=int(y.max()))
+    attempts = restarts * (1 if rivals is None else rivals.shape[1])
+    keys = image_keys(x, seed)
+    # All attempts but the first share batches: what the first left standing mostly stands to the end.
+    for wave in (range(1), range(1, attempts)):
+        standing = search.standing()
+        size = max(1, len(x) // max(len(wave), 1))
+        for examples in torch.split(standing, size) if len(wave) else ():
+            repeated = examples.repeat(len(wave))
+            attempt = torch.tensor(wave, device=x.device).repeat_interleave(len(examples))
+            target: Objective
+            if rivals is None:
+                target = untargeted
+            else:
+                # A row's rival: all restarts of the likeliest class come first.
+                chosen = rivals[repeated, attempt // restarts]
+                target = _targeted(model, y[repeated], chosen)
+            rows = _Rows(repeated, attempt, target, by_image=rivals is None)
+            search.climb(rows, random_start(x[repeated], _widest(eps, norm), norm, keys[repeated], attempt * ATTEMPT))
+    return search.outcome()
+
+
+def _widest(eps: float, norm: Norm) -> float:
+    return eps * LARGER[0][0] if norm == "L1" else eps
+
+
+def _mean_logits(model: nn.Module, x: Tensor, eot: int) -> Tensor:
+    total: Tensor = model(x)
+    if total.dim() != 2 or len(total) != len(x):
+        raise ValueError(f"the model must give logits ({len(x)}, classes), found {tuple(total.shape)}")
+    for _ in range(eot - 1):
+        total = total + model(x)
+    return total / eot
+
+
+def _targeted(model: nn.Module, y: Tensor, rivals: Tensor) -> Objective:
+    def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        logits = model(x_adv)
+        return targeted_dlr(logits, y[rows], rivals[rows]), logits
+
+    return evaluate
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a wave: the image and the attempt of each, and what they maximise.
+
+    `by_image` says whether the objective numbers its rows by image or by place in the wave.
+    """
+
+    images: Tensor
+    attempts: Tensor
+    target: Objective
+    by_image: bool
+
+
+class _Search:
+    """What has been found for each image of the batch so far."""
+
+    def __init__(
+        self, model: nn.Module, x: Tensor, y: Tensor, eps: float, norm: Norm, steps: int, eot: int, logits: Tensor
+    ) -> None:
+        self.model, self.x, self.y, self.eps, self.norm, self.steps, self.eot = model, x, y, eps, norm, steps, eot
+        self.broken = logits.argmax(1) != y
+        self.step = torch.where(self.broken, 0, -1)
+        self.found = x.clone()
+        self.highest = x.new_full((len(x),), -torch.inf)
+        self.forwards, self.backwards = eot * len(x), 0
+
+    def standing(self) -> Tensor:
+        """(m,) places of the images that have not fallen."""
+        return (~self.broken).nonzero().squeeze(1)
+
+    def outcome(self) -> Outcome:
+        """The search's result."""
+        return Outcome(self.found, self.broken, self.step, self.forwards, self.backwards)
+
+    def climb(self, rows: _Rows, x_adv: Tensor) -> None:
+        """Run a wave of attempts in step; an image's rows leave when one of them falls."""
+        if self.norm != "L1":
+            self._stage(rows, torch.arange(len(rows.images), device=x_adv.device), x_adv, self.eps, self.steps, 0)
+            return
+        done, places = 0, torch.arange(len(rows.images), device=x_adv.device)
+        for number, (factor, share) in enumerate(LARGER):
+            last = number == len(LARGER) - 1
+            count = self.steps - done if last else int(share * self.steps)
+            x_adv = project_l1(x_adv, self.x[rows.images[places]], factor * self.eps)
+            if count:
+                x_adv = self._stage(rows, places, x_adv, factor * self.eps, count, done, counts=last)
+            done += count
+
+    def _stage(
+        self,
+        rows: _Rows,
+        places: Tensor,
+        x_adv: Tensor,
+        eps: float,
+        steps: int,
+        done: int,
+        *,
+        counts: bool = True,
+    ) -> Tensor:
+        """Climb within one radius; returns the best points. Only with `counts` is the radius the one that counts."""
+        x = self.x[rows.images[places]]
+        if self.norm == "L1":
+            moves: Steps = SparseSteps(x, x_adv, eps, self.norm, steps)
+        else:
+            moves = Steps(x, x_adv, eps, self.norm, steps)
+        best = x.new_full((len(places),), -torch.inf)
+        last_value, x_best, gradient_best = best.clone(), x_adv.clone(), torch.zeros_like(x_adv)
+        rises = torch.zeros(len(places), dtype=torch.long, device=x.device)
+        since = 0
+        for step in range(steps + 1):
+            values, logits, gradient = self._pass(rows, places, x_adv, graph=step < steps)
+            if counts:
+                stay = self._fell(rows, places, x_adv, logits, done + step)
+                if not bool(stay.all()):
+                    places, x_adv, values, gradient = places[stay], x_adv[stay], values[stay], gradient[stay]
+                    best, last_value, rises = best[stay], last_value[stay], rises[stay]
+                    x_best, gradient_best = x_best[stay], gradient_best[stay]
+                    moves.leave(stay)
+                    if not len(places):
+                        return x_best
+            better = values > best
+            wide = per_example(better, x_adv)
+            best = torch.where(better, values, best)
+            x_best = torch.where(wide, x_adv, x_best)
+            if step == steps:
+                break
+            gradient_best = torch.where(wide, gradient, gradient_best)
+            if step:
+                rises += values > last_value
+                since += 1
+            last_value = values
+            if since == moves.period:
+                back = moves.review(rises, best, x_best)
+                wide = per_example(back, x_adv)
+                x_adv, gradient = torch.where(wide, x_best, x_adv), torch.where(wide, gradient_best, gradient)
+                since = 0
+                rises.zero_()
+            x_adv = moves.move(x_adv, gradient)
+        if counts:
+            self._strongest(rows.images[places], x_best, best)
+        return x_best
+
+    def _pass(self, rows: _Rows, places: Tensor, x_adv: Tensor, *, graph: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Objective values, logits and gradients, averaged over `eot` passes; no gradient without `graph`."""
+        numbers = rows.images[places] if rows.by_image else places
+        sums: list[Tensor] = []
+        for _ in range(self.eot):
+            if graph:
+                parts = value_and_gradient(rows.target, x_adv, numbers)
+            else:
+                with torch.no_grad():
+                    parts = (*rows.target(x_adv, numbers), x_adv)
+            sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else list(parts)
+        self.forwards += self.eot * len(places)
+        self.backwards += self.eot * len(places) if graph else 0
+        values, logits, gradient = (part / self.eot for part in sums) if self.eot > 1 else sums
+        check_finite(logits, gradient if graph else None)
+        return values, logits, gradient
+
+    def _fell(self, rows: _Rows, places: Tensor, x_adv: Tensor, logits: Tensor, step: int) -> Tensor:
+        """Keep what is misclassified, the first attempt of an image first; returns (n,) bool, which rows go on."""
+        images = rows.images[places]
+        fallen = logits.argmax(1) != self.y[images]
+        if bool(fallen.any()):
+            hit, winners = _first_of_each(images, fallen, len(self.x))
+            self.found[hit] = x_adv[winners]
+            self.step[hit] = rows.attempts[places[winners]] * (self.steps + 1) + step + 1
+            self.broken[hit] = True
+        return ~self.broken[images]
+
+    def _strongest(self, images: Tensor, points: Tensor, values: Tensor) -> None:
+        """Keep each image's point of highest objective over all attempts."""
+        top = self.highest.scatter_reduce(0, images, values.to(self.highest.dtype), "amax")
+        risen = (values == top[images]) & (values > self.highest[images])
+        hit, winners = _first_of_each(images, risen, len(self.x))
+        self.found[hit] = points[winners]
+        self.highest = top
+
+
+def _first_of_each(images: Tensor, marked: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Images, of `count`, with a marked row, and the first such row of each: that of the earliest attempt."""
+    marks = marked.nonzero().squeeze(1)
+    none = torch.full((count,), len(images), device=images.device)
+    first = none.scatter_reduce(0, images[marks], marks, "amin")
+    hit = (first < len(images)).nonzero().squeeze(1)
+    return hit, first[hit]

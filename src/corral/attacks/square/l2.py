@@ -1,0 +1,129 @@
+"""Square Attack's moves for L2 (Andriushchenko et al. 2020, Alg. 3): length moves from one window to another."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from corral.attacks.noise import signs, uniform
+from corral.attacks.square.bumps import bumps
+from corral.attacks.square.windows import Grid, Windows, window_share
+
+# Tiles along each side of the start; the shortest side of a window.
+TILES, LEAST = 5, 3
+# Length, relative to the ball's radius, of what rounding leaves of a perturbation; mass of a sum that cancels.
+NEGLIGIBLE, CANCELLED = 1e-6, 1e-6
+TINY = torch.finfo(torch.float64).tiny
+
+
+class L2Search:
+    """Random search on the L2 spheres: a window gives its perturbation up to another one, bent there by two bumps.
+
+    Lengths are counted as mass, the sum of |delta|^order, which adds up over windows. Only the windows' values change
+    in a query, so only they are read and written, and each image's mass is carried along, in float64.
+
+    Args:
+        x: (n, ...) images.
+        keys: (n,) their keys.
+        eps: radius.
+
+    Attributes:
+        best: (n, d) the best point of each row, the start at first; the candidate, between `propose` and `settle`.
+    """
+
+    order, steepness = 2, 2
+
+    def __init__(self, x: Tensor, keys: Tensor, eps: float) -> None:
+        self.grid = Grid.of(x.shape[1:])
+        self.x = x.flatten(1)
+        # What rounding of the pixels can add to a perturbation's length is left unused: results are in the ball.
+        rounding = torch.finfo(x.dtype).eps / 4 * self.x.shape[1] ** (1 / self.order)
+        self.radius = max(eps * (1 - 1e-6) - rounding, 0.0)
+        self.full = math.pow(self.radius, self.order)
+        self.windows = Windows(keys, self.grid, self._window, count=2, coins=1 + self.grid.channels, first_draw=2)
+        self._bumps: dict[tuple[int, int], Tensor] = {}
+        self.best = self._fitted(self._tiles(keys))
+        self.mass = self._masses(self.best.double() - self.x.double())
+
+    def propose(self, iteration: int) -> None:
+        """Turn `best` into the next candidates: one window cleared, its mass and all unused mass in another."""
+        bent, moved = self._move(iteration)
+        clean = self._clean_first.double()
+        self._new = (clean + bent).clamp(0, 1).to(self.best.dtype)
+        self.best.scatter_(1, self._first, self._new)
+        self._new_mass = self.mass - moved + self._masses(self._new.double() - clean)
+
+    def settle(self, better: Tensor) -> None:
+        """Keep the candidates of the (n,) bool rows `better`, take the others back."""
+        chosen = better.unsqueeze(1)
+        # In this order: where the windows overlap, the second's old values were read after the first was cleared.
+        self.best.scatter_(1, self._second, torch.where(chosen, self._clean_second, self._old_second))
+        self.best.scatter_(1, self._first, torch.where(chosen, self._new, self._old_first))
+        self.mass = torch.where(better, self._new_mass, self.mass)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows alone."""
+        self.best, self.x, self.mass = self.best[rows], self.x[rows], self.mass[rows]
+        self.windows.keep(rows)
+
+    def _window(self, iteration: int) -> tuple[int, int]:
+        return self.grid.window(window_share(iteration), LEAST, odd=True)
+
+    def _move(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Clear both windows in `best`; the perturbation for the first, (n, channels * area), and the mass cleared."""
+        (self._first, self._second), coins = self.windows.at(iteration)
+        self._clean_first, self._old_first = self.x.gather(1, self._first), self.best.gather(1, self._first)
+        self.best.scatter_(1, self._first, self._clean_first)
+        self._clean_second, self._old_second = self.x.gather(1, self._second), self.best.gather(1, self._second)
+        self.best.scatter_(1, self._second, self._clean_second)
+        channels = (-1, self.grid.channels, self._first.shape[1] // self.grid.channels)
+        old = (self._old_first.double() - self._clean_first.double()).view(channels)
+        own = self._masses(old)
+        moved = own + self._masses((self._old_second.double() - self._clean_second.double()).view(channels))
+        bump = self._bump(*self._window(iteration))[coins[:, 0].long()].unsqueeze(1)
+        bump = torch.where(coins[:, 1:].unsqueeze(2), bump, -bump)
+        # Rounding is no direction: it counts neither as an old perturbation nor, where old and new cancel, as the sum.
+        bent = bump + old / (self._lengths(own) + NEGLIGIBLE * self.radius).clamp_min(TINY).unsqueeze(2)
+        mass = self._masses(bent).unsqueeze(2)
+        bent = torch.where(mass > CANCELLED, bent / self._lengths(mass).clamp_min(TINY), bump)
+        return (bent * self._lengths(self._due(moved)).unsqueeze(2)).flatten(1), moved.sum(1)
+
+    def _due(self, moved: Tensor) -> Tensor:
+        """Mass of each channel's new window, (n, channels): what was cleared, and a share of what the box cut off."""
+        unused: Tensor = (self.full - self.mass) / self.grid.channels
+        return (moved + unused.unsqueeze(1)).clamp_min(0)
+
+    def _fitted(self, delta: Tensor) -> Tensor:
+        """Points (n, d) of the ball and the box for perturbations of any length."""
+        lengths: Tensor = self._lengths(self._masses(delta)).clamp_min(TINY)
+        scaled: Tensor = delta * (self.radius / lengths).unsqueeze(1)
+        return (self.x.double() + scaled).clamp(0, 1).to(self.x.dtype)
+
+    def _tiles(self, keys: Tensor) -> Tensor:
+        """The start's perturbation (n, d) before scaling: tiles of bumps, each of its own direction and signs."""
+        grid, count = self.grid, len(keys)
+        tall, wide = max(grid.height // TILES, 1), max(grid.width // TILES, 1)
+        rows, columns = grid.height // tall, grid.width // wide
+        turned = uniform(keys, 0, (1, rows, columns)) >= 0.5
+        shapes = self._bump(tall, wide).view(2, tall, wide)[turned.long()]
+        tiles = shapes * signs(keys, 1, (grid.channels, rows, columns, 1, 1))
+        delta = torch.zeros(count, grid.channels, grid.height, grid.width, dtype=tiles.dtype, device=tiles.device)
+        top, left = (grid.height - rows * tall) // 2, (grid.width - columns * wide) // 2
+        delta[:, :, top : top + rows * tall, left : left + columns * wide] = tiles.transpose(3, 4).reshape(
+            count, grid.channels, rows * tall, columns * wide
+        )
+        return delta.flatten(1)
+
+    def _bump(self, tall: int, wide: int) -> Tensor:
+        if (tall, wide) not in self._bumps:
+            self._bumps[tall, wide] = bumps(
+                tall, wide, order=self.order, steepness=self.steepness, device=self.x.device
+            )
+        return self._bumps[tall, wide]
+
+    def _masses(self, delta: Tensor) -> Tensor:
+        """Sums of |delta|^order over the last dimension."""
+        return delta.square().sum(-1) if self.order == 2 else delta.abs().sum(-1)
+
+    def _lengths(self, masses: Tensor) -> Tensor:
+        return masses.sqrt() if self.order == 2 else masses

@@ -1,0 +1,1 @@
+"""The audit of any model: targets, checks of inputs and outputs, diagnostics of gradient masking."""

@@ -1,0 +1,250 @@
+"""`corral audit`: any PyTorch model, diagnosed and attacked within a time budget, and a record of it."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from corral.attacks.autoattack import standard_attacks
+from corral.attacks.balls import ALL_NORMS, Norm
+from corral.attacks.budget import Budget, Paced
+from corral.attacks.engine import Attacked, run_attacks
+from corral.attacks.threat import Threat
+from corral.audit.data import audit_images
+from corral.audit.diagnostics.findings import Finding
+from corral.audit.outputs import measuring
+from corral.audit.prepare import Preparation
+from corral.audit.record import AuditAttack, AuditRecord, run_words, standard_error
+from corral.audit.session import Session
+from corral.audit.staying import staying
+from corral.audit.targets import Target, load_target
+from corral.data import DataSet
+from corral.devices import choose_device
+from corral.errors import CorralError, UsageError
+from corral.evaluation.records import environment, now
+from corral.progress import Progress, duration
+from corral.training import parse_eps
+from corral.training.recipes.recipe import MOST_SEED
+
+PLAIN = Preparation()
+# Square, which sees no gradient, breaks this share of all images after three white-box attacks: worth a word, masked.
+SQUARE_NOTE, SQUARE_MASKED, SQUARE_IMAGES = 0.01, 0.05, 5
+
+
+def audit(
+    target: str | nn.Module,
+    data: str | DataSet | None = None,
+    *,
+    eps: float | str | None = None,
+    norm: str | None = None,
+    minutes: float = 10.0,
+    n: int | None = None,
+    seed: int = 0,
+    path: str | Path | None = None,
+    preparation: Preparation = PLAIN,
+    as_is: bool = False,
+    batch_size: int = 128,
+    data_root: str | Path | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> AuditRecord:
+    """Diagnose a model and attack it with AutoAttack standard, within a time budget.
+
+    Args:
+        target: as `load_target` takes it, or a module.
+        data: as `corral.data.load` takes it, or a data set; its test images are used. Default a corral run's own.
+        eps: radius in pixel units, 0.1 or "8/255"; default a corral run's own.
+        norm: "Linf", "L2" or "L1"; default a corral run's own, else Linf.
+        minutes: the budget; diagnostics take at most 30% of it, AutoAttack what remains.
+        n: a class-balanced subset of this many images; default all.
+        seed: of the order of the images and of the attacks.
+        path: the folder that Python code is imported from.
+        preparation: what the model's inputs need.
+        as_is: audit the model even where another way to feed it is far better.
+        batch_size: the largest chunk that is attacked at once.
+        data_root: folder of data-set files.
+        device: where to run; default a GPU if there is one.
+        progress: show progress on stderr.
+
+    Returns:
+        The record; nothing is written.
+
+    Raises:
+        UsageError: a request that cannot be met.
+        CorralError: a model or data that cannot be audited, or a budget in which nothing could be measured.
+    """
+    if not 0 < minutes < float("inf"):
+        raise UsageError(f"--minutes must be above 0, found {minutes:g}")
+    if not 0 <= seed <= MOST_SEED or batch_size < 1:
+        raise UsageError(f"seed must be from 0 to {MOST_SEED} and batch size at least 1, found {seed} and {batch_size}")
+    budget, chosen = Budget(60 * minutes), choose_device(device)
+    with staying(str(target) if isinstance(target, str) else type(target).__name__):
+        loaded = load_target(target, path=path, device=chosen)
+        threat, radius = _threat(loaded, eps, norm)
+        if data is None and loaded.info is None:
+            raise UsageError("give --data: a named set (see `corral data`), npz:PATH or folder:PATH")
+        source = loaded.info.data if data is None and loaded.info is not None else data
+        assert source is not None
+        trained_on = loaded.info is not None and source == loaded.info.data
+        given = audit_images(
+            source, n=n, seed=seed, root=data_root, device=chosen, trained_on=trained_on, code=data is not None
+        )
+        session = Session(loaded, given, preparation, as_is=as_is, budget=budget, batch_size=batch_size)
+        return _measured(session, threat, radius, minutes, seed, batch_size, progress)
+
+
+def _measured(
+    session: Session, threat: Norm, radius: float, minutes: float, seed: int, batch_size: int, progress: bool
+) -> AuditRecord:
+    """Diagnose and attack a model that is ready for it."""
+    loaded, given, budget = session.target, session.given, session.budget
+    say = Progress("", 0, "", enabled=progress).say
+    say(f"{loaded.name}: clean accuracy {100 * session.clean:.1f}% on {len(session.right):,} images")
+    findings, spent = session.diagnose(threat, radius, seed, progress)
+    attacks = standard_attacks(Threat(threat, radius), session.classes)
+    count = len(session.right)
+    with measuring(session.model, session.labels.device):
+        found = run_attacks(
+            session.model,
+            given.images.float,
+            session.labels[:count],
+            attacks,
+            seed=seed,
+            batch_size=batch_size,
+            right=session.right,
+            keep=torch.arange(0, device=session.labels.device),
+            budget=Paced(budget, session.pace),
+            title="AutoAttack standard",
+            progress=progress,
+        )
+    if not len(found.broken) and all(finding.verdict == "skipped" for finding in findings):
+        raise CorralError(
+            f"{loaded.name}: nothing could be measured in {minutes:g} min: one image may take AutoAttack "
+            f"{duration(session.pace.worst(1))}; give more --minutes"
+        )
+    record = _record(session, found, [*findings, *_black_box(found)], threat, radius, minutes, seed, spent)
+    say(f"{run_words(record)}; {duration(record.seconds)} in all")
+    return record
+
+
+def _threat(loaded: Target, eps: float | str | None, norm: str | None) -> tuple[Norm, float]:
+    wanted = norm or (loaded.info.norm if loaded.info else "Linf")
+    names = {name.lower(): name for name in ALL_NORMS}
+    if wanted.lower() not in names:
+        raise UsageError(f"norm {wanted!r} is not one of {', '.join(ALL_NORMS)}")
+    threat = names[wanted.lower()]
+    if eps is None and (loaded.info is None or loaded.info.norm != threat or loaded.info.eps == 0):
+        raise UsageError("give --eps, the radius in pixel units of images in [0, 1], such as 8/255, 0.3 or (L2) 0.5")
+    try:
+        radius = parse_eps(loaded.info.eps if eps is None and loaded.info else eps, threat)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if radius == 0:
+        raise UsageError("eps must be above 0 for an attack, found 0; give --eps, such as 0.1 or 8/255")
+    return threat, radius
+
+
+def _rows(found: Attacked) -> list[AuditAttack]:
+    """The record's row of each attack, in the order that they ran; none where no image was done."""
+    done = len(found.broken)
+    return [
+        AuditAttack(
+            name=tally.attack.name,
+            description=tally.attack.description,
+            given=tally.given,
+            broken=tally.broken,
+            accuracy=standing / done,
+            forwards=tally.forwards,
+            backwards=tally.backwards,
+            seconds=tally.seconds,
+        )
+        for tally, standing in zip(found.tallies, found.standing, strict=True)
+        if done
+    ]
+
+
+def _black_box(found: Attacked) -> list[Finding]:
+    """Whether Square broke what the white-box attacks could not."""
+    done = len(found.broken)
+    square = next((tally for tally in found.tallies if tally.attack.name.startswith("square")), None)
+    if square is None or not done:
+        return []
+    share = square.broken / done
+    enough = square.broken >= SQUARE_IMAGES
+    masked, noted = enough and share >= SQUARE_MASKED, enough and share >= SQUARE_NOTE
+    return [
+        Finding(
+            name="autoattack_square",
+            title="Square after the white-box attacks",
+            value=share,
+            verdict="masked" if masked else "note" if noted else "ok",
+            explanation=f"Square sees no gradient; it broke {square.broken} images ({100 * share:.1f}% of all) that "
+            "the gradient attacks before it had left standing. Sound gradients leave it next to nothing.",
+            remedy="Look for a layer that hides the gradient; attack its smooth stand-in instead." if noted else "",
+            n=done,
+            seconds=square.seconds,
+        )
+    ]
+
+
+def _record(
+    session: Session,
+    found: Attacked,
+    findings: list[Finding],
+    norm: Norm,
+    eps: float,
+    minutes: float,
+    seed: int,
+    diagnostics_seconds: float,
+) -> AuditRecord:
+    given, target, done = session.given, session.target, len(found.broken)
+    robust = int(found.correct.sum()) / done if done else None
+    masked = any(finding.verdict == "masked" for finding in (*session.inputs, *findings))
+    return AuditRecord(
+        target=target.name,
+        kind=target.kind,
+        preparation=session.preparation.options(),
+        data=given.data.name,
+        data_note=given.note,
+        data_fingerprint=given.data.fingerprint,
+        image_shape=given.images.shape,
+        classes=session.classes,
+        class_names=list(given.data.classes),
+        norm=norm,
+        eps=eps,
+        seed=seed,
+        n_data=given.available,
+        n_asked=len(given.labels),
+        n_clean=len(session.right),
+        n_attacked=done,
+        reduced=done < len(given.labels),
+        minutes=minutes,
+        seconds=session.budget.spent,
+        diagnostics_seconds=diagnostics_seconds,
+        clean=session.clean,
+        clean_attacked=int(session.right[:done].sum()) / done if done else None,
+        robust=robust,
+        robust_error=None if robust is None else standard_error(robust, done),
+        attacks=_rows(found),
+        inputs=session.inputs,
+        findings=findings,
+        verdict="masked" if masked else "pass",
+        notes=_notes(session, found, norm),
+        created=now(),
+        environment=environment(given.labels.device),
+    )
+
+
+def _notes(session: Session, found: Attacked, norm: Norm) -> list[str]:
+    notes = list(session.target.notes)
+    if len(session.right) < len(session.given.labels):
+        notes.append(f"clean accuracy is of the first {len(session.right):,} images, more did not fit into the budget")
+    if norm == "L1":
+        notes.append("the diagnostics were made in the largest L2 ball inside the L1 ball")
+    if found.stopped:
+        counted = f"{found.stopped} image{'s' if found.stopped > 1 else ''}"
+        notes.append(f"the deadline cut off a chunk of {counted}, which counts nowhere")
+    if len(found.broken) < len(session.right):
+        worst = duration(session.pace.worst(1))
+        notes.append(f"one more image may have taken {worst}: the images done are the first in a fixed order")
+    return notes

@@ -1,0 +1,128 @@
+"""Whether an attack that should not be stronger beats white-box PGD: one step, no gradients, another objective."""
+
+import torch
+from torch import Tensor
+
+from corral.attacks.objectives import LogitObjective, cross_entropy, margin
+from corral.attacks.square.attack import square
+from corral.audit.diagnostics.findings import Reading, percent
+from corral.audit.diagnostics.paired import Comparison, compare
+from corral.audit.diagnostics.subject import RESTARTS, STEPS, Subject, parts
+
+# What an attack that knows less may win by, as a share of the images, before it is more than a note: nothing, but for
+# a point or two that 80 gradient steps on the cross-entropy leave on the table.
+WEAKER_WINS = 0.03
+# Sound adversarially trained models lose up to 5 points more to a better objective: so far are PGD on the
+# cross-entropy and AutoAttack apart in the literature.
+OBJECTIVE_WINS = 0.10
+# As many queries as show a masked model; AutoAttack's 5,000 are for the last points.
+QUERIES = 500
+# The margin, as a difference of logits, at which a softmax is neither flat nor saturated.
+USEFUL_MARGIN = 4.0
+
+
+def one_step(subject: Subject) -> Reading:
+    """Whether one step of length eps (FGSM) breaks more images than many steps."""
+    many = subject.broken(eps=subject.eps)
+    end = subject.climbed(eps=subject.eps, steps=1, random_start=False)
+    found = compare(subject.misled(end), many)
+    return _told(
+        found,
+        WEAKER_WINS,
+        f"One step of length eps breaks {found.only_challenger} images that {RESTARTS} × {STEPS} steps leave, against "
+        f"{found.only_reference} the other way round",
+        trouble="Following the gradient leads away from what it promises: the slope is local and misleading.",
+        remedy="Do not report PGD here; attack another objective or without gradients, and train with more steps.",
+    )
+
+
+def black_box(subject: Subject) -> Reading:
+    """Whether Square Attack, which sees no gradient, breaks more images than white-box PGD."""
+    white = subject.broken(eps=subject.eps)
+    broken = white.clone()
+    broken[~white] = _square(subject, ~white)
+    only = int((broken & ~white).sum())
+    # Square is expensive: on the images that PGD broke it runs only if the result can depend on them.
+    counted = Comparison(only, 0, subject.n).at_least(WEAKER_WINS)
+    if counted:
+        broken[white] = _square(subject, white)
+    found = compare(broken, white)
+    back = f", against {found.only_reference} the other way round" if counted else ""
+    return _told(
+        found,
+        WEAKER_WINS,
+        f"{QUERIES} guesses without any gradient (Square) break {only} images that white-box PGD leaves{back}",
+        trouble="Whoever sees the gradients should never do worse: they are useless or misleading here.",
+        remedy="Believe the lower figure; find what hides the gradient, and report AutoAttack instead of PGD.",
+    )
+
+
+def other_objective(subject: Subject) -> Reading:
+    """Whether PGD on the same outputs, read otherwise, breaks more: their margin, rescaled, or their logarithm.
+
+    Points made on such a stand-in transfer to the model as it is; they show a saturated or a flat softmax.
+    """
+    white = subject.broken(eps=subject.eps)
+    candidates = []
+    for name, objective in _objectives(subject):
+        end = subject.climbed(eps=subject.eps, steps=STEPS, restarts=RESTARTS, objective=objective)
+        candidates.append((compare(subject.misled(end), white), name))
+    found, name = max(candidates, key=lambda candidate: candidate[0].excess)
+    return _told(
+        found,
+        OBJECTIVE_WINS,
+        f"The same PGD on {name} breaks {found.only_challenger} images that it leaves on the cross-entropy of the "
+        f"outputs, against {found.only_reference} the other way round",
+        trouble="The softmax of the outputs is too flat or too steep to follow.",
+        remedy=f"Attack {name}, and report the lower figure.",
+    )
+
+
+def _told(found: Comparison, large: float, counts: str, *, trouble: str, remedy: str) -> Reading:
+    verdict = found.verdict(large)
+    more = f"{percent(found.excess)} of {found.n} images more"
+    if found.excess <= 0:
+        ending = "it is no stronger, as it should be."
+    elif verdict == "ok":
+        ending = f"{more}, which may be chance."
+    elif verdict == "note":
+        ending = f"{more}, beyond chance, but no more than sound models show."
+    else:
+        ending = f"{more}, far beyond chance. {trouble}"
+    return Reading(
+        value=found.excess,
+        verdict=verdict,
+        explanation=f"{counts}: {ending}",
+        remedy="" if verdict == "ok" else remedy,
+        n=found.n,
+    )
+
+
+def _square(subject: Subject, rows: Tensor) -> Tensor:
+    broken = [
+        square.outcome(
+            subject.model, x, y, eps=subject.eps, norm=subject.norm, queries=QUERIES, seed=subject.seed
+        ).broken
+        for x, y in zip(parts(subject.x[rows]), parts(subject.y[rows]), strict=True)
+    ]
+    return torch.cat(broken)
+
+
+def _objectives(subject: Subject) -> list[tuple[str, LogitObjective]]:
+    # Negative on the images that the model classifies right, which these are.
+    usual = -float(margin(subject.right_outputs, subject.y).median())
+    scale = USEFUL_MARGIN / usual if usual > 0 else 1.0
+
+    def rescaled(outputs: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(outputs * scale, y)
+
+    def logarithm(outputs: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log(), y)
+
+    found: list[tuple[str, LogitObjective]] = [
+        ("the margin of the outputs", margin),
+        (f"the outputs times {scale:.2g}", rescaled),
+    ]
+    if bool((subject.outputs >= 0).all()):
+        found.append(("the logarithm of the outputs", logarithm))
+    return found

@@ -1,0 +1,113 @@
+"""The process that loads and runs a program: it has given up its rights, and answers over two pipes until they close.
+
+Started by `process`. Requests are one at a time: "forward" gives logits of images, "backward" the gradient of an
+earlier forward pass at its images. A reader thread ends the process as soon as the other side is gone.
+"""
+
+import os
+import queue
+import threading
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor, nn
+
+from corral.audit.programs.loading import load_program
+from corral.audit.programs.rights import hold_reads
+from corral.audit.programs.wire import packed, receive, send, unpacked
+from corral.errors import CorralError
+from corral.precision import full_float32
+
+# The other side is trusted; images and archives are as large as they are.
+ANY_SIZE = 1 << 62
+MOST_WORDS = 4000
+
+
+def main(replies: int, still_open: list[str]) -> None:
+    """Receive a program, load it, serve it.
+
+    Args:
+        replies: the file descriptor that answers go to; requests come on standard input.
+        still_open: what `hold_writes` could not take away.
+    """
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(replies, "wb")
+    setup, archive = receive(requests, ANY_SIZE)
+    device = torch.device(setup["device"])
+    torch.set_num_threads(setup["threads"])
+    torch.manual_seed(0)
+    try:
+        _warm_up(device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch without this device
+        send(answers, {"refused": f"its process cannot use {device} ({_words(error)}); give --device cpu"})
+        return
+    still_open = [*still_open, *hold_reads(setup["device"])]
+    waiting: queue.SimpleQueue[tuple[dict[str, Any], bytearray]] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(requests, waiting), daemon=True).start()
+    with full_float32():
+        try:
+            program, shape = load_program(setup["kind"], bytes(archive), device)
+        except CorralError as error:
+            send(answers, {"refused": str(error)})
+            return
+        except Exception as error:  # a foreign file can fail anywhere in torch's readers
+            send(answers, {"error": f"{type(error).__name__}: {_words(error)}"})
+            return
+        send(answers, {"shape": shape, "open": still_open})
+        _Service(program, device).serve(waiting, answers)
+
+
+def _warm_up(device: torch.device) -> None:
+    """A pass and its gradient through what loads libraries late, while they can still be read from anywhere."""
+    layer = nn.Conv2d(1, 2, 3).to(device)
+    torch.linalg.norm(
+        layer(torch.rand(1, 1, 8, 8, device=device)).flatten(1) @ torch.rand(72, 2, device=device)
+    ).backward()
+
+
+def _read(requests: BinaryIO, waiting: "queue.SimpleQueue[tuple[dict[str, Any], bytearray]]") -> None:
+    try:
+        while True:
+            waiting.put(receive(requests, ANY_SIZE))
+    except EOFError:
+        os._exit(0)
+
+
+def _words(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")[:MOST_WORDS]
+
+
+class _Service:
+    """Answers about one program; it holds the graph of every forward pass until it is told that none needs it."""
+
+    def __init__(self, program: nn.Module, device: torch.device) -> None:
+        self.program, self.device = program, device
+        self.passes: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def serve(self, waiting: "queue.SimpleQueue[tuple[dict[str, Any], bytearray]]", answers: BinaryIO) -> None:
+        """Answer requests without end."""
+        while True:
+            header, content = waiting.get()
+            for number in header["forget"]:
+                self.passes.pop(number, None)
+            try:
+                tensor = unpacked(header, content).to(self.device)
+                found = self._forward(header, tensor) if header["do"] == "forward" else self._backward(header, tensor)
+            except Exception as error:  # foreign code: anything can come
+                send(answers, {"error": _words(error)})
+                continue
+            send(answers, *found)
+
+    def _forward(self, header: dict[str, Any], x: Tensor) -> tuple[dict[str, Any], memoryview]:
+        with torch.set_grad_enabled(header["gradient"]):
+            output: Any = self.program(x.requires_grad_() if header["gradient"] else x)
+        if not isinstance(output, Tensor):
+            return {"kind": type(output).__name__}, memoryview(b"")
+        if output.requires_grad:
+            self.passes[header["number"]] = x, output
+        words, content = packed(output)
+        return words | {"connected": output.requires_grad}, content
+
+    def _backward(self, header: dict[str, Any], gradient: Tensor) -> tuple[dict[str, Any], memoryview]:
+        x, output = self.passes[header["number"]]
+        (found,) = torch.autograd.grad(output, x, gradient, retain_graph=True, allow_unused=True)
+        return packed(torch.zeros_like(x) if found is None else found)

@@ -1,0 +1,110 @@
+"""The record of an audit: what was asked, what was measured on how many images, and what it means."""
+
+import math
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from corral.attacks.balls import Norm
+from corral.audit.diagnostics.findings import Finding
+from corral.documents import Frozen, read_document
+from corral.evaluation.records import Environment
+
+
+class AuditAttack(Frozen):
+    """One attack of the ensemble: it is given only the images that the attacks before it left standing.
+
+    `accuracy` is what is left after it, as a share of all attacked images.
+    """
+
+    name: str
+    description: str
+    given: int = Field(ge=0)
+    broken: int = Field(ge=0)
+    accuracy: float = Field(ge=0, le=1)
+    forwards: int = Field(ge=0)
+    backwards: int = Field(ge=0)
+    seconds: float = Field(ge=0)
+
+
+class AuditRecord(Frozen):
+    """One audit of one model.
+
+    `n_data` images are in the data, `n_asked` of them were asked for, `n_clean` classified without attack and
+    `n_attacked`, the first of them, taken through the whole ensemble; `reduced` says that this is fewer than asked.
+    Accuracies are fractions in [0, 1]; `robust` is None where no image was attacked.
+    """
+
+    format: Literal["corral-audit-1"] = "corral-audit-1"
+    target: str
+    kind: str
+    preparation: list[str]
+    data: str
+    data_note: str
+    data_fingerprint: str
+    image_shape: tuple[int, ...]
+    classes: int = Field(ge=2)
+    class_names: list[str]
+    norm: Norm
+    eps: float = Field(gt=0)
+    seed: int
+    n_data: int = Field(ge=1)
+    n_asked: int = Field(ge=1)
+    n_clean: int = Field(ge=1)
+    n_attacked: int = Field(ge=0)
+    reduced: bool
+    minutes: float = Field(gt=0)
+    seconds: float = Field(ge=0)
+    diagnostics_seconds: float = Field(ge=0)
+    clean: float = Field(ge=0, le=1)
+    clean_attacked: float | None = Field(ge=0, le=1)
+    robust: float | None = Field(ge=0, le=1)
+    robust_error: float | None = Field(ge=0)
+    attacks: list[AuditAttack]
+    inputs: list[Finding]
+    findings: list[Finding]
+    verdict: Literal["pass", "masked"]
+    notes: list[str]
+    created: str
+    environment: Environment
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "AuditRecord":
+        if not self.n_attacked <= self.n_clean <= self.n_asked <= self.n_data:
+            raise ValueError(f"{self.n_attacked} attacked of {self.n_clean} of {self.n_asked} of {self.n_data} images")
+        if self.reduced != (self.n_attacked < self.n_asked):
+            raise ValueError(f"{self.n_attacked} of {self.n_asked} images does not go with reduced = {self.reduced}")
+        if (self.robust is None) != (self.n_attacked == 0):
+            raise ValueError(f"robust accuracy {self.robust} of {self.n_attacked} images")
+        masked = any(finding.verdict == "masked" for finding in (*self.inputs, *self.findings))
+        if masked != (self.verdict == "masked"):
+            raise ValueError(f"the verdict {self.verdict} is not that of the findings")
+        return self
+
+
+def standard_error(share: float, n: int) -> float:
+    """Binomial standard error of a share of n images; at 0 or 1 that of half an image in n, so that it is never 0."""
+    inner = min(max(share, 0.5 / n), 1 - 0.5 / n)
+    return math.sqrt(inner * (1 - inner) / n)
+
+
+def run_words(record: AuditRecord) -> str:
+    """What was run, under a name that a reduced run does not share with a whole one."""
+    if record.n_attacked == 0:
+        return "AutoAttack standard was not run: the time budget does not hold even one image"
+    if record.reduced:
+        return (
+            f"AutoAttack standard on the first {record.n_attacked:,} of {record.n_asked:,} images, because the budget "
+            f"of {record.minutes:g} min ended"
+        )
+    return f"AutoAttack standard on all {record.n_attacked:,} images asked for"
+
+
+def read_audit(path: Path) -> AuditRecord:
+    """Read and check the record of an audit.
+
+    Raises:
+        CorralError: the file is missing or no such record; the message names file and field.
+    """
+    return read_document(path, AuditRecord, kind="audit", command="corral audit")

@@ -1,0 +1,290 @@
+"""Certification of a run: a radius for every test image, and attacks that try to break each of them."""
+
+import copy
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from corral.arrays import write_arrays
+from corral.attacks.attack import Attack
+from corral.attacks.balls import l2_norms
+from corral.attacks.bisector import bisector_search
+from corral.attacks.ddn import ddn
+from corral.attacks.engine import Attacked
+from corral.attacks.minimal import MinimalOutcome
+from corral.attacks.outcome import Outcome
+from corral.attacks.presets import PgdProtocol
+from corral.attacks.threat import Threat
+from corral.attacks.within import pgd_within
+from corral.certify import head_radius, lipschitz_upper
+from corral.data import Images
+from corral.documents import write_document
+from corral.errors import CorralError, UsageError
+from corral.evaluation.cache import Ledger
+from corral.evaluation.certificate import (
+    NEXT_IMAGE,
+    BrokenCertificatesError,
+    Certificate,
+    CertifiedAt,
+    CertifyingAttack,
+    LayerConstant,
+)
+from corral.evaluation.loaded_run import opened
+from corral.evaluation.session import Session
+from corral.models import Classifier
+from corral.precision import full_float32
+from corral.progress import Progress, duration
+from corral.training import parse_eps
+
+RADII = (0.0, 36 / 255, 72 / 255, 108 / 255, 1.0)
+CURVE_POINTS = 60
+# What the forward passes' own rounding can move a boundary by, relative to the radius.
+ROUNDING = 1e-5
+# Share of each image's own radius that PGD is let go to.
+INSIDE = 0.9999
+PGD = PgdProtocol(
+    name="pgd",
+    description="L2 PGD-40 on the margin, 10 restarts, step radius/16; any misclassified iterate counts",
+    steps=40,
+    restarts=10,
+    step_size=None,
+    objective="margin",
+    cluster_objective="margin",
+    keep="best",
+)
+
+
+def certify_run(
+    run: str | Path,
+    *,
+    radii: Sequence[float | str] = RADII,
+    n: int | None = None,
+    attack: bool = True,
+    batch_size: int | None = None,
+    seed: int = 0,
+    fresh: bool = False,
+    data_root: str | Path | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> Certificate:
+    """Certify a finished run on its test set, and attack what was certified.
+
+    The radius of an image is that of the head's own rule around its feature over a guaranteed Lipschitz constant of
+    everything before, in float64; it counts where the float32 model classifies the image right. The attacks are those
+    of `radius_attacks`; the distance of the closest misclassified image that any of them found stands beside each
+    radius. Both go to `RUN/certificates/LABEL.npz`: labels, predicted, radius, distance (infinite where none was
+    found), (n,) each.
+
+    Args:
+        run: the run folder.
+        radii: l2 radii in pixel units, 0.5 or "36/255", that accuracies are stated at.
+        n: a class-balanced subset of this many test images; default the whole test set.
+        attack: try to break the certificates.
+        batch_size: images at a time; default 125 on a CPU, else 500.
+        seed: of the attacks' random numbers.
+        fresh: throw away what an interrupted certification has finished.
+        data_root: folder of the data-set files.
+        device: where to run; default a GPU if there is one.
+        progress: show progress on stderr.
+
+    Returns:
+        The certificate that was written to `RUN/certificates/LABEL.json`.
+
+    Raises:
+        CorralError: no finished run, damaged files, other data, or an unfinished certification of another plan.
+        BrokenCertificatesError: an attack broke a certificate; everything is written first.
+        UsageError: an impossible radius, n or batch size, a head or a layer without a certificate.
+    """
+    begun = time.perf_counter()
+    wanted = _radii(radii)
+    given = opened(run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device)
+    folder, model, data, test = given.folder, given.model, given.data, given.test
+    assert test.labels is not None
+    with full_float32():
+        bound = lipschitz_upper(model, given.spec.image_shape)
+        # A product past float64 still is a bound, of no use: the record says so by its number.
+        lipschitz = min(bound.value, sys.float_info.max)
+        found = _certified(model, test, lipschitz, given.batch_size)
+        right = found.predicted == test.labels
+        proved = torch.where(right, found.radii, 0.0)
+        distances = torch.where(right, torch.inf, 0.0).double()
+        label = certificate_label(n=len(test), n_test=len(data.test), seed=seed)
+        attacks = radius_attacks(model, wanted, lipschitz)
+        plan = given.plan("certify", norm="L2", eps=max(wanted), attacks=attacks)
+        ledger = Ledger(folder.path / "certificates" / f"{label}.unfinished", plan, fresh=fresh)
+        tried: list[CertifyingAttack] = []
+        if attack:
+            session = Session(
+                model,
+                test,
+                classes=len(data.classes),
+                norm="L2",
+                batch_size=given.batch_size,
+                seed=seed,
+                shown=torch.arange(len(test), device=given.device),
+                progress=progress,
+            )
+            for one in attacks:
+                outcome = session.attack(one, ledger)
+                distances = torch.minimum(distances, _distances(outcome, test))
+                settings = dict(one.settings)
+                tried.append(
+                    CertifyingAttack(
+                        name=one.name, description=one.description, settings=settings, seconds=outcome.seconds
+                    )
+                )
+    broken = int((right & (distances <= proved * (1 - ROUNDING))).sum())
+    largest = max([*wanted, float(proved.max()), NEXT_IMAGE])
+    grid = [largest * place / CURVE_POINTS for place in range(CURVE_POINTS + 1)]
+
+    def at(radius: float) -> CertifiedAt:
+        # Strictly larger, and for attacks the least doubt that rounding leaves, in their favour.
+        attacked = _share(right & (distances > radius * (1 + ROUNDING))) if attack else None
+        return CertifiedAt(radius=radius, certified=_share(right & (proved > radius)), attacked=attacked)
+
+    inside = proved[right]
+    certificate = Certificate(
+        **given.facts(),
+        notes=[given.training_note],
+        clean=_share(right),
+        lipschitz=lipschitz,
+        layers=[LayerConstant(name=layer.name, bound=layer.bound, how=layer.how) for layer in bound.layers],
+        at=[at(radius) for radius in wanted],
+        curve=[at(radius) for radius in grid],
+        median=float(inside.median()) if len(inside) else 0.0,
+        below_next=_share(inside < NEXT_IMAGE) if len(inside) else 0.0,
+        attacks=tried,
+        broken=broken,
+        seed=seed,
+        # Batches that an earlier, interrupted call finished count with what they took then.
+        certify_seconds=max(time.perf_counter() - begun, sum(one.seconds for one in tried)),
+    )
+    arrays = {"labels": test.labels, "predicted": found.predicted, "radius": proved, "distance": distances}
+    path = folder.path / "certificates" / f"{label}.json"
+    write_arrays({name: values.cpu().numpy() for name, values in arrays.items()}, path.with_suffix(".npz"))
+    write_document(certificate, path)
+    ledger.close()
+    Progress("", 0, "", enabled=progress).say(f"{run}: certified in {duration(certificate.certify_seconds)}: {path}")
+    if broken:
+        raise BrokenCertificatesError(
+            f"{path}: attacks broke {broken} of {certificate.n} certificates: do not use them, and report this with "
+            "the run; the arrays beside the record name the images",
+            certificate,
+        )
+    return certificate
+
+
+def certificate_label(*, n: int, n_test: int, seed: int) -> str:
+    """The file name of a certificate without its ending: whatever is not the full or the default."""
+    parts = ["l2", *([f"n{n}"] if n < n_test else []), *([f"seed{seed}"] if seed else [])]
+    return "-".join(parts)
+
+
+def certificate_page(run: Path, certificate: Certificate) -> Path:
+    """Where the page of a run's certificate lies, beside its record."""
+    label = certificate_label(n=certificate.n, n_test=certificate.n_test, seed=certificate.seed)
+    return run / "certificates" / f"{label}.html"
+
+
+def radius_attacks(model: Classifier, radii: Sequence[float], lipschitz: float) -> list[Attack]:
+    """What certificates are tried by, each bound to the radius that it is confined to.
+
+    DDN and, on cluster heads, the search along bisector normals look for the closest misclassified image at whatever
+    distance; PGD within each radius above 0, and just within each image's own certified radius.
+
+    Args:
+        model: the model to attack.
+        radii: l2 radii in pixel units.
+        lipschitz: what the certificates divide by.
+    """
+    largest = Threat("L2", max([*radii, NEXT_IMAGE]))
+    found = [Attack("ddn", "DDN, 100 steps, on the margin: the closest point", (("steps", 100),), largest, _ddn)]
+    if model.head.clusters is not None:
+        words = "Newton steps to the bisectors of own and rival centroids, 20 towards each of the 9 nearest rivals"
+        found.append(Attack("bisectors", words, (("steps", 20), ("rivals", 9)), largest, _bisectors))
+    for radius in sorted({radius for radius in radii if radius > 0}):
+        bound = PGD.bound(model, Threat("L2", radius))
+        name, settings = f"pgd-{radius:.6g}", (("radius", radius), *bound.settings)
+        found.append(replace(bound, name=name, settings=settings))
+    words = (
+        f"L2 PGD-{PGD.steps} on the margin, {PGD.restarts} restarts, within {INSIDE} of each image's certified radius"
+    )
+    settings = (("steps", PGD.steps), ("restarts", PGD.restarts), ("share", INSIDE), ("lipschitz", lipschitz))
+    found.append(Attack("pgd-own", words, settings, largest, partial(_own, lipschitz)))
+    return found
+
+
+def _own(lipschitz: float, model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
+    assert isinstance(model, Classifier)
+    with torch.no_grad():
+        radii = head_radius(model.head, model.features(x), lipschitz=lipschitz)
+    return pgd_within(model, x, y, INSIDE * radii, steps=PGD.steps, restarts=PGD.restarts, seed=seed)
+
+
+def _ddn(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
+    return _as_outcome(ddn.outcome(model, x, y, steps=100, seed=seed))
+
+
+def _bisectors(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
+    assert isinstance(model, Classifier)
+    return _as_outcome(bisector_search(model, x, y, steps=20, rivals=9))
+
+
+def _as_outcome(found: MinimalOutcome) -> Outcome:
+    step = torch.where(found.natural, 0, torch.where(found.broken, 1, -1))
+    return Outcome(found.x_adv, found.broken | found.natural, step, found.forwards, found.backwards)
+
+
+@dataclass(frozen=True)
+class _Certified:
+    """(n,) classes that the float32 model predicts, and (n,) radii of the float64 features' decision."""
+
+    predicted: Tensor
+    radii: Tensor
+
+
+def _certified(model: Classifier, images: Images, lipschitz: float, batch_size: int) -> _Certified:
+    exact = copy.deepcopy(model).double()
+    predicted, radii = [], []
+    with torch.no_grad():
+        for rows in torch.split(torch.arange(len(images), device=images.pixels.device), batch_size):
+            pixels = images.float(rows)
+            predicted.append(model(pixels).argmax(1))
+            features = exact.features(pixels.double())
+            if not bool(torch.isfinite(features).all()):
+                raise CorralError("the model's features are not finite on the test images; train it again")
+            same = exact.logits_from(features).argmax(1) == predicted[-1]
+            radii.append(torch.where(same, head_radius(exact.head, features, lipschitz=lipschitz), 0.0))
+    return _Certified(torch.cat(predicted), torch.cat(radii))
+
+
+def _distances(outcome: Attacked, images: Images) -> Tensor:
+    """(n,) float64 distances of the misclassified images that an attack found, infinite where it found none."""
+    rows = torch.arange(len(images), device=images.pixels.device)
+    moved = outcome.x_adv.double() - images.float(rows).double()
+    return torch.where(outcome.correct, torch.inf, l2_norms(moved))
+
+
+def _radii(radii: Sequence[float | str]) -> list[float]:
+    """Radii as numbers, in order and each once.
+
+    Raises:
+        UsageError: none, or one that is not a finite number of at least 0.
+    """
+    try:
+        found = sorted({parse_eps(radius, "L2") for radius in radii})
+    except ValueError as error:
+        raise UsageError(str(error).replace("eps", "a radius", 1)) from None
+    if not found:
+        raise UsageError("radii must be one or more, found none")
+    return found
+
+
+def _share(values: Tensor) -> float:
+    return int(values.sum()) / len(values)

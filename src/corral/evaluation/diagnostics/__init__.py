@@ -1,6 +1,0 @@
-"""Diagnostics of masked gradients: whether gradient attacks on a model can be believed, and if not, why."""
-
-from corral.evaluation.diagnostics.diagnose import diagnose
-from corral.evaluation.diagnostics.findings import Diagnosis, Finding, Verdict
-
-__all__ = ["Diagnosis", "Finding", "Verdict", "diagnose"]

@@ -1,0 +1,1 @@
+"""Layers of Lipschitz constant 1."""

@@ -1,0 +1,230 @@
+"""What was measured of a row as lines of the CSV files, out of records, outcomes and analyses."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from corral.analysis import Analysis
+from corral.evaluation.records import AttackResult, Environment, Record
+from corral.papers.lines import AnalysisLine, AttackLine, RowKey, RowLine, RunLine, content_id
+from corral.papers.store import Store
+from corral.report.runs.merge import protocol_order
+from corral.report.runs.outcomes import CLEAN
+from corral.report.words import WORST_CASE
+from corral.training.clock import WorkClock
+from corral.training.convergence import Ending
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The worst case per image over the protocols of a seed at one radius.
+
+    Attributes:
+        robust: images that no attack broke.
+        outcomes: which, `packed`; empty where that is not known.
+    """
+
+    robust: int
+    outcomes: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a run and the stages before it were trained: see `RunLine`."""
+
+    train_seconds: float
+    work_seconds: float | None
+    work_clock: WorkClock | None
+    ending: Ending | None
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """What one seed of a row came to.
+
+    Attributes:
+        run: name of the run that the row means.
+        seed: of training.
+        records: of its evaluations, for each radius in the order of the table's protocols.
+        outcomes: for each radius, by attack, which images are classified right, `packed`, as far as known.
+        worst: for each radius.
+        analyses: of the run.
+        trained: how it was.
+    """
+
+    run: str
+    seed: int
+    records: Mapping[float, Sequence[Record]]
+    outcomes: Mapping[float, Mapping[str, str]]
+    worst: Mapping[float, Worst]
+    analyses: Sequence[Analysis]
+    trained: Trained
+
+
+def row_entries(
+    key: RowKey, seeds: Sequence[SeedResult], *, recipe: str, rule: str | int | None, eps: float, columns: str
+) -> Store:
+    """A row of a table with everything that it names.
+
+    Args:
+        key: which row.
+        seeds: what came of each.
+        recipe: that trained it.
+        rule: given to the trained heads; None is their own.
+        eps: the radius of training.
+        columns: digest of what the table's columns mean.
+    """
+    found = Store()
+    for one in seeds:
+        names = []
+        for factor, records in one.records.items():
+            outcomes, worst = dict(one.outcomes.get(factor, {})), one.worst[factor]
+            # An attack of two protocols counts as the first ran it: only that one's images are known.
+            for record in sorted(records, key=protocol_order):
+                alone = worst if len(records) == 1 else None
+                names.append(_add(found, attack_lines(record, outcomes, alone)))
+                outcomes = {key: kept for key, kept in outcomes.items() if key not in {a.name for a in record.attacks}}
+            if len(records) > 1:
+                names.append(_add(found, [_over_all(records, worst)]))
+        first = next(iter(one.records.values()))[0]
+        run = run_line(first, eps=eps, trained=one.trained)
+        found.runs[run.key] = run
+        analyses = []
+        for analysis in one.analyses:
+            lines = analysis_lines(analysis, run.run)
+            found.analyses[lines[0].analysis] = lines
+            analyses.append(lines[0].analysis)
+        line = RowLine(
+            **dict(key),
+            seed=one.seed,
+            recipe=recipe,
+            rule=None if rule is None else str(rule),
+            run=one.run,
+            fingerprint=run.fingerprint,
+            evaluations=" ".join(names),
+            analyses=" ".join(analyses),
+            columns=columns,
+        )
+        found.rows.setdefault(key, []).append(line)
+    return found
+
+
+def run_line(record: Record, *, eps: float, trained: Trained) -> RunLine:
+    """The run that a record is of."""
+    ending = trained.ending
+    return RunLine(
+        run=record.run,
+        fingerprint=record.model_fingerprint,
+        recipe=record.recipe,
+        method=record.method,
+        head=record.head,
+        rule=record.rule,
+        data=record.data,
+        data_fingerprint=record.data_fingerprint,
+        classes=len(record.classes),
+        n_test=record.n_test,
+        norm=record.norm,
+        eps=eps,
+        seed=record.train_seed,
+        train_seconds=trained.train_seconds,
+        work_seconds=trained.work_seconds,
+        work_clock=trained.work_clock,
+        warm_epochs=None if ending is None else ending.warm_epochs,
+        epochs=None if ending is None else ending.epochs,
+        converged=None if ending is None else ending.converged,
+    )
+
+
+def attack_lines(record: Record, outcomes: Mapping[str, str], worst: Worst | None) -> list[AttackLine]:
+    """A record's lines: the images as they are, then its attacks.
+
+    Args:
+        record: one evaluation.
+        outcomes: by attack, `packed`, as far as known.
+        worst: where the record is all that was run at its radius, the worst case over it.
+    """
+    found = [AttackLine(**_shared(record, record.protocol), attack=CLEAN, robust=_count(record.clean, record.n),
+                        outcomes=outcomes.get(CLEAN, ""))]  # fmt: skip
+    aggregate = any(attack.name == WORST_CASE for attack in record.attacks)
+    for attack in record.attacks:
+        known = outcomes.get(attack.name, "") if worst is not None or attack.name != WORST_CASE else ""
+        if worst is not None and (attack.name == WORST_CASE or not aggregate):
+            known = known or worst.outcomes
+        found.append(
+            AttackLine(
+                **_shared(record, record.protocol),
+                attack=attack.name,
+                robust=_count(attack.accuracy, record.n),
+                seconds=attack.seconds,
+                forwards=attack.forwards,
+                backwards=attack.backwards,
+                settings=_settings(attack),
+                outcomes=known,
+            )
+        )
+    return found
+
+
+def _over_all(records: Sequence[Record], worst: Worst) -> AttackLine:
+    """The worst case over the records of several protocols."""
+    created = max(record.created for record in records)
+    shared = _shared(records[0].model_copy(update={"created": created}), "+".join(r.protocol for r in records))
+    return AttackLine(**shared, attack=WORST_CASE, robust=worst.robust, outcomes=worst.outcomes)
+
+
+def analysis_lines(analysis: Analysis, run: str) -> list[AnalysisLine]:
+    """The numbers and curves of an analysis."""
+    words = analysis.model_dump_json(exclude={"seconds", "environment"})
+    shared: dict[str, Any] = {
+        "analysis": content_id(run, words),
+        "run": run,
+        "fingerprint": analysis.model_fingerprint,
+        "name": analysis.name,
+        "data": analysis.data,
+        "n": analysis.n,
+        "eps": analysis.eps,
+        "seed": analysis.seed,
+        "seconds": analysis.seconds,
+        **_versions(analysis.environment),
+    }
+    numbers = [
+        AnalysisLine(**shared, key=key, kind="number", values=str(value)) for key, value in analysis.numbers.items()
+    ]
+    curves = [
+        AnalysisLine(**shared, key=key, kind="curve", values=" ".join(map(str, values)))
+        for key, values in analysis.series.items()
+    ]
+    return [*numbers, *curves]
+
+
+def _add(store: Store, lines: list[AttackLine]) -> str:
+    store.attacks[lines[0].evaluation] = lines
+    return lines[0].evaluation
+
+
+def _shared(record: Record, protocol: str) -> dict[str, Any]:
+    """What all lines of an evaluation say."""
+    shared = {
+        "run": record.run,
+        "fingerprint": record.model_fingerprint,
+        "protocol": protocol,
+        "norm": record.norm,
+        "eps": record.eps,
+        "n": record.n,
+        "seed": record.eval_seed,
+        "created": record.created,
+    }
+    return {"evaluation": content_id(*shared.values()), **shared, **_versions(record.environment)}
+
+
+def _versions(environment: Environment) -> dict[str, Any]:
+    return environment.model_dump()
+
+
+def _count(accuracy: float, n: int) -> int:
+    """Images of n; an accuracy in a record may be rounded, a count may not be off."""
+    return round(accuracy * n)
+
+
+def _settings(attack: AttackResult) -> str:
+    return " ".join(f"{key}={attack.settings[key]}" for key in sorted(attack.settings))

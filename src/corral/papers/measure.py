@@ -1,0 +1,196 @@
+"""Measures a row of a table: trains what is missing, evaluates it by the protocols, makes its analyses."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corral.analysis import Analysis, AnalysisCache
+from corral.attacks.attack import Attack
+from corral.attacks.threat import Threat
+from corral.data import DataSet, load
+from corral.devices import choose_device
+from corral.evaluation.evaluate import evaluate, record_label
+from corral.evaluation.protocols import protocol_attacks
+from corral.evaluation.records import Record, read_record
+from corral.models import Classifier
+from corral.models.fingerprint import fingerprint
+from corral.papers.definition import Part, Row, ScaleName, Table, columns_digest
+from corral.papers.entries import SeedResult, Trained, Worst, row_entries
+from corral.papers.lines import RowKey
+from corral.papers.plan import Plan
+from corral.papers.redecided import with_rule
+from corral.papers.result import packed
+from corral.papers.store import Store
+from corral.report.runs.collect import read_run
+from corral.report.runs.outcomes import CLEAN, Outcomes, single_attacks
+from corral.report.words import WORST_CASE
+from corral.training import RunFolder, load_model, load_recipe, train
+from corral.training.run import RunInfo
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What of a table is made, and where.
+
+    Attributes:
+        table: its definition.
+        scale: of it.
+        plan: which runs its rows mean, and where they lie.
+        changed: recipe keys that the caller set on top.
+        data_root: folder of the data-set files.
+        device: where to run; None is a GPU if there is one.
+        progress: show progress on stderr.
+    """
+
+    table: Table
+    scale: ScaleName
+    plan: Plan
+    changed: Mapping[str, Any]
+    data_root: str | Path | None
+    device: str | None
+    progress: bool
+
+    @property
+    def factors(self) -> list[float]:
+        """The radii of the columns, as multiples of the training radius."""
+        return list(dict.fromkeys(column.eps for column in self.table.columns))
+
+    def images(self, part: Part) -> DataSet:
+        """A part's data set."""
+        return load(part.data, root=None if self.data_root is None else Path(self.data_root))
+
+
+def measured_row(setup: Setup, key: RowKey, part: Part, row: Row) -> Store:
+    """One method on one data set, over the seeds, as lines of the CSV files."""
+    seeds, eps = [], 0.0
+    for seed in part.seeds:
+        folder, trained = _trained(setup, part, row, seed), _told(_stories(setup, part, row, seed))
+        eps = load_model(folder.path)[2].eps
+        seeds.append(_measured_seed(setup, part, row, seed, folder, trained))
+    return row_entries(key, seeds, recipe=row.recipe, rule=row.rule, eps=eps, columns=columns_digest(setup.table))
+
+
+def _measured_seed(setup: Setup, part: Part, row: Row, seed: int, folder: RunFolder, trained: Trained) -> SeedResult:
+    """What one run came to, under the row's own decision rule."""
+    name = folder.path.name
+    if row.rule is not None:
+        folder = with_rule(folder, row.rule)
+    analyses = [_analysed(setup, part, folder, name) for name in row.analyses]
+    records, outcomes, worst = {}, {}, {}
+    for factor in setup.factors:
+        labels = _evaluated(setup, part, folder, factor)
+        records[factor] = [read_record(folder.records / f"{label}.json") for label in labels]
+        # By label: the run is shared with other tables, whose protocols and number of images may be others.
+        merged, _, known = read_run(folder.path, labels)[0]
+        wanted = {column.attack for column in setup.table.columns if column.eps == factor or column.attack == CLEAN}
+        outcomes[factor] = {attack: packed(kept) for attack, kept in known.items() if attack in wanted}
+        worst[factor] = _worst(merged, known)
+    return SeedResult(name, seed, records, outcomes, worst, analyses, trained)
+
+
+def _trained(setup: Setup, part: Part, row: Row, seed: int) -> RunFolder:
+    """The row's run: finished, taken up or trained."""
+    plan = setup.plan
+    if row.pretrain:
+        _trained(setup, *plan.before(part, row), seed)
+    planned = [plan.planned(part, row, seed)] if row.pretrain else plan.chain(part, row, seed)
+    for recipe, folder in planned:
+        train(
+            recipe,
+            out=folder.path,
+            resume=folder.recipe.is_file(),
+            device=setup.device,
+            data_root=setup.data_root,
+            progress=setup.progress,
+        )
+    return planned[-1][1]
+
+
+def _stories(setup: Setup, part: Part, row: Row, seed: int) -> list[RunInfo]:
+    """How the stages before a row's run and, last, that run were made."""
+    stages = setup.plan.chain(part, row, seed)[:-1] if row.stages else []
+    folders = [folder for _, folder in (*stages, setup.plan.planned(part, row, seed))]
+    return [load_model(folder.path, encoder=True)[2] for folder in folders]
+
+
+def _told(stories: Sequence[RunInfo]) -> Trained:
+    """The seconds of a run and of the stages before it, and how the run ended.
+
+    Seconds of work are left out where a stage does not know them, or counted them as another does not.
+    """
+    clocks = {info.work_clock for info in stories}
+    clock = clocks.pop() if len(clocks) == 1 else None
+    known = [info.work_seconds for info in stories if info.work_seconds is not None]
+    return Trained(
+        train_seconds=sum(info.train_seconds for info in stories),
+        work_seconds=None if clock is None else sum(known),
+        work_clock=clock,
+        ending=stories[-1].ending,
+    )
+
+
+def _analysed(setup: Setup, part: Part, folder: RunFolder, name: str) -> Analysis:
+    """The run's analysis: the one on disk if it is of this model and has the columns' numbers, else made now."""
+    cache = AnalysisCache(
+        folder.path,
+        n=part.analysed(name),
+        data_root=setup.data_root,
+        device=choose_device(setup.device),
+        progress=setup.progress,
+    )
+    return cache.analysis(name, needs=[column.number for column in setup.table.columns if column.analysis == name])
+
+
+def _evaluated(setup: Setup, part: Part, folder: RunFolder, factor: float) -> list[str]:
+    """Evaluate by each protocol what was not evaluated yet; returns the records' labels."""
+    model, _, info = load_model(folder.path)
+    n_test = len(setup.images(part).test)
+    eps = factor * info.eps
+    labels = []
+    for protocol in part.protocols_at(factor):
+        label = record_label(protocol, n=part.n or n_test, n_test=n_test, eps=eps, run_eps=info.eps, seed=0)
+        path = folder.records / f"{label}.json"
+        threat, recipe = Threat(info.norm, eps), load_recipe(folder.path)
+        attacks = protocol_attacks(protocol, model, threat=threat, classes=len(info.classes), recipe=recipe)
+        if not (path.is_file() and _measures(read_record(path), model, info, attacks)):
+            evaluate(
+                folder.path,
+                protocol=protocol,
+                eps=eps,
+                n=part.n,
+                data_root=setup.data_root,
+                device=setup.device,
+                progress=setup.progress,
+            )
+        labels.append(label)
+    return labels
+
+
+def _measures(record: Record, model: Classifier, info: RunInfo, attacks: Sequence[Attack]) -> bool:
+    """Whether a record is of these weights on the images of their data set, under these attacks as they are set today.
+
+    Args:
+        record: on disk.
+        model: that it should be of.
+        info: the story of its making.
+        attacks: that it should hold, each with its settings.
+    """
+    held = {result.name: result.settings for result in single_attacks(record)}
+    same = (record.model_fingerprint, record.data_fingerprint) == (fingerprint(model), info.data_fingerprint)
+    return same and held == {attack.name: dict(attack.settings) for attack in attacks}
+
+
+def _worst(record: Record, outcomes: Outcomes) -> Worst:
+    """The worst case per image over everything that was run at a radius."""
+    names = [attack.name for attack in record.attacks]
+    rows = [name for name in names if name == WORST_CASE] or names
+    robust = min(round(attack.accuracy * record.n) for attack in record.attacks if attack.name in rows)
+    parts: list[NDArray[np.bool_]] = [
+        outcomes[key] for key in (CLEAN, *(attack.name for attack in single_attacks(record))) if key in outcomes
+    ]
+    whole = len(parts) == 1 + len(single_attacks(record))
+    return Worst(robust, packed(np.logical_and.reduce(parts)) if whole else "")

@@ -1,0 +1,206 @@
+"""The results as CSV files: read, checked, and changed by one process at a time."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from corral.errors import CorralError
+from corral.files import write_atomically
+from corral.papers.lines import AnalysisLine, AttackLine, Line, RowKey, RowLine, RunLine
+from corral.papers.lock import locked
+
+RUNS, ATTACKS, ANALYSES, ROWS = "runs.csv", "attacks.csv", "analyses.csv", "rows.csv"
+# A curve of an analysis may have more digits than csv reads by default.
+csv.field_size_limit(1 << 24)
+
+AnyLine = TypeVar("AnyLine", bound=Line)
+
+
+@dataclass
+class Store:
+    """What was measured, in memory.
+
+    Attributes:
+        runs: by run and fingerprint.
+        attacks: the lines of each evaluation, by its id.
+        analyses: the lines of each analysis, by its id.
+        rows: the lines of each row of a table, a seed each.
+    """
+
+    runs: dict[tuple[str, str], RunLine] = field(default_factory=dict)
+    attacks: dict[str, list[AttackLine]] = field(default_factory=dict)
+    analyses: dict[str, list[AnalysisLine]] = field(default_factory=dict)
+    rows: dict[RowKey, list[RowLine]] = field(default_factory=dict)
+
+    def add(self, other: "Store") -> None:
+        """Take everything of another; what both have is the other's, and outcomes that only one knows stay."""
+        for key, lines in other.attacks.items():
+            self.attacks[key] = _with_outcomes(lines, self.attacks.get(key, []))
+        self.runs |= other.runs
+        self.analyses |= other.analyses
+        self.rows |= other.rows
+
+    def without_orphans(self) -> "Store":
+        """The same without runs, evaluations and analyses that no row names."""
+        lines = [line for group in self.rows.values() for line in group]
+        evaluations = {name for line in lines for name in line.evaluations.split()}
+        analyses = {name for line in lines for name in line.analyses.split()}
+        attacks = {key: group for key, group in self.attacks.items() if key in evaluations}
+        kept = {key: group for key, group in self.analyses.items() if key in analyses}
+        runs = {(line.run, line.fingerprint) for line in lines}
+        runs |= {(group[0].run, group[0].fingerprint) for group in attacks.values()}
+        runs |= {(group[0].run, group[0].fingerprint) for group in kept.values()}
+        return Store({key: run for key, run in self.runs.items() if key in runs}, attacks, kept, self.rows)
+
+    def of_table(self, table: str, scale: str, changed: str) -> dict[RowKey, list[RowLine]]:
+        """The rows of one table."""
+        wanted = (table, scale, changed)
+        return {key: lines for key, lines in self.rows.items() if (key.table, key.scale, key.changed) == wanted}
+
+
+def read_store(folder: Path) -> Store:
+    """Read and check the results of a folder; a missing file is an empty one.
+
+    Raises:
+        CorralError: a file that is not what it should be, or a row whose numbers are not there; the message names it.
+    """
+    found = Store()
+    found.runs = {line.key: line for line in _read(folder / RUNS, RunLine)}
+    for attack in _read(folder / ATTACKS, AttackLine):
+        found.attacks.setdefault(attack.evaluation, []).append(attack)
+    for analysis in _read(folder / ANALYSES, AnalysisLine):
+        found.analyses.setdefault(analysis.analysis, []).append(analysis)
+    for row in _read(folder / ROWS, RowLine):
+        found.rows.setdefault(row.of, []).append(row)
+    for lines in found.rows.values():
+        for row in lines:
+            if lost := _lost(found, row):
+                raise CorralError(
+                    f"{folder / ROWS}: row {row.row!r} of {row.table} names {lost}, which is in no other file; "
+                    "restore the files or delete the row"
+                )
+    return found
+
+
+def _lost(store: Store, row: RowLine) -> str | None:
+    """What a row names and the store lacks."""
+    evaluations, analyses = row.evaluations.split(), row.analyses.split()
+    missing = [name for name in evaluations if name not in store.attacks]
+    missing += [name for name in analyses if name not in store.analyses]
+    known = (store.attacks[name][0] for name in evaluations if name in store.attacks)
+    missing += [f"run {line.run}" for line in known if (line.run, line.fingerprint) not in store.runs]
+    return missing[0] if missing else None
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[Store]:
+    """The results of a folder, for a change that no other process can cross.
+
+    A lock file is held from before the files are read until after they are written, each in one step and `rows.csv`
+    after what its lines name, so that neither a second process nor a kill loses a row.
+
+    Raises:
+        CorralError: a damaged file, or one that cannot be written.
+    """
+    with locked(folder / ".lock"):
+        before = read_store(folder)
+        names = {name for lines in before.rows.values() for line in lines for name in line.evaluations.split()}
+        names |= {name for lines in before.rows.values() for line in lines for name in line.analyses.split()}
+        yield before
+        after = before.without_orphans()
+        if names - {*after.attacks, *after.analyses}:
+            _write_lines(before, folder)
+            _write(folder / ROWS, RowLine, _sorted_rows(after))
+        _write_lines(after, folder)
+        _write(folder / ROWS, RowLine, _sorted_rows(after))
+
+
+def _write_lines(store: Store, folder: Path) -> None:
+    """Write what rows name."""
+    _write(folder / RUNS, RunLine, [store.runs[key] for key in sorted(store.runs)])
+    groups = sorted(
+        store.attacks.values(), key=lambda lines: (lines[0].run, lines[0].fingerprint, lines[0].eps, lines[0].created,
+                                                   lines[0].protocol)
+    )  # fmt: skip
+    _write(folder / ATTACKS, AttackLine, [line for group in groups for line in group])
+    found = sorted(
+        store.analyses.values(),
+        key=lambda lines: (lines[0].run, lines[0].fingerprint, lines[0].name, lines[0].analysis),
+    )
+    _write(folder / ANALYSES, AnalysisLine, [line for group in found for line in group])
+
+
+def _sorted_rows(store: Store) -> list[RowLine]:
+    """All lines of the rows: by table and part, rows as they came."""
+    keys = sorted(store.rows, key=lambda key: (key.table, key.scale, key.changed, key.data, key.beside))
+    return [line for key in keys for line in store.rows[key]]
+
+
+def _with_outcomes(lines: Sequence[AttackLine], others: Sequence[AttackLine]) -> list[AttackLine]:
+    """Lines of an evaluation, with the outcomes of the same lines elsewhere where they have none themselves."""
+    known = {line.attack: line.outcomes for line in others}
+    return [
+        line if line.outcomes else line.model_copy(update={"outcomes": known.get(line.attack, "")}) for line in lines
+    ]
+
+
+def _read(path: Path, form: type[AnyLine]) -> list[AnyLine]:
+    if not path.is_file():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            if missing := sorted(set(_needed(form)) - set(reader.fieldnames or ())):
+                raise CorralError(
+                    f"{path}: not corral results, no column {missing[0]!r}; restore the file or delete it"
+                )
+            return [_line(path, reader.line_num, form, cells) for cells in reader]
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise CorralError(f"{path}: not corral results ({error}); restore the file or delete it") from error
+
+
+def _line(path: Path, number: int, form: type[AnyLine], cells: dict[str, str | None]) -> AnyLine:
+    try:
+        return form.model_validate({name: value for name, value in cells.items() if value})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the line"
+        message = first["msg"].removeprefix("Value error, ")
+        raise CorralError(
+            f"{path}: not corral results, line {number}, {where}: {message}; restore the file or delete it"
+        ) from error
+
+
+def _needed(form: type[Line]) -> list[str]:
+    return [name for name, field in form.model_fields.items() if field.is_required()]
+
+
+def _columns(form: type[Line]) -> list[str]:
+    """A file's columns: what the line is first, what it was made with last."""
+    versions = [name for name in form.model_fields if name in ("corral", "torch", "python", "device", "threads")]
+    last = [*versions, *(name for name in form.model_fields if name == "platform")]
+    return [*(name for name in form.model_fields if name not in last), *last]
+
+
+def _write(path: Path, form: type[AnyLine], lines: Iterable[AnyLine]) -> None:
+    text = io.StringIO()
+    columns = _columns(form)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for line in lines:
+        writer.writerow([_cell(getattr(line, name)) for name in columns])
+    content = text.getvalue().encode()
+    if not (path.is_file() and path.read_bytes() == content):
+        write_atomically(path, content)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)

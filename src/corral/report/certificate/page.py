@@ -1,0 +1,102 @@
+"""The page of a certification: what is proved and what attacks left, at the same radii on the same axes."""
+
+from pathlib import Path
+
+from markupsafe import Markup
+
+from corral.evaluation.certificate import Certificate
+from corral.evaluation.records import as_percent
+from corral.files import write_atomically
+from corral.report.template import PACKAGE, filled
+from corral.report.words import counted, percent, seconds_words
+
+# Of the layers of a Lipschitz constant the page shows at most so many rows; the record has all.
+MOST_LAYERS = 60
+
+
+def certificate_sentences(certificate: Certificate) -> tuple[str, ...]:
+    """What a certificate says, in sentences: the same on the page and on the terminal."""
+    found = certificate
+    images = f"{found.n:,} of the {found.n_test:,}" if found.n < found.n_test else f"all {found.n:,}"
+    sentences = [f"Without attack {percent(found.clean)} of {images} test images are classified right."]
+    for point in found.at:
+        if point.radius > 0:
+            attacked = "" if point.attacked is None else f"; {percent(point.attacked)} stood every attack"
+            sentences.append(
+                f"Within l2 radius {radius_words(point.radius)}: {percent(point.certified)} proved{attacked}."
+            )
+    if found.broken:
+        sentences.insert(0, f"Wrong: attacks broke {counted(found.broken, 'certificate')}. Believe none of them.")
+    elif is_vacuous(found):
+        sentences.insert(
+            0,
+            "Vacuous: nothing is proved at any radius that was asked for. The bound on the Lipschitz constant is "
+            f"{found.lipschitz:.3g}, the median radius {found.median:.2g}.",
+        )
+    if found.below_next > 0:
+        sentences.append(
+            f"The radius of {percent(found.below_next)} of the images classified right is below 1/255: it holds no "
+            "other image of 8 bits a value."
+        )
+    return tuple(sentences)
+
+
+def is_vacuous(certificate: Certificate) -> bool:
+    """Whether nothing is proved at any radius above 0 that was asked for."""
+    return all(point.certified == 0 for point in certificate.at if point.radius > 0)
+
+
+def radius_words(radius: float) -> str:
+    """A radius in pixel units, as k/255 where it is one."""
+    steps = 255 * radius
+    return f"{round(steps)}/255" if abs(steps - round(steps)) < 1e-6 * max(1.0, steps) else f"{radius:.4g}"
+
+
+def render_certificate(certificate: Certificate) -> str:
+    """The page as text; equal certificates give equal bytes."""
+    # Imported late: matplotlib takes longer than the rest of the page.
+    from corral.report.certificate.figure import certificate_figure
+
+    described = "Share of test images against the l2 radius: certified, and left by attacks"
+    return filled(
+        PACKAGE,
+        "certificate_page.html",
+        record=certificate,
+        sentences=certificate_sentences(certificate),
+        figure=Markup(certificate_figure(certificate, name="certified", description=described)),
+        layers=certificate.layers[:MOST_LAYERS],
+        hidden=max(0, len(certificate.layers) - MOST_LAYERS),
+        facts=_facts(certificate),
+        radius_words=radius_words,
+        as_percent=as_percent,
+        seconds_words=seconds_words,
+        vacuous=is_vacuous(certificate),
+    )
+
+
+def write_certificate_page(certificate: Certificate, out: Path) -> None:
+    """Write the page, in one step; an older one there is replaced.
+
+    Raises:
+        CorralError: the page cannot be written.
+    """
+    write_atomically(out, render_certificate(certificate).encode())
+
+
+def _facts(found: Certificate) -> list[tuple[str, str]]:
+    e = found.environment
+    head = f"{found.head} head" + ("" if found.rule is None else f", rule {found.rule}")
+    return [
+        ("Run", f"{found.run}, recipe {found.recipe}, {head}"),
+        ("Data", f"{found.data}, fingerprint {found.data_fingerprint}"),
+        ("Model fingerprint", found.model_fingerprint),
+        ("Images", f"{found.n:,} of {found.n_test:,} test images, class-balanced"),
+        ("Median radius", f"{found.median:.4g} in l2, of the images classified right"),
+        ("Seeds", f"training {found.train_seed}, attacks {found.seed}"),
+        ("Training", seconds_words(found.train_seconds)),
+        ("Certification", seconds_words(found.certify_seconds)),
+        ("Made at", found.created),
+        ("Versions", f"corral {e.corral}, torch {e.torch}, Python {e.python}, {e.platform}"),
+        ("Device", f"{e.device}, {counted(e.threads, 'thread')}"),
+        *(("Note", note[:1].upper() + note[1:]) for note in found.notes),
+    ]

@@ -1,0 +1,1 @@
+"""Pages about evaluated runs."""

@@ -1,0 +1,131 @@
+"""What may be compared with what: groups of runs measured alike, and seeds of one recipe."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from corral.evaluation.records import AttackResult, Record
+from corral.report.runs.collect import Evidence
+from corral.report.runs.estimates import Estimate, estimate
+from corral.report.runs.outcomes import CLEAN, at_threat
+from corral.report.words import WORST_CASE, attack_order, eps_words
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row to rank: a run, or the runs of one recipe that differ only in their seed."""
+
+    label: str
+    members: tuple[Evidence, ...]
+
+    @property
+    def record(self) -> Record:
+        """The record of the first member, for everything that all members share."""
+        return self.members[0].record
+
+    def clean(self) -> Estimate:
+        """Accuracy on the images as they are."""
+        return estimate(
+            [(e.record.clean, e.record.n) for e in self.members], [e.outcomes.get(CLEAN) for e in self.members]
+        )
+
+    def under(self, attack: str) -> Estimate | None:
+        """Accuracy under an attack (a key of `attacks_of`), None where a member has not met it."""
+        found = [attacks_of(e.record).get(attack) for e in self.members]
+        if None in found:
+            return None
+        values = [(a.accuracy, a.n) for a in found if a is not None]
+        return estimate(values, [e.outcomes.get(attack) for e in self.members])
+
+    def hardest(self, attacks: Sequence[str]) -> str:
+        """The attack that leaves the least; the worst case per image wherever it was measured.
+
+        Args:
+            attacks: at least one, met by all members.
+        """
+        return WORST_CASE if WORST_CASE in attacks else min(attacks, key=self._left_by)
+
+    def _left_by(self, attack: str) -> float:
+        kept = self.under(attack)
+        return math.inf if kept is None else kept.mean
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs measured on the same images at the same threat: only these may be compared."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def members(self) -> list[Evidence]:
+        """All runs of the group, seeds of one recipe next to each other."""
+        return [evidence for entry in self.entries for evidence in entry.members]
+
+    @property
+    def record(self) -> Record:
+        """The record of the first run, for data, threat and n, which all share."""
+        return self.entries[0].record
+
+    @property
+    def title(self) -> str:
+        """Data and threat in words."""
+        record = self.record
+        return f"{record.data}, {record.norm} eps {eps_words(record.eps)}, n = {record.n:,}"
+
+    @property
+    def attacks(self) -> list[str]:
+        """Every attack that some run met, in the order of the page."""
+        return attack_order([key for evidence in self.members for key in attacks_of(evidence.record)])
+
+    @property
+    def common(self) -> list[str]:
+        """The attacks that every run met at the threat of its record: the only ones to rank by."""
+        shared = {attack.name for attack in self.record.attacks if at_threat(attack, self.record)}
+        for evidence in self.members:
+            shared &= {attack.name for attack in evidence.record.attacks if at_threat(attack, evidence.record)}
+        return [name for name in self.attacks if name in shared]
+
+
+def attacks_of(record: Record) -> dict[str, AttackResult]:
+    """A record's attacks by name; one at another threat than the record's has its threat in the key."""
+    return {
+        a.name if at_threat(a, record) else f"{a.name} at {a.norm} eps {eps_words(a.eps)}": a for a in record.attacks
+    }
+
+
+def group_runs(evidence: Sequence[Evidence]) -> list[Group]:
+    """Sort runs into groups that may be compared, and seeds of one recipe into one entry.
+
+    Args:
+        evidence: the runs, in the order of the page.
+
+    Returns:
+        Groups of equal data, classes, norm, eps and n, in the order of their first run.
+    """
+    grouped = _gather(evidence, _measured_on)
+    return [Group(tuple(entry for runs in _gather(group, _recipe) for entry in _entries(runs))) for group in grouped]
+
+
+def _measured_on(evidence: Evidence) -> tuple[object, ...]:
+    r = evidence.record
+    return (r.data, r.data_fingerprint, tuple(r.classes), r.norm, r.eps, r.n, r.n_test)
+
+
+def _recipe(evidence: Evidence) -> tuple[object, ...]:
+    record = evidence.record
+    return (record.recipe, record.method, record.head, record.rule)
+
+
+def _entries(runs: list[Evidence]) -> list[Entry]:
+    """Runs of one recipe: one entry if only the seed tells them apart, else one each."""
+    seeds = {evidence.record.train_seed for evidence in runs}
+    if len(runs) > 1 and len(seeds) == len(runs):
+        return [Entry(f"{runs[0].record.recipe} ({len(runs)} seeds)", tuple(runs))]
+    return [Entry(evidence.label, (evidence,)) for evidence in runs]
+
+
+def _gather(evidence: Sequence[Evidence], key: Callable[[Evidence], tuple[object, ...]]) -> list[list[Evidence]]:
+    gathered: dict[tuple[object, ...], list[Evidence]] = {}
+    for piece in evidence:
+        gathered.setdefault(key(piece), []).append(piece)
+    return list(gathered.values())

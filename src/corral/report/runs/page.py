@@ -1,0 +1,156 @@
+"""The report: records of several runs in, one self-contained HTML page out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from corral.files import write_atomically
+from corral.report.palette import swatch
+from corral.report.runs.claims import claims
+from corral.report.runs.collect import Evidence, collect
+from corral.report.runs.compare import Group, attacks_of, group_runs
+from corral.report.runs.protocols import differing_protocols, protocols, reduced_warnings
+from corral.report.runs.tables import Table, evidence_table, per_class_table, runs_table
+from corral.report.runs.verdict import Verdict, verdict
+from corral.report.template import PACKAGE, filled
+from corral.report.words import WORST_CASE, listed
+from corral.version import __version__
+
+if TYPE_CHECKING:
+    from corral.report.runs.panels import CurvePanel, RunPanel
+
+
+FEATURES_READING = (
+    "How to read it: each mark is one test image, coloured by its true class; dots are predicted right, crosses wrong. "
+    "Stars are centroids: a dot should lie nearest to a star of its own colour. A linear head has no centroids, class "
+    "names stand at the class means. Groups that overlap in this projection may still be apart in the full dimension."
+)
+
+
+@dataclass(frozen=True)
+class GroupPage:
+    """Everything the page shows of one group of comparable runs."""
+
+    title: str
+    verdict: Verdict
+    warnings: tuple[str, ...]
+    table: Table
+    table_notes: tuple[str, ...]
+    per_class: Table
+    spans: Markup
+    claims: tuple[str, ...]
+    curves: "tuple[CurvePanel, ...]"
+    runs: "tuple[RunPanel, ...]"
+
+
+def report(runs: Sequence[Path | str], *, out: Path | str) -> Path:
+    """Write the report of several evaluated runs as one HTML page that needs nothing else.
+
+    Args:
+        runs: run folders, each with one evaluation or more in `records`.
+        out: where to write the page; an older page there is replaced in one step.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UsageError: no run was given.
+        CorralError: an evaluation is missing or broken, or the page cannot be written.
+    """
+    path = Path(out)
+    write_atomically(path, render(collect(runs)).encode())
+    return path
+
+
+def render(evidence: Sequence[Evidence]) -> str:
+    """The page as text; equal evidence gives equal bytes.
+
+    Args:
+        evidence: at least one run, from `collect`.
+    """
+    groups = group_runs(evidence)
+    numbers = {piece.label: i for i, piece in enumerate(piece for group in groups for piece in group.members)}
+    return filled(
+        PACKAGE,
+        "page.html",
+        title=listed(list(dict.fromkeys(group.title for group in groups))),
+        groups=[_group_page(group, numbers, f"g{i}") for i, group in enumerate(groups)],
+        several=len(groups) > 1,
+        protocols=protocols(evidence),
+        evidence=evidence_table([piece for group in groups for piece in group.members], numbers),
+        limits=_limits(groups),
+        features_reading=FEATURES_READING,
+        swatch=lambda run: Markup(swatch(run)),
+        version=__version__,
+    )
+
+
+def _group_page(group: Group, numbers: dict[str, int], name: str) -> GroupPage:
+    # matplotlib takes long to import: only drawing a page may pay for it, not importing corral.
+    from corral.report.runs.panels import curve_panels, run_panel, spans_panel
+
+    return GroupPage(
+        title=group.title,
+        verdict=verdict(group),
+        warnings=(*reduced_warnings(group.members), *differing_protocols(group)),
+        table=runs_table(group, numbers),
+        table_notes=_table_notes(group),
+        per_class=per_class_table(group),
+        spans=spans_panel(group, name),
+        claims=tuple(claims(group.members)),
+        curves=curve_panels(group, numbers, name),
+        runs=tuple(run_panel(piece, numbers[piece.label], f"{name}r{i}") for i, piece in enumerate(group.members)),
+    )
+
+
+def _table_notes(group: Group) -> tuple[str, ...]:
+    single = [entry for entry in group.entries if len(entry.members) == 1]
+    estimates = [e for entry in single for e in (entry.clean(), *map(entry.under, group.attacks)) if e is not None]
+    notes = ["Accuracies in percent of the test images, higher is better."]
+    if estimates:
+        largest = max(estimate.error for estimate in estimates)
+        notes.append(f"The binomial standard error of one run is at most {100 * largest:.1f} points in this table.")
+    if any(len(entry.members) > 1 for entry in group.entries):
+        notes.append("Rows with ± are means and standard deviations over runs that differ only in their seed.")
+    if WORST_CASE in group.attacks:
+        notes.append("Worst case per image: an image counts only if it withstands every attack.")
+    elif len(group.attacks) > 1:
+        notes.append(
+            "“Lowest of these attacks” is the smallest accuracy in the row, not a worst case per image: "
+            "images that only another attack fools would lower it further."
+        )
+    if len(group.entries) > 1:
+        notes.append(
+            "Bold: cannot be told from the best under its strongest attack (less than 2 standard errors of the "
+            "difference)."
+        )
+    return tuple(notes)
+
+
+def _limits(groups: Sequence[Group]) -> list[str]:
+    """What these records leave open."""
+    records = [(piece.label, piece.record) for group in groups for piece in group.members]
+    limits = [
+        "PGD finds adversarial images, it does not prove that there are none: every accuracy under attack is an upper "
+        "bound on robust accuracy, and a stronger attack may lower it."
+    ]
+    without = [label for label, r in records if not any(name.startswith("autoattack") for name in attacks_of(r))]
+    if without:
+        who = "any of these runs" if len(without) == len(records) else listed(without)
+        limits.append(
+            f"AutoAttack has not been run on {who}; it is the field's standard check, and these records lack it."
+        )
+    limits.append("There are no certificates in these records: no accuracy here is guaranteed.")
+    norms = listed(list(dict.fromkeys(r.norm for _, r in records)))
+    limits.append(
+        f"Only perturbations within the {norms} ball were tried; other norms, rotations or corruptions were not."
+    )
+    if any(len(entry.members) == 1 for group in groups for entry in group.entries):
+        limits.append(
+            "Runs without a mean row were trained with one seed: the standard errors say how far another test sample "
+            "could move a number, not how far another training run could."
+        )
+    return limits

@@ -1,0 +1,126 @@
+"""The page's figures with their legends and captions; imports matplotlib, so import this file only to draw."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from markupsafe import Markup
+
+from corral.report.runs.collect import Evidence
+from corral.report.runs.compare import Group
+from corral.report.runs.figures import (
+    MOST_POINTS,
+    CurveLine,
+    Span,
+    curves_figure,
+    features_figure,
+    spans_figure,
+)
+from corral.report.runs.pictures import Pair, pairs
+from corral.report.words import attack_title, listed, percent
+
+
+@dataclass(frozen=True)
+class CurvePanel:
+    """One accuracy-against-eps figure with its legend and caption."""
+
+    svg: Markup
+    legend: tuple[tuple[int, str], ...]
+    caption: str
+
+
+@dataclass(frozen=True)
+class RunPanel:
+    """One run's figure of features and its row of images."""
+
+    label: str
+    number: int
+    features: Markup
+    features_caption: str
+    pictures: tuple[Pair, ...]
+    pixelated: bool
+
+
+def spans_panel(group: Group, name: str) -> Markup:
+    """The figure of what each entry of a group claims and keeps; `name` is unique on the page."""
+    attacks = group.attacks
+    spans = []
+    for entry in group.entries:
+        estimates = [entry.clean(), *(entry.under(key) for key in attacks)]
+        spans.append(Span(entry.label, tuple(None if e is None else e.mean for e in estimates)))
+    titles = ["clean", *map(attack_title, attacks)]
+    described = "; ".join(
+        f"{span.label}: "
+        + ", ".join(f"{t} {percent(a)}" for t, a in zip(titles, span.accuracies, strict=True) if a is not None)
+        for span in spans
+    )
+    chance = 1 / len(group.record.classes)
+    return Markup(
+        spans_figure(spans, titles, chance=chance, name=f"{name}s", description=f"Accuracy of each run. {described}.")
+    )
+
+
+def curve_panels(group: Group, numbers: dict[str, int], name: str) -> tuple[CurvePanel, ...]:
+    """One figure for each attack that has curves; `numbers` has each run's number on the page by label."""
+    drawn: dict[tuple[str, str], list[tuple[str, CurveLine]]] = {}
+    for piece in group.members:
+        for curve in piece.record.curves:
+            line = CurveLine(numbers[piece.label], curve)
+            drawn.setdefault((curve.attack, curve.norm), []).append((piece.label, line))
+    panels = []
+    for i, ((attack, norm), lines) in enumerate(drawn.items()):
+        chance = 1 / len(group.record.classes)
+        described = "; ".join(
+            f"{label}: "
+            + ", ".join(f"{percent(a)} at {e:g}" for e, a in zip(x.curve.eps, x.curve.accuracy, strict=True))
+            for label, x in lines
+        )
+        counts = listed([f"{n:,}" for n in sorted({x.curve.n for _, x in lines})])
+        svg = curves_figure(
+            [line for _, line in lines], chance=chance,
+            eps=group.record.eps if norm == group.record.norm else None, name=f"{name}c{i}",
+            description=f"Accuracy against {norm} eps under {attack_title(attack)}. {described}.",
+        )  # fmt: skip
+        caption = (
+            f"Attack: {attack_title(attack)}, at growing {norm} eps, on the first {counts} evaluated images. "
+            "Higher is better; a grey upright line marks the eps of the table. A curve that does not fall toward "
+            f"zero, or that rises, is a sign that the attack fails, not that the model is robust.{_rising(lines)}"
+        )
+        panels.append(CurvePanel(Markup(svg), tuple((line.run, label) for label, line in lines), caption))
+    return tuple(panels)
+
+
+def _rising(lines: Sequence[tuple[str, CurveLine]]) -> str:
+    """Names the runs whose accuracy rises with eps by more than two standard errors (at most 1/sqrt(n))."""
+    risen = []
+    for label, line in lines:
+        accuracy = [a for _, a in sorted(zip(line.curve.eps, line.curve.accuracy, strict=True))]
+        if any(later - earlier > line.curve.n**-0.5 for earlier, later in pairwise(accuracy)):
+            risen.append(label)
+    return f" Here it rises for {listed(risen)}: do not trust that curve." if risen else ""
+
+
+def run_panel(piece: Evidence, number: int, name: str) -> RunPanel:
+    """One run's features and images; `number` is the run's on the page, `name` is unique there."""
+    arrays, classes = piece.arrays, piece.record.classes
+    total = len(arrays.features_labels)
+    shown = min(total, MOST_POINTS)
+    wrong = int((arrays.features_predicted[:shown] != arrays.features_labels[:shown]).sum())
+    clusters = len(arrays.centroids2d)
+    first = f"The first {shown:,} of {total:,}" if shown < total else f"{shown:,}"
+    stars = f"{clusters} centroids" if clusters else "no centroids (linear head)"
+    projection = str(arrays.projection.item())
+    caption = f"{projection[:1].upper()}{projection[1:]}. {first} test images, {wrong} predicted wrong, {stars}."
+    if len(classes) > 10:
+        caption += " Colours repeat every ten classes."
+    described = (
+        f"Test features of {piece.label} in two dimensions, {wrong} of {shown} predicted wrong, {clusters} centroids."
+    )
+    return RunPanel(
+        label=piece.label,
+        number=number,
+        features=Markup(features_figure(arrays, classes, name=f"{name}f", description=described)),
+        features_caption=caption,
+        pictures=tuple(pairs(arrays, classes)),
+        pixelated=max(arrays.images.shape[2:]) <= 64,
+    )

@@ -1,0 +1,83 @@
+"""How each attack was run, in words, and warnings where evaluations were reduced or differ."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from corral.evaluation.records import AttackResult
+from corral.report.runs.collect import Evidence
+from corral.report.runs.compare import Group, attacks_of
+from corral.report.words import WORST_CASE, attack_order, attack_title, listed, protocol_words, seconds_words
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One attack as it was run: its title, its settings in words, which runs met it, how long it took."""
+
+    title: str
+    lines: tuple[str, ...]
+
+
+def protocols(evidence: Sequence[Evidence]) -> list[Protocol]:
+    """Every attack in words and numbers; different settings under one name are told apart by their runs."""
+    met: dict[str, list[tuple[Evidence, AttackResult]]] = {}
+    for piece in evidence:
+        for attack in piece.record.attacks:
+            met.setdefault(attack.name, []).append((piece, attack))
+    result = []
+    for name in attack_order(list(met)):
+        settings: dict[str, list[tuple[Evidence, AttackResult]]] = {}
+        for piece, attack in met[name]:
+            settings.setdefault(protocol_words(attack), []).append((piece, attack))
+        lines = []
+        for words, pairs in settings.items():
+            runs = "" if len(settings) == 1 else f"{listed([piece.label for piece, _ in pairs])}: "
+            lines.append(f"{runs}{words} {_span(pairs)}")
+        result.append(Protocol(attack_title(name), tuple(lines)))
+    return result
+
+
+def differing_protocols(group: Group) -> list[str]:
+    """Warnings where one attack name stands for different settings within a group.
+
+    The objective is not compared: the published protocol has one for cluster heads and another for linear ones. Of the
+    worst case only n is: the attacks in it are compared one by one, and cluster heads meet one more (the control).
+    """
+    found: list[str] = []
+    for key in group.attacks:
+        results = [attacks_of(e.record)[key] for e in group.members if key in attacks_of(e.record)]
+        settings = {
+            (a.n,) if key == WORST_CASE else (a.steps, a.step_size, a.restarts, a.verdict, a.n) for a in results
+        }
+        if len(settings) > 1:
+            found.append(
+                f"{attack_title(key)} was run with different settings or on different numbers of images in different "
+                "runs (see below): compare that column with care."
+            )
+    return found
+
+
+def reduced_warnings(evidence: Sequence[Evidence]) -> list[str]:
+    """One warning for each kind of evaluation that did not use the whole test set."""
+    reduced: dict[tuple[str, int, int], list[str]] = {}
+    for piece in evidence:
+        r = piece.record
+        if r.reduced:
+            reduced.setdefault(("", r.n, r.n_test), []).append(piece.label)
+        for attack in r.attacks:
+            if attack.n < r.n:
+                reduced.setdefault((f", {attack_title(attack.name)}", attack.n, r.n_test), []).append(piece.label)
+    return [
+        f"Reduced: {n:,} of {n_test:,} test images{attack}"
+        + (" (all runs)." if len(set(labels)) == len(evidence) else f" ({listed(list(dict.fromkeys(labels)))}).")
+        for (attack, n, n_test), labels in reduced.items()
+    ]
+
+
+def _span(pairs: Sequence[tuple[Evidence, AttackResult]]) -> str:
+    """Images, seeds and seconds of one attack over its runs."""
+    times = [attack.seconds for _, attack in pairs]
+    low, high = seconds_words(min(times)), seconds_words(max(times))
+    counts = listed([f"{n:,}" for n in sorted({attack.n for _, attack in pairs})])
+    seeds = listed([str(seed) for seed in sorted({attack.seed for _, attack in pairs})])
+    took = low if low == high else f"{low} to {high}"
+    return f"On {counts} images, seed {seeds}, {took} a run."

@@ -1,0 +1,238 @@
+"""Sentences that follow from the numbers, and from nothing else: whoever wins, and by how much."""
+
+from dataclasses import dataclass
+
+from corral.report.runs.compare import Entry, Group, attacks_of
+from corral.report.runs.estimates import Estimate, difference_error, only_one_kept, paired
+from corral.report.words import (
+    PUBLISHED,
+    PUBLISHED_LOG,
+    WORST_CASE,
+    attack_title,
+    counted,
+    eps_words,
+    listed,
+    percent,
+    points,
+)
+
+NOISE = 2.0
+"""Differences of fewer standard errors than this are called noise."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One headline, and the sentences that carry it."""
+
+    headline: str
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    entry: Entry
+    attack: str
+    kept: Estimate
+
+
+def verdict(group: Group) -> Verdict:
+    """What the numbers of one group say.
+
+    Args:
+        group: runs that may be compared.
+
+    Returns:
+        A headline on who keeps most under the strongest attacks that all runs met, and sentences on errors, clean
+        accuracy and what the published protocol overstates.
+    """
+    ranked = _rank(group)
+    threat = f"{group.record.norm} eps {eps_words(group.record.eps)}"
+    if not ranked:
+        headline = f"Nothing to rank at {threat}: no attack was run on {_all(group)}."
+        return Verdict(headline, (_clean(group.entries[0], group),))
+    best = ranked[0]
+    tied = [best, *(other for other in ranked[1:] if _within_noise(best.kept, other.kept))]
+    judged = _judged(ranked, group)
+    if best.kept.mean - NOISE * best.kept.error <= 1 / len(group.record.classes):
+        headline, reasons = _nothing_robust(ranked, group, threat)
+    elif len(ranked) == 1:
+        headline, reasons = f"{_name(best.entry)} keeps {_kept(best)} at {threat}.", []
+    elif len(tied) > 1:
+        headline, reasons = _tie(ranked, tied, threat)
+    else:
+        headline, reasons = _win(best, ranked[1], threat)
+    sentences = [judged, *reasons, _clean(best.entry, group), *_overstatement(group)]
+    return Verdict(headline, tuple(sentence for sentence in sentences if sentence))
+
+
+def within_noise_of_best(group: Group) -> set[str]:
+    """Labels of the entries that the numbers cannot tell from the best one under its strongest attack."""
+    ranked = _rank(group)
+    return {other.entry.label for other in ranked if _within_noise(ranked[0].kept, other.kept)}
+
+
+def _rank(group: Group) -> list[_Ranked]:
+    """Entries by what their strongest common attack leaves, most first; ties in the order of the page."""
+    ranked = []
+    for entry in group.entries if group.common else ():
+        attack = entry.hardest(group.common)
+        kept = entry.under(attack)
+        if kept is not None:
+            ranked.append(_Ranked(entry, attack, kept))
+    return sorted(ranked, key=lambda one: -one.kept.mean)
+
+
+def _within_noise(first: Estimate, second: Estimate) -> bool:
+    gap = abs(first.mean - second.mean)
+    return gap == 0 or gap < NOISE * difference_error(first, second)
+
+
+def _name(entry: Entry) -> str:
+    """The label in quotation marks: a run may be called "at"."""
+    return f"“{entry.label}”"
+
+
+def _all(group: Group) -> str:
+    return "this run" if len(group.members) == 1 else "all of these runs"
+
+
+def _kept(ranked: _Ranked) -> str:
+    kept = ranked.kept
+    seeds = "" if kept.spread is None else f", sd over seeds {100 * kept.spread:.1f}"
+    return f"{percent(kept.mean)} of {kept.n:,} test images (standard error {points(kept.error)}{seeds})"
+
+
+def _judged(ranked: list[_Ranked], group: Group) -> str:
+    """Which attack decides."""
+    names = list(dict.fromkeys(one.attack for one in ranked))
+    if names == [WORST_CASE]:
+        return "Judged by the worst case per image over all attacks that were run."
+    if len(names) == 1:
+        others = len(group.common) - 1
+        strongest = f", the strongest of the {others + 1} attacks measured" if others else ", the only attack measured"
+        text = f"Judged by {attack_title(names[0])}{strongest}."
+    else:
+        titles = listed([attack_title(name) for name in names])
+        text = f"Each run is judged by the attack that leaves it least ({titles})."
+    if all(name.startswith(PUBLISHED) for name in group.common) and any(
+        entry.record.head == "cluster" for entry in group.entries
+    ):
+        text += " That protocol is known to miss most adversarial images of cluster heads: run a sound attack first."
+    return text
+
+
+def _nothing_robust(ranked: list[_Ranked], group: Group, threat: str) -> tuple[str, list[str]]:
+    best, chance = ranked[0], 1 / len(group.record.classes)
+    against = f"guessing among {len(group.record.classes)} classes gives {percent(chance)}"
+    if len(ranked) == 1:
+        return f"{_name(best.entry)} is not robust at {threat}: it keeps {_kept(best)}; {against}.", []
+    headline = f"Nothing here is robust at {threat}: the best, {_name(best.entry)}, keeps {_kept(best)}; {against}."
+    return headline, []
+
+
+def _tie(ranked: list[_Ranked], tied: list[_Ranked], threat: str) -> tuple[str, list[str]]:
+    best = tied[0]
+    named = listed([f"{_name(one.entry)} with {percent(one.kept.mean)}" for one in tied[1:]])
+    headline = (
+        f"No clear winner at {threat}: {_name(best.entry)} keeps {percent(best.kept.mean)} under attack, "
+        f"ahead of {named} by no more than noise."
+    )
+    error = difference_error(best.kept, tied[1].kept)
+    gap = best.kept.mean - tied[1].kept.mean
+    reasons = [
+        f"{_name(best.entry)} keeps {_kept(best)}; its lead of {points(gap)} over {_name(tied[1].entry)} is less than "
+        f"{NOISE:g} standard errors of the difference ({points(NOISE * error)})."
+        if gap > 0
+        else f"Both keep {_kept(best)}."
+        if len(tied) == 2
+        else f"The first two keep {_kept(best)}."
+    ]
+    reasons += _paired(best, tied[1])
+    behind = [one for one in ranked if one not in tied]
+    if behind:
+        named = listed([f"{_name(one.entry)} with {percent(one.kept.mean)}" for one in behind])
+        reasons.append(f"Behind by more than noise: {named}.")
+    return headline, reasons
+
+
+def _win(best: _Ranked, second: _Ranked, threat: str) -> tuple[str, list[str]]:
+    gap, error = best.kept.mean - second.kept.mean, difference_error(best.kept, second.kept)
+    headline = (
+        f"{_name(best.entry)} keeps the most under attack at {threat}: {percent(best.kept.mean)}, "
+        f"ahead of {_name(second.entry)} with {percent(second.kept.mean)}."
+    )
+    size = f"{gap / error:.1f} standard errors of the difference" if error > 0 else "beyond any sampling error"
+    return headline, [f"It keeps {_kept(best)}; the lead of {points(gap)} is {size}.", *_paired(best, second)]
+
+
+def _paired(best: _Ranked, second: _Ranked) -> list[str]:
+    """That the two of the headline are compared image by image, and how often they differ."""
+    if not paired(best.kept, second.kept):
+        return []
+    counts = only_one_kept(best.kept, second.kept)
+    if counts is None:
+        return ["Differences are paired on the same test images."]
+    first, other = (counted(count, "image") for count in counts)
+    return [
+        f"Differences are paired on the same test images: only {_name(best.entry)} kept {first}, "
+        f"only {_name(second.entry)} kept {other}."
+    ]
+
+
+def _clean(entry: Entry, group: Group) -> str:
+    """Clean accuracy of the entry in the headline, and of whoever has more."""
+    own = entry.clean()
+    text = f"On clean images {_name(entry)} is right on {percent(own.mean)}"
+    top = max(group.entries, key=lambda other: other.clean().mean)
+    if top.clean().mean <= own.mean:
+        return f"{text}." if len(group.entries) == 1 else f"{text}; no other run here has more."
+    noise = ", within noise" if _within_noise(top.clean(), own) else ""
+    return f"{text}; the highest is {_name(top)} with {percent(top.clean().mean)}{noise}."
+
+
+def _overstatement(group: Group) -> list[str]:
+    """What the published protocol claims beyond what a sound attack leaves, largest first."""
+    gaps: list[tuple[float, str]] = []
+    compared = 0
+    for entry in group.entries:
+        claimed = entry.under(PUBLISHED)
+        # One sound attack at a time: the worst case mixes in what the published attack itself found.
+        sound = [name for name in group.common if name != WORST_CASE and not name.startswith(PUBLISHED)]
+        if claimed is None or not sound:
+            continue
+        compared += 1
+        attack = entry.hardest(sound)
+        kept = entry.under(attack)
+        if kept is None or kept.mean >= claimed.mean or _within_noise(claimed, kept):
+            continue
+        gap = claimed.mean - kept.mean
+        text = (
+            f"{_name(entry)} claims {percent(claimed.mean)} by the published protocol and keeps {percent(kept.mean)} "
+            f"under {attack_title(attack)}: the published protocol overstates it by {points(gap)}, {_why(entry)}."
+        )
+        gaps.append((gap, text))
+    if gaps:
+        return [text for _, text in sorted(gaps, key=lambda one: -one[0])[:3]]
+    if compared:
+        who = "this run" if compared == 1 else "every run"
+        return [f"For {who} the published protocol and the sound attacks agree within noise."]
+    return []
+
+
+def _why(entry: Entry) -> str:
+    """Why the published protocol finds less, as far as the record tells."""
+    published = attacks_of(entry.record)[PUBLISHED]
+    claimed, control = entry.under(PUBLISHED), entry.under(PUBLISHED_LOG)
+    searches = "its short steps and its verdict from one restart"
+    size = published.step_size or published.eps
+    if published.norm == "Linf" and published.steps * size < 2 * published.eps:
+        steps = f"{published.steps} steps of {eps_words(size)}"
+        searches = f"its search, whose {steps} cannot cross the whole ball and whose verdict is one restart's"
+    if entry.record.head != "cluster":
+        return f"because of {searches}"
+    if claimed is None or control is None:
+        return f"because of exponentiated scores used as logits or {searches}: this record does not separate them"
+    return (
+        f"of which exponentiated scores used as logits hide {points(claimed.mean - control.mean)} "
+        f"(the same protocol on log-space logits leaves {percent(control.mean)}), and the rest is {searches}"
+    )

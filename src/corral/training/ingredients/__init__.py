@@ -1,0 +1,1 @@
+"""What any method may be trained with: optimisers and learning-rate schedules."""

@@ -1,0 +1,300 @@
+"""Recipes on disk and their overrides: read, laid over one another, checked."""
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from corral.data import is_known, known_names, resolved_name
+from corral.errors import UsageError
+from corral.models.backbones import BACKBONES, backbone_options
+from corral.models.heads import HEADS
+from corral.models.spec import head_options
+from corral.registry import is_target
+from corral.training.methods import METHODS, MethodOptions
+from corral.training.recipes.base import Config, ThreatConfig
+from corral.training.recipes.layers import (
+    BESIDE,
+    GENERIC,
+    Layers,
+    based,
+    colourful,
+    kinds,
+    merge,
+    part,
+    presets,
+    read_toml,
+    shipped_recipes,
+)
+from corral.training.recipes.recipe import DataConfig, Recipe, TrainingConfig
+
+# What another data set needs at least, where nobody chose settings for it.
+NEEDED = ("model.backbone", "threat.eps")
+
+
+def load_recipe(
+    recipe: str | Path | Recipe, *, data: str | None = None, overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """Read a recipe, lay its values for the data set over it, then the overrides.
+
+    Args:
+        recipe: a shipped recipe's name, a method's name or "file.py:Class", which gives the data set's preset and the
+            method's defaults, a TOML file, a run folder (its resolved recipe), or a Recipe. A `Path` is never a name: a
+            run folder may be called as a recipe is.
+        data: data-set name, or a function of the user's as `corral.data.load` takes it; default the recipe's own.
+        overrides: dotted keys ("training.epochs") or, where only one table has it at the least depth, the last part;
+            None takes the recipe's value out, so that the default stands.
+
+    Raises:
+        UsageError: an unknown recipe, key or value, or a data set that the recipe has no settings for; one line with
+            file, key and what is allowed.
+    """
+    source = _of_shipped(recipe) if isinstance(recipe, str) and recipe in shipped_recipes() else _checked(_read(recipe))
+    for key, value in (overrides or {}).items():
+        _import_model(_nested(key if "." in key else f"model.{key}", value))
+    given = {_full_key(key, source.laid(())): value for key, value in (overrides or {}).items()}
+    table = _laid_for(source, data, given)
+    if isinstance(head := part(table, "model").get("head"), str):  # as a table, which options may be laid over
+        table = merge(table, {"model": {"head": {"name": head}}})
+    if given.get("model.backbone", part(table, "model").get("backbone")) != part(table, "model").get("backbone"):
+        table = {**table, "model": {}}
+    for key, value in given.items():
+        table = merge(table, _nested(key, value)) if value is not None else _without(table, key.split("."))
+    # A run folder's own words import no code.
+    trusted = not source.saved
+    if trusted or given.get("method.name") is not None:
+        _import_method(table)
+    resolved = _validate(table, f"{source.where}, with the values given" if given else source.where)
+    asked = data is not None or given.get("data.name") is not None
+    name = resolved_name(resolved.data.name, code=asked or trusted)
+    if name == resolved.data.name:
+        return resolved
+    return resolved.model_copy(update={"data": resolved.data.model_copy(update={"name": name})})
+
+
+def chosen_sets(recipe: str | Path) -> tuple[str, ...]:
+    """The data sets that a recipe has settings for, its own first."""
+    source = _read(recipe)
+    own = source.own or DataConfig().name
+    return tuple(dict.fromkeys([own, *(name for name in source.sets if is_known(name))]))
+
+
+@cache
+def _of_shipped(recipe: str) -> Layers:
+    """A shipped recipe, read and checked once."""
+    return _checked(_read(recipe))
+
+
+def _checked(source: Layers) -> Layers:
+    """The recipe, if there is no slip in a variant either, which would be found on its day alone."""
+    known = [*presets(), *known_names()]
+    if not source.saved:  # what a run folder names must have been imported by whoever reads it
+        for names in ((), *((name,) for name in source.variants())):
+            _import_model(source.laid(names))
+    for name in source.variants():
+        if not is_known(name) and name not in presets():
+            raise UsageError(f"{source.where}: for.{name}: unknown data set{_near(name, known)}")
+    for name in source.sets:
+        _validate(source.laid(kinds(name) or (name,)), f"{source.where}: [for.{name}]")
+    return source
+
+
+def _laid_for(source: Layers, data: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's table for a data set, of settings that somebody chose.
+
+    Raises:
+        UsageError: nobody did, neither the recipe nor the values given.
+    """
+    own = source.own or DataConfig().name
+    chosen = given.get("data.name") or data or own
+    if not isinstance(chosen, str):
+        return source.laid((own,))
+    if source.saved and chosen == own:
+        return source.laid(())
+    names = kinds(chosen) or (chosen,)
+    generic = GENERIC in source.sets and colourful(chosen)
+    preset = given.get("preset")
+    if preset is not None and (preset != GENERIC or not generic):
+        raise UsageError(f"preset {preset!r} is none for recipe {source.name} on {chosen}: leave it out")
+    if preset is None and (chosen == own or chosen in source.sets):
+        table = source.laid(names)
+    elif preset is None and (source.says(NEEDED, given) or not is_known(chosen)):
+        table = source.laid(kinds(own) or (own,))
+    elif preset is not None or (generic and not kinds(chosen)):
+        table = {"preset": GENERIC, **source.laid((GENERIC, chosen))}
+    else:
+        raise UsageError(_unchosen(source, chosen, generic))
+    return table if data is None else merge(table, {"data": {"name": data}})
+
+
+def _unchosen(source: Layers, data: str, generic: bool) -> str:
+    """That nobody chose settings for a data set, and what to give."""
+    instead = ", or take those for colour images of any kind: --set preset=images" if generic else ""
+    return (
+        f"recipe {source.name!r} has no settings for {data}: give them (--set model.backbone=... --set threat.eps=... "
+        f"and what else differs, or a recipe of your own with base = {source.name!r} and [for.{data!r}]){instead}"
+    )
+
+
+def _import_method(table: Mapping[str, Any]) -> None:
+    """Import the code of a method that is named by a target."""
+    name = part(table, "method").get("name")
+    if isinstance(name, str) and is_target(name):
+        METHODS.find(name)
+
+
+def _import_model(table: Mapping[str, Any]) -> None:
+    """Import the code of a backbone and a head that a recipe's `model` table names by targets."""
+    model = part(table, "model")
+    head = model.get("head")
+    head_name = head.get("name") if isinstance(head, dict) else head
+    for registry, name in ((BACKBONES, model.get("backbone")), (HEADS, head_name)):
+        if isinstance(name, str) and is_target(name):
+            registry.find(name)
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _read(recipe: str | Path | Recipe) -> Layers:
+    if isinstance(recipe, Recipe):
+        return Layers(recipe.name, recipe.name, (recipe.model_dump(exclude_none=True),), kind="object")
+    shipped = shipped_recipes()
+    if isinstance(recipe, str) and recipe not in shipped and (recipe in METHODS or is_target(recipe)):
+        return _of_method(recipe)
+    path = Path(recipe) if isinstance(recipe, Path) else shipped.get(recipe, Path(recipe))
+    saved = os.path.isdir(path)
+    if saved:
+        path = path / "recipe.toml"
+        if not os.path.isfile(path):
+            raise UsageError(f"{recipe}: a folder without recipe.toml, so not a run; give a recipe or a run folder")
+    if not os.path.isfile(path):
+        hint = _near(str(recipe), [*shipped, *METHODS])
+        raise UsageError(
+            f"unknown recipe {str(recipe)!r}{hint}; shipped: {', '.join(shipped)}; or give a .toml file, or a method "
+            "of your own as file.py:Class"
+        )
+    table = read_toml(path)
+    name = str(recipe) if saved else str(table.get("name", recipe))
+    tables = based(str(path), table, beside=path.parent)
+    return Layers(str(path), name, tables, kind="saved" if saved else "file")
+
+
+def _of_method(name: str) -> Layers:
+    """The recipe that a method's name stands for: all of its defaults, wherever there is a preset."""
+    method = METHODS.find(name)
+    summary = next(iter((method.__doc__ or "").strip().splitlines()), "")
+    table = {"name": method.name, "summary": summary, "method": {"name": name}}
+    alone = Layers(name, method.name, (table,), kind="method")
+    sets = [data for data in presets() if alone.preset(data) is not None]
+    return Layers(name, method.name, ({**table, "sets": sets},), kind="method")
+
+
+def _without(table: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    first, *rest = path
+    if rest and isinstance(table.get(first), dict):
+        return {**table, first: _without(table[first], rest)}
+    return {name: value for name, value in table.items() if rest or name != first}
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return dict(value)
+
+
+def _known_keys(table: Mapping[str, Any]) -> list[str]:
+    """Every dotted key that the recipe of this table's method can set."""
+    try:
+        method: type[MethodOptions] = METHODS.find(str(part(table, "method").get("name")), code=False).Options
+    except UsageError:  # which is said when the whole is checked
+        method = MethodOptions
+    sections: dict[str, type[Config]] = {
+        "data": DataConfig,
+        "threat": ThreatConfig,
+        "method": method,
+        "training": TrainingConfig,
+    }
+    keys = ["name", "summary", "source", "preset"]
+    for section, config in sections.items():
+        for name, field in config.model_fields.items():
+            inner = _table(field.annotation)
+            if inner is None or inner is not field.annotation:  # an optional table is taken out as a whole
+                keys.append(f"{section}.{name}")
+            if inner is not None:
+                keys += [f"{section}.{name}.{leaf}" for leaf in inner.model_fields]
+    return keys + [f"model.{name}" for name in _model_keys(table)]
+
+
+def _model_keys(table: Mapping[str, Any]) -> list[str]:
+    """What a recipe's `model` table may set: the options of every backbone and of the table's own, and the head's."""
+    model = part(table, "model")
+    backbones = [*BACKBONES, *(name for name in (model.get("backbone"),) if isinstance(name, str) and is_target(name))]
+    options = dict.fromkeys(option for name in backbones for option in backbone_options(name))
+    head = model.get("head")
+    name = head.get("name") if isinstance(head, dict) else head
+    of_head = head_options(name) if isinstance(name, str) and (name in HEADS or is_target(name)) else ()
+    return ["backbone", *options, "head", "head.name", *(f"head.{option}" for option in of_head)]
+
+
+def _table(annotation: Any) -> type[Config] | None:
+    """The table that a field holds, or may hold; None for a plain value."""
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Config)), None)
+
+
+def _full_key(key: str, table: Mapping[str, Any]) -> str:
+    known = _known_keys(table)
+    if key in known:
+        return key
+    matches = [full for full in known if full.endswith(f".{key}")]
+    least = min((full.count(".") for full in matches), default=0)
+    matches = [full for full in matches if full.count(".") == least]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UsageError(f"recipe key {key!r} is ambiguous: {', '.join(matches)}")
+    leaves: dict[str, str] = {}
+    for full in sorted(known, key=lambda full: full.count(".")):
+        leaves.setdefault(full.rsplit(".", 1)[-1], full)
+    close = difflib.get_close_matches(key, [*known, *leaves], n=1)
+    hint = (
+        f"did you mean {leaves.get(close[0], close[0])!r}?" if close else "`corral recipes NAME` shows a recipe's keys"
+    )
+    raise UsageError(f"unknown recipe key {key!r}; {hint}")
+
+
+def _validate(table: Mapping[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(dict(table))
+    except UsageError as error:
+        raise UsageError(f"{where}: method.name: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        # pydantic's path also names the place in a list and the kind of a value; only keys of the recipe stay.
+        names = {part for full in _known_keys(table) for part in full.split(".")}
+        *before, last = first["loc"] or ("recipe",)
+        shown = [str(part) for part in before if part in names]
+        shown += [str(last)] if last in names or first["type"] == "extra_forbidden" else []
+        key = ".".join(shown) or "recipe"
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            allowed = [full for full in _known_keys(table) if full.rpartition(".")[0] == key.rpartition(".")[0]]
+            allowed += [] if "." in key else [*(n for n in Recipe.model_fields if n not in allowed), *BESIDE]
+            close = difflib.get_close_matches(key, allowed, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; allowed: {', '.join(allowed)}"
+            message = f"unknown key{hint}"
+        elif first["type"] == "method_missing":
+            key = f"{key}.name"
+        elif first["type"] in ("model_type", "model_attributes_type"):
+            message = f"must be a table, found {first['input']!r}"
+        else:
+            found = first["input"]
+            message += "" if isinstance(found, dict) or "found" in message else f", found {found!r}"
+        raise UsageError(f"{where}: {key}: {message}") from error

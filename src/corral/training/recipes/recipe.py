@@ -1,0 +1,230 @@
+"""Recipes: strict, typed, frozen descriptions of a run."""
+
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic_core import PydanticCustomError
+
+from corral.errors import UsageError
+from corral.models.backbones import read_backbone
+from corral.models.spec import fill_head
+from corral.registry import is_target, lasting
+from corral.training.methods.base import METHODS, MethodOptions, method_class
+from corral.training.recipes.base import Config, Count, NotNegative, Positive, ThreatConfig
+
+# What a head's options are checked with before the data set is known; it is checked again with its classes.
+FEWEST_CLASSES = 2
+# Generators take more, but the noise's seed is offset from this one.
+MOST_SEED = 2**32 - 1
+
+
+class DataConfig(Config):
+    """The images: which set, how many of its training images, what is held out, how they are augmented.
+
+    `unlabeled` takes the set's images without labels, for methods without labels: true in the place of its training
+    images, "also" behind those (STL-10's 5,000 + 100,000 of the papers). What is held out is of the training images all
+    the same.
+    """
+
+    name: str = "digits"
+    train: Count | None = None
+    validation: Annotated[int, Field(ge=0)] = 0
+    crop: Annotated[int, Field(ge=0)] = 0
+    flip: bool = False
+    unlabeled: bool | Literal["also"] | None = None
+
+
+class ModelConfig(Config):
+    """The backbone with those of its options that are not the defaults, and the head where the method leaves it free.
+
+    The options are the backbone's own (`corral.models.backbones`), beside `backbone`. `head` is a name or a table of a
+    name and options; without it the method's head, a linear one for most.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    backbone: str = "convnet"
+    head: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        name, head = data.get("backbone", "convnet"), data.get("head")
+        if not isinstance(name, str):
+            return data
+        given = {option: value for option, value in data.items() if option not in cls.model_fields}
+        given = {option: value for option, value in given.items() if value is not None}
+        try:
+            read = read_backbone(name, given)
+            if isinstance(head, str):
+                head = {"name": head}
+            if isinstance(head, dict):
+                name_of_head = head.get("name")
+                if not isinstance(name_of_head, str):
+                    raise ValueError(f"head needs a name, found {head!r}")
+                fill_head(head, FEWEST_CLASSES)
+                head = {**head, "name": _lasting(name_of_head)}
+        except UsageError as error:  # pydantic passes ValueErrors on with their place in the recipe
+            raise ValueError(str(error)) from None
+        # In the backbone's order, so that a recipe is written in one way: names of run folders depend on it.
+        chosen = {option: _listed(read[option]) for option in read if option in given}
+        return {"backbone": _lasting(name), **({} if head is None else {"head": head}), **chosen}
+
+    def options(self) -> dict[str, Any]:
+        """The backbone's options that were chosen."""
+        return dict(self.model_extra or {})
+
+
+def _lasting(name: str) -> str:
+    """A name as a run folder should have it: a file by its whole path."""
+    return lasting(name) if is_target(name) else name
+
+
+def _listed(value: Any) -> Any:
+    """A value as TOML and JSON have it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+class WarmStart(Config):
+    """Nominal epochs with a linear head before the method begins (ClusTR Sec. 4.1).
+
+    `stop_accuracy` ends the warm start early at that *validation* accuracy; 0 never does.
+    """
+
+    epochs: Annotated[int, Field(ge=0)] = 0
+    learning_rate: Positive = 1e-3
+    milestones: list[Count] = Field(default_factory=list)
+    stop_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class Convergence(Config):
+    """Training ends at convergence: after the first epoch at which the best clean validation accuracy of the last
+    `epochs` epochs is no more than `tolerance` above the best of all epochs before them.
+
+    Epochs of the warm start do not count, and with schedule "steps" or a `warm_up` the last `epochs` epochs all lie
+    after the last change of the learning rate. `training.epochs` stays the most; see `training.convergence.converged`.
+    """
+
+    tolerance: Annotated[float, Field(ge=0, le=1)]
+    epochs: Count
+
+
+class TrainingConfig(Config):
+    """Optimisation: the same for every method.
+
+    `start` names trained weights that the backbone begins from: a run, its model.safetensors, or any safetensors file.
+    Over the first `warm_up` epochs the rate rises in a line from 0, and the schedule has the others. `trust` is LARS's
+    coefficient, 0.001 by default: "lars" scales the step of every tensor (You et al. 2017; ACL's code), "lars-clipped"
+    bounds a tensor's rate by the learning rate and leaves biases and BatchNorm's numbers to SGD (solo-learn's SimCLR).
+    `converged` ends training before `epochs` epochs when validation accuracy no longer rises; without it all are made.
+    """
+
+    start: str | None = None
+    epochs: Count = 10
+    batch_size: Annotated[int, Field(ge=2)] = 240
+    optimiser: Literal["adam", "sgd", "lars", "lars-clipped"] = "adam"
+    learning_rate: Positive = 5e-4
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NotNegative = 0.0
+    schedule: Literal["constant", "cosine", "steps"] = "constant"
+    milestones: list[Count] = Field(default_factory=list)
+    warm_up: Count | None = None
+    trust: Positive | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    select: Literal["last", "best"] = "last"
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
+    warm_start: WarmStart = WarmStart()
+    converged: Convergence | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainingConfig":
+        if (self.schedule == "steps") != bool(self.milestones):
+            raise ValueError("milestones go with schedule 'steps', and 'steps' needs them")
+        if self.warm_up is not None and self.warm_up >= self.epochs:
+            raise ValueError(
+                f"warm_up must end before the {self.epochs} epochs do, found {self.warm_up}: lower it, or take it out "
+                "(--set training.warm_up=)"
+            )
+        if self.trust is not None and not self.optimiser.startswith("lars"):
+            raise ValueError(
+                f"trust is a number of optimisers 'lars' and 'lars-clipped', found with {self.optimiser!r}: "
+                "take it out (--set training.trust=)"
+            )
+        if self.converged is not None and self.converged.epochs >= self.epochs:
+            raise ValueError(
+                f"converged.epochs must be below the {self.epochs} epochs, found {self.converged.epochs}: raise "
+                "training.epochs, or take the criterion out (--set training.converged=)"
+            )
+        if self.converged is not None and self.schedule == "cosine":
+            raise ValueError(
+                "converged goes with schedule 'constant' or 'steps': a cosine's rate falls until the last epoch"
+            )
+        return self
+
+
+class ReportedConfig(Config):
+    """What the source claims for this recipe on this data set, as fractions; a record shows it beside the measured."""
+
+    clean: Annotated[float, Field(ge=0, le=1)]
+    robust: Annotated[float, Field(ge=0, le=1)]
+    attack: str
+    source: str
+
+
+def _options(value: object) -> object:
+    """The options of a `method` table, as the method that it names has them."""
+    if not isinstance(value, dict):
+        return value
+    name = value.get("name")
+    if not isinstance(name, str):
+        raise PydanticCustomError("method_missing", "missing; known: {known}", {"known": ", ".join(METHODS)})
+    method = METHODS.find(name, code=False)
+    return method.Options.model_validate(value)
+
+
+class Recipe(Config):
+    """A run, with every default spelled out.
+
+    `preset` names the generic preset that gave what neither the recipe nor the user chose for the data set.
+    """
+
+    name: str
+    summary: str = ""
+    source: str = ""
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    threat: ThreatConfig = ThreatConfig()
+    method: Annotated[SerializeAsAny[MethodOptions], BeforeValidator(_options)]
+    training: TrainingConfig = TrainingConfig()
+    reported: ReportedConfig | None = None
+    preset: Literal["images"] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        method, training = method_class(self.method), self.training
+        name = f"method '{self.method.name}'"
+        if training.select == "best" and self.data.validation == 0:
+            raise ValueError("training.select 'best' needs held-out images: set data.validation above 0")
+        if training.warm_start.stop_accuracy > 0 and self.data.validation == 0:
+            raise ValueError("warm_start.stop_accuracy needs held-out images: set data.validation above 0")
+        if training.converged is not None and not method.needs_labels:
+            raise ValueError(f"{name} has no accuracy that converges: leave training.converged out")
+        if training.converged is not None and self.data.validation == 0:
+            raise ValueError("training.converged needs held-out images: set data.validation above 0")
+        if self.data.unlabeled and method.needs_labels:
+            raise ValueError(f"{name} needs labels: leave data.unlabeled out")
+        if training.select == "best" and not method.needs_labels:
+            raise ValueError(f"{name} has no accuracy to select by: leave training.select 'last'")
+        if method.trains == "head" and training.warm_start.epochs:
+            raise ValueError(f"{name} trains a head alone: leave warm_start.epochs 0")
+        if not method.needs_labels and training.warm_start.epochs:
+            raise ValueError(f"{name} uses no labels: leave warm_start.epochs 0")
+        method.check(self)
+        return self
+
+    def to_toml(self) -> str:
+        """The recipe as TOML, all defaults spelled out; reading it gives an equal recipe."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
