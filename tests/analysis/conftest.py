@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from corral.analysis import Subject, measured
+from corral.analysis import AnalysedModel, measured
 from corral.data import Images
 from corral.models import Classifier, ClusterHead
 from corral.training import RunFolder, load_model, load_recipe, train
@@ -40,4 +40,4 @@ def far(released):
     pixels = 0.3 + 0.4 * torch.rand(20, 1, 2, 2, generator=generator)
     images = Images(pixels, model(pixels).argmax(1))
     _, _, info = load_model(RunFolder(released).path)
-    return Subject(model, load_recipe(released), info.model_copy(update={"eps": 0.1}), images, images, 0)
+    return AnalysedModel(model, load_recipe(released), info.model_copy(update={"eps": 0.1}), images, images, 0)

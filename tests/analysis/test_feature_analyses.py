@@ -9,7 +9,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.metrics import silhouette_score
 from torch import nn
 
-from corral.analysis import ANALYSES, Subject
+from corral.analysis import ANALYSES, AnalysedModel
 from corral.analysis.compactness import scatter
 from corral.analysis.match import ward
 from corral.analysis.views import centres_of, view
@@ -36,7 +36,7 @@ def planar(released):
         images = Images(torch.as_tensor(points).float().view(-1, 1, 1, 2), torch.as_tensor(labels))
         classes = [str(label) for label in range(head.num_classes)]
         changed = info.model_copy(update={"eps": eps, "norm": "Linf", "classes": classes})
-        return Subject(model, load_recipe(released), changed, train or images, images, 0)
+        return AnalysedModel(model, load_recipe(released), changed, train or images, images, 0)
 
     return make
 

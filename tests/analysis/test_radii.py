@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from corral.analysis import ANALYSES, Subject, measured
+from corral.analysis import ANALYSES, AnalysedModel, measured
 from corral.data import Images, load
 from corral.errors import UsageError
 from corral.models import MLP, Classifier, ClusterHead
@@ -25,7 +25,7 @@ def rotated(released):
     points = torch.rand(30, 2, 1, 1, generator=torch.Generator().manual_seed(3))
     images = Images(points, (points[:, 0, 0, 0] > 0.4).long())
     _, _, info = load_model(RunFolder(released).path)
-    return Subject(model.eval(), load_recipe(released), info, images, images, 0)
+    return AnalysedModel(model.eval(), load_recipe(released), info, images, images, 0)
 
 
 def test_on_a_rotation_all_three_radii_are_the_distance_to_the_bisector(rotated):

@@ -12,7 +12,7 @@ import pytest
 from corral.attacks import LOG_20, MARGIN_20
 from corral.errors import CorralError
 from corral.evaluation import evaluate
-from corral.evaluation.cache import Batch, Ledger, Plan, PlannedAttack
+from corral.evaluation.cache import Batch, EvaluationCache, EvaluationPlan, PlannedAttack
 from corral.training import train
 
 TINY = {"data.train": 300, "width": 4, "model.features": 16, "epochs": 2, "warm_start.epochs": 1}
@@ -22,7 +22,7 @@ CONTEXT.set_forkserver_preload(["corral.evaluation", "sklearn.datasets"])
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return train("nominal", out=tmp_path_factory.mktemp("ledger") / "run", progress=False, **TINY)
+    return train("nominal", out=tmp_path_factory.mktemp("cache") / "run", progress=False, **TINY)
 
 
 def plan(**changes):
@@ -40,7 +40,7 @@ def plan(**changes):
         "corral": "0",
         "torch": "0",
     }
-    return Plan(**(values | changes))
+    return EvaluationPlan(**(values | changes))
 
 
 def batch(n=3):
@@ -64,9 +64,9 @@ def without_times(record):
 
 
 def test_a_batch_comes_back_as_it_was_written(tmp_path):
-    ledger = Ledger(tmp_path / "x.unfinished", plan())
-    ledger.write("a", 0, batch())
-    again = Ledger(tmp_path / "x.unfinished", plan())
+    cache = EvaluationCache(tmp_path / "x.unfinished", plan())
+    cache.write("a", 0, batch())
+    again = EvaluationCache(tmp_path / "x.unfinished", plan())
     found = again.read("a", 0)
     assert all(np.array_equal(getattr(found, name), value) for name, value in vars(batch()).items())
     assert again.read("a", 1) is None
@@ -92,26 +92,26 @@ def test_a_batch_comes_back_as_it_was_written(tmp_path):
     ],
 )
 def test_another_plan_is_refused_and_fresh_begins_anew(tmp_path, changes, words):
-    Ledger(tmp_path / "x", plan()).write("a", 0, batch())
+    EvaluationCache(tmp_path / "x", plan()).write("a", 0, batch())
     with pytest.raises(CorralError, match=words) as caught:
-        Ledger(tmp_path / "x", plan(**changes))
+        EvaluationCache(tmp_path / "x", plan(**changes))
     assert "--fresh" in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert Ledger(tmp_path / "x", plan()).read("a", 0) is not None
-    assert Ledger(tmp_path / "x", plan(**changes), fresh=True).read("a", 0) is None
+    assert EvaluationCache(tmp_path / "x", plan()).read("a", 0) is not None
+    assert EvaluationCache(tmp_path / "x", plan(**changes), fresh=True).read("a", 0) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"{}"])
 def test_damaged_files_are_named(tmp_path, content):
-    ledger = Ledger(tmp_path / "x", plan())
-    ledger.write("a", 0, batch())
+    cache = EvaluationCache(tmp_path / "x", plan())
+    cache.write("a", 0, batch())
     path = tmp_path / "x" / "a-00000.npz"
     path.write_bytes(content)
     with pytest.raises(CorralError, match=r"a-00000\.npz: not a finished batch .* delete it"):
-        ledger.read("a", 0)
+        cache.read("a", 0)
     (tmp_path / "x" / "plan.json").write_bytes(content)
     with pytest.raises(CorralError, match=r"plan\.json: not the plan of an evaluation"):
-        Ledger(tmp_path / "x", plan())
+        EvaluationCache(tmp_path / "x", plan())
 
 
 def test_a_changed_attack_list_or_threat_is_refused_in_a_real_evaluation(run, monkeypatch):

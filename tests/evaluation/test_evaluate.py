@@ -219,9 +219,9 @@ def test_an_ensembles_row_is_its_members_worst_case_and_each_has_its_own_accurac
             assert result.accuracy == kept[member].mean()
             # Every attack met every image: a step for each that it broke, -1 where it stands.
             assert np.array_equal(arrays[f"step_{member}"] >= 0, ~kept[member])
-        assert np.array_equal(arrays["broken_by"] == "", worst)
-        for image, culprit in enumerate(arrays["broken_by"]):
-            assert arrays["broken_step"][image] == (
+        assert np.array_equal(arrays["first_attack"] == "", worst)
+        for image, culprit in enumerate(arrays["first_attack"]):
+            assert arrays["success_step"][image] == (
                 -1 if culprit == "" else 0 if culprit == "clean" else arrays[f"step_{culprit}"][image]
             )
     results = {attack.name: attack for attack in found.attacks}
@@ -233,7 +233,7 @@ def test_the_standard_protocol_is_autoattack_image_for_image(runs, ensembles):
     test = stratified_subset(load("digits").test, 12, seed=0)
     found = autoattack_outcome(model, test.float(), test.labels, eps=ensembles["standard"].eps)
     with np.load(runs["corral"] / "records" / "standard-n12.npz", allow_pickle=False) as arrays:
-        assert np.array_equal(arrays["broken_by"] == "", ~found.outcome.broken.numpy())
+        assert np.array_equal(arrays["first_attack"] == "", ~found.outcome.broken.numpy())
 
 
 def test_no_protocols_name_covers_a_part_of_the_test_set(runs, ensembles, tmp_path):

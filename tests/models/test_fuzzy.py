@@ -97,7 +97,7 @@ def test_gradients_are_the_numerical_ones_and_the_temperature_is_the_fuzzifier()
     head.log_temperature.requires_grad_(True)
 
     def log_probabilities(features, centroids, log_temperature):
-        moved = head.moved(centroids, head.variance)
+        moved = head.with_centroids(centroids, head.variance)
         moved._parameters = {"log_temperature": log_temperature}
         return moved(features).log_softmax(1)
 

@@ -93,7 +93,7 @@ def test_gradients_are_the_numerical_ones(rule):
 
     # Only differences of logits have a meaning: the part that all classes share is left out, and its gradient too.
     def log_probabilities(features, centroids, variance):
-        return head.moved(centroids, variance)(features).log_softmax(1)
+        return head.with_centroids(centroids, variance)(features).log_softmax(1)
 
     variance = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
@@ -176,14 +176,14 @@ def test_moved_shares_the_temperature_and_leaves_the_head_alone():
     head = ClusterHead(centroids, classes, 1.0)
     before = head(features)
     other = (centroids + 1).requires_grad_()
-    moved = head.moved(other, torch.tensor(3.0, dtype=torch.float64))
+    moved = head.with_centroids(other, torch.tensor(3.0, dtype=torch.float64))
     torch.testing.assert_close(moved(features), ClusterHead(centroids + 1, classes, 3.0)(features))
     moved(features).sum().backward()
     assert other.grad.abs().sum() > 0
     assert torch.equal(head(features), before)
     assert moved.log_temperature is head.log_temperature
     with pytest.raises(ValueError, match="expected centroids"):
-        head.moved(centroids[:2], torch.tensor(1.0))
+        head.with_centroids(centroids[:2], torch.tensor(1.0))
 
 
 def test_state_dict_round_trip_takes_the_saved_number_of_clusters():

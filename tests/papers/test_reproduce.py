@@ -18,7 +18,7 @@ from corral.evaluation.protocols import protocol_attacks
 from corral.papers import Table, load_table, make, measure, plan, reproduce, shipped_tables, show
 from corral.papers.definition import load_setting
 from corral.papers.page import groups, sound_words, spread
-from corral.papers.redecided import with_rule
+from corral.papers.redecided import with_assignment
 from corral.papers.result import Measured, bare, read_result, unpacked
 from corral.papers.show import table_result
 from corral.papers.store import read_store
@@ -79,11 +79,11 @@ def test_what_begins_from_another_run_has_its_network_and_its_threat(name, tmp_p
                 (recipe.threat.norm, recipe.threat.eps)
                 for row in table.rows
                 if row.has(part.data)
-                for recipe, _ in plan.Plan(tmp_path).chain(part, row, part.seeds[0])
+                for recipe, _ in plan.RunPlan(tmp_path).chain(part, row, part.seeds[0])
             }
             assert len(trained) == 1, (part.data, trained)
             for row in table.rows:
-                chain = [recipe for recipe, _ in plan.Plan(tmp_path).chain(part, row, part.seeds[0])]
+                chain = [recipe for recipe, _ in plan.RunPlan(tmp_path).chain(part, row, part.seeds[0])]
                 assert len({recipe.model.model_dump_json() for recipe in chain}) == 1, (part.data, row.name)
 
 
@@ -271,7 +271,7 @@ def test_a_run_is_the_same_wherever_the_runs_lie():
     part = next(part for part in table.scales["small"] if part.data == "cifar10")
     for row in table.rows:
         if row.has(part.data):
-            names = {plan.Plan(Path(place)).planned(part, row, 0)[1].path.name for place in ("/a", "/b/c")}
+            names = {plan.RunPlan(Path(place)).planned(part, row, 0)[1].path.name for place in ("/a", "/b/c")}
             assert len(names) == 1, row.name
 
 
@@ -303,7 +303,7 @@ def test_a_rule_is_changed_in_a_run_beside_the_trained_one(made):
     trained = RunFolder(next((base / "runs" / "smoke").glob("digits-clustr-published-0-*")))
     model, _, info = load_model(trained.path)
     for rule in (1, 4, "nearest"):
-        other, spec, story = load_model(with_rule(trained, rule).path)
+        other, spec, story = load_model(with_assignment(trained, rule).path)
         assert (other.head.rule, spec.head["rule"], story) == (rule, rule, info)
         assert torch.equal(other.head.centroids, model.head.centroids)
         with torch.no_grad():
@@ -313,10 +313,10 @@ def test_a_rule_is_changed_in_a_run_beside_the_trained_one(made):
             assert torch.equal(other.head(features).argmax(1), other.head.classes[nearest])
     assert load_model(trained.path)[0].head.rule == model.head.rule == "soft"
     with pytest.raises(UsageError, match="rule 21 keeps more clusters than the 20 there are"):
-        with_rule(trained, 21)
+        with_assignment(trained, 21)
     linear = RunFolder(next((base / "runs" / "smoke").glob("digits-nominal-0-*")))
     with pytest.raises(UsageError, match="a linear head has no decision rule to change"):
-        with_rule(linear, 1)
+        with_assignment(linear, 1)
 
 
 def test_every_number_is_that_of_a_record(made):
@@ -383,7 +383,7 @@ def test_at_full_scale_mmc_has_its_authors_network_and_so_have_the_rows_taken_fr
         part = next(part for part in table.scales["full"] if part.data == "cifar10")
         taken = {"nominal", "at", "mmc", "at-mmc"} if name == "mat-table3" else {"mmc", "at-mmc"}
         for row in table.rows:
-            model = plan.Plan(tmp_path).planned(part, row, 0)[0].model
+            model = plan.RunPlan(tmp_path).planned(part, row, 0)[0].model
             expected = narrow if row.recipe in taken else wide
             assert (model.backbone, model.depth, model.width, model.features) == expected, (name, row.name)
 

@@ -5,7 +5,7 @@ import pytest
 from corral.errors import CorralError
 from corral.papers import definition, load_table, shipped_tables
 from corral.papers.definition import SCALED, Setting, load_setting
-from corral.papers.plan import Plan
+from corral.papers.plan import RunPlan
 from corral.training import chosen_sets, load_recipe
 
 # What belongs to a data set and not to a row: numbers that the papers choose for each set (alpha, weights, D, K, the
@@ -47,7 +47,7 @@ def chains(table, scale, tmp_path):
     for part in table.scales[scale]:
         for row in table.rows:
             if row.has(part.data):
-                plan = Plan(tmp_path)
+                plan = RunPlan(tmp_path)
                 planned = [plan.planned(part, row, 0)] if row.pretrain else plan.chain(part, row, 0)
                 yield part, row, [recipe for recipe, _ in planned]
 

@@ -9,7 +9,7 @@ from corral.papers import assemble, load_table, measure, reproduce
 from corral.papers.entries import Trained, run_line
 from corral.papers.markdown import as_markdown
 from corral.papers.page import render
-from corral.papers.plan import Plan
+from corral.papers.plan import RunPlan
 from corral.papers.result import Measured, Result, ResultPart, ResultRow, read_result
 from corral.papers.times import training_cells, training_headings, training_words
 from corral.training import RunFolder, RunInfo, load_model
@@ -140,7 +140,7 @@ def a_run(trained):
 def test_magnet_and_clustr_differ_in_the_warm_start_alone(scale, tmp_path):
     rows = {row.name: row for row in TABLE.rows}
     for part in TABLE.scales[scale]:
-        recipes = {name: Plan(tmp_path).planned(part, row, 0)[0] for name, row in rows.items()}
+        recipes = {name: RunPlan(tmp_path).planned(part, row, 0)[0] for name, row in rows.items()}
         rules = {recipe.training.converged.model_dump_json() for recipe in recipes.values()}
         assert rules == {'{"tolerance":0.002,"epochs":10}'}
         assert {recipe.training.select for recipe in recipes.values()} == {"last"}

@@ -15,7 +15,7 @@ from corral.errors import CorralError
 from corral.evaluation.records import Record
 from corral.report import report
 from corral.report.runs.collect import Arrays, Evidence, collect
-from corral.report.runs.compare import Group, group_runs
+from corral.report.runs.compare import RunGroup, group_runs
 from corral.report.runs.estimates import difference_error, estimate, only_one_kept
 from corral.report.runs.verdict import Verdict, verdict, within_noise_of_best
 
@@ -34,7 +34,7 @@ def piece(record: Record, outcomes: Mapping[str, Outcome]) -> Evidence:
     return Evidence(record.run, record, NOTHING, outcomes)
 
 
-def one_group(*evidence: Evidence) -> Group:
+def one_group(*evidence: Evidence) -> RunGroup:
     (group,) = group_runs(evidence)
     return group
 

@@ -9,7 +9,7 @@ import pytest
 
 from corral.evaluation.records import Record
 from corral.report.runs.collect import Arrays, Evidence
-from corral.report.runs.compare import Group, group_runs
+from corral.report.runs.compare import RunGroup, group_runs
 from corral.report.runs.estimates import difference_error
 from corral.report.runs.protocols import differing_protocols
 from corral.report.runs.verdict import Verdict, verdict, within_noise_of_best
@@ -18,7 +18,7 @@ NOTHING = Arrays(**{name: np.zeros(0) for name in Arrays.__dataclass_fields__})
 MakeRecord = Callable[..., Record]
 
 
-def grouped(*records: Record) -> list[Group]:
+def grouped(*records: Record) -> list[RunGroup]:
     return group_runs([Evidence(record.run, record, NOTHING) for record in records])
 
 

@@ -64,7 +64,9 @@ def test_the_trades_adversary_stays_in_ball_and_box_and_restores_the_mode(begun)
     x, y = run.images.float(rows), run.images.labels[rows]
     run.model.head.eval()
     flags = [module.training for module in run.model.modules()]
-    x_adv = run.method.disagreeing(run.model, x, y, run.recipe.method.inner, lambda a, b: (a - b).square().sum(1))
+    x_adv = run.method.consistency_attack(
+        run.model, x, y, run.recipe.method.inner, lambda a, b: (a - b).square().sum(1)
+    )
     assert [module.training for module in run.model.modules()] == flags
     assert all(parameter.requires_grad and parameter.grad is None for parameter in run.model.parameters())
     assert float((x_adv - x).abs().max()) <= run.recipe.threat.eps + 1e-6

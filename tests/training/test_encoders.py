@@ -14,7 +14,7 @@ from corral.data import Images, joined, load
 from corral.data.views import random_views
 from corral.errors import CorralError, UsageError
 from corral.evaluation import evaluate
-from corral.evaluation.fit_heads import linear_runs
+from corral.evaluation.fit_heads import fitted_heads
 from corral.models.fingerprint import fingerprint
 from corral.training import Run, RunFolder, load_model, load_recipe, read_metrics, train
 from corral.training.checkpoints import read_checkpoint
@@ -133,19 +133,19 @@ def test_heads_leave_the_encoder_as_it_is_and_are_runs_like_any_other(tmp_path):
     few = SMALL | {"data.train": 80, "training.epochs": 1}
     encoder = train("simclr", out=tmp_path / "few", progress=False, **few)
     before = load_model(encoder, encoder=True)[0].backbone.state_dict()
-    folders = linear_runs(encoder, ["slf", "alf"], progress=False)
+    folders = fitted_heads(encoder, ["slf", "alf"], progress=False)
     assert [folder.name for folder in folders] == ["few-slf", "few-alf"]
     for folder in folders:
         model, spec, info = load_model(folder)
         assert (spec.head, info.method) == ({"name": "linear"}, folder.name[-3:])
         assert all(torch.equal(model.backbone.state_dict()[name], tensor) for name, tensor in before.items())
     stamps = [(folder / "model.safetensors").stat().st_mtime_ns for folder in folders]
-    assert linear_runs(encoder, ["slf", "alf"], progress=False) == folders
+    assert fitted_heads(encoder, ["slf", "alf"], progress=False) == folders
     assert [(folder / "model.safetensors").stat().st_mtime_ns for folder in folders] == stamps
 
 
 def test_a_head_is_evaluated_like_any_other_run(encoder):
-    (folder,) = linear_runs(encoder, ["slf"], progress=False)
+    (folder,) = fitted_heads(encoder, ["slf"], progress=False)
     record = evaluate(folder, n=40, progress=False)
     assert record.run == "simclr-slf"
     assert record.clean > 0.4
@@ -161,12 +161,12 @@ def test_what_began_from_other_weights_is_not_taken_for_these(tmp_path, kind, mo
         return load_recipe(name, overrides=None if overrides is None else overrides | short, **more)
 
     monkeypatch.setattr("corral.evaluation.fit_heads.load_recipe", shortened)
-    (folder,) = linear_runs(run, [kind], progress=False)
+    (folder,) = fitted_heads(run, [kind], progress=False)
     assert load_model(folder)[2].started_from == fingerprint(load_model(run, encoder=True)[0].backbone)
     other = train("simclr", out=tmp_path / "other", progress=False, **few, **{"training.seed": 5})
     (run / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
     with pytest.raises(CorralError, match=rf"run-{kind}: it began from other weights than .*delete the folder"):
-        linear_runs(run, [kind], progress=False)
+        fitted_heads(run, [kind], progress=False)
 
 
 def test_an_encoder_decides_nothing(encoder):
@@ -195,13 +195,13 @@ def test_what_cannot_be_is_one_line(recipe, settings, words, tmp_path):
 @pytest.mark.parametrize("kinds", [[], ["slf", "best"]])
 def test_other_heads_are_refused(encoder, kinds):
     with pytest.raises(UsageError, match=r"unknown linear evaluation .*known: aff, alf, nearest, slf, soft"):
-        linear_runs(encoder, kinds, progress=False)
+        fitted_heads(encoder, kinds, progress=False)
 
 
 @pytest.mark.parametrize("rule", ["nearest", "soft"])
 def test_a_cluster_head_is_k_means_of_every_class_s_frozen_features_and_takes_no_step(encoder, rule):
     before = load_model(encoder, encoder=True)[0]
-    (folder,) = linear_runs(encoder, [rule], progress=False)
+    (folder,) = fitted_heads(encoder, [rule], progress=False)
     model, spec, info = load_model(folder)
     assert (spec.head["name"], spec.head["rule"], info.method) == ("cluster", rule, rule)
     own = before.backbone.state_dict()
@@ -267,7 +267,7 @@ def test_an_encoder_trains_on_images_without_labels_that_lie_on_the_disk(photogr
     one, other = (read_checkpoint(RunFolder(path).model, kind="model")[0] for path in (inside, outside))
     for key, tensor in one.items():  # the same but for how the pixels' mean is summed
         torch.testing.assert_close(other[key], tensor, rtol=1e-3, atol=1e-4)
-    heads = linear_runs(inside, ["slf"], progress=False)
+    heads = fitted_heads(inside, ["slf"], progress=False)
     assert load_model(heads[0])[2].train_images == 12
 
 
@@ -360,7 +360,7 @@ def test_fine_tuning_sees_images_as_the_encoder_did(photographs, tmp_path):
     run = train("simclr", data=f"folder:{photographs}?skip-damaged", out=tmp_path / "run", progress=False, **settings)
     own = load_model(run, encoder=True)[0].normalisation.mean
     assert float(own.min()) > 0.9
-    for head in linear_runs(run, ["slf", "aff"], progress=False):
+    for head in fitted_heads(run, ["slf", "aff"], progress=False):
         model, spec, _ = load_model(head)
         assert torch.equal(model.normalisation.mean, own)
         assert spec.mean == tuple(own.tolist())
@@ -368,19 +368,19 @@ def test_fine_tuning_sees_images_as_the_encoder_did(photographs, tmp_path):
 
 def test_an_encoder_s_folder_may_be_moved_with_its_heads(tmp_path):
     few = SMALL | {"data.train": 80, "training.epochs": 1}
-    (head,) = linear_runs(
+    (head,) = fitted_heads(
         train("simclr", out=tmp_path / "here" / "run", progress=False, **few), ["slf"], progress=False
     )
     stamp = (head / "model.safetensors").stat().st_mtime_ns
     (tmp_path / "there").mkdir()
     (tmp_path / "here" / "run").rename(tmp_path / "there" / "run")
-    (moved,) = linear_runs(tmp_path / "there" / "run", ["slf"], progress=False)
+    (moved,) = fitted_heads(tmp_path / "there" / "run", ["slf"], progress=False)
     assert (moved / "model.safetensors").stat().st_mtime_ns == stamp
     (moved / "model.safetensors").unlink()
     with pytest.raises(CorralError, match=r"run-slf: it was begun where the encoder lay then, .*here/run; delete"):
-        linear_runs(tmp_path / "there" / "run", ["slf"], progress=False)
+        fitted_heads(tmp_path / "there" / "run", ["slf"], progress=False)
     with pytest.raises(UsageError, match=r"model\.safetensors: a file; heads are kept in the folder"):
-        linear_runs(tmp_path / "there" / "run" / "model.safetensors", ["slf"], progress=False)
+        fitted_heads(tmp_path / "there" / "run" / "model.safetensors", ["slf"], progress=False)
 
 
 def test_images_without_labels_that_changed_end_a_resumed_run(photographs, tmp_path, killed):

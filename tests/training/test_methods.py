@@ -88,7 +88,7 @@ def corral_twin(run, x, y, rows):
         moved = toward_rivals_twin(run, centroids.detach(), x, y)
     else:
         on_batch = config.adversary == "batch"
-        moved = attack(run, head.moved(centroids.detach(), scale.detach()) if on_batch else head, x, y)
+        moved = attack(run, head.with_centroids(centroids.detach(), scale.detach()) if on_batch else head, x, y)
     features = run.model.features(moved)
     if config.centroids == "adversarial_batch":
         centroids, scale = means_twin(features, assigned, head.centroids)
@@ -189,8 +189,8 @@ def clustr_twin(run, x, y, rows):
     moved = head
     if config.centroids == "batch":
         # The same batch's clusters decide here too; those without a member keep the epoch's centroid.
-        moved = head.moved(*means_twin(features, ids, head.centroids))
-    fixed = moved.moved(moved.centroids.detach(), moved.variance.detach())
+        moved = head.with_centroids(*means_twin(features, ids, head.centroids))
+    fixed = moved.with_centroids(moved.centroids.detach(), moved.variance.detach())
     if config.numerics not in LOG_SCORES:
         moved, fixed = (PublishedHead(one, nearest=config.nearest) for one in (moved, fixed))
     if config.consistency != "none":
@@ -266,7 +266,7 @@ def test_cross_entropy_and_kl_have_the_same_adversary(begun, numerics):
     x, _, rows = batch(run)
     with torch.no_grad():
         clean = run.model.features(x)
-        moved = run.model.head.moved(*run.method.batch_clusters(clean, run.method.assignments[rows]))
+        moved = run.model.head.with_centroids(*run.method.batch_clusters(clean, run.method.assignments[rows]))
         head = scored(run.recipe.method, moved).double()
         clean = clean.double()
         near = clean + 0.01 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

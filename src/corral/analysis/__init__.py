@@ -3,16 +3,16 @@
 from corral.analysis.cache import AnalysisCache
 from corral.analysis.document import Analysis, Found, read_analysis
 from corral.analysis.registry import ANALYSES, AnalysisKind, Column
-from corral.analysis.subject import Subject, labelled, measured
+from corral.analysis.subject import AnalysedModel, labelled, measured
 
 __all__ = [
     "ANALYSES",
+    "AnalysedModel",
     "Analysis",
     "AnalysisCache",
     "AnalysisKind",
     "Column",
     "Found",
-    "Subject",
     "labelled",
     "measured",
     "read_analysis",

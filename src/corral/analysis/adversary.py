@@ -6,7 +6,7 @@ from torch import Tensor
 from corral.analysis.document import Found
 from corral.analysis.gradient_norms import sign_agreement
 from corral.analysis.registry import register_analysis
-from corral.analysis.subject import Subject, labelled
+from corral.analysis.subject import AnalysedModel, labelled
 from corral.attacks.balls import ascend, project, start_in_ball
 from corral.attacks.noise import image_keys, signs
 from corral.attacks.objectives import published_nearest
@@ -49,7 +49,7 @@ DIRECTION_DRAW = 2
     images="train",
     attacks=("PGD",),
 )
-def training_adversary(subject: Subject) -> Found:
+def training_adversary(subject: AnalysedModel) -> Found:
     """One step of QTRADES from random noise, by exponentiated and by log-space scores, on training images.
 
     The yardstick is KL(p(x) || p(x')) of the log-space probabilities, whatever the adversary climbs. Numbers: `kl ...`,
@@ -105,7 +105,7 @@ def training_adversary(subject: Subject) -> Found:
     return Found(numbers)
 
 
-def _training_images(subject: Subject) -> Images:
+def _training_images(subject: AnalysedModel) -> Images:
     """As many class-balanced training images as there are test images to measure on."""
     count = min(len(subject.test), len(subject.train))
     return subject.train if count == len(subject.train) else stratified_subset(subject.train, count, seed=0)

@@ -4,7 +4,7 @@ import torch
 
 from corral.analysis.document import Found
 from corral.analysis.registry import register_analysis
-from corral.analysis.subject import Subject
+from corral.analysis.subject import AnalysedModel
 from corral.certify import critique_bounds, nearest_radius, published_radius_unsound
 from corral.training.features import extract_features
 
@@ -37,7 +37,7 @@ CLEARLY = 1e-3
     page=70,
     needs_clusters=True,
 )
-def radius_bounds(subject: Subject) -> Found:
+def radius_bounds(subject: AnalysedModel) -> Found:
     """Eq. 3 of the critique on the test images that the nearest centroid classifies right, in units of sigma.
 
     Numbers: `accuracy` (nearest rule), `own` and `rival` (medians of d and d'), `lower`, `pair_unsound`, `upper`,

@@ -9,7 +9,7 @@ import torch
 
 from corral.analysis.document import Analysis, read_analysis
 from corral.analysis.registry import ANALYSES
-from corral.analysis.subject import Subject, measured
+from corral.analysis.subject import AnalysedModel, measured
 from corral.documents import write_document
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress, duration
@@ -46,7 +46,7 @@ class AnalysisCache:
         self.data_root, self.device = data_root, device
 
     @cached_property
-    def subject(self) -> Subject:
+    def subject(self) -> AnalysedModel:
         """The run and the images, loaded when first asked for."""
         return measured(self.run, n=self.n, seed=self.seed, data_root=self.data_root, device=self.device)
 

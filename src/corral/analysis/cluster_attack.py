@@ -7,7 +7,7 @@ from torch.nn import functional
 from corral.analysis.document import Found
 from corral.analysis.registry import register_analysis
 from corral.analysis.silhouettes import choice_for, directions_of
-from corral.analysis.subject import Subject, labelled
+from corral.analysis.subject import AnalysedModel, labelled
 from corral.attacks import pgd
 from corral.attacks.balls import random_in_ball
 from corral.attacks.objectives import LogitObjective
@@ -44,7 +44,7 @@ BATCH = 250
     unit="percent; mean ± sd over seeds",
     attacks=("PGD",),
 )
-def neighbour_pursuit(subject: Subject) -> Found:
+def neighbour_pursuit(subject: AnalysedModel) -> Found:
     """Random noise against perturbations by clusters of features, on the test images that are classified right.
 
     Clusters are spherical k-means of the training images' features, K by the silhouette over the candidates of the
@@ -72,7 +72,7 @@ def neighbour_pursuit(subject: Subject) -> Found:
     return Found(numbers)
 
 
-def _moved(subject: Subject, name: str, x: Tensor, y: Tensor, centroids: Tensor) -> Tensor:
+def _moved(subject: AnalysedModel, name: str, x: Tensor, y: Tensor, centroids: Tensor) -> Tensor:
     """All images perturbed; each kind from the same start."""
     generator = torch.Generator().manual_seed(subject.seed)
     eps, norm = subject.info.eps, subject.info.norm
@@ -115,7 +115,7 @@ def _pursuit(name: str, features: Tensor, centroids: Tensor) -> LogitObjective:
     return value
 
 
-def _probabilities(subject: Subject, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _probabilities(subject: AnalysedModel, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """(n,) float64 probabilities of the labels, and (n,) whether they are decided for."""
     with evaluating(subject.model):
         logits = torch.cat([subject.model(part) for part in torch.split(x, BATCH)])

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from corral.analysis.document import Found
 from corral.analysis.registry import register_analysis
-from corral.analysis.subject import Subject
+from corral.analysis.subject import AnalysedModel
 from corral.analysis.views import ViewName, view
 
 
@@ -27,7 +27,7 @@ from corral.analysis.views import ViewName, view
     page=40,
     attacks=("PGD",),
 )
-def compactness(subject: Subject) -> Found:
+def compactness(subject: AnalysedModel) -> Found:
     """Silhouette and scatter of the test features by true class.
 
     Numbers, for `clean` and `pgd`: `silhouette NAME`, the mean silhouette width in [-1, 1] (Rousseeuw 1987), by true

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from corral.analysis.document import Found
 from corral.analysis.registry import register_analysis
-from corral.analysis.subject import Subject
+from corral.analysis.subject import AnalysedModel
 from corral.analysis.views import ViewName, centres_of, own_centre, view
 from corral.losses import bibo_distance
 
@@ -30,7 +30,7 @@ from corral.losses import bibo_distance
     page=30,
     attacks=("PGD",),
 )
-def centre_cosine(subject: Subject) -> Found:
+def centre_cosine(subject: AnalysedModel) -> Found:
     """Cosine of features with the nearest centre of their predicted class, clean and under PGD.
 
     Angles are at the mean of all centres: for a simplex around 0, as MAT's, at 0 itself.

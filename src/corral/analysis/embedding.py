@@ -4,7 +4,7 @@ import torch
 
 from corral.analysis.document import Found
 from corral.analysis.registry import register_analysis
-from corral.analysis.subject import Subject
+from corral.analysis.subject import AnalysedModel
 from corral.analysis.views import view
 from corral.errors import CorralError
 
@@ -25,7 +25,7 @@ MOST, PERPLEXITY = 300, 30.0
     page=10,
     attacks=("PGD",),
 )
-def embedding(subject: Subject) -> Found:
+def embedding(subject: AnalysedModel) -> Found:
     """t-SNE (van der Maaten and Hinton 2008) of the features of up to 300 test images and of their PGD versions.
 
     Both kinds go through one embedding, from a PCA start. Series, first all clean images and then all attacked ones:

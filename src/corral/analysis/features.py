@@ -5,7 +5,7 @@ from torch import Tensor
 
 from corral.analysis.document import Found
 from corral.analysis.registry import register_analysis
-from corral.analysis.subject import Subject
+from corral.analysis.subject import AnalysedModel
 from corral.attacks.objectives import published_nearest
 from corral.geometry import class_kmeans, kmeans, squared_distances
 from corral.models import ClusterHead, PublishedHead, feature_variance
@@ -31,7 +31,7 @@ CLUSTERS = 2
     unit="percent of the test images; mean ± sd over seeds",
     page=60,
 )
-def clusters_in_features(subject: Subject) -> Found:
+def clusters_in_features(subject: AnalysedModel) -> Found:
     """Test accuracy of a linear probe and of clusters on the features of the training images, the backbone untouched.
 
     Numbers, fractions of the test images: `linear` (logistic regression), `nearest` and `soft` (two k-means centroids

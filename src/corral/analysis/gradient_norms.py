@@ -5,7 +5,7 @@ from torch import Tensor
 
 from corral.analysis.document import Found
 from corral.analysis.registry import register_analysis
-from corral.analysis.subject import Subject, labelled
+from corral.analysis.subject import AnalysedModel, labelled
 from corral.attacks import PUBLISHED_20
 from corral.attacks.balls import ascend, l2_norms, project, start_in_ball
 from corral.attacks.noise import image_keys
@@ -33,7 +33,7 @@ SCORES: dict[str, ObjectiveName] = {"exponentiated": "published_cross_entropy", 
     needs_clusters=True,
     attacks=("PGD",),
 )
-def along_the_attack(subject: Subject) -> Found:
+def along_the_attack(subject: AnalysedModel) -> Found:
     """The published PGD-20, one restart, on the test images classified right, by either kind of score.
 
     Series over the iterates 0 (the random start) to 20, for "exponentiated" and "log": `zero ...`, the share of images

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from corral.analysis.document import Found
 from corral.analysis.registry import register_analysis
-from corral.analysis.subject import Subject
+from corral.analysis.subject import AnalysedModel
 from corral.analysis.views import ViewName, view
 from corral.geometry import squared_distances
 
@@ -32,7 +32,7 @@ VIEWS: tuple[ViewName, ...] = ("clean", "pgd", "ddn")
     attacks=("PGD",),
     minimal_attacks=("DDN",),
 )
-def match_rate(subject: Subject) -> Found:
+def match_rate(subject: AnalysedModel) -> Found:
     """Share of images whose predicted class is the dominant one of the nearest cluster of clean features.
 
     Ward's hierarchical clustering of the clean test features, cut at as many clusters as there are classes (MAT does

@@ -2,7 +2,7 @@
 
 from corral.analysis.document import Found
 from corral.analysis.registry import register_analysis
-from corral.analysis.subject import Subject
+from corral.analysis.subject import AnalysedModel
 from corral.analysis.views import ViewName, view
 
 
@@ -25,7 +25,7 @@ from corral.analysis.views import ViewName, view
     page=50,
     minimal_attacks=("DDN", "C&W"),
 )
-def minimal_norms(subject: Subject) -> Found:
+def minimal_norms(subject: AnalysedModel) -> Found:
     """Mean and median l2 distance of the closest misclassified points that C&W and DDN find.
 
     Over the images that are classified right without attack and that the attack broke; an image misclassified as it is

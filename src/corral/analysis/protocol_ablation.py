@@ -8,7 +8,7 @@ from torch import nn
 
 from corral.analysis.document import Found
 from corral.analysis.registry import register_analysis
-from corral.analysis.subject import Subject, labelled
+from corral.analysis.subject import AnalysedModel, labelled
 from corral.attacks import PUBLISHED_20, pgd
 from corral.attacks.objectives import LogitObjective, ModelObjective, ObjectiveName, ThroughHead, published_nearest
 from corral.attacks.pgd import pgd_outcome
@@ -84,7 +84,7 @@ LINES = {
     needs_clusters=True,
     attacks=("PGD",),
 )
-def one_change(subject: Subject) -> Found:
+def one_change(subject: AnalysedModel) -> Found:
     """Accuracy under the published PGD-20 with 10 restarts, and under it with one part changed.
 
     Numbers: `clean` and one of `CHANGES` each, fractions of the test images. Where the backbone has batch statistics
@@ -119,7 +119,7 @@ def one_change(subject: Subject) -> Found:
     return Found(numbers)
 
 
-def _with_batch_statistics(subject: Subject) -> dict[str, float]:
+def _with_batch_statistics(subject: AnalysedModel) -> dict[str, float]:
     """Clean accuracy and the published attack in train mode: attack and verdict see the batch's own statistics."""
     x, y = labelled(subject.test)
     eps, norm, model = subject.info.eps, subject.info.norm, subject.model

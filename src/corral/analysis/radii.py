@@ -7,7 +7,7 @@ from torch import Tensor
 
 from corral.analysis.document import Found
 from corral.analysis.registry import register_analysis
-from corral.analysis.subject import Subject, labelled
+from corral.analysis.subject import AnalysedModel, labelled
 from corral.certify import exact_lipschitz, head_radius, local_lipschitz
 from corral.errors import UsageError
 
@@ -37,7 +37,7 @@ FINE, COARSE = 801, 31
     ),
     unit="medians over points; mean ± sd over seeds",
 )
-def planar_radii(subject: Subject) -> Found:
+def planar_radii(subject: AnalysedModel) -> Found:
     """Certified and true robustness on the unit square (ClusTR, Fig. 3).
 
     Numbers: `accuracy`; `lipschitz` and `lipschitz_lower`, the constant of the features on the unit square between the

@@ -8,14 +8,14 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from corral.analysis.document import Analysis, Found
-from corral.analysis.subject import Subject
+from corral.analysis.subject import AnalysedModel
 from corral.errors import CorralError, UsageError
 from corral.evaluation.records import environment
 from corral.models import Classifier
 from corral.models.fingerprint import fingerprint
 from corral.registry import Registry
 
-Measure = Callable[[Subject], Any]
+Measure = Callable[[AnalysedModel], Any]
 F = TypeVar("F", bound=Measure)
 
 
@@ -41,7 +41,7 @@ class AnalysisKind:
 
     Attributes:
         name: of its documents, and what `corral analyze --only` takes.
-        measure: a function of a `Subject` that returns `Found`, or its numbers alone.
+        measure: a function of a `AnalysedModel` that returns `Found`, or its numbers alone.
         title: what it asks.
         short: its name over columns of a table.
         text: what was done and how to read it.
@@ -76,7 +76,7 @@ class AnalysisKind:
         """Its columns; where it states none, one for each of the numbers."""
         return self.columns or tuple(Column(number, number) for number in dict.fromkeys(numbers))
 
-    def __call__(self, subject: Subject) -> Analysis:
+    def __call__(self, subject: AnalysedModel) -> Analysis:
         """Measure a subject.
 
         Raises:
@@ -134,7 +134,7 @@ def described(name: str) -> AnalysisKind:
     if name in ANALYSES:
         return ANALYSES[name]
 
-    def unknown(_: Subject) -> Found:
+    def unknown(_: AnalysedModel) -> Found:
         raise UsageError(f"unknown analysis {name!r}")
 
     return AnalysisKind(name, unknown, title=name, short=name)
@@ -156,7 +156,7 @@ def register_analysis(
 ) -> Callable[[F], F]:
     """Register a function that measures a run; a decorator.
 
-    The function takes a `corral.analysis.Subject` and returns its numbers by name, or a `corral.analysis.Found`.
+    The function takes a `corral.analysis.AnalysedModel` and returns its numbers by name, or a `corral.analysis.Found`.
 
     Args:
         name: of its documents, and what `corral analyze --only` takes.

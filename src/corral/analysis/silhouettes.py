@@ -5,7 +5,7 @@ from torch import Tensor
 
 from corral.analysis.document import Found
 from corral.analysis.registry import register_analysis
-from corral.analysis.subject import Subject
+from corral.analysis.subject import AnalysedModel
 from corral.errors import CorralError, UsageError
 from corral.geometry import Choice, choose_clusters
 from corral.training.features import extract_features, require_differing
@@ -24,7 +24,7 @@ from corral.training.recipes.files import chosen_sets, load_recipe
     unit="widths in [-1, 1]; mean ± sd over seeds",
     images="train",
 )
-def silhouettes(subject: Subject) -> Found:
+def silhouettes(subject: AnalysedModel) -> Found:
     """Mean silhouette width, by the cosine distance, of spherical k-means with K clusters, over the candidates.
 
     Of the training images' features, in eval mode and without augmentation; exact, no pair is left out. The candidates
@@ -55,7 +55,7 @@ def candidates(data: str, images: int) -> list[int]:
     return known
 
 
-def directions_of(subject: Subject) -> Tensor:
+def directions_of(subject: AnalysedModel) -> Tensor:
     """(N, d) features of the training images.
 
     Raises:
@@ -72,7 +72,7 @@ def directions_of(subject: Subject) -> Tensor:
     return features
 
 
-def choice_for(subject: Subject, features: Tensor, generator: torch.Generator) -> Choice:
+def choice_for(subject: AnalysedModel, features: Tensor, generator: torch.Generator) -> Choice:
     """The number of clusters of the largest silhouette.
 
     Raises:

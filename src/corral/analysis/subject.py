@@ -22,7 +22,7 @@ def labelled(images: Images) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class Subject:
+class AnalysedModel:
     """A trained run with the images that it is measured on.
 
     Attributes:
@@ -63,7 +63,7 @@ def measured(
     seed: int = 0,
     data_root: str | Path | None = None,
     device: torch.device | str = "cpu",
-) -> Subject:
+) -> AnalysedModel:
     """A finished run and the images to measure it on.
 
     Args:
@@ -83,4 +83,4 @@ def measured(
     _, train, _ = prepare_data(recipe, root=data_root)
     test = load(info.data, root=data_root, code=False).test
     test = test if n is None or n == len(test) else stratified_subset(test, n, seed=0)
-    return Subject(model, recipe, info, train.to(torch.device(device)), test.to(torch.device(device)), seed)
+    return AnalysedModel(model, recipe, info, train.to(torch.device(device)), test.to(torch.device(device)), seed)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from corral.analysis.subject import Subject, labelled
+from corral.analysis.subject import AnalysedModel, labelled
 from corral.attacks.carlini_wagner import carlini_wagner
 from corral.attacks.ddn import ddn
 from corral.attacks.minimal import MinimalOutcome
@@ -37,7 +37,7 @@ class View:
     broken: Tensor
 
 
-def view(subject: Subject, name: ViewName) -> View:
+def view(subject: AnalysedModel, name: ViewName) -> View:
     """The test images clean, or attacked: made once for all analyses of a subject.
 
     "pgd" is PGD-20 on the cross-entropy, one random start, steps of eps/8, at the run's eps and norm: the last point of
@@ -64,7 +64,7 @@ def view(subject: Subject, name: ViewName) -> View:
     return made
 
 
-def _moved(subject: Subject, name: ViewName, rows: Tensor) -> Tensor:
+def _moved(subject: AnalysedModel, name: ViewName, rows: Tensor) -> Tensor:
     x, y = subject.test.float(rows), subject.test.labels
     assert y is not None
     if name == "clean" or (name == "pgd" and subject.info.eps == 0):
@@ -89,7 +89,7 @@ def _moved(subject: Subject, name: ViewName, rows: Tensor) -> Tensor:
     return minimal[name]().x_adv
 
 
-def centres_of(subject: Subject) -> tuple[Tensor, Tensor]:
+def centres_of(subject: AnalysedModel) -> tuple[Tensor, Tensor]:
     """(M, d) centres that a run has for its classes, and their (M,) classes.
 
     The head's centroids; of one that has none, such as a linear one, the mean features of each class's training images.

@@ -50,7 +50,7 @@ def bisector_search(
         order = away.argsort(1)[:, : min(rivals, int((~own).sum(1).min()))]
         for column in range(order.shape[1]):
             _walk(closest, model, clusters, rows, mine, order[:, column], steps)
-        closest.halve()
+        closest.bisect()
     return closest.outcome()
 
 
@@ -66,10 +66,10 @@ def _walk(
             at = points.detach().requires_grad_(True)
             gaps = ((model.features(at) - middle) * difference).sum(1)
             (gradient,) = torch.autograd.grad(gaps.sum(), at)
-        closest.victim.forwards += len(at)
-        closest.victim.backwards += len(at)
+        closest.wrapped.forwards += len(at)
+        closest.wrapped.backwards += len(at)
         squares = gradient.flatten(1).square().sum(1)
         sizes = torch.where(squares > 0, OVERSHOOT * gaps.detach() / squares.clamp_min(1e-30), 0.0)
         points = (at.detach() - per_example(sizes, at) * gradient).clamp(0, 1)
-        wrong = closest.victim.logits(points).argmax(1) != y
-        closest.offer(rows, points, wrong)
+        wrong = closest.wrapped.logits(points).argmax(1) != y
+        closest.update(rows, points, wrong)

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from corral.attacks.aims import Aims, aims
 from corral.attacks.balls import per_example
 from corral.attacks.minimal import Closest, MinimalOutcome
 from corral.attacks.registry import register_attack
+from corral.attacks.targets import Targets, targets_of
 
 # Published: tried where the image's gradient says nothing about a better first weight, and its growth and limit.
 FIRST_WEIGHT, GROWTH, LARGEST_WEIGHT = 1e-3, 10.0, 1e10
@@ -48,7 +48,7 @@ def carlini_wagner(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 100, 
     closest = Closest(model, x, y)
     if not len(closest.standing):
         return closest.outcome()
-    rows = aims(closest)
+    rows = targets_of(closest)
     known = torch.isfinite(rows.distances)
     # The weight at which a linear model's optimum lies just across the boundary is 2 distance / slope.
     weight = torch.where(known, 4 * rows.distances / rows.slopes, FIRST_WEIGHT).double().clamp_max(LARGEST_WEIGHT)
@@ -58,19 +58,19 @@ def carlini_wagner(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 100, 
         fell = _descend(closest, rows, weight.to(x.dtype), rate, steps)
         low, high = torch.where(fell, low, weight), torch.where(fell, weight, high)
         weight = torch.where(high.isinf(), weight * GROWTH, (low + high) / 2).clamp_max(LARGEST_WEIGHT)
-    closest.halve()
+    closest.bisect()
     return closest.outcome()
 
 
-def _descend(closest: Closest, rows: Aims, weight: Tensor, rate: Tensor, steps: int) -> Tensor:
+def _descend(closest: Closest, rows: Targets, weight: Tensor, rate: Tensor, steps: int) -> Tensor:
     """One search at fixed weights; returns (n,) bool, which rows met a misclassified point."""
-    victim, x, y = closest.victim, closest.x[rows.images], closest.y[rows.images]
+    wrapped, x, y = closest.wrapped, closest.x[rows.images], closest.y[rows.images]
     x_adv, mean, square = x, torch.zeros_like(x), torch.zeros_like(x)
     fell = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for step in range(1, steps + 1):
-        _, logits, gradient = victim.gradient(x_adv, lambda logits: -weight * rows.take(logits, y).clamp_max(0))
+        _, logits, gradient = wrapped.gradient(x_adv, lambda logits: -weight * rows.take(logits, y).clamp_max(0))
         wrong = logits.argmax(1) != y
-        closest.offer(rows.images, x_adv, wrong)
+        closest.update(rows.images, x_adv, wrong)
         fell |= wrong
         gradient = gradient + 2 * (x_adv - x)
         mean = BETAS[0] * mean + (1 - BETAS[0]) * gradient

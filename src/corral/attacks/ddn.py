@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from corral.attacks.aims import Aims, aims
 from corral.attacks.balls import ascend, l2_norms, per_example
 from corral.attacks.minimal import Closest, MinimalOutcome
 from corral.attacks.noise import image_keys, normal
 from corral.attacks.outcome import fallen
 from corral.attacks.registry import register_attack
+from corral.attacks.targets import Targets, targets_of
 
 # Published: the first norm, its change a step, and the first and last step size (cosine annealing).
 FIRST_NORM, GAMMA, FIRST_STEP, LAST_STEP = 1.0, 0.05, 1.0, 0.01
@@ -46,20 +46,20 @@ def ddn(
     """
     closest = Closest(model, x, y, targeted=targeted)
     if len(closest.standing):
-        _walk(closest, aims(closest), image_keys(x, seed), steps)
-        closest.halve()
+        _walk(closest, targets_of(closest), image_keys(x, seed), steps)
+        closest.bisect()
     return closest.outcome()
 
 
-def _walk(closest: Closest, rows: Aims, keys: Tensor, steps: int) -> None:
-    victim, x, y, keys = closest.victim, closest.x[rows.images], closest.y[rows.images], keys[rows.images]
+def _walk(closest: Closest, rows: Targets, keys: Tensor, steps: int) -> None:
+    wrapped, x, y, keys = closest.wrapped, closest.x[rows.images], closest.y[rows.images], keys[rows.images]
     farthest = l2_norms(torch.maximum(x, 1 - x))
     norms = rows.distances.clamp_max(FIRST_NORM)
     x_adv = x
     for step in range(steps):
-        _, logits, gradient = victim.gradient(x_adv, lambda logits: rows.take(logits, y))
+        _, logits, gradient = wrapped.gradient(x_adv, lambda logits: rows.take(logits, y))
         wrong = fallen(logits, y, closest.targeted)
-        closest.offer(rows.images, x_adv, wrong)
+        closest.update(rows.images, x_adv, wrong)
         lost = gradient.flatten(1).abs().amax(1) == 0
         if bool(lost.any()):
             gradient[lost] = normal(keys[lost], step, x.shape[1:]).to(x.dtype)
@@ -68,4 +68,4 @@ def _walk(closest: Closest, rows: Aims, keys: Tensor, steps: int) -> None:
         norms = torch.minimum(norms * torch.where(wrong, 1 - GAMMA, 1 + GAMMA), farthest)
         lengths = l2_norms(delta).clamp_min(torch.finfo(x.dtype).tiny)
         x_adv = (x + delta * per_example(norms / lengths, x)).clamp(0, 1)
-    closest.offer(rows.images, x_adv, fallen(victim.logits(x_adv), y, closest.targeted))
+    closest.update(rows.images, x_adv, fallen(wrapped.logits(x_adv), y, closest.targeted))

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from corral.attacks.aims import likeliest_rivals, linearised_distances, rival_gaps
 from corral.attacks.balls import per_example
 from corral.attacks.minimal import Closest, MinimalOutcome
 from corral.attacks.registry import register_attack
+from corral.attacks.targets import likeliest_rivals, linearised_distances, rival_gaps
 
 # Published: how far beyond the boundary the points lie.
 OVERSHOOT = 0.02
@@ -40,7 +40,7 @@ def deepfool(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 50) -> Mini
     for _ in range(steps):
         if not len(rows):
             break
-        gaps, gradients, _ = rival_gaps(closest.victim, x_adv, y[rows], rivals)
+        gaps, gradients, _ = rival_gaps(closest.wrapped, x_adv, y[rows], rivals)
         # Pixels that the step would push out of the box do not take part: the boundary is reached by the others.
         here = x_adv.unsqueeze(1)
         gradients = gradients.masked_fill(((here <= 0) & (gradients < 0)) | ((here >= 1) & (gradients > 0)), 0)
@@ -52,9 +52,9 @@ def deepfool(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 50) -> Mini
         step = torch.where(torch.isfinite(distance), distance / length, 0.0)
         moved = moved + gradient * per_example(step, x)
         x_adv = (x[rows] + (1 + OVERSHOOT) * moved).clamp(0, 1)
-        wrong = closest.victim.logits(x_adv).argmax(1) != y[rows]
-        closest.offer(rows, x_adv, wrong)
+        wrong = closest.wrapped.logits(x_adv).argmax(1) != y[rows]
+        closest.update(rows, x_adv, wrong)
         stay = ~wrong & torch.isfinite(distance)
         rows, rivals, moved, x_adv = rows[stay], rivals[stay], moved[stay], x_adv[stay]
-    closest.halve()
+    closest.bisect()
     return closest.outcome()

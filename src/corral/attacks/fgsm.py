@@ -8,7 +8,7 @@ from corral.attacks.checks import check_labels
 from corral.attacks.objectives import cross_entropy
 from corral.attacks.outcome import Outcome
 from corral.attacks.registry import register_attack
-from corral.attacks.victim import Victim
+from corral.attacks.wrapped_model import WrappedModel
 
 
 @register_attack("fgsm")
@@ -32,13 +32,13 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm = "Li
     """
     found, broken = x.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
     step = torch.full((len(x),), -1, device=x.device)
-    victim = Victim(model)
-    wrong = victim.logits(x).argmax(1) != y
-    check_labels(y, victim.classes)
+    wrapped = WrappedModel(model)
+    wrong = wrapped.logits(x).argmax(1) != y
+    check_labels(y, wrapped.classes)
     rows = (~wrong).nonzero().squeeze(1)
     if len(rows):
-        _, _, gradient = victim.gradient(x[rows], lambda logits: cross_entropy(logits, y[rows]))
+        _, _, gradient = wrapped.gradient(x[rows], lambda logits: cross_entropy(logits, y[rows]))
         found[rows] = project(ascend(x[rows], gradient, eps, norm), x[rows], eps, norm)
-        broken[rows] = victim.logits(found[rows]).argmax(1) != y[rows]
+        broken[rows] = wrapped.logits(found[rows]).argmax(1) != y[rows]
     step[broken], step[wrong] = 1, 0
-    return Outcome(found, broken | wrong, step, victim.forwards, victim.backwards)
+    return Outcome(found, broken | wrong, step, wrapped.forwards, wrapped.backwards)

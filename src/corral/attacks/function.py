@@ -14,7 +14,7 @@ from corral.attacks.checks import check_batch, check_counts, check_labels
 from corral.attacks.minimal import MinimalOutcome
 from corral.attacks.outcome import Outcome
 from corral.attacks.state import attacked
-from corral.attacks.victim import Victim
+from corral.attacks.wrapped_model import WrappedModel
 from corral.errors import CorralError
 
 P = ParamSpec("P")
@@ -166,13 +166,13 @@ def measured(
     farthest = float(norms_of(x_adv - x, norm).max())
     if eps is not None and farthest > eps * (1 + RELATIVE) + ABSOLUTE:
         raise CorralError(f"the attack returned an image {farthest:g} away in {norm}, eps is {eps:g}: project it")
-    victim = Victim(model)
-    wrong = victim.logits(x).argmax(1) != y
-    check_labels(y, victim.classes)
-    fell = victim.logits(x_adv).argmax(1) != y
+    wrapped = WrappedModel(model)
+    wrong = wrapped.logits(x).argmax(1) != y
+    check_labels(y, wrapped.classes)
+    fell = wrapped.logits(x_adv).argmax(1) != y
     step = torch.where(wrong, 0, torch.where(fell, max(passes.calls, 1), -1))
     x_adv = torch.where(per_example(wrong, x), x, x_adv)
-    forwards, backwards = passes.forwards + victim.forwards, passes.backwards
+    forwards, backwards = passes.forwards + wrapped.forwards, passes.backwards
     return Outcome(x_adv, wrong | fell, step, forwards, backwards)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from corral.attacks.balls import Norm, ascend, per_example, project
 from corral.attacks.objectives import cross_entropy
 from corral.attacks.registry import register_attack
-from corral.attacks.victim import Victim
+from corral.attacks.wrapped_model import WrappedModel
 
 
 @register_attack("mi-fgsm")
@@ -47,9 +47,9 @@ def mi_fgsm(
     """
     if step_size is None:
         step_size = eps / steps
-    victim, x_adv, accumulated = Victim(model), x, torch.zeros_like(x)
+    wrapped, x_adv, accumulated = WrappedModel(model), x, torch.zeros_like(x)
     for _ in range(steps):
-        _, _, gradient = victim.gradient(x_adv, partial(cross_entropy, y=y))
+        _, _, gradient = wrapped.gradient(x_adv, partial(cross_entropy, y=y))
         lengths = gradient.flatten(1).abs().sum(1).clamp_min(torch.finfo(x.dtype).tiny)
         accumulated = momentum * accumulated + gradient / per_example(lengths, x)
         x_adv = project(ascend(x_adv, accumulated, step_size, norm), x, eps, norm)

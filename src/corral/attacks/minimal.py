@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from corral.attacks.balls import l2_norms, per_example
 from corral.attacks.checks import check_labels
 from corral.attacks.outcome import fallen
-from corral.attacks.victim import Victim
+from corral.attacks.wrapped_model import WrappedModel
 
 # Halvings of the segment from an image to its point: the distance along it is then known to 0.1%.
 HALVINGS = 10
@@ -56,7 +56,7 @@ class Closest:
     """The closest misclassified point (with `targeted`: classified as y) found so far for each image of a batch.
 
     Attributes:
-        victim: the model under attack, counted.
+        wrapped: the model under attack, counted.
         x: (N, ...) clean images.
         y: (N,) labels; the classes to reach where `targeted`.
         logits: (N, C) logits of the clean images.
@@ -65,15 +65,15 @@ class Closest:
     """
 
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor, *, targeted: bool = False) -> None:
-        self.victim, self.x, self.y, self.targeted = Victim(model), x, y, targeted
-        self.logits = self.victim.logits(x)
-        check_labels(y, self.victim.classes)
+        self.wrapped, self.x, self.y, self.targeted = WrappedModel(model), x, y, targeted
+        self.logits = self.wrapped.logits(x)
+        check_labels(y, self.wrapped.classes)
         self.natural = fallen(self.logits, y, targeted)
         self.standing = (~self.natural).nonzero().squeeze(1)
         self.found = x.clone()
         self.best = torch.where(self.natural, 0.0, torch.inf).double()
 
-    def offer(self, images: Tensor, points: Tensor, wrong: Tensor) -> None:
+    def update(self, images: Tensor, points: Tensor, wrong: Tensor) -> None:
         """Keep those of the (n, ...) points that are misclassified and closer than what their images have.
 
         Args:
@@ -87,7 +87,7 @@ class Closest:
         closer = (distances == self.best[images]) & (distances < before[images])
         self.found[images[closer]] = points[closer]
 
-    def halve(self) -> None:
+    def bisect(self) -> None:
         """Look for closer points on the segments from the images to what was found, by bisection."""
         rows = (torch.isfinite(self.best) & ~self.natural).nonzero().squeeze(1)
         if not len(rows):
@@ -97,13 +97,13 @@ class Closest:
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             points = x + per_example(middle, x) * (far - x)
-            wrong = fallen(self.victim.logits(points), self.y[rows], self.targeted)
-            self.offer(rows, points, wrong)
+            wrong = fallen(self.wrapped.logits(points), self.y[rows], self.targeted)
+            self.update(rows, points, wrong)
             low, high = torch.where(wrong, low, middle), torch.where(wrong, middle, high)
 
     def outcome(self) -> MinimalOutcome:
         """The search's result."""
-        victim = self.victim
+        wrapped = self.wrapped
         return MinimalOutcome(
-            self.found, torch.isfinite(self.best), self.natural, self.best, victim.forwards, victim.backwards
+            self.found, torch.isfinite(self.best), self.natural, self.best, wrapped.forwards, wrapped.backwards
         )

@@ -11,7 +11,7 @@ from corral.attacks.function import guarded
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import margin
 from corral.attacks.outcome import Outcome
-from corral.attacks.victim import Victim
+from corral.attacks.wrapped_model import WrappedModel
 
 
 @guarded()
@@ -36,9 +36,9 @@ def pgd_within(
     if radii.shape != y.shape or not bool(((radii >= 0) & torch.isfinite(radii)).all()):
         raise ValueError(f"radii must be ({len(y)},) finite numbers >= 0, found {tuple(radii.shape)}")
     radii = radii.to(x)
-    victim = Victim(model)
-    wrong = victim.logits(x).argmax(1) != y
-    check_labels(y, victim.classes)
+    wrapped = WrappedModel(model)
+    wrong = wrapped.logits(x).argmax(1) != y
+    check_labels(y, wrapped.classes)
     found, step_of = x.clone(), torch.where(wrong, 0, -1)
     keys = image_keys(x, seed)
     passes = 0
@@ -51,13 +51,13 @@ def pgd_within(
             passes += 1
             labels = y[rows]
             if step == steps:
-                fell = victim.logits(points).argmax(1) != labels
+                fell = wrapped.logits(points).argmax(1) != labels
             else:
-                _, logits, gradient = victim.gradient(points, partial(margin, y=labels))
+                _, logits, gradient = wrapped.gradient(points, partial(margin, y=labels))
                 fell = logits.argmax(1) != labels
             found[rows[fell]], step_of[rows[fell]] = points[fell], passes
             if step < steps:
                 moved = ascend(points, gradient, 2.5 * radii[rows] / steps, "L2")
                 points = project(moved, x[rows], radii[rows], "L2")
             rows, points = rows[~fell], points[~fell]
-    return Outcome(found, step_of >= 0, step_of, victim.forwards, victim.backwards)
+    return Outcome(found, step_of >= 0, step_of, wrapped.forwards, wrapped.backwards)

@@ -15,7 +15,7 @@ from corral.audit.diagnostics.findings import Finding
 from corral.audit.outputs import measuring
 from corral.audit.prepare import Preparation
 from corral.audit.record import AuditAttack, AuditRecord, run_words, standard_error
-from corral.audit.session import Session
+from corral.audit.session import AuditSession
 from corral.audit.staying import staying
 from corral.audit.targets import Target, load_target
 from corral.data import DataSet
@@ -89,12 +89,12 @@ def audit(
         given = audit_images(
             source, n=n, seed=seed, root=data_root, device=chosen, trained_on=trained_on, code=data is not None
         )
-        session = Session(loaded, given, preparation, as_is=as_is, budget=budget, batch_size=batch_size)
+        session = AuditSession(loaded, given, preparation, as_is=as_is, budget=budget, batch_size=batch_size)
         return _measured(session, threat, radius, minutes, seed, batch_size, progress)
 
 
 def _measured(
-    session: Session, threat: Norm, radius: float, minutes: float, seed: int, batch_size: int, progress: bool
+    session: AuditSession, threat: Norm, radius: float, minutes: float, seed: int, batch_size: int, progress: bool
 ) -> AuditRecord:
     """Diagnose and attack a model that is ready for it."""
     loaded, given, budget = session.target, session.given, session.budget
@@ -188,7 +188,7 @@ def _black_box(found: Attacked) -> list[Finding]:
 
 
 def _record(
-    session: Session,
+    session: AuditSession,
     found: Attacked,
     findings: list[Finding],
     norm: Norm,
@@ -235,7 +235,7 @@ def _record(
     )
 
 
-def _notes(session: Session, found: Attacked, norm: Norm) -> list[str]:
+def _notes(session: AuditSession, found: Attacked, norm: Norm) -> list[str]:
     notes = list(session.target.notes)
     if len(session.right) < len(session.given.labels):
         notes.append(f"clean accuracy is of the first {len(session.right):,} images, more did not fit into the budget")

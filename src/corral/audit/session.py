@@ -23,7 +23,7 @@ FIRST, TIMED = 8, 64
 FEWEST_DIAGNOSED, DIAGNOSED = 40, 200
 
 
-class Session:
+class AuditSession:
     """A model and its images.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from corral.audit.programs import Sealed, load_file
+from corral.audit.programs import CompiledProgram, load_file
 from corral.audit.python import load_python
 from corral.errors import CorralError, UsageError
 from corral.training import RunInfo, load_model
@@ -81,12 +81,12 @@ def load_target(
 def _plain(model: nn.Module) -> nn.Module:
     """The model, behind a plain module where it is or holds a compiled program, which has no modes to set."""
     if isinstance(model, torch.jit.ScriptModule):
-        return Sealed(model)
+        return CompiledProgram(model)
     flags = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
     except NotImplementedError:
-        return Sealed(model)
+        return CompiledProgram(model)
     finally:
         for module, training in flags:
             module.training = training

@@ -66,14 +66,14 @@ def evaluate(
     for text in chosen or ():
         parse_attack(text)
     if linear is not None:
-        from corral.evaluation.fit_heads import linear_runs
+        from corral.evaluation.fit_heads import fitted_heads
 
         kinds = [kind.strip() for kind in linear.split(",")]
         with interruptible(lambda: "finished epochs are kept; call it again"):
             run = [
                 head
                 for path in run
-                for head in linear_runs(path, kinds, data_root=data_root, device=device, progress=not quiet)
+                for head in fitted_heads(path, kinds, data_root=data_root, device=device, progress=not quiet)
             ]
     records = []
     for path in run:

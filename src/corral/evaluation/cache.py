@@ -23,7 +23,7 @@ class PlannedAttack(Frozen):
     settings: dict[str, int | float | str | bool]
 
 
-class Plan(Frozen):
+class EvaluationPlan(Frozen):
     """Everything that decides an evaluation's results: finished batches of another plan are never mixed in."""
 
     protocol: str
@@ -40,7 +40,7 @@ class Plan(Frozen):
     torch: str
 
 
-class Ledger:
+class EvaluationCache:
     """The finished batches of one evaluation; every one is written whole, at once, or not at all.
 
     Args:
@@ -52,7 +52,7 @@ class Ledger:
         CorralError: the folder holds batches of another plan (the message says what differs), or cannot be read.
     """
 
-    def __init__(self, folder: Path, plan: Plan, *, fresh: bool = False) -> None:
+    def __init__(self, folder: Path, plan: EvaluationPlan, *, fresh: bool = False) -> None:
         self.folder = folder
         if fresh:
             self.close()
@@ -64,13 +64,13 @@ class Ledger:
             self.close()
             write_atomically(held, (plan.model_dump_json(indent=2) + "\n").encode())
 
-    def _refuse_other(self, held: Path, plan: Plan) -> None:
+    def _refuse_other(self, held: Path, plan: EvaluationPlan) -> None:
         remedy = "give --fresh to throw away what is finished and begin anew"
         try:
-            found = Plan.model_validate_json(held.read_bytes())
+            found = EvaluationPlan.model_validate_json(held.read_bytes())
         except (OSError, ValidationError, ValueError) as error:
             raise CorralError(f"{held}: not the plan of an evaluation ({type(error).__name__}); {remedy}") from error
-        for name in Plan.model_fields:
+        for name in EvaluationPlan.model_fields:
             before, now = getattr(found, name), getattr(plan, name)
             if before != now:
                 if name == "attacks":

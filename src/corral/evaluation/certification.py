@@ -26,7 +26,7 @@ from corral.certify import head_radius, lipschitz_upper
 from corral.data import Images
 from corral.documents import write_document
 from corral.errors import CorralError, UsageError
-from corral.evaluation.cache import Ledger
+from corral.evaluation.cache import EvaluationCache
 from corral.evaluation.certificate import (
     NEXT_IMAGE,
     BrokenCertificatesError,
@@ -35,8 +35,8 @@ from corral.evaluation.certificate import (
     CertifyingAttack,
     LayerConstant,
 )
-from corral.evaluation.loaded_run import opened
-from corral.evaluation.session import Session
+from corral.evaluation.loaded_run import loaded_run
+from corral.evaluation.session import EvaluationSession
 from corral.models import Classifier
 from corral.precision import full_float32
 from corral.progress import Progress, duration
@@ -103,7 +103,7 @@ def certify_run(
     """
     begun = time.perf_counter()
     wanted = _radii(radii)
-    given = opened(run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device)
+    given = loaded_run(run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device)
     folder, model, data, test = given.folder, given.model, given.data, given.test
     assert test.labels is not None
     with full_float32():
@@ -117,10 +117,10 @@ def certify_run(
         label = certificate_label(n=len(test), n_test=len(data.test), seed=seed)
         attacks = radius_attacks(model, wanted, lipschitz)
         plan = given.plan("certify", norm="L2", eps=max(wanted), attacks=attacks)
-        ledger = Ledger(folder.path / "certificates" / f"{label}.unfinished", plan, fresh=fresh)
+        cache = EvaluationCache(folder.path / "certificates" / f"{label}.unfinished", plan, fresh=fresh)
         tried: list[CertifyingAttack] = []
         if attack:
-            session = Session(
+            session = EvaluationSession(
                 model,
                 test,
                 classes=len(data.classes),
@@ -131,7 +131,7 @@ def certify_run(
                 progress=progress,
             )
             for one in attacks:
-                outcome = session.attack(one, ledger)
+                outcome = session.attack(one, cache)
                 distances = torch.minimum(distances, _distances(outcome, test))
                 settings = dict(one.settings)
                 tried.append(
@@ -169,7 +169,7 @@ def certify_run(
     path = folder.path / "certificates" / f"{label}.json"
     write_arrays({name: values.cpu().numpy() for name, values in arrays.items()}, path.with_suffix(".npz"))
     write_document(certificate, path)
-    ledger.close()
+    cache.close()
     Progress("", 0, "", enabled=progress).say(f"{run}: certified in {duration(certificate.certify_seconds)}: {path}")
     if broken:
         raise BrokenCertificatesError(

@@ -19,12 +19,12 @@ from corral.attacks.protocols import PROTOCOLS
 from corral.attacks.threat import Threat
 from corral.documents import write_document
 from corral.errors import UsageError
-from corral.evaluation.cache import Ledger, Plan
-from corral.evaluation.loaded_run import Opened, opened
+from corral.evaluation.cache import EvaluationCache, EvaluationPlan
+from corral.evaluation.loaded_run import LoadedRun, loaded_run
 from corral.evaluation.page_arrays import SHOWN_IMAGES, one_per_class, page_arrays
 from corral.evaluation.protocols import AttackLike, chosen_attacks, protocol_attacks
 from corral.evaluation.records import AttackResult, Curve, Record, Reported
-from corral.evaluation.session import Session
+from corral.evaluation.session import EvaluationSession
 from corral.precision import full_float32
 from corral.progress import Progress, duration
 from corral.training import load_recipe, parse_eps
@@ -86,7 +86,7 @@ def evaluate(
             evaluation of another model, threat or attack list.
         UsageError: an impossible protocol, eps, n or batch size.
     """
-    given = opened(run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device)
+    given = loaded_run(run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device)
     folder, model, info, data, test = given.folder, given.model, given.info, given.data, given.test
     try:
         radius = info.eps if eps is None else parse_eps(eps, info.norm)
@@ -105,7 +105,7 @@ def evaluate(
     if not names or len(set(names)) < len(names):
         raise UsageError(f"attacks must be one or more, each once, found {', '.join(names) or 'none'}")
     assert test.labels is not None
-    session = Session(
+    session = EvaluationSession(
         model,
         test,
         classes=len(data.classes),
@@ -117,12 +117,12 @@ def evaluate(
     )
     label = record_label(protocol, n=len(test), n_test=len(data.test), eps=radius, run_eps=info.eps, seed=seed)
     plan = given.plan(protocol, norm=info.norm, eps=radius, attacks=planned)
-    ledger = Ledger(folder.records / f"{label}.unfinished", plan, fresh=fresh)
+    cache = EvaluationCache(folder.records / f"{label}.unfinished", plan, fresh=fresh)
     with full_float32():
-        record, arrays = _measure(session, planned, plan, ledger, given)
+        record, arrays = _measure(session, planned, plan, cache, given)
     write_arrays(arrays, folder.records / f"{label}.npz")
     write_document(record, folder.records / f"{label}.json")
-    ledger.close()
+    cache.close()
     Progress("", 0, "", enabled=progress).say(
         f"{run}: evaluated in {duration(record.eval_seconds)}: {folder.records / label}.json"
     )
@@ -148,12 +148,16 @@ def record_label(protocol: str, *, n: int, n_test: int, eps: float, run_eps: flo
 
 
 def _measure(
-    session: Session, attacks: Sequence[Attack], plan: Plan, ledger: Ledger, given: Opened
+    session: EvaluationSession,
+    attacks: Sequence[Attack],
+    plan: EvaluationPlan,
+    cache: EvaluationCache,
+    given: LoadedRun,
 ) -> tuple[Record, dict[str, NDArray[Any]]]:
     started = time.perf_counter()
     model, eps = session.model, plan.eps
     clean = session.predictions() == session.labels
-    outcomes = {attack.name: session.attack(attack, ledger) for attack in attacks}
+    outcomes = {attack.name: session.attack(attack, cache) for attack in attacks}
     results = [_result(session, attack, outcomes[attack.name]) for attack in attacks]
     members = list(results)
     correct = torch.stack([clean, *(outcome.correct for outcome in outcomes.values())]).all(0)
@@ -161,7 +165,7 @@ def _measure(
         ensemble = PROTOCOLS[plan.protocol].ensemble if plan.protocol in PROTOCOLS else ""
         for name in (*((ensemble,) if ensemble else ()), "worst_case"):
             results.append(_pointwise(name, members, session.accuracy(correct), session.per_class(correct)))
-    curve, curve_seconds = _curve(session, eps, ledger)
+    curve, curve_seconds = _curve(session, eps, cache)
     strongest = min(members, key=lambda result: result.accuracy).name
     arrays = page_arrays(model, session, outcomes[strongest].x_adv) | _fates(clean, outcomes)
     arrays["labels"] = session.labels.cpu().numpy()
@@ -192,14 +196,14 @@ def _measure(
 def _fates(clean: Tensor, outcomes: dict[str, Attacked]) -> dict[str, NDArray[Any]]:
     """Per image: right or wrong under each attack, at which step it fell, and the first attack that broke it."""
     arrays: dict[str, NDArray[Any]] = {"correct_clean": clean.cpu().numpy()}
-    broken_by = np.where(arrays["correct_clean"], "", "clean").astype(f"<U{max(map(len, [*outcomes, 'clean']))}")
-    broken_step = np.where(arrays["correct_clean"], -1, 0)
+    first_attack = np.where(arrays["correct_clean"], "", "clean").astype(f"<U{max(map(len, [*outcomes, 'clean']))}")
+    success_step = np.where(arrays["correct_clean"], -1, 0)
     for name, outcome in outcomes.items():
         correct, step = outcome.correct.cpu().numpy(), outcome.step.cpu().numpy()
         arrays |= {f"correct_{name}": correct, f"step_{name}": step}
-        first = (broken_by == "") & ~correct
-        broken_by[first], broken_step[first] = name, step[first]
-    return arrays | {"broken_by": broken_by, "broken_step": broken_step}
+        first = (first_attack == "") & ~correct
+        first_attack[first], success_step[first] = name, step[first]
+    return arrays | {"first_attack": first_attack, "success_step": success_step}
 
 
 def _pointwise(
@@ -226,7 +230,7 @@ def _pointwise(
     )
 
 
-def _result(session: Session, attack: Attack, outcome: Attacked) -> AttackResult:
+def _result(session: EvaluationSession, attack: Attack, outcome: Attacked) -> AttackResult:
     """The record's row of an attack."""
     settings = dict(attack.settings)
     step_size = settings.get("step_size")
@@ -252,7 +256,7 @@ def _result(session: Session, attack: Attack, outcome: Attacked) -> AttackResult
     )
 
 
-def _curve(session: Session, eps: float, ledger: Ledger) -> tuple[Curve, float]:
+def _curve(session: EvaluationSession, eps: float, cache: EvaluationCache) -> tuple[Curve, float]:
     """Accuracy against eps on the first images, up to 3 eps (at most 1), and the seconds that it took."""
     count = min(CURVE_EXAMPLES, len(session.images))
     factors = [factor for factor in CURVE_FACTORS if factor * eps <= 1]
@@ -264,7 +268,7 @@ def _curve(session: Session, eps: float, ledger: Ledger) -> tuple[Curve, float]:
             accuracies.append(session.accuracy(clean))
             continue
         attack = CURVE.bound(session.model, Threat(session.norm, factor * eps))
-        found = session.attack(replace(attack, name=f"{CURVE.name}-{factor:g}"), ledger, count=count)
+        found = session.attack(replace(attack, name=f"{CURVE.name}-{factor:g}"), cache, count=count)
         accuracies.append(session.accuracy(found.correct))
         seconds += found.seconds
     radii = [factor * eps for factor in factors]

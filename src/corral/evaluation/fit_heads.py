@@ -14,7 +14,7 @@ from corral.training import RunFolder, load_model, load_recipe, train
 from corral.training.methods import METHODS
 
 
-def linear_runs(
+def fitted_heads(
     run: str | Path,
     kinds: Sequence[str],
     *,

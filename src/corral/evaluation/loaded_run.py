@@ -13,7 +13,7 @@ from corral.attacks.balls import Norm
 from corral.data import DataSet, Images, load, stratified_subset
 from corral.devices import choose_device, device_name
 from corral.errors import CorralError, UsageError
-from corral.evaluation.cache import Plan, PlannedAttack
+from corral.evaluation.cache import EvaluationPlan, PlannedAttack
 from corral.evaluation.records import environment, now
 from corral.models import Classifier, ModelSpec
 from corral.models.fingerprint import fingerprint
@@ -25,7 +25,7 @@ CPU_BATCH, DEVICE_BATCH = 125, 500
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedRun:
     """A run ready to be measured.
 
     Attributes:
@@ -61,9 +61,9 @@ class Opened:
         info, data = self.info, self.data
         return f"data: {data.name} ({data.note}), trained on {info.train_images} images for {info.epochs} epochs"
 
-    def plan(self, protocol: str, *, norm: Norm, eps: float, attacks: Sequence[Attack]) -> Plan:
+    def plan(self, protocol: str, *, norm: Norm, eps: float, attacks: Sequence[Attack]) -> EvaluationPlan:
         """What decides the results of attacks on it."""
-        return Plan(
+        return EvaluationPlan(
             protocol=protocol,
             model=self.model_fingerprint,
             data=self.data.fingerprint,
@@ -101,7 +101,7 @@ class Opened:
         }
 
 
-def opened(
+def loaded_run(
     run: str | Path,
     *,
     n: int | None,
@@ -109,7 +109,7 @@ def opened(
     seed: int,
     data_root: str | Path | None,
     device: str | torch.device | None,
-) -> Opened:
+) -> LoadedRun:
     """Open a finished run.
 
     Args:
@@ -142,4 +142,4 @@ def opened(
             f"{info.data_fingerprint}; restore the data or train again"
         )
     test = data.test if n is None or n == len(data.test) else stratified_subset(data.test, n, seed=0)
-    return Opened(folder, model, spec, info, data, test.to(chosen), chosen, batch_size, seed)
+    return LoadedRun(folder, model, spec, info, data, test.to(chosen), chosen, batch_size, seed)

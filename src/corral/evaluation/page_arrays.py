@@ -6,14 +6,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corral.evaluation.projection import plane
-from corral.evaluation.session import Session
+from corral.evaluation.session import EvaluationSession
 from corral.models import Classifier
 
 FEATURE_EXAMPLES = 500
 SHOWN_IMAGES = 8
 
 
-def page_arrays(model: Classifier, session: Session, adversarial: Tensor) -> dict[str, NDArray[np.generic]]:
+def page_arrays(model: Classifier, session: EvaluationSession, adversarial: Tensor) -> dict[str, NDArray[np.generic]]:
     """What the page draws: features and centroids in two dimensions, images beside their adversarial versions.
 
     Args:

@@ -10,11 +10,11 @@ from corral.attacks.attack import Attack
 from corral.attacks.engine import Attacked, run_attacks
 from corral.data import Images
 from corral.errors import CorralError
-from corral.evaluation.cache import Ledger
+from corral.evaluation.cache import EvaluationCache
 from corral.models import Classifier
 
 
-class Session:
+class EvaluationSession:
     """A model, its test images and how to go through them.
 
     Args:
@@ -75,7 +75,7 @@ class Session:
             raise CorralError("the model's outputs are not finite on the test images; train it again")
         return output
 
-    def attack(self, attack: Attack, ledger: Ledger, *, count: int | None = None) -> Attacked:
+    def attack(self, attack: Attack, cache: EvaluationCache, *, count: int | None = None) -> Attacked:
         """Run one attack on the first `count` images (all by default), but for the batches that are finished."""
         return run_attacks(
             self.model,
@@ -85,6 +85,6 @@ class Session:
             seed=self.seed,
             batch_size=self.batch_size,
             keep=self.shown if count is None else self.shown[self.shown < count],
-            cache=ledger,
+            cache=cache,
             progress=self.progress,
         )

@@ -11,7 +11,7 @@ from corral.papers.definition import Part, Row, ScaleName, Table, load_table
 from corral.papers.kept import without_refused
 from corral.papers.measure import Setup, measured_row
 from corral.papers.old import taken_over
-from corral.papers.plan import Plan
+from corral.papers.plan import RunPlan
 from corral.papers.show import shown_again
 from corral.papers.store import changing, read_store
 from corral.progress import Progress
@@ -66,7 +66,7 @@ def reproduce(
     asked = _asked(definition, size, rows, data)
     _check_changed(definition, changed or {})
     results = Path(results)
-    plan = Plan(Path(runs) / scale, changed)
+    plan = RunPlan(Path(runs) / scale, changed)
     setup = Setup(definition, size, plan, changed or {}, data_root, device, progress)
     taken_over(results)
     read_store(results)  # damaged files are found now, not after a training

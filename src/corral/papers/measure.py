@@ -21,8 +21,8 @@ from corral.models.fingerprint import fingerprint
 from corral.papers.definition import Part, Row, ScaleName, Table, columns_digest
 from corral.papers.entries import SeedResult, Trained, Worst, row_entries
 from corral.papers.lines import RowKey
-from corral.papers.plan import Plan
-from corral.papers.redecided import with_rule
+from corral.papers.plan import RunPlan
+from corral.papers.redecided import with_assignment
 from corral.papers.result import packed
 from corral.papers.store import Store
 from corral.report.runs.collect import read_run
@@ -48,7 +48,7 @@ class Setup:
 
     table: Table
     scale: ScaleName
-    plan: Plan
+    plan: RunPlan
     changed: Mapping[str, Any]
     data_root: str | Path | None
     device: str | None
@@ -78,7 +78,7 @@ def _measured_seed(setup: Setup, part: Part, row: Row, seed: int, folder: RunFol
     """What one run came to, under the row's own decision rule."""
     name = folder.path.name
     if row.rule is not None:
-        folder = with_rule(folder, row.rule)
+        folder = with_assignment(folder, row.rule)
     analyses = [_analysed(setup, part, folder, name) for name in row.analyses]
     records, outcomes, worst = {}, {}, {}
     for factor in setup.factors:

@@ -14,7 +14,7 @@ from corral.training import Recipe, RunFolder, chosen_sets, load_recipe
 BEFORE = "at"
 
 
-class Plan:
+class RunPlan:
     """The runs of rows below one folder; nothing is read or written.
 
     Args:

@@ -10,7 +10,7 @@ from corral.training import RunFolder, load_model
 from corral.training.run import save_model
 
 
-def with_rule(run: RunFolder, rule: HeadRule) -> RunFolder:
+def with_assignment(run: RunFolder, rule: HeadRule) -> RunFolder:
     """The run beside `run` whose cluster head decides by `rule`; made where it is missing.
 
     Args:

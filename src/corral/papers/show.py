@@ -13,7 +13,7 @@ from corral.papers.lock import locked
 from corral.papers.markdown import as_markdown
 from corral.papers.old import taken_over
 from corral.papers.page import write_page
-from corral.papers.plan import Plan
+from corral.papers.plan import RunPlan
 from corral.papers.result import Result, ResultPart, ResultRow, bare
 from corral.papers.store import Store, read_store
 from corral.report.words import slug
@@ -72,7 +72,7 @@ def planned_runs(
     table: Table, scale: str, changed: Mapping[str, Any]
 ) -> dict[tuple[str, str, str], tuple[str | None, ...]]:
     """The rule and the runs that the table means now, by data set, the paper's data set and row."""
-    plan = Plan(Path(), changed)
+    plan = RunPlan(Path(), changed)
     return {
         (part.data, part.beside, row.name): (
             None if row.rule is None else str(row.rule),

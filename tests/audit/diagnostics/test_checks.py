@@ -12,13 +12,13 @@ from corral.audit.diagnostics.monotonicity import against_eps, against_restarts,
 from corral.audit.diagnostics.outputs import bounded_outputs
 from corral.audit.diagnostics.steadiness import randomness, train_mode_layers
 from corral.audit.diagnostics.stronger import black_box, one_step, other_objective
-from corral.audit.diagnostics.subject import Subject
+from corral.audit.diagnostics.subject import DiagnosedModel
 
 EPS = 0.05
 
 
 def subject(model, x, y, eps=EPS, norm="Linf"):
-    return Subject(model, x, y, eps=eps, norm=norm, seed=0)
+    return DiagnosedModel(model, x, y, eps=eps, norm=norm, seed=0)
 
 
 def reading(check, *, after=None, before=None, eps=EPS):

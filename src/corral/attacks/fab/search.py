@@ -63,11 +63,11 @@ class _Search:
     `eps` None means that the closest counts, and that no image leaves before the end.
     """
 
-    def __init__(self, victim: Linearised, x: Tensor, y: Tensor, eps: float | None, norm: Norm, steps: int) -> None:
-        self.victim, self.x, self.y, self.eps, self.norm, self.steps = victim, x, y, eps, norm, steps
+    def __init__(self, wrapped: Linearised, x: Tensor, y: Tensor, eps: float | None, norm: Norm, steps: int) -> None:
+        self.wrapped, self.x, self.y, self.eps, self.norm, self.steps = wrapped, x, y, eps, norm, steps
         # A copy: a model that works in place must not spoil the images.
-        self.clean = victim.logits(x.clone())
-        check_labels(y, victim.classes)
+        self.clean = wrapped.logits(x.clone())
+        check_labels(y, wrapped.classes)
         self.found = x.clone()
         self.step = torch.where(self.clean.argmax(1) != y, 0, -1)
         self.limits = torch.where(self.step == 0, 0.0, torch.inf if eps is None else eps).to(x.dtype)
@@ -78,7 +78,7 @@ class _Search:
 
     def outcome(self) -> Outcome:
         """The search's result."""
-        return Outcome(self.found, self.step >= 0, self.step, self.victim.forwards, self.victim.backwards)
+        return Outcome(self.found, self.step >= 0, self.step, self.wrapped.forwards, self.wrapped.backwards)
 
     def start(self, rows: Tensor, keys: Tensor, restart: int, target: int) -> Tensor:
         """The images themselves for the first restart, then random points at half of the radius."""
@@ -106,7 +106,7 @@ class _Search:
         points, moved = start, start
         inside = torch.ones_like(rows, dtype=torch.bool)
         for step in range(1, self.steps + 1):
-            logits, values, normals = self.victim.linearise(points, self.y[rows], rivals, self.norm)
+            logits, values, normals = self.wrapped.linearise(points, self.y[rows], rivals, self.norm)
             wrong = logits.argmax(1) != self.y[rows]
             stay = self._keep(rows, points, wrong, begun + step)
             # From the image itself a zero gradient leads nowhere, at this step or any other.
@@ -122,7 +122,7 @@ class _Search:
             if len(again) and step > 1:
                 second = stepped_back(moved, x)[again]
                 others = None if rivals is None else rivals[again]
-                logits, second_values, second_normals = self.victim.linearise(
+                logits, second_values, second_normals = self.wrapped.linearise(
                     second, self.y[rows[again]], others, self.norm
                 )
                 self._keep(rows[again], second, logits.argmax(1) != self.y[rows[again]], begun + step)
@@ -133,7 +133,7 @@ class _Search:
             points = moved
             beyond = (~inside).nonzero().squeeze(1)
             if len(beyond) and step < self.steps:
-                past = self.victim.logits(moved[beyond].clone()).argmax(1) != self.y[rows[beyond]]
+                past = self.wrapped.logits(moved[beyond].clone()).argmax(1) != self.y[rows[beyond]]
                 back = beyond[past]
                 points = moved.clone()
                 points[back] = stepped_back(moved[back], x[back])
@@ -141,7 +141,7 @@ class _Search:
         x = self.x[rows]
         radii = torch.minimum(distances(moved, x, self.norm), self.limits[rows] * (1 - 1e-5))
         last = torch.where(per_example(inside, x), moved, at_distance(x, moved - x, radii, self.norm))
-        self._keep(rows, last, self.victim.logits(last.clone()).argmax(1) != self.y[rows], begun + self.steps)
+        self._keep(rows, last, self.wrapped.logits(last.clone()).argmax(1) != self.y[rows], begun + self.steps)
 
     def _keep(self, rows: Tensor, points: Tensor, wrong: Tensor, step: int) -> Tensor:
         """Keep misclassified points within the limits; returns (n,) bool, which rows go on."""
@@ -166,11 +166,11 @@ class _Search:
         low, high = torch.zeros_like(self.limits[rows]), torch.ones_like(self.limits[rows])
         at_low = margin(self.clean[rows], y)
         # In another batch, rounding may deny a margin that was barely positive.
-        at_high = margin(self.victim.logits(found.clone()), y).clamp_min(0)
+        at_high = margin(self.wrapped.logits(found.clone()), y).clamp_min(0)
         for _ in range(FINAL_SEARCH):
             share = low - at_low * (high - low) / (at_high - at_low).clamp_min(torch.finfo(x.dtype).tiny)
             points = (x + (found - x) * per_example(share, x)).clamp(0, 1)
-            logits = self.victim.logits(points.clone())
+            logits = self.wrapped.logits(points.clone())
             margins = margin(logits, y)
             wrong = logits.argmax(1) != y
             self._keep(rows, points, wrong, 0)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from corral.attacks.balls import Norm, per_example
 from corral.attacks.projections import to_hyperplane
-from corral.attacks.victim import Victim
+from corral.attacks.wrapped_model import WrappedModel
 from corral.errors import CorralError
 
 # Published: the largest bias toward the image, the overshoot, and what remains of the perturbation after a step back.
@@ -54,7 +54,7 @@ def move(points: Tensor, x: Tensor, values: Tensor, normals: Tensor, norm: Norm)
     return torch.lerp(ends[0], ends[1], alpha).clamp(0, 1).view_as(x)
 
 
-class Linearised(Victim):
+class Linearised(WrappedModel):
     """A model that gives a difference of logits, rival minus label, with its gradient."""
 
     def linearise(self, x: Tensor, y: Tensor, rivals: Tensor | None, norm: Norm) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,7 @@ from corral.attacks.outcome import Outcome
 from corral.attacks.square.l1 import L1Search
 from corral.attacks.square.l2 import L2Search
 from corral.attacks.square.linf import LinfSearch
-from corral.attacks.victim import Victim
+from corral.attacks.wrapped_model import WrappedModel
 
 
 class Search(Protocol):
@@ -75,27 +75,27 @@ def square(
         CorralError: the model's logits are not finite.
     """
     with torch.no_grad():
-        hunt = _Hunt(Victim(model), x, y)
+        hunt = _Hunt(WrappedModel(model), x, y)
         for restart in range(restarts):
             x_left = x[hunt.standing]
             if len(x_left) == 0:
                 break
             search = SEARCHES[norm](x_left, image_keys(x_left, seed + restart * RESTART), eps)
             hunt.restart(search, queries, restart * queries)
-    return Outcome(hunt.found, hunt.step >= 0, hunt.step, hunt.victim.forwards, 0)
+    return Outcome(hunt.found, hunt.step >= 0, hunt.step, hunt.wrapped.forwards, 0)
 
 
 class _Hunt:
     """The strongest point found for each image of a batch, and the rows still standing."""
 
-    def __init__(self, victim: Victim, x: Tensor, y: Tensor) -> None:
-        self.victim, self.y = victim, y
+    def __init__(self, wrapped: WrappedModel, x: Tensor, y: Tensor) -> None:
+        self.wrapped, self.y = wrapped, y
         self.found = x.clone()
         channels_last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         # A copy: a model that works in place must not spoil the images.
-        logits = victim.logits(x.clone())
-        check_labels(y, victim.classes)
+        logits = wrapped.logits(x.clone())
+        check_labels(y, wrapped.classes)
         self.highest = margin(logits, y)
         wrong = logits.argmax(1) != y
         self.step = torch.where(wrong, 0, -1)
@@ -109,7 +109,7 @@ class _Hunt:
             if query:
                 search.propose(query - 1)
             candidates = search.best.view(-1, *self.found.shape[1:]).clone(memory_format=self.layout)
-            logits = self.victim.logits(candidates)
+            logits = self.wrapped.logits(candidates)
             heights = margin(logits, labels)
             fallen = logits.argmax(1) != labels
             better = (heights > highest) | fallen

@@ -11,7 +11,7 @@ from corral.attacks.balls import NORMS, Norm
 from corral.attacks.checks import check_batch
 from corral.audit.diagnostics import direction, gradients, monotonicity, outputs, steadiness, stronger
 from corral.audit.diagnostics.findings import Diagnosis, Finding, Reading
-from corral.audit.diagnostics.subject import RESTARTS, STEPS, Subject
+from corral.audit.diagnostics.subject import RESTARTS, STEPS, DiagnosedModel
 from corral.errors import CorralError
 from corral.progress import Progress, duration
 
@@ -25,7 +25,7 @@ class Check:
 
     name: str
     title: str
-    read: Callable[[Subject], Reading]
+    read: Callable[[DiagnosedModel], Reading]
     passes: int
     attacks: bool = True
 
@@ -107,7 +107,7 @@ def diagnose(
         Progress("diagnostics", len(CHECKS), "checks", enabled=progress) as bar,
     ):
         torch.manual_seed(seed % 2**63)
-        subject = Subject(model, x, y, eps=eps, norm=norm, seed=seed)
+        subject = DiagnosedModel(model, x, y, eps=eps, norm=norm, seed=seed)
         findings = []
         for check in CHECKS:
             findings.append(_run(check, subject, deadline))
@@ -115,7 +115,7 @@ def diagnose(
     return Diagnosis(findings=tuple(findings))
 
 
-def _run(check: Check, subject: Subject, deadline: float | None) -> Finding:
+def _run(check: Check, subject: DiagnosedModel, deadline: float | None) -> Finding:
     begun = time.monotonic()
     reading = _skipped(check, subject, deadline)
     if reading is None:
@@ -134,7 +134,7 @@ def _run(check: Check, subject: Subject, deadline: float | None) -> Finding:
     return Finding(**reading.model_dump(), name=check.name, title=check.title, seconds=time.monotonic() - begun)
 
 
-def _skipped(check: Check, subject: Subject, deadline: float | None) -> Reading | None:
+def _skipped(check: Check, subject: DiagnosedModel, deadline: float | None) -> Reading | None:
     """Why a check is not begun, None if it is."""
     if check.attacks and subject.n == 0:
         why = f"Not measured: the model classifies none of the {len(subject.every_y)} images right."

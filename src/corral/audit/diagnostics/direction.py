@@ -6,7 +6,7 @@ from torch import Tensor
 from corral.attacks.balls import Norm, l2_norms, per_example, project
 from corral.attacks.objectives import margin
 from corral.audit.diagnostics.findings import Reading, Verdict, percent
-from corral.audit.diagnostics.subject import Subject
+from corral.audit.diagnostics.subject import DiagnosedModel
 
 RANDOM, STEPS = 20, 20
 # In tens of dimensions and more the best of 20 random points on the ball's surface is far below what 20 gradient steps
@@ -14,7 +14,7 @@ RANDOM, STEPS = 20, 20
 SOME, MANY = 0.05, 0.15
 
 
-def random_directions(subject: Subject) -> Reading:
+def random_directions(subject: DiagnosedModel) -> Reading:
     """The share of images on which the best of 20 random points is as bad for the model as the end of PGD.
 
     Both are judged by the margin of the outputs: unlike the cross-entropy it does not saturate.
@@ -47,7 +47,7 @@ def random_directions(subject: Subject) -> Reading:
     )
 
 
-def _margins(subject: Subject, x: Tensor) -> Tensor:
+def _margins(subject: DiagnosedModel, x: Tensor) -> Tensor:
     return margin(subject.forward(x).double(), subject.y)
 
 

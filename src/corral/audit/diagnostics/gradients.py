@@ -5,13 +5,13 @@ import torch
 from corral.attacks.balls import random_in_ball
 from corral.attacks.objectives import LogitObjective, cross_entropy, margin
 from corral.audit.diagnostics.findings import Reading, Verdict, percent
-from corral.audit.diagnostics.subject import Gradients, Subject
+from corral.audit.diagnostics.subject import DiagnosedModel, Gradients
 
 # A single dead image may be chance, one in twenty caps what an attack can see; sound models measure 0 here.
 MANY = 0.05
 
 
-def zero_gradients(subject: Subject) -> Reading:
+def zero_gradients(subject: DiagnosedModel) -> Reading:
     """The share of gradients of the margin that are exactly zero or not finite, at images and at points beside them.
 
     The margin (best rival output minus the label's) cannot saturate by itself, so a zero is the model's own doing.
@@ -44,7 +44,7 @@ def zero_gradients(subject: Subject) -> Reading:
     return Reading(value=share, verdict=verdict, explanation=explanation, remedy=remedy, n=subject.n)
 
 
-def gradient_underflow(subject: Subject) -> Reading:
+def gradient_underflow(subject: DiagnosedModel) -> Reading:
     """The share of gradients of the cross-entropy below float32's smallest normal number though the margin has one.
 
     Cross-entropy's gradient is a product with 1 - p(label): outputs that differ by more than about 87 make it
@@ -70,7 +70,7 @@ def gradient_underflow(subject: Subject) -> Reading:
     return Reading(value=share, verdict=_verdict(share), explanation=explanation, remedy=remedy, n=subject.n)
 
 
-def _at_images_and_beside(subject: Subject, function: LogitObjective) -> Gradients:
+def _at_images_and_beside(subject: DiagnosedModel, function: LogitObjective) -> Gradients:
     beside = random_in_ball(subject.x, subject.eps, subject.norm, subject.generator())
     parts = [subject.gradients(function, x) for x in (subject.x, beside)]
     return Gradients(torch.cat([part.largest for part in parts]), torch.cat([part.finite for part in parts]))

@@ -7,7 +7,7 @@ import torch
 
 from corral.audit.diagnostics.findings import Reading, percent
 from corral.audit.diagnostics.paired import CHANCE, Comparison, compare
-from corral.audit.diagnostics.subject import Subject
+from corral.audit.diagnostics.subject import DiagnosedModel
 
 # Multiples of eps, and the steps that each level of the curve gets.
 EPS_FACTORS, EPS_STEPS = (0.5, 1.0, 2.0), 20
@@ -21,7 +21,7 @@ RISE = 0.03
 UNFINISHED = 0.10
 
 
-def unbounded(subject: Subject) -> Reading:
+def unbounded(subject: DiagnosedModel) -> Reading:
     """Accuracy when any image is allowed: it must be at chance or 0, else the attack cannot find what is there."""
     from scipy.special import bdtrc  # late: importing it takes 0.2 s
 
@@ -49,7 +49,7 @@ def unbounded(subject: Subject) -> Reading:
     )
 
 
-def against_eps(subject: Subject) -> Reading:
+def against_eps(subject: DiagnosedModel) -> Reading:
     """Robust accuracy at half, one and two eps: a larger ball holds the smaller one, so it must not rise."""
     largest = 1.0 if subject.norm == "Linf" else math.inf
     radii = [eps for factor in EPS_FACTORS if (eps := factor * subject.eps) <= largest]
@@ -59,14 +59,14 @@ def against_eps(subject: Subject) -> Reading:
     return _told(rise, "eps", curve, subject.n)
 
 
-def against_steps(subject: Subject) -> Reading:
+def against_steps(subject: DiagnosedModel) -> Reading:
     """Robust accuracy after more and more steps: it must not rise, and should have stopped falling."""
     broken = [subject.broken(eps=subject.eps, steps=steps, restarts=1) for steps in STEPS]
     curve = ", ".join(f"{_standing(level)} after {steps}" for steps, level in zip(STEPS, broken, strict=True))
     return _unless_unfinished(broken, "steps", f"{curve} steps", subject.n)
 
 
-def against_restarts(subject: Subject) -> Reading:
+def against_restarts(subject: DiagnosedModel) -> Reading:
     """Robust accuracy with one and with many random starts: it must not rise, and luck should not decide."""
     broken = [subject.broken(eps=subject.eps, steps=RESTART_STEPS, restarts=restarts) for restarts in RESTARTS]
     curve = ", ".join(f"{_standing(level)} with {count}" for count, level in zip(RESTARTS, broken, strict=True))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from corral.audit.diagnostics.findings import Reading, percent
-from corral.audit.diagnostics.subject import Subject
+from corral.audit.diagnostics.subject import DiagnosedModel
 from corral.errors import CorralError
 
 # The softmax of real logits comes near 1 somewhere. That of probabilities of C classes stays below e / (e + C - 1), of
@@ -16,7 +16,7 @@ SUM = 1e-2
 BEYOND = (10.0, 100.0, 1000.0)
 
 
-def bounded_outputs(subject: Subject) -> Reading:
+def bounded_outputs(subject: DiagnosedModel) -> Reading:
     """The highest confidence that the softmax of the outputs reaches: on images, on noise, and far outside [0, 1]."""
     noise = torch.rand(subject.every_x.shape, generator=subject.generator()).to(subject.every_x)
     outputs = torch.cat([subject.outputs, subject.forward(noise)])
@@ -66,7 +66,7 @@ def _confidence(outputs: Tensor) -> float:
     return float(outputs.double().softmax(1).amax()) if outputs.numel() else 0.0
 
 
-def _far(subject: Subject, factor: float) -> Tensor:
+def _far(subject: DiagnosedModel, factor: float) -> Tensor:
     """Outputs for images outside [0, 1]; none if the model refuses such images, as it may."""
     try:
         return subject.forward(subject.every_x * factor)

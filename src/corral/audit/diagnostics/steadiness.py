@@ -7,7 +7,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from corral.attacks.state import attacked
 from corral.audit.diagnostics.findings import Reading, percent
-from corral.audit.diagnostics.subject import Subject
+from corral.audit.diagnostics.subject import DiagnosedModel
 
 # Passes of the same batch that are compared.
 PASSES = 4
@@ -15,7 +15,7 @@ PASSES = 4
 SAME = 1e-3
 
 
-def train_mode_layers(subject: Subject) -> Reading:
+def train_mode_layers(subject: DiagnosedModel) -> Reading:
     """How many dropout and batch-norm layers are in train mode as handed over, or stay in it after `eval()`."""
     layers = [module for module in subject.model.modules() if _is(module, _BatchNorm) or _is(module, _DropoutNd)]
     open_now = sum(map(_trains, layers))
@@ -59,7 +59,7 @@ def _trains(layer: nn.Module) -> bool:
     return layer.training and getattr(layer, "p", 1) > 0
 
 
-def randomness(subject: Subject) -> Reading:
+def randomness(subject: DiagnosedModel) -> Reading:
     """The share of images whose outputs differ between identical passes by more than rounding."""
     first = subject.outputs
     spread = (first.amax(1) - first.amin(1)).clamp_min(torch.finfo(first.dtype).tiny)

@@ -7,7 +7,7 @@ from corral.attacks.objectives import LogitObjective, cross_entropy, margin
 from corral.attacks.square.attack import square
 from corral.audit.diagnostics.findings import Reading, percent
 from corral.audit.diagnostics.paired import Comparison, compare
-from corral.audit.diagnostics.subject import RESTARTS, STEPS, Subject, parts
+from corral.audit.diagnostics.subject import RESTARTS, STEPS, DiagnosedModel, parts
 
 # What an attack that knows less may win by, as a share of the images, before it is more than a note: nothing, but for
 # a point or two that 80 gradient steps on the cross-entropy leave on the table.
@@ -21,7 +21,7 @@ QUERIES = 500
 USEFUL_MARGIN = 4.0
 
 
-def one_step(subject: Subject) -> Reading:
+def one_step(subject: DiagnosedModel) -> Reading:
     """Whether one step of length eps (FGSM) breaks more images than many steps."""
     many = subject.broken(eps=subject.eps)
     end = subject.climbed(eps=subject.eps, steps=1, random_start=False)
@@ -36,7 +36,7 @@ def one_step(subject: Subject) -> Reading:
     )
 
 
-def black_box(subject: Subject) -> Reading:
+def black_box(subject: DiagnosedModel) -> Reading:
     """Whether Square Attack, which sees no gradient, breaks more images than white-box PGD."""
     white = subject.broken(eps=subject.eps)
     broken = white.clone()
@@ -57,7 +57,7 @@ def black_box(subject: Subject) -> Reading:
     )
 
 
-def other_objective(subject: Subject) -> Reading:
+def other_objective(subject: DiagnosedModel) -> Reading:
     """Whether PGD on the same outputs, read otherwise, breaks more: their margin, rescaled, or their logarithm.
 
     Points made on such a stand-in transfer to the model as it is; they show a saturated or a flat softmax.
@@ -98,7 +98,7 @@ def _told(found: Comparison, large: float, counts: str, *, trouble: str, remedy:
     )
 
 
-def _square(subject: Subject, rows: Tensor) -> Tensor:
+def _square(subject: DiagnosedModel, rows: Tensor) -> Tensor:
     broken = [
         square.outcome(
             subject.model, x, y, eps=subject.eps, norm=subject.norm, queries=QUERIES, seed=subject.seed
@@ -108,7 +108,7 @@ def _square(subject: Subject, rows: Tensor) -> Tensor:
     return torch.cat(broken)
 
 
-def _objectives(subject: Subject) -> list[tuple[str, LogitObjective]]:
+def _objectives(subject: DiagnosedModel) -> list[tuple[str, LogitObjective]]:
     # Negative on the images that the model classifies right, which these are.
     usual = -float(margin(subject.right_outputs, subject.y).median())
     scale = USEFUL_MARGIN / usual if usual > 0 else 1.0

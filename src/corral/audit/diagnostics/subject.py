@@ -11,7 +11,7 @@ from corral.attacks.checks import check_labels
 from corral.attacks.objectives import LogitObjective, cross_entropy
 from corral.attacks.pgd import Keep, pgd
 from corral.attacks.state import attacked
-from corral.attacks.victim import Victim
+from corral.attacks.wrapped_model import WrappedModel
 
 # Images that go through the model at once.
 BATCH = 256
@@ -47,7 +47,7 @@ class _Connected(nn.Module):
         return outputs + 0 * x.flatten(1).sum(1, keepdim=True)
 
 
-class Subject:
+class DiagnosedModel:
     """A model, the images it classifies right, and what is known of it so far.
 
     Args:
@@ -87,8 +87,8 @@ class Subject:
     def forward(self, x: Tensor) -> Tensor:
         """(n, C) finite outputs of (n, ...) images, in eval mode and full float32."""
         with attacked(self.model), torch.autocast(x.device.type, enabled=False):
-            victim = Victim(self.model)
-            return torch.cat([victim.logits(part.clone()) for part in parts(x)])
+            wrapped = WrappedModel(self.model)
+            return torch.cat([wrapped.logits(part.clone()) for part in parts(x)])
 
     def generator(self) -> torch.Generator:
         """A source of random starts, the same for every attack: attacks differ by what they do, not by luck."""

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from corral.audit.programs.sealed import Sealed
+from corral.audit.programs.compiled import CompiledProgram
 from corral.errors import CorralError
 
 
-def load_program(kind: str, archive: bytes, device: torch.device) -> tuple[Sealed, tuple[int | None, ...] | None]:
+def load_program(
+    kind: str, archive: bytes, device: torch.device
+) -> tuple[CompiledProgram, tuple[int | None, ...] | None]:
     """Load a program that was checked and rebuilt.
 
     Args:
@@ -35,22 +37,22 @@ def load_program(kind: str, archive: bytes, device: torch.device) -> tuple[Seale
         return _export(archive, device)
 
 
-def _script(archive: bytes, device: torch.device) -> Sealed:
+def _script(archive: bytes, device: torch.device) -> CompiledProgram:
     script: nn.Module = torch.jit.load(io.BytesIO(archive), map_location=device)  # type: ignore[no-untyped-call]
     # A frozen program has no mode left to set.
     if hasattr(script, "training"):
         script.eval()
-    return Sealed(script)
+    return CompiledProgram(script)
 
 
-def _export(archive: bytes, device: torch.device) -> tuple[Sealed, tuple[int | None, ...]]:
+def _export(archive: bytes, device: torch.device) -> tuple[CompiledProgram, tuple[int | None, ...]]:
     program = torch.export.load(io.BytesIO(archive))
     if device.type != "cpu":
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, str(device))
     shape = _image_shape(program)
-    return Sealed(program.module(), batch_size=shape[0]), shape[1:]
+    return CompiledProgram(program.module(), batch_size=shape[0]), shape[1:]
 
 
 def _image_shape(program: Any) -> tuple[int | None, ...]:

@@ -199,7 +199,7 @@ class ClusterHead(Head):
         self.centroids, self.variance = centroids.to(self.centroids), variance.to(self.variance)
         self.classes, self.index = classes.to(device), index.to(device)
 
-    def moved(self, centroids: Tensor, variance: Tensor) -> "ClusterHead":
+    def with_centroids(self, centroids: Tensor, variance: Tensor) -> "ClusterHead":
         """This head with other centroids and variance, for one batch: same classes, rule and temperature parameter.
 
         Nothing is checked or copied and the device is not stopped; gradients flow to both arguments.

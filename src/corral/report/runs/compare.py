@@ -51,7 +51,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """Runs measured on the same images at the same threat: only these may be compared."""
 
     entries: tuple[Entry, ...]
@@ -93,7 +93,7 @@ def attacks_of(record: Record) -> dict[str, AttackResult]:
     }
 
 
-def group_runs(evidence: Sequence[Evidence]) -> list[Group]:
+def group_runs(evidence: Sequence[Evidence]) -> list[RunGroup]:
     """Sort runs into groups that may be compared, and seeds of one recipe into one entry.
 
     Args:
@@ -103,7 +103,7 @@ def group_runs(evidence: Sequence[Evidence]) -> list[Group]:
         Groups of equal data, classes, norm, eps and n, in the order of their first run.
     """
     grouped = _gather(evidence, _measured_on)
-    return [Group(tuple(entry for runs in _gather(group, _recipe) for entry in _entries(runs))) for group in grouped]
+    return [RunGroup(tuple(entry for runs in _gather(group, _recipe) for entry in _entries(runs))) for group in grouped]
 
 
 def _measured_on(evidence: Evidence) -> tuple[object, ...]:

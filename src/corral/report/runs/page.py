@@ -11,9 +11,9 @@ from corral.files import write_atomically
 from corral.report.palette import swatch
 from corral.report.runs.claims import claims
 from corral.report.runs.collect import Evidence, collect
-from corral.report.runs.compare import Group, attacks_of, group_runs
+from corral.report.runs.compare import RunGroup, attacks_of, group_runs
 from corral.report.runs.protocols import differing_protocols, protocols, reduced_warnings
-from corral.report.runs.tables import Table, evidence_table, per_class_table, runs_table
+from corral.report.runs.tables import ReportTable, evidence_table, per_class_table, runs_table
 from corral.report.runs.verdict import Verdict, verdict
 from corral.report.template import PACKAGE, filled
 from corral.report.words import WORST_CASE, listed
@@ -37,9 +37,9 @@ class GroupPage:
     title: str
     verdict: Verdict
     warnings: tuple[str, ...]
-    table: Table
+    table: ReportTable
     table_notes: tuple[str, ...]
-    per_class: Table
+    per_class: ReportTable
     spans: Markup
     claims: tuple[str, ...]
     curves: "tuple[CurvePanel, ...]"
@@ -88,7 +88,7 @@ def render(evidence: Sequence[Evidence]) -> str:
     )
 
 
-def _group_page(group: Group, numbers: dict[str, int], name: str) -> GroupPage:
+def _group_page(group: RunGroup, numbers: dict[str, int], name: str) -> GroupPage:
     # matplotlib takes long to import: only drawing a page may pay for it, not importing corral.
     from corral.report.runs.panels import curve_panels, run_panel, spans_panel
 
@@ -106,7 +106,7 @@ def _group_page(group: Group, numbers: dict[str, int], name: str) -> GroupPage:
     )
 
 
-def _table_notes(group: Group) -> tuple[str, ...]:
+def _table_notes(group: RunGroup) -> tuple[str, ...]:
     single = [entry for entry in group.entries if len(entry.members) == 1]
     estimates = [e for entry in single for e in (entry.clean(), *map(entry.under, group.attacks)) if e is not None]
     notes = ["Accuracies in percent of the test images, higher is better."]
@@ -130,7 +130,7 @@ def _table_notes(group: Group) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _limits(groups: Sequence[Group]) -> list[str]:
+def _limits(groups: Sequence[RunGroup]) -> list[str]:
     """What these records leave open."""
     records = [(piece.label, piece.record) for group in groups for piece in group.members]
     limits = [

@@ -7,7 +7,7 @@ from itertools import pairwise
 from markupsafe import Markup
 
 from corral.report.runs.collect import Evidence
-from corral.report.runs.compare import Group
+from corral.report.runs.compare import RunGroup
 from corral.report.runs.figures import (
     MOST_POINTS,
     CurveLine,
@@ -41,7 +41,7 @@ class RunPanel:
     pixelated: bool
 
 
-def spans_panel(group: Group, name: str) -> Markup:
+def spans_panel(group: RunGroup, name: str) -> Markup:
     """The figure of what each entry of a group claims and keeps; `name` is unique on the page."""
     attacks = group.attacks
     spans = []
@@ -60,7 +60,7 @@ def spans_panel(group: Group, name: str) -> Markup:
     )
 
 
-def curve_panels(group: Group, numbers: dict[str, int], name: str) -> tuple[CurvePanel, ...]:
+def curve_panels(group: RunGroup, numbers: dict[str, int], name: str) -> tuple[CurvePanel, ...]:
     """One figure for each attack that has curves; `numbers` has each run's number on the page by label."""
     drawn: dict[tuple[str, str], list[tuple[str, CurveLine]]] = {}
     for piece in group.members:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from corral.evaluation.records import AttackResult
 from corral.report.runs.collect import Evidence
-from corral.report.runs.compare import Group, attacks_of
+from corral.report.runs.compare import RunGroup, attacks_of
 from corral.report.words import WORST_CASE, attack_order, attack_title, listed, protocol_words, seconds_words
 
 
@@ -36,7 +36,7 @@ def protocols(evidence: Sequence[Evidence]) -> list[Protocol]:
     return result
 
 
-def differing_protocols(group: Group) -> list[str]:
+def differing_protocols(group: RunGroup) -> list[str]:
     """Warnings where one attack name stands for different settings within a group.
 
     The objective is not compared: the published protocol has one for cluster heads and another for linear ones. Of the

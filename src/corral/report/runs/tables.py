@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from corral.evaluation.records import AttackResult, Record, as_percent
 from corral.report.runs.collect import Evidence
-from corral.report.runs.compare import Entry, Group, attacks_of
+from corral.report.runs.compare import Entry, RunGroup, attacks_of
 from corral.report.runs.estimates import Estimate
 from corral.report.runs.verdict import within_noise_of_best
 from corral.report.words import WORST_CASE, attack_title, counted, seconds_words
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """One row: the header cell, the other cells, the run's colour (None for a mean over seeds), and its marks."""
 
     label: str
@@ -23,19 +23,19 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """Column titles (the first is of the header cells), rows, and how many cells of a row are numbers: the first ones.
 
     `decisive` is the cell that ranks the rows, set bold where the row is among the best.
     """
 
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ReportRow, ...]
     numbers: int = 0
     decisive: int | None = None
 
 
-def runs_table(group: Group, numbers: dict[str, int]) -> Table:
+def runs_table(group: RunGroup, numbers: dict[str, int]) -> ReportTable:
     """Runs against attacks: every accuracy as its record has it, and mean ± sd where only seeds differ.
 
     Args:
@@ -47,24 +47,24 @@ def runs_table(group: Group, numbers: dict[str, int]) -> Table:
     measured = ("Clean", *map(attack_title, attacks), *lowest)
     columns = ("Run", *measured, "n", "Seed", "Training", "Head", "Method", "Recipe")
     best = within_noise_of_best(group) if len(group.entries) > 1 else set()
-    rows: list[Row] = []
+    rows: list[ReportRow] = []
     for entry in group.entries:
         for evidence in entry.members:
             cells = _run_cells(evidence.record, attacks, bool(lowest))
             is_best = len(entry.members) == 1 and entry.label in best
-            rows.append(Row(evidence.label, cells, numbers[evidence.label], is_best))
+            rows.append(ReportRow(evidence.label, cells, numbers[evidence.label], is_best))
         if len(entry.members) > 1:
             rows.append(
-                Row(
+                ReportRow(
                     f"{entry.label}, mean\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}sd",
                     _mean_cells(entry, attacks, bool(lowest)),
                     best=entry.label in best,
                 )
             )
-    return Table(columns, tuple(rows), len(measured) + 3, len(measured) - 1)
+    return ReportTable(columns, tuple(rows), len(measured) + 3, len(measured) - 1)
 
 
-def per_class_table(group: Group) -> Table:
+def per_class_table(group: RunGroup) -> ReportTable:
     """Classes against runs: clean accuracy, and accuracy under the attack that leaves that run least."""
     columns: list[str] = ["Class"]
     values: list[Sequence[float | None]] = []
@@ -77,11 +77,11 @@ def per_class_table(group: Group) -> Table:
             columns.append(f"{evidence.label}, {attack_title(hardest.name)}")
             values.append(hardest.per_class)
     classes = group.record.classes
-    rows = [Row(name, tuple(as_percent(column[i]) for column in values)) for i, name in enumerate(classes)]
-    return Table(tuple(columns), tuple(rows), len(values))
+    rows = [ReportRow(name, tuple(as_percent(column[i]) for column in values)) for i, name in enumerate(classes)]
+    return ReportTable(tuple(columns), tuple(rows), len(values))
 
 
-def evidence_table(evidence: Sequence[Evidence], numbers: dict[str, int]) -> Table:
+def evidence_table(evidence: Sequence[Evidence], numbers: dict[str, int]) -> ReportTable:
     """What made each number: data, model, seeds, time, device, versions, notes."""
     columns = ("Run", "Data", "Data fingerprint", "Model fingerprint", "Protocol", "Images", "Seeds", "Evaluation")
     rows = []
@@ -100,8 +100,8 @@ def evidence_table(evidence: Sequence[Evidence], numbers: dict[str, int]) -> Tab
             f"corral {e.corral}, torch {e.torch}, Python {e.python}, {e.platform}",
             " ".join(r.notes) or "–",
         )
-        rows.append(Row(piece.label, cells, numbers[piece.label]))
-    return Table((*columns, "Made at", "Device", "Versions", "Notes"), tuple(rows))
+        rows.append(ReportRow(piece.label, cells, numbers[piece.label]))
+    return ReportTable((*columns, "Made at", "Device", "Versions", "Notes"), tuple(rows))
 
 
 def _run_cells(record: Record, attacks: Sequence[str], lowest: bool) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from corral.report.runs.compare import Entry, Group, attacks_of
+from corral.report.runs.compare import Entry, RunGroup, attacks_of
 from corral.report.runs.estimates import Estimate, difference_error, only_one_kept, paired
 from corral.report.words import (
     PUBLISHED,
@@ -35,7 +35,7 @@ class _Ranked:
     kept: Estimate
 
 
-def verdict(group: Group) -> Verdict:
+def verdict(group: RunGroup) -> Verdict:
     """What the numbers of one group say.
 
     Args:
@@ -65,13 +65,13 @@ def verdict(group: Group) -> Verdict:
     return Verdict(headline, tuple(sentence for sentence in sentences if sentence))
 
 
-def within_noise_of_best(group: Group) -> set[str]:
+def within_noise_of_best(group: RunGroup) -> set[str]:
     """Labels of the entries that the numbers cannot tell from the best one under its strongest attack."""
     ranked = _rank(group)
     return {other.entry.label for other in ranked if _within_noise(ranked[0].kept, other.kept)}
 
 
-def _rank(group: Group) -> list[_Ranked]:
+def _rank(group: RunGroup) -> list[_Ranked]:
     """Entries by what their strongest common attack leaves, most first; ties in the order of the page."""
     ranked = []
     for entry in group.entries if group.common else ():
@@ -92,7 +92,7 @@ def _name(entry: Entry) -> str:
     return f"“{entry.label}”"
 
 
-def _all(group: Group) -> str:
+def _all(group: RunGroup) -> str:
     return "this run" if len(group.members) == 1 else "all of these runs"
 
 
@@ -102,7 +102,7 @@ def _kept(ranked: _Ranked) -> str:
     return f"{percent(kept.mean)} of {kept.n:,} test images (standard error {points(kept.error)}{seeds})"
 
 
-def _judged(ranked: list[_Ranked], group: Group) -> str:
+def _judged(ranked: list[_Ranked], group: RunGroup) -> str:
     """Which attack decides."""
     names = list(dict.fromkeys(one.attack for one in ranked))
     if names == [WORST_CASE]:
@@ -121,7 +121,7 @@ def _judged(ranked: list[_Ranked], group: Group) -> str:
     return text
 
 
-def _nothing_robust(ranked: list[_Ranked], group: Group, threat: str) -> tuple[str, list[str]]:
+def _nothing_robust(ranked: list[_Ranked], group: RunGroup, threat: str) -> tuple[str, list[str]]:
     best, chance = ranked[0], 1 / len(group.record.classes)
     against = f"guessing among {len(group.record.classes)} classes gives {percent(chance)}"
     if len(ranked) == 1:
@@ -179,7 +179,7 @@ def _paired(best: _Ranked, second: _Ranked) -> list[str]:
     ]
 
 
-def _clean(entry: Entry, group: Group) -> str:
+def _clean(entry: Entry, group: RunGroup) -> str:
     """Clean accuracy of the entry in the headline, and of whoever has more."""
     own = entry.clean()
     text = f"On clean images {_name(entry)} is right on {percent(own.mean)}"
@@ -190,7 +190,7 @@ def _clean(entry: Entry, group: Group) -> str:
     return f"{text}; the highest is {_name(top)} with {percent(top.clean().mean)}{noise}."
 
 
-def _overstatement(group: Group) -> list[str]:
+def _overstatement(group: RunGroup) -> list[str]:
     """What the published protocol claims beyond what a sound attack leaves, largest first."""
     gaps: list[tuple[float, str]] = []
     compared = 0

@@ -209,7 +209,7 @@ class Method:
             mode=inner.mode,
         )
 
-    def disagreeing(
+    def consistency_attack(
         self,
         model: nn.Module,
         x: Tensor,

@@ -56,7 +56,9 @@ class CentreMethod(Method):
         """Put the centres in the place of the warm start's linear head."""
         self.model.head = self.make_head()
 
-    def farthest(self, x: Tensor, y: Tensor, inner: InnerAttack, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def max_loss_attack(
+        self, x: Tensor, y: Tensor, inner: InnerAttack, loss: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
         """The batch's images in the eps-ball of the largest loss, (n, d) features and (n,) labels to (n,) values."""
         through = self.model.with_head(FeaturesHead(self.model.features_dim))
         return self.adversarial(through, x, y, inner, loss)

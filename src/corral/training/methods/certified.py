@@ -92,7 +92,7 @@ class Certified(ClusterMethod):
 
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """The annealed cross-entropy of the certified scores of the batch."""
-        head = self.head.moved(self.directions * self.scale, self.variance)
+        head = self.head.with_centroids(self.directions * self.scale, self.variance)
         radius = self.options.radius_ratio * self.context.threat.eps * self.lipschitz
         losses, scores = certified_losses(self.options, head, self.model.features(x), y, radius)
         return losses.mean(), {"certified_accuracy": (scores.argmax(1) == y).float().mean()}

@@ -166,7 +166,7 @@ def over_all(head: ClusterHead) -> ClusterHead:
     D-nearest is a rule of inference (ClusTR, App. B.3), and so is "nearest" there. In a loss, a class that is among
     the D nearest clusters of x and not of x_adv would cost p(x) × `TRUNCATION_PENALTY`.
     """
-    moved = head.moved(head.centroids, head.variance)
+    moved = head.with_centroids(head.centroids, head.variance)
     if moved.rule != "fuzzy":
         moved.rule = "soft"
     return moved

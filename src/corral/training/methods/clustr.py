@@ -187,9 +187,9 @@ class ClusTR(ClusterMethod):
         batch.record(terms["magnet"])
         head = self.head
         if self.map is not None:
-            head = head.moved(*self.map.clusters())
+            head = head.with_centroids(*self.map.clusters())
         elif options.scores and options.centroids == "batch":
-            head = head.moved(*self.batch_clusters(features, batch.ids[batch.local]))
+            head = head.with_centroids(*self.batch_clusters(features, batch.ids[batch.local]))
         adversarial = features
         if options.consistency == "magnet":
             features_model = self.model.with_head(FeaturesHead(self.model.features_dim))
@@ -198,9 +198,9 @@ class ClusTR(ClusterMethod):
             )
             terms["consistency"] = self.magnet(self.model.features(x_adv))
         elif options.consistency != "none":
-            fixed = head.moved(head.centroids.detach(), head.variance.detach())
+            fixed = head.with_centroids(head.centroids.detach(), head.variance.detach())
             attacked = self.model.with_head(compared(options, fixed))
-            x_adv = self.disagreeing(attacked, x, y, options.inner, consistency_of(options))
+            x_adv = self.consistency_attack(attacked, x, y, options.inner, consistency_of(options))
             adversarial = self.model.features(x_adv)
         terms |= score_terms(options, head, features, features, adversarial, y)
         metrics = {name: values.mean().detach() for name, values in terms.items()}

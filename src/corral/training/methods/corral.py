@@ -125,14 +125,14 @@ class Corral(ClusterMethod):
         else:
             attacked = self.model
             if options.adversary == "batch" or options.centroids == "learned":
-                attacked = self.model.with_head(head.moved(centroids.detach(), variance.detach()))
+                attacked = self.model.with_head(head.with_centroids(centroids.detach(), variance.detach()))
             x_adv = self.adversarial(attacked, x, y, options.inner, "cross_entropy")
         features = self.model.features(x_adv)
         if options.centroids == "adversarial_batch":
             centroids, variance = self.batch_clusters(features, assigned)
         elif options.centroids == "learned":
             assigned = nearest_own(features, y, centroids, head.classes)  # learned centroids have no k-means members
-        moved = head.moved(centroids, variance)
+        moved = head.with_centroids(centroids, variance)
         logits = moved(features)
         losses = weighted(corral_terms(options, moved, features, logits, y, assigned), corral_weights(options))
         if options.batches == "neighbourhood":

@@ -43,10 +43,10 @@ class Mat(CentreMethod):
         attacked = None
         if options.bibo_weight > 0:
             through = self.model.with_head(FeaturesHead(self.model.features_dim))
-            attacked = self.disagreeing(through, x, y, options.inner, bibo_distance)
+            attacked = self.consistency_attack(through, x, y, options.inner, bibo_distance)
         aimed = x
         if options.adversarial:
-            aimed = self.farthest(x, y, options.inner, lambda features, labels: ftc(features, centres, labels))
+            aimed = self.max_loss_attack(x, y, options.inner, lambda features, labels: ftc(features, centres, labels))
         features = self.model.features(aimed)
         compared = None
         if attacked is not None:

@@ -33,7 +33,7 @@ class Mmc(CentreMethod):
         """The batch's mean centre loss."""
         centres = self.centres
         if self.options.adversarial:
-            x = self.farthest(x, y, self.options.inner, lambda features, labels: mmc(features, centres, labels))
+            x = self.max_loss_attack(x, y, self.options.inner, lambda features, labels: mmc(features, centres, labels))
         features = self.model.features(x)
         loss = mmc(features, centres, y).mean()
         nearest = (features.detach() @ centres.T).argmax(1)

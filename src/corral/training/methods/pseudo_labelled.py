@@ -83,7 +83,7 @@ class PseudoLabelled(EncoderMethod):
     def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
         """TRADES with pseudo-labels; the true ones play no part."""
         classifier, pseudo = nn.Sequential(self.model, self.probe), self.labels[rows]
-        x_adv = self.disagreeing(classifier, x, pseudo, self.options.inner, kl)
+        x_adv = self.consistency_attack(classifier, x, pseudo, self.options.inner, kl)
         logits, adversarial = classifier(x), classifier(x_adv)
         cross_entropy, term = functional.cross_entropy(logits, pseudo), kl(logits, adversarial).mean()
         metrics = {

@@ -48,7 +48,7 @@ class Trades(Method):
         """Cross-entropy of the batch and its consistency term."""
         options = self.options
         consistency = CONSISTENCIES[options.consistency]
-        x_adv = self.disagreeing(self.model, x, y, options.inner, consistency)
+        x_adv = self.consistency_attack(self.model, x, y, options.inner, consistency)
         logits, adversarial = self.model(x), self.model(x_adv)
         terms = trades_terms(options, logits, logits, adversarial, y)
         metrics = {

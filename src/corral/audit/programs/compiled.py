@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Sealed(nn.Module):
+class CompiledProgram(nn.Module):
     """A loaded program behind a plain module: its mode is what it was compiled in, its weights take no gradients.
 
     Programs refuse or ignore `.train()` and `.eval()`, and some run at the one batch size they were traced with. The

@@ -8,7 +8,7 @@ from torch import Tensor
 from corral.attacks.balls import l2_norms
 from corral.attacks.minimal import Closest
 from corral.attacks.objectives import check_finite, margin
-from corral.attacks.victim import Victim
+from corral.attacks.wrapped_model import WrappedModel
 
 # DeepFool's own limit on the rival classes looked at (its Sec. 3, for ImageNet).
 CANDIDATES = 10
@@ -22,11 +22,11 @@ def likeliest_rivals(logits: Tensor, y: Tensor, candidates: int = CANDIDATES) ->
     return others.topk(min(candidates, logits.shape[1]) - 1, 1).indices
 
 
-def rival_gaps(victim: Victim, x: Tensor, y: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def rival_gaps(wrapped: WrappedModel, x: Tensor, y: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Logit differences rival minus label, their gradients by the image, and the logits: one forward pass.
 
     Args:
-        victim: the model.
+        wrapped: the model.
         x: (n, ...) images.
         y: (n,) labels.
         rivals: (n, R) classes.
@@ -39,7 +39,7 @@ def rival_gaps(victim: Victim, x: Tensor, y: Tensor, rivals: Tensor) -> tuple[Te
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
-        logits = victim.model(x)
+        logits = wrapped.model(x)
         gaps = logits.gather(1, rivals) - logits.gather(1, y.unsqueeze(1))
         gradients = []
         for column in range(rivals.shape[1]):
@@ -47,8 +47,8 @@ def rival_gaps(victim: Victim, x: Tensor, y: Tensor, rivals: Tensor) -> tuple[Te
             if gaps.requires_grad:
                 (found,) = torch.autograd.grad(gaps[:, column].sum(), x, retain_graph=True, allow_unused=True)
             gradients.append(torch.zeros_like(x) if found is None else found)
-    victim.forwards += len(x)
-    victim.backwards += len(x) * rivals.shape[1]
+    wrapped.forwards += len(x)
+    wrapped.backwards += len(x) * rivals.shape[1]
     stacked = torch.stack(gradients, 1)
     check_finite(logits.detach(), stacked)
     return gaps.detach(), stacked, logits.detach()
@@ -70,7 +70,7 @@ def linearised_distances(gaps: Tensor, gradients: Tensor) -> tuple[Tensor, Tenso
 
 
 @dataclass(frozen=True)
-class Aims:
+class Targets:
     """The rows of an attack on the images that are classified rightly.
 
     Every image has a row that follows whichever rival is likeliest as it goes, as published. An image whose nearest
@@ -104,17 +104,17 @@ class Aims:
         return torch.where(self.rivals < 0, margin(logits, y), toward.squeeze(1))
 
 
-def aims(closest: Closest) -> Aims:
+def targets_of(closest: Closest) -> Targets:
     """The rows to attack, from one look at the clean images' gradients."""
     rows = closest.standing
     # Toward a target the boundary is that with the class that the image is of.
     rivals = likeliest_rivals(closest.logits[rows], closest.y[rows], 2 if closest.targeted else CANDIDATES)
-    gaps, gradients, _ = rival_gaps(closest.victim, closest.x[rows], closest.y[rows], rivals)
+    gaps, gradients, _ = rival_gaps(closest.wrapped, closest.x[rows], closest.y[rows], rivals)
     distances, slopes = linearised_distances(gaps, gradients)
     nearest = distances.argmin(1, keepdim=True)
     distances = distances.clamp_min(SHORTEST)
     other = (nearest > 0).squeeze(1)
-    return Aims(
+    return Targets(
         torch.cat([rows, rows[other]]),
         torch.cat([torch.full_like(rows, -1), rivals.gather(1, nearest)[other, 0]]),
         torch.cat([distances[:, 0], distances.gather(1, nearest)[other, 0]]),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from corral.errors import CorralError
 
 
-class Victim:
+class WrappedModel:
     """A model that an attack asks for logits and for gradients; use it inside `corral.attacks.state.attacked`.
 
     Attributes:
