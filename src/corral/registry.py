@@ -43,6 +43,7 @@ class Registry(Generic[T]):
         self._package, self._check = package, check
         self._things: dict[str, T] = {}
         self._places: dict[str, str] = {}
+        self._aliases: dict[str, str] = {}
         self._filled = package is None
         self._entries_read = False
 
@@ -72,6 +73,10 @@ class Registry(Generic[T]):
         self._things[name], self._places[name] = thing, place
         return thing
 
+    def alias(self, name: str, of: str) -> None:
+        """Let a second name stand for what is registered as `of`; lists show the first alone."""
+        self._aliases[name] = of
+
     def find(self, name: str, *, code: bool = True) -> T:
         """What a name or a target stands for.
 
@@ -85,6 +90,7 @@ class Registry(Generic[T]):
             CorralError: a target's own code failed.
         """
         self._fill()
+        name = self._aliases.get(name, name)
         if name not in self._things:
             self._read_entries()
         if name in self._things:
@@ -111,6 +117,7 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         self._fill()
+        name = self._aliases.get(name, name) if isinstance(name, str) else name
         if name not in self._things:
             self._read_entries()
         return name in self._things

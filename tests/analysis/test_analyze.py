@@ -40,7 +40,7 @@ def test_a_second_call_makes_nothing_and_fresh_makes_it_again(released, found, m
     monkeypatch.setitem(ANALYSES._things, "cosine", replace(ANALYSES["cosine"], measure=made))
     assert analyze(released, only=["cosine"], n=N, device="cpu", progress=False) == {"cosine": found["cosine"]}
     assert not calls
-    analyze(released, only=["cosine"], n=N, fresh=True, device="cpu", progress=False)
+    analyze(released, only=["cosine"], n=N, overwrite=True, device="cpu", progress=False)
     assert len(calls) == 1
 
 

@@ -111,7 +111,7 @@ def test_finished_batches_of_attacks_in_turn_are_taken_as_they_are():
 def test_a_cached_batch_of_other_images_is_refused():
     cache = Memory()
     run_attacks(nn.Identity(), images(8), labels(8), [below(0.3)], batch_size=4, cache=cache)
-    with pytest.raises(CorralError, match="batch 0 of below was finished with 4 images, expected 5; give --fresh"):
+    with pytest.raises(CorralError, match="batch 0 of below was finished with 4 images, expected 5; give --overwrite"):
         run_attacks(nn.Identity(), images(8), labels(8), [below(0.3)], batch_size=5, cache=cache)
 
 

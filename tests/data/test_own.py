@@ -215,7 +215,7 @@ def test_a_run_on_a_function_records_it_whole_and_is_evaluated_where_it_is_trust
     forget()
     import_plugin(str(blobs))
     with pytest.raises(CorralError, match="trained on other data"):
-        corral.evaluate(run, progress=False, device="cpu", fresh=True)
+        corral.evaluate(run, progress=False, device="cpu", overwrite=True)
     shutil.move(blobs, tmp_path / "moved.py")
     forget()
     with pytest.raises(UsageError, match="is code outside corral"):

@@ -95,10 +95,10 @@ def test_another_plan_is_refused_and_fresh_begins_anew(tmp_path, changes, words)
     EvaluationCache(tmp_path / "x", plan()).write("a", 0, batch())
     with pytest.raises(CorralError, match=words) as caught:
         EvaluationCache(tmp_path / "x", plan(**changes))
-    assert "--fresh" in str(caught.value)
+    assert "--overwrite" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert EvaluationCache(tmp_path / "x", plan()).read("a", 0) is not None
-    assert EvaluationCache(tmp_path / "x", plan(**changes), fresh=True).read("a", 0) is None
+    assert EvaluationCache(tmp_path / "x", plan(**changes), overwrite=True).read("a", 0) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"{}"])
@@ -127,7 +127,7 @@ def test_a_changed_attack_list_or_threat_is_refused_in_a_real_evaluation(run, mo
         evaluate(run, attacks=[LOG_20, MARGIN_20], **arguments)
     with pytest.raises(CorralError, match="unfinished evaluation with another batch_size"):
         evaluate(run, attacks=[LOG_20], **(arguments | {"batch_size": 10}))
-    assert evaluate(run, attacks=[LOG_20, MARGIN_20], fresh=True, **arguments).n == 40
+    assert evaluate(run, attacks=[LOG_20, MARGIN_20], overwrite=True, **arguments).n == 40
 
 
 def test_finished_batches_are_not_repeated(run, monkeypatch):

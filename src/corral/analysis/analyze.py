@@ -11,19 +11,21 @@ from corral.analysis.registry import ANALYSES
 from corral.data import load
 from corral.devices import choose_device
 from corral.errors import CorralError, UsageError
+from corral.renamed import renamed
 from corral.training import RunFolder, load_model
 from corral.training.recipes.recipe import MOST_SEED
 
 DEFAULT_IMAGES = 1000
 
 
+@renamed(fresh="overwrite")
 def analyze(
     run: str | Path,
     *,
     only: Sequence[str] | None = None,
     n: int | None = DEFAULT_IMAGES,
     seed: int = 0,
-    fresh: bool = False,
+    overwrite: bool = False,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -38,7 +40,7 @@ def analyze(
         only: names of analyses; default those with a place on the page that fit the run.
         n: a class-balanced subset of this many test images; None, or more than there are, for the whole test set.
         seed: of the attacks and of t-SNE.
-        fresh: make them all again.
+        overwrite: make them all again.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: say what was made.
@@ -69,4 +71,4 @@ def analyze(
     kinds = [kind for _, kind in ANALYSES.items()]
     chosen = [k for k in kinds if (k.name in asked if asked else k.page is not None and k.fits(model))]
     chosen.sort(key=lambda kind: (kind.page is None, kind.page or 0))
-    return {kind.name: cache.analysis(kind.name, fresh=fresh) for kind in chosen}
+    return {kind.name: cache.analysis(kind.name, overwrite=overwrite) for kind in chosen}

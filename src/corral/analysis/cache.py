@@ -55,12 +55,12 @@ class AnalysisCache:
         """Of the run's weights."""
         return fingerprint(load_model(self.run)[0])
 
-    def analysis(self, name: str, *, fresh: bool = False, needs: Collection[str] = ()) -> Analysis:
+    def analysis(self, name: str, *, overwrite: bool = False, needs: Collection[str] = ()) -> Analysis:
         """The analysis: the one on disk if it is of these weights, else made and written now.
 
         Args:
             name: which.
-            fresh: make it now in any case.
+            overwrite: make it now in any case.
             needs: numbers without which the one on disk, of an earlier version, is made again.
 
         Raises:
@@ -69,7 +69,7 @@ class AnalysisCache:
         """
         words = [name, *([f"n{self.n}"] if self.n is not None else []), *([f"seed{self.seed}"] if self.seed else [])]
         path = self.run / "analyses" / f"{'-'.join(words)}.json"
-        if path.is_file() and not fresh:
+        if path.is_file() and not overwrite:
             kept = read_analysis(path)
             if kept.model_fingerprint == self.fingerprint and kept.numbers.keys() >= set(needs):
                 return kept

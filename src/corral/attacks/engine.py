@@ -268,7 +268,7 @@ class _Engine:
             if len(held.correct) != len(rows):
                 raise CorralError(
                     f"batch {number} of {attack.name} was finished with {len(held.correct)} images, expected "
-                    f"{len(rows)}; give --fresh to begin anew"
+                    f"{len(rows)}; give --overwrite to begin anew"
                 )
             broken, step, x_adv = (
                 torch.from_numpy(array).to(rows.device) for array in (~held.correct, held.step, held.shown)

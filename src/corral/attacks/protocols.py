@@ -118,11 +118,16 @@ def encoder(target: AttackedModel, threat: Threat) -> tuple[Attack, ...]:
 
 
 @register_protocol(
-    "standard", "AutoAttack standard: APGD-CE, APGD-T, FAB-T, Square, each on every image", ensemble="autoattack"
+    "standard",
+    "AutoAttack (autoattack stands for it too): APGD-CE, APGD-T, FAB-T, Square, each on every image",
+    ensemble="autoattack",
 )
 def standard(target: AttackedModel, threat: Threat) -> tuple[Attack, ...]:
     """AutoAttack's members."""
     return standard_attacks(threat, target.classes)
+
+
+PROTOCOLS.alias("autoattack", of="standard")  # by its ensemble's name
 
 
 @register_protocol(

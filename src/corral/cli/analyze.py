@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from corral.cli.options import DataRoot, Device, Fresh, Json, Quiet, Threads, interruptible, print_json, set_threads
+from corral.cli.options import DataRoot, Device, Json, Overwrite, Quiet, Threads, interruptible, print_json, set_threads
 
 EPILOG = "Example: corral analyze runs/mnist-mat --n 500"
 
@@ -15,7 +15,7 @@ def analyze(
     only: Annotated[list[str] | None, typer.Option(help="Only this one, repeatable; default all that fit.")] = None,
     n: Annotated[int, typer.Option(min=2, help="This many test images, class-balanced, or all if fewer.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the attacks and of t-SNE.")] = 0,
-    fresh: Fresh = False,
+    overwrite: Overwrite = False,
     device: Device = None,
     data_root: DataRoot = None,
     threads: Threads = None,
@@ -39,7 +39,7 @@ def analyze(
                 only=only,
                 n=n,
                 seed=seed,
-                fresh=fresh,
+                overwrite=overwrite,
                 device=device,
                 data_root=data_root,
                 progress=not quiet,

@@ -11,9 +11,9 @@ from corral.cli.options import (
     BatchSize,
     DataRoot,
     Device,
-    Fresh,
     Images,
     Json,
+    Overwrite,
     Quiet,
     Threads,
     interruptible,
@@ -42,11 +42,11 @@ def evaluate(
             "as pgd:steps=50,restarts=3."
         ),
     ] = None,
-    linear: Annotated[
+    fit_heads: Annotated[
         str | None,
         typer.Option(help="Fit heads to an encoder first and attack them, such as slf,alf; also aff, nearest, soft."),
     ] = None,
-    fresh: Fresh = False,
+    overwrite: Overwrite = False,
     batch_size: BatchSize = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the attacks' random starts.")] = 0,
     device: Device = None,
@@ -65,10 +65,10 @@ def evaluate(
     chosen = list(dict.fromkeys(attack)) if attack else None
     for text in chosen or ():
         parse_attack(text)
-    if linear is not None:
+    if fit_heads is not None:
         from corral.evaluation.fit_heads import fitted_heads
 
-        kinds = [kind.strip() for kind in linear.split(",")]
+        kinds = [kind.strip() for kind in fit_heads.split(",")]
         with interruptible(lambda: "finished epochs are kept; call it again"):
             run = [
                 head
@@ -87,7 +87,7 @@ def evaluate(
                     attacks=chosen,
                     batch_size=batch_size,
                     seed=seed,
-                    fresh=fresh,
+                    overwrite=overwrite,
                     device=device,
                     data_root=data_root,
                     progress=not quiet,

@@ -19,7 +19,7 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of data-set files; default CORRAL_DATA or a user cache.")]
 Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; default torch's own choice.")]
 Images = Annotated[int | None, typer.Option(min=1, help="This many test images, class-balanced; default all.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Throw away what an interrupted call finished.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away what an interrupted call finished.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Default 125 on a CPU, else 500.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 

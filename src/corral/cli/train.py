@@ -84,7 +84,7 @@ def train(
         ending = "" if info.ending is None else f", {info.ending.words()}"
         typer.echo(f"{path}: {info.method} on {info.data}, {info.epochs} epochs{ending}, {info.train_seconds:.1f} s")
         encoder = method_class(resolved.method).trains == "encoder"
-        typer.echo(f"next: corral evaluate {path}{' --linear slf,alf' if encoder else ''}")
+        typer.echo(f"next: corral evaluate {path}{' --fit-heads slf,alf' if encoder else ''}")
 
 
 def _slug(name: str) -> str:

@@ -46,15 +46,15 @@ class EvaluationCache:
     Args:
         folder: where the batches lie; made if need be, taken up again if it is there.
         plan: of this evaluation.
-        fresh: begin anew, whatever lies there.
+        overwrite: begin anew, whatever lies there.
 
     Raises:
         CorralError: the folder holds batches of another plan (the message says what differs), or cannot be read.
     """
 
-    def __init__(self, folder: Path, plan: EvaluationPlan, *, fresh: bool = False) -> None:
+    def __init__(self, folder: Path, plan: EvaluationPlan, *, overwrite: bool = False) -> None:
         self.folder = folder
-        if fresh:
+        if overwrite:
             self.close()
         held = folder / "plan.json"
         if held.is_file():
@@ -65,7 +65,7 @@ class EvaluationCache:
             write_atomically(held, (plan.model_dump_json(indent=2) + "\n").encode())
 
     def _refuse_other(self, held: Path, plan: EvaluationPlan) -> None:
-        remedy = "give --fresh to throw away what is finished and begin anew"
+        remedy = "give --overwrite to throw away what is finished and begin anew"
         try:
             found = EvaluationPlan.model_validate_json(held.read_bytes())
         except (OSError, ValidationError, ValueError) as error:

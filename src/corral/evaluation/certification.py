@@ -40,6 +40,7 @@ from corral.evaluation.session import EvaluationSession
 from corral.models import Classifier
 from corral.precision import full_float32
 from corral.progress import Progress, duration
+from corral.renamed import renamed
 from corral.training import parse_eps
 
 RADII = (0.0, 36 / 255, 72 / 255, 108 / 255, 1.0)
@@ -60,6 +61,7 @@ PGD = PgdProtocol(
 )
 
 
+@renamed(fresh="overwrite")
 def certify_run(
     run: str | Path,
     *,
@@ -68,7 +70,7 @@ def certify_run(
     attack: bool = True,
     batch_size: int | None = None,
     seed: int = 0,
-    fresh: bool = False,
+    overwrite: bool = False,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -88,7 +90,7 @@ def certify_run(
         attack: try to break the certificates.
         batch_size: images at a time; default 125 on a CPU, else 500.
         seed: of the attacks' random numbers.
-        fresh: throw away what an interrupted certification has finished.
+        overwrite: throw away what an interrupted certification has finished.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: show progress on stderr.
@@ -117,7 +119,7 @@ def certify_run(
         label = certificate_label(n=len(test), n_test=len(data.test), seed=seed)
         attacks = radius_attacks(model, wanted, lipschitz)
         plan = given.plan("certify", norm="L2", eps=max(wanted), attacks=attacks)
-        cache = EvaluationCache(folder.path / "certificates" / f"{label}.unfinished", plan, fresh=fresh)
+        cache = EvaluationCache(folder.path / "certificates" / f"{label}.unfinished", plan, overwrite=overwrite)
         tried: list[CertifyingAttack] = []
         if attack:
             session = EvaluationSession(

@@ -27,6 +27,7 @@ from corral.evaluation.records import AttackResult, Curve, Record, Reported
 from corral.evaluation.session import EvaluationSession
 from corral.precision import full_float32
 from corral.progress import Progress, duration
+from corral.renamed import renamed
 from corral.training import load_recipe, parse_eps
 
 CURVE = PgdProtocol(
@@ -43,6 +44,7 @@ CURVE_FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 CURVE_EXAMPLES = 200
 
 
+@renamed(fresh="overwrite")
 def evaluate(
     run: str | Path,
     *,
@@ -52,7 +54,7 @@ def evaluate(
     attacks: Sequence[AttackLike] | None = None,
     batch_size: int | None = None,
     seed: int = 0,
-    fresh: bool = False,
+    overwrite: bool = False,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -73,7 +75,7 @@ def evaluate(
         batch_size: images a batch; default 125 on a CPU, whose caches hold that many, else 500. An image's result does
             not depend on the others beyond the model's own rounding.
         seed: of the attacks' random numbers.
-        fresh: throw away what an interrupted evaluation has finished.
+        overwrite: throw away what an interrupted evaluation has finished.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: show progress on stderr.
@@ -117,7 +119,7 @@ def evaluate(
     )
     label = record_label(protocol, n=len(test), n_test=len(data.test), eps=radius, run_eps=info.eps, seed=seed)
     plan = given.plan(protocol, norm=info.norm, eps=radius, attacks=planned)
-    cache = EvaluationCache(folder.records / f"{label}.unfinished", plan, fresh=fresh)
+    cache = EvaluationCache(folder.records / f"{label}.unfinished", plan, overwrite=overwrite)
     with full_float32():
         record, arrays = _measure(session, planned, plan, cache, given)
     write_arrays(arrays, folder.records / f"{label}.npz")

@@ -131,7 +131,7 @@ def load_model(
     if not spec.head_class.decides and not encoder:
         raise CorralError(
             f"{given}: an encoder (method {info.method}) decides nothing; fit a head to it with "
-            f"`corral evaluate {given} --linear slf`"
+            f"`corral evaluate {given} --fit-heads slf`"
         )
     _check_fits(spec, tensors, path)
     try:

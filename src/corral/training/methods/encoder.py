@@ -54,7 +54,7 @@ class ProjectionConfig(Config):
 
 
 class EncoderMethod(Method):
-    """A method that trains features alone: what it saves is an encoder, to which `--linear` fits a head.
+    """A method that trains features alone: what it saves is an encoder, to which `--fit-heads` fits a head.
 
     Held-out images are only looked at by the labels of their nearest training images; no label plays a part in a loss.
 
@@ -89,7 +89,7 @@ class EncoderMethod(Method):
         """
         raise UsageError(
             f"method {options.name!r} trains an encoder without a head, whose loss no attack on a classifier climbs: "
-            "fit a head to it first (corral evaluate --linear)"
+            "fit a head to it first (corral evaluate --fit-heads)"
         )
 
     def prepare(self) -> None:
