@@ -27,7 +27,7 @@ from corral.training import RunFolder, load_model, train
 
 COLUMNS = {
     "pgd_published": "PGD as published",
-    "pgd_log": "PGD-20×5, log space",
+    "pgd_ce": "PGD-20×5, log space",
     "autoattack": "AutoAttack",
     "adaptive": "adaptive ensemble",
     "worst_case": "worst of all attacks",

@@ -146,13 +146,13 @@ def test_train_evaluate_report_for_machines(corral, tmp_path, monkeypatch):
     made = json.loads(out)
     assert (code, err) == (0, "")
     assert (made["run"], made["seed"], made["epochs"], made["method"]) == ("run", 3, 1, "nominal")
-    evaluate = ["evaluate", "run", "--n", "20", "--eps", "8/255", "--attack", "pgd_log", "--quiet"]
+    evaluate = ["evaluate", "run", "--n", "20", "--eps", "8/255", "--attack", "pgd_ce", "--quiet"]
     code, out, _ = corral(*evaluate, "--json")
     (record,) = json.loads(out)
     assert (code, record["n"], record["eps"], record["reduced"]) == (0, 20, 8 / 255, True)
     code, out, _ = corral(*evaluate)
     header, row = (line.split() for line in out.splitlines())
-    assert header == ["run", "n", "eps", "clean", "pgd_log"]
+    assert header == ["run", "n", "eps", "clean", "pgd_ce"]
     assert row == ["run", "20", "of", "500", "0.03137"] + [
         f"{100 * a:.1f}" for a in (record["clean"], record["attacks"][0]["accuracy"])
     ]
@@ -200,7 +200,7 @@ def test_a_run_called_as_a_recipe_is_continued_by_its_path(corral, tmp_path, mon
     assert code == 130
     assert "continue with: corral train ./at --resume" in err
     assert corral("train", "./at", "--resume", "--quiet")[0] == 0
-    assert corral("evaluate", "at", "--n", "20", "--attack", "pgd_log", "--quiet")[0] == 0
+    assert corral("evaluate", "at", "--n", "20", "--attack", "pgd_ce", "--quiet")[0] == 0
 
 
 def test_a_folder_called_as_a_recipe_is_no_run_of_it(corral, tmp_path, monkeypatch):

@@ -3,7 +3,9 @@
 import pytest
 
 from corral.attacks.protocols import PROTOCOLS
+from corral.attacks.registry import ATTACKS
 from corral.cli.renamed import with_new_names
+from corral.evaluation.records import AttackResult
 from corral.renamed import renamed
 
 
@@ -42,3 +44,22 @@ def test_autoattack_is_the_standard_protocol_and_listed_once():
     assert PROTOCOLS["autoattack"] is PROTOCOLS["standard"]
     assert "autoattack" in PROTOCOLS
     assert "autoattack" not in PROTOCOLS.names()
+
+
+def test_earlier_names_of_attacks_are_found_and_told():
+    with pytest.warns(FutureWarning, match="attack 'pgd_log' is called 'pgd_ce' now"):
+        assert ATTACKS["pgd_log"] is ATTACKS["pgd_ce"]
+    with pytest.warns(FutureWarning, match="'pgd_cw' now"):
+        assert ATTACKS["pgd_log_margin"] is ATTACKS["pgd_cw"]
+    assert "pgd_log" not in ATTACKS.names()
+
+
+def test_a_record_of_an_earlier_version_is_read_by_the_names_of_today():
+    settings = {"steps": 20, "step_size": 0.1, "restarts": 5, "objective": "margin"}
+    common = {"protocol": "p", "norm": "Linf", "eps": 0.1, "n": 4, "accuracy": 0.5, "per_class": [], "seconds": 1.0}
+    common |= {"seed": 0, **settings}
+    old = {"name": "pgd_log_margin", "verdict": "any_iterate", "settings": {**settings, "verdict": "any_iterate"}}
+    new = {"name": "pgd_cw", "success_rule": "any_iterate", "settings": {**settings, "success_rule": "any_iterate"}}
+    read = AttackResult.model_validate({**common, **old})
+    assert read == AttackResult.model_validate({**common, **new})
+    assert list(read.settings) == [*settings, "success_rule"]

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import pkgutil
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -44,6 +45,7 @@ class Registry(Generic[T]):
         self._things: dict[str, T] = {}
         self._places: dict[str, str] = {}
         self._aliases: dict[str, str] = {}
+        self._earlier: set[str] = set()
         self._filled = package is None
         self._entries_read = False
 
@@ -73,9 +75,17 @@ class Registry(Generic[T]):
         self._things[name], self._places[name] = thing, place
         return thing
 
-    def alias(self, name: str, of: str) -> None:
-        """Let a second name stand for what is registered as `of`; lists show the first alone."""
+    def alias(self, name: str, of: str, *, earlier: bool = False) -> None:
+        """Let a second name stand for what is registered as `of`; lists show the first alone.
+
+        Args:
+            name: the second.
+            of: the first.
+            earlier: whether it is an earlier version's name, so that whoever uses it is told.
+        """
         self._aliases[name] = of
+        if earlier:
+            self._earlier.add(name)
 
     def find(self, name: str, *, code: bool = True) -> T:
         """What a name or a target stands for.
@@ -90,6 +100,8 @@ class Registry(Generic[T]):
             CorralError: a target's own code failed.
         """
         self._fill()
+        if name in self._earlier:
+            warnings.warn(f"{self.noun} {name!r} is called {self._aliases[name]!r} now", FutureWarning, stacklevel=2)
         name = self._aliases.get(name, name)
         if name not in self._things:
             self._read_entries()

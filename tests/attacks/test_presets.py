@@ -45,8 +45,8 @@ def test_protocols_are_found_by_their_names():
             "pgd_published_100",
             "pgd_published_100_log",
             "pgd_published_100_magnet",
-            "pgd_log",
-            "pgd_log_margin",
+            "pgd_ce",
+            "pgd_cw",
         )
     }
 
@@ -74,7 +74,7 @@ def test_exponentiated_scores_are_attacked_only_where_there_are_clusters():
         assert MARGIN_20.objective_for(model) == "margin"
 
 
-@pytest.mark.parametrize("name", ["pgd_published", "pgd_log", "pgd_log_margin"])
+@pytest.mark.parametrize("name", ["pgd_published", "pgd_ce", "pgd_cw"])
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_a_protocol_is_pgd_with_its_own_numbers(name, norm):
     protocol = PRESETS[name]

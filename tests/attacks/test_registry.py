@@ -91,7 +91,11 @@ def test_a_step_size_is_of_the_threat_that_the_attack_is_bound_to():
     [
         ("pgd:steps=50,restarts=3", "pgd:steps=50,restarts=3", {"steps": 50, "restarts": 3, "step_size": 0.005}),
         ("pgd:step_size=2/255", "pgd:step_size=2/255", {"step_size": 2 / 255}),
-        ("pgd:objective=margin,keep=max_loss_restart", None, {"objective": "margin", "verdict": "max_loss_restart"}),
+        (
+            "pgd:objective=margin,keep=max_loss_restart",
+            None,
+            {"objective": "margin", "success_rule": "max_loss_restart"},
+        ),
         ("mi-fgsm: steps = 3 , momentum=1", None, {"steps": 3, "momentum": 1.0}),
         ("mi-fgsm", "mi-fgsm", {"steps": 10, "momentum": 1.0}),
         ("square:queries=7", None, {"queries": 7, "restarts": 1, "objective": "margin"}),
@@ -116,7 +120,7 @@ def test_settings_are_read_from_text(text, name, settings):
         ("pgd:keep=last", r"setting keep takes best\|max_loss_restart, found 'last'"),
         ("pgd:objective=margn", "attack pgd: unknown objective 'margn'; did you mean 'margin'"),
         ("pgd:eps=0.3", "attack pgd has no setting 'eps'"),
-        ("pgd_log:steps=3", "attack pgd_log has no setting 'steps'; it has none"),
+        ("pgd_ce:steps=3", "attack pgd_ce has no setting 'steps'; it has none"),
         ("ddn", "attack ddn knows the norm L2, the threat is Linf eps 0.1"),
         ("magnet", "attack magnet needs a cluster head"),
         ("mat", "attack mat needs a cluster head of one centroid a class"),

@@ -75,7 +75,7 @@ def test_a_linear_head_has_no_published_scores_and_the_record_says_so(runs):
         kind: {attack.name: attack.objective for attack in record(runs[kind]).attacks if attack.name != "worst_case"}
         for kind in runs
     }
-    log = {"pgd_log": "cross_entropy", "pgd_log_margin": "margin"}
+    log = {"pgd_ce": "cross_entropy", "pgd_cw": "margin"}
     assert names["nominal"] == log | {"pgd_published": "cross_entropy"}
     published = {"pgd_published": "published_cross_entropy", "pgd_published_log": "cross_entropy"}
     assert names["corral"] == log | published
@@ -150,7 +150,7 @@ def test_other_data_than_the_runs_are_refused(tmp_path):
     run = train("nominal", data=f"npz:{path}", out=tmp_path / "run", progress=False, **given)
     whole = evaluate(run, attacks=[LOG_20], progress=False)
     assert (whole.n, whole.n_test, whole.reduced) == (12, 12, False)
-    assert [attack.name for attack in whole.attacks] == ["pgd_log"]  # one attack is its own worst case
+    assert [attack.name for attack in whole.attacks] == ["pgd_ce"]  # one attack is its own worst case
     images[5, 3, 3] ^= 1
     np.savez(path, images=images, labels=labels)
     with pytest.raises(CorralError, match=r"trained on other data: .* has fingerprint [0-9a-f]{16}, the run's was"):
@@ -169,7 +169,7 @@ def test_other_data_than_the_runs_are_refused(tmp_path):
         ({"batch_size": 0}, "batch size must be at least 1"),
         ({"seed": -1}, "seed must be from 0"),
         ({"attacks": []}, "attacks must be one or more, each once, found none"),
-        ({"attacks": [LOG_20, LOG_20]}, "each once, found pgd_log, pgd_log"),
+        ({"attacks": [LOG_20, LOG_20]}, "each once, found pgd_ce, pgd_ce"),
         ({"device": "meta"}, "device 'meta' is not usable here"),
     ],
 )

@@ -62,7 +62,7 @@ def settings_of(*arguments, **given):
 )
 def test_adaptive_pgd_climbs_the_loss_that_the_method_trains_on(recipe, loss, weights):
     settings = settings_of("centred", recipe)["pgd_50_training"]
-    common = {"steps": 50, "step_size": 0.025, "restarts": 1, "objective": loss, "verdict": "max_loss_restart"}
+    common = {"steps": 50, "step_size": 0.025, "restarts": 1, "objective": loss, "success_rule": "max_loss_restart"}
     assert settings == common | weights
 
 
@@ -98,7 +98,7 @@ def test_the_attack_of_clustr_has_the_alpha_of_the_recipe(monkeypatch, recipe, d
     settings = dict(attack.settings)
     # Records of before that the alpha does not change keep their settings.
     assert settings.pop("alpha", 12.5) == alpha
-    assert set(settings) == {"steps", "step_size", "restarts", "objective", "verdict"}
+    assert set(settings) == {"steps", "step_size", "restarts", "objective", "success_rule"}
     assert settings["objective"] == "published_magnet"
     assert attack.description.endswith(f"alpha {alpha:g}")
     # What it climbs, as numbers: the loss with another alpha differs on some image.
@@ -153,7 +153,7 @@ def test_a_method_whose_loss_nobody_knows_is_refused_where_the_loss_is_attacked(
     monkeypatch.setitem(METHODS._things, "nominal", Method)
     with pytest.raises(UsageError, match="method 'nominal' says nothing of the loss it trains on"):
         attacks_of(protocol, "nominal")
-    assert "pgd_log" in attacks_of("quick", "nominal")
+    assert "pgd_ce" in attacks_of("quick", "nominal")
     monkeypatch.delitem(METHODS._things, "nominal")
     for each in (protocol, "quick"):
         with pytest.raises(UsageError, match="unknown method 'nominal'"):

@@ -19,7 +19,7 @@ from corral.evaluation.records import (
 
 def attack():
     return AttackResult(
-        name="pgd_log",
+        name="pgd_ce",
         protocol="PGD-20",
         norm="Linf",
         eps=8 / 255,
@@ -27,7 +27,7 @@ def attack():
         step_size=1 / 255,
         restarts=5,
         objective="cross_entropy",
-        verdict="any_iterate",
+        success_rule="any_iterate",
         n=100,
         accuracy=1 / 3,
         per_class=[0.1, None],

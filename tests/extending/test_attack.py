@@ -14,7 +14,7 @@ def test_the_attack_of_the_page_is_run_by_its_file_and_by_its_name(
     names = ["ni_fgsm:steps=5", "mi-fgsm:steps=5", "worst_case"]
     assert [attack["name"].replace("ni-", "ni_") for attack in custom["attacks"]] == names
     assert custom["attacks"][0]["settings"] == {"steps": 5, "momentum": 1.0}
-    assert custom["attacks"][0]["verdict"] == "max_loss_restart"
+    assert custom["attacks"][0]["success_rule"] == "max_loss_restart"
     # Five steps forward and backward, then the clean images and the last points.
     assert (custom["attacks"][0]["forwards"], custom["attacks"][0]["backwards"]) == (60 * 7, 60 * 5)
     accuracies = {attack["name"]: attack["accuracy"] for attack in momentum["attacks"]}

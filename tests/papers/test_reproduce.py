@@ -205,7 +205,7 @@ def test_rows_of_another_column_data_set_or_of_other_weights_do_not_stay(made, t
     options = {"results": tmp_path / "results", "rows": ROWS[:1], "device": "cpu", "progress": False}
     if what == "column":
         table = load_table("clustr-table1")
-        columns = [c.model_copy(update={"attack": "pgd_log"}) if c.name == "PGD-20" else c for c in table.columns]
+        columns = [c.model_copy(update={"attack": "pgd_ce"}) if c.name == "PGD-20" else c for c in table.columns]
         monkeypatch.setattr(make, "load_table", lambda _: table.model_copy(update={"columns": tuple(columns)}))
     if what == "data":
         other = tmp_path / "results" / "runs.csv"
@@ -230,7 +230,7 @@ def test_an_attack_with_other_settings_is_made_again(made, tmp_path, monkeypatch
     options = {"runs": tmp_path / "runs", "results": tmp_path / "results", "rows": ROWS[:1]}
 
     def weaker(*arguments, **more):
-        return tuple(attack for attack in protocol_attacks(*arguments, **more) if attack.name != "pgd_log_margin")
+        return tuple(attack for attack in protocol_attacks(*arguments, **more) if attack.name != "pgd_cw")
 
     for module in (measure, evaluate_module):
         monkeypatch.setattr(module, "protocol_attacks", weaker)

@@ -25,7 +25,7 @@ def a_record(run, protocol, attacks, *, eps=0.1, created="2026-01-01T00:00:00Z")
     results = [
         AttackResult(
             name=name, protocol="", norm="Linf", eps=eps, steps=1, step_size=0.1, restarts=1, objective="x",
-            verdict="any_iterate", n=7, accuracy=robust / 7, per_class=[None], seconds=0.1 + 0.2, seed=0,
+            success_rule="any_iterate", n=7, accuracy=robust / 7, per_class=[None], seconds=0.1 + 0.2, seed=0,
             settings={"steps": 20, "step_size": 0.1 / 3, "objective": "margin"},
         )
         for name, robust in attacks.items()

@@ -24,7 +24,7 @@ def make_attack(name: str, accuracy: float, **changes: Any) -> AttackResult:
         "step_size": 2 / 255,
         "restarts": 10 if published else 5,
         "objective": "published_cross_entropy" if published else "cross_entropy",
-        "verdict": "max_loss_restart" if published else "any_iterate",
+        "success_rule": "max_loss_restart" if published else "any_iterate",
         "n": 400,
         "accuracy": accuracy,
         "per_class": [accuracy, accuracy, None, accuracy],
@@ -35,7 +35,7 @@ def make_attack(name: str, accuracy: float, **changes: Any) -> AttackResult:
 
 
 def make_record(name: str = "run", attacks: dict[str, float] | None = None, **changes: Any) -> Record:
-    accuracies = {"pgd_published": 0.6, "pgd_log": 0.4} if attacks is None else attacks
+    accuracies = {"pgd_published": 0.6, "pgd_ce": 0.4} if attacks is None else attacks
     values: dict[str, Any] = {
         "run": name,
         "recipe": f"{name}-recipe",
@@ -54,7 +54,7 @@ def make_record(name: str = "run", attacks: dict[str, float] | None = None, **ch
         "clean": 0.98,
         "clean_per_class": [0.99, 0.97, None, 0.96],
         "attacks": [make_attack(attack, accuracy) for attack, accuracy in accuracies.items()],
-        "curves": [Curve(attack="pgd_log", norm="Linf", n=400, eps=[0.0, 0.1, 0.2], accuracy=[0.98, 0.7, 0.4])],
+        "curves": [Curve(attack="pgd_ce", norm="Linf", n=400, eps=[0.0, 0.1, 0.2], accuracy=[0.98, 0.7, 0.4])],
         "train_seed": 0,
         "train_seconds": 12.25,
         "eval_seed": 7,

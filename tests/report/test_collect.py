@@ -115,10 +115,10 @@ def test_inconsistent_records_are_named(write_run: WriteRun, record: MakeRecord,
     assert "clean_per_class has 1 per-class accuracies, expected 4" in refusal(
         write_run(record("a", clean_per_class=[0.5]))
     )
-    twice = record("b").model_copy(update={"attacks": [attack("pgd_log", 0.5), attack("pgd_log", 0.4)]})
-    assert "attack 'pgd_log' is there twice at Linf eps 0.2" in refusal(write_run(twice))
-    curve = Curve(attack="pgd_log", norm="Linf", n=1, eps=[0.0, 0.1], accuracy=[0.5])
-    assert "the curve of 'pgd_log' has 2 eps but 1 accuracies" in refusal(write_run(record("c", curves=[curve])))
+    twice = record("b").model_copy(update={"attacks": [attack("pgd_ce", 0.5), attack("pgd_ce", 0.4)]})
+    assert "attack 'pgd_ce' is there twice at Linf eps 0.2" in refusal(write_run(twice))
+    curve = Curve(attack="pgd_ce", norm="Linf", n=1, eps=[0.0, 0.1], accuracy=[0.5])
+    assert "the curve of 'pgd_ce' has 2 eps but 1 accuracies" in refusal(write_run(record("c", curves=[curve])))
 
 
 def test_runs_of_one_name_are_told_apart_by_their_folder(write_run: WriteRun, record: MakeRecord) -> None:

@@ -79,8 +79,8 @@ def figures(text: str, kind: str) -> int:
 
 def test_every_number_of_the_table_is_the_records(write_run: WriteRun, record: MakeRecord, page: Any) -> None:
     records = [
-        record("a", {"pgd_published": 0.7125, "pgd_log": 0.333}, clean=0.9875, train_seed=3, train_seconds=61.25),
-        record("b", {"pgd_log": 0.4444}, clean=0.91, head="linear", rule=None, method="at"),
+        record("a", {"pgd_published": 0.7125, "pgd_ce": 0.333}, clean=0.9875, train_seed=3, train_seconds=61.25),
+        record("b", {"pgd_ce": 0.4444}, clean=0.91, head="linear", rule=None, method="at"),
     ]
     table = page(*(write_run(r) for r in records)).tables[0]
     assert table[0] == [
@@ -107,7 +107,7 @@ def test_seeds_get_a_row_of_mean_and_sample_sd(write_run: WriteRun, record: Make
     # Lowest of each run: 40, 46, 43, although its mean is over different attacks.
     first, second = (0.50, 0.46, 0.60), (0.40, 0.66, 0.43)
     runs = [
-        write_run(record(f"s{i}", {"pgd_log": a, "other": b}, recipe="r", train_seed=i, clean=0.9))
+        write_run(record(f"s{i}", {"pgd_ce": a, "other": b}, recipe="r", train_seed=i, clean=0.9))
         for i, (a, b) in enumerate(zip(first, second, strict=True))
     ]
     table = page(*runs).tables[0]
@@ -116,7 +116,7 @@ def test_seeds_get_a_row_of_mean_and_sample_sd(write_run: WriteRun, record: Make
 
 
 def test_a_worst_case_is_shown_only_where_it_was_measured(write_run: WriteRun, record: MakeRecord, page: Any) -> None:
-    found = page(write_run(record("a", {"pgd_published": 0.7, "pgd_log": 0.5, "worst_case": 0.45})))
+    found = page(write_run(record("a", {"pgd_published": 0.7, "pgd_ce": 0.5, "worst_case": 0.45})))
     assert found.tables[0][0][2:5] == ["PGD as published", "PGD in log space", "Worst case per image"]
     assert found.tables[0][1][2:5] == ["70.0", "50.0", "45.0"]
     assert "Lowest of these attacks" not in found.text
@@ -241,15 +241,15 @@ def test_reduced_evaluations_say_so(write_run: WriteRun, record: MakeRecord, pag
 
 
 def test_an_attack_on_fewer_images_says_so(write_run: WriteRun, record: MakeRecord, attack: Any, page: Any) -> None:
-    changed = record("a").model_copy(update={"attacks": [attack("pgd_log", 0.5, n=50)]})
-    found = page(write_run(changed), write_run(record("b", {"pgd_log": 0.5})))
+    changed = record("a").model_copy(update={"attacks": [attack("pgd_ce", 0.5, n=50)]})
+    found = page(write_run(changed), write_run(record("b", {"pgd_ce": 0.5})))
     assert "Reduced: 50 of 400 test images, PGD in log space (a)." in found.text
     assert found.tables[0][1][2] == "50.0 (n = 50)"
     assert "compare that column with care" in found.text
 
 
 def test_runs_at_another_threat_are_set_apart(write_run: WriteRun, record: MakeRecord, attack: Any, page: Any) -> None:
-    other = record("b").model_copy(update={"eps": 8 / 255, "attacks": [attack("pgd_log", 0.7, eps=8 / 255)]})
+    other = record("b").model_copy(update={"eps": 8 / 255, "attacks": [attack("pgd_ce", 0.7, eps=8 / 255)]})
     found = page(write_run(record("a")), write_run(other))
     assert "numbers of different groups are not comparable" in found.text
     assert "digits, Linf eps 8/255, n = 400" in found.text
@@ -258,7 +258,7 @@ def test_runs_at_another_threat_are_set_apart(write_run: WriteRun, record: MakeR
 
 
 def test_a_second_eps_is_a_column_of_its_own(write_run: WriteRun, record: MakeRecord, attack: Any, page: Any) -> None:
-    attacks = [attack("pgd_log", 0.5), attack("pgd_log", 0.25, eps=0.3)]
+    attacks = [attack("pgd_ce", 0.5), attack("pgd_ce", 0.25, eps=0.3)]
     found = page(write_run(record("a").model_copy(update={"attacks": attacks})))
     assert found.tables[0][0][2:4] == ["PGD in log space", "PGD in log space at Linf eps 0.3"]
     assert found.tables[0][1][2:5] == ["50.0", "25.0", "50.0"]
@@ -280,12 +280,12 @@ def test_what_is_missing_is_said(write_run: WriteRun, record: MakeRecord, page: 
     assert "AutoAttack has not been run on any of these runs" in found.text
     found = page(write_run(record("b", {"autoattack": 0.4})))
     assert "AutoAttack has not been run" not in found.text
-    found = page(write_run(record("a")), write_run(record("b", {"pgd_log": 0.4, "autoattack": 0.4})))
+    found = page(write_run(record("a")), write_run(record("b", {"pgd_ce": 0.4, "autoattack": 0.4})))
     assert "AutoAttack has not been run on a;" in found.text
 
 
 def test_a_curve_that_rises_is_not_trusted(write_run: WriteRun, record: MakeRecord, page: Any) -> None:
-    rising = [Curve(attack="pgd_log", norm="Linf", n=400, eps=[0.0, 0.1, 0.2], accuracy=[0.9, 0.3, 0.5])]
+    rising = [Curve(attack="pgd_ce", norm="Linf", n=400, eps=[0.0, 0.1, 0.2], accuracy=[0.9, 0.3, 0.5])]
     assert "Here it rises for a: do not trust that curve." in page(write_run(record("a", curves=rising))).text
     assert "Here it rises" not in page(write_run(record("b"))).text
 

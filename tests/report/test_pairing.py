@@ -83,15 +83,15 @@ def test_outcomes_that_are_missing_or_of_other_length_count_as_independent() -> 
 
 
 def test_what_is_noise_between_strangers_is_clear_on_the_same_images(record: MakeRecord) -> None:
-    records = record("a", {"pgd_log": 0.40}), record("b", {"pgd_log": 0.46})
+    records = record("a", {"pgd_ce": 0.40}), record("b", {"pgd_ce": 0.46})
     strangers = one_group(piece(records[0], {}), piece(records[1], {}))
     assert verdict(strangers).headline.startswith("No clear winner")
     assert "paired" not in text(verdict(strangers))
     assert within_noise_of_best(strangers) == {"a", "b"}
     # a keeps 160 images; b keeps 155 of them and 29 others.
     same = one_group(
-        piece(records[0], {"pgd_log": kept(0, 160)}),
-        piece(records[1], {"pgd_log": kept(5, 189)}),
+        piece(records[0], {"pgd_ce": kept(0, 160)}),
+        piece(records[1], {"pgd_ce": kept(5, 189)}),
     )
     found = verdict(same)
     assert found.headline == ("“b” keeps the most under attack at Linf eps 0.2: 46.0%, ahead of “a” with 40.0%.")
@@ -107,8 +107,8 @@ def test_what_is_noise_between_strangers_is_clear_on_the_same_images(record: Mak
 def test_a_lead_on_images_that_disagree_stays_noise(record: MakeRecord) -> None:
     found = verdict(
         one_group(
-            piece(record("a", {"pgd_log": 0.40}), {"pgd_log": kept(0, 160)}),
-            piece(record("b", {"pgd_log": 0.46}), {"pgd_log": kept(160, 344)}),
+            piece(record("a", {"pgd_ce": 0.40}), {"pgd_ce": kept(0, 160)}),
+            piece(record("b", {"pgd_ce": 0.46}), {"pgd_ce": kept(160, 344)}),
         )
     )
     assert found.headline.startswith("No clear winner")
@@ -118,11 +118,11 @@ def test_a_lead_on_images_that_disagree_stays_noise(record: MakeRecord) -> None:
 
 
 def test_identical_outcomes_tie_without_error(record: MakeRecord) -> None:
-    outcomes = {"pgd_log": kept(0, 200)}
+    outcomes = {"pgd_ce": kept(0, 200)}
     group = one_group(
-        piece(record("a", {"pgd_log": 0.5}), outcomes), piece(record("b", {"pgd_log": 0.5}), dict(outcomes))
+        piece(record("a", {"pgd_ce": 0.5}), outcomes), piece(record("b", {"pgd_ce": 0.5}), dict(outcomes))
     )
-    first, second = (entry.under("pgd_log") for entry in group.entries)
+    first, second = (entry.under("pgd_ce") for entry in group.entries)
     assert first is not None
     assert second is not None
     assert difference_error(first, second) == 0
@@ -134,7 +134,7 @@ def test_identical_outcomes_tie_without_error(record: MakeRecord) -> None:
 
 def test_seeds_are_paired_without_counts(record: MakeRecord) -> None:
     evidence = [
-        piece(record(f"{name}{seed}", {"pgd_log": 0.4}, recipe=name, train_seed=seed), {"pgd_log": kept(at, at + 160)})
+        piece(record(f"{name}{seed}", {"pgd_ce": 0.4}, recipe=name, train_seed=seed), {"pgd_ce": kept(at, at + 160)})
         for name, at in (("r", 0), ("s", 10))
         for seed in (0, 1)
     ]
@@ -144,7 +144,7 @@ def test_seeds_are_paired_without_counts(record: MakeRecord) -> None:
 
 
 def test_clean_accuracies_are_paired(record: MakeRecord) -> None:
-    records = record("a", {"pgd_log": 0.6}, clean=0.97), record("b", {"pgd_log": 0.3}, clean=0.9875)
+    records = record("a", {"pgd_ce": 0.6}, clean=0.97), record("b", {"pgd_ce": 0.3}, clean=0.9875)
     said = "On clean images “a” is right on 97.0%; the highest is “b” with 98.8%"
     assert f"{said}, within noise." in verdict(one_group(*(piece(r, {}) for r in records))).sentences
     outcomes = {"clean": kept(0, 388)}, {"clean": kept(0, 395)}
@@ -153,9 +153,9 @@ def test_clean_accuracies_are_paired(record: MakeRecord) -> None:
 
 
 def test_two_attacks_on_one_run_are_paired(record: MakeRecord) -> None:
-    made = record("a", {"pgd_published": 0.45, "pgd_log": 0.40})
+    made = record("a", {"pgd_published": 0.45, "pgd_ce": 0.40})
     assert "agree within noise" in text(verdict(one_group(piece(made, {}))))
-    outcomes = {"pgd_published": kept(0, 180), "pgd_log": kept(0, 160)}
+    outcomes = {"pgd_published": kept(0, 180), "pgd_ce": kept(0, 160)}
     assert "overstates it by 5.0 points" in text(verdict(one_group(piece(made, outcomes))))
 
 
@@ -164,20 +164,20 @@ def stored(outcomes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def test_outcomes_and_their_worst_case_are_read(write_run: WriteRun, record: MakeRecord, arrays: Any) -> None:
-    made = record("a", {"pgd_log": 0.5, "other": 0.5, "worst_case": 0.2}, clean=0.75)
-    outcomes = {"clean": kept(0, 300), "pgd_log": kept(100, 300), "other": kept(220, 400) | kept(0, 20)}
+    made = record("a", {"pgd_ce": 0.5, "other": 0.5, "worst_case": 0.2}, clean=0.75)
+    outcomes = {"clean": kept(0, 300), "pgd_ce": kept(100, 300), "other": kept(220, 400) | kept(0, 20)}
     (read,) = collect([write_run(made, arrays(**stored(outcomes), correct_stranger=np.zeros(3)))])
-    assert set(read.outcomes) == {"clean", "pgd_log", "other", "worst_case"}
+    assert set(read.outcomes) == {"clean", "pgd_ce", "other", "worst_case"}
     np.testing.assert_array_equal(read.outcomes["worst_case"], kept(220, 300))
-    np.testing.assert_array_equal(read.outcomes["pgd_log"], outcomes["pgd_log"])
+    np.testing.assert_array_equal(read.outcomes["pgd_ce"], outcomes["pgd_ce"])
 
 
 def test_without_the_clean_outcomes_there_is_no_worst_case(
     write_run: WriteRun, record: MakeRecord, arrays: Any
 ) -> None:
-    made = record("a", {"pgd_log": 0.5, "worst_case": 0.5})
-    (read,) = collect([write_run(made, arrays(**stored({"pgd_log": kept(0, 200)})))])
-    assert set(read.outcomes) == {"pgd_log"}
+    made = record("a", {"pgd_ce": 0.5, "worst_case": 0.5})
+    (read,) = collect([write_run(made, arrays(**stored({"pgd_ce": kept(0, 200)})))])
+    assert set(read.outcomes) == {"pgd_ce"}
     (older,) = collect([write_run(record("b"))])
     assert older.outcomes == {}
 
@@ -185,12 +185,12 @@ def test_without_the_clean_outcomes_there_is_no_worst_case(
 @pytest.mark.parametrize(
     ("outcomes", "problem"),
     [
-        ({"pgd_log": kept(0, 160).astype(int)}, "correct_pgd_log is int64 of shape (400,), expected bool of shape"),
-        ({"pgd_log": kept(0, 160, n=399)}, "correct_pgd_log is bool of shape (399,), expected bool of shape (400,)"),
+        ({"pgd_ce": kept(0, 160).astype(int)}, "correct_pgd_ce is int64 of shape (400,), expected bool of shape"),
+        ({"pgd_ce": kept(0, 160, n=399)}, "correct_pgd_ce is bool of shape (399,), expected bool of shape (400,)"),
         ({"clean": np.array(True)}, "correct_clean is bool of shape (), expected bool of shape (400,)"),
-        ({"pgd_log": kept(0, 170)}, "correct_pgd_log keeps 170 of 400 images, expected 160 as the record has it"),
+        ({"pgd_ce": kept(0, 170)}, "correct_pgd_ce keeps 170 of 400 images, expected 160 as the record has it"),
         (
-            {"clean": kept(0, 392), "pgd_published": kept(0, 240), "pgd_log": kept(0, 160)},
+            {"clean": kept(0, 392), "pgd_published": kept(0, 240), "pgd_ce": kept(0, 160)},
             "all correct_* together keep 160 of 400 images, expected 120 as the record has it",
         ),
     ],
@@ -198,7 +198,7 @@ def test_without_the_clean_outcomes_there_is_no_worst_case(
 def test_outcomes_that_contradict_their_record_are_refused(
     write_run: WriteRun, record: MakeRecord, arrays: Any, outcomes: dict[str, Any], problem: str
 ) -> None:
-    run = write_run(record("a", {"pgd_published": 0.6, "pgd_log": 0.4, "worst_case": 0.3}), arrays(**stored(outcomes)))
+    run = write_run(record("a", {"pgd_published": 0.6, "pgd_ce": 0.4, "worst_case": 0.3}), arrays(**stored(outcomes)))
     with pytest.raises(CorralError) as caught:
         collect([run])
     message = str(caught.value)
@@ -211,7 +211,7 @@ def test_a_page_of_paired_runs_says_so_and_is_the_same_every_time(
     write_run: WriteRun, record: MakeRecord, arrays: Any, tmp_path: Path
 ) -> None:
     runs = [
-        write_run(record(name, {"pgd_log": 0.4}), arrays(**stored({"pgd_log": kept(at, at + 160)})))
+        write_run(record(name, {"pgd_ce": 0.4}), arrays(**stored({"pgd_ce": kept(at, at + 160)})))
         for name, at in (("a", 0), ("b", 7))
     ]
     first = report(runs, out=tmp_path / "1.html").read_bytes()

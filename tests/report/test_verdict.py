@@ -33,7 +33,7 @@ def text(found: Verdict) -> str:
 
 @pytest.mark.parametrize(("winner", "loser"), [("corral", "at"), ("at", "corral")])
 def test_whoever_keeps_more_wins(record: MakeRecord, winner: str, loser: str) -> None:
-    found = judge(record(loser, {"pgd_log": 0.30}), record(winner, {"pgd_log": 0.48}))
+    found = judge(record(loser, {"pgd_ce": 0.30}), record(winner, {"pgd_ce": 0.48}))
     assert found.headline == (
         f"“{winner}” keeps the most under attack at Linf eps 0.2: 48.0%, ahead of “{loser}” with 30.0%."
     )
@@ -46,7 +46,7 @@ def test_whoever_keeps_more_wins(record: MakeRecord, winner: str, loser: str) ->
 
 def test_less_than_two_standard_errors_is_noise(record: MakeRecord) -> None:
     # At n = 400 and 40%, two standard errors of a difference are 6.9 points.
-    found = judge(record("a", {"pgd_log": 0.40}), record("b", {"pgd_log": 0.46}), record("c", {"pgd_log": 0.20}))
+    found = judge(record("a", {"pgd_ce": 0.40}), record("b", {"pgd_ce": 0.46}), record("c", {"pgd_ce": 0.20}))
     assert found.headline == (
         "No clear winner at Linf eps 0.2: “b” keeps 46.0% under attack, ahead of “a” with 40.0% by no more than noise."
     )
@@ -54,24 +54,24 @@ def test_less_than_two_standard_errors_is_noise(record: MakeRecord) -> None:
         found
     )
     assert "Behind by more than noise: “c” with 20.0%." in text(found)
-    (group,) = grouped(record("a", {"pgd_log": 0.40}), record("b", {"pgd_log": 0.46}), record("c", {"pgd_log": 0.20}))
+    (group,) = grouped(record("a", {"pgd_ce": 0.40}), record("b", {"pgd_ce": 0.46}), record("c", {"pgd_ce": 0.20}))
     assert within_noise_of_best(group) == {"a", "b"}
 
 
 def test_equal_runs_tie(record: MakeRecord) -> None:
-    found = judge(record("a", {"pgd_log": 0.5}), record("b", {"pgd_log": 0.5}))
+    found = judge(record("a", {"pgd_ce": 0.5}), record("b", {"pgd_ce": 0.5}))
     assert found.headline.startswith("No clear winner")
     assert "Both keep 50.0% of 400 test images" in text(found)
 
 
 def test_nothing_robust_is_said_against_chance(record: MakeRecord) -> None:
-    found = judge(record("a", {"pgd_log": 0.02}), record("b", {"pgd_log": 0.28}))
+    found = judge(record("a", {"pgd_ce": 0.02}), record("b", {"pgd_ce": 0.28}))
     assert found.headline == (
         "Nothing here is robust at Linf eps 0.2: the best, “b”, keeps 28.0% of 400 test images "
         "(standard error 2.2 points); guessing among 4 classes gives 25.0%."
     )
     assert "ahead of" not in text(found)
-    assert judge(record("a", {"pgd_log": 0.0})).headline.startswith("“a” is not robust at Linf eps 0.2: it keeps 0.0%")
+    assert judge(record("a", {"pgd_ce": 0.0})).headline.startswith("“a” is not robust at Linf eps 0.2: it keeps 0.0%")
 
 
 def test_a_single_run_is_not_compared(record: MakeRecord) -> None:
@@ -83,9 +83,9 @@ def test_a_single_run_is_not_compared(record: MakeRecord) -> None:
 
 def test_the_published_protocol_overstates_cluster_heads(record: MakeRecord) -> None:
     found = judge(
-        record("published", {"pgd_published": 0.744, "pgd_log": 0.028}),
-        record("log", {"pgd_published": 0.60, "pgd_log": 0.45}),
-        record("fine", {"pgd_published": 0.46, "pgd_log": 0.45}),
+        record("published", {"pgd_published": 0.744, "pgd_ce": 0.028}),
+        record("log", {"pgd_published": 0.60, "pgd_ce": 0.45}),
+        record("fine", {"pgd_published": 0.46, "pgd_ce": 0.45}),
     )
     claims = [sentence for sentence in found.sentences if "claims" in sentence]
     assert len(claims) == 2
@@ -98,22 +98,22 @@ def test_the_published_protocol_overstates_cluster_heads(record: MakeRecord) -> 
 
 def test_linear_heads_have_no_exponentiated_scores(record: MakeRecord) -> None:
     linear: dict[str, Any] = {"head": "linear", "rule": None}
-    found = judge(record("at", {"pgd_published": 0.60, "pgd_log": 0.45}, **linear))
+    found = judge(record("at", {"pgd_published": 0.60, "pgd_ce": 0.45}, **linear))
     assert "exponentiated" not in text(found)
     # 20 steps of 2/255 are 0.157: less than the 0.4 from one side of the ball to the other.
     assert "because of its search, whose 20 steps of 2/255 cannot cross the whole ball" in text(found)
-    assert "agree within noise" in text(judge(record("at", {"pgd_published": 0.46, "pgd_log": 0.45}, **linear)))
+    assert "agree within noise" in text(judge(record("at", {"pgd_published": 0.46, "pgd_ce": 0.45}, **linear)))
 
 
 def test_the_control_separates_the_exponential_from_the_search(record: MakeRecord) -> None:
-    found = judge(record("a", {"pgd_published": 0.70, "pgd_published_log": 0.45, "pgd_log": 0.40}))
+    found = judge(record("a", {"pgd_published": 0.70, "pgd_published_log": 0.45, "pgd_ce": 0.40}))
     assert "exponentiated scores used as logits hide 25.0 points" in text(found)
     assert "on log-space logits leaves 45.0%" in text(found)
     assert "this record does not separate them" not in text(found)
 
 
 def test_a_protocol_that_crosses_the_ball_is_not_blamed_for_its_steps(record: MakeRecord, attack: Any) -> None:
-    attacks = [attack("pgd_published", 0.6, eps=8 / 255), attack("pgd_log", 0.4, eps=8 / 255)]
+    attacks = [attack("pgd_published", 0.6, eps=8 / 255), attack("pgd_ce", 0.4, eps=8 / 255)]
     found = judge(record("a").model_copy(update={"attacks": attacks, "eps": 8 / 255}))
     assert "at Linf eps 8/255" in found.headline
     assert "cannot cross" not in text(found)
@@ -121,22 +121,20 @@ def test_a_protocol_that_crosses_the_ball_is_not_blamed_for_its_steps(record: Ma
 
 
 def test_runs_are_ranked_only_by_attacks_that_all_met(record: MakeRecord) -> None:
-    found = judge(record("a", {"pgd_log": 0.5, "extra": 0.1}), record("b", {"pgd_log": 0.3}))
+    found = judge(record("a", {"pgd_ce": 0.5, "extra": 0.1}), record("b", {"pgd_ce": 0.3}))
     assert found.headline.startswith("“a” keeps the most under attack")
     found = judge(record("a", {"one": 0.5}), record("b", {"two": 0.3}))
     assert found.headline == "Nothing to rank at Linf eps 0.2: no attack was run on all of these runs."
 
 
 def test_each_run_is_judged_by_what_hurts_it_most(record: MakeRecord) -> None:
-    found = judge(
-        record("a", {"pgd_log": 0.5, "pgd_log_margin": 0.4}), record("b", {"pgd_log": 0.20, "pgd_log_margin": 0.9})
-    )
+    found = judge(record("a", {"pgd_ce": 0.5, "pgd_cw": 0.4}), record("b", {"pgd_ce": 0.20, "pgd_cw": 0.9}))
     assert found.headline.endswith("40.0%, ahead of “b” with 20.0%.")
     assert "the attack that leaves it least (PGD in log space, margin and PGD in log space)" in text(found)
 
 
 def test_the_worst_case_per_image_decides_where_it_was_measured(record: MakeRecord) -> None:
-    found = judge(record("a", {"pgd_published": 0.7, "pgd_log": 0.5, "worst_case": 0.45}))
+    found = judge(record("a", {"pgd_published": 0.7, "pgd_ce": 0.5, "worst_case": 0.45}))
     assert found.headline.startswith("“a” keeps 45.0%")
     assert "Judged by the worst case per image" in text(found)
     assert "claims 70.0% by the published protocol and keeps 50.0% under PGD in log space" in text(found)
@@ -150,10 +148,10 @@ def test_the_published_protocol_alone_is_not_trusted(record: MakeRecord) -> None
 
 def test_seeds_of_one_recipe_are_one_entry_with_both_errors(record: MakeRecord) -> None:
     accuracies = (0.40, 0.46, 0.43)
-    runs = [record(f"s{i}", {"pgd_log": a}, recipe="r", train_seed=i) for i, a in enumerate(accuracies)]
+    runs = [record(f"s{i}", {"pgd_ce": a}, recipe="r", train_seed=i) for i, a in enumerate(accuracies)]
     (group,) = grouped(*runs)
     (entry,) = group.entries
-    kept = entry.under("pgd_log")
+    kept = entry.under("pgd_ce")
     assert kept is not None
     assert entry.label == "r (3 seeds)"
     assert kept.mean == pytest.approx(0.43)
@@ -182,15 +180,15 @@ def test_without_outcomes_the_error_of_a_difference_adds_in_squares(record: Make
 
 
 def test_whoever_has_more_clean_accuracy_is_named(record: MakeRecord) -> None:
-    found = judge(record("a", {"pgd_log": 0.6}, clean=0.8), record("b", {"pgd_log": 0.3}, clean=0.99))
+    found = judge(record("a", {"pgd_ce": 0.6}, clean=0.8), record("b", {"pgd_ce": 0.3}, clean=0.99))
     assert "On clean images “a” is right on 80.0%; the highest is “b” with 99.0%." in found.sentences
-    found = judge(record("a", {"pgd_log": 0.6}, clean=0.98), record("b", {"pgd_log": 0.3}, clean=0.985))
+    found = judge(record("a", {"pgd_ce": 0.6}, clean=0.98), record("b", {"pgd_ce": 0.3}, clean=0.985))
     assert "On clean images “a” is right on 98.0%; the highest is “b” with 98.5%, within noise." in found.sentences
 
 
 def test_a_worst_case_over_one_more_attack_is_no_warning_but_over_fewer_images_is(record: MakeRecord) -> None:
-    linear = record("a", {"pgd_log": 0.5, "worst_case": 0.5}, head="linear", rule=None)
-    clusters = record("b", {"pgd_published_log": 0.6, "pgd_log": 0.5, "worst_case": 0.5})
+    linear = record("a", {"pgd_ce": 0.5, "worst_case": 0.5}, head="linear", rule=None)
+    clusters = record("b", {"pgd_published_log": 0.6, "pgd_ce": 0.5, "worst_case": 0.5})
     more = clusters.attacks[-1].model_copy(update={"restarts": clusters.attacks[-1].restarts + 10})
     clusters = clusters.model_copy(update={"attacks": [*clusters.attacks[:-1], more]})
     assert differing_protocols(grouped(linear, clusters)[0]) == []

@@ -26,9 +26,9 @@ def test_eps_is_a_short_decimal_or_a_number_of_grey_levels(eps: float, words: st
 
 
 def test_attacks_keep_one_order_whatever_order_they_come_in() -> None:
-    assert attack_order(["worst_case", "mine", "pgd_log", "pgd_published", "pgd_log"]) == [
+    assert attack_order(["worst_case", "mine", "pgd_ce", "pgd_published", "pgd_ce"]) == [
         "pgd_published",
-        "pgd_log",
+        "pgd_ce",
         "mine",
         "worst_case",
     ]
@@ -36,7 +36,7 @@ def test_attacks_keep_one_order_whatever_order_they_come_in() -> None:
 
 def test_unknown_attacks_keep_their_name_and_known_ones_their_threat() -> None:
     assert attack_title("mine") == "mine"
-    assert attack_title("pgd_log at L2 eps 0.5") == "PGD in log space at L2 eps 0.5"
+    assert attack_title("pgd_ce at L2 eps 0.5") == "PGD in log space at L2 eps 0.5"
 
 
 def test_phrases() -> None:
@@ -49,7 +49,7 @@ def test_a_protocol_names_all_its_settings(attack: Callable[..., AttackResult]) 
     words = protocol_words(attack("pgd_published", 0.5, eps=8 / 255))
     for part in ("Linf eps 8/255", "20 steps of size 2/255", "10 restarts", "exponentiated scores", "largest loss"):
         assert part in words
-    changed: dict[str, Any] = {"verdict": "any_iterate", "restarts": 1, "objective": "my objective"}
+    changed: dict[str, Any] = {"success_rule": "any_iterate", "restarts": 1, "objective": "my objective"}
     words = protocol_words(attack("mine", 0.5, **changed))
     for part in ("Protocol of mine", "1 restart,", "maximising my objective", "no iterate of any restart"):
         assert part in words

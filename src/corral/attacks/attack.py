@@ -32,8 +32,8 @@ class Attack:
         threat: that `run` keeps to, and that step sizes were decided at.
         run: the attack itself.
         objective: what it climbs, where no setting says so.
-        verdict: "any_iterate" if any misclassified point that it meets counts, "max_loss_restart" if only the last one
-            of its best restart does; where no setting says so.
+        success_rule: "any_iterate" if any misclassified point that it meets counts, "max_loss_restart" if only the last
+            one of its best restart does; where no setting says so.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Attack:
     threat: Threat
     run: Runner
     objective: str = "its own"
-    verdict: Literal["any_iterate", "max_loss_restart"] = "any_iterate"
+    success_rule: Literal["any_iterate", "max_loss_restart"] = "any_iterate"
 
 
 def bound(function: Callable[..., Outcome], threat: Threat, **arguments: Any) -> Runner:

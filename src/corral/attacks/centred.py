@@ -191,7 +191,7 @@ def _attack(
         ("step_size", step_size),
         ("restarts", 1),
         ("objective", objective),
-        ("verdict", "max_loss_restart"),
+        ("success_rule", "max_loss_restart"),
         *more,
     )
     description = f"PGD-{steps} on {words}, step eps/4, one random start, its last image counts"

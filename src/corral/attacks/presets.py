@@ -83,7 +83,7 @@ class PgdProtocol:
             "step_size": step_size,
             "restarts": self.restarts,
             "objective": name,
-            "verdict": "max_loss_restart" if self.keep == "max_loss_restart" else "any_iterate",
+            "success_rule": "max_loss_restart" if self.keep == "max_loss_restart" else "any_iterate",
             **more,
         }
         return Attack(self.name, description, tuple(settings.items()), threat, run)
@@ -141,7 +141,7 @@ PUBLISHED_100_MAGNET = replace(
 )
 
 LOG_20 = PgdProtocol(
-    name="pgd_log",
+    name="pgd_ce",
     description="PGD-20 on the log-space logits, cross-entropy, 5 restarts, step eps/8; any misclassified iterate of "
     "any restart counts",
     steps=20,
@@ -153,7 +153,7 @@ LOG_20 = PgdProtocol(
 )
 
 MARGIN_20 = PgdProtocol(
-    name="pgd_log_margin",
+    name="pgd_cw",
     description="PGD-20 on the margin of the log-space logits, 5 restarts, step eps/8; any misclassified iterate of "
     "any restart counts",
     steps=20,
@@ -200,3 +200,7 @@ def _pgd(
     words = f"PGD-{steps}, {restarts} restart{'s' * (restarts > 1)}, on {objective}; {counts} counts"
     preset = PgdProtocol("pgd", words, steps, restarts, step_size, objective, objective, keep)
     return preset.bound(target.model, threat, target.released)
+
+
+for _name, _today in {"pgd_log": "pgd_ce", "pgd_log_margin": "pgd_cw"}.items():
+    ATTACKS.alias(_name, _today, earlier=True)

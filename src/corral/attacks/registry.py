@@ -184,11 +184,11 @@ def _of_function(name: str, function: Callable[..., Any], norms: tuple[Norm, ...
             return found if "eps" in parameters else _within(found, x, threat)
 
         recorded = {key: value for key, value in values.items() if value is not None}
-        return Attack(name, summary, tuple(recorded.items()), threat, run, verdict=verdict)
+        return Attack(name, summary, tuple(recorded.items()), threat, run, success_rule=success_rule)
 
     # Images alone are a last point; of an outcome any point counts.
     counts_itself = signature.return_annotation in (Outcome, MinimalOutcome)
-    verdict: Literal["any_iterate", "max_loss_restart"] = "any_iterate" if counts_itself else "max_loss_restart"
+    success_rule: Literal["any_iterate", "max_loss_restart"] = "any_iterate" if counts_itself else "max_loss_restart"
     return NamedAttack(name, summary, bind, options, function)
 
 

@@ -31,7 +31,7 @@ from corral.renamed import renamed
 from corral.training import load_recipe, parse_eps
 
 CURVE = PgdProtocol(
-    name="pgd_log_curve",
+    name="pgd_ce_curve",
     description="PGD-20 on the log-space logits, cross-entropy, 1 restart, step eps/8",
     steps=20,
     restarts=1,
@@ -221,7 +221,7 @@ def _pointwise(
             "steps": max(result.steps for result in results),
             "restarts": sum(result.restarts for result in results),
             "objective": "+".join(dict.fromkeys(result.objective for result in results)),
-            "verdict": "any_iterate",
+            "success_rule": "any_iterate",
             "accuracy": accuracy,
             "per_class": per_class,
             "seconds": sum(result.seconds for result in results),
@@ -236,7 +236,7 @@ def _result(session: EvaluationSession, attack: Attack, outcome: Attacked) -> At
     """The record's row of an attack."""
     settings = dict(attack.settings)
     step_size = settings.get("step_size")
-    verdict = settings.get("verdict", attack.verdict)
+    success_rule = settings.get("success_rule", attack.success_rule)
     return AttackResult(
         name=attack.name,
         protocol=attack.description,
@@ -246,7 +246,7 @@ def _result(session: EvaluationSession, attack: Attack, outcome: Attacked) -> At
         step_size=None if step_size is None else float(step_size),
         restarts=int(settings.get("restarts", 1)),
         objective=str(settings.get("objective", attack.objective)),
-        verdict="max_loss_restart" if verdict == "max_loss_restart" else "any_iterate",
+        success_rule="max_loss_restart" if success_rule == "max_loss_restart" else "any_iterate",
         n=len(outcome.correct),
         accuracy=session.accuracy(outcome.correct),
         per_class=session.per_class(outcome.correct),

@@ -4,7 +4,7 @@ import math
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -13,6 +13,9 @@ from corral.devices import device_name
 from corral.documents import Frozen, read_document
 from corral.training.clock import WorkClock
 from corral.version import __version__
+
+# Attacks' names of today, by those in records of versions before 0.2.
+EARLIER_NAMES = {"pgd_log": "pgd_ce", "pgd_log_margin": "pgd_cw"}
 
 
 class AttackResult(Frozen):
@@ -30,7 +33,7 @@ class AttackResult(Frozen):
     step_size: float | None
     restarts: int
     objective: str
-    verdict: Literal["any_iterate", "max_loss_restart"]
+    success_rule: Literal["any_iterate", "max_loss_restart"]
     n: int = Field(ge=1)
     accuracy: float = Field(ge=0, le=1)
     per_class: list[float | None]
@@ -39,6 +42,19 @@ class AttackResult(Frozen):
     settings: dict[str, int | float | str | bool] = Field(default_factory=dict)
     forwards: int | None = None
     backwards: int | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier(cls, data: Any) -> Any:
+        """Records of versions before 0.2: `success_rule` was `verdict`, and two attacks had other names."""
+        if not isinstance(data, dict) or "verdict" not in data or "success_rule" in data:
+            return data
+        found = {("success_rule" if key == "verdict" else key): value for key, value in data.items()}
+        if isinstance(found.get("name"), str):
+            found["name"] = EARLIER_NAMES.get(found["name"], found["name"])
+        if isinstance(settings := found.get("settings"), dict):
+            found["settings"] = {("success_rule" if key == "verdict" else key): settings[key] for key in settings}
+        return found
 
 
 class Reported(Frozen):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from corral.analysis import Analysis
 from corral.errors import CorralError
-from corral.evaluation.records import Record, read_record
+from corral.evaluation.records import EARLIER_NAMES, Record, read_record
 from corral.papers.definition import load_table, meant_columns, shipped_tables
 from corral.papers.entries import SeedResult, Trained, Worst, row_entries
 from corral.papers.lines import RowKey, changed_words
@@ -114,7 +114,8 @@ def _outcomes(row: ResultRow, place: int, columns: Mapping[str, str]) -> Mapping
     for name, measured in row.protocol.items():
         attack, _, words = columns.get(name, "").partition(" at ")
         if measured.kept and words:
-            found.setdefault(float(words.removesuffix(" eps")), {})[attack] = measured.kept[place]
+            at = found.setdefault(float(words.removesuffix(" eps")), {})
+            at[EARLIER_NAMES.get(attack, attack)] = measured.kept[place]
     return found
 
 

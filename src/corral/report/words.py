@@ -18,8 +18,8 @@ _TITLES = {
     "pgd_published_100": "PGD as published, 100 steps",
     "pgd_published_100_log": "PGD as published, 100 steps, on log-space logits",
     "pgd_published_100_magnet": "PGD as published, 100 steps, on the Magnet loss",
-    "pgd_log": "PGD in log space",
-    "pgd_log_margin": "PGD in log space, margin",
+    "pgd_ce": "PGD in log space",
+    "pgd_cw": "PGD in log space, margin",
     "pgd_log_dlr": "PGD in log space, DLR",
     "pgd_10": "PGD-10",
     "pgd_10_targeted": "PGD-10, targeted",
@@ -61,7 +61,7 @@ _OBJECTIVES = {
     "published_magnet": "the Magnet loss in the released code's arithmetic",
 }
 
-_VERDICTS = {
+_SUCCESS_RULES = {
     "any_iterate": "an image counts as kept only if no iterate of any restart fools the model",
     "max_loss_restart": (
         "an image counts as lost only if the single restart with the largest loss fools the model, "
@@ -120,21 +120,25 @@ def seconds_words(seconds: float) -> str:
 
 
 def protocol_words(attack: AttackResult) -> str:
-    """One attack's whole protocol as sentences: its own description, then steps, restarts, objective and verdict."""
+    """One attack's whole protocol as sentences: its description, then steps, restarts, objective and success rule."""
     described = attack.protocol[:1].upper() + attack.protocol[1:].rstrip(".")
     if attack.name in AGGREGATES:
         return f"{described}. {attack.norm} eps {eps_words(attack.eps)}."
     if attack.step_size is None:
         threat = f"{attack.norm} eps {eps_words(attack.eps)}"
-        counts = "any point that it meets counts" if attack.verdict == "any_iterate" else "its last point counts"
+        counts = "any point that it meets counts" if attack.success_rule == "any_iterate" else "its last point counts"
         return f"{described}. {threat}; step sizes are the attack's own, {counts}."
     objective = _OBJECTIVES.get(attack.objective, attack.objective)
-    single = attack.verdict == "max_loss_restart" and attack.restarts == 1
-    verdict = "an image counts as lost only if its last point fools the model" if single else _VERDICTS[attack.verdict]
+    single = attack.success_rule == "max_loss_restart" and attack.restarts == 1
+    rule = (
+        "an image counts as lost only if its last point fools the model"
+        if single
+        else _SUCCESS_RULES[attack.success_rule]
+    )
     return (
         f"{described}. As run: {attack.norm} eps {eps_words(attack.eps)}, {counted(attack.steps, 'step')} of size "
         f"{eps_words(attack.step_size)}, {counted(attack.restarts, 'restart')}, maximising {objective}; "
-        f"{verdict}."
+        f"{rule}."
     )
 
 

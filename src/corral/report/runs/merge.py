@@ -64,7 +64,7 @@ def merged(
             "protocol": "an image counts as robust only if it is classified right and none of "
             + ", ".join(attack.name for attack in single)
             + " broke it",
-            "verdict": "any_iterate",
+            "success_rule": "any_iterate",
             "accuracy": int(correct.sum()) / len(correct),
             "per_class": [float(correct[labels == c].mean()) if (labels == c).any() else None for c in classes],
             "seconds": sum(attack.seconds for attack in single),

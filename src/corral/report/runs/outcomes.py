@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corral.evaluation.records import AttackResult, Record
+from corral.evaluation.records import EARLIER_NAMES, AttackResult, Record
 from corral.report.words import AGGREGATES
 
 CLEAN = "clean"
@@ -28,8 +28,10 @@ def single_attacks(record: Record) -> list[AttackResult]:
 
 def array_names(record: Record, stored: Container[str]) -> dict[str, str]:
     """The stored arrays that hold outcomes of a record: for "clean" and each attack at its threat, `correct_<key>`."""
+    earlier = {today: name for name, today in EARLIER_NAMES.items()}
     keys = [CLEAN, *(a.name for a in single_attacks(record) if at_threat(a, record))]
-    return {key: f"correct_{key}" for key in keys if f"correct_{key}" in stored}
+    names = {key: (f"correct_{key}", f"correct_{earlier.get(key, key)}") for key in keys}
+    return {key: name for key, either in names.items() if (name := next((n for n in either if n in stored), None))}
 
 
 def outcomes_problem(outcomes: Mapping[str, NDArray[Any]], record: Record) -> str | None:

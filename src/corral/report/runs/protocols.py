@@ -46,7 +46,7 @@ def differing_protocols(group: RunGroup) -> list[str]:
     for key in group.attacks:
         results = [attacks_of(e.record)[key] for e in group.members if key in attacks_of(e.record)]
         settings = {
-            (a.n,) if key == WORST_CASE else (a.steps, a.step_size, a.restarts, a.verdict, a.n) for a in results
+            (a.n,) if key == WORST_CASE else (a.steps, a.step_size, a.restarts, a.success_rule, a.n) for a in results
         }
         if len(settings) > 1:
             found.append(
