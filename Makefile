@@ -37,8 +37,8 @@ fast: $(READY)
 	@$(BIN)/python tests/fast.py
 
 lint: $(READY)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks experiments
+	$(BIN)/ruff format --check src tests benchmarks experiments
 
 types: $(READY)
 	$(BIN)/mypy
@@ -60,7 +60,7 @@ soundness: $(READY)
 
 # Every table of results/ again from its CSV files, and the tables that documents show; tests fail where one is behind.
 tables: $(READY)
-	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python experiments/tables.py
 
 # Rewrite the lock file from the versions now installed.
 lock: $(READY)

@@ -133,8 +133,8 @@ def main() -> int:
     tools = Path(sys.executable).parent
     # mypy keeps what it found in .mypy_cache: the first run takes half a minute more than the next.
     for command in (
-        [f"{tools}/ruff", "check", "-q", "src", "tests", "benchmarks"],
-        [f"{tools}/ruff", "format", "-q", "--check", "src", "tests", "benchmarks"],
+        [f"{tools}/ruff", "check", "-q", "src", "tests", "benchmarks", "experiments"],
+        [f"{tools}/ruff", "format", "-q", "--check", "src", "tests", "benchmarks", "experiments"],
         [f"{tools}/mypy", "--no-error-summary"],
     ):
         code = subprocess.run(command, cwd=ROOT).returncode

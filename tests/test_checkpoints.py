@@ -18,8 +18,8 @@ from corral.papers.store import read_store
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 FOLDER = RESULTS / "checkpoints"
-sys.path.insert(0, str(ROOT / "benchmarks"))
-TOOL = runpy.run_path(str(ROOT / "benchmarks" / "checkpoints.py"))
+sys.path.insert(0, str(ROOT / "experiments"))
+TOOL = runpy.run_path(str(ROOT / "experiments" / "checkpoints.py"))
 sys.path.pop(0)
 CHECKPOINTS = TOOL["CHECKPOINTS"]
 STORE = read_store(RESULTS)

@@ -13,7 +13,7 @@ from corral.cli.options import parse_setting
 from corral.training import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
-TOOL = runpy.run_path(str(ROOT / "benchmarks" / "docs_tables.py"))
+TOOL = runpy.run_path(str(ROOT / "experiments" / "docs_tables.py"))
 DOCUMENTS = TOOL["documents"]()
 
 
@@ -24,7 +24,7 @@ def test_tables_in_documents_are_those_of_the_results(path):
 
 
 def test_committed_tables_are_what_the_csv_files_make():
-    tool = [sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--check"]
+    tool = [sys.executable, str(ROOT / "experiments" / "tables.py"), "--check"]
     done = subprocess.run(tool, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, ""), f"run `make tables`\n{done.stdout}{done.stderr[-2000:]}"
 
@@ -52,7 +52,7 @@ def test_a_block_is_refreshed_in_place(tmp_path):
     assert TOOL["refreshed"](after, tmp_path) == after
 
 
-FOLDERS = ("src", "docs", "benchmarks", "tests", "examples")
+FOLDERS = ("src", "docs", "benchmarks", "experiments", "tests", "examples")
 TEXTS = [
     *(path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*"))),
     *(path for path in sorted(ROOT.iterdir()) if path.is_file()),

@@ -15,7 +15,7 @@ from corral.papers.show import table_result
 from corral.papers.store import read_store
 
 ROOT = Path(__file__).parents[2]
-TOOL = runpy.run_path(str(ROOT / "benchmarks" / "compact_results.py"))
+TOOL = runpy.run_path(str(ROOT / "experiments" / "compact_results.py"))
 TABLE = load_table("clustr-table1")
 ROWS = ["Nominal Training", "ClusTR"]
 

@@ -1,8 +1,8 @@
 """Turn results of earlier versions, a folder a table with a JSON file an evaluation, into the CSV files, and prove it.
 
-usage: python benchmarks/compact_results.py convert OLD [--results results]
-       python benchmarks/compact_results.py merge OLD [--results results]
-       python benchmarks/compact_results.py check OLD [--results results]
+usage: python experiments/compact_results.py convert OLD [--results results]
+       python experiments/compact_results.py merge OLD [--results results]
+       python experiments/compact_results.py check OLD [--results results]
 
 `convert` takes every row of OLD, which may be the results folder itself, and makes all tables again. `merge` takes the
 rows that the results lack, and those that were made later than the results' own or are of the table's setting where

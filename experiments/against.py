@@ -1,6 +1,6 @@
 """Compare a made table's rows with another row than the one its definition names, image by image.
 
-usage: python benchmarks/against.py TABLE ROW [--scale small] [--results results]
+usage: python experiments/against.py TABLE ROW [--scale small] [--results results]
 
 Every row's accuracy less that of ROW, in points, with the standard error of the paired difference, as the table's page
 has it. Reads the results' CSV files alone.

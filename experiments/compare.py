@@ -1,6 +1,6 @@
 """Compare recipes on one data set over several seeds, at equal cost, and print the table of README.
 
-usage: python benchmarks/compare.py --data mnist --recipes at clustr corral --seeds 0 1 2 --n 1000 --out runs/mnist
+usage: python experiments/compare.py --data mnist --recipes at clustr corral --seeds 0 1 2 --n 1000 --out runs/mnist
            [--protocols quick standard] [--results results [--table mnist]] [--set key=value ...]
 
 Every run is trained (or taken up where it stopped), then evaluated by each protocol on the same test images. What was

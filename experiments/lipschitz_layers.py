@@ -1,6 +1,6 @@
 """1-Lipschitz layers compared: certified accuracy after equal CPU seconds of the same training, on held-out images.
 
-usage: python benchmarks/lipschitz_layers.py [--data mnist] [--train 4000] [--seconds 60] [--families shift sll ...]
+usage: python experiments/lipschitz_layers.py [--data mnist] [--train 4000] [--seconds 60] [--families shift sll ...]
 
 Every family is trained by the loss, the optimiser and the schedule of the method `certified`; only the layers differ.
 Radii are `nearest_radius` with the *guaranteed* constant: the normalisation's times every layer's upper bound.

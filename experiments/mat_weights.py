@@ -1,6 +1,6 @@
 """The weights of MAT's terms, which its paper leaves out: what each does to held-out training images.
 
-usage: python benchmarks/mat_weights.py --data mnist --setting mnist-vgg-small --so 0 1 10 --bibo 0 1 3
+usage: python experiments/mat_weights.py --data mnist --setting mnist-vgg-small --so 0 1 10 --bibo 0 1 3
            --out runs/mat-weights --results results
 
 One training a pair of weights, of the recipe `mat`; then PGD-50 on the cross-entropy of inner products with the
@@ -106,7 +106,7 @@ def table_of(results: Path, store: Store) -> str:
         rows = [row for row in found if row["data"] == data]
         rows = [row for row in rows if row["seed"] == rows[0]["seed"]]
         first, latest = rows[0], max(row["created"] for row in rows)
-        made = f"benchmarks/mat_weights.py, setting {first['setting']}, eps {float(first['eps']):.4g}, "
+        made = f"experiments/mat_weights.py, setting {first['setting']}, eps {float(first['eps']):.4g}, "
         made += f"{first['n']} images, seed {first['seed']}, {latest[:10]}, {first['device']}"
         lines += [f"## {data}", "", f"{made}; percent.", "", *table(rows), ""]
     return "\n".join(lines)

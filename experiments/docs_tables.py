@@ -1,6 +1,6 @@
 """Put the tables of results/ into the documents that show them, so that no figure is typed by hand.
 
-usage: python benchmarks/docs_tables.py [--check]
+usage: python experiments/docs_tables.py [--check]
 
 A document says where a table comes from between two comments:
 

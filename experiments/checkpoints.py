@@ -1,6 +1,6 @@
 """Train the reference checkpoints of results/checkpoints, attack them, and write the card of each.
 
-usage: python benchmarks/checkpoints.py [NAME ...] --out runs/checkpoints [--results results]
+usage: python experiments/checkpoints.py [NAME ...] --out runs/checkpoints [--results results]
 
 A checkpoint is a run folder's `model.safetensors` and `recipe.toml`: `corral.load("results/checkpoints/NAME")` gives
 the classifier. What was measured of it is in the CSV files of the results, table `checkpoints`, and its `card.md` is
@@ -145,7 +145,7 @@ def _list(names: Sequence[str], store: Store) -> str:
     intro = (
         "Small trained models to try things on; weights and recipe are in each folder, `corral.load` takes the folder."
     )
-    made = "`python benchmarks/checkpoints.py` made them; tests/test_checkpoints.py measures them again. Percent."
+    made = "`python experiments/checkpoints.py` made them; tests/test_checkpoints.py measures them again. Percent."
     return "\n".join(["# Reference checkpoints", "", intro, made, "", *rows_of(head, table), ""])
 
 

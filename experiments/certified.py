@@ -1,6 +1,6 @@
 """Certified and attacked accuracy of recipes over several seeds: rows of the results, and the table that README shows.
 
-usage: python benchmarks/certified.py --data mnist --recipes certified --seeds 0 1 2 --n 1000 --out runs/certified
+usage: python experiments/certified.py --data mnist --recipes certified --seeds 0 1 2 --n 1000 --out runs/certified
            --results results [--radii 36/255 1.58] [--set key=value ...]
 
 Every run is trained (or taken up where it stopped), certified, and attacked on the same test images by
@@ -104,7 +104,7 @@ def table_of(results: Path, store: Store, name: str = "certified-mnist") -> str:
     seeds = len(next(iter(rows.values())))
     shown = " ".join(str(line.seed) for line in next(iter(rows.values())))
     recipes = " ".join(key.row for key in rows)
-    command = f"python benchmarks/certified.py --data {run.data} --recipes {recipes} --seeds {shown} --n {first.n}"
+    command = f"python experiments/certified.py --data {run.data} --recipes {recipes} --seeds {shown} --n {first.n}"
     text = [f"# Certified accuracy on {run.data}", "", f"`{command} --out DIR --results RESULTS`", ""]
     text += [
         f"{first.n:,} of {run.n_test:,} test images, {seeds} seeds; percent, mean ± sd. "

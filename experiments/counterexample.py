@@ -1,6 +1,6 @@
 """Draw docs/counterexample.svg: where the papers' radius for more than two classes is too large.
 
-usage: python benchmarks/counterexample.py [--check]
+usage: python experiments/counterexample.py [--check]
 
 --check draws nothing and exits with 1 where the committed figure is another.
 """

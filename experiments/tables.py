@@ -1,6 +1,6 @@
 """Make every table of results/ again from its CSV files, and put the tables into the documents that show them.
 
-usage: python benchmarks/tables.py [--check]      # `make tables`
+usage: python experiments/tables.py [--check]      # `make tables`
 
 --check changes nothing and exits with 1 where a file is not what the CSV files and the tables' definitions make of it.
 """

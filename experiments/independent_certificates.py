@@ -1,6 +1,6 @@
 """Try to break a run's certificates with Foolbox's attacks, which share no code with corral's.
 
-usage: python benchmarks/independent_certificates.py RUN [--n 1000] [--first 200] [--data-root DIR]
+usage: python experiments/independent_certificates.py RUN [--n 1000] [--first 200] [--data-root DIR]
 
 RUN must have been certified (`corral certify RUN --n N`). DDN, C&W and DeepFool look for the closest misclassified
 image; one that is nearer than the certified radius is a violation, and the exit code is then 1.

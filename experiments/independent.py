@@ -1,6 +1,6 @@
 """Attack finished runs with the public AutoAttack code: numbers that share none of corral's attack code.
 
-usage: python benchmarks/independent.py RUN [RUN ...] [--n 500] [--square 500] [--full]
+usage: python experiments/independent.py RUN [RUN ...] [--n 500] [--square 500] [--full]
 
 By default the reduced ensemble of docs/method.md's first trials: APGD-CE and APGD-DLR (100 steps, 1 restart) and
 Square with 500 queries, on the first n of the run's class-balanced test subset. It is not AutoAttack, and is not
