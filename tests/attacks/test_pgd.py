@@ -1,7 +1,6 @@
 """PGD against the exact optimum of linear models, slow reference twins, and the promises of its docstring."""
 
 from itertools import pairwise
-from typing import get_args
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from torch import nn
 from corral.attacks import pgd
 from corral.attacks.balls import ascend, project, random_in_ball, start_in_ball
 from corral.attacks.noise import image_keys
-from corral.attacks.objectives import LOGIT_OBJECTIVES, ObjectiveName
+from corral.attacks.objectives import CLUSTER_OBJECTIVES, CONSISTENCY_OBJECTIVES, LOGIT_OBJECTIVES
 from corral.models import MLP, Classifier, ClusterHead
 
 
@@ -286,7 +285,7 @@ def test_examples_already_misclassified_are_returned_unchanged():
     assert found.data_ptr() != x.data_ptr()
 
 
-NAMES = get_args(ObjectiveName)
+NAMES = (*LOGIT_OBJECTIVES, *CONSISTENCY_OBJECTIVES, *CLUSTER_OBJECTIVES)
 
 
 @given(

@@ -1,14 +1,12 @@
 """No shipped recipe begins with a consistency term that drowns all else: D-nearest decides, it does not train."""
 
 import math
-import tomllib
-from importlib.resources import files
 
 import pytest
 import torch
 
 from corral.data import DataSet, Images
-from corral.training import Run, RunFolder, load_recipe, shipped_recipes, train
+from corral.training import Run, RunFolder, chosen_sets, load_recipe, shipped_recipes, train
 
 # Channels, side and classes of the data sets that recipes with a consistency term have values for, or name themselves.
 SHAPES = {
@@ -29,12 +27,11 @@ def cases():
     found = []
     for recipe in shipped_recipes():
         if getattr(load_recipe(recipe).method, "consistency_weight", 0) > 0:
-            text = files("corral").joinpath("recipes", f"{recipe}.toml").read_text()
-            found += [(recipe, data) for data in ("digits", *tomllib.loads(text).get("for", {}))]
+            found += [(recipe, data) for data in chosen_sets(recipe) if data in SHAPES]
     return found
 
 
-def images_of(name, root=None):
+def images_of(name, root=None, code=True):
     """Four images of every class of the data set's shape, at least 40: the class's own pattern and noise."""
     channels, side, classes = SHAPES[name]
     generator = torch.Generator().manual_seed(0)
@@ -58,6 +55,7 @@ def warm(tmp_path_factory):
             settings = SMALL | UNWARMED | same | {"epochs": 5, "batch_size": 20, "learning_rate": 2e-3}
             out = tmp_path_factory.mktemp("warm") / "run"
             settings |= {"data.crop": 0, "data.flip": False, "training.optimiser": "adam", "training.weight_decay": 0.0}
+            settings |= {"model.backbone": resolved.model.backbone, "threat.eps": resolved.threat.eps}
             made[key] = train("nominal", data=resolved.data.name, out=out, progress=False, **settings)
         return str(made[key])
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from corral.errors import CorralError, UsageError
+from corral.registry import import_plugin
 from corral.training import RunFolder, read_metrics
 from corral.training.loggers import LOGGERS, LoggerKind
 
@@ -35,7 +36,7 @@ def test_a_function_in_a_file_is_a_logger(tiny, tmp_path):
     source = tmp_path / "mine.py"
     source.write_text("seen = []\n\n\ndef log(epoch, numbers):\n    seen.append((epoch, numbers['loss']))\n")
     folder = tiny("nominal", loggers=[f"{source}:log"])
-    module = next(module for name, module in sys.modules.items() if name.startswith("corral_plugin_mine_"))
+    module = import_plugin(str(source))
     assert module.seen == [(epoch, numbers["loss"]) for epoch, numbers in enumerate(numbers_of(folder), start=1)]
 
 

@@ -198,9 +198,14 @@ def _dual_radius(weights: Tensor, heights: Tensor, gram: Tensor, gaps: Tensor, d
 
 def _enumerated(heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int) -> Tensor:
     """(n, T) distances to the intersections, over every set of constraints that could be active."""
+    return _subsets(heights, gram, gaps, dimension, most=heights.shape[2])
+
+
+def _subsets(heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int, *, most: int) -> Tensor:
+    """(n, T) the largest dual bounds over the sets of at most so many constraints."""
     clusters = heights.shape[2]
     best = torch.zeros(heights.shape[:2], dtype=heights.dtype, device=heights.device)
-    for size in range(1, clusters + 1):
+    for size in range(1, most + 1):
         for active in combinations(range(clusters), size):
             rows = list(active)
             weights = torch.zeros_like(heights)
@@ -226,7 +231,11 @@ def _inverse(gram: Tensor) -> Tensor:
 
 
 def _climbed(heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int) -> Tensor:
-    """(n, T) dual bounds after coordinate ascent: exact in the limit, a radius after any number of sweeps."""
+    """(n, T) dual bounds after coordinate ascent: exact in the limit, a radius after any number of sweeps.
+
+    Where two constraints are nearly parallel the ascent creeps; every single one and every pair are therefore asked by
+    themselves, and the constraints that the ascent ends on are solved for exactly.
+    """
     scale = gaps.square().clamp_min(torch.finfo(gaps.dtype).tiny)
     weights = torch.zeros_like(heights)
     single = heights / scale
@@ -242,4 +251,8 @@ def _climbed(heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int) -> Ten
         best = torch.maximum(best, found)
         if not gained:
             break
-    return best
+    active = (weights > 0).to(heights.dtype)
+    inverse = _inverse(gram * active.unsqueeze(3) * active.unsqueeze(2))
+    polished = (inverse @ (heights * active).unsqueeze(3)).squeeze(3).clamp_min(0) * active
+    best = torch.maximum(best, _dual_radius(polished, heights, gram, gaps, dimension))
+    return torch.maximum(best, _subsets(heights, gram, gaps, dimension, most=2))
