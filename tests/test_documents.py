@@ -5,7 +5,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corral.documents import Frozen, read_document, write_document
+from corral.documents import read_document, write_document
+from corral.strict import Frozen
 
 
 class Sample(Frozen):

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "corral"
 LAYERS = (
-    {"errors", "version", "precision", "renamed"},
+    {"errors", "version", "precision", "renamed", "strict"},
     {"files", "devices", "registry", "options", "progress"},
     {"arrays", "documents"},
     {"data", "geometry"},

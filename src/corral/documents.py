@@ -5,19 +5,13 @@ import re
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from corral.errors import CorralError
 from corral.files import write_atomically
 
 # A list of numbers over several lines; inside a string there is no line break.
 NUMBERS = re.compile(r"\[\n\s*(-?\d[\d.eE+-]*(?:,\s+-?\d[\d.eE+-]*)*)\n\s*\]")
-
-
-class Frozen(BaseModel):
-    """A strict, immutable piece of a document: unknown keys and NaN are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 Document = TypeVar("Document", bound=BaseModel)

@@ -8,18 +8,19 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from corral.errors import UsageError
+from corral.strict import Frozen
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class Options(BaseModel):
-    """Strict and frozen: what was not declared is an error."""
+class Options(Frozen):
+    """What was not declared is an error, and so is a value of another type."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(strict=True, protected_namespaces=())
 
 
 @lru_cache(maxsize=256)

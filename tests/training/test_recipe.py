@@ -207,9 +207,9 @@ def test_what_a_recipe_must_have_is_not_taken_out(key, words):
 
 
 def test_equally_deep_leaves_are_ambiguous(monkeypatch):
-    from corral.training import recipe_files
+    from corral.training.recipes import files
 
-    monkeypatch.setattr(recipe_files, "_known_keys", lambda table: ["a.size", "b.size", "c.d.size"])
+    monkeypatch.setattr(files, "_known_keys", lambda table: ["a.size", "b.size", "c.d.size"])
     with pytest.raises(UsageError, match=r"'size' is ambiguous: a\.size, b\.size"):
         load_recipe("at", overrides={"size": 3})
 

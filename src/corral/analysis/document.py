@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from corral.documents import Frozen, read_document
+from corral.documents import read_document
 from corral.evaluation.records import Environment
+from corral.strict import Frozen
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from pydantic import Field, model_validator
 
 from corral.attacks.balls import Norm
 from corral.audit.diagnostics.findings import Finding
-from corral.documents import Frozen, read_document
+from corral.documents import read_document
 from corral.evaluation.records import Environment
+from corral.strict import Frozen
 
 
 class AuditAttack(Frozen):

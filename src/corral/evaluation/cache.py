@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from corral.attacks.engine import Batch
-from corral.documents import Frozen
 from corral.errors import CorralError
 from corral.files import write_atomically
+from corral.strict import Frozen
 
 
 class PlannedAttack(Frozen):

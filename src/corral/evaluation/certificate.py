@@ -5,9 +5,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from corral.documents import Frozen, read_document
+from corral.documents import read_document
 from corral.errors import CorralError
 from corral.evaluation.records import OfRun
+from corral.strict import Frozen
 
 # The least l2 distance between two different images of 8 bits a value: a smaller radius holds no other image.
 NEXT_IMAGE = 1 / 255

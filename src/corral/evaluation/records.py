@@ -10,7 +10,8 @@ import torch
 from pydantic import Field, model_validator
 
 from corral.devices import device_name
-from corral.documents import Frozen, read_document
+from corral.documents import read_document
+from corral.strict import Frozen
 from corral.training.clock import WorkClock
 from corral.version import __version__
 

@@ -9,6 +9,7 @@ from corral.errors import UsageError
 from corral.models.backbones import backbone_options, build_backbone, read_backbone
 from corral.models.classifier import Classifier
 from corral.models.heads import HEADS, Head
+from corral.strict import Frozen
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -52,7 +53,7 @@ class BackboneSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
-class ModelSpec(BaseModel):
+class ModelSpec(Frozen):
     """Everything that `build_classifier` needs for a classifier of the right shapes.
 
     Args:
@@ -68,8 +69,6 @@ class ModelSpec(BaseModel):
         pydantic.ValidationError: a value is impossible; the message names the field.
         UsageError: see `BackboneSpec`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: BackboneSpec
     image_shape: ImageShape

@@ -7,11 +7,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from corral.analysis import ANALYSES
 from corral.attacks.protocols import PROTOCOLS
 from corral.errors import CorralError, UsageError
+from corral.strict import Frozen
 from corral.training import Recipe
 
 
@@ -29,16 +30,10 @@ CLEAN = "clean"
 MOST_ANALYSED = 1000
 
 
-class Strict(BaseModel):
-    """An unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+StrictModel = TypeVar("StrictModel", bound=Frozen)
 
 
-StrictModel = TypeVar("StrictModel", bound=Strict)
-
-
-class Column(Strict):
+class Column(Frozen):
     """One measurement of the table.
 
     Attributes:
@@ -72,7 +67,7 @@ class Column(Strict):
         return self.attack.partition(".")[2]
 
 
-class Stage(Strict):
+class Stage(Frozen):
     """A training whose run another begins from.
 
     Attributes:
@@ -82,11 +77,11 @@ class Stage(Strict):
     """
 
     recipe: str
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Field(default_factory=dict)
     takes: Literal["training.start", "method.labeller"] = "training.start"
 
 
-class Row(Strict):
+class Row(Frozen):
     """One method of the table.
 
     Attributes:
@@ -106,10 +101,10 @@ class Row(Strict):
 
     name: str
     recipe: str
-    set: dict[str, Any] = {}
-    published: dict[str, dict[str, float]] = {}
-    minutes: dict[str, float] = {}
-    pretrain: dict[str, str] = {}
+    set: dict[str, Any] = Field(default_factory=dict)
+    published: dict[str, dict[str, float]] = Field(default_factory=dict)
+    minutes: dict[str, float] = Field(default_factory=dict)
+    pretrain: dict[str, str] = Field(default_factory=dict)
     stages: tuple[Stage, ...] = ()
     rule: Literal["soft", "nearest", "fuzzy"] | Annotated[int, Field(ge=1)] | None = None
     only: tuple[str, ...] = ()
@@ -144,7 +139,7 @@ SCALED = frozenset(
 )
 
 
-class WarmStartSetting(Strict):
+class WarmStartSetting(Frozen):
     """What a scale changes of a warm start, in the recipes that have one; a recipe without one gets none."""
 
     epochs: Annotated[int, Field(ge=1)]
@@ -153,7 +148,7 @@ class WarmStartSetting(Strict):
     stop_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
-class Setting(Strict):
+class Setting(Frozen):
     """What a scale changes of the recipes, for every table alike, so that tables share runs.
 
     It may change size, epochs and budget, `SCALED`, and never what makes a row its method: such a key is refused when
@@ -167,9 +162,9 @@ class Setting(Strict):
         why: what was chosen and on what grounds.
     """
 
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Field(default_factory=dict)
     unset: tuple[str, ...] = ()
-    methods: dict[str, dict[str, Any]] = {}
+    methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
     warm_start: WarmStartSetting | None = None
     why: str
 
@@ -193,7 +188,7 @@ class Setting(Strict):
         return {**values, **row}
 
 
-class Part(Strict):
+class Part(Frozen):
     """One data set at one scale.
 
     Attributes:
@@ -214,7 +209,7 @@ class Part(Strict):
     at_training_eps: tuple[ProtocolName, ...] = ()
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     n: Annotated[int, Field(ge=1)] | None = None
-    images: dict[str, Annotated[int, Field(ge=1)]] = {}
+    images: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
 
     def protocols_at(self, factor: float) -> tuple[ProtocolName, ...]:
         """The protocols at a multiple of the training radius."""
@@ -225,7 +220,7 @@ class Part(Strict):
         return min(self.images.get(name, MOST_ANALYSED), self.n or MOST_ANALYSED)
 
 
-class Table(Strict):
+class Table(Frozen):
     """A table or figure of a paper.
 
     Attributes:

@@ -7,8 +7,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from corral.documents import Frozen
 from corral.evaluation.records import Environment
+from corral.strict import Frozen
 from corral.training.clock import WorkClock
 
 Norm = Literal["Linf", "L2", "L1"]

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from pydantic import Field, StringConstraints, model_validator
 
 from corral.analysis import Analysis
-from corral.documents import Frozen, read_document
+from corral.documents import read_document
 from corral.evaluation.records import Environment
+from corral.strict import Frozen
 from corral.training.clock import WorkClock
 from corral.training.convergence import Ending
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from corral.documents import Frozen
+from corral.strict import Frozen
 from corral.training.recipes.recipe import Convergence, TrainingConfig
 
 # Accuracies are counts over images: a gain of exactly the tolerance is not more than it, whatever float64 makes of it.

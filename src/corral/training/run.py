@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor
 
 from corral.errors import CorralError, UsageError
 from corral.models import Classifier, ModelSpec, build_classifier
 from corral.models.backbones import BACKBONES, build_backbone
 from corral.models.heads import HEADS
+from corral.strict import Frozen
 from corral.training.checkpoints import load_tensors, read_checkpoint, write_checkpoint
 from corral.training.clock import WorkClock
 from corral.training.convergence import Ending
 
 
-class RunInfo(BaseModel):
+class RunInfo(Frozen):
     """What a model file says of its making.
 
     `started_from` is the fingerprint of the backbone that `training.start` gave; None where weights were random.
@@ -28,8 +29,6 @@ class RunInfo(BaseModel):
     sums over the pieces of a resumed run, warm start included, of steps, refits and fits; validation and saving do not
     count. `ending` says whether the run converged, None where its recipe has no `training.converged`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     recipe: str
     method: str

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from corral.documents import Frozen
+from corral.strict import Frozen
 
 Verdict = Literal["ok", "note", "masked", "skipped"]
 

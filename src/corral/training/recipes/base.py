@@ -4,7 +4,9 @@ import math
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+
+from corral.strict import Frozen
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -13,10 +15,10 @@ Count = Annotated[int, Field(ge=1)]
 FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 
 
-class Config(BaseModel):
-    """A strict and frozen table of a recipe."""
+class Config(Frozen):
+    """A table of a recipe: values of another type are errors too."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+    model_config = ConfigDict(strict=True)
 
 
 class InnerAttack(Config):
