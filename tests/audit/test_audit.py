@@ -19,6 +19,7 @@ from corral.attacks.engine import run_attacks
 from corral.attacks.outcome import Outcome
 from corral.attacks.threat import Threat
 from corral.audit import audit as audit_module
+from corral.audit import session as audit_session
 from corral.audit.audit import audit
 from corral.audit.data import audit_images
 from corral.audit.diagnostics import Diagnosis, Finding
@@ -29,7 +30,6 @@ from corral.cli.audit import audit as audit_command
 from corral.data import DataSet, Images, load
 from corral.documents import write_document
 from corral.errors import CorralError, UsageError
-from corral.evaluation import audit_session
 
 CPU = torch.device("cpu")
 EPS = 0.1

@@ -15,7 +15,7 @@ from corral.certify import LipschitzBound, nearest_radius
 from corral.cli import app
 from corral.data import load, stratified_subset
 from corral.errors import CorralError, UsageError
-from corral.evaluation import certify_run as module
+from corral.evaluation import certification as module
 from corral.evaluation.certificate import BrokenCertificatesError, read_certificate
 from corral.evaluation.certification import certify_run
 from corral.models import ClusterHead
