@@ -135,7 +135,7 @@ def _with_batch_statistics(subject: AnalysedModel) -> dict[str, float]:
             steps=PUBLISHED_20.steps,
             step_size=PUBLISHED_20.step_size_for(eps),
             restarts=PUBLISHED_20.restarts,
-            objective=PUBLISHED_20.cluster_objective,
+            objective=PUBLISHED_20.objective_for(model),
             generator=generator,
             keep="last",
             mode="train",

@@ -23,7 +23,7 @@ from corral.attacks.presets import (
     PUBLISHED_100,
     PUBLISHED_100_LOG,
     PUBLISHED_100_MAGNET,
-    PgdProtocol,
+    PgdPreset,
 )
 from corral.attacks.square.attack import square
 
@@ -39,7 +39,7 @@ __all__ = [
     "PUBLISHED_100_MAGNET",
     "Norm",
     "ObjectiveName",
-    "PgdProtocol",
+    "PgdPreset",
     "apgd",
     "autoattack",
     "carlini_wagner",

@@ -27,25 +27,27 @@ from corral.models import PublishedHead
 
 
 @dataclass(frozen=True)
-class PgdProtocol:
+class PgdPreset:
     """A PGD attack with everything but eps and norm fixed.
 
     `step_size` is in pixel units; None means 2.5 eps / steps, which lets every start reach the whole ball.
-    `cluster_objective` replaces `objective` on models that decide by distances to centroids.
+    `cluster_objective`, where there is one, replaces `objective` on models that decide by distances to centroids.
     """
 
     name: str
     description: str
     steps: int
     restarts: int
-    step_size: float | None
     objective: ObjectiveName
-    cluster_objective: ObjectiveName
-    keep: Literal["best", "max_loss_restart"]
+    cluster_objective: ObjectiveName | None = None
+    step_size: float | None = None
+    keep: Literal["best", "max_loss_restart"] = "best"
 
     def objective_for(self, model: nn.Module) -> ObjectiveName:
         """The objective that this protocol means for a model's kind of head."""
-        return self.objective if distance_clusters(model) is None else self.cluster_objective
+        if self.cluster_objective is None or distance_clusters(model) is None:
+            return self.objective
+        return self.cluster_objective
 
     def step_size_for(self, eps: float) -> float:
         """The step in pixel units at a given eps."""
@@ -103,8 +105,8 @@ def _released(
     return name, {}
 
 
-def _published(steps: int) -> PgdProtocol:
-    return PgdProtocol(
+def _published(steps: int) -> PgdPreset:
+    return PgdPreset(
         name="pgd_published" if steps == 20 else f"pgd_published_{steps}",
         description=f"PGD-{steps} of ClusTR Table 1: 10 restarts, step 2/255, exponentiated scores as logits on "
         "cluster heads, verdict from the restart of highest loss alone",
@@ -140,31 +142,25 @@ PUBLISHED_100_MAGNET = replace(
     cluster_objective="published_magnet",
 )
 
-LOG_20 = PgdProtocol(
+LOG_20 = PgdPreset(
     name="pgd_ce",
     description="PGD-20 on the log-space logits, cross-entropy, 5 restarts, step eps/8; any misclassified iterate of "
     "any restart counts",
     steps=20,
     restarts=5,
-    step_size=None,
     objective="cross_entropy",
-    cluster_objective="cross_entropy",
-    keep="best",
 )
 
-MARGIN_20 = PgdProtocol(
+MARGIN_20 = PgdPreset(
     name="pgd_cw",
     description="PGD-20 on the margin of the log-space logits, 5 restarts, step eps/8; any misclassified iterate of "
     "any restart counts",
     steps=20,
     restarts=5,
-    step_size=None,
     objective="margin",
-    cluster_objective="margin",
-    keep="best",
 )
 
-PRESETS: dict[str, PgdProtocol] = {
+PRESETS: dict[str, PgdPreset] = {
     p.name: p
     for p in (
         PUBLISHED_20,
@@ -198,7 +194,7 @@ def _pgd(
     objective = known_objective(objective)
     counts = "the restart of highest loss" if keep == "max_loss_restart" else "any misclassified iterate"
     words = f"PGD-{steps}, {restarts} restart{'s' * (restarts > 1)}, on {objective}; {counts} counts"
-    preset = PgdProtocol("pgd", words, steps, restarts, step_size, objective, objective, keep)
+    preset = PgdPreset("pgd", words, steps, restarts, objective, step_size=step_size, keep=keep)
     return preset.bound(target.model, threat, target.released)
 
 

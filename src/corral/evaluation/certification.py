@@ -19,7 +19,7 @@ from corral.attacks.ddn import ddn
 from corral.attacks.engine import Attacked
 from corral.attacks.minimal import MinimalOutcome
 from corral.attacks.outcome import Outcome
-from corral.attacks.presets import PgdProtocol
+from corral.attacks.presets import PgdPreset
 from corral.attacks.threat import Threat
 from corral.attacks.within import pgd_within
 from corral.certify import head_radius, lipschitz_upper
@@ -49,15 +49,12 @@ CURVE_POINTS = 60
 ROUNDING = 1e-5
 # Share of each image's own radius that PGD is let go to.
 INSIDE = 0.9999
-PGD = PgdProtocol(
+PGD = PgdPreset(
     name="pgd",
     description="L2 PGD-40 on the margin, 10 restarts, step radius/16; any misclassified iterate counts",
     steps=40,
     restarts=10,
-    step_size=None,
     objective="margin",
-    cluster_objective="margin",
-    keep="best",
 )
 
 

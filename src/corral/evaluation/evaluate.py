@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corral.arrays import write_arrays
-from corral.attacks import PgdProtocol
+from corral.attacks import PgdPreset
 from corral.attacks.attack import Attack
 from corral.attacks.engine import Attacked
 from corral.attacks.protocols import PROTOCOLS
@@ -30,15 +30,12 @@ from corral.progress import Progress, duration
 from corral.renamed import renamed
 from corral.training import load_recipe, parse_eps
 
-CURVE = PgdProtocol(
+CURVE = PgdPreset(
     name="pgd_ce_curve",
     description="PGD-20 on the log-space logits, cross-entropy, 1 restart, step eps/8",
     steps=20,
     restarts=1,
-    step_size=None,
     objective="cross_entropy",
-    cluster_objective="cross_entropy",
-    keep="best",
 )
 CURVE_FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 CURVE_EXAMPLES = 200

@@ -6,7 +6,7 @@ from torch import nn
 
 from corral.attacks.attack import Attack
 from corral.attacks.attacked_model import AttackedModel
-from corral.attacks.presets import PgdProtocol
+from corral.attacks.presets import PgdPreset
 from corral.attacks.protocols import PROTOCOLS
 from corral.attacks.registry import NamedAttack, named_attack, parse_attack
 from corral.attacks.threat import Threat
@@ -15,7 +15,7 @@ from corral.training.methods import method_class
 from corral.training.recipes.recipe import Recipe
 
 # What stands for an attack: its name with settings ("pgd:steps=50"), a preset, or a function of the attacks' form.
-AttackLike = str | PgdProtocol | NamedAttack | Callable[..., object]
+AttackLike = str | PgdPreset | NamedAttack | Callable[..., object]
 
 
 def attacked_model(model: nn.Module, *, classes: int, recipe: Recipe) -> AttackedModel:
@@ -69,7 +69,7 @@ def chosen_attacks(
     for attack in attacks:
         if isinstance(attack, str):
             found.append(parse_attack(attack)(threat, target))
-        elif isinstance(attack, PgdProtocol):
+        elif isinstance(attack, PgdPreset):
             found.append(attack.bound(model, threat, target.released))
         else:
             try:
