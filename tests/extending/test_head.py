@@ -122,6 +122,6 @@ def test_a_head_is_registered_by_its_name_and_an_unknown_one_says_how(tmp_path: 
     finally:
         del HEADS._things["own-linear"]
     with pytest.raises(
-        CorralError, match=r"unknown head 'own-linear'.*or of a plugin: then name it by `corral --plugin"
+        CorralError, match=r"unknown head 'own-linear'.*If a plugin has it, name that by `corral --plugin"
     ):
         corral.load(tmp_path / "run")

@@ -151,8 +151,8 @@ def _require_known(description: object, path: Path) -> None:
                 registry.find(name, code=False)
         except UsageError as error:
             raise CorralError(
-                f"{path}: the model's description is damaged ({error}), or of a plugin: then name it by "
-                "`corral --plugin FILE` or the environment variable CORRAL_PLUGINS"
+                f"{path}: {error}. If a plugin has it, name that by `corral --plugin FILE` or the environment variable "
+                "CORRAL_PLUGINS; if not, the model's description is damaged"
             ) from error
 
 
