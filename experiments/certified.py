@@ -12,7 +12,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from compare import setting, spread
+from compare import setting, spread, trained
 from corral.data import load
 from corral.evaluation.certificate import Certificate, read_certificate
 from corral.evaluation.certification import certificate_label, certify_run
@@ -21,7 +21,7 @@ from corral.papers.entries import Trained
 from corral.papers.lines import AnalysisLine, AttackLine, RowLine, RunLine, content_id
 from corral.papers.store import Store, changing
 from corral.report.certificate.page import radius_words
-from corral.training import RunFolder, load_model, parse_eps, train
+from corral.training import RunFolder, load_model, parse_eps
 
 RADII = ["36/255", "72/255", "108/255", "0.5", "1.0", "1.58"]
 
@@ -158,14 +158,7 @@ def main() -> None:
     name, found = f"certified-{given.data}", Store()
     for recipe in given.recipes:
         for seed in given.seeds:
-            folder = RunFolder(given.out / f"{recipe}-{seed}")
-            train(
-                recipe,
-                data=given.data,
-                out=folder.path,
-                resume=folder.recipe.is_file(),
-                **{**overrides, "training.seed": seed},
-            )
+            folder = trained(recipe, seed, given.data, given.out, overrides)
             one = certificate_entries(name, recipe, folder.path.name, certified(folder, given.n, radii))
             earlier = {key: [*found.rows.get(key, []), *lines] for key, lines in one.rows.items()}
             found.add(one)

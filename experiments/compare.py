@@ -117,6 +117,14 @@ def table_of(results: Path, store: Store, name: str = "mnist") -> str:
     return "\n".join([*text, "", f"{made}, until {latest}.", ""])
 
 
+def trained(recipe, seed, data, out, overrides):
+    """A recipe's run of one seed: trained, taken up where it stopped, or there."""
+    folder = RunFolder(out / f"{recipe}-{seed}")
+    settings = {**overrides, "training.seed": seed}
+    train(recipe, data=data, out=folder.path, resume=folder.recipe.is_file(), **settings)
+    return folder
+
+
 def main() -> None:
     """Train, evaluate, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -135,14 +143,7 @@ def main() -> None:
     for recipe in given.recipes:
         seeds = []
         for seed in given.seeds:
-            folder = RunFolder(given.out / f"{recipe}-{seed}")
-            train(
-                recipe,
-                data=given.data,
-                out=folder.path,
-                resume=folder.recipe.is_file(),
-                **{**overrides, "training.seed": seed},
-            )
+            folder = trained(recipe, seed, given.data, given.out, overrides)
             records = [measured(folder, given.n, protocol) for protocol in given.protocols]
             seeds.append(seed_result(folder, seed, records))
         key = RowKey(table=name, scale="", changed="", data=given.data, beside="", row=recipe)

@@ -1,10 +1,14 @@
 """Earlier names of options, keywords and protocols: read, and told."""
 
+import subprocess
+import sys
+import warnings
+
 import pytest
 
 from corral.attacks.protocols import PROTOCOLS
 from corral.attacks.registry import ATTACKS
-from corral.cli.renamed import with_new_names
+from corral.cli.renamed import tell_in_one_line, with_new_names
 from corral.evaluation.records import AttackResult
 from corral.renamed import renamed
 
@@ -63,3 +67,20 @@ def test_a_record_of_an_earlier_version_is_read_by_the_names_of_today():
     read = AttackResult.model_validate({**common, **old})
     assert read == AttackResult.model_validate({**common, **new})
     assert list(read.settings) == [*settings, "success_rule"]
+
+
+def test_the_command_line_tells_an_earlier_attack_s_name_once_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "corral", "evaluate", str(tmp_path), "--attack", "pgd_log", "--attack", "pgd_log"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    first, second = done.stderr.splitlines()
+    assert first == "corral: attack 'pgd_log' is called 'pgd_ce' now"
+    assert second.startswith("corral: ")
+    assert done.returncode == 1
+
+
+def test_other_warnings_keep_their_place(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    tell_in_one_line()
+    assert warnings.formatwarning("a future change", FutureWarning, "file.py", 3).startswith("file.py:3: FutureWarning")
+    assert warnings.formatwarning("x is called y now", FutureWarning, "file.py", 3) == "corral: x is called y now\n"
+    assert warnings.formatwarning("x is called y now", FutureWarning, "file.py", 3) == ""

@@ -1,7 +1,6 @@
 """Models to audit: the model that comes out is the one that was put in, and nothing is run that was not asked for."""
 
 import io
-import json
 import pickle
 import sys
 import textwrap
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.audit.programs.crafted import edited
 from torch import nn
 
 from corral.attacks.state import attacked
@@ -263,15 +263,6 @@ def changed(path, changes, *, twice=None):
                     warnings.simplefilter("ignore", UserWarning)
                     archive.writestr(name, content)
     return str(path)
-
-
-def edited(edit):
-    def change(content):
-        program = json.loads(content)
-        edit(program)
-        return json.dumps(program).encode()
-
-    return change
 
 
 def test_the_example_inputs_of_an_export_are_not_unpickled(net, tmp_path):

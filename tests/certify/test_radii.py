@@ -204,6 +204,22 @@ def test_the_exact_radius_is_a_quadratic_program_s(configuration, seed, clusters
         assert radius == pytest.approx(best, rel=1e-6, abs=1e-9)
 
 
+def test_the_exact_radius_is_reached_where_coordinate_ascent_creeps(configuration):
+    """Of 6 clusters, two nearly parallel half-spaces: the decision changes at 0.60945, seen on 400,000 directions."""
+    features, centroids, owners = configuration(3, 6, 2, 2)
+    radii = nearest_radius(features, centroids, owners)
+    row = int((radii - 0.6094253830845).abs().argmin())
+    angles = torch.linspace(0, 2 * math.pi, 400_001, dtype=torch.float64)
+    around = torch.stack([angles.cos(), angles.sin()], 1)
+    label = nearest_class(features[row], centroids, owners)
+    shares = [0.999999, 1.0001]
+    changed = [
+        bool((nearest_class(features[row] + share * radii[row] * around, centroids, owners) != label).any())
+        for share in shares
+    ]
+    assert changed == [False, True]
+
+
 @given(**SHAPES)
 @example(seed=3, clusters=6, classes=2, dimension=2, scale=1e-4, trouble="none")  # the ascent creeps
 @settings(max_examples=60, deadline=None)

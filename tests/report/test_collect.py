@@ -1,5 +1,6 @@
 """Reading runs: what is missing, broken or inconsistent is one line with the remedy."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,3 +134,27 @@ def test_runs_of_one_name_are_told_apart_by_their_folder(write_run: WriteRun, re
 def test_a_folder_given_twice_is_read_once(write_run: WriteRun, record: MakeRecord) -> None:
     run = write_run(record("a"))
     assert [e.label for e in collect([run, str(run), run / ".." / run.name])] == ["a"]
+
+
+def test_a_record_of_an_earlier_version_brings_its_outcomes_by_the_names_of_today(
+    write_run: WriteRun, record: MakeRecord, arrays: Any
+) -> None:
+    made = record("a")
+    shares = {"clean": made.clean} | {attack.name: attack.accuracy for attack in made.attacks}
+    fates = {f"correct_{name}": np.arange(made.n) < round(share * made.n) for name, share in shares.items()}
+    run = write_run(made, arrays(**fates))
+    (today,) = collect([run])
+    assert {"pgd_ce", "pgd_published"} <= today.outcomes.keys()
+    path = run / "records" / "quick.json"
+    earlier = json.loads(path.read_text())
+    for attack in earlier["attacks"]:
+        attack["name"] = "pgd_log" if attack["name"] == "pgd_ce" else attack["name"]
+        attack["verdict"] = attack.pop("success_rule")
+    path.write_text(json.dumps(earlier))
+    named = {key.replace("pgd_ce", "pgd_log"): value for key, value in arrays(**fates).items()}
+    assert "correct_pgd_log" in named
+    np.savez(path.with_suffix(".npz"), **named)
+    (read,) = collect([run])
+    assert read.record == today.record
+    assert read.outcomes.keys() == today.outcomes.keys()
+    assert all((read.outcomes[key] == today.outcomes[key]).all() for key in read.outcomes)

@@ -93,8 +93,8 @@ def project_l1(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
 
     Proposition 2.1 of Croce & Hein (2021), "Mind the box: l1-APGD for sparse adversarial attacks on image classifiers":
     each pixel's perturbation shrinks by one multiplier per image, after it was cut at the box. By Newton's method: for
-    perturbations of every pixel half the CPU seconds of the sorted form that Square's sparse ones are projected by
-    (125 images of 3,072 pixels, 34 against 66 ms), for sparse ones five times as many (19 against 4 ms).
+    perturbations of every pixel less than half the CPU seconds of the sorted form that Square's sparse ones are
+    projected by (29 against 72 ms), for sparse ones four times as many (18 against 4; `benchmarks/projections.py`).
 
     Args:
         x_adv: (N, ...) any points.

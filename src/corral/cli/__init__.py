@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from corral.cli import analyze, audit, certify, data, demo, evaluate, export, recipes, report, reproduce, train
-from corral.cli.renamed import with_new_names
+from corral.cli.renamed import tell_in_one_line, with_new_names
 from corral.errors import CorralError
 from corral.registry import import_plugins
 
@@ -45,6 +45,7 @@ app.command(epilog=export.EPILOG)(export.export)
 
 def main() -> None:
     """Entry point: errors of this package are one line on stderr and their exit code; anything else is a bug."""
+    tell_in_one_line()
     try:
         try:
             app(with_new_names(sys.argv[1:]), prog_name="corral", standalone_mode=True)

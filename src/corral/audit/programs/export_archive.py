@@ -23,6 +23,19 @@ DAMAGES = (OSError, EOFError, ValueError, RecursionError, NotImplementedError, z
 CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
 
 
+def entries_of(source: zipfile.ZipFile, path: Path, remedy: str) -> dict[str, str]:
+    """An archive's names by what stands behind its top folder.
+
+    Raises:
+        CorralError: two entries of one name; the message ends with the remedy.
+    """
+    names = source.namelist()
+    entries = {name.partition("/")[2]: name for name in names}
+    if len(entries) < len(names):
+        raise CorralError(f"{path}: two entries of one name in the file; {remedy}")
+    return entries
+
+
 def rebuilt_export(path: Path) -> bytes:
     """The archive with nothing but JSON and raw tensors in it, as `torch.export.load` reads it.
 
@@ -32,10 +45,7 @@ def rebuilt_export(path: Path) -> bytes:
     clean = io.BytesIO()
     try:
         with zipfile.ZipFile(path) as source, zipfile.ZipFile(clean, "w", zipfile.ZIP_STORED) as target:
-            names = source.namelist()
-            entries = {name.partition("/")[2]: name for name in names}
-            if len(entries) < len(names):
-                raise CorralError(f"{path}: two entries of one name in the file; export it again")
+            entries = entries_of(source, path, "export it again")
             if "models/model.json" not in entries:
                 raise CorralError(
                     f"{path}: no exported program in the format of torch >= 2.8 in it; export it again with "

@@ -10,7 +10,7 @@ import re
 import zipfile
 from pathlib import Path
 
-from corral.audit.programs.export_archive import DAMAGES
+from corral.audit.programs.export_archive import DAMAGES, entries_of
 from corral.audit.programs.script_pickle import unsafe_pickle
 from corral.audit.programs.script_source import unsafe
 from corral.errors import CorralError
@@ -30,10 +30,7 @@ def rebuilt_script(path: Path) -> bytes:
     clean = io.BytesIO()
     try:
         with zipfile.ZipFile(path) as source, zipfile.ZipFile(clean, "w", zipfile.ZIP_STORED) as target:
-            names = source.namelist()
-            entries = {name.partition("/")[2]: name for name in names}
-            if len(entries) < len(names):
-                raise CorralError(f"{path}: two entries of one name in the file; save it again")
+            entries = entries_of(source, path, "save it again")
             for entry, name in sorted(entries.items()):
                 if TENSORS.fullmatch(entry) or entry in ("version", ".data/version", "byteorder"):
                     target.writestr(f"archive/{entry}", source.read(name))
