@@ -67,6 +67,10 @@ def test_protocols_of_one_run_become_one_record_with_the_worst_case_over_all(
     assert np.array_equal(piece.outcomes["worst_case"], everything)
     assert np.array_equal(piece.outcomes["autoattack"], kept("standard"))
     assert all(name in results["worst_case"].protocol for name in SHARES)
+    members = [results[name] for name in SHARES]
+    assert results["worst_case"].steps == max(member.steps for member in members)
+    assert results["worst_case"].restarts == sum(member.restarts for member in members)
+    assert results["worst_case"].forwards == sum(member.forwards or 0 for member in members)
     assert piece.record.protocol == "quick+standard+adaptive"
     assert piece.record.eval_seconds == 6.0
 

@@ -23,7 +23,7 @@ from corral.evaluation.cache import EvaluationCache, EvaluationPlan
 from corral.evaluation.loaded_run import LoadedRun, loaded_run
 from corral.evaluation.page_arrays import SHOWN_IMAGES, one_per_class, page_arrays
 from corral.evaluation.protocols import AttackLike, chosen_attacks, protocol_attacks
-from corral.evaluation.records import AttackResult, Curve, Record, Reported
+from corral.evaluation.records import AttackResult, Curve, Record, Reported, pointwise_minimum
 from corral.evaluation.session import EvaluationSession
 from corral.precision import full_float32
 from corral.progress import Progress, duration
@@ -163,7 +163,7 @@ def _measure(
     if len(members) > 1:
         ensemble = PROTOCOLS[plan.protocol].ensemble if plan.protocol in PROTOCOLS else ""
         for name in (*((ensemble,) if ensemble else ()), "worst_case"):
-            results.append(_pointwise(name, members, session.accuracy(correct), session.per_class(correct)))
+            results.append(pointwise_minimum(name, members, session.accuracy(correct), session.per_class(correct)))
     curve, curve_seconds = _curve(session, eps, cache)
     strongest = min(members, key=lambda result: result.accuracy).name
     arrays = page_arrays(model, session, outcomes[strongest].x_adv) | _fates(clean, outcomes)
@@ -203,30 +203,6 @@ def _fates(clean: Tensor, outcomes: dict[str, Attacked]) -> dict[str, NDArray[An
         first = (first_attack == "") & ~correct
         first_attack[first], success_step[first] = name, step[first]
     return arrays | {"first_attack": first_attack, "success_step": success_step}
-
-
-def _pointwise(
-    name: str, results: Sequence[AttackResult], accuracy: float, per_class: list[float | None]
-) -> AttackResult:
-    """The pointwise minimum: an example counts as correct if it was so clean and no attack broke it."""
-    return results[0].model_copy(
-        update={
-            "name": name,
-            "protocol": "an image counts as robust only if it is classified right and none of "
-            + ", ".join(result.name for result in results)
-            + " broke it",
-            "steps": max(result.steps for result in results),
-            "restarts": sum(result.restarts for result in results),
-            "objective": "+".join(dict.fromkeys(result.objective for result in results)),
-            "success_rule": "any_iterate",
-            "accuracy": accuracy,
-            "per_class": per_class,
-            "seconds": sum(result.seconds for result in results),
-            "settings": {},
-            "forwards": sum(result.forwards or 0 for result in results),
-            "backwards": sum(result.backwards or 0 for result in results),
-        }
-    )
 
 
 def _result(session: EvaluationSession, attack: Attack, outcome: Attacked) -> AttackResult:

@@ -2,6 +2,7 @@
 
 import math
 import platform
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -56,6 +57,37 @@ class AttackResult(Frozen):
         if isinstance(settings := found.get("settings"), dict):
             found["settings"] = {("success_rule" if key == "verdict" else key): settings[key] for key in settings}
         return found
+
+
+def pointwise_minimum(
+    name: str, results: Sequence[AttackResult], accuracy: float, per_class: list[float | None]
+) -> AttackResult:
+    """The worst case per image over attacks as a row of its own, with what they cost together.
+
+    Args:
+        name: of the row.
+        results: of the attacks, at one threat on the same images.
+        accuracy: share of images that are classified right without attack and under every one.
+        per_class: the same of each class.
+    """
+    return results[0].model_copy(
+        update={
+            "name": name,
+            "protocol": "an image counts as robust only if it is classified right and none of "
+            + ", ".join(result.name for result in results)
+            + " broke it",
+            "steps": max(result.steps for result in results),
+            "restarts": sum(result.restarts for result in results),
+            "objective": "+".join(dict.fromkeys(result.objective for result in results)),
+            "success_rule": "any_iterate",
+            "accuracy": accuracy,
+            "per_class": per_class,
+            "seconds": sum(result.seconds for result in results),
+            "settings": {},
+            "forwards": sum(result.forwards or 0 for result in results),
+            "backwards": sum(result.backwards or 0 for result in results),
+        }
+    )
 
 
 class Reported(Frozen):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corral.attacks.protocols import PROTOCOLS
-from corral.evaluation.records import AttackResult, Record
+from corral.evaluation.records import AttackResult, Record, pointwise_minimum
 from corral.report.runs.outcomes import CLEAN, Outcomes, single_attacks
 from corral.report.words import AGGREGATES, WORST_CASE
 
@@ -58,19 +58,8 @@ def merged(
     single = [attack for attack in attacks.values() if attack.name not in AGGREGATES]
     correct = np.logical_and.reduce([fates[CLEAN], *(fates[attack.name] for attack in single)])
     classes = range(len(records[0].classes))
-    worst = single[0].model_copy(
-        update={
-            "name": WORST_CASE,
-            "protocol": "an image counts as robust only if it is classified right and none of "
-            + ", ".join(attack.name for attack in single)
-            + " broke it",
-            "success_rule": "any_iterate",
-            "accuracy": int(correct.sum()) / len(correct),
-            "per_class": [float(correct[labels == c].mean()) if (labels == c).any() else None for c in classes],
-            "seconds": sum(attack.seconds for attack in single),
-            "settings": {},
-        }
-    )
+    per_class = [float(correct[labels == c].mean()) if (labels == c).any() else None for c in classes]
+    worst = pointwise_minimum(WORST_CASE, single, int(correct.sum()) / len(correct), per_class)
     record = records[0].model_copy(
         update={
             "attacks": [*attacks.values(), worst],
