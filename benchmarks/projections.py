@@ -35,9 +35,8 @@ def main() -> None:
                 seconds.append(time.process_time() - started)
             milliseconds[name] = 1000 * statistics.median(seconds)
         apart = float((found["newton"] - found["sorted"]).abs().max())
-        print(
-            f"{words}: newton {milliseconds['newton']:.0f} ms, sorted {milliseconds['sorted']:.0f} ms, apart {apart:.1e}"
-        )
+        newton, by_sorting = milliseconds["newton"], milliseconds["sorted"]
+        print(f"{words}: newton {newton:.0f} ms, sorted {by_sorting:.0f} ms, apart {apart:.1e}")
 
 
 if __name__ == "__main__":
