@@ -3,9 +3,8 @@
 usage: python experiments/certified.py --data mnist --recipes certified --seeds 0 1 2 --n 1000 --out runs/certified
            --results results [--radii 36/255 1.58] [--set key=value ...]
 
-Every run is trained (or resumed), certified, and attacked on the same test images by
-`corral certify`; a broken certificate ends the script with an error. Rows are mean ± sample standard deviation over the
-seeds, in percent.
+Every run is trained (or resumed), certified, and attacked on the same test images by `corral certify`; a broken
+certificate ends the script with an error. Rows are mean ± sample standard deviation over the seeds, in percent.
 """
 
 import argparse
@@ -150,9 +149,7 @@ def main() -> None:
     parser.add_argument("--n", type=int)
     parser.add_argument("--radii", nargs="+", default=RADII)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument(
-        "--results", type=Path, required=True, help="folder of the CSV files that the rows are put into"
-    )
+    parser.add_argument("--results", type=Path, required=True, help="folder of the CSV files that get the rows")
     parser.add_argument("--set", dest="settings", nargs="*", default=[])
     given = parser.parse_args()
     overrides = dict(setting(text) for text in given.settings)
