@@ -1,9 +1,12 @@
 """What the commands share: options of one meaning and one wording, and how they are carried out."""
 
+import inspect
 import json
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,21 +18,48 @@ if TYPE_CHECKING:
     from corral.evaluation.records import Record
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for machines.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default a GPU if there is one.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of data-set files; default CORRAL_DATA or a user cache.")]
-Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; default torch's own choice.")]
 Images = Annotated[int | None, typer.Option(min=1, help="This many test images, class-balanced; default all.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away what an interrupted call finished.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Default 125 on a CPU, else 500.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 
 
-def set_threads(count: int | None) -> None:
-    """Let torch use so many CPU threads; None leaves it its own choice."""
-    if count is not None:
-        import torch
+@dataclass(frozen=True)
+class Common:
+    """The options of every command that computes."""
 
-        torch.set_num_threads(count)
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default a GPU if there is one.")] = None
+    data_root: DataRoot = None
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; default torch's own choice.")] = (
+        None
+    )
+    quiet: Quiet = False
+    as_json: Json = False
+
+    def keywords(self) -> dict[str, Any]:
+        """What every function of the library takes of them."""
+        return {"device": self.device, "data_root": self.data_root, "progress": not self.quiet}
+
+
+def with_common(command: Callable[..., None]) -> Callable[..., None]:
+    """A decorator: the options of `Common` stand behind a command's own, which gets them as `common`; sets threads."""
+    own = [one for one in inspect.signature(command).parameters.values() if one.name != "common"]
+    shared = inspect.signature(Common).parameters
+
+    @wraps(command)
+    def called(*args: Any, **options: Any) -> None:
+        common = Common(**{name: options.pop(name) for name in shared if name in options})
+        if common.threads is not None:
+            import torch
+
+            torch.set_num_threads(common.threads)
+        command(*args, common=common, **options)
+
+    parameters = [*own, *shared.values()]
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {one.name: one.annotation for one in parameters}
+    return called
 
 
 @contextmanager
@@ -44,6 +74,11 @@ def interruptible(kept: str | Callable[[], str]) -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo(f"\ncorral: interrupted; {kept if isinstance(kept, str) else kept()}", err=True)
         raise typer.Exit(130) from None
+
+
+def measuring(run: Path) -> AbstractContextManager[None]:
+    """`interruptible` around a measurement that goes on where it stopped."""
+    return interruptible(f"finished batches of {run} are kept, the same command goes on")
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -61,11 +96,6 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
-
-
-def kept_batches(run: Path) -> str:
-    """What an interrupted measurement of a run leaves."""
-    return f"finished batches of {run} are kept, the same command goes on"
 
 
 def print_json(content: Any) -> None:
