@@ -27,7 +27,8 @@ CODE = "import sys, {module}; print(*(name for name in {late!r} if name in sys.m
 @pytest.mark.parametrize(
     ("module", "late"),
     [
-        ("corral", LATE),
+        ("corral", ("torch", "numpy", *LATE)),
+        ("corral.register, corral.report, corral.audit.audit, corral.evaluation.certification", LATE),
         ("corral.cli", [name for name in LATE if name != "typer"]),
         ("corral.analysis", LATE),
         ("corral.papers", [name for name in LATE if name in ("sklearn", "scipy", "pooch", "typer", "jinja2")]),
