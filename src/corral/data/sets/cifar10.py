@@ -26,12 +26,7 @@ def load_cifar10(root: Path | None = None, download: bool = True) -> DataSet:
 
     Files of other sizes are read too where they hold whole, exactly class-balanced rows; the note then says so.
 
-    Args:
-        root: the folder to look in and to fetch into; by default CORRAL_DATA and the per-user cache.
-        download: fetch the official archive where the data set is not there.
-
-    Raises:
-        CorralError: absent, truncated or foreign files; the message names file, found and expected.
+    For the arguments and errors see `corral.data.load`.
     """
     folder = provide(CIFAR10, root, download)
     train = read_cifar([folder / name for name in TRAIN], official=10_000, label_bytes=1, num_classes=10)

@@ -23,7 +23,7 @@ CIFAR100 = Release(
 def load_cifar100(root: Path | None = None, download: bool = True) -> DataSet:
     """CIFAR-100 with its 100 fine labels: 50,000 + 10,000 colour photographs, (N, 3, 32, 32) uint8.
 
-    See `load_cifar10` for the arguments, and for what is accepted and refused.
+    See `load_cifar10` for what is accepted and refused.
     """
     folder = provide(CIFAR100, root, download)
     classes = _class_names(folder / "fine_label_names.txt", 100)

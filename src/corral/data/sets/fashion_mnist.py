@@ -21,18 +21,7 @@ FASHION_MNIST = Release(
         ),
     ),
 )
-CLASSES = (
-    "t-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
+CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 COUNTS = {"train": (6000,) * 10, "t10k": (1000,) * 10}
 
 

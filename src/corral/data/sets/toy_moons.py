@@ -21,11 +21,8 @@ def load_toy_moons(root: Path | None = None, download: bool = True) -> DataSet:
     """Two interleaved half circles: (N, 2, 1, 1) float32 points in [0, 1]^2, 1,000 to train and 1,000 to test.
 
     Class 0 is the upper half circle of radius 0.3 around (0.35, 0.425), class 1 the lower one around (0.65, 0.575).
-    The curves are 0.15 apart and the noise is at most 0.03, so the classes are at least 0.09 apart.
-
-    Args:
-        root: not used, the points are drawn here.
-        download: not used.
+    The curves are 0.15 apart and the noise is at most 0.03, so the classes are at least 0.09 apart. The arguments are
+    not used.
     """
     return two_curves("toy-moons", ("upper", "lower"), _moons)
 
