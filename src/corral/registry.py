@@ -1,4 +1,4 @@
-"""Registries: what a name of a method, an attack, a head ... stands for. Outsiders add to them as the package does."""
+"""Registries: what a name of a method, an attack, a head ... stands for; open to other packages and to users."""
 
 import hashlib
 import importlib
@@ -23,7 +23,7 @@ PLUGINS = "CORRAL_PLUGINS"
 
 
 class Registry(Generic[T]):
-    """The things of one noun by name.
+    """The objects of one noun by name.
 
     A name is looked for in what is registered; then among the plugins that CORRAL_PLUGINS names and the entry points of
     `group`; then it may be a target, "package.module:object" or "file.py:object".
@@ -48,22 +48,22 @@ class Registry(Generic[T]):
         self._entries_read = False
 
     def add(self, name: str, thing: T, *, source: object = None) -> T:
-        """Register a thing; returns it. From the same place (a notebook's cell run again) it replaces what was there.
+        """Register `thing` and return it; from the same place (a notebook's cell run again) it replaces the earlier.
 
         Args:
-            name: of the thing.
+            name: it is found by.
             thing: what the name stands for.
-            source: the function or class that the thing was made of, where it is neither.
+            source: the function or class that it was made of, where it is neither.
 
         Raises:
-            UsageError: a name that is empty or has a colon, or that another thing has.
+            UsageError: a name that is empty, has a colon or is taken.
         """
         if not name or ":" in name:
             raise UsageError(f"a {self.noun} needs a name without a colon, found {name!r}")
         origin = thing if source is None else source
         place = f"{getattr(origin, '__module__', '')}.{getattr(origin, '__qualname__', type(origin).__name__)}"
         if not place.startswith("corral."):
-            self._fill()  # an outsider's thing does not take a name before the package's own has it
+            self._fill()  # the package's own names come first
         if name in self._things and self._places[name] != place:
             raise UsageError(
                 f"{self.noun} {name!r} is registered already, by {self._places[name]}: give {place} another name"
@@ -109,7 +109,7 @@ class Registry(Generic[T]):
         return tuple(self._things)
 
     def items(self) -> tuple[tuple[str, T], ...]:
-        """Every registered name with its thing."""
+        """Every registered name with what it stands for."""
         return tuple((name, self._things[name]) for name in self.names())
 
     def __getitem__(self, name: str) -> T:
@@ -155,7 +155,7 @@ class Registry(Generic[T]):
                 self.add(entry.name, self._checked(entry.value, thing), source=thing)
 
     def _checked(self, target: str, thing: object) -> T:
-        """A foreign thing, if it is of this noun."""
+        """What a target names, if it is of this noun."""
         if self._check is None:
             raise UsageError(f"a {self.noun} cannot be named by {target!r}: register it")
         try:

@@ -1,4 +1,4 @@
-"""`corral audit` on the command line: parse, call, write, say it in a few lines."""
+"""`corral audit` on the command line: parse, call, write, summarise."""
 
 import contextlib
 import sys
@@ -27,7 +27,7 @@ def audit(
     ] = None,
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default a run's own.")] = None,
     norm: Annotated[str | None, typer.Option(help="Linf, L2 or L1; default a run's own, else Linf.")] = None,
-    minutes: Annotated[float, typer.Option(help="Time budget, kept; AutoAttack does whole images until it ends.")] = 10,
+    minutes: Annotated[float, typer.Option(help="Time budget; AutoAttack does whole images until it ends.")] = 10,
     n: Images = None,
     path: Annotated[
         Path | None, typer.Option(help="The folder that code is imported from, and no other; default the file's own.")

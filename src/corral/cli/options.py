@@ -1,4 +1,4 @@
-"""What the commands share: options of one meaning and one wording, and how they are carried out."""
+"""What the commands share: options, interruption, printing."""
 
 import inspect
 import json
@@ -64,11 +64,7 @@ def with_common(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def interruptible(kept: str | Callable[[], str]) -> Iterator[None]:
-    """End the command with exit code 130 on Ctrl-C, after one line.
-
-    Args:
-        kept: what is kept and how to go on; a function is asked at the moment of the interruption.
-    """
+    """End the command on Ctrl-C with exit code 130 and a line that says what is kept; a function is called then."""
     try:
         yield
     except KeyboardInterrupt:
@@ -82,11 +78,7 @@ def measuring(run: Path) -> AbstractContextManager[None]:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """The key and the value of a --set key=value, the value as TOML reads it or as text; None where it is empty.
-
-    Raises:
-        UsageError: no key, or no equals sign.
-    """
+    """The key and the value of a --set key=value, the value as TOML reads it or as text; None where it is empty."""
     key, separator, value = text.partition("=")
     if not separator or not key.strip():
         raise UsageError(f"--set needs key=value, found {text!r}")
@@ -111,7 +103,7 @@ def print_named(rows: list[tuple[str, str, str]]) -> None:
 
 
 def print_records(records: list["Record"]) -> None:
-    """Print what was left of each evaluated run under each attack, one row a run."""
+    """Print the robust accuracies of evaluated runs under each attack, one row a run."""
     from corral.evaluation.records import as_percent
     from corral.report.words import attack_order
 

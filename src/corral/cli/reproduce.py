@@ -21,9 +21,7 @@ def reproduce(
     data: Annotated[list[str] | None, typer.Option(help="Only the part on this data set; repeatable.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", help="Recipe key=value on top of the scale's, or RECIPE:key=value; in a folder of its own."
-        ),
+        typer.Option("--set", help="Recipe key=value on top of the scale's, or RECIPE:key=value; a folder of its own."),
     ] = None,
     only_show: Annotated[
         bool, typer.Option("--show", help="Train nothing: write the table's files again from the results' CSV files.")
@@ -35,7 +33,7 @@ def reproduce(
     *,
     common: Common,
 ) -> None:
-    """Make a table of the papers again: published, ours by their protocol, ours under a sound attack.
+    """Make a table of the papers again: published, ours by their protocol, ours under AutoAttack + adaptive.
 
     Ctrl-C, or a kill, at any moment: the same command goes on where it stopped. What is not asked for stays as it was.
     """

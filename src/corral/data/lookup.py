@@ -67,7 +67,10 @@ def resolved_name(name: str, *, code: bool = True) -> str:
     if _at_path(name) or name in DATA_SETS:
         return name
     if not is_target(name):
-        raise UsageError(_unknown(name))
+        raise UsageError(
+            f"unknown data set {name!r}{closest(name.lower(), known_names())}; known are {', '.join(known_names())}; "
+            "or name a function of yours as file.py:function"
+        )
     DATA_SETS.find(name, code=code)
     return lasting(name)
 
@@ -85,13 +88,6 @@ def known_names() -> tuple[str, ...]:
 def _at_path(name: str) -> bool:
     kind, colon, path = name.partition(":")
     return bool(colon and path) and kind in PATH_DATA_SETS
-
-
-def _unknown(name: str) -> str:
-    return (
-        f"unknown data set {name!r}{closest(name.lower(), known_names())}; known are {', '.join(known_names())}; "
-        "or name a function of yours as file.py:function"
-    )
 
 
 def _read(name: str, root: Path | str | None, download: bool, code: bool) -> DataSet:

@@ -16,7 +16,7 @@ from urllib.parse import urlparse
 from corral.errors import CorralError
 from corral.progress import Progress
 
-# Scratch folders of fetches that were killed; one that nothing was written to for so long is abandoned.
+# Temporary folders; one that nothing was written to for so long is of a fetch that was killed.
 SCRATCH, ABANDONED_SECONDS = ".corral-", 24 * 3600
 TIMEOUT_SECONDS = 30
 CHUNK_BYTES = 1 << 18
@@ -101,7 +101,7 @@ def provide(release: Release, root: Path | None, download: bool) -> Path:
             "delete the folder and load again with download=True, or complete it from the official archive"
         )
     if not download:
-        looked = ", ".join(str(base) for base in bases)
+        looked = ", ".join(map(str, bases))
         raise CorralError(
             f"{release.name}: not found in {looked}{hint}; load it with download=True, "
             f"or put the official files into {folders[0]}"
@@ -122,8 +122,8 @@ def provide(release: Release, root: Path | None, download: bool) -> Path:
             (_fetch_archive if release.archived else _fetch_files)(release, target, scratch)
     except OSError as error:
         raise CorralError(
-            f"{release.name}{hint}: cannot be written to {target} ({error.strerror or error}); nothing was left behind: "
-            "free some space or choose another data folder"
+            f"{release.name}{hint}: cannot be written to {target} ({error.strerror or error}); nothing was left "
+            "behind: free some space or choose another data folder"
         ) from error
     return target
 
@@ -133,12 +133,12 @@ def _published(release: Release, folder: Path) -> bool:
     import pooch
 
     known = {source.filename: source.md5 for source in release.sources}
-    held = [name for name in release.files if name not in release.missing(folder)]
+    present = {name: folder / f"{name}.gz" for name in release.files if name not in release.missing(folder)}
     return all(
-        (folder / f"{name}.gz").is_file()
+        path.is_file()
         and not (folder / name).exists()
-        and pooch.file_hash(str(folder / f"{name}.gz"), alg="md5") == known.get(f"{name}.gz")
-        for name in held
+        and pooch.file_hash(str(path), alg="md5") == known.get(path.name)
+        for name, path in present.items()
     )
 
 

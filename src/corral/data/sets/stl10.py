@@ -36,7 +36,7 @@ STL10 = Release(
 def load_stl10(root: Path | None = None, download: bool = True) -> DataSet:
     """STL-10: 5,000 + 8,000 colour photographs in 10 classes and 100,000 unlabeled ones, (N, 3, 96, 96) uint8.
 
-    The unlabeled images stay on the disk: their pixels are a memory map of `unlabeled_X.bin`; where that file is absent,
+    The unlabeled images stay on the disk: their pixels are a memory map of `unlabeled_X.bin`; without that file
     `unlabeled` is None. Files of other sizes are read too where they hold whole, exactly class-balanced rows; the note
     then says so. The archive has 2.6 GB.
 

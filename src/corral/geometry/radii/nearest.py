@@ -9,10 +9,10 @@ from torch import Tensor
 from corral.geometry.radii.rounding import below, centred, check_clusters, inner_product_error
 
 Method = Literal["exact", "fast"]
-# Up to this many own clusters every set of active constraints is tried; beyond it the dual is climbed.
+# Up to this many own clusters every set of active constraints is tried, beyond it coordinate ascent on the dual.
 MOST_ENUMERATED = 4
 SWEEPS = 200
-# Rival centroids asked first, those of the nearest bisectors.
+# Rival centroids solved for first, those of the nearest bisectors.
 CANDIDATES = 8
 # Features × rival centroids × own centroids held at once.
 CHUNK = 4_000_000
@@ -165,7 +165,7 @@ def _of_class(
     picked = heights.gather(1, near.indices.unsqueeze(2).expand(-1, -1, len(own)))
     found = _intersections(picked, gram[near.indices], gaps[near.indices], dimension).amin(1)
     if count < len(rivals):
-        # The others are at least as far as the farthest one asked; where that does not settle it, all are asked.
+        # The others are at least as far as the farthest of these; where that does not decide, all are solved for.
         open_ = (found > near.values[:, -1]).nonzero()[:, 0]
         if len(open_) > 0:
             found[open_] = _intersections(heights[open_], gram[None], gaps[None], dimension).amin(1)
@@ -198,7 +198,7 @@ def _subsets(heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int, *, mos
 
 
 def _inverse(gram: Tensor) -> Tensor:
-    """The inverse of (..., k, k) Gram matrices, for two by the formula; of what has none, something finite."""
+    """The inverse of (..., k, k) Gram matrices, in closed form for k = 2; finite for singular ones too."""
     if gram.shape[-1] == 2:
         a, b, c = gram[..., 0, 0], gram[..., 0, 1], gram[..., 1, 1]
         determinant = a * c - b.square()
