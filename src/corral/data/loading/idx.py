@@ -19,9 +19,10 @@ OFFICIAL = {"train": 60_000, "t10k": 10_000}
 SIDE = 28
 
 
-def idx_sources(base: str, hashes: Sequence[str]) -> tuple[Source, ...]:
-    """The four files below an address, gzipped, with their MD5s in the order of `FILES`."""
-    return tuple(Source(f"{base}/{name}.gz", md5) for name, md5 in zip(FILES, hashes, strict=True))
+def idx_release(name: str, folder: str, base: str, hashes: Sequence[str]) -> Release:
+    """Four files below the address `base`, gzipped, with their MD5s in the order of `FILES`."""
+    sources = tuple(Source(f"{base}/{file}.gz", md5) for file, md5 in zip(FILES, hashes, strict=True))
+    return Release(name, (f"{folder}/raw", folder, "."), FILES, sources)
 
 
 def load_idx(
