@@ -21,7 +21,9 @@ def reproduce(
     data: Annotated[list[str] | None, typer.Option(help="Only the part on this data set; repeatable.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Recipe key=value on top of the scale's, or RECIPE:key=value; a folder of its own."),
+        typer.Option(
+            "--set", help="Recipe key=value on top of the scale's, or RECIPE:key=value; in a folder of its own."
+        ),
     ] = None,
     only_show: Annotated[
         bool, typer.Option("--show", help="Train nothing: write the table's files again from the results' CSV files.")
