@@ -172,7 +172,8 @@ def test_the_default_folder_names_recipe_data_and_seed(corral, tmp_path, monkeyp
     assert "next: corral evaluate runs/nominal-digits-7" in out
 
 
-def test_an_interrupt_says_how_to_continue(corral, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "path"), [("run", "run"), ("at", "./at")], ids=["run", "called as a recipe"])
+def test_an_interrupt_says_how_to_continue(corral, tmp_path, monkeypatch, name, path):
     from corral.training import Run
 
     def interrupt(*args):
@@ -181,26 +182,11 @@ def test_an_interrupt_says_how_to_continue(corral, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(Run, "execute", interrupt)
-        code, _, err = corral("train", "nominal", "--out", "run", *SMALL)
+        code, _, err = corral("train", "nominal", "--out", name, *SMALL)
     assert code == 130
-    assert "no epoch was finished; continue with: corral train run --resume" in err
-    assert corral("train", "run", "--resume", "--quiet")[0] == 0
-
-
-def test_a_run_called_as_a_recipe_is_continued_by_its_path(corral, tmp_path, monkeypatch):
-    from corral.training import Run
-
-    def interrupt(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.chdir(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "execute", interrupt)
-        code, _, err = corral("train", "nominal", "--out", "at", *SMALL)
-    assert code == 130
-    assert "continue with: corral train ./at --resume" in err
-    assert corral("train", "./at", "--resume", "--quiet")[0] == 0
-    assert corral("evaluate", "at", "--n", "20", "--attack", "pgd_ce", "--quiet")[0] == 0
+    assert f"no epoch was finished; continue with: corral train {path} --resume" in err
+    assert corral("train", path, "--resume", "--quiet")[0] == 0
+    assert corral("evaluate", name, "--n", "20", "--attack", "pgd_ce", "--quiet")[0] == 0
 
 
 def test_a_folder_called_as_a_recipe_is_no_run_of_it(corral, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "corral"
 LAYERS = (
     {"errors", "version", "precision", "renamed", "strict"},
     {"files", "devices", "registry", "options", "progress"},
-    {"arrays", "documents"},
+    {"documents"},
     {"data", "geometry"},
     {"losses"},
     {"models"},

@@ -1,10 +1,14 @@
-"""JSON documents of a fixed form: written whole, read strictly, and one line where a file is not what it should be."""
+"""JSON documents of a fixed form and arrays: written whole, read strictly, one line where a file is of another form."""
 
+import io
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from corral.errors import CorralError
@@ -25,6 +29,14 @@ def document_text(document: BaseModel) -> str:
 def write_document(document: BaseModel, path: Path) -> None:
     """Write a document as indented JSON, lists of numbers on one line each, atomically."""
     write_atomically(path, document_text(document).encode())
+
+
+def write_arrays(arrays: Mapping[str, NDArray[Any]], path: Path) -> None:
+    """Write named arrays as a compressed .npz, atomically."""
+    stream = io.BytesIO()
+    named: Any = arrays  # numpy's stubs take a dictionary's values for its own flags
+    np.savez_compressed(stream, **named)
+    write_atomically(path, stream.getvalue())
 
 
 def read_document(path: Path, form: type[Document], *, kind: str, command: str) -> Document:

@@ -1,6 +1,5 @@
 """Options that a function or a class declares by its signature alone: names, types, ranges and defaults."""
 
-import difflib
 import inspect
 import json
 import typing
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
-from corral.errors import UsageError
+from corral.errors import UsageError, closest
 from corral.strict import Frozen
 
 Count = Annotated[int, Field(ge=1)]
@@ -73,9 +72,8 @@ def read_options(
     known = option_names(*of, given=given)
     for name in values:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"{what} does not read {name!r}: it reads {', '.join(known) or 'no options'}{hint}")
+            listed = ", ".join(known) or "no options"
+            raise ValueError(f"{what} does not read {name!r}: it reads {listed}{closest(name, known)}")
     try:
         found = options_model(*of, given=given).model_validate_json(json.dumps(dict(values)))
     except TypeError as error:

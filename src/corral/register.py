@@ -1,15 +1,11 @@
 """`corral.register`: adding a method, a head, an attack ... to corral from outside of it."""
 
-from typing import TypeVar
-
 from corral.analysis.registry import register_analysis
 from corral.attacks.protocols import register_protocol
 from corral.attacks.registry import register_attack
 from corral.data.registry import register_data, register_path_data
 from corral.models.backbones import register_backbone
 from corral.registry import register as register_class
-
-C = TypeVar("C", bound=type)
 
 
 class Register:
@@ -21,24 +17,7 @@ class Register:
     path_data = staticmethod(register_path_data)
     protocol = staticmethod(register_protocol)
     backbone = staticmethod(register_backbone)
-
-    def __call__(self, thing: C) -> C:
-        """Register a class of one of corral's kinds by its `name`; a decorator.
-
-            @corral.register
-            class Mart(corral.Method):
-                name = "mart"
-
-        Args:
-            thing: a subclass of `corral.Method` or `corral.Head`, with a class attribute `name` of its own.
-
-        Returns:
-            The class.
-
-        Raises:
-            UsageError: another kind of class, no name of its own, or a name that is taken.
-        """
-        return register_class(thing)
+    __call__ = staticmethod(register_class)
 
 
 register = Register()

@@ -1,6 +1,5 @@
-"""Registries: what a name of a method, an attack, a head ... stands for. Outsiders add to them as the package does."""
+"""Registries: what a name of a method, an attack, a head ... stands for; open to other packages and to users."""
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -12,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from corral.errors import CorralError, UsageError
+from corral.errors import CorralError, UsageError, closest
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
@@ -24,17 +23,16 @@ PLUGINS = "CORRAL_PLUGINS"
 
 
 class Registry(Generic[T]):
-    """The things of one noun by name.
+    """The objects of one noun by name.
 
-    A name is looked for in what is registered; then in the plugins that CORRAL_PLUGINS names and the entry points that
-    installed packages declare under `group`; then it may be a target, "package.module:object" or "file.py:object".
+    A name is looked for in what is registered; then among the plugins that CORRAL_PLUGINS names and the entry points of
+    `group`; then it may be a target, "package.module:object" or "file.py:object".
 
     Args:
         noun: for messages, such as "attack".
         group: of entry points, such as "corral.attacks".
         package: its modules are imported before the first look, so that each registers what it holds.
-        check: what a thing that is named by a target must pass; returns the thing, or raises TypeError that says what
-            it should be.
+        check: of what a target names; returns the thing, or raises TypeError that says what it should be.
     """
 
     def __init__(
@@ -50,24 +48,22 @@ class Registry(Generic[T]):
         self._entries_read = False
 
     def add(self, name: str, thing: T, *, source: object = None) -> T:
-        """Register a thing; returns it.
-
-        Registering again from the same place (a module imported anew, a notebook's cell) replaces what was there.
+        """Register `thing` and return it; from the same place (a notebook's cell run again) it replaces the earlier.
 
         Args:
-            name: of the thing.
+            name: it is found by.
             thing: what the name stands for.
-            source: the function or class that the thing was made of, where it is neither; its place is the thing's.
+            source: the function or class that it was made of, where it is neither.
 
         Raises:
-            UsageError: a name that is empty or has a colon, or that another thing has.
+            UsageError: a name that is empty, has a colon or is taken.
         """
         if not name or ":" in name:
             raise UsageError(f"a {self.noun} needs a name without a colon, found {name!r}")
         origin = thing if source is None else source
         place = f"{getattr(origin, '__module__', '')}.{getattr(origin, '__qualname__', type(origin).__name__)}"
         if not place.startswith("corral."):
-            self._fill()  # an outsider's thing does not take a name before the package's own has it
+            self._fill()  # the package's own names come first
         if name in self._things and self._places[name] != place:
             raise UsageError(
                 f"{self.noun} {name!r} is registered already, by {self._places[name]}: give {place} another name"
@@ -76,13 +72,7 @@ class Registry(Generic[T]):
         return thing
 
     def alias(self, name: str, of: str, *, earlier: bool = False) -> None:
-        """Let a second name stand for what is registered as `of`; lists show the first alone.
-
-        Args:
-            name: the second.
-            of: the first.
-            earlier: whether it is an earlier version's name, so that whoever uses it is told.
-        """
+        """Let a second name stand for what is registered as `of`; lists show `of` alone. An `earlier` one warns."""
         self._aliases[name] = of
         if earlier:
             self._earlier.add(name)
@@ -92,8 +82,8 @@ class Registry(Generic[T]):
 
         Args:
             name: a registered name, "package.module:object" or "file.py:object".
-            code: whether a target may be imported that was not imported yet. False for a name out of a document that
-                the user did not write, such as a run folder: reading it must not run code.
+            code: whether a target may be imported that was not yet. False for a name out of a document that the user
+                did not write, such as a run folder: reading it must not run code.
 
         Raises:
             UsageError: nothing of the name, or a target that is not there or is something else.
@@ -103,9 +93,7 @@ class Registry(Generic[T]):
         if name in self._earlier:
             warnings.warn(f"{self.noun} {name!r} is called {self._aliases[name]!r} now", FutureWarning, stacklevel=2)
         name = self._aliases.get(name, name)
-        if name not in self._things:
-            self._read_entries()
-        if name in self._things:
+        if name in self:
             return self._things[name]
         if is_target(name):
             return self._checked(name, find_target(name, self.noun, code=code))
@@ -121,7 +109,7 @@ class Registry(Generic[T]):
         return tuple(self._things)
 
     def items(self) -> tuple[tuple[str, T], ...]:
-        """Every registered name with its thing."""
+        """Every registered name with what it stands for."""
         return tuple((name, self._things[name]) for name in self.names())
 
     def __getitem__(self, name: str) -> T:
@@ -150,7 +138,7 @@ class Registry(Generic[T]):
             importlib.import_module(f"{self._package}.{module.name}")
 
     def _read_entries(self) -> None:
-        """Register what plugins hold and installed packages declare; a package that fails to import is named."""
+        """Register what plugins and entry points hold; a package that fails to import is named on stderr."""
         if self._entries_read:
             return
         self._entries_read = True
@@ -167,7 +155,7 @@ class Registry(Generic[T]):
                 self.add(entry.name, self._checked(entry.value, thing), source=thing)
 
     def _checked(self, target: str, thing: object) -> T:
-        """A foreign thing, if it is of this noun."""
+        """What a target names, if it is of this noun."""
         if self._check is None:
             raise UsageError(f"a {self.noun} cannot be named by {target!r}: register it")
         try:
@@ -176,37 +164,29 @@ class Registry(Generic[T]):
             raise UsageError(f"{target} is no {self.noun}: {error}") from error
 
 
-def closest(name: str, known: Iterable[str]) -> str:
-    """The known name that is the closest to a wrong one, as the end of a message; empty where none is close."""
-    found = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
-
-
 def register(thing: C) -> C:
-    """Register a class of one of corral's kinds by its `name`; a decorator.
+    """Register a class of one of corral's kinds by its `name`; a decorator that returns the class.
+
+        @corral.register
+        class Mart(corral.Method):
+            name = "mart"
 
     Args:
-        thing: a class that has a class attribute `registry`, such as a subclass of `corral.Method` or `corral.Head`,
-            and a class attribute `name` of its own.
-
-    Returns:
-        The class.
+        thing: a subclass of `corral.Method`, `corral.Head` or another class with a class attribute `registry`, and with
+            a class attribute `name` of its own.
 
     Raises:
         UsageError: another kind of class, no name of its own, or a name that is taken.
     """
     registry = getattr(thing, "registry", None)
     if not isinstance(thing, type) or not isinstance(registry, Registry):
-        raise UsageError(f"corral.register takes a class of corral's, such as a corral.Method, found {_words(thing)}")
+        found = f"the class {thing.__qualname__}" if isinstance(thing, type) else repr(thing)
+        raise UsageError(f"corral.register takes a class of corral's, such as a corral.Method, found {found}")
     name = vars(thing).get("name")
     if not isinstance(name, str):
         raise UsageError(f"{thing.__qualname__} needs a name of its own to be registered by, such as name = 'mine'")
     registry.add(name, thing)
     return thing
-
-
-def _words(thing: Any) -> str:
-    return f"the class {thing.__qualname__}" if isinstance(thing, type) else repr(thing)
 
 
 def is_target(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Keyword arguments by their earlier names: taken, with a warning that says the name of today."""
+"""Keyword arguments by their earlier names: taken, with a warning that gives the present name."""
 
 import warnings
 from collections.abc import Callable
@@ -10,11 +10,7 @@ R = TypeVar("R")
 
 
 def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A decorator: the function takes keywords by their earlier names too.
-
-    Args:
-        names: the name of today, by the earlier one.
-    """
+    """A decorator: the function takes keywords by their earlier names too; `names` gives the present name of each."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)

@@ -57,7 +57,7 @@ def test_within_loaded_once_the_files_are_read_once_and_after_it_again(monkeypat
 
     def loader(root: Path | None, download: bool) -> DataSet:
         read.append(root)
-        return entry.loader(None, download)
+        return entry.loader()
 
     monkeypatch.setitem(DATA_SETS._things, "digits", replace(entry, loader=loader))
     with loaded_once():

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from corral.errors import CorralError
+from corral.errors import CorralError, closest
 from corral.losses import (
     kl,
     magnet_open,
@@ -17,7 +17,6 @@ from corral.losses import (
     soft_cross_entropy,
 )
 from corral.models import Classifier, Clusters, Head, PublishedHead
-from corral.registry import closest
 
 # One of the keys of the tables below; `known_objective` checks it.
 ObjectiveName = str

@@ -16,8 +16,8 @@ from corral.attacks.function import AttackFunction, attack_function, norms_of
 from corral.attacks.minimal import MinimalOutcome
 from corral.attacks.outcome import Outcome
 from corral.attacks.threat import Threat
-from corral.errors import UsageError
-from corral.registry import Registry, closest
+from corral.errors import UsageError, closest
+from corral.registry import Registry
 
 # What the threat and the engine give to an attack, and what only a call from Python can.
 GIVEN = ("eps", "norm", "seed", "generator", "targeted", "mode")

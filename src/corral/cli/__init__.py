@@ -10,6 +10,7 @@ from corral.cli import analyze, audit, certify, data, demo, evaluate, export, re
 from corral.cli.renamed import tell_in_one_line, with_new_names
 from corral.errors import CorralError
 from corral.registry import import_plugins
+from corral.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,28 +20,30 @@ app = typer.Typer(
 )
 
 
+def show_version(asked: bool) -> None:
+    """Print the version and end."""
+    if asked:
+        typer.echo(f"corral {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def plugins(
+def options(
     plugin: Annotated[
         list[str] | None,
         typer.Option(help="A .py file or a module that registers your own methods ...; repeatable. Or CORRAL_PLUGINS."),
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
-    """Train image classifiers whose decision is a cluster, attack them honestly, report what is true."""
+    """Train image classifiers whose decision is a cluster, attack and certify them, report the results."""
     import_plugins(plugin or ())
 
 
-app.command(epilog=demo.EPILOG)(demo.demo)
-app.command(epilog=train.EPILOG)(train.train)
-app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
-app.command(epilog=report.EPILOG)(report.report)
-app.command(epilog=recipes.EPILOG)(recipes.recipes)
-app.command(epilog=data.EPILOG)(data.data)
-app.command(epilog=certify.EPILOG)(certify.certify)
-app.command(epilog=audit.EPILOG)(audit.audit)
-app.command(epilog=analyze.EPILOG)(analyze.analyze)
-app.command(epilog=reproduce.EPILOG)(reproduce.reproduce)
-app.command(epilog=export.EPILOG)(export.export)
+for module in (demo, train, evaluate, report, recipes, data, certify, audit, analyze, reproduce, export):
+    name = module.__name__.rpartition(".")[2]
+    app.command(cls=getattr(module, "Command", None), epilog=module.EPILOG)(getattr(module, name))
 
 
 def main() -> None:

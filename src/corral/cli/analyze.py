@@ -5,22 +5,20 @@ from typing import Annotated
 
 import typer
 
-from corral.cli.options import DataRoot, Device, Json, Overwrite, Quiet, Threads, interruptible, print_json, set_threads
+from corral.cli.options import Common, Overwrite, interruptible, print_json, with_common
 
 EPILOG = "Example: corral analyze runs/mnist-mat --n 500"
 
 
+@with_common
 def analyze(
     run: Annotated[list[Path], typer.Argument(help="Run folders.")],
     only: Annotated[list[str] | None, typer.Option(help="Only this one, repeatable; default all that fit.")] = None,
     n: Annotated[int, typer.Option(min=2, help="This many test images, class-balanced, or all if fewer.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the attacks and of t-SNE.")] = 0,
     overwrite: Overwrite = False,
-    device: Device = None,
-    data_root: DataRoot = None,
-    threads: Threads = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    *,
+    common: Common,
 ) -> None:
     """Analyse runs' features, clean and attacked: t-SNE, match rate, cosines, silhouettes, norms, probes, bounds.
 
@@ -30,24 +28,14 @@ def analyze(
     from corral.report.analysis.page import analysis_lines, write_analysis_page
     from corral.training import load_model
 
-    set_threads(threads)
     made = []
     for path in run:
         with interruptible(f"finished analyses of {path} are kept, the same command goes on"):
-            found = analyze_run(
-                path,
-                only=only,
-                n=n,
-                seed=seed,
-                overwrite=overwrite,
-                device=device,
-                data_root=data_root,
-                progress=not quiet,
-            )
+            found = analyze_run(path, only=only, n=n, seed=seed, overwrite=overwrite, **common.keywords())
         page = path / "analyses" / "page.html"
         write_analysis_page(path.name, load_model(path)[2], found, page)
         made.append((path, found, page))
-    if as_json:
+    if common.as_json:
         print_json(
             [{"run": str(path), **{k: a.model_dump(mode="json") for k, a in found.items()}} for path, found, _ in made]
         )

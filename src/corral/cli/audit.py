@@ -1,4 +1,4 @@
-"""`corral audit` on the command line: parse, call, write, say it in a few lines."""
+"""`corral audit` on the command line: parse, call, write, summarise."""
 
 import contextlib
 import sys
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from corral.cli.options import DataRoot, Device, Images, Json, Quiet, Threads, interruptible, print_json, set_threads
+from corral.cli.options import Common, Images, interruptible, print_json, with_common
 from corral.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ EPILOG = "Example: corral audit models.py:load --data cifar10 --eps 8/255 --norm
 MASKED = 3
 
 
+@with_common
 def audit(
     target: Annotated[
         str, typer.Argument(help="file.py:function, a TorchScript or torch.export file, or a corral run.")
@@ -26,7 +27,7 @@ def audit(
     ] = None,
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default a run's own.")] = None,
     norm: Annotated[str | None, typer.Option(help="Linf, L2 or L1; default a run's own, else Linf.")] = None,
-    minutes: Annotated[float, typer.Option(help="Time budget, kept; AutoAttack does whole images until it ends.")] = 10,
+    minutes: Annotated[float, typer.Option(help="Time budget; AutoAttack does whole images until it ends.")] = 10,
     n: Images = None,
     path: Annotated[
         Path | None, typer.Option(help="The folder that code is imported from, and no other; default the file's own.")
@@ -44,13 +45,10 @@ def audit(
     out: Annotated[Path, typer.Option(help="The page; the record goes beside it as .json.")] = Path("audit.html"),
     batch_size: Annotated[int, typer.Option(min=1, help="Most images attacked at once.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of the images and of the attacks.")] = 0,
-    device: Device = None,
-    data_root: DataRoot = None,
-    threads: Threads = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    *,
+    common: Common,
 ) -> None:
-    """Can a model's robustness be believed? Diagnose and attack it within a time budget; write a page and a record.
+    """Look for gradient masking in a model and attack it within a time budget; write a page and a record.
 
     Exit code 0: pass; 3: masked gradients were found; 1: it could not be audited; 2: wrong usage.
     """
@@ -64,7 +62,6 @@ def audit(
     if not 0 < scale < float("inf"):
         raise UsageError(f"--scale must be above 0, found {scale:g}")
     mean, std = parse_normalise(normalise) if normalise is not None else (None, None)
-    set_threads(threads)
     # What a foreign model prints must not end up in the result.
     with interruptible("nothing was written"), contextlib.redirect_stdout(sys.stderr):
         record = run_audit(
@@ -79,13 +76,11 @@ def audit(
             preparation=Preparation(scale, mean, std, bgr, nhwc, label_offset),
             as_is=as_is,
             batch_size=batch_size,
-            data_root=data_root,
-            device=device,
-            progress=not quiet,
+            **common.keywords(),
         )
     write_document(record, out.with_suffix(".json"))
     write_audit_page(record, out)
-    if as_json:
+    if common.as_json:
         print_json(record.model_dump(mode="json"))
     else:
         typer.echo("\n".join([*audit_lines(record), f"The page: {out}"]))

@@ -5,24 +5,12 @@ from typing import Annotated
 
 import typer
 
-from corral.cli.options import (
-    BatchSize,
-    DataRoot,
-    Device,
-    Images,
-    Json,
-    Overwrite,
-    Quiet,
-    Threads,
-    interruptible,
-    kept_batches,
-    print_json,
-    set_threads,
-)
+from corral.cli.options import BatchSize, Common, Images, Overwrite, measuring, print_json, with_common
 
 EPILOG = "Example: corral certify runs/mnist-certified --n 1000 --radius 36/255 --radius 1.58"
 
 
+@with_common
 def certify(
     run: Annotated[list[Path], typer.Argument(help="Run folders.")],
     radius: Annotated[
@@ -33,11 +21,8 @@ def certify(
     overwrite: Overwrite = False,
     batch_size: BatchSize = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the attacks.")] = 0,
-    device: Device = None,
-    data_root: DataRoot = None,
-    threads: Threads = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    *,
+    common: Common,
 ) -> None:
     """Prove l2 radii for test images and attack them; writes RUN/certificates/l2.json, .npz and .html.
 
@@ -47,10 +32,9 @@ def certify(
     from corral.evaluation.certification import RADII, certificate_page, certify_run
     from corral.report.certificate.page import certificate_sentences, write_certificate_page
 
-    set_threads(threads)
     made = []
     for path in run:
-        with interruptible(kept_batches(path)):
+        with measuring(path):
             try:
                 found = certify_run(
                     path,
@@ -60,9 +44,7 @@ def certify(
                     batch_size=batch_size,
                     seed=seed,
                     overwrite=overwrite,
-                    data_root=data_root,
-                    device=device,
-                    progress=not quiet,
+                    **common.keywords(),
                 )
             except BrokenCertificatesError as error:
                 write_certificate_page(error.certificate, certificate_page(path, error.certificate))
@@ -70,7 +52,7 @@ def certify(
         page = certificate_page(path, found)
         write_certificate_page(found, page)
         made.append((found, page))
-    if as_json:
+    if common.as_json:
         print_json([found.model_dump(mode="json") for found, _ in made])
         return
     for found, page in made:

@@ -1,47 +1,53 @@
 """`corral evaluate` on the command line: attack finished runs, print their accuracies."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
-from corral.attacks.protocols import PROTOCOLS
-from corral.attacks.registry import ATTACKS, parse_attack
 from corral.cli.options import (
     BatchSize,
-    DataRoot,
-    Device,
+    Common,
     Images,
-    Json,
     Overwrite,
-    Quiet,
-    Threads,
     interruptible,
-    kept_batches,
+    measuring,
     print_json,
     print_records,
-    set_threads,
+    with_common,
 )
 from corral.errors import UsageError
 
 EPILOG = "Example: corral evaluate runs/mnist-corral --protocol standard --n 1000"
 
 
+class Command(TyperCommand):
+    """`evaluate`; its help lists what is registered, which imports torch, so that it is made when it is shown."""
+
+    def get_help(self, ctx: Any) -> str:
+        """The help as text."""
+        from corral.attacks.protocols import PROTOCOLS
+        from corral.attacks.registry import ATTACKS
+
+        listed = {
+            "protocol": "; ".join(f"{name}: {protocol.summary}" for name, protocol in PROTOCOLS.items()) + ".",
+            "attack": f"Instead of a protocol, repeatable: {', '.join(ATTACKS.names())}, or file.py:function; with "
+            "settings as pgd:steps=50,restarts=3.",
+        }
+        for option in self.params:
+            if isinstance(option, TyperOption) and option.name in listed:
+                option.help = listed[option.name]
+        return super().get_help(ctx)
+
+
+@with_common
 def evaluate(
     run: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    protocol: Annotated[
-        str,
-        typer.Option(help="; ".join(f"{name}: {protocol.summary}" for name, protocol in PROTOCOLS.items()) + "."),
-    ] = "quick",
+    protocol: Annotated[str, typer.Option(help="Which attacks, by the protocol's name.")] = "quick",
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default the run's.")] = None,
     n: Images = None,
-    attack: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=f"Instead of a protocol, repeatable: {', '.join(ATTACKS.names())}, or file.py:function; with settings "
-            "as pgd:steps=50,restarts=3."
-        ),
-    ] = None,
+    attack: Annotated[list[str] | None, typer.Option(help="Instead of a protocol, repeatable.")] = None,
     fit_heads: Annotated[
         str | None,
         typer.Option(help="Fit heads to an encoder first and attack them, such as slf,alf; also aff, nearest, soft."),
@@ -49,16 +55,14 @@ def evaluate(
     overwrite: Overwrite = False,
     batch_size: BatchSize = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the attacks' random starts.")] = 0,
-    device: Device = None,
-    data_root: DataRoot = None,
-    threads: Threads = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    *,
+    common: Common,
 ) -> None:
     """Attack finished runs on their test set; writes RUN/records/PROTOCOL.json and .npz. Ctrl-C: call it again."""
+    from corral.attacks.protocols import PROTOCOLS
+    from corral.attacks.registry import parse_attack
     from corral.evaluation.evaluate import evaluate as evaluate_run
 
-    set_threads(threads)
     PROTOCOLS.find(protocol)
     if attack and protocol != "quick":
         raise UsageError(f"--attack stands instead of a protocol, found --protocol {protocol} too; give one of them")
@@ -69,15 +73,11 @@ def evaluate(
         from corral.evaluation.fit_heads import fitted_heads
 
         kinds = [kind.strip() for kind in fit_heads.split(",")]
-        with interruptible(lambda: "finished epochs are kept; call it again"):
-            run = [
-                head
-                for path in run
-                for head in fitted_heads(path, kinds, data_root=data_root, device=device, progress=not quiet)
-            ]
+        with interruptible("finished epochs are kept; call it again"):
+            run = [head for path in run for head in fitted_heads(path, kinds, **common.keywords())]
     records = []
     for path in run:
-        with interruptible(kept_batches(path)):
+        with measuring(path):
             records.append(
                 evaluate_run(
                     path,
@@ -88,12 +88,10 @@ def evaluate(
                     batch_size=batch_size,
                     seed=seed,
                     overwrite=overwrite,
-                    device=device,
-                    data_root=data_root,
-                    progress=not quiet,
+                    **common.keywords(),
                 )
             )
-    if as_json:
+    if common.as_json:
         print_json([record.model_dump(mode="json") for record in records])
     else:
         print_records(records)

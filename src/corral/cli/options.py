@@ -1,9 +1,12 @@
-"""What the commands share: options of one meaning and one wording, and how they are carried out."""
+"""What the commands share: options, interruption, printing."""
 
+import inspect
 import json
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,30 +18,53 @@ if TYPE_CHECKING:
     from corral.evaluation.records import Record
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for machines.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default a GPU if there is one.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of data-set files; default CORRAL_DATA or a user cache.")]
-Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; default torch's own choice.")]
 Images = Annotated[int | None, typer.Option(min=1, help="This many test images, class-balanced; default all.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away what an interrupted call finished.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Default 125 on a CPU, else 500.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 
 
-def set_threads(count: int | None) -> None:
-    """Let torch use so many CPU threads; None leaves it its own choice."""
-    if count is not None:
-        import torch
+@dataclass(frozen=True)
+class Common:
+    """The options of every command that computes."""
 
-        torch.set_num_threads(count)
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default a GPU if there is one.")] = None
+    data_root: DataRoot = None
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; default torch's own choice.")] = (
+        None
+    )
+    quiet: Quiet = False
+    as_json: Json = False
+
+    def keywords(self) -> dict[str, Any]:
+        """What every function of the library takes of them."""
+        return {"device": self.device, "data_root": self.data_root, "progress": not self.quiet}
+
+
+def with_common(command: Callable[..., None]) -> Callable[..., None]:
+    """A decorator: the options of `Common` stand behind a command's own, which gets them as `common`; sets threads."""
+    own = [one for one in inspect.signature(command).parameters.values() if one.name != "common"]
+    shared = inspect.signature(Common).parameters
+
+    @wraps(command)
+    def called(*args: Any, **options: Any) -> None:
+        common = Common(**{name: options.pop(name) for name in shared if name in options})
+        if common.threads is not None:
+            import torch
+
+            torch.set_num_threads(common.threads)
+        command(*args, common=common, **options)
+
+    parameters = [*own, *shared.values()]
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {one.name: one.annotation for one in parameters}
+    return called
 
 
 @contextmanager
 def interruptible(kept: str | Callable[[], str]) -> Iterator[None]:
-    """End the command with exit code 130 on Ctrl-C, after one line.
-
-    Args:
-        kept: what is kept and how to go on; a function is asked at the moment of the interruption.
-    """
+    """End the command on Ctrl-C with exit code 130 and a line that says what is kept; a function is called then."""
     try:
         yield
     except KeyboardInterrupt:
@@ -46,12 +72,13 @@ def interruptible(kept: str | Callable[[], str]) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
-    """The key and the value of a --set key=value, the value as TOML reads it or as text; None where it is empty.
+def measuring(run: Path) -> AbstractContextManager[None]:
+    """`interruptible` around a measurement that goes on where it stopped."""
+    return interruptible(f"finished batches of {run} are kept, the same command goes on")
 
-    Raises:
-        UsageError: no key, or no equals sign.
-    """
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """The key and the value of a --set key=value, the value as TOML reads it or as text; None where it is empty."""
     key, separator, value = text.partition("=")
     if not separator or not key.strip():
         raise UsageError(f"--set needs key=value, found {text!r}")
@@ -61,11 +88,6 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
-
-
-def kept_batches(run: Path) -> str:
-    """What an interrupted measurement of a run leaves."""
-    return f"finished batches of {run} are kept, the same command goes on"
 
 
 def print_json(content: Any) -> None:
@@ -81,7 +103,7 @@ def print_named(rows: list[tuple[str, str, str]]) -> None:
 
 
 def print_records(records: list["Record"]) -> None:
-    """Print what was left of each evaluated run under each attack, one row a run."""
+    """Print the robust accuracies of evaluated runs under each attack, one row a run."""
     from corral.evaluation.records import as_percent
     from corral.report.words import attack_order
 

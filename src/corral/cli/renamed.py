@@ -1,4 +1,4 @@
-"""Earlier names on the command line: read, with one line that says the name of today."""
+"""Earlier names on the command line: read, with one line that gives the present name."""
 
 import sys
 import warnings
@@ -8,11 +8,7 @@ RENAMED = {"--fresh": "--overwrite", "--linear": "--fit-heads"}
 
 
 def with_new_names(arguments: Sequence[str]) -> list[str]:
-    """A command's arguments with the options' names of today; every earlier name is told on stderr.
-
-    Args:
-        arguments: as `sys.argv[1:]`; an option may hold its value after an equals sign.
-    """
+    """The `arguments` of a command with the present names of options; each earlier name is a line on stderr."""
     found = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -24,7 +20,7 @@ def with_new_names(arguments: Sequence[str]) -> list[str]:
 
 
 def tell_in_one_line() -> None:
-    """Let the library's warnings of earlier names be one line on stderr, each said once."""
+    """Show the library's warnings of earlier names as one line on stderr, each once."""
     trace, said = warnings.formatwarning, set[str]()
 
     def line(message: Warning | str, category: type[Warning], *where: object, **more: object) -> str:

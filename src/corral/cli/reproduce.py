@@ -5,22 +5,12 @@ from typing import Annotated
 
 import typer
 
-from corral.cli.options import (
-    DataRoot,
-    Device,
-    Json,
-    Quiet,
-    Threads,
-    interruptible,
-    parse_setting,
-    print_json,
-    print_named,
-    set_threads,
-)
+from corral.cli.options import Common, interruptible, parse_setting, print_json, print_named, with_common
 
 EPILOG = "Example: corral reproduce clustr-table1 --scale small --data-root data"
 
 
+@with_common
 def reproduce(
     table: Annotated[str | None, typer.Argument(help="The table; without it, a list of them.")] = None,
     scale: Annotated[
@@ -42,13 +32,10 @@ def reproduce(
     results: Annotated[Path, typer.Option(help="Where the CSV files and tables/TABLE-SCALE/ are written.")] = Path(
         "results"
     ),
-    device: Device = None,
-    data_root: DataRoot = None,
-    threads: Threads = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    *,
+    common: Common,
 ) -> None:
-    """Make a table of the papers again: published, ours by their protocol, ours under a sound attack.
+    """Make a table of the papers again: published, ours by their protocol, ours under AutoAttack + adaptive.
 
     Ctrl-C, or a kill, at any moment: the same command goes on where it stopped. What is not asked for stays as it was.
     """
@@ -58,12 +45,11 @@ def reproduce(
 
     if table is None:
         found = [load_table(name) for name in shipped_tables()]
-        if as_json:
+        if common.as_json:
             print_json([{"name": t.name, "title": t.title, "source": t.source} for t in found])
             return
         print_named([(t.name, t.title, t.source) for t in found])
         return
-    set_threads(threads)
     changed = dict(parse_setting(text) for text in settings or [])
     with interruptible("what is finished is kept, the same command goes on"):
         if only_show:
@@ -77,11 +63,9 @@ def reproduce(
                 rows=row,
                 data=data,
                 changed=changed,
-                data_root=data_root,
-                device=device,
-                progress=not quiet,
+                **common.keywords(),
             )
-    if as_json:
+    if common.as_json:
         print_json(read_result(page.with_name("table.json")).model_dump(mode="json"))
     else:
         typer.echo(f"wrote {page}")

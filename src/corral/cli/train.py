@@ -5,21 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from corral.cli.options import (
-    DataRoot,
-    Device,
-    Json,
-    Quiet,
-    Threads,
-    interruptible,
-    parse_setting,
-    print_json,
-    set_threads,
-)
+from corral.cli.options import Common, interruptible, parse_setting, print_json, with_common
 
 EPILOG = "Example: corral train corral --data mnist --out runs/mnist-corral --seed 1 --set epochs=10"
 
 
+@with_common
 def train(
     recipe: Annotated[
         str, typer.Argument(help="A recipe's name (see `corral recipes`), a .toml file or a run, as ./at.")
@@ -40,18 +31,14 @@ def train(
             "wandb, mlflow or file.py:function; repeatable."
         ),
     ] = None,
-    device: Device = None,
-    data_root: DataRoot = None,
-    threads: Threads = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    *,
+    common: Common,
 ) -> None:
     """Train a classifier by a recipe into a run folder; Ctrl-C leaves a run that --resume continues."""
     from corral.training import RunFolder, load_model, load_recipe, shipped_recipes
     from corral.training import train as train_run
     from corral.training.methods import method_class
 
-    set_threads(threads)
     overrides: dict[str, Any] = dict(parse_setting(text) for text in settings or [])
     given = {"training.seed": seed, "threat.eps": eps, "training.epochs": epochs}
     overrides |= {key: value for key, value in given.items() if value is not None}
@@ -68,17 +55,9 @@ def train(
         return what + (f"; continue with: corral train {given} --resume" if run.recipe.is_file() else "")
 
     with interruptible(kept):
-        path = train_run(
-            resolved,
-            out=folder,
-            resume=resume,
-            device=device,
-            data_root=data_root,
-            progress=not quiet,
-            loggers=log or None,
-        )
+        path = train_run(resolved, out=folder, resume=resume, loggers=log or None, **common.keywords())
     _, _, info = load_model(path, encoder=True)
-    if as_json:
+    if common.as_json:
         print_json({"run": str(path), **info.model_dump(mode="json")})
     else:
         ending = "" if info.ending is None else f", {info.ending.words()}"

@@ -10,7 +10,7 @@ def crop_and_flip(pixels: Tensor, *, padding: int, flip: bool, generator: torch.
 
     Args:
         pixels: (N, C, H, W) of any type; the border is 0.
-        padding: width of the border; an image is cropped back to (H, W) at one of (2 padding + 1)^2 places.
+        padding: width of the border; an image is cropped back to (H, W) at one of (2 padding + 1)^2 offsets.
         flip: mirror every image left to right with probability 1/2.
         generator: decides crops and flips; it draws on its own device, so that a CPU generator serves every device.
 
@@ -26,13 +26,13 @@ def crop_and_flip(pixels: Tensor, *, padding: int, flip: bool, generator: torch.
         return pixels
     count, _, height, width = pixels.shape
     source = pixels.device if generator is None else generator.device
-    places = torch.randint(2 * padding + 1, (2, count, 1), generator=generator, device=source).to(pixels.device)
-    rows = places[0] + torch.arange(height, device=pixels.device)
+    offsets = torch.randint(2 * padding + 1, (2, count, 1), generator=generator, device=source).to(pixels.device)
+    rows = offsets[0] + torch.arange(height, device=pixels.device)
     columns = torch.arange(width, device=pixels.device).expand(count, width)
     if flip:
         mirrored = torch.randint(2, (count, 1), generator=generator, device=source).to(pixels.device).bool()
         columns = torch.where(mirrored, columns.flip(1), columns)
-    columns = columns + places[1]
+    columns = columns + offsets[1]
     padded = functional.pad(pixels, (padding,) * 4)
     index = rows.unsqueeze(2) * padded.shape[3] + columns.unsqueeze(1)
     index = index.view(count, 1, height * width).expand(-1, pixels.shape[1], -1)

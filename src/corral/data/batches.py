@@ -1,4 +1,4 @@
-"""The rows of one epoch in random order, in batches."""
+"""The indices of one epoch in random order, in batches."""
 
 from collections.abc import Iterator
 
@@ -9,16 +9,16 @@ from torch import Tensor
 def shuffled(
     n: int, batch_size: int, *, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
 ) -> Iterator[Tensor]:
-    """Draw every row of one epoch once, in random order.
+    """Every index of one epoch once, in random order.
 
     Args:
-        n: number of rows, at least 1.
-        batch_size: rows of a batch, at least 1.
+        n: number of images, at least 1.
+        batch_size: images of a batch, at least 1.
         generator: decides the order; it draws on its own device, so that a CPU generator serves every device.
-        device: where the row indices are wanted.
+        device: where the indices are wanted.
 
     Returns:
-        Batches of (batch_size,) int64 rows on `device`. The last one may be smaller; a single row left over joins the
+        Batches of (batch_size,) int64 indices on `device`. The last one may be smaller; a last single index joins the
         batch before it, because batch statistics need two.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The high frequencies of images: what is left when the low ones are taken away (AdvCL)."""
+"""The high frequencies of images (AdvCL)."""
 
 import torch
 from torch import Tensor
@@ -9,10 +9,10 @@ def high_frequencies(x: Tensor, *, least: float) -> Tensor:
 
     Args:
         x: (N, C, H, W) float images.
-        least: the lowest frequency kept, in cycles an image: the root of the sum of both directions' squares.
+        least: the lowest frequency that remains, in cycles an image: the length of the two-dimensional frequency.
 
     Returns:
-        (N, C, H, W) like x; around 0, so that x itself is the sum of this and of what it lacks.
+        (N, C, H, W) like x, around 0.
 
     Raises:
         ValueError: x of another rank, or `least` not above 0.
@@ -22,7 +22,7 @@ def high_frequencies(x: Tensor, *, least: float) -> Tensor:
     height, width = x.shape[2:]
     down = torch.fft.fftfreq(height, 1 / height, device=x.device).unsqueeze(1)
     across = torch.fft.rfftfreq(width, 1 / width, device=x.device).unsqueeze(0)
-    kept = (down.square() + across.square()).sqrt() >= least
-    spectrum = torch.fft.rfft2(x.float()) * kept
+    high = (down.square() + across.square()).sqrt() >= least
+    spectrum = torch.fft.rfft2(x.float()) * high
     found: Tensor = torch.fft.irfft2(spectrum, s=(height, width))
     return found.to(x.dtype)

@@ -57,16 +57,12 @@ class Images:
         return channels, height, width
 
     def float(self, rows: Tensor | None = None) -> Tensor:
-        """The images of `rows` (all by default) as (n, C, H, W) float32 in [0, 1], what a classifier reads.
-
-        Args:
-            rows: (n,) int64 row indices, or an (N,) boolean mask.
-        """
+        """The images of `rows`, (n,) int64 indices or an (N,) mask, default all, as (n, C, H, W) float32 in [0, 1]."""
         chosen = self.pixels if rows is None else self.pixels[rows.to(self.pixels.device)]
         return chosen / 255 if chosen.dtype == torch.uint8 else chosen
 
     def take(self, rows: Tensor) -> "Images":
-        """The images and labels of `rows`, (n,) int64 indices or an (N,) boolean mask, as new `Images`."""
+        """The images and labels of `rows`, (n,) int64 indices or an (N,) mask."""
         rows = rows.to(self.pixels.device)
         return Images(rows_of(self.pixels, rows), None if self.labels is None else self.labels[rows])
 
@@ -143,10 +139,7 @@ class DataSet:
 
     @cached_property
     def unlabeled_fingerprint(self) -> str | None:
-        """Of the images without labels: number, shape and the bytes of a thousand of them at most; None without any.
-
-        They may be gigabytes on the disk: reading all of them would take as long as an epoch.
-        """
+        """Of the images without labels: number, shape and the bytes of a thousand of them at most; None without any."""
         if self.unlabeled is None:
             return None
         pixels = self.unlabeled.pixels
@@ -156,10 +149,7 @@ class DataSet:
         return digest.hexdigest()[:16]
 
     def to(self, device: torch.device | str, *, unlabeled: bool = False) -> "DataSet":
-        """The same data set with train and test on `device`.
-
-        The unlabeled part may be gigabytes that stay on the disk, so it moves only with `unlabeled=True`.
-        """
+        """The data set with train and test on `device`; the unlabeled part may be gigabytes and moves on request."""
         more = self.unlabeled.to(device) if unlabeled and self.unlabeled is not None else self.unlabeled
         return replace(self, train=self.train.to(device), test=self.test.to(device), unlabeled=more)
 
@@ -187,10 +177,10 @@ def check_labels(labels: Tensor, num_classes: int, where: str) -> None:
 def _check_range(pixels: Tensor) -> None:
     finite = torch.isfinite(pixels)
     if not bool(finite.all()):
-        broken = (~finite).flatten(1)
-        row = int(broken.any(1).nonzero()[0])
+        wrong = (~finite).flatten(1)
+        row = int(wrong.any(1).nonzero()[0])
         raise CorralError(
-            f"pixels must be finite numbers in [0, 1]; found {int(broken.sum())} NaN or infinite, "
+            f"pixels must be finite numbers in [0, 1]; found {int(wrong.sum())} NaN or infinite, "
             f"the first in row {row}: repair or drop these images"
         )
     lowest, highest = float(pixels.min()), float(pixels.max())

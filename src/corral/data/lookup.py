@@ -1,6 +1,5 @@
 """Data sets by name: registered, at a path, or made by a function of the user's."""
 
-import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from corral.data.images import DataSet
 from corral.data.registry import DATA_SETS, PATH_DATA_SETS
-from corral.errors import UsageError
+from corral.errors import UsageError, closest
 from corral.registry import is_target, lasting
 
 # What `load` has read within `loaded_once`.
@@ -68,7 +67,10 @@ def resolved_name(name: str, *, code: bool = True) -> str:
     if _at_path(name) or name in DATA_SETS:
         return name
     if not is_target(name):
-        raise UsageError(_unknown(name))
+        raise UsageError(
+            f"unknown data set {name!r}{closest(name.lower(), known_names())}; known are {', '.join(known_names())}; "
+            "or name a function of yours as file.py:function"
+        )
     DATA_SETS.find(name, code=code)
     return lasting(name)
 
@@ -86,15 +88,6 @@ def known_names() -> tuple[str, ...]:
 def _at_path(name: str) -> bool:
     kind, colon, path = name.partition(":")
     return bool(colon and path) and kind in PATH_DATA_SETS
-
-
-def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name.lower(), known_names(), n=1)
-    suggestion = f"; did you mean {near[0]!r}?" if near else ""
-    return (
-        f"unknown data set {name!r}{suggestion}; known are {', '.join(known_names())}; "
-        "or name a function of yours as file.py:function"
-    )
 
 
 def _read(name: str, root: Path | str | None, download: bool, code: bool) -> DataSet:

@@ -1,4 +1,4 @@
-"""The data sets by name, and kinds of data sets that lie at a path; outsiders add theirs."""
+"""The registries of data sets, by name and at a path."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ RETURNED = "(x_train, y_train, x_test, y_test) or a corral.data.DataSet"
 
 @dataclass(frozen=True)
 class NamedDataSet:
-    """A data set that has a name: what a listing says of it, and its loader.
+    """A data set that has a name, and its loader.
 
     Attributes:
         name: what `load` takes.
@@ -51,14 +51,8 @@ class NamedDataSet:
         except Exception as error:  # whatever a foreign function raises
             raise CorralError(f"{name}: its loader failed ({type(error).__name__}: {error})") from error
         if isinstance(found, tuple | list) and len(found) == 4:
-            return from_arrays(
-                *found,
-                name=name,
-                classes=self.classes,
-                shape=self.shape,
-                layout=self.layout,
-                note=self.description or "arrays",
-            )
+            note = self.description or "arrays"
+            return from_arrays(*found, name=name, classes=self.classes, shape=self.shape, layout=self.layout, note=note)
         if not isinstance(found, DataSet):
             words = f"{len(found)} things" if isinstance(found, tuple | list) else type(found).__name__
             raise CorralError(f"{name}: its loader returned {words}, expected {RETURNED}")
@@ -117,9 +111,6 @@ def register_data(
         classes: how many classes there are, or their names; default the numbers up to the largest label.
         layout: "NCHW" or "NHWC", for arrays whose shape could be either.
 
-    Returns:
-        A decorator that leaves the function as it is.
-
     Raises:
         UsageError: a name that is taken, empty, or has a colon.
     """
@@ -141,9 +132,6 @@ def register_path_data(name: str, *, description: str = "") -> Callable[[F], F]:
     Args:
         name: what stands before the colon.
         description: one line for listings.
-
-    Returns:
-        A decorator that leaves the function as it is.
 
     Raises:
         UsageError: a name that is taken, empty, or has a colon.

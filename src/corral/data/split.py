@@ -33,10 +33,10 @@ def split_validation(images: Images, count: int, *, seed: int) -> tuple[Images, 
             f"validation of {count} of {len(images)} images would leave class {int(emptied[0])} "
             "without a training image: ask for fewer"
         )
-    chosen = _stratified_rows(labels, count, seed)
-    kept = torch.ones(len(images), dtype=torch.bool)
-    kept[chosen] = False
-    return images.take(kept.nonzero().squeeze(1)), images.take(chosen)
+    chosen = _stratified_indices(labels, count, seed)
+    others = torch.ones(len(images), dtype=torch.bool)
+    others[chosen] = False
+    return images.take(others), images.take(chosen)
 
 
 def stratified_subset(images: Images, count: int, *, seed: int) -> Images:
@@ -56,7 +56,7 @@ def stratified_subset(images: Images, count: int, *, seed: int) -> Images:
     labels = _host_labels(images)
     if not 1 <= count <= len(images):
         raise UsageError(f"a subset of {count} images is impossible: ask for 1 to {len(images)}")
-    return images.take(_stratified_rows(labels, count, seed))
+    return images.take(_stratified_indices(labels, count, seed))
 
 
 def random_subset(images: Images, count: int, *, seed: int) -> Images:
@@ -80,17 +80,10 @@ def random_subset(images: Images, count: int, *, seed: int) -> Images:
 
 
 def split_off_test(images: Images, where: str) -> tuple[Images, Images, str]:
-    """Split a fixed stratified fifth off as the test part, for sources that have none.
-
-    Args:
-        images: labelled images.
-        where: the source, for the message.
-
-    Returns:
-        (train, test, what to say of it).
+    """(train, test, note): a fixed stratified fifth of labelled images as the test part, for sources that have none.
 
     Raises:
-        CorralError: too few images for a test part.
+        CorralError: too few images for a test part; the message begins with the source, `where`.
     """
     try:
         train, test = split_validation(images, round(len(images) / 5), seed=TEST_SEED)
@@ -107,8 +100,8 @@ def _host_labels(images: Images) -> Tensor:
     return images.labels.cpu()
 
 
-def _stratified_rows(labels: Tensor, count: int, seed: int) -> Tensor:
-    """(count,) sorted rows, `_quotas` of each class, drawn on the CPU so that every device gets the same."""
+def _stratified_indices(labels: Tensor, count: int, seed: int) -> Tensor:
+    """(count,) sorted indices, `_quotas` of each class, drawn on the CPU so that every device gets the same."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     shuffled = labels[order]
     quotas = _quotas(torch.bincount(labels), count)

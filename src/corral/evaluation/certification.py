@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from corral.arrays import write_arrays
 from corral.attacks.attack import Attack
 from corral.attacks.balls import l2_norms
 from corral.attacks.bisector import bisector_search
@@ -24,7 +23,7 @@ from corral.attacks.threat import Threat
 from corral.attacks.within import pgd_within
 from corral.certify import head_radius, lipschitz_upper
 from corral.data import Images
-from corral.documents import write_document
+from corral.documents import write_arrays, write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation.cache import EvaluationCache
 from corral.evaluation.certificate import (

@@ -11,13 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corral.arrays import write_arrays
 from corral.attacks import PgdPreset
 from corral.attacks.attack import Attack
 from corral.attacks.engine import Attacked
 from corral.attacks.protocols import PROTOCOLS
 from corral.attacks.threat import Threat
-from corral.documents import write_document
+from corral.documents import write_arrays, write_document
 from corral.errors import UsageError
 from corral.evaluation.cache import EvaluationCache, EvaluationPlan
 from corral.evaluation.loaded_run import LoadedRun, loaded_run

@@ -1,10 +1,9 @@
 """Points and centroids, no networks."""
 
 from corral.geometry.centres import largest_cosine, max_mahalanobis_centres, packed_centres
-from corral.geometry.kmeans import ClassClusters, KMeans, class_kmeans, kmeans
-from corral.geometry.neighbourhoods import ClusterLosses, Neighbourhood, NeighbourhoodSampler
+from corral.geometry.kmeans import class_kmeans, kmeans
+from corral.geometry.neighbourhoods import ClusterLosses, NeighbourhoodSampler
 from corral.geometry.scores import (
-    TRUNCATION_PENALTY,
     Rule,
     class_index,
     class_scores,
@@ -16,12 +15,8 @@ from corral.geometry.seeding import afk_mc2
 from corral.geometry.silhouette import Choice, choose_clusters, cosine_silhouette
 
 __all__ = [
-    "TRUNCATION_PENALTY",
     "Choice",
-    "ClassClusters",
     "ClusterLosses",
-    "KMeans",
-    "Neighbourhood",
     "NeighbourhoodSampler",
     "Rule",
     "afk_mc2",

@@ -1,7 +1,7 @@
 """k-means of all classes at once on the device: seeding, restarts, Lloyd's iterations to a fixed point.
 
-Every class is its own problem. Classes advance together, so that the host hears of all of them in one transfer an
-iteration; on the CPU in groups that fit its cache. All restarts of a class share each read of its features.
+Every class is its own problem. Classes advance together, with one transfer to the host an iteration; on the CPU in
+groups that fit its cache. All restarts of a class share each read of its features.
 """
 
 import math
@@ -34,18 +34,14 @@ class KMeans:
 
 
 @dataclass(frozen=True)
-class ClassClusters:
-    """Clusters of every class, in class order.
+class ClassClusters(KMeans):
+    """Clusters of every class, in class order: (M, d) `centroids`, and `classes` (M,) int64 the class of each.
 
-    `centroids` is (M, d), `classes` (M,) int64 the class of each, `assignments` (N,) int64 in [0, M) a cluster of the
-    point's own class, `inertia` as in `KMeans` summed over classes, `iterations` the most that any class took.
+    `assignments` (N,) int64 in [0, M) are clusters of the point's own class; `inertia` is summed over the classes,
+    `iterations` the most that any class took.
     """
 
-    centroids: Tensor
     classes: Tensor
-    assignments: Tensor
-    inertia: Tensor
-    iterations: int
 
 
 def kmeans(
@@ -79,10 +75,11 @@ def kmeans(
     _check_points(points)
     if len(points) < k:
         raise ValueError(f"k-means needs at least k points: there are {len(points)}, k is {k}")
-    sizes, ks = [len(points)], _cluster_counts(k, 1)
+    ks = _cluster_counts(k, 1)
     if seeding not in get_args(Seeding):
         raise ValueError(f"seeding {seeding!r} is not one of {', '.join(get_args(Seeding))}")
-    found = _fit(points, None, sizes, ks, spherical, restarts, generator, max_iterations, seeding)
+    order = torch.arange(len(points), device=points.device)
+    found = _fit(points, order, [len(points)], ks, spherical, restarts, generator, max_iterations, seeding)
     return KMeans(found.centroids, found.assignments, found.inertia, found.iterations)
 
 
@@ -107,7 +104,7 @@ def class_kmeans(
         k: clusters per class, one number or one per class; at most the members of the class.
         num_classes: C.
         spherical: as in `kmeans`.
-        restarts: as in `kmeans`, for each class; the best restart is chosen per class.
+        restarts: for each class, which takes its own best one.
         generator: as in `kmeans`.
         max_iterations: as in `kmeans`.
 
@@ -167,22 +164,19 @@ def _groups(sizes: list[int], row_bytes: int, limit: float) -> Iterator[list[int
     yield group
 
 
-def _uniforms(base: int, label: int, k: int, restarts: int) -> Tensor:
-    """The random numbers of a class's seeding, (restarts, numbers): from its own generator, so that others' don't."""
+def _seeds(base: int, label: int, k: int, restarts: int, seeding: Seeding) -> Tensor | list[torch.Generator]:
+    """The random numbers of one class's seeding, which do not depend on other classes; see `Problem`."""
+    if seeding == "afk-mc2":
+        seeds = [base + (label * 2**20 + restart) * CLASS_STRIDE for restart in range(restarts)]
+        return [torch.Generator().manual_seed(seed % 2**63) for seed in seeds]
     own = torch.Generator().manual_seed((base + label * CLASS_STRIDE) % 2**63)
     return torch.rand(restarts, 1 + (k - 1) * (2 + int(math.log(k))), generator=own, dtype=torch.float64)
-
-
-def _chains(base: int, label: int, restarts: int) -> list[torch.Generator]:
-    """A generator for each restart of a class."""
-    seeds = [base + (label * 2**20 + restart) * CLASS_STRIDE for restart in range(restarts)]
-    return [torch.Generator().manual_seed(seed % 2**63) for seed in seeds]
 
 
 @torch.no_grad()
 def _fit(
     points: Tensor,
-    order: Tensor | None,
+    order: Tensor,
     sizes: list[int],
     ks: list[int],
     spherical: bool,
@@ -211,24 +205,15 @@ def _fit(
             offset, problems = starts[group[0]], []
             for label in group:
                 begin, end = starts[label], starts[label + 1]
-                rows = buffer[begin - offset : end - offset]
-                if order is None:
-                    rows.copy_(points)
-                else:
-                    torch.index_select(points, 0, order[begin:end], out=rows)
-                chained = seeding == "afk-mc2"
-                seeds = (
-                    _chains(base, label, restarts)
-                    if chained
-                    else _uniforms(base, label, ks[label], restarts).to(device)
-                )
-                problems.append(Problem(rows, ks[label], seeds, spherical))
+                members = buffer[begin - offset : end - offset]
+                torch.index_select(points, 0, order[begin:end], out=members)
+                seeds = _seeds(base, label, ks[label], restarts, seeding)
+                problems.append(Problem(members, ks[label], seeds, spherical))
             iterations = max(iterations, advance(problems, max_iterations))
             for label, problem in zip(group, problems, strict=True):
-                begin, end = starts[label], starts[label + 1]
-                found = problem.best_assignments + first_cluster[label]
-                assignments[slice(begin, end) if order is None else order[begin:end]] = found
+                indices = order[starts[label] : starts[label + 1]]
+                assignments[indices] = problem.best_assignments + first_cluster[label]
                 centroids.append((problem.best_centroids + problem.origin).to(points.dtype))
                 inertia += problem.exact_inertia()
     classes = torch.repeat_interleave(torch.arange(len(ks)), torch.tensor(ks)).to(device)
-    return ClassClusters(torch.cat(centroids), classes, assignments, inertia, iterations)
+    return ClassClusters(torch.cat(centroids), assignments, inertia, iterations, classes)

@@ -15,9 +15,9 @@ BLOCK_SCORES_ELSEWHERE = 2**26
 ROUNDING = 1e-12
 # Below this share of the total sum of squares, sum|x|^2 - sum n|c|^2 has lost too many digits.
 CANCELLED = 1e-3
-# Gathering and scoring a row costs about this many times what scoring it in place costs (measured, index_select).
+# Gathering and scoring a point costs about this many times what scoring it in place costs (measured, index_select).
 GATHER_COST = 2
-# Below as many rows, finding out which rows to skip costs more than looking at all.
+# Below as many points, finding those to skip costs more than scoring all.
 SKIPPING_PAYS = 2000
 # Iterations without a lower inertia after which points are only moving between centroids equal up to rounding.
 PATIENCE = 3
@@ -26,9 +26,9 @@ PATIENCE = 3
 class Problem:
     """The points of one class, and for each restart still running its assignments, sums, counts and centroids.
 
-    Points are kept relative to their mean (unit vectors where spherical), in place of what `points` held. The score
-    of a cluster is c·x - |c|^2/2, largest for the nearest; for unit centroids it orders like the cosine. `seeds` are
-    the uniform numbers of greedy k-means++, a row a restart, or a generator a restart for AFK-MC^2.
+    Points become relative to their mean (unit vectors where spherical), in place. The score of a cluster is
+    c·x - |c|^2/2, largest for the nearest; for unit centroids it orders like the cosine. `seeds` are the uniform
+    numbers of greedy k-means++, a row a restart, or a generator a restart for AFK-MC^2.
     """
 
     def __init__(self, points: Tensor, k: int, seeds: Tensor | Sequence[torch.Generator], spherical: bool) -> None:
@@ -48,7 +48,11 @@ class Problem:
         self.restarts = len(seeds)
         self.skips = points.device.type == "cpu" and len(points) >= SKIPPING_PAYS
         self.least, self.stalls = [math.inf] * self.restarts, [0] * self.restarts
-        self.assignments, self.centroids = self._seed(seeds) if isinstance(seeds, Tensor) else self._chained(seeds)
+        if isinstance(seeds, Tensor):
+            self.assignments, self.centroids = self._seed(seeds.to(points.device))
+        else:
+            self.centroids = torch.stack([points[afk_mc2(points, k, generator=chain)] for chain in seeds])
+            self.assignments = self._nearest(points)[0]
         self.margins = points.new_full(self.assignments.shape if self.skips else (self.restarts, 0), -torch.inf)
         self.sums, self.counts = self._sums(self.assignments)
         self.best_inertia = torch.full((), torch.inf, dtype=torch.float64, device=points.device)
@@ -81,11 +85,6 @@ class Problem:
             assignments.masked_fill_(closer < nearest, cluster)
             nearest = torch.minimum(nearest, closer)
         return assignments, torch.stack(chosen, 1)
-
-    def _chained(self, chains: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
-        """AFK-MC^2, each restart from numbers of its own: assignments (R, n) and centroids (R, k, d)."""
-        self.centroids = torch.stack([self.points[afk_mc2(self.points, self.k, generator=chain)] for chain in chains])
-        return self._nearest(self.points)[0], self.centroids
 
     def _selection(self, assignments: Tensor) -> Tensor:
         """(R k, n) matrix of ones where a restart's cluster holds a point."""
@@ -128,12 +127,12 @@ class Problem:
         before, self.centroids = self.centroids, torch.where(held, means, self.centroids)
         inertias = self._inertias()
         self.previous = self.assignments
-        rows = self._doubtful(before)
-        if rows is None:
+        indices = self._uncertain(before)
+        if indices is None:
             self.assignments, self.margins = self._nearest(self.points)
         else:
             self.assignments = self.assignments.clone()
-            self.assignments[:, rows], self.margins[:, rows] = self._nearest(self.points.index_select(0, rows))
+            self.assignments[:, indices], self.margins[:, indices] = self._nearest(self.points[indices])
         self.changed = self.previous != self.assignments
         self.counts = self._count(self.assignments)
         return torch.cat([inertias.unsqueeze(1), self.changed.sum(1, keepdim=True), self.counts], 1)
@@ -154,11 +153,11 @@ class Problem:
                 torch.sub(lead, scores.scatter_(2, best, -torch.inf).amax(2), out=margins[start : start + size])
         return found.T.contiguous(), margins.T.contiguous()
 
-    def _doubtful(self, before: Tensor) -> Tensor | None:
-        """Rows that may change cluster now that the centroids moved; None to look at all (Hamerly 2010, for scores).
+    def _uncertain(self, before: Tensor) -> Tensor | None:
+        """Points that may change cluster now that the centroids moved; None for all (Hamerly 2010, for scores).
 
         When centroid j moves by D_j, the lead of cluster a over j falls by at most |x| |D_a - D_j| plus the change of
-        the two biases. Finding rows makes a GPU wait, and gathering many costs more than scoring all.
+        the two biases. Finding points makes a GPU wait, and gathering many costs more than scoring all.
         """
         if not self.skips:
             return None
@@ -169,13 +168,13 @@ class Problem:
         rises.diagonal(dim1=1, dim2=2).fill_(torch.finfo(torch.float32).min)
         rise = rises.amax(2).to(self.points.dtype)
         self.margins -= self.norms * slope.gather(1, self.assignments) + rise.gather(1, self.assignments)
-        rows = (self.margins <= 0).any(0).nonzero().squeeze(1)
-        return rows if GATHER_COST * len(rows) < len(self.points) else None
+        indices = (self.margins <= 0).any(0).nonzero().squeeze(1)
+        return indices if GATHER_COST * len(indices) < len(self.points) else None
 
-    def hear(self, told: list[list[float]], last: bool) -> None:
+    def finish_step(self, reports: list[list[float]], last: bool) -> None:
         """Act on what `step` reported: reseed empty clusters, bring the sums up to date, retire what has stopped."""
         changes, reseeded, stopped = 0, False, []
-        for restart, (inertia, changed, *counts) in enumerate(told):
+        for restart, (inertia, changed, *counts) in enumerate(reports):
             again = not last and 0 in counts and self._reseed(restart, counts)
             self.stalls[restart] = 0 if inertia < self.least[restart] else self.stalls[restart] + 1
             self.least[restart] = min(inertia, self.least[restart])
@@ -184,9 +183,9 @@ class Problem:
         if reseeded or GATHER_COST * changes > len(self.points) or (changes and not self.skips):
             self.sums, self.counts = self._sums(self.assignments)
         elif changes:
-            rows = self.changed.any(0).nonzero().squeeze(1)
-            signs = self._selection(self.assignments[:, rows]) - self._selection(self.previous[:, rows])
-            self.sums += (signs @ self.points.index_select(0, rows)).view_as(self.sums)
+            indices = self.changed.any(0).nonzero().squeeze(1)
+            signs = self._selection(self.assignments[:, indices]) - self._selection(self.previous[:, indices])
+            self.sums += (signs @ self.points[indices]).view_as(self.sums)
         if any(stopped):
             self._retire(stopped)
 
@@ -220,14 +219,12 @@ class Problem:
                 self.best_inertia = torch.where(better, inertia[restart], self.best_inertia)
                 self.best_assignments = torch.where(better, self.assignments[restart], self.best_assignments)
                 self.best_centroids = torch.where(better, self.centroids[restart], self.best_centroids)
-        going = torch.tensor([number for number, done in enumerate(stopped) if not done], dtype=torch.long)
-        going = going.to(self.points.device)
+        going = [number for number, done in enumerate(stopped) if not done]
         self.restarts = len(going)
-        self.assignments, self.centroids = self.assignments[going], self.centroids[going]
-        self.sums, self.counts = self.sums[going], self.counts[going]
-        self.margins = self.margins[going]
-        self.least = [self.least[number] for number, done in enumerate(stopped) if not done]
-        self.stalls = [self.stalls[number] for number, done in enumerate(stopped) if not done]
+        self.least, self.stalls = [self.least[number] for number in going], [self.stalls[number] for number in going]
+        indices = torch.tensor(going, dtype=torch.long, device=self.points.device)
+        self.assignments, self.centroids = self.assignments[indices], self.centroids[indices]
+        self.sums, self.counts, self.margins = self.sums[indices], self.counts[indices], self.margins[indices]
 
     def exact_inertia(self) -> Tensor:
         """The best restart's inertia, from the distances themselves where the difference of sums has lost digits."""
@@ -238,17 +235,13 @@ class Problem:
 
 
 def advance(problems: list[Problem], max_iterations: int) -> int:
-    """Run all problems to their fixed points; returns the iterations of the slowest.
-
-    One transfer to the host an iteration tells which restarts stopped and which clusters are empty.
-    """
+    """Run all problems to their fixed points, one transfer to the host an iteration; returns the most iterations."""
     running, iteration = list(problems), 0
     while running:
         iteration += 1
-        reports = [problem.step() for problem in running]
-        told = iter(torch.cat([report.flatten() for report in reports]).tolist())
+        values = iter(torch.cat([problem.step().flatten() for problem in running]).tolist())
         for problem in running:
-            rows = [[next(told) for _ in range(2 + problem.k)] for _ in range(problem.restarts)]
-            problem.hear(rows, iteration == max_iterations)
+            reports = [[next(values) for _ in range(2 + problem.k)] for _ in range(problem.restarts)]
+            problem.finish_step(reports, iteration == max_iterations)
         running = [problem for problem in running if problem.restarts]
     return iteration

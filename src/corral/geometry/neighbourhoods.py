@@ -123,12 +123,11 @@ class NeighbourhoodSampler:
 class ClusterLosses:
     """The running mean recent loss of every cluster, from which seeds are drawn.
 
-    A cluster's value is an exponential mean over the batches it was in; one not yet seen has the mean of those that
-    were, so that it is neither avoided nor preferred.
+    A cluster's value is an exponential mean over its batches; one not yet seen has the mean of those that were.
 
     Args:
         num_clusters: M_all.
-        device: where the state lives.
+        device: of the state.
     """
 
     def __init__(self, num_clusters: int, *, device: torch.device | str | None = None) -> None:
@@ -142,12 +141,7 @@ class ClusterLosses:
         return torch.where(self.seen, self.means, known)
 
     def update(self, assignments: Tensor, losses: Tensor) -> None:
-        """Count a batch.
-
-        Args:
-            assignments: (n,) integers in [0, M_all), the cluster of each sample.
-            losses: (n,) floats.
-        """
+        """Count a batch: (n,) integer `assignments` in [0, M_all) of the samples, and their (n,) `losses`."""
         if assignments.shape != losses.shape or losses.ndim != 1:
             found = f"{tuple(assignments.shape)} and {tuple(losses.shape)}"
             raise ValueError(f"assignments and losses must both be (n,), found {found}")
@@ -159,7 +153,7 @@ class ClusterLosses:
         self.seen = self.seen | (counts > 0)
 
     def reset(self) -> None:
-        """Forget everything: clusters that were refitted are other clusters."""
+        """Forget everything, for refitted clusters."""
         self.means = torch.zeros_like(self.means)
         self.seen = torch.zeros_like(self.seen)
 

@@ -72,7 +72,7 @@ def membership_scores(points: Tensor, centroids: Tensor) -> Tensor:
 
 
 def class_index(classes: Tensor, num_classes: int | None = None) -> Tensor:
-    """Rows of clusters by class, padded with M (one past the last cluster) where classes have fewer than the most.
+    """Indices of clusters by class, padded with M (one past the last) where a class has fewer than the most.
 
     Args:
         classes: (M,) integers, the class of each cluster, in [0, C).
@@ -120,14 +120,10 @@ def class_scores(scores: Tensor, index: Tensor, rule: Rule = "soft") -> Tensor:
     grouped = gather_by_class(scores, index)
     if rule == "nearest":
         return grouped.amax(2)
-    if index.shape[1] == 1:
-        full = grouped.squeeze(2)
-    else:
-        full = grouped.logsumexp(2)
+    full = grouped.squeeze(2) if index.shape[1] == 1 else grouped.logsumexp(2)
     if rule == "soft" or rule >= scores.shape[1]:
         return full
-    kept = scores.topk(rule, 1).indices
-    inside = torch.zeros_like(scores).scatter(1, kept, 1.0)
+    inside = torch.zeros_like(scores).scatter(1, scores.topk(rule, 1).indices, 1.0)
     inside_by_class = gather_by_class(inside, index) > 0
     present = inside_by_class.any(2)
     truncated = grouped.masked_fill(~inside_by_class, -torch.inf)

@@ -7,7 +7,7 @@ CHAIN = 200
 
 
 def afk_mc2(points: Tensor, k: int, *, generator: torch.Generator, chain: int = CHAIN) -> Tensor:
-    """(k,) rows of points to start from (Bachem et al. 2016, Algorithm 2, "assumption-free").
+    """(k,) indices of points to start from (Bachem et al. 2016, Algorithm 2, "assumption-free").
 
     The first is uniform; q = d^2 to it, half and half with the uniform, proposes the steps of the chains. Each further
     centre is where a Metropolis chain of `chain` proposals stands that aims at k-means++'s distribution, probability in
@@ -20,7 +20,7 @@ def afk_mc2(points: Tensor, k: int, *, generator: torch.Generator, chain: int = 
         chain: proposals of each chain, at least 1; 1 samples q.
 
     Returns:
-        int64 rows on the points' device; with fewer than k distinct points some are alike.
+        int64 indices on the points' device; with fewer than k distinct points some points are equal.
 
     Raises:
         ValueError: an impossible k or chain.
@@ -37,14 +37,14 @@ def afk_mc2(points: Tensor, k: int, *, generator: torch.Generator, chain: int = 
     if bool(total > 0):
         proposal = (apart / total + proposal) / 2
     mass = proposal.cumsum(0)
-    rows = first
+    indices = first
     for _ in range(k - 1):
         drawn = torch.rand(2, chain, generator=generator, dtype=torch.float64)
         steps = torch.searchsorted(mass, drawn[0].to(mass.device) * mass[-1], right=True).clamp_(max=count - 1)
-        pairs = torch.cdist(points[steps], points[rows], compute_mode="donot_use_mm_for_euclid_dist")
+        pairs = torch.cdist(points[steps], points[indices], compute_mode="donot_use_mm_for_euclid_dist")
         odds = (pairs.double().square().amin(1) / proposal[steps]).tolist()
-        rows = torch.cat([rows, steps[_walk(odds, drawn[1].tolist())].view(1)])
-    return rows
+        indices = torch.cat([indices, steps[_walk(odds, drawn[1].tolist())].view(1)])
+    return indices
 
 
 def _walk(odds: list[float], drawn: list[float]) -> int:

@@ -1,6 +1,6 @@
 """Arrays of images and labels as a data set, whoever made them: a file or a function of the user's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -45,20 +45,18 @@ def from_arrays(
     Raises:
         CorralError: names the array, what was found and what was expected.
     """
-    x, y = [], []
+    pixels, labels = {}, {}
     for part, values in (("x_train", x_train), ("x_test", x_test)):
         where, array = f"{name}: {part}", as_array(f"{name}: {part}", values)
-        if layout is None and array.ndim == 4:  # what train images say goes for test images too
-            layout = told_layout(where, array) if shape is None else layout_of(where, array, shape)
-        x.append(as_pixels(where, array, layout=layout))
-        if shape is not None and tuple(x[-1].shape[1:]) != shape:
-            raise CorralError(f"{where}: images are {tuple(x[-1].shape[1:])} (C, H, W), expected {shape}")
+        if layout is None and array.ndim == 4:  # the layout of the training images is that of the test images
+            layout = layout_by_channels(where, array) if shape is None else layout_of(where, array, shape)
+        pixels[part] = as_pixels(where, array, layout=layout)
+        found = tuple(pixels[part].shape[1:])
+        if shape not in (None, found):
+            raise CorralError(f"{where}: images are {found} (C, H, W), expected {shape}")
     for part, values in (("y_train", y_train), ("y_test", y_test)):
-        y.append(as_labels(f"{name}: {part}", as_array(f"{name}: {part}", values)))
-    names = class_names(name, classes, y, remedy="state the classes")
-    for part, labels in zip(("y_train", "y_test"), y, strict=True):
-        check_labels(labels, len(names), f"{name}: {part}")
-    train, test = (checked_images(f"{name}: {part}", x[i], y[i]) for i, part in enumerate(("x_train", "x_test")))
+        labels[part] = as_labels(f"{name}: {part}", as_array(f"{name}: {part}", values))
+    names, (train, test) = labelled_parts(name, classes, pixels, labels, remedy="state the classes")
     return DataSet(name, names, train, test, note=note)
 
 
@@ -78,7 +76,7 @@ def as_array(where: str, values: Any) -> NDArray[Any]:
 
 
 def layout_of(where: str, array: NDArray[Any], shape: tuple[int, int, int]) -> Layout:
-    """How images of rank 4 lie that should be of a (C, H, W) shape; "NCHW" where they are of another one.
+    """The layout of images of rank 4 that should be of a (C, H, W) shape; "NCHW" where they are of another one.
 
     Raises:
         CorralError: they could lie either way.
@@ -90,8 +88,8 @@ def layout_of(where: str, array: NDArray[Any], shape: tuple[int, int, int]) -> L
     return "NHWC" if last else "NCHW"
 
 
-def told_layout(where: str, array: NDArray[Any], *, remedy: str = LAYOUT_REMEDY) -> Layout:
-    """How images of rank 4 lie by themselves: their channels are 1 to 4.
+def layout_by_channels(where: str, array: NDArray[Any], *, remedy: str = LAYOUT_REMEDY) -> Layout:
+    """The layout of images of rank 4 whose channels are the one axis of 1 to 4.
 
     Raises:
         CorralError: they could lie either way, or neither.
@@ -145,30 +143,41 @@ def as_labels(where: str, array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
-def class_names(
-    where: str, classes: int | Sequence[str] | None, labels: Sequence[Tensor], *, remedy: str
-) -> tuple[str, ...]:
-    """The names given, or as many numbers, or the numbers up to the largest label.
+def labelled_parts(
+    where: str,
+    classes: int | Sequence[str] | None,
+    pixels: Mapping[str, Tensor],
+    labels: Mapping[str, Tensor],
+    *,
+    remedy: str,
+) -> tuple[tuple[str, ...], list[Images]]:
+    """The class names (those given, or numbers: as many, or up to the largest label), and the images of every part.
+
+    Args:
+        where: the source; messages begin with it.
+        classes: their number or their names.
+        pixels: of each part, by the array's name.
+        labels: of each part in the same order, by the array's name.
+        remedy: for labels that are more than there are images, besides others.
 
     Raises:
-        CorralError: nothing is given, and a label is larger than there are images.
+        CorralError: a label outside the classes or, where these are not given, not below the number of images; pixels
+            that are no `Images`.
     """
-    if isinstance(classes, int):
-        return tuple(map(str, range(classes)))
-    if classes is not None:
-        return tuple(classes)
-    most, images = max(int(part.max()) for part in labels), sum(map(len, labels))
-    if most >= images:
-        raise CorralError(
-            f"{where}: found label {most:,} among {images:,} images: more classes than images; count labels from 0, "
-            f"leave out images without one, or {remedy}"
-        )
-    return tuple(map(str, range(most + 1)))
-
-
-def checked_images(where: str, pixels: Tensor, labels: Tensor) -> Images:
-    """`Images`, whose errors say where they come from."""
-    try:
-        return Images(pixels, labels)
-    except CorralError as error:
-        raise CorralError(f"{where}: {error}") from error
+    if classes is None:
+        classes, images = max(int(part.max()) for part in labels.values()) + 1, sum(map(len, labels.values()))
+        if classes > images:
+            raise CorralError(
+                f"{where}: found label {classes - 1:,} among {images:,} images: more classes than images; count labels "
+                f"from 0, leave out images without one, or {remedy}"
+            )
+    names = tuple(map(str, range(classes)) if isinstance(classes, int) else classes)
+    for name, part in labels.items():
+        check_labels(part, len(names), f"{where}: {name}")
+    parts = []
+    for (name, x), y in zip(pixels.items(), labels.values(), strict=True):
+        try:
+            parts.append(Images(x, y))
+        except CorralError as error:
+            raise CorralError(f"{where}: {name}: {error}") from error
+    return names, parts

@@ -16,7 +16,7 @@ from urllib.parse import urlparse
 from corral.errors import CorralError
 from corral.progress import Progress
 
-# Scratch folders of fetches that were killed; one that nothing was written to for so long is abandoned.
+# Temporary folders; one that nothing was written to for so long is of a fetch that was killed.
 SCRATCH, ABANDONED_SECONDS = ".corral-", 24 * 3600
 TIMEOUT_SECONDS = 30
 CHUNK_BYTES = 1 << 18
@@ -71,11 +71,7 @@ class Release:
 
 
 def data_folders(root: Path | None) -> list[Path]:
-    """The folders that may hold data sets, the one to fetch into first.
-
-    `root` alone where it is given; else the folder in the environment variable CORRAL_DATA, where it is set, and the
-    per-user cache.
-    """
+    """Where data sets may lie: `root`, or else the folder in CORRAL_DATA, if set, and the per-user cache."""
     if root is not None:
         return [Path(root).expanduser()]
     import pooch
@@ -105,7 +101,7 @@ def provide(release: Release, root: Path | None, download: bool) -> Path:
             "delete the folder and load again with download=True, or complete it from the official archive"
         )
     if not download:
-        looked = ", ".join(str(base) for base in bases)
+        looked = ", ".join(map(str, bases))
         raise CorralError(
             f"{release.name}: not found in {looked}{hint}; load it with download=True, "
             f"or put the official files into {folders[0]}"
@@ -121,31 +117,34 @@ def provide(release: Release, root: Path | None, download: bool) -> Path:
             f"{release.name}: {target} holds something else than the data set: move it away, or choose another data "
             "folder"
         )
-    with _one_line_errors(f"{release.name}{hint}", target):
-        if release.archived:
-            _fetch_archive(release, target, bases[0])
-        else:
-            _fetch_files(release, target, bases[0])
+    try:
+        with _scratch(bases[0]) as scratch:
+            (_fetch_archive if release.archived else _fetch_files)(release, target, scratch)
+    except OSError as error:
+        raise CorralError(
+            f"{release.name}{hint}: cannot be written to {target} ({error.strerror or error}); nothing was left "
+            "behind: free some space or choose another data folder"
+        ) from error
     return target
 
 
 def _published(release: Release, folder: Path) -> bool:
-    """Whether what lies there of a release was published so, file by file; what was unpacked has no published hash."""
+    """Whether every file of a release that lies there is as published; an unpacked one has no published hash."""
     import pooch
 
     known = {source.filename: source.md5 for source in release.sources}
-    held = [name for name in release.files if name not in release.missing(folder)]
+    present = {name: folder / f"{name}.gz" for name in release.files if name not in release.missing(folder)}
     return all(
-        (folder / f"{name}.gz").is_file()
+        path.is_file()
         and not (folder / name).exists()
-        and pooch.file_hash(str(folder / f"{name}.gz"), alg="md5") == known.get(f"{name}.gz")
-        for name in held
+        and pooch.file_hash(str(path), alg="md5") == known.get(path.name)
+        for name, path in present.items()
     )
 
 
 @contextmanager
 def _scratch(base: Path) -> Iterator[Path]:
-    """A folder beside the data sets that goes with the block; those that killed processes left long ago go too."""
+    """A temporary folder beside the data sets; those that killed processes left long ago are removed."""
     base.mkdir(parents=True, exist_ok=True)
     for found in base.glob(f"{SCRATCH}*"):
         try:
@@ -158,29 +157,17 @@ def _scratch(base: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-@contextmanager
-def _one_line_errors(name: str, target: Path) -> Iterator[None]:
+def _fetch_archive(release: Release, target: Path, scratch: Path) -> None:
+    archive = _download(release.sources[0], scratch)
+    unpacked = scratch / "unpacked"
+    unpacked.mkdir()
+    _unpack(archive, release, unpacked)
     try:
-        yield
-    except OSError as error:
-        raise CorralError(
-            f"{name}: cannot be written to {target} ({error.strerror or error}); nothing was left behind: free some "
-            "space or choose another data folder"
-        ) from error
-
-
-def _fetch_archive(release: Release, target: Path, base: Path) -> None:
-    with _scratch(base) as scratch:
-        archive = _download(release.sources[0], scratch)
-        unpacked = scratch / "unpacked"
-        unpacked.mkdir()
-        _unpack(archive, release, unpacked)
-        try:
-            os.rename(unpacked, target)
-        except OSError:
-            # Another process that fetched the same archive may have been first: its files passed the same checks.
-            if release.missing(target):
-                raise
+        os.rename(unpacked, target)
+    except OSError:
+        # Another process that fetched the same archive may have been first: its files passed the same checks.
+        if release.missing(target):
+            raise
 
 
 def _unpack(archive: Path, release: Release, folder: Path) -> None:
@@ -205,22 +192,17 @@ def _unpack(archive: Path, release: Release, folder: Path) -> None:
         )
 
 
-def _fetch_files(release: Release, target: Path, base: Path) -> None:
+def _fetch_files(release: Release, target: Path, scratch: Path) -> None:
     wanted = release.missing(target)
-    with _scratch(base) as scratch:
-        for source in release.sources:
-            if source.filename.removesuffix(".gz") in wanted:
-                path = _download(source, scratch)
-                target.mkdir(parents=True, exist_ok=True)
-                os.replace(path, target / source.filename)
+    for source in release.sources:
+        if source.filename.removesuffix(".gz") in wanted:
+            path = _download(source, scratch)
+            target.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target / source.filename)
 
 
 def _download(source: Source, folder: Path) -> Path:
-    """Download one file into `folder` and check its hash.
-
-    Raises:
-        CorralError: no network, no such file, broken off, or another hash than published.
-    """
+    """Download one file into `folder` and check its hash; a CorralError where either fails."""
     import pooch
     import requests
 

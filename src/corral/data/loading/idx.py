@@ -14,19 +14,15 @@ from corral.data.loading.fetch import Release, Source, provide
 from corral.data.loading.layout import REMEDY, as_labels, foreign_label, source_note
 from corral.errors import CorralError
 
-FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 OFFICIAL = {"train": 60_000, "t10k": 10_000}
 SIDE = 28
 
 
-def idx_sources(base: str, hashes: Sequence[str]) -> tuple[Source, ...]:
-    """The four files below an address, gzipped, with their MD5s in the order of `FILES`."""
-    return tuple(Source(f"{base}/{name}.gz", md5) for name, md5 in zip(FILES, hashes, strict=True))
+def idx_release(name: str, folder: str, base: str, hashes: Sequence[str]) -> Release:
+    """Four files below the address `base`, gzipped, with their MD5s in the order of `FILES`."""
+    sources = tuple(Source(f"{base}/{file}.gz", md5) for file, md5 in zip(FILES, hashes, strict=True))
+    return Release(name, (f"{folder}/raw", folder, "."), FILES, sources)
 
 
 def load_idx(
@@ -43,8 +39,8 @@ def load_idx(
         classes: their names.
         class_counts: of the complete files, by "train" and "t10k": the sets in this form have the same file names and
             sizes, and only the counts tell one from the other.
-        root: the folder to look in and to fetch into; by default CORRAL_DATA and the per-user cache.
-        download: fetch the official files where they are not there.
+        root: see `corral.data.load`.
+        download: see `corral.data.load`.
 
     Raises:
         CorralError: absent, truncated or foreign files; the message names file, found and expected.

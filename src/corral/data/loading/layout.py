@@ -13,15 +13,7 @@ REMEDY = "delete it and load again to fetch the official one"
 
 
 def read_rows(path: Path, row_bytes: int, official: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    """Read a file of fixed-size rows.
-
-    Args:
-        path: the file.
-        row_bytes: bytes of one row.
-        official: rows of the official file, for the message.
-
-    Returns:
-        (rows, row_bytes) uint8.
+    """(rows, row_bytes) uint8: a file of fixed-size rows, `official` of them in the official one.
 
     Raises:
         CorralError: the file cannot be read, is empty, or ends within a row.
@@ -36,7 +28,7 @@ def read_rows(path: Path, row_bytes: int, official: int) -> np.ndarray[tuple[int
 
 
 def truncated(path: Path, found: int, row_bytes: int, official: int) -> CorralError:
-    """The error of a file that ends too early or is none of ours: found and expected bytes."""
+    """The error of a file of a wrong size: found and expected bytes."""
     return CorralError(
         f"{path}: truncated or foreign: found {found:,} bytes, expected {official * row_bytes:,} "
         f"({official:,} rows of {row_bytes:,}); {REMEDY}"
@@ -71,11 +63,10 @@ def uneven(labels: np.ndarray, num_classes: int) -> str | None:
 def check_balanced(
     files: Sequence[Path], rows: Sequence[int], row_bytes: int, official: int, labels: np.ndarray, num_classes: int
 ) -> None:
-    """The row-count rule: the official number of rows, or whole rows with every class equally often; nothing else.
+    """Refuse a part whose classes are not equally frequent.
 
-    The official parts of CIFAR-10, CIFAR-100 and STL-10 are exactly class-balanced too, so this also refuses other
-    content of the right size. A subset that somebody cut on purpose is class-balanced; a download that broke off at
-    the end of a row is not.
+    The official parts of CIFAR-10, CIFAR-100 and STL-10 are, and so is a subset that was cut on purpose; a download
+    that ended early or other content of the right size is not.
 
     Args:
         files: the files of one part, each officially of `official` rows.

@@ -5,7 +5,6 @@ from pathlib import Path
 from corral.data.images import DataSet
 from corral.data.loading.cifar import read_cifar
 from corral.data.loading.fetch import Release, Source, provide
-from corral.data.loading.layout import source_note
 from corral.data.registry import register_data
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -24,17 +23,8 @@ CIFAR10 = Release(
 def load_cifar10(root: Path | None = None, download: bool = True) -> DataSet:
     """CIFAR-10: 50,000 + 10,000 colour photographs in 10 classes, (N, 3, 32, 32) uint8.
 
-    Files of other sizes are read too where they hold whole, exactly class-balanced rows; the note then says so.
-
-    Args:
-        root: the folder to look in and to fetch into; by default CORRAL_DATA and the per-user cache.
-        download: fetch the official archive where the data set is not there.
-
-    Raises:
-        CorralError: absent, truncated or foreign files; the message names file, found and expected.
+    See `read_cifar` for what is accepted, `corral.data.load` for the arguments.
     """
     folder = provide(CIFAR10, root, download)
-    train = read_cifar([folder / name for name in TRAIN], official=10_000, label_bytes=1, num_classes=10)
-    test = read_cifar([folder / "test_batch.bin"], official=10_000, label_bytes=1, num_classes=10)
-    note = source_note(len(train), 50_000, len(test), 10_000)
-    return DataSet("cifar10", CLASSES, train, test, note=note)
+    train = [folder / name for name in TRAIN]
+    return read_cifar("cifar10", CLASSES, train, folder / "test_batch.bin", label_bytes=1)

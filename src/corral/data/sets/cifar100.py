@@ -5,7 +5,7 @@ from pathlib import Path
 from corral.data.images import DataSet
 from corral.data.loading.cifar import read_cifar
 from corral.data.loading.fetch import Release, Source, provide
-from corral.data.loading.layout import REMEDY, source_note
+from corral.data.loading.layout import REMEDY
 from corral.data.registry import register_data
 from corral.errors import CorralError
 
@@ -23,14 +23,11 @@ CIFAR100 = Release(
 def load_cifar100(root: Path | None = None, download: bool = True) -> DataSet:
     """CIFAR-100 with its 100 fine labels: 50,000 + 10,000 colour photographs, (N, 3, 32, 32) uint8.
 
-    See `load_cifar10` for the arguments, and for what is accepted and refused.
+    See `read_cifar` for what is accepted, `corral.data.load` for the arguments.
     """
     folder = provide(CIFAR100, root, download)
     classes = _class_names(folder / "fine_label_names.txt", 100)
-    train = read_cifar([folder / "train.bin"], official=50_000, label_bytes=2, num_classes=100)
-    test = read_cifar([folder / "test.bin"], official=10_000, label_bytes=2, num_classes=100)
-    note = source_note(len(train), 50_000, len(test), 10_000)
-    return DataSet("cifar100", classes, train, test, note=note)
+    return read_cifar("cifar100", classes, [folder / "train.bin"], folder / "test.bin", label_bytes=2)
 
 
 def _class_names(path: Path, expected: int) -> tuple[str, ...]:

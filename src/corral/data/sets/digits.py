@@ -1,7 +1,5 @@
 """Handwritten digits, 8×8, that come with scikit-learn: real images without a download."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
@@ -16,15 +14,10 @@ TEST_SEED = 0
 @register_data(
     "digits", description="1,797 handwritten digits that come with scikit-learn", shape=(1, 8, 8), classes=10
 )
-def load_digits(root: Path | None = None, download: bool = True) -> DataSet:
-    """The 1,797 digits of scikit-learn: 1,297 to train and a fixed stratified test part of 500.
+def load_digits() -> DataSet:
+    """The 1,797 digits of scikit-learn, (N, 1, 8, 8) uint8: 1,297 to train and a fixed stratified test part of 500.
 
-    Args:
-        root: not used, the images are embedded.
-        download: not used.
-
-    Returns:
-        (N, 1, 8, 8) uint8 images; the source's levels v in 0..16 become round(v × 255 / 16).
+    The source's levels v in 0..16 become round(v × 255 / 16).
     """
     from sklearn.datasets import load_digits as embedded_digits
 

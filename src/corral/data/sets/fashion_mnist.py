@@ -3,36 +3,21 @@
 from pathlib import Path
 
 from corral.data.images import DataSet
-from corral.data.loading.fetch import Release
-from corral.data.loading.idx import FILES, idx_sources, load_idx
+from corral.data.loading.idx import idx_release, load_idx
 from corral.data.registry import register_data
 
-FASHION_MNIST = Release(
-    name="fashion-mnist",
-    folders=("FashionMNIST/raw", "FashionMNIST", "."),
-    files=FILES,
-    sources=idx_sources(
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
-        (
-            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-            "25c81989df183df01b3e8a0aad5dffbe",
-            "bef4ecab320f06d8554ea6380940ec79",
-            "bb300cfdad3c16e7a12a480ee83cd310",
-        ),
+FASHION_MNIST = idx_release(
+    "fashion-mnist",
+    "FashionMNIST",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+    (
+        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "25c81989df183df01b3e8a0aad5dffbe",
+        "bef4ecab320f06d8554ea6380940ec79",
+        "bb300cfdad3c16e7a12a480ee83cd310",
     ),
 )
-CLASSES = (
-    "t-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
+CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 COUNTS = {"train": (6000,) * 10, "t10k": (1000,) * 10}
 
 

@@ -20,7 +20,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 GRAY_MODES = frozenset({"1", "L"})
 COLOUR_MODES = frozenset({"RGB", "RGBA", "P", "PA", "LA", "La", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"})
 
-# What stands behind a path to leave damaged images out, and how many of them a note names.
+# At the end of a path: leave damaged images out; and how many of them a note names.
 SKIP, NAMED = "?skip-damaged", 3
 REMEDY = f"remove or replace it, or put {SKIP} behind the folder's name to leave such files out"
 UNLABELED = "unlabeled"
@@ -55,27 +55,24 @@ def load_folder(path: Path) -> DataSet:
         raise CorralError(
             f"{path}: found {found} without {absent}; add {path / absent}, or put the classes into {path}"
         )
-    if tops:
-        trees = {name: _list_files(top) for name, top in tops.items()}
-    else:
-        trees = {"all": _list_files(path, without=UNLABELED)}
+    trees = {name: _list_files(top) for name, top in tops.items()} or {"all": _list_files(path, without=UNLABELED)}
     classes = _class_names(path, trees)
     more, others = _list_unlabeled(path / UNLABELED)
     files = [file for tree, _ in trees.values() for members in tree.values() for file in members]
     reading = _Reading(skipping)
-    channels, height, width = _check_headers([*files, *more], reading)
+    shape = _check_headers([*files, *more], reading)
     parts = {}
     for part, (tree, _) in trees.items():
         members = [(file, label) for label, folder in enumerate(classes) for file in tree[folder]]
-        pixels, kept = _pixels([file for file, _ in members], (channels, height, width), reading)
-        labels = torch.tensor([members[row][1] for row in kept], dtype=torch.int64)
+        pixels, indices = _pixels([file for file, _ in members], shape, reading)
+        labels = torch.tensor([members[index][1] for index in indices], dtype=torch.int64)
         missing = set(range(len(classes))) - set(labels.tolist())
         if missing:
             raise CorralError(
                 f"{path}: every image of class {classes[min(missing)]} in {part} is damaged; replace them"
             )
         parts[part] = Images(pixels, labels)
-    unlabeled = Images(_pixels(more, (channels, height, width), reading)[0]) if more else None
+    unlabeled = Images(_pixels(more, shape, reading)[0]) if more else None
     if unlabeled is not None and not len(unlabeled):
         raise CorralError(f"{path / UNLABELED}: every image is damaged; replace them")
     ignored = sum(count for _, count in trees.values()) + others
@@ -112,22 +109,22 @@ class _Reading:
 
 
 def _pixels(files: list[Path], shape: tuple[int, int, int], reading: _Reading) -> tuple[torch.Tensor, list[int]]:
-    """(n, C, H, W) uint8 of the files that can be decoded, and their places among the files."""
+    """(n, C, H, W) uint8 of the files that can be decoded, and their indices."""
     pixels = allocate((len(files), *shape))
-    kept: list[int] = []
-    for place, file in enumerate(files):
+    indices: list[int] = []
+    for index, file in enumerate(files):
         if file in reading.damaged:
             continue
         try:
-            pixels[len(kept)] = _decode(file, shape[0])
-            kept.append(place)
+            pixels[len(indices)] = _decode(file, shape[0])
+            indices.append(index)
         except CorralError as error:
             reading.skip(file, error)
-    return torch.from_numpy(pixels[: len(kept)]), kept
+    return torch.from_numpy(pixels[: len(indices)]), indices
 
 
 def _is_image(file: Path) -> bool:
-    """By its name; a link that leads nowhere is one, and is named when it is opened, a pipe is none: it would hang."""
+    """By its name. A broken link is one, so that opening it names it; a pipe is none: opening it would hang."""
     return file.suffix.lower() in SUFFIXES and (file.is_file() or not file.exists())
 
 
@@ -147,12 +144,7 @@ def _list_unlabeled(top: Path) -> tuple[list[Path], int]:
 
 
 def _list_files(top: Path, *, without: str | None = None) -> tuple[dict[str, list[Path]], int]:
-    """The image files by class folder, in order of name, and how many other files there are.
-
-    Args:
-        top: of the class folders.
-        without: the name of a folder that is no class.
-    """
+    """The image files by class folder below `top`, in order of name, and how many other files there are."""
     tree: dict[str, list[Path]] = {}
     entries = sorted(entry for entry in top.iterdir() if not entry.name.startswith("."))
     folders = [entry for entry in entries if entry.is_dir() and entry.name != without]
@@ -191,14 +183,16 @@ def _class_names(path: Path, trees: dict[str, tuple[dict[str, list[Path]], int]]
 def _check_headers(files: list[Path], reading: _Reading) -> tuple[int, int, int]:
     """(C, H, W) of all files, from their headers: nothing is decoded before all sizes are known to agree.
 
-    Where damaged files are left out, those that would decide (the first, one of another size, one in colour among gray
-    ones) are decoded before they do.
+    Where damaged files are left out, those that decide the shape (the first, one of another size, one in colour among
+    gray ones) are decoded first.
     """
     expected, gray, reference = None, True, None
     for file in files:
         try:
             with _open(file) as image:
-                size, mode, deep = image.size, image.mode, _is_deep(image)
+                size, mode = image.size, image.mode
+                # 16 bits a channel, of which Pillow would keep the upper 8.
+                deep = any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
             if reading.skipping and (size != expected or (gray and mode not in GRAY_MODES)):
                 _decode(file, 3)
         except CorralError as error:
@@ -218,11 +212,6 @@ def _check_headers(files: list[Path], reading: _Reading) -> tuple[int, int, int]
         raise CorralError(f"{files[0].parent}: every image is damaged; replace them")
     width, height = expected
     return 1 if gray else 3, height, width
-
-
-def _is_deep(image: Image.Image) -> bool:
-    """Whether a file holds 16 bits a channel, of which Pillow would keep the upper 8."""
-    return any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _open(file: Path) -> Image.Image:

@@ -3,22 +3,18 @@
 from pathlib import Path
 
 from corral.data.images import DataSet
-from corral.data.loading.fetch import Release
-from corral.data.loading.idx import FILES, idx_sources, load_idx
+from corral.data.loading.idx import idx_release, load_idx
 from corral.data.registry import register_data
 
-MNIST = Release(
-    name="mnist",
-    folders=("MNIST/raw", "MNIST", "."),
-    files=FILES,
-    sources=idx_sources(
-        "https://ossci-datasets.s3.amazonaws.com/mnist",
-        (
-            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            "d53e105ee54ea40749a09fcbcd1e9432",
-            "9fb629c4189551a2d022fa330f9573f3",
-            "ec29112dd5afa0611ce80d1b7f02629c",
-        ),
+MNIST = idx_release(
+    "mnist",
+    "MNIST",
+    "https://ossci-datasets.s3.amazonaws.com/mnist",
+    (
+        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "d53e105ee54ea40749a09fcbcd1e9432",
+        "9fb629c4189551a2d022fa330f9573f3",
+        "ec29112dd5afa0611ce80d1b7f02629c",
     ),
 )
 COUNTS = {

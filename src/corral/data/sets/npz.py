@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from corral.data.images import DataSet, check_labels
-from corral.data.loading.arrays import Layout, as_labels, as_pixels, checked_images, class_names, told_layout
+from corral.data.images import DataSet
+from corral.data.loading.arrays import Layout, as_labels, as_pixels, labelled_parts, layout_by_channels
 from corral.data.registry import register_path_data
 from corral.data.split import split_off_test
 from corral.errors import CorralError
@@ -44,14 +44,11 @@ def load_npz(path: Path) -> DataSet:
             f"{path}: found the arrays {', '.join(sorted(arrays)) or 'none'}; expected {', '.join(SPLIT_NAMES)}, "
             f"or {' and '.join(WHOLE_NAMES)}: add {', '.join(absent)}"
         )
-    pixels = [as_pixels(f"{path}: {name}", arrays[name], layout=_layout(path, name, arrays)) for name in names[::2]]
-    labels = [as_labels(f"{path}: {name}", arrays[name]) for name in names[1::2]]
-    classes = class_names(
-        str(path), _classes(path, arrays), labels, remedy="add the names of all classes as an array classes"
-    )
-    for name, part in zip(names[1::2], labels, strict=True):
-        check_labels(part, len(classes), f"{path}: {name}")
-    parts = [checked_images(f"{path}: {name}", x, y) for name, x, y in zip(names[::2], pixels, labels, strict=True)]
+    layouts = {name: _layout(path, name, arrays) for name in names[::2]}
+    pixels = {name: as_pixels(f"{path}: {name}", arrays[name], layout=layouts[name]) for name in layouts}
+    labels = {name: as_labels(f"{path}: {name}", arrays[name]) for name in names[1::2]}
+    remedy = "add the names of all classes as an array classes"
+    classes, parts = labelled_parts(str(path), _classes(path, arrays), pixels, labels, remedy=remedy)
     note = f"arrays of {path.name}"
     ignored = sorted(set(arrays) - {*names, *OPTIONAL_NAMES})
     if ignored:
@@ -94,11 +91,11 @@ def _named_arrays(path: Path, content: object) -> dict[str, np.ndarray]:
 
 
 def _layout(path: Path, name: str, arrays: dict[str, np.ndarray]) -> Layout | None:
-    """How images of rank 4 lie: as `layout` says, or as an axis of 1 to 4 channels does."""
+    """The layout of images of rank 4: what `layout` says, or the axis of 1 to 4 channels."""
     if arrays[name].ndim != 4:
         return None
     if "layout" not in arrays:
-        return told_layout(f"{path}: {name}", arrays[name], remedy='add an array layout = "NHWC" or "NCHW"')
+        return layout_by_channels(f"{path}: {name}", arrays[name], remedy='add an array layout = "NHWC" or "NCHW"')
     stated = str(arrays["layout"])
     known: dict[str, Layout] = {"NHWC": "NHWC", "NCHW": "NCHW"}
     if stated not in known:

@@ -36,16 +36,11 @@ STL10 = Release(
 def load_stl10(root: Path | None = None, download: bool = True) -> DataSet:
     """STL-10: 5,000 + 8,000 colour photographs in 10 classes and 100,000 unlabeled ones, (N, 3, 96, 96) uint8.
 
-    The unlabeled images stay on the disk: their pixels are a memory map of `unlabeled_X.bin`, read where rows are
-    taken, so loading them costs nothing. Where that file is absent, `unlabeled` is None. Files of other sizes are
-    read too where they hold whole, exactly class-balanced rows; the note then says so.
+    The unlabeled images stay on the disk: their pixels are a memory map of `unlabeled_X.bin`; without that file
+    `unlabeled` is None. Files of other sizes are read too where they hold whole, exactly class-balanced rows; the note
+    then says so. The archive has 2.6 GB.
 
-    Args:
-        root: the folder to look in and to fetch into; by default CORRAL_DATA and the per-user cache.
-        download: fetch the official archive (2.6 GB) where the data set is not there.
-
-    Raises:
-        CorralError: absent, truncated or foreign files; the message names file, found and expected.
+    For the arguments and errors see `corral.data.load`.
     """
     folder = provide(STL10, root, download)
     train, test = (_read_part(folder, part) for part in ("train", "test"))

@@ -29,12 +29,7 @@ def load_svhn(root: Path | None = None, download: bool = True) -> DataSet:
 
     Files of other sizes are read too where they are exactly class-balanced; the note then says so.
 
-    Args:
-        root: the folder to look in and to fetch into; by default CORRAL_DATA and the per-user cache.
-        download: fetch the official files where they are not there.
-
-    Raises:
-        CorralError: absent, truncated or foreign files; the message names file, found and expected.
+    For the arguments and errors see `corral.data.load`.
     """
     folder = provide(SVHN, root, download)
     train, test = (_read(folder / f"{part}_32x32.mat", official) for part, official in OFFICIAL.items())

@@ -9,10 +9,10 @@ from torch import Tensor
 from corral.geometry.radii.rounding import below, centred, check_clusters, inner_product_error
 
 Method = Literal["exact", "fast"]
-# Up to this many own clusters every set of active constraints is tried; beyond it the dual is climbed.
+# Up to this many own clusters every set of active constraints is tried, beyond it coordinate ascent on the dual.
 MOST_ENUMERATED = 4
 SWEEPS = 200
-# Rival centroids asked first, those of the nearest bisectors.
+# Rival centroids solved for first, those of the nearest bisectors.
 CANDIDATES = 8
 # Features × rival centroids × own centroids held at once.
 CHUNK = 4_000_000
@@ -66,8 +66,8 @@ def nearest_radius(
     radii = torch.zeros_like(lengths)
     for label in torch.unique(decided).tolist():
         own, rivals = (classes == label).nonzero()[:, 0], (classes != label).nonzero()[:, 0]
-        rows = (decided == label).nonzero()[:, 0]
-        for part in torch.split(rows, max(1, CHUNK // (len(own) * len(rivals)))):
+        indices = (decided == label).nonzero()[:, 0]
+        for part in torch.split(indices, max(1, CHUNK // (len(own) * len(rivals)))):
             radii[part] = _of_class(lengths[part], squares[part], centres, own, rivals, method, slack)
     return below(radii / lipschitz)
 
@@ -76,7 +76,6 @@ def pairwise_margin(features: Tensor, own: Tensor, rival: Tensor) -> Tensor:
     """(N,) signed distances to two centroids' bisector, (||z - mu_j||^2 - ||z - mu_i||^2) / (2 ||mu_j - mu_i||).
 
     ClusTR's Theorem 1 over the Lipschitz constant: exact for two centroids, and a radius only where these two are all.
-
     In float64.
 
     Args:
@@ -125,8 +124,8 @@ def published_radius_unsound(features: Tensor, centroids: Tensor, classes: Tenso
 def _measured(features: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(N,) lengths of the centred features, (N, M) squared distances and the (M, d) centred centroids.
 
-    The distances are of the product form; what they may be off by is given away where radii are made. Features are
-    centred some rows at a time: float64 copies of all of them would be written and read from memory.
+    Radii are lowered later by what the distances' product form is off by. Features are centred some rows at a time, so
+    that their float64 copies stay in the cache.
     """
     _, centres = centred(features[:1], centroids)
     squares = centres.new_empty(len(features), len(centres))
@@ -166,24 +165,11 @@ def _of_class(
     picked = heights.gather(1, near.indices.unsqueeze(2).expand(-1, -1, len(own)))
     found = _intersections(picked, gram[near.indices], gaps[near.indices], dimension).amin(1)
     if count < len(rivals):
-        # The others are at least as far as the farthest one asked; where that does not settle it, all are asked.
+        # The others are at least as far as the farthest of these; where that does not decide, all are solved for.
         open_ = (found > near.values[:, -1]).nonzero()[:, 0]
         if len(open_) > 0:
             found[open_] = _intersections(heights[open_], gram[None], gaps[None], dimension).amin(1)
     return found
-
-
-def _intersections(heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int) -> Tensor:
-    """(n, T) distances to intersections of K half-spaces each, from the dual: never too large.
-
-    Args:
-        heights: (n, T, K).
-        gram: (n or 1, T, K, K) inner products of the half-spaces' normals.
-        gaps: (n or 1, T, K) lengths of the normals.
-        dimension: d.
-    """
-    solve = _enumerated if heights.shape[2] <= MOST_ENUMERATED else _climbed
-    return solve(heights, gram, gaps, dimension)
 
 
 def _dual_radius(weights: Tensor, heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int) -> Tensor:
@@ -196,30 +182,23 @@ def _dual_radius(weights: Tensor, heights: Tensor, gram: Tensor, gaps: Tensor, d
     return torch.where(length > 0, value / length.clamp_min(torch.finfo(length.dtype).tiny), torch.zeros_like(value))
 
 
-def _enumerated(heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int) -> Tensor:
-    """(n, T) distances to the intersections, over every set of constraints that could be active."""
-    return _subsets(heights, gram, gaps, dimension, most=heights.shape[2])
-
-
 def _subsets(heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int, *, most: int) -> Tensor:
     """(n, T) the largest dual bounds over the sets of at most so many constraints."""
-    clusters = heights.shape[2]
     best = torch.zeros(heights.shape[:2], dtype=heights.dtype, device=heights.device)
     for size in range(1, most + 1):
-        for active in combinations(range(clusters), size):
-            rows = list(active)
+        for active in map(list, combinations(range(heights.shape[2]), size)):
             weights = torch.zeros_like(heights)
             if size == 1:
-                weights[:, :, rows] = 1.0
+                weights[:, :, active] = 1.0
             else:
-                inverse = _inverse(gram[..., rows, :][..., rows])
-                weights[:, :, rows] = (inverse @ heights[:, :, rows].unsqueeze(3)).squeeze(3).clamp_min(0)
+                inverse = _inverse(gram[..., active, :][..., active])
+                weights[:, :, active] = (inverse @ heights[:, :, active].unsqueeze(3)).squeeze(3).clamp_min(0)
             best = torch.maximum(best, _dual_radius(weights, heights, gram, gaps, dimension))
     return best
 
 
 def _inverse(gram: Tensor) -> Tensor:
-    """The inverse of (..., k, k) Gram matrices, for two by the formula; of what has none, something finite."""
+    """The inverse of (..., k, k) Gram matrices, in closed form for k = 2; finite for singular ones too."""
     if gram.shape[-1] == 2:
         a, b, c = gram[..., 0, 0], gram[..., 0, 1], gram[..., 1, 1]
         determinant = a * c - b.square()
@@ -230,12 +209,21 @@ def _inverse(gram: Tensor) -> Tensor:
     return inverse
 
 
-def _climbed(heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int) -> Tensor:
-    """(n, T) dual bounds after coordinate ascent: exact in the limit, a radius after any number of sweeps.
+def _intersections(heights: Tensor, gram: Tensor, gaps: Tensor, dimension: int) -> Tensor:
+    """(n, T) distances to intersections of K half-spaces each, from the dual: never too large.
 
-    Where two constraints are nearly parallel the ascent creeps; every single one and every pair are therefore asked by
-    themselves, and the constraints that the ascent ends on are solved for exactly.
+    Few half-spaces: over every set of active ones. Many: coordinate ascent, exact in the limit and a radius after any
+    number of sweeps. It is slow between nearly parallel constraints, so that every single one and every pair are also
+    solved alone, and those that the ascent ends on are solved exactly.
+
+    Args:
+        heights: (n, T, K).
+        gram: (n or 1, T, K, K) inner products of the half-spaces' normals.
+        gaps: (n or 1, T, K) lengths of the normals.
+        dimension: d.
     """
+    if heights.shape[2] <= MOST_ENUMERATED:
+        return _subsets(heights, gram, gaps, dimension, most=heights.shape[2])
     scale = gaps.square().clamp_min(torch.finfo(gaps.dtype).tiny)
     weights = torch.zeros_like(heights)
     single = heights / scale

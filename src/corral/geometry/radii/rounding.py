@@ -1,4 +1,4 @@
-"""How far a float64 computation of distances can be off: what certificates give away so that rounding breaks none."""
+"""Bounds on the rounding of float64 distances, by which certificates are lowered."""
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ def below(values: Tensor) -> Tensor:
 
 
 def check_clusters(features: Tensor, centroids: Tensor, classes: Tensor) -> None:
-    """Refuse what has no radius.
+    """Refuse arguments that have no radius.
 
     Raises:
         ValueError: shapes that do not fit, values that are not finite, or fewer than two classes.
@@ -57,5 +57,5 @@ def check_clusters(features: Tensor, centroids: Tensor, classes: Tensor) -> None
 
 
 def _all_finite(values: Tensor) -> bool:
-    """Whether no value is NaN or infinite. A finite sum proves it in one pass; else each value is asked."""
+    """Whether no value is NaN or infinite. A finite sum proves it in one pass; else each value is checked."""
     return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())

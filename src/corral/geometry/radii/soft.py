@@ -91,30 +91,30 @@ class _Rules:
         rows = torch.arange(len(points), device=points.device)
         own = shares[rows, :, decided] / sums[:, None]
         # Squared distances of all centroids to the mean of the own ones: by inner products of centroids alone.
-        places = decided[:, None] + classes * torch.arange(clusters, device=points.device)
-        along = (own.unsqueeze(1) @ self.products[places]).squeeze(1)
-        mean = (own * along.gather(1, places)).sum(1)
+        indices = decided[:, None] + classes * torch.arange(clusters, device=points.device)
+        along = (own.unsqueeze(1) @ self.products[indices]).squeeze(1)
+        mean = (own * along.gather(1, indices)).sum(1)
         squares = (self.squares - 2 * along).add_(mean[:, None]).clamp_min_(0).add_(self.room)
         squares = squares.view(-1, clusters, classes)
         rivals = terms.scatter_(2, decided[:, None, None].expand(-1, clusters, 1), -torch.inf)
         # A class reaches the level no later than its first term alone, and no sooner than that would reach it with
-        # log K more. Only classes that can be the first are asked.
+        # log K more. The root is found only for classes that can be the first.
         gaps = level[:, None, None] - rivals
         latest = _first(gaps, squares).amin(1)
         soonest = _first(gaps - math.log(clusters), squares) if clusters > 1 else _first(gaps, squares)
-        asked, rival = (soonest <= latest[:, None] * (1 + 1e-12)).nonzero().unbind(1)
-        slopes = squares[asked, :, rival].sqrt() / self.sigma2
-        roots = _root(rivals[asked, :, rival], slopes, level[asked])
-        return torch.full_like(level, torch.inf).scatter_reduce(0, asked, roots, "amin")
+        point, rival = (soonest <= latest[:, None] * (1 + 1e-12)).nonzero().unbind(1)
+        slopes = squares[point, :, rival].sqrt() / self.sigma2
+        roots = _root(rivals[point, :, rival], slopes, level[point])
+        return torch.full_like(level, torch.inf).scatter_reduce(0, point, roots, "amin")
 
 
 def _first(gaps: Tensor, squares: Tensor) -> Tensor:
-    """(n, C) squares of gap over distance, the least over a class's clusters; to be compared, not to be believed."""
+    """(n, C) squares of gap over distance, the least over a class's clusters; only to compare classes, not a bound."""
     return gaps.clamp_min(0).square_().div_(squares).amin(1)
 
 
 def _root(rivals: Tensor, slopes: Tensor, level: Tensor) -> Tensor:
-    """(P,) a rho at or before that of `_excess` 0, close to it; 0 where there is none.
+    """(P,) a rho at or just before the root of `_excess`, 0 where there is none.
 
     Args:
         rivals: (P, K) terms of a rival class.

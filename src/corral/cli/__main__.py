@@ -1,5 +1,0 @@
-"""`python -m corral.cli`: the command line."""
-
-from corral.cli import main
-
-main()
