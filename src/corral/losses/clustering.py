@@ -58,11 +58,7 @@ def push_nearest(scaled: Tensor, rivals: Tensor) -> Tensor:
 
 
 def hinge(alpha: float) -> Combine:
-    """H of Eq. 2 as in Magnet: {alpha + pull + push}_+, 0 where there is no rival.
-
-    Args:
-        alpha: margin, in units of d^2 / 2 sigma^2.
-    """
+    """H of Eq. 2 as in Magnet: {alpha + pull + push}_+, 0 without rivals; alpha in units of d^2 / 2 sigma^2."""
     return lambda pull, push: functional.relu(alpha + pull + push)
 
 
