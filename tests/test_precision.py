@@ -16,10 +16,8 @@ def arguments(dtype=torch.float32):
 
 CALLS = {
     "magnet": lambda f, a, c, k: losses.magnet(f, a, c, k, alpha=20.0),
-    "magnet_full": lambda f, a, c, k: losses.magnet_full(f, k[a], c, k, alpha=20.0),
     "magnet_batch": lambda f, a, c, k: losses.magnet_batch(f, a, k, alpha=20.0),
     "magnet_published": lambda f, a, c, k: losses.magnet_published(f, a, c, k, alpha=2.0, variance=20.0),
-    "cluster_cross_entropy": lambda f, a, c, k: losses.cluster_cross_entropy(f, k[a], c, k, 0.01),
     "batch_centroids": lambda f, a, c, k: losses.batch_centroids(f, a, 4),
     "kl": lambda f, a, c, k: losses.kl(f, f.flip(0)),
     "mse": lambda f, a, c, k: losses.mse(f, f.flip(0)),

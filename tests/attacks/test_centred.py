@@ -11,7 +11,7 @@ from corral.attacks.balls import start_in_ball
 from corral.attacks.centred import CROSS_ENTROPY, TrainingLoss, centred_attacks, random_targets
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import value_and_gradient
-from corral.attacks.rivals import MatObjective, MmcObjective, mat_objective, mmc_objective
+from corral.attacks.rivals import MatObjective, MmcObjective
 from corral.attacks.threat import Threat
 from corral.geometry import max_mahalanobis_centres
 from corral.models import MLP, Classifier, ClusterHead, LinearHead
@@ -94,7 +94,7 @@ def test_the_centre_loss_is_attacked_only_where_a_class_has_one_centre():
 
 def test_the_centre_loss_is_half_the_square_and_its_gradient_the_difference():
     model, x, y = linear_problem(1.0)
-    values, logits, gradient = value_and_gradient(mmc_objective(model, y), x, torch.arange(len(x)))
+    values, logits, gradient = value_and_gradient(MmcObjective().bind(model, x, y), x, torch.arange(len(x)))
     features = model.features(x).detach()
     apart = features - model.head.centroids[y]
     torch.testing.assert_close(values, torch.stack([(row * row).sum() / 2 for row in apart]))
@@ -257,7 +257,7 @@ def test_logits_of_equal_centres_are_attacked_only_where_there_are_such():
 
 def test_the_attack_on_training_has_the_weights_of_training():
     model, x, y = linear_problem(1.0)
-    one = mat_objective(model, x, y, 3.0, 0.5)
+    one = MatObjective(3.0, 0.5).bind(model, x, y)
     training = TrainingLoss("mat", MatObjective(3.0, 0.5), (("bibo_weight", 0.5), ("so_weight", 3.0)))
     attack = named(model, "pgd_50_training", training=training)
     assert dict(attack.settings)["so_weight"] == 3.0

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from corral.attacks.objectives import value_and_gradient
-from corral.attacks.rivals import MatObjective, RivalObjective, mat_objective, rival_objective, rival_order
+from corral.attacks.rivals import MatObjective, RivalObjective, rival_objective, rival_order
 from corral.models import MLP, Classifier, ClusterHead, LinearHead
 
 VARIANCE, TEMPERATURE = 0.7, 1.3
@@ -130,7 +130,7 @@ def test_mat_objective_has_finite_gradients_at_the_clean_image_and_at_the_centre
     centroids = torch.eye(3)
     model = Classifier(Stretch(1.0), ClusterHead(centroids, torch.arange(3), 0.5), [0.0], [1.0])
     x = torch.tensor([[0.8, 0.0, 0.0], [0.3, 0.4, 0.5]]).view(2, 1, 1, 3)
-    _, _, gradient = value_and_gradient(mat_objective(model, x, torch.tensor([0, 1])), x, every(x))
+    _, _, gradient = value_and_gradient(MatObjective().bind(model, x, torch.tensor([0, 1])), x, every(x))
     assert bool(torch.isfinite(gradient).all())
 
 

@@ -16,9 +16,8 @@ from torch import nn
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import margin
 from corral.attacks.square.attack import square
-from corral.attacks.square.bumps import bumps
 from corral.attacks.square.l1 import L1Search, project_l1
-from corral.attacks.square.l2 import L2Search
+from corral.attacks.square.l2 import L2Search, bumps
 from corral.attacks.square.linf import LinfSearch
 from corral.attacks.square.windows import Grid, Windows, window_share
 from corral.errors import CorralError

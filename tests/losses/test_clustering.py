@@ -11,8 +11,7 @@ from tests.oracles import squared_distance
 from torch.nn import functional
 
 from corral import losses
-from corral.geometry.scores import class_index
-from corral.losses import magnet, magnet_batch, magnet_full
+from corral.losses import magnet, magnet_batch
 
 
 def problem(n=9, d=3, clusters=(2, 1, 3), seed=0, dtype=torch.float64):
@@ -71,8 +70,12 @@ def test_full_magnet_pulls_to_the_nearest_own_centroid(n, d, clusters, alpha, se
     assert torch.equal(losses.nearest_own(features, labels, centroids, classes), nearest)
     scale = oracles.cluster_variance(features, nearest, centroids) if variance is None else variance
     expected = oracles.magnet(features, nearest, centroids, classes, alpha, scale)
-    found = magnet_full(features, labels, centroids, classes, alpha=alpha, variance=variance)
-    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+    parts = {"pull": losses.pull_nearest, "combine": losses.hinge(alpha), "variance": scale}
+    for found in (
+        magnet(features, nearest, centroids, classes, alpha=alpha, variance=variance),
+        losses.clustering_loss(features, assigned, centroids, classes, **parts),
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
 
 def family(pull, push, alpha=2.0):
@@ -99,9 +102,10 @@ def test_magnet_is_a_preset_of_the_family():
     )
     by_nearest = family(losses.pull_nearest, losses.push_soft)
     features, assigned, centroids, classes = arguments
+    own = losses.nearest_own(features, classes[assigned], centroids, classes)
     torch.testing.assert_close(
         losses.clustering_loss(*arguments, **by_nearest, variance=1.5),
-        magnet_full(features, classes[assigned], centroids, classes, alpha=2, variance=1.5),
+        magnet(features, own, centroids, classes, alpha=2, variance=1.5),
     )
 
 
@@ -110,7 +114,6 @@ def test_gradients_are_the_numerical_ones():
     features.requires_grad_()
     centroids.requires_grad_()
     variance = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
-    labels = classes[assigned]
 
     def check(function, *inputs):
         return torch.autograd.gradcheck(function, inputs)
@@ -119,7 +122,6 @@ def test_gradients_are_the_numerical_ones():
     assert check(lambda f, c, v: magnet(f, assigned, c, classes, alpha=20, variance=v), features, centroids, variance)
     assert check(lambda f, c: magnet(f, assigned, c, classes, alpha=20), features, centroids)
     assert check(lambda f: magnet_batch(f, assigned, classes, alpha=20), features)
-    assert check(lambda f, c: magnet_full(f, labels, c, classes, alpha=20), features, centroids)
     for pull in (losses.pull_assigned, losses.pull_nearest):
         for push in (losses.push_soft, losses.push_nearest):
             parts = family(pull, push, 20)
@@ -131,42 +133,12 @@ def test_gradients_are_the_numerical_ones():
             )
 
 
-@pytest.mark.parametrize("rule", ["soft", "nearest", 3])
-def test_cluster_cross_entropy_has_the_numerical_gradient(rule):
-    features, assigned, centroids, classes = problem()
-    labels = classes[assigned]
-
-    def loss(f, c, v, t):
-        return losses.cluster_cross_entropy(f, labels, c, classes, v, t, rule)
-
-    scalars = [torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (1.3, 0.8)]
-    assert torch.autograd.gradcheck(loss, (features.requires_grad_(), centroids.requires_grad_(), *scalars))
-
-
-def test_cluster_cross_entropy_is_the_double_loop():
-    features, assigned, centroids, classes = problem()
-    labels = classes[assigned]
-    expected = []
-    for f, y in zip(features.tolist(), labels.tolist(), strict=True):
-        terms = [math.exp(-squared_distance(f, mu) / (2 * 1.3 * 0.8)) for mu in centroids.tolist()]
-        own = sum(term for term, label in zip(terms, classes.tolist(), strict=True) if label == y)
-        expected.append(-math.log(own / sum(terms)))
-    found = losses.cluster_cross_entropy(features, labels, centroids, classes, 1.3, 0.8)
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=1e-9)
-
-
-def test_cluster_cross_entropy_takes_the_index_at_hand():
-    features, assigned, centroids, classes = problem()
-    arguments = features, classes[assigned], centroids, classes, 1.0
-    with_index = losses.cluster_cross_entropy(*arguments, index=class_index(classes))
-    assert torch.equal(with_index, losses.cluster_cross_entropy(*arguments))
-
-
 LOSSES = {
     "magnet": lambda f, a, c, k, v: magnet(f, a, c, k, alpha=3, variance=v),
-    "magnet_full": lambda f, a, c, k, v: magnet_full(f, k[a], c, k, alpha=3, variance=v),
+    "magnet_of_the_nearest": lambda f, a, c, k, v: magnet(
+        f, losses.nearest_own(f, k[a], c, k), c, k, alpha=3, variance=v
+    ),
     "magnet_batch": lambda f, a, c, k, v: magnet_batch(f, a, k, alpha=3),
-    "cross_entropy": lambda f, a, c, k, v: losses.cluster_cross_entropy(f, k[a], c, k, v),
 }
 
 

@@ -16,7 +16,7 @@ class Runner(Protocol):
     """Attacks a batch at the threat that it was bound to."""
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
-        """Arguments as every attack of `corral.attacks`; returns what it found for each image."""
+        """Arguments as every attack of `corral.attacks`."""
         ...
 
 
@@ -26,14 +26,13 @@ class Attack:
 
     Attributes:
         name: unique in its protocol; the record's and the page's name for it.
-        description: one sentence that says what is run, for a reader of the record.
-        settings: every parameter that decides the result, by name; two attacks of equal name, threat and settings are
-            equal.
+        description: one sentence that says what is run, for the record.
+        settings: every parameter that decides the result; attacks of equal name, threat and settings are equal.
         threat: that `run` keeps to, and that step sizes were decided at.
         run: the attack itself.
         objective: what it climbs, where no setting says so.
-        success_rule: "any_iterate" if any misclassified point that it meets counts, "max_loss_restart" if only the last
-            one of its best restart does; where no setting says so.
+        success_rule: "any_iterate" if any misclassified iterate counts, "max_loss_restart" if only the last one of the
+            restart of highest loss does; where no setting says so.
     """
 
     name: str

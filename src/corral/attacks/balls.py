@@ -27,16 +27,10 @@ def l2_norms(deltas: Tensor) -> Tensor:
 
 
 def random_in_ball(x: Tensor, eps: float, norm: Norm, generator: torch.Generator | None = None) -> Tensor:
-    """Points drawn uniformly from the eps-ball around each image, then clipped to [0, 1].
+    """Points drawn uniformly from the Linf or L2 eps-ball around each image, then clipped to [0, 1].
 
     Args:
-        x: (N, C, H, W) images.
-        eps: radius in pixel units.
-        norm: "Linf" or "L2".
         generator: source of the draws; it may live on another device than x.
-
-    Returns:
-        A tensor like x.
     """
     device = x.device if generator is None else generator.device
     if norm == "Linf":
@@ -53,9 +47,7 @@ def start_in_ball(x: Tensor, eps: float | Tensor, norm: Norm, keys: Tensor, draw
     """As `random_in_ball`, each point drawn by its image's key, so that it is the same in any batch.
 
     Args:
-        x: (N, ...) images.
         eps: radius in pixel units; for L2 also (N,), one an image.
-        norm: "Linf" or "L2".
         keys: (N,) from `corral.attacks.noise.image_keys`.
         draw: number of the draw; equal numbers give equal points.
     """

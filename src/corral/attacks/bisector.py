@@ -21,15 +21,13 @@ def bisector_search(
 
     For each of the nearest rival centroids mu_j and the nearest own one mu_i, Newton steps on (||f - mu_j||^2 -
     ||f - mu_i||^2) / 2, which is 0 on their bisector, along its pixel gradient J^T (mu_i - mu_j); then bisection of the
-    segment to what was found. On an isometry the first step lands on the boundary.
+    segment to what was found. On an isometry the first step lands on the boundary. Arguments as every attack, and
 
     Args:
-        model: a classifier with a cluster head; attacked in eval mode, its state is restored.
-        x: (N, C, H, W) clean images in [0, 1].
-        y: (N,) int64 labels.
+        model: a classifier with a cluster head.
         steps: Newton steps towards each rival.
-        rivals: of the other classes' centroids, so many of the nearest are walked to.
-        seed: the search draws nothing; taken so that it can stand in a list of attacks.
+        rivals: number of the nearest centroids of other classes.
+        seed: unused, nothing is drawn.
 
     Raises:
         ValueError: a model without a cluster head, impossible arguments or labels, images not in [0, 1].
@@ -40,25 +38,25 @@ def bisector_search(
     if clusters is None:
         raise ValueError("a search along bisectors needs a cluster head")
     closest = Closest(model, x, y)
-    rows = closest.standing
-    if len(rows):
+    indices = closest.remaining
+    if len(indices):
         with torch.no_grad():
-            distances = torch.cdist(model.features(x[rows]), clusters.centroids)
-        own = clusters.classes == y[rows].unsqueeze(1)
+            distances = torch.cdist(model.features(x[indices]), clusters.centroids)
+        own = clusters.classes == y[indices].unsqueeze(1)
         mine = distances.masked_fill(~own, torch.inf).argmin(1)
         away = distances.masked_fill(own, torch.inf)
         order = away.argsort(1)[:, : min(rivals, int((~own).sum(1).min()))]
         for column in range(order.shape[1]):
-            _walk(closest, model, clusters, rows, mine, order[:, column], steps)
+            _walk(closest, model, clusters, indices, mine, order[:, column], steps)
         closest.bisect()
     return closest.outcome()
 
 
 def _walk(
-    closest: Closest, model: Classifier, clusters: Clusters, rows: Tensor, mine: Tensor, rival: Tensor, steps: int
+    closest: Closest, model: Classifier, clusters: Clusters, indices: Tensor, mine: Tensor, rival: Tensor, steps: int
 ) -> None:
     """Newton steps of every row towards the bisector of its own and its rival centroid."""
-    points, y = closest.x[rows], closest.y[rows]
+    points, y = closest.x[indices], closest.y[indices]
     difference = clusters.centroids[mine] - clusters.centroids[rival]
     middle = (clusters.centroids[mine] + clusters.centroids[rival]) / 2
     for _ in range(steps):
@@ -72,4 +70,4 @@ def _walk(
         sizes = torch.where(squares > 0, OVERSHOOT * gaps.detach() / squares.clamp_min(1e-30), 0.0)
         points = (at.detach() - per_example(sizes, at) * gradient).clamp(0, 1)
         wrong = closest.wrapped.logits(points).argmax(1) != y
-        closest.update(rows, points, wrong)
+        closest.update(indices, points, wrong)

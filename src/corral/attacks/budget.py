@@ -1,16 +1,18 @@
-"""A time budget: a deadline that a model under attack cannot overrun, and batches that it holds at worst."""
+"""A time budget: a deadline that ends attacks at the model's next pass, and the batches that fit before it."""
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from corral.attacks.attack import Attack
 from corral.attacks.outcome import Outcome
+from corral.attacks.wrapped_model import image_gradient
 from corral.progress import Progress, duration
 
 # What an attack does beside the model's pass, until its own passes have been timed.
@@ -18,7 +20,7 @@ OVERHEAD_SECONDS = 2e-3
 # Fewer passes than this are no measurement.
 ENOUGH_PASSES = 20
 MEASURED = (1, 8, 64)
-# A batch may take at most this share of what is left if none of its images falls, the first one and later ones:
+# A batch may take at most this share of the time left if no attack on it succeeds, the first batch and later ones:
 # estimates err, before a whole batch was timed all the more, and a batch that the deadline cuts off is lost.
 FIRST_SHARE, SHARE = 0.5, 0.8
 # The first attack's own cost is timed on this many images before any batch is chosen, in this share of what is left.
@@ -31,12 +33,7 @@ class BudgetEndedError(Exception):
 
 
 class Budget:
-    """A span of time from now on.
-
-    Args:
-        seconds: how long.
-        clock: a monotonic clock in seconds.
-    """
+    """A span of time from now on, in seconds of a monotonic clock."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock, self.seconds = clock, seconds
@@ -55,11 +52,9 @@ class Budget:
 
     @contextmanager
     def enforced(self, model: nn.Module, deadline: float, tick: Callable[[], None] | None = None) -> Iterator[None]:
-        """Raise `BudgetEndedError` from the model's next forward pass after `deadline` (of the clock).
+        """Raise `BudgetEndedError` from the model's next forward pass after `deadline`, a moment of the clock.
 
         Args:
-            model: any module; a hook is put on it and taken off again.
-            deadline: a moment of the clock.
             tick: called before every forward pass, to show progress.
         """
 
@@ -84,13 +79,14 @@ class Pace:
         gradient: seconds of a forward and backward pass, by the same batch sizes.
 
     Attributes:
-        steps, queries: gradient steps and gradient-free passes of the protocol over an image that survives it all.
+        steps, queries: gradient steps and gradient-free passes of the protocol over an image that is robust to it.
     """
 
     def __init__(self, forward: dict[int, float], gradient: dict[int, float]) -> None:
         self.forward, self.gradient = forward, gradient
         self.steps = self.queries = 0
-        self._step_overhead = self._query_overhead = OVERHEAD_SECONDS
+        # Beside a model's pass: of a gradient step, and of a pass without a gradient.
+        self._overhead = {True: OVERHEAD_SECONDS, False: OVERHEAD_SECONDS}
 
     def expect(self, attacks: Sequence[Attack]) -> None:
         """Count the passes of a protocol by its attacks' settings."""
@@ -98,33 +94,24 @@ class Pace:
         for attack in attacks:
             settings = dict(attack.settings)
             self.queries += int(settings.get("queries", 0))
-            self.steps += (
-                int(settings.get("steps", 0)) * int(settings["restarts"]) * int(settings.get("targets", 0) or 1)
-            )
+            targets = int(settings.get("targets", 0)) or 1
+            self.steps += int(settings.get("steps", 0)) * int(settings["restarts"]) * targets
 
     def observe(self, passes: int, images: int, seconds: float, *, gradients: bool) -> None:
         """Learn from an attack that made so many passes over so many images in all, what it costs beside them."""
-        if passes < ENOUGH_PASSES:
-            return
-        beside = seconds / passes - _interpolated(self.gradient if gradients else self.forward, images / passes)
-        if gradients:
-            self._step_overhead = max(beside, 0.0)
-        else:
-            self._query_overhead = max(beside, 0.0)
+        if passes >= ENOUGH_PASSES:
+            beside = seconds / passes - _interpolated(self.gradient if gradients else self.forward, images / passes)
+            self._overhead[gradients] = max(beside, 0.0)
 
     def worst(self, k: int) -> float:
-        """Seconds that a chunk of k images takes if none falls."""
-        step = _interpolated(self.gradient, k) + self._step_overhead
-        query = _interpolated(self.forward, k) + self._query_overhead
+        """Seconds that a batch of k images takes if no attack succeeds."""
+        step = self.gradient_seconds(k) + self._overhead[True]
+        query = self.forward_seconds(k) + self._overhead[False]
         return self.steps * step + self.queries * query
 
     def fitting(self, seconds: float, most: int) -> int:
-        """The largest chunk, at most `most` images, that is done in `seconds` even if none falls; 0 if none is."""
-        low, high = 0, most
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.worst(middle) <= seconds else (low, middle - 1)
-        return low
+        """The largest batch, at most `most` images, that is done in `seconds` at worst; 0 if none is."""
+        return bisect_right(range(1, most + 1), seconds, key=self.worst)
 
     def gradient_seconds(self, k: int) -> float:
         """Seconds of one forward and backward pass over k images."""
@@ -136,12 +123,7 @@ class Pace:
 
 
 class Paced:
-    """A budget with the pace of a model: how many images a batch of attacks in turn may have, and when it ends.
-
-    Args:
-        budget: it ends.
-        pace: how long passes take; it learns.
-    """
+    """A budget with the pace of a model, which it updates: how many images a batch may have, and when it ends."""
 
     def __init__(self, budget: Budget, pace: Pace) -> None:
         self.budget, self.pace = budget, pace
@@ -172,11 +154,7 @@ class Paced:
     def run(
         self, attack: Attack, model: nn.Module, x: Tensor, y: Tensor, *, seed: int, bar: Progress | None
     ) -> Outcome:
-        """One attack on a batch, within the budget; `bar` shows what is left of it.
-
-        Raises:
-            BudgetEndedError: the deadline passed before its end.
-        """
+        """One attack on a batch, or BudgetEndedError after the deadline; `bar` shows what is left of the budget."""
         return self._timed(attack, model, x, y, seed, self.budget.end, bar)
 
     def _timed(
@@ -195,8 +173,7 @@ class Paced:
                 outcome = attack.run(model, x, y, seed=seed)
             images, gradients = outcome.forwards, outcome.backwards > 0
         except BudgetEndedError:
-            # Cut off with all images standing, as far as is known.
-            images = passes * len(x)
+            images = passes * len(x)  # as if no attack had succeeded yet
             raise
         finally:
             if images:
@@ -230,21 +207,17 @@ def _timed(model: nn.Module, x: Tensor, backward: bool) -> float:
     if backward:
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
-            loss = F.log_softmax(model(x), 1)[:, 0].sum()
-            if loss.requires_grad:
-                (found,) = torch.autograd.grad(loss, x, allow_unused=True)
-                loss = loss if found is None else found.sum()
+            found = image_gradient(F.log_softmax(model(x), 1)[:, 0], x)
     else:
         with torch.no_grad():
-            loss = model(x).sum()
-    loss.item()  # waits for the device
+            found = model(x)
+    found.sum().item()  # waits for the device
     return time.perf_counter() - started
 
 
 def _interpolated(times: dict[int, float], k: float) -> float:
     """Linear between the measured batch sizes, in proportion above the largest."""
-    sizes = sorted(times)
-    for low, high in pairwise(sizes):
-        if low <= k <= high:
-            return times[low] + (times[high] - times[low]) * (k - low) / (high - low)
-    return times[sizes[-1]] * k / sizes[-1] if k > sizes[-1] else times[sizes[0]]
+    largest = max(times)
+    if k > largest:
+        return times[largest] * k / largest
+    return float(np.interp(k, sorted(times), [times[size] for size in sorted(times)]))

@@ -1,7 +1,8 @@
 """PGD as max-Mahalanobis centre training and MAT report it, and PGD on the loss that a model was trained with."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from corral.attacks.attack import Attack, Setting
 from corral.attacks.attacked_model import AttackedModel
 from corral.attacks.noise import image_keys, integers
-from corral.attacks.objectives import ModelObjective, Objective, ObjectiveName, ThroughHead, clusters_of
+from corral.attacks.objectives import ModelObjective, Objective, ObjectiveName, ThroughHead, clusters_of, on_logits
 from corral.attacks.outcome import Outcome
 from corral.attacks.pgd import pgd_outcome
 from corral.attacks.registry import register_binder
@@ -32,25 +33,15 @@ LENGTHS = (10, 3, 1)
 # Which draw of an image's random numbers its target class is; the random start takes the restarts' own.
 TARGET_DRAW = 2**20
 
-Made = Callable[[int], ObjectiveName | ModelObjective]
-
 
 class RandomTarget:
-    """Minus the cross-entropy toward another class than the label, drawn once an image: a targeted attack.
-
-    Args:
-        seed: with the image it decides the class.
-    """
+    """Minus the cross-entropy toward another class than the label, drawn from image and seed: a targeted attack."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def bind(self, model: nn.Module, x: Tensor, y: Tensor) -> Objective:
-        """The objective for a batch.
-
-        Raises:
-            ValueError: fewer than two classes, or a label outside them.
-        """
+        """As `ModelObjective`; it needs two classes or more, and labels inside them."""
         with torch.no_grad():
             classes = model(x[:1]).shape[1]
         if classes < 2:
@@ -58,12 +49,7 @@ class RandomTarget:
         if int(y.max()) >= classes:
             raise ValueError(f"label {int(y.max())} is outside the model's {classes} classes")
         targets = random_targets(x, y, classes, self.seed)
-
-        def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-            logits = model(x_adv)
-            return -F.cross_entropy(logits, targets[rows], reduction="none"), logits
-
-        return evaluate
+        return on_logits(model, lambda logits, indices: -F.cross_entropy(logits, targets[indices], reduction="none"))
 
 
 def random_targets(x: Tensor, y: Tensor, classes: int, seed: int) -> Tensor:
@@ -75,45 +61,35 @@ def random_targets(x: Tensor, y: Tensor, classes: int, seed: int) -> Tensor:
 def centred_attacks(model: nn.Module, *, threat: Threat, training: TrainingLoss) -> tuple[Attack, ...]:
     """PGD-10 and PGD-50, untargeted and toward a random class, as MMC and MAT report them, and adaptive PGD-50.
 
-    All take steps of eps / 4, have one random start, and only the last image counts; an image is lost if it is
-    misclassified, whatever the target was. Others climb the loss of training (MAT, Sec. 4.4) and, against heads of one
-    centre a class, the max-Mahalanobis centre loss: the objective by which Tramèr et al. (2020) brought MMC below 0.5%.
-    The last ones, against centres of equal length, are PGD-50 on other logits of the same decision (`logit_attacks`).
+    All take steps of eps / 4, have one random start, and only the last image counts; an image counts as misclassified
+    whatever the target was. Others climb the loss of training (MAT, Sec. 4.4) and, against heads of one centre a class,
+    the max-Mahalanobis centre loss: the objective by which Tramèr et al. (2020) brought MMC below 0.5%. The last ones,
+    against centres of equal length, are PGD-50 on other logits of the same decision (`logit_attacks`).
 
     Args:
-        model: to attack; a classifier with a cluster head of one centroid a class meets the centre loss too.
+        model: to attack.
         threat: norm and radius.
         training: the loss that the model was trained with.
     """
-    entropy: ObjectiveName = "cross_entropy"
-    rows: list[tuple[str, str, str, int, Made]] = []
+    found = []
     for steps in (SHORT, LONG):
-        rows += [
-            (f"pgd_{steps}", "the cross-entropy of the logits", entropy, steps, _always(entropy)),
-            (
-                f"pgd_{steps}_targeted",
-                "minus the cross-entropy toward a random other class",
-                "random_target",
-                steps,
-                RandomTarget,
-            ),
+        found += [
+            _entropy(steps),
+            _Pgd("targeted", steps, "random_target", None, "minus the cross-entropy toward a random other class"),
         ]
     words = f"the loss of training, {training.name}"
-    rows.append((f"pgd_{LONG}_training", words, training.name, LONG, _always(training.objective)))
+    found.append(_Pgd("training", LONG, training.name, training.objective, words, training.weights))
     clusters = clusters_of(model)
     if clusters is not None and clusters.index.shape[1] == 1:
-        rows.append(
-            (f"pgd_{LONG}_mmc", "half the squared distance to the own centre", "mmc", LONG, _always(MmcObjective()))
-        )
-    made = [_attack(*row, threat=threat, more=training.weights if row[0].endswith("training") else ()) for row in rows]
-    return (*made, *logit_attacks(model, threat=threat))
+        found.append(_Pgd("mmc", LONG, "mmc", MmcObjective(), "half the squared distance to the own centre"))
+    return (*(one.at(threat) for one in found), *logit_attacks(model, threat=threat))
 
 
 def logit_attacks(model: nn.Module, *, threat: Threat) -> tuple[Attack, ...]:
     """PGD-50 on the cross-entropy of each of MAT's logits, inner products with centres of a length and cosines.
 
     MAT takes “the cosine similarities to each class center as the logits” and simplifies them to inner products, whose
-    largest is the same (Sec. 3.3): the decision depends on neither choice, what a softmax lets the attack see does.
+    largest is the same (Sec. 3.3): the choice leaves the decision as it is and changes the gradient of the softmax.
     The model's own logits decide.
 
     Args:
@@ -123,18 +99,14 @@ def logit_attacks(model: nn.Module, *, threat: Threat) -> tuple[Attack, ...]:
     clusters = clusters_of(model)
     if clusters is None or centres_of_equal_length(clusters) is None:
         return ()
-    name, cosines = f"pgd_{LONG}_cosine", "the cross-entropy of cosines with the centres"
-    found = [
-        _attack(
-            name, cosines, "cosine_cross_entropy", LONG, _always(ThroughHead(_centre_logits)), threat=threat, more=()
-        )
-    ]
+    cosines = "the cross-entropy of cosines with the centres"
+    found = [_Pgd("cosine", LONG, "cosine_cross_entropy", ThroughHead(_centre_logits), cosines)]
     for length in LENGTHS:
         through = ThroughHead(partial(_centre_logits, length=float(length)))
         words = f"the cross-entropy of inner products with the centres, their length made {length}"
-        name, more = f"pgd_{LONG}_length_{length}", (("centre_length", float(length)),)
-        found.append(_attack(name, words, "inner_cross_entropy", LONG, _always(through), threat=threat, more=more))
-    return tuple(found)
+        more = (("centre_length", float(length)),)
+        found.append(_Pgd(f"length_{length}", LONG, "inner_cross_entropy", through, words, more))
+    return tuple(one.at(threat) for one in found)
 
 
 def _centre_logits(head: Head, length: float | None = None) -> CentreLogits:
@@ -144,58 +116,39 @@ def _centre_logits(head: Head, length: float | None = None) -> CentreLogits:
 
 
 def encoder_attacks(*, threat: Threat) -> tuple[Attack, ...]:
-    """PGD-20 on the cross-entropy as papers on robust encoders report it (NCP-ACL, Sec. 4.1): steps of eps / 4.
-
-    One random start, and only the last image counts.
-
-    Args:
-        threat: norm and radius.
+    """PGD-20 on the cross-entropy as papers on robust encoders report it (NCP-ACL, Sec. 4.1): steps of eps / 4, one
+    random start, and only the last image counts.
     """
-    entropy: ObjectiveName = "cross_entropy"
-    row = (f"pgd_{ENCODERS}", "the cross-entropy of the logits", entropy, ENCODERS, _always(entropy))
-    return (_attack(*row, threat=threat, more=()),)
+    return (_entropy(ENCODERS).at(threat),)
 
 
-def _always(objective: ObjectiveName | ModelObjective) -> Made:
-    return lambda seed: objective
+@dataclass(frozen=True)
+class _Pgd:
+    """PGD of one start whose last image counts, on an objective; None is `RandomTarget` with the attack's seed."""
+
+    suffix: str
+    steps: int
+    name: str
+    objective: ObjectiveName | ModelObjective | None
+    words: str
+    more: tuple[tuple[str, Setting], ...] = ()
+
+    def at(self, threat: Threat) -> Attack:
+        """Bound to a threat."""
+        settings: dict[str, Setting] = {"steps": self.steps, "step_size": STEP * threat.eps, "restarts": 1}
+        given: dict[str, Any] = {**settings, "eps": threat.eps, "norm": threat.norm, "keep": "max_loss_restart"}
+
+        def run(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
+            objective = RandomTarget(seed) if self.objective is None else self.objective
+            return pgd_outcome(model, x, y, objective=objective, seed=seed, **given)
+
+        recorded = (*settings.items(), ("objective", self.name), ("success_rule", "max_loss_restart"), *self.more)
+        words = f"PGD-{self.steps} on {self.words}, step eps/4, one random start, its last image counts"
+        return Attack("_".join(filter(None, ("pgd", str(self.steps), self.suffix))), words, recorded, threat, run)
 
 
-def _attack(
-    name: str,
-    words: str,
-    objective: str,
-    steps: int,
-    made: Made,
-    *,
-    threat: Threat,
-    more: tuple[tuple[str, Setting], ...],
-) -> Attack:
-    step_size = STEP * threat.eps
-
-    def run(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
-        return pgd_outcome(
-            model,
-            x,
-            y,
-            eps=threat.eps,
-            norm=threat.norm,
-            steps=steps,
-            step_size=step_size,
-            objective=made(seed),
-            seed=seed,
-            keep="max_loss_restart",
-        )
-
-    settings: tuple[tuple[str, Setting], ...] = (
-        ("steps", steps),
-        ("step_size", step_size),
-        ("restarts", 1),
-        ("objective", objective),
-        ("success_rule", "max_loss_restart"),
-        *more,
-    )
-    description = f"PGD-{steps} on {words}, step eps/4, one random start, its last image counts"
-    return Attack(name, description, settings, threat, run)
+def _entropy(steps: int) -> _Pgd:
+    return _Pgd("", steps, "cross_entropy", "cross_entropy", "the cross-entropy of the logits")
 
 
 def _named(name: str) -> None:

@@ -33,11 +33,7 @@ def check_batch(x: Tensor, y: Tensor, eps: float, norm: str, *, norms: tuple[Nor
 
 
 def check_threat(eps: float, norm: str, norms: tuple[Norm, ...] = NORMS) -> None:
-    """The part of `check_batch` that needs no images.
-
-    Raises:
-        ValueError: a norm that is not one of `norms`, or an impossible radius.
-    """
+    """The part of `check_batch` that needs no images."""
     if norm not in norms:
         raise ValueError(f"norm {norm!r} is not one of {', '.join(norms)}")
     if not 0 <= eps < float("inf"):
@@ -60,21 +56,13 @@ def check_shapes(x: Tensor, y: Tensor) -> None:
 
 
 def check_counts(**counts: int) -> None:
-    """Refuse a number of steps, restarts ... below 1.
-
-    Raises:
-        ValueError: it.
-    """
+    """Raise ValueError for a number of steps, restarts ... below 1."""
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name} must be >= 1, found {count}")
 
 
 def check_labels(y: Tensor, classes: int) -> None:
-    """Refuse labels that the model has no logit for.
-
-    Raises:
-        ValueError: a label of at least `classes`.
-    """
+    """Raise ValueError for a label that the model has no logit for."""
     if len(y) and int(y.max()) >= classes:
         raise ValueError(f"label {int(y.max())} is outside the model's {classes} classes")

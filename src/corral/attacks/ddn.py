@@ -6,11 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.balls import ascend, l2_norms, per_example
-from corral.attacks.minimal import Closest, MinimalOutcome
+from corral.attacks.minimal import Closest, MinimalOutcome, Walks, walks_of
 from corral.attacks.noise import image_keys, normal
-from corral.attacks.outcome import fallen
+from corral.attacks.outcome import success
 from corral.attacks.registry import register_attack
-from corral.attacks.targets import Targets, targets_of
 
 # Published: the first norm, its change a step, and the first and last step size (cosine annealing).
 FIRST_NORM, GAMMA, FIRST_STEP, LAST_STEP = 1.0, 0.05, 1.0, 0.01
@@ -23,10 +22,9 @@ def ddn(
     """Decoupled direction and norm (Rony et al. 2019, Algorithm 1): the closest misclassified point in L2.
 
     Departures, all toward shorter distances: the first norm is an image's linearised distance where that is below the
-    published 1, from which 100 steps of 5% do not come below 0.006; the direction is the gradient of the margin, not of
-    cross-entropy, whose gradient leans toward all rivals at once (on linear models of 10 classes Foolbox's DDN ends 1%
-    to 35% too far); where the nearest rival by linearised logits is not the likeliest, a second walk aims at it; the
-    segment to what was found is bisected.
+    published 1; the direction is the gradient of the margin, not of cross-entropy, which mixes all rivals; where the
+    nearest rival by linearised logits is not the likeliest, a second walk aims at it; the segment to what was found is
+    bisected.
 
     Args:
         model: any module from float [0, 1] images to (N, C) logits; attacked in eval mode, its state is restored.
@@ -45,21 +43,21 @@ def ddn(
         CorralError: the model's logits or gradients are not finite.
     """
     closest = Closest(model, x, y, targeted=targeted)
-    if len(closest.standing):
-        _walk(closest, targets_of(closest), image_keys(x, seed), steps)
+    if len(closest.remaining):
+        _walk(closest, walks_of(closest), image_keys(x, seed), steps)
         closest.bisect()
     return closest.outcome()
 
 
-def _walk(closest: Closest, rows: Targets, keys: Tensor, steps: int) -> None:
-    wrapped, x, y, keys = closest.wrapped, closest.x[rows.images], closest.y[rows.images], keys[rows.images]
+def _walk(closest: Closest, walks: Walks, keys: Tensor, steps: int) -> None:
+    wrapped, x, y, keys = closest.wrapped, closest.x[walks.images], closest.y[walks.images], keys[walks.images]
     farthest = l2_norms(torch.maximum(x, 1 - x))
-    norms = rows.distances.clamp_max(FIRST_NORM)
+    norms = walks.distances.clamp_max(FIRST_NORM)
     x_adv = x
     for step in range(steps):
-        _, logits, gradient = wrapped.gradient(x_adv, lambda logits: rows.take(logits, y))
-        wrong = fallen(logits, y, closest.targeted)
-        closest.update(rows.images, x_adv, wrong)
+        _, logits, gradient = wrapped.gradient(x_adv, lambda logits: walks.take(logits, y))
+        wrong = success(logits, y, closest.targeted)
+        closest.update(walks.images, x_adv, wrong)
         lost = gradient.flatten(1).abs().amax(1) == 0
         if bool(lost.any()):
             gradient[lost] = normal(keys[lost], step, x.shape[1:]).to(x.dtype)
@@ -68,4 +66,4 @@ def _walk(closest: Closest, rows: Targets, keys: Tensor, steps: int) -> None:
         norms = torch.minimum(norms * torch.where(wrong, 1 - GAMMA, 1 + GAMMA), farthest)
         lengths = l2_norms(delta).clamp_min(torch.finfo(x.dtype).tiny)
         x_adv = (x + delta * per_example(norms / lengths, x)).clamp(0, 1)
-    closest.update(rows.images, x_adv, fallen(wrapped.logits(x_adv), y, closest.targeted))
+    closest.update(walks.images, x_adv, success(wrapped.logits(x_adv), y, closest.targeted))

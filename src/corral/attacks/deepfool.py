@@ -4,9 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.balls import per_example
-from corral.attacks.minimal import Closest, MinimalOutcome
+from corral.attacks.minimal import Closest, MinimalOutcome, likeliest_rivals, linearised_distances, rival_gaps
 from corral.attacks.registry import register_attack
-from corral.attacks.targets import likeliest_rivals, linearised_distances, rival_gaps
 
 # Published: how far beyond the boundary the points lie.
 OVERSHOOT = 0.02
@@ -34,27 +33,27 @@ def deepfool(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = 50) -> Mini
         CorralError: the model's logits or gradients are not finite.
     """
     closest = Closest(model, x, y)
-    rows = closest.standing
-    rivals = likeliest_rivals(closest.logits[rows], y[rows])
-    moved, x_adv = torch.zeros_like(x[rows]), x[rows]
+    indices = closest.remaining
+    rivals = likeliest_rivals(closest.logits[indices], y[indices])
+    moved, x_adv = torch.zeros_like(x[indices]), x[indices]
     for _ in range(steps):
-        if not len(rows):
+        if not len(indices):
             break
-        gaps, gradients, _ = rival_gaps(closest.wrapped, x_adv, y[rows], rivals)
+        gaps, gradients, _ = rival_gaps(closest.wrapped, x_adv, y[indices], rivals)
         # Pixels that the step would push out of the box do not take part: the boundary is reached by the others.
         here = x_adv.unsqueeze(1)
         gradients = gradients.masked_fill(((here <= 0) & (gradients < 0)) | ((here >= 1) & (gradients > 0)), 0)
         distances, lengths = linearised_distances(gaps, gradients)
         near = distances.argmin(1)
-        each = torch.arange(len(rows), device=x.device)
+        each = torch.arange(len(indices), device=x.device)
         distance, length, gradient = distances[each, near], lengths[each, near], gradients[each, near]
         # Without a gradient to follow an image stays where it is.
         step = torch.where(torch.isfinite(distance), distance / length, 0.0)
         moved = moved + gradient * per_example(step, x)
-        x_adv = (x[rows] + (1 + OVERSHOOT) * moved).clamp(0, 1)
-        wrong = closest.wrapped.logits(x_adv).argmax(1) != y[rows]
-        closest.update(rows, x_adv, wrong)
+        x_adv = (x[indices] + (1 + OVERSHOOT) * moved).clamp(0, 1)
+        wrong = closest.wrapped.logits(x_adv).argmax(1) != y[indices]
+        closest.update(indices, x_adv, wrong)
         stay = ~wrong & torch.isfinite(distance)
-        rows, rivals, moved, x_adv = rows[stay], rivals[stay], moved[stay], x_adv[stay]
+        indices, rivals, moved, x_adv = indices[stay], rivals[stay], moved[stay], x_adv[stay]
     closest.bisect()
     return closest.outcome()

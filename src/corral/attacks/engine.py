@@ -1,8 +1,8 @@
-"""The engine: attacks in turn over images, batch by batch, each on what the ones before it left standing."""
+"""The engine: attacks in turn over images, batch by batch, each on the images still classified right."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -19,15 +19,13 @@ from corral.progress import Progress
 
 @dataclass(frozen=True)
 class Batch:
-    """What one attack did to the images of a batch that it was given.
+    """What one attack did to the n images of a batch that it was given.
 
     Attributes:
         correct: (n,) bool, classified right under the attack.
-        step: (n,) int64, `Outcome.step`.
+        step, forwards, backwards: as `Outcome`'s.
         shown: (m, ...) float32 adversarial versions of those of its images that are kept.
         seconds: what it took.
-        forwards: images passed forward.
-        backwards: images passed backward.
     """
 
     correct: NDArray[np.bool_]
@@ -50,7 +48,7 @@ class Cache(Protocol):
 
 @dataclass
 class Tally:
-    """What one attack has done so far: images given to it, those of them that it broke, passes, seconds."""
+    """What one attack has done so far: images given to it, its successes, passes, seconds."""
 
     attack: Attack
     given: int = 0
@@ -66,9 +64,9 @@ class Attacked:
 
     Attributes:
         broken: (N,) bool, misclassified by an attack or without one.
-        step: (N,) int64, the step of the attack that broke the image; 0 if it is misclassified without attack, -1
-            where it stands.
-        by: (N,) int64 place of the attack that broke the image, -1 where it stands or is misclassified without attack.
+        step: (N,) int64, the step of the first successful attack; 0 if the image is misclassified without attack, -1
+            if it is robust.
+        by: (N,) int64 index of the first successful attack, -1 if the image is robust or misclassified without attack.
         x_adv: (m, ...) of the images that are kept: a misclassified point, else what the first attack gave.
         tallies: one for each attack.
         stopped: images of a batch that the budget cut off; they count nowhere.
@@ -88,7 +86,7 @@ class Attacked:
 
     @property
     def seconds(self) -> float:
-        """Of all attacks, also of batches that an earlier call finished."""
+        """Of all attacks, also for batches that an earlier call finished."""
         return sum(tally.seconds for tally in self.tallies)
 
     @property
@@ -103,9 +101,8 @@ class Attacked:
 
     @property
     def standing(self) -> tuple[int, ...]:
-        """For each attack, how many of the images stand after it."""
-        counts = [int((~self.broken).sum() + (self.by > place).sum()) for place in range(len(self.tallies))]
-        return tuple(counts)
+        """For each attack, how many of the images are still classified right after it."""
+        return tuple(int((~self.broken).sum() + (self.by > number).sum()) for number in range(len(self.tallies)))
 
     @property
     def outcome(self) -> Outcome:
@@ -128,20 +125,20 @@ def run_attacks(
     title: str | None = None,
     progress: bool = False,
 ) -> Attacked:
-    """Attack images by attacks in turn, each on the images that the ones before left standing.
+    """Attack images by attacks in turn, each on the images still classified right after those before.
 
     With one attack that is the attack on every image. An image's result does not depend on the others of its batch,
     beyond the model's own rounding.
 
     Args:
         model: as every attack takes it.
-        x: (N, ...) images in [0, 1], or a function of (n,) places to them.
+        x: (N, ...) images in [0, 1], or a function of (n,) indices to them.
         y: (N,) labels.
         attacks: at least one, each bound to its threat.
         seed: of all their random numbers.
         batch_size: images attacked at a time, with a budget at most; None for all at once.
-        right: (N,) bool, classified right without attack, where that is known: the others meet no attack.
-        keep: (m,) places, in order, of the images whose adversarial versions are kept; None for all.
+        right: (N,) bool, classified right without attack, where that is known: the others are not attacked.
+        keep: (m,) indices, in order, of the images whose adversarial versions are kept; None for all.
         cache: of finished batches, which are not attacked again.
         budget: it ends the run; the batch that it cuts off counts nowhere. Its batches are as large as it allows.
         title: of the progress line; None for the attack's name and threat.
@@ -159,67 +156,51 @@ def run_attacks(
     words = title or f"{attacks[0].name} at eps {attacks[0].threat.eps:.4g}"
     with Progress(words, total, "images", enabled=progress) as bar:
         engine.bar = bar
-        for number, rows in enumerate(engine.batches(total, most)):
+        for number, indices in enumerate(engine.batches(total, most)):
             try:
-                parts.append(engine.batch(number, rows))
+                parts.append(engine.batch(number, indices))
             except BudgetEndedError:
-                stopped = len(rows)
+                stopped = len(indices)
                 break
-            bar.advance(len(rows))
+            bar.advance(len(indices))
     if not parts:
         nothing = torch.arange(0, device=y.device)
-        parts.append(_Part(nothing.bool(), nothing, nothing, images(nothing)))
-    return Attacked(
-        broken=torch.cat([part.broken for part in parts]),
-        step=torch.cat([part.step for part in parts]),
-        by=torch.cat([part.by for part in parts]),
-        x_adv=torch.cat([part.x_adv for part in parts]),
-        tallies=engine.tallies,
-        stopped=stopped,
-    )
+        parts.append((nothing.bool(), nothing, nothing, images(nothing)))
+    broken, step, by, x_adv = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Attacked(broken, step, by, x_adv, engine.tallies, stopped)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The results of one batch; `x_adv` is of its kept images."""
-
-    broken: Tensor
-    step: Tensor
-    by: Tensor
-    x_adv: Tensor
-
-
+@dataclass
 class _Engine:
-    """One run's model, images, attacks and what has been counted; see `run_attacks`."""
+    """One run's model, images, attacks and what has been counted; arguments as `run_attacks`."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        images: Callable[[Tensor], Tensor],
-        y: Tensor,
-        attacks: Sequence[Attack],
-        seed: int,
-        right: Tensor | None,
-        keep: Tensor | None,
-        cache: Cache | None,
-        budget: Paced | None,
-    ) -> None:
-        self.model, self.images, self.y, self.seed = model, images, y, seed
-        self.right, self.cache, self.budget = right, cache, budget
-        self.kept = torch.ones(len(y), dtype=torch.bool, device=y.device)
-        if keep is not None:
-            self.kept = torch.zeros_like(self.kept).index_fill(0, keep, True)
+    model: nn.Module
+    images: Callable[[Tensor], Tensor]
+    y: Tensor
+    attacks: InitVar[Sequence[Attack]]
+    seed: int
+    right: Tensor | None
+    keep: InitVar[Tensor | None]
+    cache: Cache | None
+    budget: Paced | None
+    bar: Progress | None = None
+    kept: Tensor = field(init=False)
+    tallies: tuple[Tally, ...] = field(init=False)
+
+    def __post_init__(self, attacks: Sequence[Attack], keep: Tensor | None) -> None:
         self.tallies = tuple(Tally(attack) for attack in attacks)
-        self.bar: Progress | None = None
+        self.kept = torch.full_like(self.y, keep is None, dtype=torch.bool)
+        if keep is not None:
+            self.kept[keep] = True
 
     def batches(self, total: int, most: int) -> Iterator[Tensor]:
-        """Places of the images of each batch, until all are done or the budget does not hold another batch."""
-        places = torch.arange(total, device=self.y.device)
+        """Indices of the images of each batch, until all are done or the budget does not hold another batch."""
+        indices = torch.arange(total, device=self.y.device)
         if self.budget is None:
-            yield from torch.split(places, most) if total else ()
+            yield from torch.split(indices, most) if total else ()
             return
         attacks = [tally.attack for tally in self.tallies]
-        some = places if self.right is None else places[self.right]
+        some = indices if self.right is None else indices[self.right]
 
         def first(count: int) -> tuple[Tensor, Tensor]:
             return self.images(some[:count]), self.y[some[:count]]
@@ -227,80 +208,69 @@ class _Engine:
         self.budget.begin(attacks, self.model, first, seed=self.seed)
         done = 0
         while done < total and (size := self.budget.size(done, min(most, total - done))):
-            yield places[done : done + size]
+            yield indices[done : done + size]
             done += size
 
-    def batch(self, number: int, rows: Tensor) -> _Part:
-        """All attacks on the images `rows`; the tallies change only when all of them are done with it.
+    def batch(self, number: int, indices: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All attacks on these images, as `Attacked`'s first four; only when all are done the tallies change.
 
         Raises:
             BudgetEndedError: the budget ended before.
         """
-        broken = torch.zeros_like(rows, dtype=torch.bool) if self.right is None else ~self.right[rows]
-        step, by = torch.where(broken, 0, -1), torch.full_like(rows, -1)
-        kept = self.kept[rows]
-        found, place_of = self.images(rows[kept]).clone(), kept.cumsum(0) - 1
-        results: list[_Result] = []
-        for place, tally in enumerate(self.tallies):
+        broken = torch.zeros_like(indices, dtype=torch.bool) if self.right is None else ~self.right[indices]
+        step, by = torch.where(broken, 0, -1), torch.full_like(indices, -1)
+        kept = self.kept[indices]
+        x_adv, place_of = self.images(indices[kept]).clone(), kept.cumsum(0) - 1
+        results: list[tuple[Outcome, float]] = []
+        for attack_number, tally in enumerate(self.tallies):
             alive = (~broken).nonzero().squeeze(1)
             if not len(alive):
                 break
-            result = self._attacked(tally.attack, number, rows[alive])
-            results.append(result)
-            fell = alive[result.broken]
-            broken[fell], step[fell] = True, result.step[result.broken]
-            by[fell] = torch.where(result.step[result.broken] > 0, place, -1)
-            # What stands keeps the point of the first attack, whose objective is the field's common one.
-            taken = (result.broken if place else torch.ones_like(result.broken))[kept[alive]]
-            found[place_of[alive[kept[alive]][taken]]] = result.x_adv[taken]
-        for tally, result in zip(self.tallies, results, strict=False):
-            tally.given += len(result.broken)
-            tally.broken += result.fell
-            tally.forwards += result.forwards
-            tally.backwards += result.backwards
-            tally.seconds += result.seconds
-        return _Part(broken, step, by, found)
+            results.append(self._attacked(tally.attack, number, indices[alive]))
+            found, _ = results[-1]
+            hit = alive[found.broken]
+            broken[hit], step[hit] = True, found.step[found.broken]
+            by[hit] = torch.where(step[hit] > 0, attack_number, -1)
+            # A robust image keeps the point of the first attack, whose objective is the field's common one.
+            taken = (found.broken if attack_number else torch.ones_like(found.broken))[kept[alive]]
+            x_adv[place_of[alive[kept[alive]][taken]]] = found.x_adv[taken]
+        for tally, (found, seconds) in zip(self.tallies, results, strict=False):
+            tally.given += len(found.broken)
+            tally.broken += int(found.broken.sum())
+            tally.forwards += found.forwards
+            tally.backwards += found.backwards
+            tally.seconds += seconds
+        return broken, step, by, x_adv
 
-    def _attacked(self, attack: Attack, number: int, rows: Tensor) -> "_Result":
-        """One attack on the images `rows` of a batch: out of the cache, or run now and cached."""
+    def _attacked(self, attack: Attack, number: int, indices: Tensor) -> tuple[Outcome, float]:
+        """One attack on these images of a batch, with the kept `x_adv` and seconds: from the cache, or run and cached.
+
+        Raises:
+            CorralError: the cached batch is of other images.
+        """
         held = None if self.cache is None else self.cache.read(attack.name, number)
-        if held is not None:
-            if len(held.correct) != len(rows):
-                raise CorralError(
-                    f"batch {number} of {attack.name} was finished with {len(held.correct)} images, expected "
-                    f"{len(rows)}; give --overwrite to begin anew"
-                )
-            broken, step, x_adv = (
-                torch.from_numpy(array).to(rows.device) for array in (~held.correct, held.step, held.shown)
+        if held is None:
+            found, seconds = self._run(attack, indices)
+            if self.cache is not None:
+                correct, step, shown = (one.cpu().numpy() for one in (~found.broken, found.step, found.x_adv))
+                batch = Batch(correct, step, shown, seconds, found.forwards, found.backwards)
+                self.cache.write(attack.name, number, batch)
+            return found, seconds
+        if len(held.correct) != len(indices):
+            raise CorralError(
+                f"batch {number} of {attack.name} was finished with {len(held.correct)} images, expected "
+                f"{len(indices)}; give --overwrite to begin anew"
             )
-            return _Result(broken, step, x_adv, int(broken.sum()), held.seconds, held.forwards, held.backwards)
-        result = self._run(attack, rows)
-        if self.cache is not None:
-            correct, steps, shown = (each.cpu().numpy() for each in (~result.broken, result.step, result.x_adv))
-            batch = Batch(correct, steps, shown, result.seconds, result.forwards, result.backwards)
-            self.cache.write(attack.name, number, batch)
-        return result
+        arrays = (held.shown, ~held.correct, held.step)
+        x_adv, broken, steps = (torch.from_numpy(array).to(indices.device) for array in arrays)
+        return Outcome(x_adv, broken, steps, held.forwards, held.backwards), held.seconds
 
-    def _run(self, attack: Attack, rows: Tensor) -> "_Result":
+    def _run(self, attack: Attack, indices: Tensor) -> tuple[Outcome, float]:
         started = time.perf_counter()
-        x, y = self.images(rows), self.y[rows]
+        x, y = self.images(indices), self.y[indices]
         if self.budget is None:
-            outcome = attack.run(self.model, x, y, seed=self.seed)
+            found = attack.run(self.model, x, y, seed=self.seed)
         else:
-            outcome = self.budget.run(attack, self.model, x, y, seed=self.seed, bar=self.bar)
-        fell = int(outcome.broken.sum())  # waits for the device
-        seconds, x_adv = time.perf_counter() - started, outcome.x_adv[self.kept[rows]]
-        return _Result(outcome.broken, outcome.step, x_adv, fell, seconds, outcome.forwards, outcome.backwards)
-
-
-@dataclass(frozen=True)
-class _Result:
-    """What one attack did to the images of a batch that it was given; `x_adv` is of the kept ones, `fell` a count."""
-
-    broken: Tensor
-    step: Tensor
-    x_adv: Tensor
-    fell: int
-    seconds: float
-    forwards: int
-    backwards: int
+            found = self.budget.run(attack, self.model, x, y, seed=self.seed, bar=self.bar)
+        found.broken.sum().item()  # waits for the device
+        return replace(found, x_adv=found.x_adv[self.kept[indices]]), time.perf_counter() - started

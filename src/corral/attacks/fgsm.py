@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.balls import Norm, ascend, project
-from corral.attacks.checks import check_labels
 from corral.attacks.objectives import cross_entropy
 from corral.attacks.outcome import Outcome
 from corral.attacks.registry import register_attack
@@ -30,15 +29,12 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm = "Li
         ValueError: impossible arguments or labels, images that are not finite or not in [0, 1].
         CorralError: the model's logits or gradients are not finite.
     """
-    found, broken = x.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    step = torch.full((len(x),), -1, device=x.device)
     wrapped = WrappedModel(model)
-    wrong = wrapped.logits(x).argmax(1) != y
-    check_labels(y, wrapped.classes)
-    rows = (~wrong).nonzero().squeeze(1)
-    if len(rows):
-        _, _, gradient = wrapped.gradient(x[rows], lambda logits: cross_entropy(logits, y[rows]))
-        found[rows] = project(ascend(x[rows], gradient, eps, norm), x[rows], eps, norm)
-        broken[rows] = wrapped.logits(found[rows]).argmax(1) != y[rows]
-    step[broken], step[wrong] = 1, 0
-    return Outcome(found, broken | wrong, step, wrapped.forwards, wrapped.backwards)
+    wrong = wrapped.clean_logits(x, y).argmax(1) != y
+    x_adv, step = x.clone(), torch.where(wrong, 0, -1)
+    indices = (~wrong).nonzero().squeeze(1)
+    if len(indices):
+        _, _, gradient = wrapped.gradient(x[indices], lambda logits: cross_entropy(logits, y[indices]))
+        x_adv[indices] = project(ascend(x[indices], gradient, eps, norm), x[indices], eps, norm)
+        step[indices[wrapped.logits(x_adv[indices]).argmax(1) != y[indices]]] = 1
+    return Outcome(x_adv, step >= 0, step, wrapped.forwards, wrapped.backwards)

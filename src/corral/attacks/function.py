@@ -1,16 +1,17 @@
-"""What all attacks share around their own steps: checked arguments, the model's state, the empty batch, success."""
+"""What all attacks share: checked arguments, the model's state, the empty batch, measured success."""
 
 import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
 from corral.attacks.balls import NORMS, Norm, l2_norms, per_example
-from corral.attacks.checks import check_batch, check_counts, check_labels
+from corral.attacks.checks import check_batch, check_counts
 from corral.attacks.minimal import MinimalOutcome
 from corral.attacks.outcome import Outcome
 from corral.attacks.state import attacked
@@ -28,7 +29,7 @@ RELATIVE, ABSOLUTE = 1e-5, 1e-6
 
 
 class AttackFunction(Protocol[P, R_co]):
-    """An attack: called, it returns adversarial images; `outcome` takes the same and says what fell, when and how.
+    """An attack: called, it returns adversarial images; `outcome` takes the same and returns what it found.
 
     Arguments are the model, (N, ...) images in [0, 1], (N,) labels, and keywords.
     """
@@ -52,12 +53,11 @@ class Decorator(Protocol):
 
 
 def guarded(norms: tuple[Norm, ...] | None = None) -> Callable[[Callable[P, R | Tensor]], Callable[P, R]]:
-    """A decorator that gives a function's own steps what every attack has around them.
+    """A decorator that calls a function with checked arguments, on at least one image, and restores the model's state.
 
-    The function is called with arguments that were checked, on at least one image, with the model in eval mode, without
-    weight gradients, TF32 or autocast, and with gradients enabled; the model's state is restored. It returns an outcome
-    or adversarial images alone: of these the shape, the box and the ball are checked, success is measured on exactly
-    these pixels, and passes are counted.
+    The model is in eval mode, without weight gradients, TF32 or autocast; gradients are enabled. The function returns
+    an outcome or adversarial images alone: of these the shape, the box and the ball are checked, success is measured
+    on exactly these pixels, and passes are counted.
 
     Args:
         norms: that it knows; default Linf and L2 where it takes `norm`, Linf where it takes `eps` alone, else L2.
@@ -65,7 +65,8 @@ def guarded(norms: tuple[Norm, ...] | None = None) -> Callable[[Callable[P, R | 
 
     def decorate(function: Callable[..., Any]) -> Any:
         signature = inspect.signature(function)
-        known = norms or default_norms(signature)
+        alone: tuple[Norm, ...] = ("Linf",) if "eps" in signature.parameters else ("L2",)
+        known = norms or (NORMS if "norm" in signature.parameters else alone)
         returned = signature.return_annotation
 
         @functools.wraps(function)
@@ -101,30 +102,31 @@ def attack_function(norms: tuple[Norm, ...] | None = None) -> Decorator:
 
     def decorate(function: Callable[..., Any]) -> Any:
         outcome: Any = guarded(norms)(function)
-
-        @functools.wraps(function)
-        def images(*args: Any, **kwargs: Any) -> Tensor:
-            x_adv: Tensor = outcome(*args, **kwargs).x_adv
-            return x_adv
-
-        images.outcome, images.norms = outcome, outcome.norms  # type: ignore[attr-defined]
+        images: Any = images_of(outcome)
+        images.outcome, images.norms = outcome, outcome.norms
         return images
 
     return decorate
 
 
-def default_norms(signature: inspect.Signature) -> tuple[Norm, ...]:
-    """The norms that an attack of this signature knows unless it says so."""
-    if "norm" in signature.parameters:
-        return NORMS
-    return ("Linf",) if "eps" in signature.parameters else ("L2",)
+def images_of(outcome: Callable[P, Any]) -> Callable[P, Tensor]:
+    """The attack that returns `outcome(...).x_adv` alone."""
+
+    @functools.wraps(outcome)
+    def images(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        x_adv: Tensor = outcome(*args, **kwargs).x_adv
+        return x_adv
+
+    return images
 
 
+@dataclass
 class Passes:
     """How many passes a model made so far, and the images in them."""
 
-    def __init__(self) -> None:
-        self.calls = self.forwards = self.backwards = 0
+    calls: int = 0
+    forwards: int = 0
+    backwards: int = 0
 
 
 @contextmanager
@@ -136,10 +138,10 @@ def counted_passes(model: nn.Module) -> Iterator[Passes]:
         passes.calls += 1
         passes.forwards += len(output)
         if isinstance(output, Tensor) and output.requires_grad:
-            output.register_hook(lambda gradient: _add(len(gradient)))  # type: ignore[no-untyped-call]
+            output.register_hook(backward)  # type: ignore[no-untyped-call]
 
-    def _add(count: int) -> None:
-        passes.backwards += count
+    def backward(gradient: Tensor) -> None:
+        passes.backwards += len(gradient)
 
     hook = model.register_forward_hook(forward)
     try:
@@ -167,13 +169,12 @@ def measured(
     if eps is not None and farthest > eps * (1 + RELATIVE) + ABSOLUTE:
         raise CorralError(f"the attack returned an image {farthest:g} away in {norm}, eps is {eps:g}: project it")
     wrapped = WrappedModel(model)
-    wrong = wrapped.logits(x).argmax(1) != y
-    check_labels(y, wrapped.classes)
-    fell = wrapped.logits(x_adv).argmax(1) != y
-    step = torch.where(wrong, 0, torch.where(fell, max(passes.calls, 1), -1))
+    wrong = wrapped.clean_logits(x, y).argmax(1) != y
+    succeeded = wrapped.logits(x_adv).argmax(1) != y
+    step = torch.where(wrong, 0, torch.where(succeeded, max(passes.calls, 1), -1))
     x_adv = torch.where(per_example(wrong, x), x, x_adv)
     forwards, backwards = passes.forwards + wrapped.forwards, passes.backwards
-    return Outcome(x_adv, wrong | fell, step, forwards, backwards)
+    return Outcome(x_adv, wrong | succeeded, step, forwards, backwards)
 
 
 def norms_of(deltas: Tensor, norm: Norm) -> Tensor:

@@ -1,4 +1,4 @@
-"""What minimal-norm attacks share: the closest misclassified point found for each image of a batch."""
+"""What minimal-norm attacks share: the closest misclassified point of each image, and the rivals that they walk to."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.balls import l2_norms, per_example
-from corral.attacks.checks import check_labels
-from corral.attacks.outcome import fallen
-from corral.attacks.wrapped_model import WrappedModel
+from corral.attacks.objectives import check_finite, margin
+from corral.attacks.outcome import Outcome, success
+from corral.attacks.wrapped_model import WrappedModel, image_gradient
 
 # Halvings of the segment from an image to its point: the distance along it is then known to 0.1%.
 HALVINGS = 10
+# DeepFool's own limit on the rival classes looked at (its Sec. 3, for ImageNet).
+CANDIDATES = 10
+# Linearised distances that attacks start from are at least this: from 0, an image on its boundary, nothing grows.
+SHORTEST = 1e-4
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,7 @@ class MinimalOutcome:
         natural: (N,) bool, whether it misclassifies the image itself.
         distances: (N,) float64 L2 distances of `x_adv` from the images in pixel units: 0 where `natural`, infinite
             where nothing was found.
-        forwards: images that went forward through the model, summed over all passes.
-        backwards: images that went backward.
+        forwards, backwards: images that went through the model, summed over all passes.
     """
 
     x_adv: Tensor
@@ -38,18 +41,14 @@ class MinimalOutcome:
 
     @classmethod
     def nothing(cls, x: Tensor) -> "MinimalOutcome":
-        """Of an attack on no images; `x` (0, ...)."""
+        """For an empty batch."""
         none = torch.zeros(0, dtype=torch.bool, device=x.device)
         return cls(x.clone(), none, none, none.double(), 0, 0)
 
-    def mean_norm(self) -> tuple[float, int]:
-        """Mean L2 distance over the images that the attack broke, and how many those are; NaN and 0 if none.
-
-        Images that are misclassified as they are have no part in it: a less accurate model would seem less robust.
-        """
-        fell = self.broken & ~self.natural
-        count = int(fell.sum())
-        return (float(self.distances[fell].mean()) if count else float("nan")), count
+    def outcome(self) -> Outcome:
+        """As that of an attack, whose one step is the whole search."""
+        step = torch.where(self.natural, 0, torch.where(self.broken, 1, -1))
+        return Outcome(self.x_adv, self.broken | self.natural, step, self.forwards, self.backwards)
 
 
 class Closest:
@@ -57,19 +56,16 @@ class Closest:
 
     Attributes:
         wrapped: the model under attack, counted.
-        x: (N, ...) clean images.
-        y: (N,) labels; the classes to reach where `targeted`.
-        logits: (N, C) logits of the clean images.
-        standing: (m,) places of the images that are classified rightly: those to attack.
+        x, y, logits: the clean images, their labels (the classes to reach where `targeted`) and their logits.
+        remaining: (m,) indices of the images that are classified right: those to attack.
         best: (N,) distances of the closest points so far.
     """
 
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor, *, targeted: bool = False) -> None:
         self.wrapped, self.x, self.y, self.targeted = WrappedModel(model), x, y, targeted
-        self.logits = self.wrapped.logits(x)
-        check_labels(y, self.wrapped.classes)
-        self.natural = fallen(self.logits, y, targeted)
-        self.standing = (~self.natural).nonzero().squeeze(1)
+        self.logits = self.wrapped.clean_logits(x, y)
+        self.natural = success(self.logits, y, targeted)
+        self.remaining = (~self.natural).nonzero().squeeze(1)
         self.found = x.clone()
         self.best = torch.where(self.natural, 0.0, torch.inf).double()
 
@@ -77,7 +73,7 @@ class Closest:
         """Keep those of the (n, ...) points that are misclassified and closer than what their images have.
 
         Args:
-            images: (n,) places of the points' images; an image may have several points.
+            images: (n,) indices of the points' images; an image may have several points.
             points: (n, ...) in [0, 1].
             wrong: (n,) bool, whether a pass on exactly these points gave another class than the label.
         """
@@ -89,16 +85,16 @@ class Closest:
 
     def bisect(self) -> None:
         """Look for closer points on the segments from the images to what was found, by bisection."""
-        rows = (torch.isfinite(self.best) & ~self.natural).nonzero().squeeze(1)
-        if not len(rows):
+        indices = (torch.isfinite(self.best) & ~self.natural).nonzero().squeeze(1)
+        if not len(indices):
             return
-        x, far = self.x[rows], self.found[rows].clone()
-        low, high = x.new_zeros(len(rows)), x.new_ones(len(rows))
+        x, far = self.x[indices], self.found[indices].clone()
+        low, high = x.new_zeros(len(x)), x.new_ones(len(x))
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             points = x + per_example(middle, x) * (far - x)
-            wrong = fallen(self.wrapped.logits(points), self.y[rows], self.targeted)
-            self.update(rows, points, wrong)
+            wrong = success(self.wrapped.logits(points), self.y[indices], self.targeted)
+            self.update(indices, points, wrong)
             low, high = torch.where(wrong, low, middle), torch.where(wrong, middle, high)
 
     def outcome(self) -> MinimalOutcome:
@@ -107,3 +103,86 @@ class Closest:
         return MinimalOutcome(
             self.found, torch.isfinite(self.best), self.natural, self.best, wrapped.forwards, wrapped.backwards
         )
+
+
+def likeliest_rivals(logits: Tensor, y: Tensor, candidates: int = CANDIDATES) -> Tensor:
+    """(n, R) the rival classes of largest logit, R the candidates - 1 or all of them if they are fewer."""
+    others = logits.scatter(1, y.unsqueeze(1), -torch.inf)
+    return others.topk(min(candidates, logits.shape[1]) - 1, 1).indices
+
+
+def rival_gaps(wrapped: WrappedModel, x: Tensor, y: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logit differences (n, R) of rivals (n, R) minus label, their gradients (n, R, ...) and the logits: one pass.
+
+    Raises:
+        CorralError: logits or gradients that are not finite.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        logits = wrapped.model(x)
+        gaps = logits.gather(1, rivals) - logits.gather(1, y.unsqueeze(1))
+        gradients = [image_gradient(gap, x, retain=True) for gap in gaps.unbind(1)]
+    wrapped.forwards += len(x)
+    wrapped.backwards += len(x) * rivals.shape[1]
+    stacked = torch.stack(gradients, 1)
+    check_finite(logits.detach(), stacked)
+    return gaps.detach(), stacked, logits.detach()
+
+
+def linearised_distances(gaps: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
+    """L2 distances |gap| / ||gradient|| at which linearised logits tie (DeepFool, Eq. 8), and the gradients' lengths.
+
+    Both are (n, R), as the gaps; a distance is infinite where the gradient is zero.
+    """
+    lengths = l2_norms(gradients.flatten(0, 1)).view(gaps.shape)
+    smallest = torch.finfo(gaps.dtype).tiny
+    return torch.where(lengths > smallest, gaps.abs() / lengths.clamp_min(smallest), torch.inf), lengths
+
+
+@dataclass(frozen=True)
+class Walks:
+    """The walks of an attack on the images that are classified right.
+
+    Every image has a walk toward whichever rival is likeliest at each step, as published. An image whose nearest rival
+    by linearised logits is another one than the likeliest has a second walk, aimed at that nearest rival: without it
+    the attack ends at a farther boundary, also on a linear model.
+
+    Attributes:
+        images: (n,) indices of the walks' images.
+        rivals: (n,) the class that a walk is aimed at; -1 for the likeliest at each step.
+        distances: (n,) linearised distance to the rival's boundary, at least SHORTEST; infinite without a gradient.
+        slopes: (n,) length of the gradient of the logit difference.
+        targeted: the labels are the classes to reach, each from whichever other class is the likeliest as it goes.
+    """
+
+    images: Tensor
+    rivals: Tensor
+    distances: Tensor
+    slopes: Tensor
+    targeted: bool = False
+
+    def take(self, logits: Tensor, y: Tensor) -> Tensor:
+        """(n,) margins to ascend, the rival's logit minus the label's (n,): positive only where misclassified."""
+        if self.targeted:
+            return -margin(logits, y)
+        toward = logits.gather(1, self.rivals.clamp_min(0).unsqueeze(1)) - logits.gather(1, y.unsqueeze(1))
+        return torch.where(self.rivals < 0, margin(logits, y), toward.squeeze(1))
+
+
+def walks_of(closest: Closest) -> Walks:
+    """The walks to run, by the clean images' gradients."""
+    indices = closest.remaining
+    # Toward a target the boundary is that with the class that the image is of.
+    rivals = likeliest_rivals(closest.logits[indices], closest.y[indices], 2 if closest.targeted else CANDIDATES)
+    gaps, gradients, _ = rival_gaps(closest.wrapped, closest.x[indices], closest.y[indices], rivals)
+    distances, slopes = linearised_distances(gaps, gradients)
+    nearest = distances.argmin(1, keepdim=True)
+    distances = distances.clamp_min(SHORTEST)
+    other = (nearest > 0).squeeze(1)
+    return Walks(
+        torch.cat([indices, indices[other]]),
+        torch.cat([torch.full_like(indices, -1), rivals.gather(1, nearest)[other, 0]]),
+        torch.cat([distances[:, 0], distances.gather(1, nearest)[other, 0]]),
+        torch.cat([slopes[:, 0], slopes.gather(1, nearest)[other, 0]]),
+        closest.targeted,
+    )

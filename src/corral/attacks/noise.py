@@ -1,7 +1,7 @@
 """Random numbers that belong to an image, not to its place in a batch: the same in any batch, order and device.
 
-Attacks draw through here, so that their results do not depend on the batch size, and an interrupted evaluation draws
-what an undisturbed one would have drawn. The numbers are a hash of (key of the image, number of the draw, element).
+So results do not depend on the batch size, and a resumed evaluation draws the same numbers. They are a hash of (key of
+the image, number of the draw, element).
 """
 
 import math
@@ -27,11 +27,6 @@ def _mixed(values: Tensor) -> Tensor:
     return values ^ _shifted(values, 31)
 
 
-def _wrapped(number: int) -> int:
-    """An integer as the int64 of equal bits modulo 2^64."""
-    return (number + 2**63) % 2**64 - 2**63
-
-
 def image_keys(x: Tensor, seed: int) -> Tensor:
     """(N,) int64 keys of (N, ...) float images: a hash of pixels and seed. Equal images have equal keys.
 
@@ -40,9 +35,10 @@ def image_keys(x: Tensor, seed: int) -> Tensor:
         seed: any integer; another seed gives other keys.
     """
     bits = x.detach().to(torch.float32).contiguous().view(torch.int32).flatten(1).long()
-    places = torch.arange(1, bits.shape[1] + 1, device=x.device) * GOLDEN
+    counters = torch.arange(1, bits.shape[1] + 1, device=x.device) * GOLDEN
+    salt = torch.full((1,), (seed * GOLDEN + 2**63) % 2**64 - 2**63, device=x.device)  # wrapped to an int64
     # A sum of mixed words: exact in any order of summation, so equal on every device.
-    return _mixed(_mixed(bits ^ places).sum(1) + _mixed(torch.full((1,), _wrapped(seed * GOLDEN), device=x.device)))
+    return _mixed(_mixed(bits ^ counters).sum(1) + _mixed(salt))
 
 
 def uniform(keys: Tensor, draw: int | Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:

@@ -2,20 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from corral.attacks.wrapped_model import image_gradient
 from corral.errors import CorralError, closest
-from corral.losses import (
-    kl,
-    magnet_open,
-    magnet_published,
-    nearest_own,
-    soft_cross_entropy,
-)
+from corral.losses import kl, magnet_open, magnet_published, nearest_own, soft_cross_entropy
 from corral.models import Classifier, Clusters, Head, PublishedHead
 
 # One of the keys of the tables below; `known_objective` checks it.
@@ -30,11 +26,8 @@ PUBLISHED_NEAREST, PUBLISHED_NEAREST_MANY, MANY_CLASSES = 10, 20, 10
 
 @dataclass(frozen=True)
 class Released:
-    """What the released ClusTR code's arithmetic takes from a recipe; the code's defaults where there is none.
-
-    Attributes:
-        alpha: of its Magnet loss.
-        nearest: clusters that its scores keep; None keeps as many as `published_nearest` says.
+    """What the released ClusTR code's arithmetic takes from a recipe: alpha of its Magnet loss, and the number of
+    nearest clusters that count in its scores, None for `published_nearest`.
     """
 
     alpha: float = PUBLISHED_ALPHA
@@ -44,6 +37,17 @@ class Released:
         """How many nearest clusters count on a head."""
         return published_nearest(clusters) if self.nearest is None else min(self.nearest, len(clusters.centroids))
 
+    def objective(self, name: ObjectiveName, model: nn.Module) -> tuple["ObjectiveLike", dict[str, float]]:
+        """A named objective with these numbers, and those that are not what the name means by itself."""
+        if name == "published_magnet" and self.alpha != PUBLISHED_ALPHA:
+            return PublishedMagnet(self.alpha), {"alpha": self.alpha}
+        clusters = distance_clusters(model)
+        if name == "published_cross_entropy" and clusters is not None:
+            kept = self.kept(clusters)
+            if kept != published_nearest(clusters):
+                return ThroughHead(partial(PublishedHead, nearest=kept)), {"nearest": kept}
+        return name, {}
+
 
 RELEASED = Released()
 
@@ -51,15 +55,12 @@ RELEASED = Released()
 class Objective(Protocol):
     """A prepared objective: knows the model, the clean images and their labels."""
 
-    def __call__(self, x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Per-example values to maximise and the logits that decide, for the images `rows` of the batch.
+    def __call__(self, x_adv: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """(n,) values to maximise, with a graph to x_adv, and the (n, classes) logits that decide.
 
         Args:
             x_adv: (n, C, H, W) images.
-            rows: (n,) their places in the batch that the objective was prepared for.
-
-        Returns:
-            (n,) values with a graph to x_adv, and (n, classes) logits.
+            indices: (n,) of these images in the batch that the objective was prepared for.
         """
         ...
 
@@ -68,8 +69,38 @@ class ModelObjective(Protocol):
     """An objective that needs more than logits and labels: bound to a model and a batch before the attack."""
 
     def bind(self, model: nn.Module, x: Tensor, y: Tensor) -> Objective:
-        """The objective for a batch of clean images and their labels."""
+        """The objective for a batch of clean images and their labels.
+
+        Raises:
+            ValueError: the model or the labels are not what the objective is for.
+        """
         ...
+
+
+# What can stand for an objective: a name, a function of (logits, labels), or an object that binds itself to a batch.
+ObjectiveLike = ObjectiveName | LogitObjective | ModelObjective
+# Of (n, C) logits or (n, d) features, and of the images' (n,) indices in the batch, the (n,) values to maximise.
+Values = Callable[[Tensor, Tensor], Tensor]
+
+
+def on_logits(model: nn.Module, values: Values) -> Objective:
+    """An objective of the logits, which decide."""
+
+    def evaluate(x_adv: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        logits = model(x_adv)
+        return values(logits, indices), logits
+
+    return evaluate
+
+
+def on_features(model: Classifier, values: Values) -> Objective:
+    """An objective of the features; the model's own logits decide."""
+
+    def evaluate(x_adv: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        features = model.features(x_adv)
+        return values(features, indices), model.logits_from(features)
+
+    return evaluate
 
 
 def rival_logits(logits: Tensor, y: Tensor) -> Tensor:
@@ -124,11 +155,7 @@ CLUSTER_OBJECTIVES = ("magnet", "published_cross_entropy", "published_magnet")
 
 
 def known_objective(name: str) -> ObjectiveName:
-    """The name, if there is such an objective.
-
-    Raises:
-        ValueError: there is not.
-    """
+    """The name, or ValueError where there is no such objective."""
     known = [*LOGIT_OBJECTIVES, *CONSISTENCY_OBJECTIVES, *CLUSTER_OBJECTIVES]
     if name not in known:
         raise ValueError(f"unknown objective {name!r}{closest(name, known)}; known: {', '.join(known)}")
@@ -136,7 +163,7 @@ def known_objective(name: str) -> ObjectiveName:
 
 
 def prepare(
-    objective: ObjectiveName | LogitObjective | ModelObjective,
+    objective: ObjectiveLike,
     model: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -151,26 +178,27 @@ def prepare(
         model: any module from images to logits; "magnet" and the published objectives need a cluster head.
         x: (N, C, H, W) clean images.
         y: (N,) labels.
-        largest_label: the largest of the labels where it is known on the host (learning it would stop the device); the
-            model must have more classes than that.
+        largest_label: of y, where it is known on the host (learning it would stop the device).
 
     Raises:
-        ValueError: an unknown name, or a cluster objective on a model without a cluster head. The objective raises it
-            for labels outside the classes, and for logits or values of the wrong shape.
+        ValueError: an unknown name, or a model that the objective is not for. The objective raises it for labels
+            outside the classes, and for logits or values of the wrong shape.
     """
     if not isinstance(objective, str) and not callable(objective):
         return objective.bind(model, x, y)
-    if callable(objective):
-        return _on_logits(objective, model, y, largest_label)
-    if objective in LOGIT_OBJECTIVES:
-        return _on_logits(LOGIT_OBJECTIVES[objective], model, y, largest_label)
+    if callable(objective) or objective in LOGIT_OBJECTIVES:
+        function = objective if callable(objective) else LOGIT_OBJECTIVES[objective]
+        return _with_labels(function, model, y, largest_label)
     if objective in CONSISTENCY_OBJECTIVES:
         return _against_clean(CONSISTENCY_OBJECTIVES[objective], model, x, largest_label)
     known_objective(objective)
-    classifier = _by_distance(model, f"objective {objective!r}")
+    classifier, clusters = classifier_of(model, distance_clusters(model), f"objective {objective!r} needs")
     _check_classes(largest_label, classifier.num_classes)
-    made = {"magnet": _magnet, "published_cross_entropy": _published, "published_magnet": _published_magnet}
-    return made[objective](classifier, y)
+    if objective == "published_cross_entropy":
+        return ThroughHead(partial(PublishedHead, nearest=published_nearest(clusters))).bind(model, x, y)
+    if objective == "published_magnet":
+        return PublishedMagnet(PUBLISHED_ALPHA).bind(model, x, y)
+    return _magnet(classifier, clusters, y, magnet_open)
 
 
 def clusters_of(model: nn.Module) -> Clusters | None:
@@ -185,52 +213,37 @@ def distance_clusters(model: nn.Module) -> Clusters | None:
     return clusters if clusters is not None and clusters.by_distance else None
 
 
-def _by_distance(model: nn.Module, what: str) -> Classifier:
-    if distance_clusters(model) is None:
-        raise ValueError(f"{what} needs a corral Classifier with a ClusterHead")
+def classifier_of(model: nn.Module, clusters: Clusters | None, what: str) -> tuple[Classifier, Clusters]:
+    """The model with the clusters of its head, or ValueError where there are none; `what` needs them."""
+    if clusters is None:
+        raise ValueError(f"{what} a corral Classifier with a ClusterHead")
     assert isinstance(model, Classifier)
-    return model
+    return model, clusters
 
 
 @dataclass(frozen=True)
 class PublishedMagnet:
-    """The released code's Magnet loss of the nearest own cluster, "published_magnet" with another alpha.
-
-    Attributes:
-        alpha: margin.
-    """
+    """The released code's Magnet loss of the nearest own cluster, "published_magnet" with another alpha."""
 
     alpha: float
 
     def bind(self, model: nn.Module, x: Tensor, y: Tensor) -> Objective:
-        """The objective for a batch.
-
-        Raises:
-            ValueError: the model has no cluster head.
-        """
-        return _published_magnet(_by_distance(model, "the Magnet loss"), y, self.alpha)
+        """As `ModelObjective`; it needs a cluster head."""
+        classifier, clusters = classifier_of(model, distance_clusters(model), "the Magnet loss needs")
+        return _magnet(classifier, clusters, y, partial(magnet_published, alpha=self.alpha))
 
 
 @dataclass(frozen=True)
 class ThroughHead:
-    """The cross-entropy of the outputs of another head on the model's features, while the model's own head decides.
-
-    Attributes:
-        head: from the model's own head, which has clusters, the one to climb.
-    """
+    """The cross-entropy of another head, made from the model's own one with clusters, which still decides."""
 
     head: Callable[[Head], Head]
 
     def bind(self, model: nn.Module, x: Tensor, y: Tensor) -> Objective:
-        """The objective for a batch.
-
-        Raises:
-            ValueError: the model has no cluster head.
-        """
-        if clusters_of(model) is None:
-            raise ValueError("an objective through another head needs a corral Classifier with a ClusterHead")
-        assert isinstance(model, Classifier)
-        return _through(self.head(model.head), model, y)
+        """As `ModelObjective`; it needs a cluster head."""
+        classifier, _ = classifier_of(model, clusters_of(model), "an objective through another head needs")
+        other = self.head(classifier.head)
+        return on_features(classifier, lambda features, indices: cross_entropy(other(features), y[indices]))
 
 
 def published_nearest(clusters: Clusters) -> int:
@@ -243,23 +256,16 @@ def published_nearest(clusters: Clusters) -> int:
     return min(PUBLISHED_NEAREST_MANY if many else PUBLISHED_NEAREST, len(clusters.centroids))
 
 
-def value_and_gradient(target: Objective, x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def value_and_gradient(target: Objective, x_adv: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Objective values, logits and the gradient with respect to the images, from one forward and one backward pass."""
     x_adv = x_adv.detach().requires_grad_(True)
-    values, logits = target(x_adv, rows)
-    gradient = None
-    # A model that rounds its input has no graph back to it: its gradient is zero, and the attack says so by standing.
-    if values.requires_grad:
-        (gradient,) = torch.autograd.grad(values.sum(), x_adv, allow_unused=True)
-    return values.detach(), logits.detach(), torch.zeros_like(x_adv) if gradient is None else gradient
+    values, logits = target(x_adv, indices)
+    gradient = image_gradient(values, x_adv)
+    return values.detach(), logits.detach(), gradient
 
 
 def check_finite(logits: Tensor, gradient: Tensor | None = None) -> None:
-    """Refuse what is not a number: NaN logits have an argmax too and would pass for a successful attack.
-
-    Raises:
-        CorralError: logits that are not finite, or gradients that are NaN.
-    """
+    """Raise CorralError for logits that are not finite and for NaN gradients: NaN logits have an argmax too."""
     bad = ~torch.isfinite(logits).all(1)
     if gradient is not None:
         bad = bad | gradient.flatten(1).isnan().any(1)
@@ -281,68 +287,29 @@ def _check_logits(logits: Tensor, count: int, largest_label: int | None) -> None
     _check_classes(largest_label, logits.shape[1])
 
 
-def _on_logits(function: LogitObjective, model: nn.Module, y: Tensor, largest_label: int | None) -> Objective:
-    def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        logits = model(x_adv)
-        _check_logits(logits, len(rows), largest_label)
-        values = function(logits, y[rows])
-        if values.shape != rows.shape:
-            raise ValueError(f"the objective must give values ({len(rows)},), found {tuple(values.shape)}")
-        return values, logits
+def _with_labels(function: LogitObjective, model: nn.Module, y: Tensor, largest_label: int | None) -> Objective:
+    def values(logits: Tensor, indices: Tensor) -> Tensor:
+        _check_logits(logits, len(indices), largest_label)
+        found = function(logits, y[indices])
+        if found.shape != indices.shape:
+            raise ValueError(f"the objective must give values ({len(indices)},), found {tuple(found.shape)}")
+        return found
 
-    return evaluate
+    return on_logits(model, values)
 
 
 def _against_clean(function: LogitObjective, model: nn.Module, x: Tensor, largest_label: int | None) -> Objective:
     with torch.no_grad():
         clean = model(x)
     _check_logits(clean, len(x), largest_label)
-
-    def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        logits = model(x_adv)
-        return function(clean[rows], logits), logits
-
-    return evaluate
+    return on_logits(model, lambda logits, indices: function(clean[indices], logits))
 
 
-def _magnet(model: Classifier, y: Tensor) -> Objective:
-    found = model.head.clusters
-    assert found is not None
+def _magnet(model: Classifier, clusters: Clusters, y: Tensor, loss: Callable[..., Tensor]) -> Objective:
+    """A Magnet loss with the nearest centroid of the label as the assigned one."""
 
-    def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        features = model.features(x_adv)
-        assigned = nearest_own(features, y[rows], found.centroids, found.classes)
-        values = magnet_open(features, assigned, found.centroids, found.classes, found.variance)
-        return values, model.logits_from(features)
+    def values(features: Tensor, indices: Tensor) -> Tensor:
+        assigned = nearest_own(features, y[indices], clusters.centroids, clusters.classes)
+        return loss(features, assigned, clusters.centroids, clusters.classes, variance=clusters.variance)
 
-    return evaluate
-
-
-def _published(model: Classifier, y: Tensor) -> Objective:
-    assert model.head.clusters is not None
-    return _through(PublishedHead(model.head, nearest=published_nearest(model.head.clusters)), model, y)
-
-
-def _through(other: Head, model: Classifier, y: Tensor) -> Objective:
-    """The cross-entropy of another head's outputs on the model's features; the model's own logits decide."""
-
-    def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        features = model.features(x_adv)
-        return cross_entropy(other(features), y[rows]), model.logits_from(features)
-
-    return evaluate
-
-
-def _published_magnet(model: Classifier, y: Tensor, alpha: float = PUBLISHED_ALPHA) -> Objective:
-    found = model.head.clusters
-    assert found is not None
-
-    def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        features = model.features(x_adv)
-        assigned = nearest_own(features, y[rows], found.centroids, found.classes)
-        values = magnet_published(
-            features, assigned, found.centroids, found.classes, alpha=alpha, variance=found.variance
-        )
-        return values, model.logits_from(features)
-
-    return evaluate
+    return on_features(model, values)

@@ -1,5 +1,7 @@
 """Projected gradient descent (Madry et al. 2018) in pixel space, for evaluation and inside training."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -9,16 +11,8 @@ from corral.attacks.balls import NORMS, Norm, ascend, per_example, project, rand
 from corral.attacks.checks import check_counts, check_shapes, check_threat
 from corral.attacks.function import guarded
 from corral.attacks.noise import image_keys
-from corral.attacks.objectives import (
-    LogitObjective,
-    ModelObjective,
-    Objective,
-    ObjectiveName,
-    check_finite,
-    prepare,
-    value_and_gradient,
-)
-from corral.attacks.outcome import Outcome, fallen
+from corral.attacks.objectives import Objective, ObjectiveLike, check_finite, prepare, value_and_gradient
+from corral.attacks.outcome import Outcome, success
 from corral.attacks.state import Mode, attacked
 
 Keep = Literal["best", "last", "max_loss_restart"]
@@ -34,7 +28,7 @@ def pgd(
     steps: int,
     step_size: float,
     restarts: int = 1,
-    objective: ObjectiveName | LogitObjective | ModelObjective = "cross_entropy",
+    objective: ObjectiveLike = "cross_entropy",
     generator: torch.Generator | None = None,
     random_start: bool = True,
     keep: Keep = "best",
@@ -58,13 +52,13 @@ def pgd(
             binds itself to model and batch.
         generator: source of the random starts; unless keep is "last", of one number from which each image has its own.
         random_start: False starts every restart at x.
-        keep: "best" returns, per example, the first misclassified point met over x itself, all iterates and all
-            restarts, else the one of highest objective, and stops work on examples as they fall.
+        keep: "best" returns, per example, the first misclassified point over x itself, all iterates and all
+            restarts, else the one of highest objective; an example's attack ends with its first success.
             "max_loss_restart" returns the final iterate of the restart with the highest objective: the released
             ClusTR code's way, which can miss a success of another restart. "last" is the same for training: with one
             restart no forward pass follows the last step, and values of pixels, labels and logits are not checked,
             which would stop the device.
-        mode: "eval", or, with keep "last", "train" to attack batch statistics (they would change as examples leave).
+        mode: "eval", or, with keep "last", "train" to attack batch statistics.
         targeted: y are then the classes to reach: the objective is minimised, and "misclassified" above means
             "classified as y".
 
@@ -110,20 +104,21 @@ def pgd(
         return x.clone()
     mixed = torch.is_autocast_enabled(x.device.type)
     with attacked(model, mode), torch.enable_grad(), torch.autocast(x.device.type, enabled=mixed):
-        target = _directed(prepare(objective, model, x, y), targeted)
-        rows = torch.arange(len(x), device=x.device)
-        kept, highest = x, torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
+        climb = _Climb(
+            _directed(prepare(objective, model, x, y), targeted), x, y, targeted, eps, norm, steps, step_size
+        )
+        indices = torch.arange(len(x), device=x.device)
+        best, highest = x, torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
         for _ in range(restarts):
-            x_adv = random_in_ball(x, eps, norm, generator) if random_start else x
-            x_adv = _climbed(target, x_adv, x, rows, eps, norm, steps, step_size)
+            x_adv = climb.last(random_in_ball(x, eps, norm, generator) if random_start else x)
             if restarts == 1:
                 return x_adv
             with torch.no_grad():
-                values, _ = target(x_adv, rows)
+                values, _ = climb.target(x_adv, indices)
             better = values > highest
-            kept = torch.where(per_example(better, x), x_adv, kept)
+            best = torch.where(per_example(better, x), x_adv, best)
             highest = torch.where(better, values.to(highest.dtype), highest)
-        return kept
+        return best
 
 
 @guarded(NORMS)
@@ -137,7 +132,7 @@ def pgd_outcome(
     steps: int,
     step_size: float,
     restarts: int = 1,
-    objective: ObjectiveName | LogitObjective | ModelObjective = "cross_entropy",
+    objective: ObjectiveLike = "cross_entropy",
     seed: int = 0,
     random_start: bool = True,
     keep: Literal["best", "max_loss_restart"] = "best",
@@ -147,84 +142,90 @@ def pgd_outcome(
     _check_step_size(step_size)
     keys = image_keys(x, seed)
     target = _directed(prepare(objective, model, x, y, largest_label=int(y.max())), targeted)
-    search = (_Best if keep == "best" else _MaxLossRestart)(target, x, y, targeted)
-    for restart in range(restarts):
-        # Two numbers a draw: an L2 start takes two.
-        start = start_in_ball(x, eps, norm, keys, 2 * restart) if random_start else x
-        search.restart(start, eps, norm, steps, step_size)
-    return Outcome(search.found, search.broken, search.step, search.forwards, search.backwards)
+    climb = _Climb(target, x, y, targeted, eps, norm, steps, step_size)
+    # Two numbers a draw: an L2 start takes two.
+    starts = (start_in_ball(x, eps, norm, keys, 2 * i) if random_start else x for i in range(restarts))
+    return climb.best(starts) if keep == "best" else climb.max_loss_restart(starts)
 
 
-class _Best:
-    """The strongest point found so far for each example of a batch, and the examples still standing."""
+@dataclass(frozen=True)
+class _Climb:
+    """Projected steepest ascent on a batch: arguments as `pgd`, `target` the objective to maximise."""
 
-    def __init__(self, target: Objective, x: Tensor, y: Tensor, targeted: bool) -> None:
-        self.target, self.x, self.y, self.targeted = target, x, y, targeted
-        self.found = x.clone()
-        rows = torch.arange(len(x), device=x.device)
+    target: Objective
+    x: Tensor
+    y: Tensor
+    targeted: bool
+    eps: float
+    norm: Norm
+    steps: int
+    step_size: float
+
+    def step(self, x_adv: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
+        """The next iterates."""
+        return project(ascend(x_adv, gradient, self.step_size, self.norm), x, self.eps, self.norm)
+
+    def last(self, x_adv: Tensor) -> Tensor:
+        """The last iterate of the whole batch."""
+        indices = torch.arange(len(x_adv), device=x_adv.device)
+        for _ in range(self.steps):
+            _, _, gradient = value_and_gradient(self.target, x_adv, indices)
+            x_adv = self.step(x_adv, self.x, gradient)
+        return x_adv
+
+    def best(self, starts: Iterable[Tensor]) -> Outcome:
+        """The first success of each image over all iterates, else its strongest point; a success ends its attack."""
+        x, y, found = self.x, self.y, self.x.clone()
         with torch.no_grad():
-            values, logits = target(x, rows)
+            highest, logits = self.target(x, torch.arange(len(x), device=x.device))
         check_finite(logits)
-        self.highest = values
-        self.broken = fallen(logits, y, targeted)
-        self.step = torch.where(self.broken, 0, -1)
-        self.forwards, self.backwards, self.before = len(x), 0, 0
+        step_of = torch.where(success(logits, y, self.targeted), 0, -1)
+        forwards, backwards = len(x), 0
+        for restart, start in enumerate(starts):
+            indices = (step_of < 0).nonzero().squeeze(1)
+            x_adv = start[indices]
+            for step in range(self.steps + 1):
+                if len(indices) == 0:
+                    break
+                forwards += len(indices)
+                if step < self.steps:
+                    values, logits, gradient = value_and_gradient(self.target, x_adv, indices)
+                    backwards += len(indices)
+                    check_finite(logits, gradient)
+                else:
+                    with torch.no_grad():
+                        values, logits = self.target(x_adv, indices)
+                    check_finite(logits)
+                done = success(logits, y[indices], self.targeted)
+                better = done | (values > highest[indices])
+                found[indices[better]] = x_adv[better]
+                highest[indices[better]] = values[better]
+                step_of[indices[done]] = restart * (self.steps + 1) + step + 1
+                if step == self.steps:
+                    break
+                if bool(done.any()):
+                    indices, x_adv, gradient = indices[~done], x_adv[~done], gradient[~done]
+                x_adv = self.step(x_adv, x[indices], gradient)
+        return Outcome(found, step_of >= 0, step_of, forwards, backwards)
 
-    def restart(self, start: Tensor, eps: float, norm: Norm, steps: int, step_size: float) -> None:
-        """Climb from `start` with the examples still standing; each leaves as soon as it falls."""
-        rows = (~self.broken).nonzero().squeeze(1)
-        x_adv = start[rows]
-        for step in range(steps + 1):
-            if len(rows) == 0:
-                break
-            self.forwards += len(rows)
-            if step < steps:
-                values, logits, gradient = value_and_gradient(self.target, x_adv, rows)
-                self.backwards += len(rows)
-                check_finite(logits, gradient)
-            else:
-                with torch.no_grad():
-                    values, logits = self.target(x_adv, rows)
-                check_finite(logits)
-            fell = fallen(logits, self.y[rows], self.targeted)
-            better = fell | (values > self.highest[rows])
-            self.found[rows[better]] = x_adv[better]
-            self.highest[rows[better]] = values[better]
-            self.broken[rows[fell]] = True
-            self.step[rows[fell]] = self.before + step + 1
-            if step == steps:
-                break
-            if bool(fell.any()):
-                rows, x_adv, gradient = rows[~fell], x_adv[~fell], gradient[~fell]
-            x_adv = project(ascend(x_adv, gradient, step_size, norm), self.x[rows], eps, norm)
-        self.before += steps + 1
-
-
-class _MaxLossRestart:
-    """The released ClusTR code's way: every image is attacked to the end, the restart of highest loss decides."""
-
-    def __init__(self, target: Objective, x: Tensor, y: Tensor, targeted: bool) -> None:
-        self.target, self.x, self.y, self.targeted = target, x, y, targeted
-        self.rows = torch.arange(len(x), device=x.device)
-        self.found, self.highest = x, torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
-        self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.step = torch.full((len(x),), -1, device=x.device)
-        self.forwards = self.backwards = self.before = 0
-
-    def restart(self, start: Tensor, eps: float, norm: Norm, steps: int, step_size: float) -> None:
-        """Climb from `start` to the last step and keep that point where its loss is the highest so far."""
-        x_adv = _climbed(self.target, start, self.x, self.rows, eps, norm, steps, step_size)
-        with torch.no_grad():
-            values, logits = self.target(x_adv, self.rows)
-        check_finite(logits)
-        self.forwards += (steps + 1) * len(self.x)
-        self.backwards += steps * len(self.x)
-        self.before += steps + 1
-        better, wrong = values > self.highest, fallen(logits, self.y, self.targeted)
-        self.found = torch.where(per_example(better, self.x), x_adv, self.found)
-        self.highest = torch.where(better, values.to(self.highest.dtype), self.highest)
-        self.broken = torch.where(better, wrong, self.broken)
-        self.step = torch.where(better, torch.where(wrong, self.before, -1), self.step)
+    def max_loss_restart(self, starts: Iterable[Tensor]) -> Outcome:
+        """The released ClusTR code's way: every image is attacked to the end, the restart of highest loss decides."""
+        x, found = self.x, self.x
+        indices = torch.arange(len(x), device=x.device)
+        highest = torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
+        step_of = torch.full((len(x),), -1, device=x.device)
+        passes = 0
+        for restart, start in enumerate(starts, 1):
+            x_adv = self.last(start)
+            with torch.no_grad():
+                values, logits = self.target(x_adv, indices)
+            check_finite(logits)
+            passes = restart * (self.steps + 1)
+            better, done = values > highest, success(logits, self.y, self.targeted)
+            found = torch.where(per_example(better, x), x_adv, found)
+            highest = torch.where(better, values.to(highest.dtype), highest)
+            step_of = torch.where(better, torch.where(done, passes, -1), step_of)
+        return Outcome(found, step_of >= 0, step_of, passes * len(x), (passes - restart) * len(x))
 
 
 def _directed(objective: Objective, targeted: bool) -> Objective:
@@ -232,20 +233,11 @@ def _directed(objective: Objective, targeted: bool) -> Objective:
     if not targeted:
         return objective
 
-    def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        values, logits = objective(x_adv, rows)
+    def evaluate(x_adv: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        values, logits = objective(x_adv, indices)
         return -values, logits
 
     return evaluate
-
-
-def _climbed(
-    target: Objective, x_adv: Tensor, x: Tensor, rows: Tensor, eps: float, norm: Norm, steps: int, step_size: float
-) -> Tensor:
-    for _ in range(steps):
-        _, _, gradient = value_and_gradient(target, x_adv, rows)
-        x_adv = project(ascend(x_adv, gradient, step_size, norm), x, eps, norm)
-    return x_adv
 
 
 def _check_step_size(step_size: float) -> None:

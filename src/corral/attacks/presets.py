@@ -1,29 +1,17 @@
-"""Named PGD protocols: the papers' own, and the sound ones that corral reports beside them."""
+"""Named PGD attacks: the papers' own, and the stronger ones that corral reports beside them."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
-from corral.attacks.attack import Attack, Setting, bound
+from corral.attacks.attack import Attack, bound
 from corral.attacks.attacked_model import AttackedModel
 from corral.attacks.checks import check_counts
-from corral.attacks.objectives import (
-    PUBLISHED_ALPHA,
-    RELEASED,
-    ModelObjective,
-    ObjectiveName,
-    PublishedMagnet,
-    Released,
-    ThroughHead,
-    distance_clusters,
-    known_objective,
-    published_nearest,
-)
+from corral.attacks.objectives import RELEASED, ObjectiveName, Released, distance_clusters, known_objective
 from corral.attacks.pgd import pgd_outcome
 from corral.attacks.registry import ATTACKS, NamedAttack, register_binder
 from corral.attacks.threat import Threat
-from corral.models import PublishedHead
 
 
 @dataclass(frozen=True)
@@ -44,10 +32,8 @@ class PgdPreset:
     keep: Literal["best", "max_loss_restart"] = "best"
 
     def objective_for(self, model: nn.Module) -> ObjectiveName:
-        """The objective that this protocol means for a model's kind of head."""
-        if self.cluster_objective is None or distance_clusters(model) is None:
-            return self.objective
-        return self.cluster_objective
+        """The objective for a model's kind of head."""
+        return self.objective if distance_clusters(model) is None else self.cluster_objective or self.objective
 
     def step_size_for(self, eps: float) -> float:
         """The step in pixel units at a given eps."""
@@ -58,7 +44,7 @@ class PgdPreset:
         return self.bound(target.model, threat, target.released)
 
     def bound(self, model: nn.Module, threat: Threat, released: Released = RELEASED) -> Attack:
-        """The protocol as an attack on a model at a threat, with every parameter decided.
+        """The attack on a model at a threat, with every parameter decided.
 
         Args:
             model: to attack.
@@ -67,71 +53,43 @@ class PgdPreset:
                 settings name what differs from these.
         """
         name, step_size = self.objective_for(model), self.step_size_for(threat.eps)
-        objective, more = _released(name, model, released)
-        description = self.description
-        if name == "published_magnet":
-            description = f"{description} with alpha {released.alpha:g}"
-        run = bound(
-            pgd_outcome,
-            threat,
-            steps=self.steps,
-            step_size=step_size,
-            restarts=self.restarts,
-            objective=objective,
-            keep=self.keep,
-        )
-        settings: dict[str, Setting] = {
-            "steps": self.steps,
-            "step_size": step_size,
-            "restarts": self.restarts,
-            "objective": name,
-            "success_rule": "max_loss_restart" if self.keep == "max_loss_restart" else "any_iterate",
-            **more,
-        }
-        return Attack(self.name, description, tuple(settings.items()), threat, run)
+        objective, more = released.objective(name, model)
+        alpha = f" with alpha {released.alpha:g}" if name == "published_magnet" else ""
+        numbers: dict[str, Any] = {"steps": self.steps, "step_size": step_size, "restarts": self.restarts}
+        run = bound(pgd_outcome, threat, objective=objective, keep=self.keep, **numbers)
+        rule = "max_loss_restart" if self.keep == "max_loss_restart" else "any_iterate"
+        settings = {**numbers, "objective": name, "success_rule": rule, **more}
+        return Attack(self.name, self.description + alpha, tuple(settings.items()), threat, run)
 
 
-def _released(
-    name: ObjectiveName, model: nn.Module, released: Released
-) -> tuple[ObjectiveName | ModelObjective, dict[str, Setting]]:
-    """What a named objective is with a recipe's numbers, and those that are not what the name means by itself."""
-    if name == "published_magnet" and released.alpha != PUBLISHED_ALPHA:
-        return PublishedMagnet(released.alpha), {"alpha": released.alpha}
-    clusters = distance_clusters(model)
-    if name == "published_cross_entropy" and clusters is not None:
-        kept = released.kept(clusters)
-        if kept != published_nearest(clusters):
-            return ThroughHead(lambda head: PublishedHead(head, nearest=kept)), {"nearest": kept}
-    return name, {}
-
-
-def _published(steps: int) -> PgdPreset:
-    return PgdPreset(
-        name="pgd_published" if steps == 20 else f"pgd_published_{steps}",
-        description=f"PGD-{steps} of ClusTR Table 1: 10 restarts, step 2/255, exponentiated scores as logits on "
-        "cluster heads, verdict from the restart of highest loss alone",
-        steps=steps,
-        restarts=10,
-        step_size=2 / 255,
-        objective="cross_entropy",
-        cluster_objective="published_cross_entropy",
-        keep="max_loss_restart",
-    )
-
-
-PUBLISHED_20, PUBLISHED_100 = _published(20), _published(100)
-
+PUBLISHED_20 = PgdPreset(
+    name="pgd_published",
+    description="PGD-20 of ClusTR Table 1: 10 restarts, step 2/255, exponentiated scores as logits on cluster heads, "
+    "verdict from the restart of highest loss alone",
+    steps=20,
+    restarts=10,
+    step_size=2 / 255,
+    objective="cross_entropy",
+    cluster_objective="published_cross_entropy",
+    keep="max_loss_restart",
+)
+PUBLISHED_100 = replace(
+    PUBLISHED_20,
+    name="pgd_published_100",
+    description=PUBLISHED_20.description.replace("PGD-20", "PGD-100"),
+    steps=100,
+)
+ONE_CHANGE = "with one change, log-space logits instead of exponentiated scores"
 PUBLISHED_20_LOG = replace(
     PUBLISHED_20,
     name="pgd_published_log",
-    description="the published PGD-20 with one change, log-space logits instead of exponentiated scores: what the "
-    "exponential alone hides",
+    description=f"the published PGD-20 {ONE_CHANGE}: what the exponential alone hides",
     cluster_objective="cross_entropy",
 )
 PUBLISHED_100_LOG = replace(
     PUBLISHED_100,
     name="pgd_published_100_log",
-    description="the published PGD-100 with one change, log-space logits instead of exponentiated scores",
+    description=f"the published PGD-100 {ONE_CHANGE}",
     cluster_objective="cross_entropy",
 )
 PUBLISHED_100_MAGNET = replace(
@@ -141,41 +99,22 @@ PUBLISHED_100_MAGNET = replace(
     "Magnet loss",
     cluster_objective="published_magnet",
 )
-
+EVERY_ITERATE = "5 restarts, step eps/8; any misclassified iterate of any restart counts"
 LOG_20 = PgdPreset(
-    name="pgd_ce",
-    description="PGD-20 on the log-space logits, cross-entropy, 5 restarts, step eps/8; any misclassified iterate of "
-    "any restart counts",
+    "pgd_ce",
+    f"PGD-20 on the log-space logits, cross-entropy, {EVERY_ITERATE}",
     steps=20,
     restarts=5,
     objective="cross_entropy",
 )
-
 MARGIN_20 = PgdPreset(
-    name="pgd_cw",
-    description="PGD-20 on the margin of the log-space logits, 5 restarts, step eps/8; any misclassified iterate of "
-    "any restart counts",
-    steps=20,
-    restarts=5,
-    objective="margin",
+    "pgd_cw", f"PGD-20 on the margin of the log-space logits, {EVERY_ITERATE}", steps=20, restarts=5, objective="margin"
 )
-
-PRESETS: dict[str, PgdPreset] = {
-    p.name: p
-    for p in (
-        PUBLISHED_20,
-        PUBLISHED_20_LOG,
-        PUBLISHED_100,
-        PUBLISHED_100_LOG,
-        PUBLISHED_100_MAGNET,
-        LOG_20,
-        MARGIN_20,
-    )
-}
-
+_published = (PUBLISHED_20, PUBLISHED_20_LOG, PUBLISHED_100, PUBLISHED_100_LOG, PUBLISHED_100_MAGNET)
+PRESETS: dict[str, PgdPreset] = {preset.name: preset for preset in (*_published, LOG_20, MARGIN_20)}
 
 for _preset in PRESETS.values():
-    ATTACKS.add(_preset.name, NamedAttack(_preset.name, _preset.description, _preset.bind, {}, _released))
+    ATTACKS.add(_preset.name, NamedAttack(_preset.name, _preset.description, _preset.bind, {}, _preset.bind))
 
 
 @register_binder("pgd", "projected gradient descent from random starts (Madry et al. 2018)")

@@ -16,9 +16,8 @@ FIRST_PIXELS, MORE_PIXELS = 64, 8
 def to_hyperplane(points: Tensor, normals: Tensor, values: Tensor, norm: Norm) -> Tensor:
     """The smallest moves that bring points of the box onto hyperplanes, without leaving the box.
 
-    Solves min ||m|| with values + <normals, m> = 0 and 0 <= points + m <= 1: Eq. (4) of Croce & Hein (2020),
-    "Minimally distorted adversarial examples with a fast adaptive boundary attack". Where box and hyperplane do not
-    meet, the move ends in the corner of the box nearest to the hyperplane; pixels of zero weight never move.
+    Solves min ||m|| with values + <normals, m> = 0 and 0 <= points + m <= 1 (Croce & Hein 2020, Eq. 4). Where box and
+    hyperplane do not meet, the move ends in the corner of the box nearest to it; pixels of zero weight never move.
 
     Args:
         points: (..., d) in [0, 1].
@@ -91,10 +90,9 @@ def _greedy(rooms: Tensor, weights: Tensor, goals: Tensor) -> Tensor:
 def project_l1(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
     """The nearest points, in Euclidean distance, of the L1 balls around x within the box [0, 1].
 
-    Proposition 2.1 of Croce & Hein (2021), "Mind the box: l1-APGD for sparse adversarial attacks on image classifiers":
-    each pixel's perturbation shrinks by one multiplier per image, after it was cut at the box. By Newton's method: for
-    perturbations of every pixel less than half the CPU seconds of the sorted form that Square's sparse ones are
-    projected by (29 against 72 ms), for sparse ones four times as many (18 against 4; `benchmarks/projections.py`).
+    Croce & Hein (2021), "Mind the box", Prop. 2.1: each pixel's perturbation shrinks by one multiplier per image, after
+    it was cut at the box. By Newton's method: for dense perturbations in less than half the CPU seconds of the sorted
+    form that Square has (29 against 72 ms), for sparse ones in four times as many (`benchmarks/projections.py`).
 
     Args:
         x_adv: (N, ...) any points.

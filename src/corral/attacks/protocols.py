@@ -3,25 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from corral.attacks import presets
 from corral.attacks.adaptive import adaptive_attacks
 from corral.attacks.attack import Attack
 from corral.attacks.attacked_model import AttackedModel
 from corral.attacks.autoattack import standard_attacks
 from corral.attacks.centred import centred_attacks, encoder_attacks
 from corral.attacks.objectives import distance_clusters
-from corral.attacks.presets import (
-    LOG_20,
-    MARGIN_20,
-    PUBLISHED_20,
-    PUBLISHED_20_LOG,
-    PUBLISHED_100,
-    PUBLISHED_100_LOG,
-    PUBLISHED_100_MAGNET,
-)
 from corral.attacks.threat import Threat
 from corral.registry import Registry
 
 Maker = Callable[[AttackedModel, Threat], tuple[Attack, ...]]
+Presets = tuple[presets.PgdPreset, ...]
 
 
 @dataclass(frozen=True)
@@ -29,10 +22,8 @@ class AttackProtocol:
     """A list of attacks.
 
     Attributes:
-        name: for `--protocol` and the record.
-        summary: one line for a list of protocols.
+        name, summary, ensemble: as `register_protocol`.
         attacks: of a model and a threat, the attacks bound to them.
-        ensemble: name of a row of the record for all of them as one attack, beside their own; none where empty.
     """
 
     name: str
@@ -66,7 +57,7 @@ def register_protocol(name: str, summary: str, *, ensemble: str = "") -> Callabl
     Args:
         name: for `--protocol` and the record.
         summary: one line for a list of protocols.
-        ensemble: name of a row of the record for all of its attacks as one.
+        ensemble: name of a row of the record for all of its attacks as one, beside their own; none where empty.
     """
 
     def decorate(maker: Maker) -> Maker:
@@ -81,10 +72,10 @@ def register_protocol(name: str, summary: str, *, ensemble: str = "") -> Callabl
     "quick", "PGD-20 as published, and on the log-space logits with cross-entropy and margin, 5 restarts"
 )
 def quick(target: AttackedModel, threat: Threat) -> tuple[Attack, ...]:
-    """Cluster heads meet the published PGD-20 on log-space logits too."""
-    control = (PUBLISHED_20_LOG,) if distance_clusters(target.model) is not None else ()
-    presets = (PUBLISHED_20, *control, LOG_20, MARGIN_20)
-    return tuple(preset.bound(target.model, threat, target.released) for preset in presets)
+    """Cluster heads also get the published PGD-20 on log-space logits."""
+    return _bound(
+        target, threat, (presets.PUBLISHED_20,), (presets.PUBLISHED_20_LOG,), (presets.LOG_20, presets.MARGIN_20)
+    )
 
 
 @register_protocol(
@@ -92,13 +83,15 @@ def quick(target: AttackedModel, threat: Threat) -> tuple[Attack, ...]:
 )
 def paper(target: AttackedModel, threat: Threat) -> tuple[Attack, ...]:
     """What ClusTR reports."""
-    clusters = (
-        (PUBLISHED_100_MAGNET, PUBLISHED_20_LOG, PUBLISHED_100_LOG)
-        if distance_clusters(target.model) is not None
-        else ()
-    )
-    presets = (PUBLISHED_20, PUBLISHED_100, *clusters)
-    return tuple(preset.bound(target.model, threat, target.released) for preset in presets)
+    on_clusters = (presets.PUBLISHED_100_MAGNET, presets.PUBLISHED_20_LOG, presets.PUBLISHED_100_LOG)
+    return _bound(target, threat, (presets.PUBLISHED_20, presets.PUBLISHED_100), on_clusters)
+
+
+def _bound(
+    target: AttackedModel, threat: Threat, first: Presets, on_clusters: Presets, last: Presets = ()
+) -> tuple[Attack, ...]:
+    chosen = first + (() if distance_clusters(target.model) is None else on_clusters) + last
+    return tuple(preset.bind(target, threat) for preset in chosen)
 
 
 @register_protocol(

@@ -3,6 +3,7 @@
 import inspect
 import types
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from corral.attacks.attack import Attack, Setting
 from corral.attacks.attacked_model import AttackedModel
-from corral.attacks.balls import Norm
+from corral.attacks.balls import Norm, per_example
 from corral.attacks.function import AttackFunction, attack_function, norms_of
 from corral.attacks.minimal import MinimalOutcome
 from corral.attacks.outcome import Outcome
@@ -29,26 +30,21 @@ class NamedAttack:
     """An attack with its settings open, not bound yet.
 
     Args:
-        name: that it is asked for by.
+        name: for `--attack` and the record.
         summary: one line for a list of attacks.
         binder: of a model and a threat, and the settings as keywords, to the bound attack.
-        options: the settings' parameters in the binder's or the attack's own signature, by name.
-        place: the function that it is made of, for messages.
+        options: the settings by name.
+        source: the function that it is made of, for messages.
     """
 
     def __init__(
-        self, name: str, summary: str, binder: Binder, options: Mapping[str, "Option"], place: Callable[..., Any]
+        self, name: str, summary: str, binder: Binder, options: Mapping[str, "Option"], source: Callable[..., Any]
     ) -> None:
         self.name, self.summary, self.options, self._binder = name, summary, options, binder
-        self.__module__, self.__qualname__ = place.__module__, place.__qualname__
+        self.__module__, self.__qualname__ = source.__module__, source.__qualname__
 
     def bind(self, threat: Threat, target: AttackedModel, **settings: Setting) -> Attack:
-        """The attack on a model at a threat, every parameter decided.
-
-        Args:
-            threat: norm and radius.
-            target: the model.
-            settings: other values than the attack's own.
+        """The attack on a model at a threat, with these settings instead of its own.
 
         Raises:
             UsageError: an unknown setting, a wrong value, or a threat or model that the attack is not for.
@@ -70,8 +66,8 @@ class Option:
     """A setting of an attack.
 
     Attributes:
-        kinds: what it may be: int, float, str, bool, type(None), or a tuple of allowed words.
-        default: its value where nothing is said.
+        kinds: keys of `READERS`, or tuples of allowed words.
+        default: its value unless it is set.
     """
 
     kinds: tuple[Any, ...]
@@ -87,35 +83,34 @@ class Option:
             if isinstance(kind, tuple):
                 if value in kind:
                     return value
-            elif kind is bool and str(value).lower() in ("true", "false"):
-                return str(value).lower() == "true"
-            elif kind is type(None) and str(value).lower() in ("", "none"):
-                return None
-            elif kind is float and (number := _number(value)) is not None:
-                return number
-            elif kind is int and _whole(value) is not None:
-                return _whole(value)
-            elif kind is str and isinstance(value, str):
-                return value
-        words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", type(None): "none"}
-        wanted = " or ".join("|".join(kind) if isinstance(kind, tuple) else words[kind] for kind in self.kinds)
+            else:
+                with suppress(KeyError, ValueError, ZeroDivisionError):
+                    return READERS[kind][1](value)
+        wanted = " or ".join("|".join(kind) if isinstance(kind, tuple) else READERS[kind][0] for kind in self.kinds)
         raise UsageError(f"setting {key} takes {wanted}, found {value!r}")
 
 
-def _number(value: Any) -> float | None:
-    """A number, or text such as "0.1" or "2/255"; None for anything else."""
+def _number(value: Any) -> float:
+    """A number, or text such as "0.1" or "2/255"."""
     top, slash, bottom = str(value).partition("/")
-    try:
-        return float(top) / float(bottom) if slash else float(top)
-    except (ValueError, ZeroDivisionError):
-        return None
+    return float(top) / float(bottom) if slash else float(top)
 
 
-def _whole(value: Any) -> int | None:
-    try:
-        return int(str(value))
-    except ValueError:
-        return None
+def _word(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+# Of each kind of setting its name in messages and a reader of values and text, in the order in which they are tried:
+# "5" is a whole number, "true" no word.
+READERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
+    bool: ("true or false", lambda value: {"true": True, "false": False}[str(value).lower()]),
+    int: ("a whole number", lambda value: int(str(value))),
+    float: ("a number", _number),
+    type(None): ("none", lambda value: {"": None, "none": None}[str(value).lower()]),
+    str: ("a word", _word),
+}
 
 
 def _options(function: Callable[..., Any]) -> dict[str, Option]:
@@ -126,10 +121,10 @@ def _options(function: Callable[..., Any]) -> dict[str, Option]:
             continue
         default = None if parameter.default is parameter.empty else parameter.default
         annotation = hints.get(name, type(default) if default is not None else Any)
-        # Whole numbers before numbers, words last: "5" is a whole number, "true" no word.
-        order = [bool, int, float, type(None)]
-        kinds = [kind for kind in _kinds(annotation) if isinstance(kind, tuple) or kind in (*order, str)]
-        kinds.sort(key=lambda kind: order.index(kind) if kind in order else len(order) + (kind is str))
+        kinds = [kind for kind in _kinds(annotation) if isinstance(kind, tuple) or kind in READERS]
+        order = [*READERS]
+        order.insert(-1, tuple)  # allowed words just before any word
+        kinds.sort(key=lambda kind: order.index(tuple if isinstance(kind, tuple) else kind))
         if kinds:
             found[name] = Option(tuple(kinds), default)
     return found
@@ -143,7 +138,7 @@ def _kinds(annotation: Any) -> list[Any]:
 
 
 def named_attack(thing: object) -> NamedAttack:
-    """What can stand for an attack as one: a named attack, a registered function, or a function of the attacks' form.
+    """A named attack, from itself, a registered function, or a function of the attacks' form.
 
     Raises:
         TypeError: anything else.
@@ -195,12 +190,10 @@ def _of_function(name: str, function: Callable[..., Any], norms: tuple[Norm, ...
 def _within(found: Outcome | MinimalOutcome, x: Tensor, threat: Threat) -> Outcome:
     """What an attack that takes no eps found, as far as it lies within a threat; else the image as it is."""
     if isinstance(found, MinimalOutcome):
-        step = torch.where(found.natural, 0, torch.where(found.broken, 1, -1))
-    else:
-        step = found.step
-    inside = (step >= 0) & (norms_of(found.x_adv - x, threat.norm) <= threat.eps)
-    x_adv = torch.where(inside.view(-1, *[1] * (x.dim() - 1)), found.x_adv, x)
-    return Outcome(x_adv, inside, torch.where(inside, step, -1), found.forwards, found.backwards)
+        found = found.outcome()
+    inside = (found.step >= 0) & (norms_of(found.x_adv - x, threat.norm) <= threat.eps)
+    x_adv = torch.where(per_example(inside, x), found.x_adv, x)
+    return Outcome(x_adv, inside, torch.where(inside, found.step, -1), found.forwards, found.backwards)
 
 
 ATTACKS: Registry[NamedAttack] = Registry(
@@ -223,9 +216,6 @@ def register_attack(name: str, *, norms: tuple[Norm, ...] | None = None) -> Call
         name: for `--attack` and the record.
         norms: that the function knows; default Linf and L2 where it takes `norm`, Linf where it takes `eps` alone, and
             L2 for one that looks for the closest point.
-
-    Returns:
-        The decorator; what it returns is called like the function and returns adversarial images.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -253,12 +243,11 @@ def parse_attack(text: str) -> Callable[[Threat, AttackedModel], Attack]:
         A function that binds it to a threat and a model.
 
     Raises:
-        UsageError: no such attack, or settings that are not key=value; unknown ones are met when it is bound.
+        UsageError: no such attack, or settings that are not key=value; unknown ones are refused when it is bound.
     """
     head, colon, tail = text.rpartition(":")
     if not colon or ("=" not in tail and head not in ATTACKS):
-        named = ATTACKS.find(text)
-        return named.bind
+        return ATTACKS.find(text).bind
     named, settings = ATTACKS.find(head), {}
     for part in tail.split(","):
         key, equals, value = part.partition("=")

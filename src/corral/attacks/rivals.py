@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from corral.attacks.objectives import Objective, clusters_of
+from corral.attacks.objectives import Objective, classifier_of, clusters_of, on_features
 from corral.geometry.scores import cluster_scores, squared_distances
 from corral.losses.mat import mat_terms, mmc
 from corral.losses.terms import weighted
@@ -14,30 +14,24 @@ from corral.models import Classifier, Clusters
 
 @dataclass(frozen=True)
 class RivalObjective:
-    """The pull toward one rival centroid an image, the `rank`-th nearest to its clean features; see `rival_objective`.
-
-    Attributes:
-        rank: 0 for the nearest rival; images with fewer rivals take their farthest.
-    """
+    """`rival_objective` toward the `rank`-th nearest rival, from 0; images with fewer rivals take their farthest."""
 
     rank: int
 
     def bind(self, model: nn.Module, x: Tensor, y: Tensor) -> Objective:
-        """The objective for a batch.
-
-        Raises:
-            ValueError: no cluster head, or a label without a rival.
-        """
+        """As `ModelObjective`; it needs a cluster head, and a rival for each label."""
         order = rival_order(model, x, y)
-        clusters = cluster_classifier(model)[1]
-        rivals = len(clusters.centroids) - (clusters.classes.unsqueeze(0) == y.unsqueeze(1)).sum(1)
+        clusters = _clustered(model)[1]
+        rivals = (clusters.classes != y.unsqueeze(1)).sum(1)
         rank = (rivals - 1).clamp_max(self.rank)
         return rival_objective(model, y, order.gather(1, rank.unsqueeze(1)).squeeze(1))
 
 
 @dataclass(frozen=True)
 class MatObjective:
-    """MAT's training loss; see `mat_objective`.
+    """MAT's training loss at the adversarial image, FTC + a SO + b (1 - cos(f(x), f(x_adv))).
+
+    BIBO's inner maximum is replaced by its cosine distance at the image itself, as in MAT's adaptive PGD.
 
     Attributes:
         so_weight: a, of the second-order term.
@@ -48,51 +42,37 @@ class MatObjective:
     bibo_weight: float = 1.0
 
     def bind(self, model: nn.Module, x: Tensor, y: Tensor) -> Objective:
-        """The objective for a batch.
+        """As `ModelObjective`; it needs a cluster head of one centroid a class."""
+        classifier, centres = _single_centres(model)
+        weights = {"ftc": 1.0, "so": self.so_weight, "bibo": self.bibo_weight}
+        with torch.no_grad():
+            clean = classifier.features(x)
 
-        Raises:
-            ValueError: no cluster head, or a class with several centroids.
-        """
-        return mat_objective(model, x, y, self.so_weight, self.bibo_weight)
+        def values(features: Tensor, indices: Tensor) -> Tensor:
+            return weighted(mat_terms(features, centres, y[indices], (clean[indices], features)), weights)
+
+        return on_features(classifier, values)
 
 
 class MmcObjective:
-    """The max-Mahalanobis centre loss; see `mmc_objective`."""
+    """The max-Mahalanobis centre loss, half the squared distance to the label's centre.
+
+    Unlike the cross-entropy of logits f · mu it has no softmax that saturates once features lie at their centres.
+    """
 
     def bind(self, model: nn.Module, x: Tensor, y: Tensor) -> Objective:
-        """The objective for a batch.
-
-        Raises:
-            ValueError: no cluster head, or a class with several centroids.
-        """
-        return mmc_objective(model, y)
-
-
-def cluster_classifier(model: nn.Module) -> tuple[Classifier, Clusters]:
-    """The classifier and the clusters that it decides by.
-
-    Raises:
-        ValueError: the model is not a corral Classifier whose head has clusters.
-    """
-    clusters = clusters_of(model)
-    if clusters is None:
-        raise ValueError("objectives on centroids need a corral Classifier with a ClusterHead")
-    assert isinstance(model, Classifier)
-    return model, clusters
+        """As `ModelObjective`; it needs a cluster head of one centroid a class."""
+        classifier, centres = _single_centres(model)
+        return on_features(classifier, lambda features, indices: mmc(features, centres, y[indices]))
 
 
 def rival_order(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """(N, M) centroids, those of other classes than the label's first, by distance from the clean features.
 
-    Args:
-        model: a classifier with a cluster head.
-        x: (N, C, H, W) clean images.
-        y: (N,) labels.
-
     Raises:
         ValueError: no cluster head, or all centroids are of one class.
     """
-    classifier, clusters = cluster_classifier(model)
+    classifier, clusters = _clustered(model)
     if clusters.num_classes < 2:
         raise ValueError("a rival centroid needs a second class, the head has one")
     with torch.no_grad():
@@ -116,73 +96,24 @@ def rival_objective(model: nn.Module, y: Tensor, rivals: Tensor) -> Objective:
     Raises:
         ValueError: no cluster head.
     """
-    classifier, clusters = cluster_classifier(model)
+    classifier, clusters = _clustered(model)
 
-    def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        features = classifier.features(x_adv)
-        logits = classifier.logits_from(features)
+    def values(features: Tensor, indices: Tensor) -> Tensor:
         scores = cluster_scores(features.to(clusters.centroids.dtype), clusters.centroids, clusters.effective_variance)
-        others = clusters.classes.unsqueeze(0) != y[rows].unsqueeze(1)
+        others = clusters.classes != y[indices].unsqueeze(1)
         own = scores.masked_fill(others, -torch.inf).amax(1)
-        return scores.gather(1, rivals[rows].unsqueeze(1)).squeeze(1) - own, logits
+        return scores.gather(1, rivals[indices].unsqueeze(1)).squeeze(1) - own
 
-    return evaluate
-
-
-def mat_objective(
-    model: nn.Module, x: Tensor, y: Tensor, so_weight: float = 1.0, bibo_weight: float = 1.0
-) -> Objective:
-    """MAT's training loss at the adversarial image, FTC + a SO + b (1 - cos(f(x), f(x_adv))).
-
-    BIBO's inner maximum is replaced by its cosine distance at the image itself, as in MAT's adaptive PGD.
-
-    Args:
-        model: a classifier with a cluster head of one centroid a class.
-        x: (N, C, H, W) clean images.
-        y: (N,) labels.
-        so_weight: a.
-        bibo_weight: b.
-
-    Raises:
-        ValueError: no cluster head, or a class with several centroids.
-    """
-    classifier, centres = _single_centres(model)
-    weights = {"ftc": 1.0, "so": so_weight, "bibo": bibo_weight}
-    with torch.no_grad():
-        clean = classifier.features(x)
-
-    def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        features = classifier.features(x_adv)
-        values = weighted(mat_terms(features, centres, y[rows], (clean[rows], features)), weights)
-        return values, classifier.logits_from(features)
-
-    return evaluate
+    return on_features(classifier, values)
 
 
-def mmc_objective(model: nn.Module, y: Tensor) -> Objective:
-    """||f - mu_y||^2 / 2, the loss of max-Mahalanobis centre training (Pang et al. 2020, Eq. 8), to be increased.
-
-    Unlike the cross-entropy of logits f · mu it has no softmax that saturates once features lie at their centres.
-
-    Args:
-        model: a classifier with a cluster head of one centroid a class.
-        y: (N,) labels.
-
-    Raises:
-        ValueError: no cluster head, or a class with several centroids.
-    """
-    classifier, centres = _single_centres(model)
-
-    def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        features = classifier.features(x_adv)
-        return mmc(features, centres, y[rows]), classifier.logits_from(features)
-
-    return evaluate
+def _clustered(model: nn.Module) -> tuple[Classifier, Clusters]:
+    return classifier_of(model, clusters_of(model), "objectives on centroids need")
 
 
 def _single_centres(model: nn.Module) -> tuple[Classifier, Tensor]:
-    """The classifier and the (C, d) centres of its classes."""
-    classifier, clusters = cluster_classifier(model)
+    """The classifier and the (C, d) centres of its classes, or ValueError where a class has several."""
+    classifier, clusters = _clustered(model)
     if clusters.index.shape[1] != 1:
         raise ValueError(f"this loss needs one centroid a class, the head has up to {clusters.index.shape[1]}")
     return classifier, clusters.centroids[clusters.index[:, 0]]

@@ -19,11 +19,11 @@ def attacked(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
     """Hold a model for an attack: the given mode, no weight gradients, float32 without TF32.
 
     In eval mode the convolutions of corral's own backbones hold their weights with channels last: up to three times
-    the images a second on a CPU, for another rounding. Other people's modules may count on their strides, or break by
-    others: a backbone with one of them inside stays as it is (`takes_channels_last`), and all that it holds.
+    the images a second on a CPU, for another rounding. A backbone with a foreign module inside, which may count on its
+    strides, stays as it is (`takes_channels_last`).
 
     On leaving, also by an exception, every module's training flag, every parameter's memory and `requires_grad` and
-    (mode "train") every buffer is what it was: batch statistics of adversarial images never leak into the running ones.
+    (mode "train") every buffer is restored: batch statistics of adversarial images never leak into the running ones.
 
     Args:
         model: any module; `.grad` of its parameters is never touched.
@@ -66,7 +66,7 @@ def attacked(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
 
 
 def _own_backbones(module: nn.Module) -> Iterator[Backbone]:
-    """The outermost backbones in a module, those left out that hold layers which are not ours."""
+    """The outermost backbones in a module, without those that hold foreign layers."""
     if not isinstance(module, Backbone):
         for child in module.children():
             yield from _own_backbones(child)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.attack import Setting
-from corral.attacks.objectives import ModelObjective, Objective, ObjectiveName
+from corral.attacks.objectives import ModelObjective, Objective, ObjectiveName, on_features
 from corral.models import Classifier
 
 # Of the model, the clean images' features, the adversarial ones' and the labels.
@@ -26,21 +26,13 @@ class FeaturesObjective:
     values: FeatureValues
 
     def bind(self, model: nn.Module, x: Tensor, y: Tensor) -> Objective:
-        """The objective for a batch.
-
-        Raises:
-            ValueError: the model is not a corral Classifier, whose features could be had.
-        """
+        """As `ModelObjective`; it needs a corral Classifier, for its features."""
         if not isinstance(model, Classifier):
             raise ValueError(f"the loss of training needs a corral Classifier, found {type(model).__name__}")
         with torch.no_grad():
             clean = model.features(x)
 
-        def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-            features = model.features(x_adv)
-            return self.values(model, clean[rows], features, y[rows]), model.logits_from(features)
-
-        return evaluate
+        return on_features(model, lambda features, indices: self.values(model, clean[indices], features, y[indices]))
 
 
 @dataclass(frozen=True)
@@ -48,8 +40,7 @@ class TrainingLoss:
     """The loss that a model was trained with, as an attack's objective.
 
     Attributes:
-        name: of the objective.
-        objective: the values to maximise.
+        name, objective: of the values to maximise.
         weights: of its terms, for the record.
     """
 

@@ -1,4 +1,4 @@
-"""L2 PGD with a radius of its own for each image: what certificates, which differ from image to image, are tried by."""
+"""L2 PGD with a radius of its own for each image, to test certificates by."""
 
 from functools import partial
 
@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.balls import ascend, project, start_in_ball
-from corral.attacks.checks import check_labels
 from corral.attacks.function import guarded
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import margin
@@ -21,9 +20,7 @@ def pgd_within(
     """Projected steepest ascent on the margin within each image's own l2 ball; any misclassified iterate counts.
 
     Args:
-        model: any module from float [0, 1] images to (N, C) logits; attacked in eval mode, its state is restored.
-        x: (N, ...) clean images in [0, 1].
-        y: (N,) int64 labels.
+        model, x, y: as every attack takes them.
         radii: (N,) l2 radii in pixel units, >= 0.
         steps: gradient steps a restart, each of 2.5 × radius / steps.
         restarts: random starts.
@@ -37,27 +34,26 @@ def pgd_within(
         raise ValueError(f"radii must be ({len(y)},) finite numbers >= 0, found {tuple(radii.shape)}")
     radii = radii.to(x)
     wrapped = WrappedModel(model)
-    wrong = wrapped.logits(x).argmax(1) != y
-    check_labels(y, wrapped.classes)
+    wrong = wrapped.clean_logits(x, y).argmax(1) != y
     found, step_of = x.clone(), torch.where(wrong, 0, -1)
     keys = image_keys(x, seed)
     passes = 0
     for restart in range(restarts):
-        rows = ((step_of < 0) & (radii > 0)).nonzero().squeeze(1)
-        points = start_in_ball(x[rows], radii[rows], "L2", keys[rows], 2 * restart)
+        indices = ((step_of < 0) & (radii > 0)).nonzero().squeeze(1)
+        points = start_in_ball(x[indices], radii[indices], "L2", keys[indices], 2 * restart)
         for step in range(steps + 1):
-            if not len(rows):
+            if not len(indices):
                 break
             passes += 1
-            labels = y[rows]
+            labels = y[indices]
             if step == steps:
-                fell = wrapped.logits(points).argmax(1) != labels
+                wrong = wrapped.logits(points).argmax(1) != labels
             else:
                 _, logits, gradient = wrapped.gradient(points, partial(margin, y=labels))
-                fell = logits.argmax(1) != labels
-            found[rows[fell]], step_of[rows[fell]] = points[fell], passes
+                wrong = logits.argmax(1) != labels
+            found[indices[wrong]], step_of[indices[wrong]] = points[wrong], passes
             if step < steps:
-                moved = ascend(points, gradient, 2.5 * radii[rows] / steps, "L2")
-                points = project(moved, x[rows], radii[rows], "L2")
-            rows, points = rows[~fell], points[~fell]
+                moved = ascend(points, gradient, 2.5 * radii[indices] / steps, "L2")
+                points = project(moved, x[indices], radii[indices], "L2")
+            indices, points = indices[~wrong], points[~wrong]
     return Outcome(found, step_of >= 0, step_of, wrapped.forwards, wrapped.backwards)

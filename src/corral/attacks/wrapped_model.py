@@ -1,11 +1,27 @@
-"""The model under attack: forward passes and image gradients, checked for NaN, counted, nothing built in vain."""
+"""The model under attack: forward passes and image gradients, checked for NaN and counted."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from corral.attacks.checks import check_labels
 from corral.errors import CorralError
+
+
+def image_gradient(values: Tensor, x: Tensor, *, retain: bool = False) -> Tensor:
+    """The gradient of the sum of values by the images; zero where no graph leads to them (a quantised input).
+
+    Args:
+        values: (n,), or one number.
+        x: (n, ...) images that require a gradient.
+        retain: whether the graph is needed again.
+    """
+    gradient = None
+    if values.requires_grad:
+        ones = torch.ones_like(values)
+        (gradient,) = torch.autograd.grad(values, x, ones, retain_graph=retain, allow_unused=True)
+    return torch.zeros_like(x) if gradient is None else gradient
 
 
 class WrappedModel:
@@ -23,15 +39,16 @@ class WrappedModel:
         self.classes = 0
 
     def logits(self, x: Tensor) -> Tensor:
-        """(n, C) logits of (n, ...) images, without a graph.
-
-        Raises:
-            CorralError: logits that are not finite.
-            ValueError: logits of the wrong shape.
-        """
+        """(n, C) logits of (n, ...) images, without a graph; errors as `gradient`."""
         with torch.no_grad():
             logits: Tensor = self.model(x)
-        self._heard(logits, len(x))
+        self._check(logits, len(x))
+        return logits
+
+    def clean_logits(self, x: Tensor, y: Tensor) -> Tensor:
+        """`logits` of the clean images, from a copy that the model may change; ValueError for labels outside them."""
+        logits = self.logits(x.clone())
+        check_labels(y, self.classes)
         return logits
 
     def gradient(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -48,23 +65,25 @@ class WrappedModel:
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
             logits = self.model(x)
-            self._heard(logits, len(x))
+            self._check(logits, len(x))
             values = function(logits)
-            gradient = torch.zeros_like(x)
-            # Logits that do not depend on the image (a quantised input) have no graph, or one that misses x.
-            if values.requires_grad:
-                (found,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
-                gradient = gradient if found is None else found
+            gradient = self._gradient_of(values, x)
+        return values.detach(), logits.detach(), gradient
+
+    def _gradient_of(self, values: Tensor, x: Tensor, *, retain: bool = False) -> Tensor:
+        """`image_gradient`, counted and checked."""
+        gradient = image_gradient(values, x, retain=retain)
         self.backwards += len(x)
         if not bool(torch.isfinite(gradient).all()):
             raise CorralError("the model's gradients are not finite; mend the model first")
-        return values.detach(), logits.detach(), gradient
+        return gradient
 
-    def _heard(self, logits: Tensor, count: int) -> None:
+    def _check(self, logits: Tensor, count: int) -> None:
+        """Count a forward pass and check its logits."""
         self.forwards += count
         if logits.dim() != 2 or len(logits) != count:
             raise ValueError(f"the model must give logits ({count}, classes), found {tuple(logits.shape)}")
-        # NaN logits have an argmax too: unchecked, they would pass for a successful attack.
+        # NaN logits have an argmax too: unchecked, they would count as a successful attack.
         if not bool(torch.isfinite(logits.detach()).all()):
             bad = int((~torch.isfinite(logits.detach())).any(1).sum())
             raise CorralError(f"the model's logits are not finite for {bad} of {count} images; mend the model first")

@@ -1,7 +1,6 @@
 """Clustering losses: the family of Eq. 2 (ClusTR), Magnet as a preset of it, and centroids of a batch.
 
-Everything stays in log space: exponentials of distances only ever meet inside a log-sum-exp, so that no example is
-too far from its rivals to have a gradient.
+All is in log space, so that no example is too far from its rivals to have a gradient.
 """
 
 from collections.abc import Callable
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from corral.geometry.scores import Rule, class_index, class_scores, cluster_scores, squared_distances
+from corral.geometry.scores import squared_distances
 from corral.precision import full_precision
 
 Pull = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -59,25 +58,19 @@ def push_nearest(scaled: Tensor, rivals: Tensor) -> Tensor:
 
 
 def hinge(alpha: float) -> Combine:
-    """H of Eq. 2 as in Magnet: {alpha + pull + push}_+, 0 where there is no rival.
-
-    Args:
-        alpha: margin, in units of d^2 / 2 sigma^2.
-    """
+    """H of Eq. 2 as in Magnet: {alpha + pull + push}_+, 0 without rivals; alpha in units of d^2 / 2 sigma^2."""
     return lambda pull, push: functional.relu(alpha + pull + push)
 
 
 def batch_variance(features: Tensor, assigned: Tensor, centroids: Tensor) -> Tensor:
-    """sigma^2 of a batch, sum of squared distances to the assigned centroids / (N - 1), with gradient to both.
+    """Scalar sigma^2 of a batch, sum of squared distances to the assigned centroids / (N - 1), with gradient to both.
+
+    At least the square root of the dtype's smallest normal number, so that a collapsed batch divides without overflow.
 
     Args:
         features: (N, d), N >= 2.
         assigned: (N,) indices into the centroids.
         centroids: (M, d).
-
-    Returns:
-        Scalar tensor; at least the square root of the dtype's smallest normal number, so that a collapsed batch
-        divides without overflow.
 
     Raises:
         ValueError: fewer than two examples.
@@ -95,9 +88,9 @@ def clustering_loss(
     centroids: Tensor,
     classes: Tensor,
     *,
-    pull: Pull,
-    push: Push,
     combine: Combine,
+    pull: Pull = pull_assigned,
+    push: Push = push_soft,
     variance: Tensor | float | None = None,
 ) -> Tensor:
     """The general clustering loss H(F(f_i, own centroids), G(f_i, other centroids)) of ClusTR's Eq. 2.
@@ -107,9 +100,9 @@ def clustering_loss(
         assigned: (N,) index of each example's centroid; its class is the example's.
         centroids: (M, d).
         classes: (M,) integers, the class of each centroid.
-        pull: F, of scaled distances (N, M), assigned (N,) and the mask of own centroids (N, M).
-        push: G, of scaled distances (N, M) and the mask of rival centroids (N, M).
         combine: H, of the pulls (N,) and pushes (N,).
+        pull: F, of scaled distances (N, M), assigned (N,) and the mask of own centroids (N, M); Magnet's by default.
+        push: G, of scaled distances (N, M) and the mask of rival centroids (N, M); Magnet's by default.
         variance: sigma^2 > 0; None takes the batch's own, with gradient.
 
     Returns:
@@ -136,32 +129,15 @@ def magnet(
 ) -> Tensor:
     """Magnet loss in log space, {alpha + d_own^2 / 2 sigma^2 + log sum_rivals exp(-d^2 / 2 sigma^2)}_+ (Eq. 3).
 
-    d_own is the distance to the assigned centroid.
+    d_own is the distance to the assigned centroid. Arguments and errors as `clustering_loss`.
 
     Args:
-        features: (N, d).
-        assigned: (N,) index of each example's centroid.
-        centroids: (M, d).
-        classes: (M,) integers, the class of each centroid.
         alpha: margin, in units of d^2 / 2 sigma^2.
-        variance: sigma^2 > 0; None takes the batch's own, with gradient.
 
     Returns:
         (N,) losses, 0 where there are no rivals; the paper's loss is their mean.
-
-    Raises:
-        ValueError: variance is None and there are fewer than two examples.
     """
-    return clustering_loss(
-        features,
-        assigned,
-        centroids,
-        classes,
-        pull=pull_assigned,
-        push=push_soft,
-        combine=hinge(alpha),
-        variance=variance,
-    )
+    return clustering_loss(features, assigned, centroids, classes, combine=hinge(alpha), variance=variance)
 
 
 def magnet_open(
@@ -169,29 +145,12 @@ def magnet_open(
 ) -> Tensor:
     """Magnet in log space without alpha and its hinge, which would only hide gradients from an attack.
 
-    Args:
-        features: (N, d).
-        assigned: (N,) index of each example's centroid.
-        centroids: (M, d).
-        classes: (M,) integers, the class of each centroid.
-        variance: sigma^2 > 0; None takes the batch's own, with gradient.
+    Arguments and errors as `clustering_loss`.
 
     Returns:
         (N,) values of any sign, `magnet` less alpha wherever that is above 0; -inf where there are no rivals.
-
-    Raises:
-        ValueError: variance is None and there are fewer than two examples.
     """
-    return clustering_loss(
-        features,
-        assigned,
-        centroids,
-        classes,
-        pull=pull_assigned,
-        push=push_soft,
-        combine=torch.add,
-        variance=variance,
-    )
+    return clustering_loss(features, assigned, centroids, classes, combine=torch.add, variance=variance)
 
 
 @full_precision
@@ -213,46 +172,10 @@ def nearest_own(features: Tensor, labels: Tensor, centroids: Tensor, classes: Te
 
 
 def nearest_rival(features: Tensor, labels: Tensor, centroids: Tensor, classes: Tensor) -> Tensor:
-    """Index of the nearest centroid that is not of each example's own class.
-
-    Args:
-        features: (N, d).
-        labels: (N,) integers; some centroid is of another class (not checked).
-        centroids: (M, d).
-        classes: (M,) integers.
-
-    Returns:
-        (N,) int64 indices into the M centroids.
-    """
+    """Index of the nearest centroid of another class than each example's (not checked); arguments as `nearest_own`."""
     with torch.no_grad():
         own = labels.unsqueeze(1) == classes
         return squared_distances(features, centroids).masked_fill(own, torch.inf).argmin(1)
-
-
-def magnet_full(
-    features: Tensor,
-    labels: Tensor,
-    centroids: Tensor,
-    classes: Tensor,
-    *,
-    alpha: float,
-    variance: Tensor | float | None = None,
-) -> Tensor:
-    """Magnet loss against a full set of centroids: `magnet` with d_own the distance to the nearest own centroid.
-
-    Args:
-        features: (N, d).
-        labels: (N,) integers, each with a centroid of its class.
-        centroids: (M, d).
-        classes: (M,) integers.
-        alpha: margin.
-        variance: sigma^2 > 0; None takes the batch's own, with gradient.
-
-    Returns:
-        (N,) losses.
-    """
-    assigned = nearest_own(features, labels, centroids, classes)
-    return magnet(features, assigned, centroids, classes, alpha=alpha, variance=variance)
 
 
 @full_precision
@@ -299,40 +222,3 @@ def magnet_batch(features: Tensor, assigned: Tensor, classes: Tensor, *, alpha: 
     """
     centroids = batch_centroids(features, assigned, len(classes))
     return magnet(features, assigned, centroids, classes, alpha=alpha)
-
-
-@full_precision
-def cluster_cross_entropy(
-    features: Tensor,
-    labels: Tensor,
-    centroids: Tensor,
-    classes: Tensor,
-    variance: Tensor | float,
-    temperature: Tensor | float = 1.0,
-    rule: Rule = "soft",
-    *,
-    index: Tensor | None = None,
-) -> Tensor:
-    """Cross-entropy of the log-space scores of Eq. 4 as logits: corral's own loss when centroids are a batch's means.
-
-    Args:
-        features: (N, d), clean or adversarial.
-        labels: (N,) integers in [0, C).
-        centroids: (M, d).
-        classes: (M,) integers, every class in [0, C) at least once.
-        variance: sigma^2 > 0.
-        temperature: positive factor on the variance.
-        rule: "soft", "nearest", or the number of nearest clusters that count.
-        index: `class_index(classes)` on the features' device, where it is at hand (a head has it as `index`); without
-            it the classes are copied to the host.
-
-    Returns:
-        (N,) losses, with gradient to features, centroids, variance and temperature.
-
-    Raises:
-        ValueError: a class has no cluster.
-    """
-    if index is None:
-        index = class_index(classes).to(features.device)
-    logits = class_scores(cluster_scores(features, centroids, variance * temperature), index, rule)
-    return functional.cross_entropy(logits, labels, reduction="none")

@@ -56,19 +56,13 @@ def contrastive(
     units = torch.nn.functional.normalize(views, dim=2).flatten(0, 1)
     owners = torch.arange(images, device=views.device).repeat(count)
     losses = []
-    for rows in torch.split(torch.arange(chosen * images, device=views.device), block):
-        losses.append(checkpoint(_of_anchors, units, rows, owners, temperature, positives, use_reentrant=False))
+    for indices in torch.split(torch.arange(chosen * images, device=views.device), block):
+        losses.append(checkpoint(_of_anchors, units, indices, owners, temperature, positives, use_reentrant=False))
     return torch.cat(losses).view(chosen, images)
 
 
 def nt_xent(first: Tensor, second: Tensor, *, temperature: float = 0.5) -> Tensor:
-    """Scalar: the mean NT-Xent loss of two views (SimCLR, Eq. 1).
-
-    Args:
-        first: (N, d) embeddings of one view.
-        second: (N, d) of the other.
-        temperature: tau > 0.
-    """
+    """Scalar: the mean NT-Xent loss of (N, d) embeddings of two views, tau > 0 (SimCLR, Eq. 1)."""
     return contrastive(torch.stack([first, second]), temperature=temperature).mean()
 
 
@@ -79,11 +73,11 @@ def negative_cosine(first: Tensor, second: Tensor) -> Tensor:
     return -(normalize(first, dim=1) * normalize(second, dim=1)).sum(1)
 
 
-def _of_anchors(units: Tensor, rows: Tensor, owners: Tensor, temperature: float, positives: Positives) -> Tensor:
-    logits = units[rows] @ units.T / temperature
-    itself = rows.unsqueeze(1) == torch.arange(len(units), device=rows.device)
+def _of_anchors(units: Tensor, indices: Tensor, owners: Tensor, temperature: float, positives: Positives) -> Tensor:
+    logits = units[indices] @ units.T / temperature
+    itself = indices.unsqueeze(1) == torch.arange(len(units), device=indices.device)
     others = logits.masked_fill(itself, -torch.inf)
-    positive = (owners[rows].unsqueeze(1) == owners) & ~itself
+    positive = (owners[indices].unsqueeze(1) == owners) & ~itself
     if positives == "together":
         near: Tensor = logits.masked_fill(~positive, -torch.inf).logsumexp(1)
     else:

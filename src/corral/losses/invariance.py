@@ -10,7 +10,7 @@ from corral.precision import full_precision
 def standard_invariance(first: Tensor, second: Tensor, original: Tensor, *, temperature: float = 0.5) -> Tensor:
     """Scalar: KL(p_1 || p_2) over the batch, p_v(k) = softmax_k of cos(view v of image k, image k) / tau (AIR, Eq. 5).
 
-    The released code hands the divergence probabilities where it expects their logarithms; this is the paper's.
+    This is the paper's; the released code gives probabilities to a function that expects their logarithms.
 
     Args:
         first: (N, d) embeddings of one view.
@@ -38,15 +38,10 @@ def adversarial_invariance(
     """Scalar: sum_k q_1(k) log(q_1(k) / q_2(k)), q_v the product of two such softmaxes (AIR, Eq. 7).
 
     One compares the adversarial view with the image, the other with the view that it came from. Their product is no
-    distribution, so that the sum may fall below 0, as in the paper.
+    distribution, so that the sum may be below 0, as in the paper. Other arguments as `standard_invariance`.
 
     Args:
-        first: (N, d) embeddings of one view.
-        second: (N, d) of the other.
-        first_adversarial: (N, d) of the first view's adversarial self.
-        second_adversarial: (N, d) of the second's.
-        original: (N, d) of the images without augmentation.
-        temperature: tau > 0.
+        first_adversarial, second_adversarial: (N, d) of the views' adversarial versions.
     """
     one, other = (
         _log_shares(moved, original, temperature) + _log_shares(moved, view, temperature)
@@ -56,6 +51,6 @@ def adversarial_invariance(
 
 
 def _log_shares(embeddings: Tensor, others: Tensor, temperature: float) -> Tensor:
-    """(N,) log-softmax over the batch of cosines of rows with the same rows."""
+    """(N,) log-softmax over the batch of cosines of each embedding with its other."""
     cosines: Tensor = torch.nn.functional.cosine_similarity(embeddings, others, dim=1)
     return (cosines / temperature).log_softmax(0)

@@ -35,16 +35,10 @@ def ftc(features: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
 def so(features: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
     """Second-order term: the length of FTC's gradient by the features, sqrt(1 - cos^2) / ||f|| (MAT's Eq. 6).
 
-    The sine is taken as the length of f's part across mu_y, which keeps its digits where cos is near 1 (1 - cos^2 loses
-    half of them) and has a bounded gradient there, 0 at cos = 1 itself.
-
-    Used alone beside FTC it masks gradients: ||f|| grows until attacks on the logits f · mu underflow, and the model
-    is no more robust (methods, section 5). It belongs in a sum with `bibo_distance`.
-
-    Args:
-        features: (N, d).
-        centres: (C, d), one a class, of any length above 0.
-        labels: (N,) integers in [0, C).
+    The sine is the length of f's part across mu_y: it keeps its digits where cos is near 1 (1 - cos^2 loses half of
+    them) and has a bounded gradient there, 0 at cos = 1 itself. Without `bibo_distance` in the sum the term masks
+    gradients: ||f|| grows until attacks on the logits f · mu underflow, and the model is no more robust (methods,
+    section 5). Arguments as `ftc`.
 
     Returns:
         (N,) losses, at least 0; at most 1 / ||f||, where ||f|| counts as 1e-8 if it is shorter.
@@ -90,14 +84,5 @@ def mat_terms(
 
 @full_precision
 def mmc(features: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
-    """||f - mu_y||^2 / 2 (Pang et al. 2020, Eq. 8; MAT's Eq. 2).
-
-    Args:
-        features: (N, d).
-        centres: (C, d), one a class.
-        labels: (N,) integers in [0, C).
-
-    Returns:
-        (N,) losses, at least 0.
-    """
+    """(N,) losses ||f - mu_y||^2 / 2 (Pang et al. 2020, Eq. 8; MAT's Eq. 2); arguments as `ftc`."""
     return (features - centres[labels]).square().sum(1) / 2

@@ -23,7 +23,7 @@ def score_probabilities(scores: Tensor) -> Tensor:
 def score_cross_entropy(scores: Tensor, adversarial_scores: Tensor) -> Tensor:
     """QTRADES as ClusTR's code has it: -sum_c p_c log q_c, p of Eq. 4 and q the softmax of the scores *as if logits*.
 
-    The scores lie in [0, K], so q is never far from uniform and the term can hardly tell two answers apart.
+    The scores lie in [0, K], so q is never far from uniform and the term hardly differs between two answers.
 
     Args:
         scores: (N, C) exponentiated scores of the clean images.
@@ -37,14 +37,9 @@ def score_cross_entropy(scores: Tensor, adversarial_scores: Tensor) -> Tensor:
 
 @full_precision
 def score_kl(scores: Tensor, adversarial_scores: Tensor) -> Tensor:
-    """KL(p || q) with p and q of `score_cross_entropy` (the critique's ClusTR+TRADES_2 as its code has it).
+    """(N,) KL(p || q), p and q of `score_cross_entropy` (the critique's ClusTR+TRADES_2 as its code has it).
 
-    Args:
-        scores: (N, C) exponentiated scores of the clean images.
-        adversarial_scores: (N, C).
-
-    Returns:
-        (N,) divergences, non-negative up to rounding where p sums to 1.
+    Non-negative up to rounding where p sums to 1. Arguments as `score_cross_entropy`.
     """
     p = score_probabilities(scores)
     # As xlogy(p, p), whose gradient is infinite at p = 0, where a class outside the nearest clusters is.
@@ -54,14 +49,9 @@ def score_kl(scores: Tensor, adversarial_scores: Tensor) -> Tensor:
 
 @full_precision
 def score_mse(scores: Tensor, adversarial_scores: Tensor) -> Tensor:
-    """Mean over classes of (p - p_adv)^2, both of Eq. 4: the critique's formula on exponentiated scores.
+    """(N,) means over classes of (p - p_adv)^2, both of Eq. 4, in [0, 2 / C]: the critique's formula on such scores.
 
-    Args:
-        scores: (N, C) exponentiated scores of the clean images.
-        adversarial_scores: (N, C).
-
-    Returns:
-        (N,) errors in [0, 2 / C].
+    Arguments as `score_cross_entropy`.
     """
     return (score_probabilities(scores) - score_probabilities(adversarial_scores)).square().mean(1)
 
@@ -70,8 +60,8 @@ def score_mse(scores: Tensor, adversarial_scores: Tensor) -> Tensor:
 def unlogged_kl(logits: Tensor, adversarial_logits: Tensor) -> Tensor:
     """(1 / C) sum_c p_c (log p_c - p_adv,c): a KL divergence whose second logarithm is missing.
 
-    ClusTR's released baseline QTRADES has it where the paper has a cross-entropy: `kl_div` takes log-probabilities, and
-    was given probabilities, their elements averaged.
+    ClusTR's released baseline QTRADES has it where the paper has a cross-entropy: its `kl_div`, which expects
+    log-probabilities, gets probabilities, and averages over the elements.
 
     Args:
         logits: (N, C) finite, of the clean images.

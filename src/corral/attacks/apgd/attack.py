@@ -11,11 +11,10 @@ from corral.attacks.checks import check_labels
 from corral.attacks.function import attack_function
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import (
-    LogitObjective,
-    ModelObjective,
     Objective,
-    ObjectiveName,
+    ObjectiveLike,
     check_finite,
+    on_logits,
     prepare,
     targeted_dlr,
     value_and_gradient,
@@ -39,7 +38,7 @@ def apgd(
     norm: Norm = "Linf",
     steps: int = 100,
     restarts: int = 1,
-    objective: ObjectiveName | LogitObjective | ModelObjective = "cross_entropy",
+    objective: ObjectiveLike = "cross_entropy",
     targets: int = 0,
     eot: int = 1,
     seed: int = 0,
@@ -79,31 +78,25 @@ def apgd(
     if targets:
         others = logits.scatter(1, y.unsqueeze(1), -torch.inf)
         rivals = others.topk(min(targets, logits.shape[1] - 1), 1).indices
-    if rivals is None:
+    else:
         untargeted = prepare(objective, model, x, y, largest_label=int(y.max()))
     attempts = restarts * (1 if rivals is None else rivals.shape[1])
+    widest = eps * LARGER[0][0] if norm == "L1" else eps
     keys = image_keys(x, seed)
-    # All attempts but the first share batches: what the first left standing mostly stands to the end.
+    # All attempts but the first share batches: most images robust to the first are robust to all.
     for wave in (range(1), range(1, attempts)):
-        standing = search.standing()
         size = max(1, len(x) // max(len(wave), 1))
-        for examples in torch.split(standing, size) if len(wave) else ():
-            repeated = examples.repeat(len(wave))
+        for examples in torch.split(search.remaining(), size) if len(wave) else ():
+            images = examples.repeat(len(wave))
             attempt = torch.tensor(wave, device=x.device).repeat_interleave(len(examples))
-            target: Objective
             if rivals is None:
-                target = untargeted
+                target = _of_images(untargeted, images)
             else:
-                # A row's rival: all restarts of the likeliest class come first.
-                chosen = rivals[repeated, attempt // restarts]
-                target = _targeted(model, y[repeated], chosen)
-            rows = _Rows(repeated, attempt, target, by_image=rivals is None)
-            search.climb(rows, random_start(x[repeated], _widest(eps, norm), norm, keys[repeated], attempt * ATTEMPT))
+                # All restarts of the likeliest class come first.
+                target = _toward(model, y[images], rivals[images, attempt // restarts])
+            start = random_start(x[images], widest, norm, keys[images], attempt * ATTEMPT)
+            search.climb(_Wave(images, attempt, target), start)
     return search.outcome()
-
-
-def _widest(eps: float, norm: Norm) -> float:
-    return eps * LARGER[0][0] if norm == "L1" else eps
 
 
 def _mean_logits(model: nn.Module, x: Tensor, eot: int) -> Tensor:
@@ -115,25 +108,22 @@ def _mean_logits(model: nn.Module, x: Tensor, eot: int) -> Tensor:
     return total / eot
 
 
-def _targeted(model: nn.Module, y: Tensor, rivals: Tensor) -> Objective:
-    def evaluate(x_adv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        logits = model(x_adv)
-        return targeted_dlr(logits, y[rows], rivals[rows]), logits
+def _of_images(objective: Objective, images: Tensor) -> Objective:
+    """The objective of a batch for the rows of a wave, which are of these images."""
+    return lambda x_adv, indices: objective(x_adv, images[indices])
 
-    return evaluate
+
+def _toward(model: nn.Module, y: Tensor, rivals: Tensor) -> Objective:
+    return on_logits(model, lambda logits, indices: targeted_dlr(logits, y[indices], rivals[indices]))
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """The rows of a wave: the image and the attempt of each, and what they maximise.
-
-    `by_image` says whether the objective numbers its rows by image or by place in the wave.
-    """
+class _Wave:
+    """Rows that are attacked together: the image and the attempt of each, and what they maximise."""
 
     images: Tensor
     attempts: Tensor
     target: Objective
-    by_image: bool
 
 
 class _Search:
@@ -149,59 +139,46 @@ class _Search:
         self.highest = x.new_full((len(x),), -torch.inf)
         self.forwards, self.backwards = eot * len(x), 0
 
-    def standing(self) -> Tensor:
-        """(m,) places of the images that have not fallen."""
+    def remaining(self) -> Tensor:
+        """(m,) indices of the images that are still classified right."""
         return (~self.broken).nonzero().squeeze(1)
 
     def outcome(self) -> Outcome:
         """The search's result."""
         return Outcome(self.found, self.broken, self.step, self.forwards, self.backwards)
 
-    def climb(self, rows: _Rows, x_adv: Tensor) -> None:
-        """Run a wave of attempts in step; an image's rows leave when one of them falls."""
-        if self.norm != "L1":
-            self._stage(rows, torch.arange(len(rows.images), device=x_adv.device), x_adv, self.eps, self.steps, 0)
-            return
-        done, places = 0, torch.arange(len(rows.images), device=x_adv.device)
-        for number, (factor, share) in enumerate(LARGER):
-            last = number == len(LARGER) - 1
-            count = self.steps - done if last else int(share * self.steps)
-            x_adv = project_l1(x_adv, self.x[rows.images[places]], factor * self.eps)
-            if count:
-                x_adv = self._stage(rows, places, x_adv, factor * self.eps, count, done, counts=last)
-            done += count
+    def climb(self, wave: _Wave, x_adv: Tensor) -> None:
+        """Run a wave of attempts in step; an image's rows leave when one of them succeeds."""
+        done, rows = 0, torch.arange(len(wave.images), device=x_adv.device)
+        for factor, share in LARGER if self.norm == "L1" else ((1.0, 1.0),):
+            last = factor == 1
+            steps = self.steps - done if last else int(share * self.steps)
+            if self.norm == "L1":
+                x_adv = project_l1(x_adv, self.x[wave.images[rows]], factor * self.eps)
+            if steps:
+                x_adv = self._stage(wave, rows, x_adv, factor * self.eps, steps, done, counts=last)
+            done += steps
 
     def _stage(
-        self,
-        rows: _Rows,
-        places: Tensor,
-        x_adv: Tensor,
-        eps: float,
-        steps: int,
-        done: int,
-        *,
-        counts: bool = True,
+        self, wave: _Wave, rows: Tensor, x_adv: Tensor, eps: float, steps: int, done: int, *, counts: bool
     ) -> Tensor:
-        """Climb within one radius; returns the best points. Only with `counts` is the radius the one that counts."""
-        x = self.x[rows.images[places]]
-        if self.norm == "L1":
-            moves: Steps = SparseSteps(x, x_adv, eps, self.norm, steps)
-        else:
-            moves = Steps(x, x_adv, eps, self.norm, steps)
-        best = x.new_full((len(places),), -torch.inf)
+        """Climb within one radius; returns the best points. Only with `counts` is the radius the attack's own."""
+        x = self.x[wave.images[rows]]
+        moves = (SparseSteps if self.norm == "L1" else Steps)(x, x_adv, eps, self.norm, steps)
+        best = x.new_full((len(rows),), -torch.inf)
         last_value, x_best, gradient_best = best.clone(), x_adv.clone(), torch.zeros_like(x_adv)
-        rises = torch.zeros(len(places), dtype=torch.long, device=x.device)
+        rises = torch.zeros(len(rows), dtype=torch.long, device=x.device)
         since = 0
         for step in range(steps + 1):
-            values, logits, gradient = self._pass(rows, places, x_adv, graph=step < steps)
+            values, logits, gradient = self._pass(wave, rows, x_adv, graph=step < steps)
             if counts:
-                stay = self._fell(rows, places, x_adv, logits, done + step)
+                stay = self._take_successes(wave, rows, x_adv, logits, done + step)
                 if not bool(stay.all()):
-                    places, x_adv, values, gradient = places[stay], x_adv[stay], values[stay], gradient[stay]
+                    rows, x_adv, values, gradient = rows[stay], x_adv[stay], values[stay], gradient[stay]
                     best, last_value, rises = best[stay], last_value[stay], rises[stay]
                     x_best, gradient_best = x_best[stay], gradient_best[stay]
                     moves.leave(stay)
-                    if not len(places):
+                    if not len(rows):
                         return x_best
             better = values > best
             wide = per_example(better, x_adv)
@@ -222,34 +199,33 @@ class _Search:
                 rises.zero_()
             x_adv = moves.move(x_adv, gradient)
         if counts:
-            self._strongest(rows.images[places], x_best, best)
+            self._strongest(wave.images[rows], x_best, best)
         return x_best
 
-    def _pass(self, rows: _Rows, places: Tensor, x_adv: Tensor, *, graph: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def _pass(self, wave: _Wave, rows: Tensor, x_adv: Tensor, *, graph: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Objective values, logits and gradients, averaged over `eot` passes; no gradient without `graph`."""
-        numbers = rows.images[places] if rows.by_image else places
         sums: list[Tensor] = []
         for _ in range(self.eot):
             if graph:
-                parts = value_and_gradient(rows.target, x_adv, numbers)
+                parts = value_and_gradient(wave.target, x_adv, rows)
             else:
                 with torch.no_grad():
-                    parts = (*rows.target(x_adv, numbers), x_adv)
+                    parts = (*wave.target(x_adv, rows), x_adv)
             sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else list(parts)
-        self.forwards += self.eot * len(places)
-        self.backwards += self.eot * len(places) if graph else 0
+        self.forwards += self.eot * len(rows)
+        self.backwards += self.eot * len(rows) if graph else 0
         values, logits, gradient = (part / self.eot for part in sums) if self.eot > 1 else sums
         check_finite(logits, gradient if graph else None)
         return values, logits, gradient
 
-    def _fell(self, rows: _Rows, places: Tensor, x_adv: Tensor, logits: Tensor, step: int) -> Tensor:
+    def _take_successes(self, wave: _Wave, rows: Tensor, x_adv: Tensor, logits: Tensor, step: int) -> Tensor:
         """Keep what is misclassified, the first attempt of an image first; returns (n,) bool, which rows go on."""
-        images = rows.images[places]
-        fallen = logits.argmax(1) != self.y[images]
-        if bool(fallen.any()):
-            hit, winners = _first_of_each(images, fallen, len(self.x))
+        images = wave.images[rows]
+        wrong = logits.argmax(1) != self.y[images]
+        if bool(wrong.any()):
+            hit, winners = _first_of_each(images, wrong, len(self.x))
             self.found[hit] = x_adv[winners]
-            self.step[hit] = rows.attempts[places[winners]] * (self.steps + 1) + step + 1
+            self.step[hit] = wave.attempts[rows[winners]] * (self.steps + 1) + step + 1
             self.broken[hit] = True
         return ~self.broken[images]
 

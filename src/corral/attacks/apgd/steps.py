@@ -34,13 +34,13 @@ class Steps:
         self.first = True
         self.period = max(int(0.22 * steps), 1)
         self.shortest, self.shorter = max(int(0.06 * steps), 1), max(int(0.03 * steps), 1)
-        self.kept = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        self.halved = torch.ones(len(x), dtype=torch.bool, device=x.device)
         self.best_then = x.new_full((len(x),), -torch.inf)
 
     def leave(self, stay: Tensor) -> None:
-        """Forget the rows whose places in `stay`, (n,) bool, are False."""
+        """Forget the rows where `stay`, (n,) bool, is False."""
         self.x, self.sizes, self.before = self.x[stay], self.sizes[stay], self.before[stay]
-        self.kept, self.best_then = self.kept[stay], self.best_then[stay]
+        self.halved, self.best_then = self.halved[stay], self.best_then[stay]
 
     def move(self, x_adv: Tensor, gradient: Tensor) -> Tensor:
         """The next points (Eqs. 3 and 4)."""
@@ -60,9 +60,8 @@ class Steps:
             x_best: (n, ...) where it was met.
         """
         stalled = rises <= self.period * RHO
-        # `kept`: the step was halved at the last checkpoint, so that no gain since is no news.
-        halve = stalled | (~self.kept & (self.best_then >= best))
-        self.kept, self.best_then = halve, best.clone()
+        halve = stalled | (~self.halved & (self.best_then >= best))
+        self.halved, self.best_then = halve, best.clone()
         self.sizes = torch.where(halve, self.sizes / 2, self.sizes)
         self.period = max(self.period - self.shorter, self.shortest)
         return halve

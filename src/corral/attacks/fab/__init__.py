@@ -1,5 +1,1 @@
 """Fast adaptive boundary attack (Croce and Hein 2020)."""
-
-from corral.attacks.fab.attack import fab, fab_minimal
-
-__all__ = ["fab", "fab_minimal"]

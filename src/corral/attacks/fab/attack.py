@@ -25,8 +25,7 @@ def fab(
     """Search the decision boundary nearest to each image; a misclassified point within eps ends an image's search.
 
     Croce & Hein (2020), "Minimally distorted adversarial examples with a fast adaptive boundary attack", Algorithm 1,
-    with AutoAttack's parameters. Points farther than eps cannot count, so there the model is not asked whether a
-    point is misclassified as long as the next linearisation says that it is: half the passes, the same boundary.
+    with AutoAttack's parameters. Within eps one pass both tests a point and linearises there, which halves the passes.
 
     Args:
         model: any module from float [0, 1] images to (N, C) logits; attacked in eval mode, its state is restored.
@@ -66,21 +65,10 @@ def fab_minimal(
 
     All steps of all restarts are run, then the final search of section 2.6 comes closer to the boundary.
 
-    Args:
-        model: as for `fab`.
-        x: as for `fab`.
-        y: as for `fab`.
-        norm: the distance that is made small.
-        steps: as for `fab`.
-        restarts: as for `fab`; random starts lie at half of the distance found so far.
-        targets: as for `fab`.
-        seed: as for `fab`.
+    Arguments and errors as `fab`, but `norm` is the distance that is made small, and random starts lie at half of the
+    distance found so far.
 
     Returns:
         Images like x in [0, 1]: the closest misclassified points found; x itself where none was found.
-
-    Raises:
-        ValueError: as `fab`.
-        CorralError: as `fab`.
     """
     return search(model, x, y, None, norm, steps, restarts, targets, seed)

@@ -1,10 +1,9 @@
-"""FAB's search: which images still stand, and the iterates that follow the decision boundary nearest to each."""
+"""FAB's search: the iterates that follow the decision boundary nearest to each image."""
 
 import torch
 from torch import Tensor, nn
 
 from corral.attacks.balls import Norm, per_example
-from corral.attacks.checks import check_labels
 from corral.attacks.fab.steps import Linearised, at_distance, distances, move, stepped_back
 from corral.attacks.noise import image_keys, normal, uniform
 from corral.attacks.objectives import margin
@@ -29,15 +28,7 @@ def search(
     targets: int,
     seed: int,
 ) -> Outcome:
-    """Run FAB inside an attack function; arguments as `corral.attacks.fab.attack.fab`.
-
-    Args:
-        eps: radius; None for the closest misclassified point, whatever its distance.
-
-    Raises:
-        ValueError: impossible targets, labels outside the classes.
-        CorralError: the model's logits or gradients are not finite.
-    """
+    """Run FAB inside an attack function; arguments as `fab`, eps None for the closest point, whatever its distance."""
     if targets < 0:
         raise ValueError(f"targets must be >= 0, found {targets}")
     with torch.no_grad():
@@ -47,11 +38,11 @@ def search(
         rounds = min(targets, found.clean.shape[1] - 1) if targets else 1
         for number in range(rounds):
             for restart in range(restarts):
-                rows = found.standing()
-                if not len(rows) or eps == 0:
+                indices = found.remaining()
+                if not len(indices) or eps == 0:
                     break
-                start = found.start(rows, keys[rows], restart, number)
-                found.run(rows, likeliest[rows, number] if targets else None, start, number * restarts + restart)
+                start = found.start(indices, keys[indices], restart, number)
+                found.run(indices, likeliest[indices, number] if targets else None, start, number * restarts + restart)
         if eps is None:
             found.finish()
     return found.outcome()
@@ -65,91 +56,90 @@ class _Search:
 
     def __init__(self, wrapped: Linearised, x: Tensor, y: Tensor, eps: float | None, norm: Norm, steps: int) -> None:
         self.wrapped, self.x, self.y, self.eps, self.norm, self.steps = wrapped, x, y, eps, norm, steps
-        # A copy: a model that works in place must not spoil the images.
-        self.clean = wrapped.logits(x.clone())
-        check_labels(y, wrapped.classes)
+        self.clean = wrapped.clean_logits(x, y)
         self.found = x.clone()
         self.step = torch.where(self.clean.argmax(1) != y, 0, -1)
         self.limits = torch.where(self.step == 0, 0.0, torch.inf if eps is None else eps).to(x.dtype)
 
-    def standing(self) -> Tensor:
-        """(m,) places of the images that a further run may still change."""
+    def remaining(self) -> Tensor:
+        """(m,) indices of the images that a further run may still change."""
         return ((self.step != 0) if self.eps is None else (self.step < 0)).nonzero().squeeze(1)
 
     def outcome(self) -> Outcome:
         """The search's result."""
         return Outcome(self.found, self.step >= 0, self.step, self.wrapped.forwards, self.wrapped.backwards)
 
-    def start(self, rows: Tensor, keys: Tensor, restart: int, target: int) -> Tensor:
+    def start(self, indices: Tensor, keys: Tensor, restart: int, target: int) -> Tensor:
         """The images themselves for the first restart, then random points at half of the radius."""
-        x = self.x[rows]
+        x = self.x[indices]
         if restart == 0:
             return x
-        draw = restart * RESTART + target
-        if self.norm == "Linf":
-            noise = uniform(keys, draw, x.shape[1:]) * 2 - 1
-        else:
-            noise = normal(keys, draw, x.shape[1:])
-        return at_distance(x, noise.to(x.dtype), self.limits[rows].clamp_max(self._widest()) / 2, self.norm)
+        draw, shape = restart * RESTART + target, x.shape[1:]
+        noise = uniform(keys, draw, shape) * 2 - 1 if self.norm == "Linf" else normal(keys, draw, shape)
+        widest = WIDE[self.norm] if self.eps is None else self.eps
+        return at_distance(x, noise.to(x.dtype), self.limits[indices].clamp_max(widest) / 2, self.norm)
 
-    def _widest(self) -> float:
-        return WIDE[self.norm] if self.eps is None else self.eps
-
-    def run(self, rows: Tensor, rivals: Tensor | None, start: Tensor, before: int) -> None:
+    def run(self, indices: Tensor, rivals: Tensor | None, start: Tensor, before: int) -> None:
         """Follow the boundary from `start` for `steps` linearisations; `before`: runs of other targets and restarts.
 
         `moved` are the iterates of Algorithm 1, `points` where the model is linearised: a misclassified iterate first
-        steps back toward its image. Within the limit one pass tells whether it is and, if not, is the next
-        linearisation; beyond, a forward pass alone asks, and the linearisation follows where it says.
+        steps back toward its image. Within the limit the pass that shows a right class is the next linearisation too;
+        beyond it a forward pass comes first.
         """
         begun = before * self.steps
         points, moved = start, start
-        inside = torch.ones_like(rows, dtype=torch.bool)
+        inside = torch.ones_like(indices, dtype=torch.bool)
         for step in range(1, self.steps + 1):
-            logits, values, normals = self.wrapped.linearise(points, self.y[rows], rivals, self.norm)
-            wrong = logits.argmax(1) != self.y[rows]
-            stay = self._keep(rows, points, wrong, begun + step)
+            logits, values, normals = self.wrapped.linearise(points, self.y[indices], rivals, self.norm)
+            wrong = logits.argmax(1) != self.y[indices]
+            stay = self._keep(indices, points, wrong, begun + step)
             # From the image itself a zero gradient leads nowhere, at this step or any other.
-            stay &= ~((points == self.x[rows]).flatten(1).all(1) & (normals.flatten(1).abs().amax(1) == 0))
+            stay &= ~((points == self.x[indices]).flatten(1).all(1) & (normals.flatten(1).abs().amax(1) == 0))
             if not bool(stay.all()):
-                rows, points, moved, inside, wrong = rows[stay], points[stay], moved[stay], inside[stay], wrong[stay]
+                indices, points, moved, inside, wrong = (
+                    indices[stay],
+                    points[stay],
+                    moved[stay],
+                    inside[stay],
+                    wrong[stay],
+                )
                 values, normals = values[stay], normals[stay]
                 rivals = None if rivals is None else rivals[stay]
-                if not len(rows):
+                if not len(indices):
                     return
-            x = self.x[rows]
+            x = self.x[indices]
             again = (inside & wrong).nonzero().squeeze(1)
             if len(again) and step > 1:
                 second = stepped_back(moved, x)[again]
                 others = None if rivals is None else rivals[again]
                 logits, second_values, second_normals = self.wrapped.linearise(
-                    second, self.y[rows[again]], others, self.norm
+                    second, self.y[indices[again]], others, self.norm
                 )
-                self._keep(rows[again], second, logits.argmax(1) != self.y[rows[again]], begun + step)
+                self._keep(indices[again], second, logits.argmax(1) != self.y[indices[again]], begun + step)
                 points, values, normals = points.clone(), values.clone(), normals.clone()
                 points[again], values[again], normals[again] = second, second_values, second_normals
             moved = move(points, x, values, normals, self.norm)
-            inside = distances(moved, x, self.norm) <= self.limits[rows]
+            inside = distances(moved, x, self.norm) <= self.limits[indices]
             points = moved
             beyond = (~inside).nonzero().squeeze(1)
             if len(beyond) and step < self.steps:
-                past = self.wrapped.logits(moved[beyond].clone()).argmax(1) != self.y[rows[beyond]]
+                past = self.wrapped.logits(moved[beyond].clone()).argmax(1) != self.y[indices[beyond]]
                 back = beyond[past]
                 points = moved.clone()
                 points[back] = stepped_back(moved[back], x[back])
         # The last points: those beyond the limit as far as it goes.
-        x = self.x[rows]
-        radii = torch.minimum(distances(moved, x, self.norm), self.limits[rows] * (1 - 1e-5))
+        x = self.x[indices]
+        radii = torch.minimum(distances(moved, x, self.norm), self.limits[indices] * (1 - 1e-5))
         last = torch.where(per_example(inside, x), moved, at_distance(x, moved - x, radii, self.norm))
-        self._keep(rows, last, self.wrapped.logits(last.clone()).argmax(1) != self.y[rows], begun + self.steps)
+        self._keep(indices, last, self.wrapped.logits(last.clone()).argmax(1) != self.y[indices], begun + self.steps)
 
-    def _keep(self, rows: Tensor, points: Tensor, wrong: Tensor, step: int) -> Tensor:
+    def _keep(self, indices: Tensor, points: Tensor, wrong: Tensor, step: int) -> Tensor:
         """Keep misclassified points within the limits; returns (n,) bool, which rows go on."""
-        lengths = distances(points, self.x[rows], self.norm)
-        hit = wrong & (lengths <= self.limits[rows])
+        lengths = distances(points, self.x[indices], self.norm)
+        hit = wrong & (lengths <= self.limits[indices])
         if not bool(hit.any()):
             return ~hit
-        hits = rows[hit]
+        hits = indices[hit]
         self.found[hits] = points[hit]
         self.step[hits] = torch.where(self.step[hits] < 0, step, self.step[hits])
         if self.eps is None:
@@ -159,12 +149,12 @@ class _Search:
 
     def finish(self) -> None:
         """Section 2.6: false position on the margin along the line from each image to its misclassified point."""
-        rows = (self.step > 0).nonzero().squeeze(1)
-        if not len(rows):
+        indices = (self.step > 0).nonzero().squeeze(1)
+        if not len(indices):
             return
-        x, found, y = self.x[rows], self.found[rows], self.y[rows]
-        low, high = torch.zeros_like(self.limits[rows]), torch.ones_like(self.limits[rows])
-        at_low = margin(self.clean[rows], y)
+        x, found, y = self.x[indices], self.found[indices], self.y[indices]
+        low, high = torch.zeros_like(self.limits[indices]), torch.ones_like(self.limits[indices])
+        at_low = margin(self.clean[indices], y)
         # In another batch, rounding may deny a margin that was barely positive.
         at_high = margin(self.wrapped.logits(found.clone()), y).clamp_min(0)
         for _ in range(FINAL_SEARCH):
@@ -173,6 +163,6 @@ class _Search:
             logits = self.wrapped.logits(points.clone())
             margins = margin(logits, y)
             wrong = logits.argmax(1) != y
-            self._keep(rows, points, wrong, 0)
+            self._keep(indices, points, wrong, 0)
             low, at_low = torch.where(wrong, low, share), torch.where(wrong, at_low, margins)
             high, at_high = torch.where(wrong, share, high), torch.where(wrong, margins, at_high)

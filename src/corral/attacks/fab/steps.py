@@ -6,7 +6,6 @@ from torch import Tensor
 from corral.attacks.balls import Norm, per_example
 from corral.attacks.projections import to_hyperplane
 from corral.attacks.wrapped_model import WrappedModel
-from corral.errors import CorralError
 
 # Published: the largest bias toward the image, the overshoot, and what remains of the perturbation after a step back.
 ALPHA_MAX, ETA, BETA = 0.1, 1.05, 0.9
@@ -40,9 +39,6 @@ def move(points: Tensor, x: Tensor, values: Tensor, normals: Tensor, norm: Norm)
         values: (n,) differences of logits at the points, rival minus label.
         normals: (n, ...) their gradients.
         norm: the distance that is made small.
-
-    Returns:
-        (n, ...) points in [0, 1].
     """
     starts = torch.stack([points.flatten(1), x.flatten(1)])
     flat = normals.flatten(1)
@@ -58,16 +54,12 @@ class Linearised(WrappedModel):
     """A model that gives a difference of logits, rival minus label, with its gradient."""
 
     def linearise(self, x: Tensor, y: Tensor, rivals: Tensor | None, norm: Norm) -> tuple[Tensor, Tensor, Tensor]:
-        """Linearise the decision between the label and one rival.
+        """(n, C) logits, (n,) differences of logits, rival minus label, and (n, ...) their gradients.
 
         Args:
             x: (n, ...) images.
             y: (n,) labels.
-            rivals: (n,) classes, or None for the one whose linearised boundary is nearest, Eq. (8).
-            norm: the distance that decides which is nearest.
-
-        Returns:
-            (n, C) logits, (n,) differences of logits and (n, ...) their gradients.
+            rivals: (n,) classes, or None for the one whose linearised boundary is nearest in this norm, Eq. (8).
         """
         if rivals is None:
             return self._nearest(x, y, norm)
@@ -78,21 +70,13 @@ class Linearised(WrappedModel):
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
             logits = self.model(x)
-            self._heard(logits, len(x))
+            self._check(logits, len(x))
             values = [_difference(logits, (y + shift) % self.classes, y) for shift in range(1, self.classes)]
         nearest = x.new_full((len(x),), torch.inf)
         # What stays where every gradient is zero.
         value, normal = torch.stack(values).amax(0), torch.zeros_like(x)
-        ones = torch.ones_like(value)
         for number, candidate in enumerate(values):
-            found = None
-            if candidate.requires_grad:
-                last = number == len(values) - 1
-                (found,) = torch.autograd.grad(candidate, x, ones, retain_graph=not last, allow_unused=True)
-            gradient = torch.zeros_like(x) if found is None else found
-            self.backwards += len(x)
-            if not bool(torch.isfinite(gradient).all()):
-                raise CorralError("the model's gradients are not finite; mend the model first")
+            gradient = self._gradient_of(candidate, x, retain=number < len(values) - 1)
             dual = torch.linalg.vector_norm(gradient.flatten(1), DUAL_ORDERS[norm], dim=1)
             distance = candidate.abs() / dual.clamp_min(torch.finfo(dual.dtype).tiny)
             nearer = distance < nearest

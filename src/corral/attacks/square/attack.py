@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.balls import ALL_NORMS, Norm
-from corral.attacks.checks import check_labels
 from corral.attacks.function import attack_function
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import margin
@@ -19,7 +18,7 @@ from corral.attacks.wrapped_model import WrappedModel
 
 
 class Search(Protocol):
-    """A norm's moves for the standing rows: `best` (n, d) is the start, then the candidate or the best point."""
+    """A norm's moves for n rows; see `LinfSearch`."""
 
     best: Tensor
 
@@ -29,7 +28,7 @@ class Search(Protocol):
     def settle(self, better: Tensor) -> None:
         """Keep the candidates of these rows, take the others back."""
 
-    def keep(self, rows: Tensor) -> None:
+    def keep(self, indices: Tensor) -> None:
         """Go on with these rows alone."""
 
 
@@ -63,71 +62,69 @@ def square(
         eps: radius in pixel units and in `norm`.
         norm: "Linf", "L2" or "L1".
         queries: forward passes an image and restart may cost, at least 1; the start is the first.
-        restarts: searches from new starts for the images that stand.
+        restarts: searches from new starts, for the images still classified right.
         seed: any integer. An image's result depends on its pixels and the seed, not on the batch.
 
     Returns:
         Images like x, within eps of x and in [0, 1]: misclassified where the attack succeeded, else the point of
-        largest margin met.
+        largest margin found.
 
     Raises:
         ValueError: impossible arguments, labels outside the classes, images that are not finite or not in [0, 1].
         CorralError: the model's logits are not finite.
     """
     with torch.no_grad():
-        hunt = _Hunt(WrappedModel(model), x, y)
+        found = _Best(WrappedModel(model), x, y)
         for restart in range(restarts):
-            x_left = x[hunt.standing]
+            x_left = x[found.remaining]
             if len(x_left) == 0:
                 break
             search = SEARCHES[norm](x_left, image_keys(x_left, seed + restart * RESTART), eps)
-            hunt.restart(search, queries, restart * queries)
-    return Outcome(hunt.found, hunt.step >= 0, hunt.step, hunt.wrapped.forwards, 0)
+            found.search(search, queries, restart * queries)
+    return Outcome(found.x_adv, found.step >= 0, found.step, found.wrapped.forwards, 0)
 
 
-class _Hunt:
-    """The strongest point found for each image of a batch, and the rows still standing."""
+class _Best:
+    """The strongest point found for each image of a batch, and the indices of those still classified right."""
 
     def __init__(self, wrapped: WrappedModel, x: Tensor, y: Tensor) -> None:
         self.wrapped, self.y = wrapped, y
-        self.found = x.clone()
+        self.x_adv = x.clone()
         channels_last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        # A copy: a model that works in place must not spoil the images.
-        logits = wrapped.logits(x.clone())
-        check_labels(y, wrapped.classes)
+        logits = wrapped.clean_logits(x, y)
         self.highest = margin(logits, y)
         wrong = logits.argmax(1) != y
         self.step = torch.where(wrong, 0, -1)
-        self.standing = (~wrong).nonzero().squeeze(1)
+        self.remaining = (~wrong).nonzero().squeeze(1)
 
-    def restart(self, search: Search, queries: int, before: int) -> None:
-        """Search for the standing rows; each leaves as soon as it falls. `before`: queries of earlier restarts."""
-        rows = self.standing
-        labels, highest = self.y[rows], torch.full_like(self.highest[rows], -torch.inf)
+    def search(self, search: Search, queries: int, before: int) -> None:
+        """Search for the remaining images until each attack's first success; `before`: earlier restarts' queries."""
+        indices = self.remaining
+        labels, highest = self.y[indices], torch.full_like(self.highest[indices], -torch.inf)
         for query in range(queries):
             if query:
                 search.propose(query - 1)
-            candidates = search.best.view(-1, *self.found.shape[1:]).clone(memory_format=self.layout)
+            candidates = search.best.view(-1, *self.x_adv.shape[1:]).clone(memory_format=self.layout)
             logits = self.wrapped.logits(candidates)
             heights = margin(logits, labels)
-            fallen = logits.argmax(1) != labels
-            better = (heights > highest) | fallen
+            wrong = logits.argmax(1) != labels
+            better = (heights > highest) | wrong
             if query:
                 search.settle(better)
             highest = torch.where(better, heights, highest)
-            if bool(fallen.any()):
-                self._take(rows, search.best, fallen)
-                self.step[rows[fallen]] = before + query + 1
-                stays = (~fallen).nonzero().squeeze(1)
-                rows, labels, highest = rows[stays], labels[stays], highest[stays]
-                self.standing = rows
-                if len(rows) == 0:
+            if bool(wrong.any()):
+                self._take(indices, search.best, wrong)
+                self.step[indices[wrong]] = before + query + 1
+                stays = (~wrong).nonzero().squeeze(1)
+                indices, labels, highest = indices[stays], labels[stays], highest[stays]
+                self.remaining = indices
+                if len(indices) == 0:
                     return
                 search.keep(stays)
-        higher = highest > self.highest[rows]
-        self._take(rows, search.best, higher)
-        self.highest[rows[higher]] = highest[higher]
+        higher = highest > self.highest[indices]
+        self._take(indices, search.best, higher)
+        self.highest[indices[higher]] = highest[higher]
 
-    def _take(self, rows: Tensor, points: Tensor, chosen: Tensor) -> None:
-        self.found[rows[chosen]] = points[chosen].view(-1, *self.found.shape[1:])
+    def _take(self, indices: Tensor, points: Tensor, chosen: Tensor) -> None:
+        self.x_adv[indices[chosen]] = points[chosen].view(-1, *self.x_adv.shape[1:])

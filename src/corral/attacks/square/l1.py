@@ -46,30 +46,24 @@ def project_l1(points: Tensor, x: Tensor, radius: float) -> tuple[Tensor, Tensor
     """The points of the L1 balls around x within the box nearest in L2 (Croce & Hein 2021, Prop. 2.1).
 
     A pixel's perturbation a becomes min(max(|a| - t, 0), room), room being its way to the box's side and t >= 0 the
-    least threshold that makes the image's perturbation short enough. Only pixels that differ from x are looked at, in
-    float64 and row by row alike in any batch: a random search would turn a last digit into another path.
+    least threshold that makes the image's perturbation short enough. Only pixels that differ from x are computed, in
+    float64 and independently of the batch: a random search would turn a last digit into another path.
 
-    Args:
-        points: (n, d).
-        x: (n, d) in [0, 1].
-        radius: of the balls, at least 0.
-
-    Returns:
-        (n, d) points, and their (n,) float64 distances.
+    Returns (n, d) points for points and centres (n, d) and a radius of at least 0, and their (n,) float64 distances.
     """
     rows, columns = (points != x).nonzero(as_tuple=True)
     counts = torch.bincount(rows, minlength=len(x))
-    places = torch.arange(len(rows), device=x.device) - (counts.cumsum(0) - counts)[rows]
+    slots = torch.arange(len(rows), device=x.device) - (counts.cumsum(0) - counts)[rows]
     packed = torch.zeros(2, len(x), max(int(counts.max()), 1), dtype=torch.float64, device=x.device)
-    packed[0, rows, places] = points[rows, columns].double()
-    packed[1, rows, places] = x[rows, columns].double()
+    packed[0, rows, slots] = points[rows, columns].double()
+    packed[1, rows, slots] = x[rows, columns].double()
     delta, centres = packed[0] - packed[1], packed[1]
     sizes, rooms = delta.abs(), torch.where(delta > 0, 1 - centres, centres)
     kept = torch.minimum((sizes - _thresholds(sizes, rooms, radius)).clamp_min_(0), rooms)
     near = (centres + kept * delta.sign()).clamp_(0, 1).to(x.dtype)
     distances = (near.double() - centres).abs().sum(1)
     found = x.clone()
-    found[rows, columns] = near[rows, places]
+    found[rows, columns] = near[rows, slots]
     return found, distances
 
 

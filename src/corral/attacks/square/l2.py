@@ -1,12 +1,12 @@
 """Square Attack's moves for L2 (Andriushchenko et al. 2020, Alg. 3): length moves from one window to another."""
 
 import math
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
 from corral.attacks.noise import signs, uniform
-from corral.attacks.square.bumps import bumps
 from corral.attacks.square.windows import Grid, Windows, window_share
 
 # Tiles along each side of the start; the shortest side of a window.
@@ -17,18 +17,12 @@ TINY = torch.finfo(torch.float64).tiny
 
 
 class L2Search:
-    """Random search on the L2 spheres: a window gives its perturbation up to another one, bent there by two bumps.
+    """Random search on the L2 spheres: one window's perturbation is cleared, another one grows, bent by two bumps.
 
     Lengths are counted as mass, the sum of |delta|^order, which adds up over windows. Only the windows' values change
     in a query, so only they are read and written, and each image's mass is carried along, in float64.
 
-    Args:
-        x: (n, ...) images.
-        keys: (n,) their keys.
-        eps: radius.
-
-    Attributes:
-        best: (n, d) the best point of each row, the start at first; the candidate, between `propose` and `settle`.
+    Arguments and attributes as `LinfSearch`.
     """
 
     order, steepness = 2, 2
@@ -41,7 +35,7 @@ class L2Search:
         self.radius = max(eps * (1 - 1e-6) - rounding, 0.0)
         self.full = math.pow(self.radius, self.order)
         self.windows = Windows(keys, self.grid, self._window, count=2, coins=1 + self.grid.channels, first_draw=2)
-        self._bumps: dict[tuple[int, int], Tensor] = {}
+        self.bumps = cache(partial(bumps, order=self.order, steepness=self.steepness, device=x.device))
         self.best = self._fitted(self._tiles(keys))
         self.mass = self._masses(self.best.double() - self.x.double())
 
@@ -61,10 +55,10 @@ class L2Search:
         self.best.scatter_(1, self._first, torch.where(chosen, self._new, self._old_first))
         self.mass = torch.where(better, self._new_mass, self.mass)
 
-    def keep(self, rows: Tensor) -> None:
+    def keep(self, indices: Tensor) -> None:
         """Go on with these rows alone."""
-        self.best, self.x, self.mass = self.best[rows], self.x[rows], self.mass[rows]
-        self.windows.keep(rows)
+        self.best, self.x, self.mass = self.best[indices], self.x[indices], self.mass[indices]
+        self.windows.keep(indices)
 
     def _window(self, iteration: int) -> tuple[int, int]:
         return self.grid.window(window_share(iteration), LEAST, odd=True)
@@ -80,7 +74,7 @@ class L2Search:
         old = (self._old_first.double() - self._clean_first.double()).view(channels)
         own = self._masses(old)
         moved = own + self._masses((self._old_second.double() - self._clean_second.double()).view(channels))
-        bump = self._bump(*self._window(iteration))[coins[:, 0].long()].unsqueeze(1)
+        bump = self.bumps(*self._window(iteration))[coins[:, 0].long()].unsqueeze(1)
         bump = torch.where(coins[:, 1:].unsqueeze(2), bump, -bump)
         # Rounding is no direction: it counts neither as an old perturbation nor, where old and new cancel, as the sum.
         bent = bump + old / (self._lengths(own) + NEGLIGIBLE * self.radius).clamp_min(TINY).unsqueeze(2)
@@ -105,7 +99,7 @@ class L2Search:
         tall, wide = max(grid.height // TILES, 1), max(grid.width // TILES, 1)
         rows, columns = grid.height // tall, grid.width // wide
         turned = uniform(keys, 0, (1, rows, columns)) >= 0.5
-        shapes = self._bump(tall, wide).view(2, tall, wide)[turned.long()]
+        shapes = self.bumps(tall, wide).view(2, tall, wide)[turned.long()]
         tiles = shapes * signs(keys, 1, (grid.channels, rows, columns, 1, 1))
         delta = torch.zeros(count, grid.channels, grid.height, grid.width, dtype=tiles.dtype, device=tiles.device)
         top, left = (grid.height - rows * tall) // 2, (grid.width - columns * wide) // 2
@@ -114,16 +108,41 @@ class L2Search:
         )
         return delta.flatten(1)
 
-    def _bump(self, tall: int, wide: int) -> Tensor:
-        if (tall, wide) not in self._bumps:
-            self._bumps[tall, wide] = bumps(
-                tall, wide, order=self.order, steepness=self.steepness, device=self.x.device
-            )
-        return self._bumps[tall, wide]
-
     def _masses(self, delta: Tensor) -> Tensor:
         """Sums of |delta|^order over the last dimension."""
         return delta.square().sum(-1) if self.order == 2 else delta.abs().sum(-1)
 
     def _lengths(self, masses: Tensor) -> Tensor:
         return masses.sqrt() if self.order == 2 else masses
+
+
+def bumps(tall: int, wide: int, *, order: int, steepness: int, device: torch.device) -> Tensor:
+    """(2, tall * wide) float64: a positive bump above a negative one, and a positive bump left of a negative one.
+
+    Sec. 3.4 of the paper: values fall like a sum of 1 / k^steepness over the rings around a bump's middle; in the norm
+    of this order each half, then the whole, has length 1.
+    """
+    above = _pair(tall, wide, order, steepness)
+    left = _pair(wide, tall, order, steepness).T
+    return torch.stack([above.flatten(), left.flatten()]).to(device)
+
+
+def _pair(tall: int, wide: int, order: int, steepness: int) -> Tensor:
+    halves = [_bump(tall // 2, wide, order, steepness), -_bump(tall - tall // 2, wide, order, steepness)]
+    return _unit(torch.cat(halves), order)
+
+
+def _bump(tall: int, wide: int, order: int, steepness: int) -> Tensor:
+    """The paper's Eq. 1: at r rings from the middle, the sum over k > r of 1 / k^steepness."""
+    if tall == 0:
+        return torch.zeros(0, wide, dtype=torch.float64)
+    rows, columns = (torch.arange(tall) - tall // 2).abs(), (torch.arange(wide) - wide // 2).abs()
+    rings = torch.maximum(rows.unsqueeze(1), columns)
+    terms = torch.arange(1, max(tall // 2, wide // 2) + 2, dtype=torch.float64) ** -steepness
+    bump = terms.flip(0).cumsum(0).flip(0)[rings]
+    return _unit(bump, order)
+
+
+def _unit(values: Tensor, order: int) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(values, order)
+    return values / length

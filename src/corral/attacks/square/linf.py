@@ -32,26 +32,26 @@ class LinfSearch:
 
     def propose(self, iteration: int) -> None:
         """Turn `best` into the next candidates: a window at one corner in each channel."""
-        (places,), coins = self.windows.at(iteration)
-        old = self.best.gather(1, places)
-        upper, lower = self.upper.gather(1, places), self.lower.gather(1, places)
-        high = coins.unsqueeze(2).expand(-1, -1, places.shape[1] // self.channels).flatten(1)
+        (indices,), coins = self.windows.at(iteration)
+        old = self.best.gather(1, indices)
+        upper, lower = self.upper.gather(1, indices), self.lower.gather(1, indices)
+        high = coins.unsqueeze(2).expand(-1, -1, indices.shape[1] // self.channels).flatten(1)
         # A window that holds these corners already would waste the query: the opposite ones instead. (The authors
         # draw again until something changes, which for one channel is the same.)
         idle = (torch.where(high, upper, lower) == old).all(1, keepdim=True)
         new = torch.where(high ^ idle, upper, lower)
-        self.best.scatter_(1, places, new)
-        self._pending = places, old, new
+        self.best.scatter_(1, indices, new)
+        self._pending = indices, old, new
 
     def settle(self, better: Tensor) -> None:
         """Keep the candidates of the (n,) bool rows `better`, take the others back."""
-        places, old, new = self._pending
-        self.best.scatter_(1, places, torch.where(better.unsqueeze(1), new, old))
+        indices, old, new = self._pending
+        self.best.scatter_(1, indices, torch.where(better.unsqueeze(1), new, old))
 
-    def keep(self, rows: Tensor) -> None:
+    def keep(self, indices: Tensor) -> None:
         """Go on with these rows alone."""
-        self.best, self.lower, self.upper = self.best[rows], self.lower[rows], self.upper[rows]
-        self.windows.keep(rows)
+        self.best, self.lower, self.upper = self.best[indices], self.lower[indices], self.upper[indices]
+        self.windows.keep(indices)
 
 
 def _corners(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:

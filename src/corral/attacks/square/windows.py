@@ -4,6 +4,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -38,13 +39,11 @@ class Grid:
         return cls(math.prod(shape[:-2]), height, width)
 
     def window(self, share: float, least: int = 1, odd: bool = False) -> tuple[int, int]:
-        """Height and width of a window of `share` of the area: a square wherever one fits.
+        """Height and width of a window of `share`, in (0, 1], of the area: a square wherever one fits, as published.
 
-        Where the image is narrower than the square, the window fills the narrow side and is longer on the other (the
-        published attack has squares alone; on square images nothing else occurs).
+        Where the image is narrower than the square, the window fills the narrow side and is longer on the other.
 
         Args:
-            share: in (0, 1].
             least: shortest side of a square.
             odd: a square of odd side, the next longer one.
         """
@@ -60,14 +59,13 @@ class Grid:
 
 
 class Windows:
-    """Windows and coin flips of every standing image, each image's own, drawn for many queries at once.
+    """Windows and coin flips of every image, each image's own, drawn for many queries at once.
 
     Args:
         keys: (n,) from `corral.attacks.noise.image_keys`.
         grid: of the images.
         shape: iteration to the height and width of its windows.
-        count: windows a query.
-        coins: coin flips a query.
+        count, coins: windows and coin flips a query.
         first_draw: number of the first draw; all later numbers are used too.
     """
 
@@ -85,28 +83,28 @@ class Windows:
         self.count, self.coins, self.first_draw = count, coins, first_draw
         # A function of the image's shape alone: the draws must not depend on the batch.
         self.ahead = max(1, min(AHEAD, AHEAD_NUMBERS // coins))
-        self._offsets: dict[tuple[int, int], Tensor] = {}
+        self._offsets = cache(partial(_offsets, grid, keys.device))
         self.block, self._corners, self._coins = self._drawn(0)
 
     def at(self, iteration: int) -> tuple[list[Tensor], Tensor]:
-        """The windows of an iteration: `count` (n, channels * area) int64 places in flat images, and (n, coins) bool.
+        """The windows of an iteration: `count` (n, channels * area) int64 indices of flat images, and (n, coins) bool.
 
-        Places run channel by channel, row by row.
+        Indices run channel by channel, row by row.
         """
-        block, place = divmod(iteration, self.ahead)
+        block, ahead = divmod(iteration, self.ahead)
         if block != self.block:
             self.block, self._corners, self._coins = self._drawn(block)
-        offsets = self._inside(*self.shape(iteration))
-        corners = self._corners[place]
-        return [corners[:, i].unsqueeze(1) + offsets for i in range(self.count)], self._coins[place]
+        offsets = self._offsets(*self.shape(iteration))
+        corners = self._corners[ahead]
+        return [corners[:, i].unsqueeze(1) + offsets for i in range(self.count)], self._coins[ahead]
 
-    def keep(self, rows: Tensor) -> None:
+    def keep(self, indices: Tensor) -> None:
         """Go on with these rows alone."""
-        self.keys = self.keys[rows]
-        self._corners, self._coins = self._corners[:, rows], self._coins[:, rows]
+        self.keys = self.keys[indices]
+        self._corners, self._coins = self._corners[:, indices], self._coins[:, indices]
 
     def _drawn(self, block: int) -> tuple[int, Tensor, Tensor]:
-        shapes = [self.shape(block * self.ahead + place) for place in range(self.ahead)]
+        shapes = [self.shape(block * self.ahead + query) for query in range(self.ahead)]
         draw, device = self.first_draw + 3 * block, self.keys.device
         # The paper's range: the last row and column, too, may be a window's (its code leaves them out).
         talls, wides = torch.tensor(shapes, device=device).unsqueeze(2).unbind(1)
@@ -118,11 +116,9 @@ class Windows:
         coins = uniform(self.keys, draw + 2, (self.ahead, self.coins)) >= 0.5
         return block, corners, coins.transpose(0, 1).contiguous()
 
-    def _inside(self, tall: int, wide: int) -> Tensor:
-        """(channels * tall * wide,) places of a window's values relative to its first."""
-        if (tall, wide) not in self._offsets:
-            grid, device = self.grid, self.keys.device
-            channels = torch.arange(grid.channels, device=device) * (grid.height * grid.width)
-            rows, columns = torch.arange(tall, device=device) * grid.width, torch.arange(wide, device=device)
-            self._offsets[tall, wide] = (channels.view(-1, 1, 1) + rows.view(-1, 1) + columns).flatten()
-        return self._offsets[tall, wide]
+
+def _offsets(grid: Grid, device: torch.device, tall: int, wide: int) -> Tensor:
+    """(channels * tall * wide,) indices of a window's values relative to its first."""
+    channels = torch.arange(grid.channels, device=device) * (grid.height * grid.width)
+    rows, columns = torch.arange(tall, device=device) * grid.width, torch.arange(wide, device=device)
+    return (channels.view(-1, 1, 1) + rows.view(-1, 1) + columns).flatten()
