@@ -117,7 +117,7 @@ class Run:
         )
         self.warm: Method = Nominal(context, Nominal.Options(name=Nominal.name))
         self.method: Method = method_class(recipe.method)(context, recipe.method)
-        check_head(recipe, self.spec, self.method.make_head)
+        check_head(recipe, self.spec, self.method)
         self.clock = Clock(device)
         self.epoch, self.best, self.warm_epochs = 0, -1.0, recipe.training.warm_start.epochs
         # Of the method's epochs, without the warm start's: what `training.converged` looks at.
@@ -229,13 +229,13 @@ class Run:
         batches = iter(method.batches())
         while True:
             try:
-                rows = next(batches, None)
-                if rows is None:
+                indices = next(batches, None)
+                if indices is None:
                     break
                 self._set_learning_rates(seen / (method.replays * len(self.images)))
-                x, y = self._batch(rows)
+                x, y = self._batch(indices)
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
-                    loss, metrics = method.loss(x, y, rows)
+                    loss, metrics = method.loss(x, y, indices)
             except ValueError:
                 # Samplers and attacks refuse numbers that are not finite; the guard knows the step they came from.
                 losses.check()
@@ -246,9 +246,9 @@ class Run:
             self.optimiser.step()
             method.after_step()
             for name, value in {"loss": loss, **metrics}.items():
-                sums[name] = sums.get(name, 0) + value.detach() * len(rows)
-            seen += len(rows)
-            bar.advance(len(rows), f"epoch {self.epoch + 1}/{self.total_epochs}")
+                sums[name] = sums.get(name, 0) + value.detach() * len(indices)
+            seen += len(indices)
+            bar.advance(len(indices), f"epoch {self.epoch + 1}/{self.total_epochs}")
         losses.check()
         require_finite_weights(self.model, epoch=self.epoch, steps=losses.steps, folder=self.folder)
         numbers: dict[str, Any] = {"epoch": self.epoch + 1, "phase": "warm start" if warm else self.recipe.method.name}
@@ -256,14 +256,14 @@ class Run:
         numbers |= {"steps": losses.steps, "learning_rate": self.optimiser.param_groups[0]["lr"]}
         return numbers | method.after_epoch()
 
-    def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         data, images = self.recipe.data, self.images
         # Methods without labels are given some all the same, and take none of them.
-        none = torch.zeros(len(rows), dtype=torch.int64, device=self.device)
-        labels = none if images.labels is None else images.labels[rows]
+        none = torch.zeros(len(indices), dtype=torch.int64, device=self.device)
+        labels = none if images.labels is None else images.labels[indices]
         if not data.crop and not data.flip:
-            return images.float(rows).to(self.device), labels
-        pixels = images.take(rows).pixels.to(self.device)
+            return images.float(indices).to(self.device), labels
+        pixels = images.take(indices).pixels.to(self.device)
         pixels = crop_and_flip(pixels, padding=data.crop, flip=data.flip, generator=self.order)
         return Images(pixels, labels).float(), labels
 

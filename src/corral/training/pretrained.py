@@ -4,8 +4,7 @@ from pathlib import Path
 
 from corral.errors import CorralError
 from corral.models import Classifier
-from corral.training.checkpoints import load_tensors, read_tensors
-from corral.training.names import unprefixed
+from corral.training.checkpoints import load_tensors, read_tensors, unprefixed
 from corral.training.run import RunFolder
 
 BACKBONE, NORMALISATION = "backbone.", "normalisation."

@@ -1,6 +1,5 @@
 """Before training: what may be trained where, on which images, and from which weights."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,9 @@ from torch import Tensor
 
 from corral.data import DataSet, Images, joined, load, random_subset, split_validation, stratified_subset
 from corral.errors import UsageError
-from corral.models import BackboneSpec, Classifier, Head, ModelSpec, build_classifier
+from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
 from corral.models.spec import head_spec
-from corral.training.methods import method_class
+from corral.training.methods import Method, method_class
 from corral.training.recipes.files import load_recipe
 from corral.training.recipes.layers import LEAST_SIDE
 from corral.training.recipes.recipe import Recipe
@@ -100,32 +99,34 @@ def make_model(recipe: Recipe, images: Images, *, num_classes: int) -> tuple[Mod
         return spec, build_classifier(spec)
 
 
-def check_head(recipe: Recipe, spec: ModelSpec, make_head: Callable[[], Head]) -> None:
+def check_head(recipe: Recipe, spec: ModelSpec, method: Method) -> None:
     """Refuse, before anything is trained, a head that a finished run could not be read with, or not the one asked for.
 
     Args:
         recipe: whose `model.head` may ask for one.
-        spec: of the first model.
-        make_head: the method's.
+        spec: of the first model, whose head is the one asked for.
+        method: on the first model.
 
     Raises:
-        UsageError: a head that no registered class could build again; one that a method fits, or another than the
-            method's own.
+        UsageError: a head that no registered class could build again; the method makes another than the one asked for,
+            by its name or an option; or a head that must be fitted, asked for of a method that fits none.
     """
+    name, first = recipe.method.name, method.model.head
     with torch.random.fork_rng(devices=[]):
-        made = head_spec(make_head(), like=spec.head["name"])
+        head = method.make_head()
+    made = head_spec(head, like=spec.head["name"])
     wanted = recipe.model.head
     if wanted is None:
         return
-    if made["name"] != wanted["name"]:
+    if head is not first and (spec.head_class.fitted or made != head_spec(first, like=spec.head["name"])):
         raise UsageError(
-            f"method '{recipe.method.name}' has its own head, {made['name']!r}: leave model.head {wanted['name']!r} "
-            "out, or choose a method that leaves it free, such as 'at'"
+            f"method '{name}' has its own head, {made['name']!r}: leave model.head {wanted['name']!r} out, or choose "
+            "a method that leaves it free, such as 'at'"
         )
     if spec.head_class.fitted:
         raise UsageError(
-            f"method '{recipe.method.name}' does not fit a head of kind {wanted['name']!r}: leave model.head out, or "
-            "choose a method that does, such as 'corral'"
+            f"method '{name}' does not fit a head of kind {wanted['name']!r}: leave model.head out, or choose a method "
+            "that does, such as 'corral'"
         )
 
 

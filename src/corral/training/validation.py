@@ -25,8 +25,8 @@ def accuracies(model: Classifier, images: Images, threat: ThreatConfig) -> dict[
     generator = torch.Generator(device).manual_seed(0)
     clean = robust = 0
     with evaluating(model):
-        for rows in torch.split(torch.arange(len(images), device=device), BATCH):
-            x, y = images.float(rows), labels[rows]
+        for indices in torch.split(torch.arange(len(images), device=device), BATCH):
+            x, y = images.float(indices), labels[indices]
             clean += int((model(x).argmax(1) == y).sum())
             if threat.eps > 0:
                 x = pgd(

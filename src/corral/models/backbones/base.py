@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,15 @@ class Backbone(nn.Module):
     Where all modules in it are torch's or corral's own and none is a strided 1×1 `nn.Conv2d` (`Pointwise` is the safe
     form), attacks run it with its kernels in the channels-last memory format: it must not count on strides (`flatten`,
     not `view`). A class of your own is never converted.
+
+    Attributes:
+        features_dim: d.
+        one_lipschitz: whether it is 1-Lipschitz in l2 by construction, whatever its weights, so that training may count
+            on it; certificates compute their own bound.
     """
 
     features_dim: int
+    one_lipschitz: ClassVar[bool] = False
 
 
 class Embedded(Backbone):

@@ -16,13 +16,10 @@ from corral.geometry import kmeans
 from corral.losses import contrastive
 from corral.registry import register
 from corral.training.features import extract_features, require_differing
-from corral.training.methods.base import Context, MethodOptions, Metrics
+from corral.training.methods.base import Context, MethodOptions, Metrics, read_indices
 from corral.training.methods.encoder import DualNorm, ProjectedMethod, ProjectionConfig, ViewsConfig
-from corral.training.names import prefixed, unprefixed
 from corral.training.recipes.base import InnerAttack, NotNegative, Positive
 from corral.training.run import load_model
-
-HEADS = "heads."
 
 
 @register
@@ -35,6 +32,7 @@ class AdvCL(ProjectedMethod):
     """
 
     name = "advcl"
+    parts = ("projection", "heads")
 
     class Options(MethodOptions):
         """AdvCL (Fan et al. 2021): two views, an adversarial image and the image's high frequencies as four positives.
@@ -96,12 +94,10 @@ class AdvCL(ProjectedMethod):
             self.labels[place] = kmeans(features, clusters, generator=self.context.order).assignments
 
     def learned(self) -> list[nn.Parameter]:
-        """The projection's parameters and the heads'."""
         return [*super().learned(), *self.heads.parameters()]
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """The batch's loss; labels play no part."""
-        options, embedder, labels = self.options, self.embedder, self.labels[:, rows]
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
+        options, embedder, labels = self.options, self.embedder, self.labels[:, indices]
         augmentation = options.views.augmentation()
         views = [random_views(x, augmentation, generator=self.context.noise) for _ in range(2)]
         clean = torch.cat([*views, high_frequencies(x, least=options.frequency)])
@@ -137,17 +133,12 @@ class AdvCL(ProjectedMethod):
         return torch.stack(losses).mean(0)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The projection, the heads and the pseudo-labels."""
-        return super().tensors() | prefixed(self.heads.state_dict(), HEADS) | {"labels": self.labels}
+        return super().tensors() | {"labels": self.labels}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave."""
         super().load(tensors)
-        self.heads.load_state_dict(unprefixed(tensors, HEADS))
-        found = tensors["labels"]
-        if found.dtype != torch.int64 or found.shape != self.labels.shape or int(found.min()) < 0:
-            raise ValueError(f"labels must be {tuple(self.labels.shape)} clusters")
+        found = read_indices(tensors, "labels", self.labels, max(self.options.clusterings))
         for clusters, labels in zip(self.options.clusterings, found, strict=True):
             if int(labels.max()) >= clusters:
                 raise ValueError(f"labels must be clusters in [0, {clusters})")
-        self.labels = found.to(self.labels.device)
+        self.labels = found

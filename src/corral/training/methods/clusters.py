@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from corral.errors import UsageError
 from corral.geometry import ClusterLosses, NeighbourhoodSampler, class_kmeans
@@ -13,7 +13,7 @@ from corral.losses import batch_centroids, batch_variance
 from corral.models import Classifier, ClusterHead, feature_variance
 from corral.models.heads import HeadRule
 from corral.training.features import extract_features, require_finite
-from corral.training.methods.base import Context, Method
+from corral.training.methods.base import Context, Method, read_indices
 
 
 class ClusterMethod(Method):
@@ -33,8 +33,7 @@ class ClusterMethod(Method):
 
     def _check(self, clusters: int, rule: HeadRule) -> None:
         """Refuse before the warm start what would fail after it."""
-        labels, classes = self.context.images.labels, self.context.num_classes
-        assert labels is not None
+        labels, classes = labels_of(self.context), self.context.num_classes
         members, label = torch.bincount(labels, minlength=classes).min(0)
         if int(members) < clusters:
             raise UsageError(
@@ -63,7 +62,6 @@ class ClusterMethod(Method):
         return ClusterHead(centroids, classes, 1.0, rule=self.rule, temperature=self.temperature)
 
     def start(self) -> None:
-        """Drop the linear head and fit the clusters on the warm features."""
         self.model.head = self.make_head()
         self.refit()
 
@@ -72,8 +70,7 @@ class ClusterMethod(Method):
         started = time.perf_counter()
         features = extract_features(self.model, self.context.images)
         require_finite(features, "the network", remedy=self.remedy)
-        labels = self.context.images.labels
-        assert labels is not None
+        labels = labels_of(self.context)
         extracted = time.perf_counter()
         found = class_kmeans(
             features, labels, self.clusters, num_classes=self.context.num_classes, generator=self.context.order
@@ -98,20 +95,15 @@ class ClusterMethod(Method):
         return centroids, batch_variance(features, assigned, centroids)
 
     def after_epoch(self) -> dict[str, float]:
-        """Refit the head to the features as they are now."""
         return self.refit()
 
     def tensors(self) -> dict[str, Tensor]:
-        """The clusters' members."""
-        return {"assignments": self.assignments}
+        return super().tensors() | {"assignments": self.assignments}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back the clusters' members."""
-        found, total = tensors["assignments"], self.clusters * self.context.num_classes
-        inside = found.dtype == torch.int64 and found.shape == self.assignments.shape
-        if not inside or int(found.min()) < 0 or int(found.max()) >= total:
-            raise ValueError(f"assignments must be ({len(self.assignments)},) clusters in [0, {total})")
-        self.assignments = found.to(self.assignments.device)
+        super().load(tensors)
+        total = self.clusters * self.context.num_classes
+        self.assignments = read_indices(tensors, "assignments", self.assignments, total)
 
 
 class Neighbourhoods:
@@ -130,7 +122,7 @@ class Neighbourhoods:
         return self.method.clusters * self.method.context.num_classes
 
     def batches(self) -> Iterator[Tensor]:
-        """Rows of neighbourhoods until as many samples were drawn as the training set has.
+        """Indices of neighbourhoods until as many samples were drawn as the training set has.
 
         While a batch is out, `local` holds its samples' cluster among the batch's, and `ids` the batch's clusters.
         """
@@ -153,6 +145,50 @@ class Neighbourhoods:
     def record(self, losses: Tensor) -> None:
         """Count the current batch's (n,) losses toward the seed probabilities."""
         self.losses.update(self.ids[self.local], losses.detach())
+
+
+class LearnedClusters(nn.Module):
+    """Centroids and variance that training moves: the affine map mu / sigma^2 of their logits, and log sigma^2.
+
+    The map's scale suits an optimiser, that of centroids far apart does not.
+
+    Args:
+        clusters: M.
+        features: d.
+        device: where they live.
+    """
+
+    def __init__(self, clusters: int, features: int, device: torch.device) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(clusters, features, device=device))
+        self.log_variance = nn.Parameter(torch.zeros((), device=device))
+
+    def begin(self, head: ClusterHead) -> None:
+        """Start at a head's clusters."""
+        with torch.no_grad():
+            self.log_variance.copy_(head.variance.log())
+            self.weight.copy_(head.centroids / head.variance)
+
+    def clusters(self) -> tuple[Tensor, Tensor]:
+        """(M, d) centroids and the scalar variance, with gradient to the parameters."""
+        variance = self.log_variance.exp()
+        return self.weight * variance, variance
+
+    def become(self, head: ClusterHead) -> float:
+        """Make them a head's clusters; returns the variance."""
+        centroids, variance = self.clusters()
+        head.refit(centroids, head.classes, variance)
+        return float(variance.detach())
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back the state among a checkpoint's tensors."""
+        self.load_state_dict({name: tensors[name] for name in ("weight", "log_variance")})
+
+
+def labels_of(context: Context) -> Tensor:
+    """(N,) labels of the training images of a method that needs them."""
+    assert context.images.labels is not None
+    return context.images.labels
 
 
 def cluster_head(model: Classifier) -> ClusterHead:

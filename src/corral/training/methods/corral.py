@@ -11,11 +11,10 @@ from corral.attacks.centred import CROSS_ENTROPY, TrainingLoss
 from corral.attacks.objectives import Released
 from corral.attacks.training_loss import FeaturesObjective
 from corral.losses import magnet, magnet_open, nearest_own, nearest_rival, weighted
-from corral.models import Classifier, ClusterHead, FeaturesHead
+from corral.models import Classifier, ClusterHead
 from corral.registry import register
 from corral.training.methods.base import Context, MethodOptions, Metrics
-from corral.training.methods.clusters import ClusterMethod, Neighbourhoods, cluster_head
-from corral.training.methods.learned import LearnedClusters
+from corral.training.methods.clusters import ClusterMethod, LearnedClusters, Neighbourhoods, cluster_head
 from corral.training.recipes.base import Count, InnerAttack, NotNegative, Positive, ThreatConfig
 
 
@@ -81,38 +80,29 @@ class Corral(ClusterMethod):
         self.map = LearnedClusters(options.clusters * context.num_classes, context.model.features_dim, context.device)
 
     def make_head(self) -> ClusterHead:
-        """A cluster head whose temperature is trained if the recipe gives it a learning rate."""
         head = super().make_head()
         head.log_temperature.requires_grad_(self.options.temperature_learning_rate > 0)
         return head
 
     def start(self) -> None:
-        """Fit the clusters; learned centroids begin there."""
         super().start()
         if self.options.centroids == "learned":
             self.map.begin(self.head)
 
     def parameters(self) -> list[tuple[nn.Parameter, float]]:
-        """The temperature at its own learning rate, or the learned affine map."""
         if self.options.temperature_learning_rate > 0:
             return [(self.head.log_temperature, self.options.temperature_learning_rate)]
         return []
 
     def learned(self) -> list[nn.Parameter]:
-        """Parameters that share the model's learning rate."""
-        return self.map.parameters() if self.options.centroids == "learned" else []
+        return list(self.map.parameters()) if self.options.centroids == "learned" else []
 
     def batches(self) -> Iterator[Tensor]:
-        """Uniform batches, or neighbourhoods of clusters."""
-        if self.options.batches == "neighbourhood":
-            yield from self.neighbourhoods.batches()
-        else:
-            yield from super().batches()
+        return self.neighbourhoods.batches() if self.options.batches == "neighbourhood" else super().batches()
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """The loss of the batch's adversarial features against the chosen centroids."""
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         options, head = self.options, self.head
-        assigned = self.assignments[rows]
+        assigned = self.assignments[indices]
         if options.centroids == "clean_batch":
             clean = self.model.features(x)
             centroids, variance = self.batch_clusters(clean, assigned)
@@ -156,9 +146,7 @@ class Corral(ClusterMethod):
         def value(features: Tensor, _: Tensor) -> Tensor:
             return (features - own).square().sum(1) - (features - rival).square().sum(1)
 
-        return self.adversarial(
-            self.model.with_head(FeaturesHead(self.model.features_dim)), x, y, self.options.inner, value
-        )
+        return self.adversarial(self.features_model, x, y, self.options.inner, value)
 
     @classmethod
     def training_objective(cls, options: Options, threat: ThreatConfig) -> TrainingLoss:
@@ -183,17 +171,14 @@ class Corral(ClusterMethod):
         return Released(options.alpha) if options.loss == "magnet" else Released()
 
     def after_epoch(self) -> dict[str, float]:
-        """Refit the clusters; learned centroids become the head as they are."""
         if self.options.centroids == "learned":
             return {"variance": self.map.become(self.head)}
         return self.refit() | {"temperature": float(self.head.log_temperature.detach().exp())}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The clusters' members and the learned map."""
-        return super().tensors() | self.map.tensors()
+        return super().tensors() | self.map.state_dict()
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back the clusters' members and the learned map."""
         super().load(tensors)
         self.map.load(tensors)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -18,10 +18,8 @@ from corral.models.dual_norm import Branch, make_dual, single_branch, using
 from corral.models.projection import Projection
 from corral.training.features import extract_features
 from corral.training.methods.base import Context, Method
-from corral.training.names import prefixed, unprefixed
 from corral.training.recipes.base import Config, Count, ThreatConfig
 
-PROJECTION = "projection."
 # Wu et al. 2018's classifier of features: this many neighbours, their votes weighed by exp(cos / tau).
 NEIGHBOURS, NEIGHBOUR_TEMPERATURE = 20, 0.07
 # Training images that are asked, at most.
@@ -93,16 +91,13 @@ class EncoderMethod(Method):
         )
 
     def prepare(self) -> None:
-        """Give the backbone its two branches."""
         if self.evaluates is not None:
             make_dual(self.model.backbone)
 
     def make_head(self) -> Head:
-        """No head: the features as they are."""
         return FeaturesHead(self.model.features_dim)
 
     def start(self) -> None:
-        """Take the head away."""
         self.model.head = self.make_head()
 
     @contextmanager
@@ -151,6 +146,8 @@ class EncoderMethod(Method):
 class ProjectedMethod(EncoderMethod):
     """An encoder method whose loss is of a projection of the features."""
 
+    parts: ClassVar[tuple[str, ...]] = ("projection",)
+
     def __init__(self, context: Context, options: Any, dual_norm: DualNorm = "none") -> None:
         super().__init__(context, options, dual_norm)
         channels = context.images.shape[0]
@@ -161,16 +158,7 @@ class ProjectedMethod(EncoderMethod):
         self.projection = projection.to(context.device)
 
     def learned(self) -> list[nn.Parameter]:
-        """The projection's parameters."""
         return list(self.projection.parameters())
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The projection's state."""
-        return prefixed(self.projection.state_dict(), PROJECTION)
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back the projection."""
-        self.projection.load_state_dict(unprefixed(tensors, PROJECTION))
 
     @property
     def embedder(self) -> nn.Module:

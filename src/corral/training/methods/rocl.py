@@ -33,8 +33,7 @@ class RoCL(ProjectedMethod):
 
     options: Options
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """The batch's loss; labels play no part."""
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         options, embedder = self.options, self.embedder
         augmentation = options.views.augmentation()
         first, second = (random_views(x, augmentation, generator=self.context.noise) for _ in range(2))

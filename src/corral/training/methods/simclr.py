@@ -26,8 +26,7 @@ class SimCLR(ProjectedMethod):
 
     options: Options
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """The batch's NT-Xent loss; labels play no part."""
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         augmentation = self.options.views.augmentation()
         views = torch.cat([random_views(x, augmentation, generator=self.context.noise) for _ in range(2)])
         first, second = self.embedded(views).chunk(2)

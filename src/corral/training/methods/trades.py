@@ -44,8 +44,7 @@ class Trades(Method):
 
     options: Options
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """Cross-entropy of the batch and its consistency term."""
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         options = self.options
         consistency = CONSISTENCIES[options.consistency]
         x_adv = self.consistency_attack(self.model, x, y, options.inner, consistency)
