@@ -134,15 +134,6 @@ def fill_head(head: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
     return {"name": head["name"], **HEADS.find(head["name"], code=False).resolved(options, num_classes)}
 
 
-def head_options(name: str) -> tuple[str, ...]:
-    """The names of a head's options.
-
-    Raises:
-        UsageError: an unknown head.
-    """
-    return HEADS.find(name, code=False).option_names()
-
-
 def head_spec(head: Head, *, like: str | None = None) -> dict[str, Any]:
     """A head's description, by a name under which its very class is found.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from corral.data import Images
 from corral.data.augment import crop_and_flip
@@ -17,12 +17,11 @@ from corral.progress import Progress, duration
 from corral.training.checkpoints import read_checkpoint, write_checkpoint
 from corral.training.clock import Clock
 from corral.training.convergence import converged, settled
-from corral.training.guards import FiniteLosses, require_finite_weights
-from corral.training.ingredients.optimisers import make_optimiser
-from corral.training.ingredients.schedules import schedule
+from corral.training.guards import FiniteGuard
 from corral.training.loggers import Logged, Logger, LoggerKind, find_loggers, opened
 from corral.training.methods import Context, Method, method_class
 from corral.training.methods.nominal import Nominal
+from corral.training.optimisers import make_optimiser, schedule
 from corral.training.pretrained import begin_from
 from corral.training.recipes.files import load_recipe
 from corral.training.recipes.recipe import Recipe
@@ -72,8 +71,8 @@ def train(
     if finished(folder, resolved, resume=resume):
         Progress("", 0, "", enabled=progress).say(f"{folder.path}: finished already")
         return folder.path
-    kinds = find_loggers(loggers)
-    run = Run(resolved, folder, choose_device(device), data_root=data_root, progress=progress, loggers=kinds)
+    kinds, where = find_loggers(loggers), choose_device(device)
+    run = Run(resolved, folder, where, data_root=data_root, progress=progress, loggers=kinds)
     run.begin(resume=resume)
     run.execute()
     return folder.path
@@ -224,13 +223,12 @@ class Run:
         method = self.warm if warm else self.method
         self.model.train()
         sums: dict[str, Tensor] = {}
-        losses = FiniteLosses(self.epoch, self.folder, self.device)
+        guard = FiniteGuard(self.epoch + 1, self.folder, self.device)
         seen = 0
         batches = iter(method.batches())
         while True:
             try:
-                indices = next(batches, None)
-                if indices is None:
+                if (indices := next(batches, None)) is None:
                     break
                 self._set_learning_rates(seen / (method.replays * len(self.images)))
                 x, y = self._batch(indices)
@@ -238,9 +236,9 @@ class Run:
                     loss, metrics = method.loss(x, y, indices)
             except ValueError:
                 # Samplers and attacks refuse numbers that are not finite; the guard knows the step they came from.
-                losses.check()
+                guard.check()
                 raise
-            losses.add(loss)
+            guard.add(loss)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
@@ -249,12 +247,16 @@ class Run:
                 sums[name] = sums.get(name, 0) + value.detach() * len(indices)
             seen += len(indices)
             bar.advance(len(indices), f"epoch {self.epoch + 1}/{self.total_epochs}")
-        losses.check()
-        require_finite_weights(self.model, epoch=self.epoch, steps=losses.steps, folder=self.folder)
-        numbers: dict[str, Any] = {"epoch": self.epoch + 1, "phase": "warm start" if warm else self.recipe.method.name}
-        numbers |= {name: float(total) / seen for name, total in sums.items()}
-        numbers |= {"steps": losses.steps, "learning_rate": self.optimiser.param_groups[0]["lr"]}
-        return numbers | method.after_epoch()
+        guard.check()
+        guard.check_weights(self.model)
+        return {
+            "epoch": self.epoch + 1,
+            "phase": "warm start" if warm else self.recipe.method.name,
+            **{name: float(total) / seen for name, total in sums.items()},
+            "steps": guard.steps,
+            "learning_rate": self.optimiser.param_groups[0]["lr"],
+            **method.after_epoch(),
+        }
 
     def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         data, images = self.recipe.data, self.images
@@ -271,19 +273,18 @@ class Run:
         """Set up the head and the optimiser of the phase that the next epoch belongs to."""
         training = self.recipe.training
         rate = training.warm_start.learning_rate if self.warming else training.learning_rate
-        extra: list[tuple[nn.Parameter, float]] = []
-        shared: list[nn.Parameter] = []
+        method = self.warm if self.warming else self.method
         if not self.warming:
-            self.method.prepare()
+            method.prepare()
             if fresh:
                 with self.clock.running():
-                    self.method.start()
+                    method.start()
             else:
-                self.model.head = self.method.make_head()
-            extra, shared = self.method.parameters(), self.method.learned()
+                self.model.head = method.make_head()
+        extra = method.parameters()
         own = {id(parameter) for parameter, _ in extra}
-        weights = [p for p in self.model.parameters() if p.requires_grad and id(p) not in own]
-        groups: list[dict[str, Any]] = [{"params": weights + shared, "lr": rate, "weight_decay": training.weight_decay}]
+        weights = [p for p in self.model.parameters() if p.requires_grad and id(p) not in own] + method.learned()
+        groups: list[dict[str, Any]] = [{"params": weights, "lr": rate, "weight_decay": training.weight_decay}]
         groups += [{"params": [parameter], "lr": own_rate, "weight_decay": 0.0} for parameter, own_rate in extra]
         self.rates = [group["lr"] for group in groups]
         self.optimiser = make_optimiser(groups, training)
@@ -299,10 +300,10 @@ class Run:
 
     def _save(self, numbers: dict[str, Any]) -> None:
         """Checkpoint the state between two epochs; metrics first, resuming drops lines beyond the checkpoint."""
-        if self.recipe.training.select == "best" and self.validated and not self.warming:
+        main = self.epoch > self.warm_epochs
+        if self.recipe.training.select == "best" and self.validated and main:
             score = self.validated["validation_pgd"]
-            main = self.epoch > self.warm_epochs
-            if main and score > self.best:
+            if score > self.best:
                 self.best = score
                 save_weights(self, self.folder.best)
         lines = self.folder.metrics.read_text() if self.folder.metrics.is_file() else ""

@@ -36,9 +36,8 @@ def finished(folder: RunFolder, recipe: Recipe, *, resume: bool) -> bool:
         return False
     if not resume:
         raise UsageError(f"{path}: holds a run already; continue it with --resume, or choose another --out")
-    words = {"summary", "source"}  # these may be written better without another run coming of it
-    before = load_recipe(folder.path).model_dump(exclude=words)
-    differing = _first_difference(before, recipe.model_dump(exclude=words))
+    words = {"summary", "source"}  # other words are no other run
+    differing = _first_difference(load_recipe(path).model_dump(exclude=words), recipe.model_dump(exclude=words))
     if differing:
         raise UsageError(f"{path}: the run's recipe differs: {differing}; ask for the same or choose another --out")
     return folder.model.is_file()
@@ -100,16 +99,11 @@ def make_model(recipe: Recipe, images: Images, *, num_classes: int) -> tuple[Mod
 
 
 def check_head(recipe: Recipe, spec: ModelSpec, method: Method) -> None:
-    """Refuse, before anything is trained, a head that a finished run could not be read with, or not the one asked for.
-
-    Args:
-        recipe: whose `model.head` may ask for one.
-        spec: of the first model, whose head is the one asked for.
-        method: on the first model.
+    """Refuse, before epoch 1, a head that a finished run could not be read with, or another than the one asked for.
 
     Raises:
-        UsageError: a head that no registered class could build again; the method makes another than the one asked for,
-            by its name or an option; or a head that must be fitted, asked for of a method that fits none.
+        UsageError: a head that no registered class could build again; the method makes another than the recipe's, by
+            its name or an option; or the recipe asks a method that fits no head for one that must be fitted.
     """
     name, first = recipe.method.name, method.model.head
     with torch.random.fork_rng(devices=[]):
@@ -136,8 +130,8 @@ def moments(images: Images) -> tuple[Tensor, Tensor]:
         pixels = images.float()
         return pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
-    for rows in torch.split(torch.arange(len(images), device=images.pixels.device), PART):
-        part = images.float(rows).double()
+    for indices in torch.split(torch.arange(len(images), device=images.pixels.device), PART):
+        part = images.float(indices).double()
         count += part.numel() // part.shape[1]
         total, squares = total + part.sum((0, 2, 3)), squares + part.square().sum((0, 2, 3))
     mean = total / count
@@ -149,8 +143,7 @@ def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = ""
     for key in {**old, **new}:
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            inner = _first_difference(before, after, f"{prefix}{key}.")
-            if inner:
+            if inner := _first_difference(before, after, f"{prefix}{key}."):
                 return inner
         elif before != after:
             return f"{prefix}{key} is {before!r}, asked for {after!r}"

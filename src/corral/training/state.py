@@ -18,7 +18,7 @@ from corral.training.checkpoints import (
     write_checkpoint,
 )
 from corral.training.convergence import Ending
-from corral.training.ingredients.optimisers import state_names
+from corral.training.optimisers import state_names
 from corral.training.run import RunInfo, read_metrics, save_model
 from corral.version import __version__
 

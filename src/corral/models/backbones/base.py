@@ -107,7 +107,7 @@ def backbone_options(name: str, *, code: bool = False) -> tuple[str, ...]:
     Raises:
         UsageError: an unknown backbone.
     """
-    known = option_names(*_declared(BACKBONES.find(name, code=code)), given=FROM_IMAGES)
+    known = option_names(BACKBONES.find(name, code=code), _embedding, given=FROM_IMAGES)
     # Sizes of features before depths, as recipes have always had them: the names of run folders depend on it.
     return tuple(sorted(known, key=lambda option: option not in ("width", "features")))
 
@@ -125,7 +125,7 @@ def read_backbone(name: str, given: Mapping[str, Any], *, code: bool = False) ->
         ValueError: an option that it does not read, or an impossible value.
     """
     builder = BACKBONES.find(name, code=code)
-    found = read_options(*_declared(builder), given=FROM_IMAGES, values=given, what=f"backbone {name!r}")
+    found = read_options(builder, _embedding, given=FROM_IMAGES, values=given, what=f"backbone {name!r}")
     return {option: found[option] for option in backbone_options(name)}
 
 
@@ -145,24 +145,14 @@ def build_backbone(name: str, shape: Shape, options: Mapping[str, Any]) -> Backb
     """
     builder = BACKBONES.find(name, code=False)
     channels, height, width = shape
-    images = {
-        "shape": tuple(shape),
-        "in_channels": channels,
-        "image_size": (height, width),
-        "in_features": channels * height * width,
-    }
-    own = set(inspect.signature(builder).parameters)
-    taken = {option: value for option, value in options.items() if option in own}
-    net = cast(Backbone, builder(**{given: value for given, value in images.items() if given in own}, **taken))
+    images = {"shape": tuple(shape), "in_channels": channels, "image_size": (height, width)}
+    given = images | {"in_features": channels * height * width} | dict(options)
+    own = inspect.signature(builder).parameters
+    net = cast(Backbone, builder(**{name: value for name, value in given.items() if name in own}))
     if not hasattr(net, "features_dim"):
         net.features_dim = _features_dim(net, shape)
     features = options.get("features")
     return net if "features" in own or features is None else Embedded(net, features)
-
-
-def _declared(builder: Builder) -> tuple[Callable[..., object], ...]:
-    """What declares a builder's options: itself, and the embedding that corral adds."""
-    return (builder, _embedding)
 
 
 def _features_dim(net: nn.Module, shape: Shape) -> int:

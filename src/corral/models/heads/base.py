@@ -130,7 +130,7 @@ class Head(nn.Module):
         Raises:
             ValueError: impossible options.
         """
-        return cls(features, classes, **cls.resolved(_options(spec), classes))
+        return cls(features, classes, **cls.resolved(options_of(spec), classes))
 
     @classmethod
     def shapes(cls, spec: Mapping[str, Any], features: int, classes: int) -> dict[str, tuple[int, ...]]:
@@ -192,7 +192,8 @@ def _own(radius: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return guarded
 
 
-def _options(spec: Mapping[str, Any]) -> dict[str, Any]:
+def options_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A description without the head's name."""
     return {option: value for option, value in spec.items() if option != "name"}
 
 

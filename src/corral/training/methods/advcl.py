@@ -17,7 +17,7 @@ from corral.losses import contrastive
 from corral.registry import register
 from corral.training.features import extract_features, require_differing
 from corral.training.methods.base import Context, MethodOptions, Metrics, read_indices
-from corral.training.methods.encoder import DualNorm, ProjectedMethod, ProjectionConfig, ViewsConfig
+from corral.training.methods.encoder import DualNorm, ProjectedMethod, ProjectionConfig, ViewsConfig, require_images
 from corral.training.recipes.base import InnerAttack, NotNegative, Positive
 from corral.training.run import load_model
 
@@ -59,11 +59,7 @@ class AdvCL(ProjectedMethod):
         super().__init__(context, options, options.dual_norm)
         if options.labeller is None:
             raise UsageError("method 'advcl' needs an encoder for pseudo-labels: set method.labeller to a run")
-        if max(options.clusterings) > len(context.images):
-            raise UsageError(
-                f"method.clusterings {max(options.clusterings)} is more than the {len(context.images)} training "
-                "images: ask for fewer clusters or more images (data.train)"
-            )
+        require_images("method.clusterings", max(options.clusterings), context.images)
         height, width = context.images.shape[1:]
         highest = math.hypot(height // 2, width // 2)
         if options.frequency > highest:

@@ -17,8 +17,8 @@ from corral.errors import UsageError
 from corral.models import HEADS, Classifier, FeaturesHead, Head
 from corral.registry import Registry
 from corral.training.checkpoints import unprefixed
+from corral.training.features import accuracies
 from corral.training.recipes.base import Config, InnerAttack, ThreatConfig
-from corral.training.validation import accuracies
 
 if TYPE_CHECKING:
     from corral.training.recipes.recipe import Recipe
@@ -235,12 +235,8 @@ class Method:
     ) -> Tensor:
         """The batch's images in the eps-ball whose outputs disagree most with those of the clean images.
 
-        Args:
-            model: from images to (n, k) outputs, logits or others.
-            x: (n, C, H, W) clean images.
-            y: (n,) labels; they play no part.
-            inner: the adversary.
-            disagreement: of (n, k) clean outputs, held fixed, and (n, k) adversarial ones; (n,) values to maximise.
+        `disagreement` gives (n,) values to maximise of the (n, k) outputs of clean images, held fixed, and of
+        adversarial ones. Labels play no part.
         """
         with attacked(model, inner.mode), torch.no_grad():
             clean = model(x)

@@ -127,12 +127,7 @@ def certified_losses(
 ) -> tuple[Tensor, Tensor]:
     """(n,) annealed cross-entropies of features (n, d) against a head's clusters, and the (n, C) certified scores.
 
-    Args:
-        options: rule and annealing.
-        head: with the centroids and the variance.
-        features: (n, d).
-        y: (n,) labels.
-        radius: in feature space.
+    The `radius` is in feature space.
     """
     scores = certified_scores(
         features, y, head.centroids, head.classes, head.variance, radius=radius, rule=options.rule, index=head.index

@@ -272,16 +272,10 @@ def comparison(options: ClusTR.Options, head: ClusterHead) -> tuple[Head, Consis
 def score_terms(
     options: ClusTR.Options, head: ClusterHead, labelled: Tensor, clean: Tensor, adversarial: Tensor, y: Tensor
 ) -> dict[str, Tensor]:
-    """(n,) values of the terms beside Magnet: the consistency of outputs and the cross-entropy of p, where they count.
+    """(n,) values of the terms beside Magnet, the consistency and the cross-entropy of p, of (n, d) features.
 
-    Args:
-        options: which terms.
-        head: with the clusters that p is of.
-        labelled: (n, d) features whose p should be the label's: the clean images' in training, the adversarial ones'
-            in an attack.
-        clean: (n, d) features of the clean images.
-        adversarial: (n, d) features of the adversarial images.
-        y: (n,) labels.
+    Cross-entropy is of the features `labelled`: the clean images' in training, the adversarial ones' in an attack.
+    `head` has the clusters that p is of.
     """
     terms = {}
     if options.consistency not in ("none", "magnet"):

@@ -130,15 +130,9 @@ class Corral(ClusterMethod):
         return losses.mean(), {"adversarial_accuracy": (logits.argmax(1) == y).float().mean()}
 
     def toward_rivals(self, x: Tensor, y: Tensor, clean: Tensor, centroids: Tensor) -> Tensor:
-        """Images in the ball away from the nearest own centroid, toward the nearest rival's, by the clean features.
+        """Images in the ball away from the nearest own of (M, d) centroids, toward the nearest rival of clean features.
 
         They maximise ||f - mu_own||^2 - ||f - mu_rival||^2: the rival's log score less the own, but for the variance.
-
-        Args:
-            x: (n, C, H, W) clean images.
-            y: (n,) labels.
-            clean: (n, d) their features.
-            centroids: (M, d).
         """
         own = centroids[nearest_own(clean, y, centroids, self.head.classes)]
         rival = centroids[nearest_rival(clean, y, centroids, self.head.classes)]
@@ -195,14 +189,8 @@ def corral_terms(
 ) -> dict[str, Tensor]:
     """(n,) values of each term of the loss: the cross-entropy of the logits or Magnet, the pull to the own centroid.
 
-    Args:
-        options: which loss, and whether there is a pull.
-        head: with the centroids and the variance.
-        features: (n, d).
-        logits: (n, C) of the head.
-        y: (n,) labels.
-        assigned: (n,) each example's centroid.
-        hinge: whether Magnet has its alpha and hinge.
+    Of (n, d) features, their (n, C) logits by the head, (n,) labels and (n,) assigned centroids. `hinge`: whether
+    Magnet has its alpha and hinge.
     """
     centroids, classes, variance = head.centroids, head.classes, head.variance
     if options.loss == "cross_entropy":

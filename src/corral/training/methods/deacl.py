@@ -75,15 +75,14 @@ class DeACL(EncoderMethod):
 
 
 class BatchFeatures:
-    """What a batch's images are to the two encoders; each forward pass is made once, where it is first asked for.
+    """Features of a batch's images by the two encoders; each forward pass is made once, when it is first needed.
 
     Args:
         method: whose encoders they are.
         x: (n, C, H, W) augmented images.
         indices: (n,) their indices in the training set.
 
-    Attributes:
-        kept: (n, d) features of the frozen encoder.
+    `kept` are the (n, d) features of the frozen encoder.
     """
 
     def __init__(self, method: DeACL, x: Tensor, indices: Tensor) -> None:

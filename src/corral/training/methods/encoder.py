@@ -171,15 +171,17 @@ class ProjectedMethod(EncoderMethod):
         return found
 
 
-def neighbour_votes(features: Tensor, bank: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """(n, C) votes of the nearest features of a bank, each weighed by exp(cos / 0.07).
+def require_images(key: str, clusters: int, images: Images) -> None:
+    """Refuse, before training, more clusters than there are training images."""
+    if clusters > len(images):
+        raise UsageError(
+            f"{key} {clusters} is more than the {len(images)} training images: ask for fewer clusters or more images "
+            "(data.train)"
+        )
 
-    Args:
-        features: (n, d).
-        bank: (N, d).
-        labels: (N,) of the bank.
-        classes: C.
-    """
+
+def neighbour_votes(features: Tensor, bank: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """(n, C) votes of the nearest features of a bank (N, d) with labels (N,), each weighed by exp(cos / 0.07)."""
     cosines = functional.normalize(features, dim=1) @ functional.normalize(bank, dim=1).T
     nearest = cosines.topk(min(NEIGHBOURS, len(bank)), 1)
     # The largest cosine is taken off: weights are relative, and none overflows.

@@ -166,16 +166,10 @@ class NcpAcl(DeACL):
 
 @full_precision
 def nearest_and_nth(features: Tensor, centroids: Tensor, held: Tensor, neighbour: int) -> Tensor:
-    """The nearest and the n-th nearest centroid of every feature, by the cosine (NCP-ACL, Algorithm 1).
+    """(n, 2) indices of the nearest and the n-th nearest of (K, d) centroids by the cosine (NCP-ACL, Algorithm 1).
 
-    Args:
-        features: (n, d).
-        centroids: (K, d).
-        held: (K,) bool, which of them have members; others do not count, since they may be copies of those.
-        neighbour: n, from 2; where fewer centroids have members, the farthest of those stands for the n-th nearest.
-
-    Returns:
-        (n, 2) indices of centroids.
+    Only centroids with members count, (K,) bool `held`: others may be copies of those. Where fewer than n, from 2, have
+    members, the farthest of those stands for the n-th nearest.
     """
     near = functional.normalize(features, dim=1) @ functional.normalize(centroids, dim=1).T
     ranked = near.masked_fill(~held, -torch.inf).topk(min(neighbour, int(held.sum())), dim=1)

@@ -7,13 +7,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corral.errors import UsageError
 from corral.geometry import kmeans
 from corral.losses import kl
 from corral.registry import register
 from corral.training.features import extract_features, require_differing
 from corral.training.methods.base import Context, MethodOptions, Metrics, read_indices
-from corral.training.methods.encoder import EncoderMethod
+from corral.training.methods.encoder import EncoderMethod, require_images
 from corral.training.recipes.base import Count, InnerAttack, Positive
 
 # The released code's: of the linear head before the weights are trained.
@@ -50,11 +49,7 @@ class PseudoLabelled(EncoderMethod):
 
     def __init__(self, context: Context, options: Options) -> None:
         super().__init__(context, options)
-        if options.clusters > len(context.images):
-            raise UsageError(
-                f"method.clusters {options.clusters} is more than the {len(context.images)} training images: ask for "
-                "fewer clusters or more images (data.train)"
-            )
+        require_images("method.clusters", options.clusters, context.images)
         with self.drawn():
             probe = nn.Linear(context.model.features_dim, options.clusters)
         self.probe = probe.to(context.device)

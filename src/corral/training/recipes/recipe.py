@@ -205,23 +205,21 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         method, training = method_class(self.method), self.training
-        name = f"method '{self.method.name}'"
-        if training.select == "best" and self.data.validation == 0:
-            raise ValueError("training.select 'best' needs held-out images: set data.validation above 0")
-        if training.warm_start.stop_accuracy > 0 and self.data.validation == 0:
-            raise ValueError("warm_start.stop_accuracy needs held-out images: set data.validation above 0")
-        if training.converged is not None and not method.needs_labels:
-            raise ValueError(f"{name} has no accuracy that converges: leave training.converged out")
-        if training.converged is not None and self.data.validation == 0:
-            raise ValueError("training.converged needs held-out images: set data.validation above 0")
-        if self.data.unlabeled and method.needs_labels:
-            raise ValueError(f"{name} needs labels: leave data.unlabeled out")
-        if training.select == "best" and not method.needs_labels:
-            raise ValueError(f"{name} has no accuracy to select by: leave training.select 'last'")
-        if method.trains == "head" and training.warm_start.epochs:
-            raise ValueError(f"{name} trains a head alone: leave warm_start.epochs 0")
-        if not method.needs_labels and training.warm_start.epochs:
-            raise ValueError(f"{name} uses no labels: leave warm_start.epochs 0")
+        name, labels, validated = f"method '{self.method.name}'", method.needs_labels, self.data.validation > 0
+        best, converges, warm = training.select == "best", training.converged is not None, training.warm_start
+        held_out = "needs held-out images: set data.validation above 0"
+        for wrong, message in (
+            (best and not validated, f"training.select 'best' {held_out}"),
+            (warm.stop_accuracy > 0 and not validated, f"warm_start.stop_accuracy {held_out}"),
+            (converges and not labels, f"{name} has no accuracy that converges: leave training.converged out"),
+            (converges and not validated, f"training.converged {held_out}"),
+            (self.data.unlabeled and labels, f"{name} needs labels: leave data.unlabeled out"),
+            (best and not labels, f"{name} has no accuracy to select by: leave training.select 'last'"),
+            (method.trains == "head" and warm.epochs, f"{name} trains a head alone: leave warm_start.epochs 0"),
+            (not labels and warm.epochs, f"{name} uses no labels: leave warm_start.epochs 0"),
+        ):
+            if wrong:
+                raise ValueError(message)
         method.check(self)
         return self
 
