@@ -74,12 +74,7 @@ def using(module: nn.Module, branch: Branch) -> Iterator[None]:
 
 
 def single_branch(tensors: Mapping[str, Tensor], branch: Branch) -> dict[str, Tensor]:
-    """A dual module's state with one branch alone, under the names of single layers.
-
-    Args:
-        tensors: the module's `state_dict`.
-        branch: which branch is kept; what has none is kept as it is.
-    """
+    """A dual module's state with one branch alone, under the names of single layers; other layers as they are."""
     second = f".{SECOND}."
     single = {name: tensor for name, tensor in tensors.items() if second not in f".{name}"}
     if branch == "clean":

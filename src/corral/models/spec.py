@@ -137,9 +137,7 @@ def fill_head(head: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
 def head_spec(head: Head, *, like: str | None = None) -> dict[str, Any]:
     """A head's description, by a name under which its very class is found.
 
-    Args:
-        head: a head.
-        like: a name that is preferred where it stands for the head's class, such as the recipe's "file.py:MyHead".
+    `like` is preferred where it names the head's class, such as the recipe's "file.py:MyHead".
 
     Raises:
         UsageError: no such name: what cannot be built again should not be trained.

@@ -1,4 +1,4 @@
-"""What training takes: seconds of the wall clock, and seconds of work, which hardly grow with other programs' load."""
+"""Seconds of training: of the wall clock, and of work, which other programs' load hardly changes."""
 
 import time
 from collections.abc import Iterator

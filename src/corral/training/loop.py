@@ -27,9 +27,9 @@ from corral.training.recipes.files import load_recipe
 from corral.training.recipes.recipe import Recipe
 from corral.training.run import RunFolder, RunInfo
 from corral.training.start import check_head, finished, make_model, prepare_data
-from corral.training.state import restore_state, save_state, save_weights, story
+from corral.training.state import outcome, restore_state, save_state, save_weights
 
-# What a line shows of the held-out images.
+# The measures of held-out images in an epoch's line.
 VALIDATED = {"validation_clean": "clean", "validation_pgd": "PGD", "validation_neighbours": "nearest neighbours"}
 
 
@@ -52,7 +52,7 @@ def train(
         data: data-set name; default the recipe's own. The recipe's values for that set apply.
         out: the run folder; must not hold a run already, unless `resume`.
         data_root: folder of the data-set files; default CORRAL_DATA or the per-user cache.
-        resume: continue an interrupted run of the same recipe; a finished one is left as it is.
+        resume: continue an interrupted run of the same recipe; a finished one is not changed.
         device: "cpu", "cuda" ...; default a GPU if there is one.
         progress: show progress on stderr.
         loggers: where each epoch's numbers go besides metrics.jsonl: "tensorboard", "wandb", "mlflow",
@@ -143,7 +143,7 @@ class Run:
         return rule is not None and converged(self.accuracies, rule, settled=settled(training))
 
     def begin(self, *, resume: bool) -> None:
-        """Claim the folder, or take up where it was left."""
+        """Begin the run in its folder, or resume it."""
         if resume and self.folder.state.is_file():
             restore_state(self)
             return
@@ -156,20 +156,20 @@ class Run:
             write_atomically(self.folder.metrics, b"")
         try:
             self.enter_phase(fresh=True)
-        except Exception:  # what was asked for cannot begin: the folder stays free for what can
+        except Exception:  # such a run cannot begin: another may in this folder
             self.folder.recipe.unlink()
             self.folder.metrics.unlink(missing_ok=True)
             raise
 
     def take_normalisation(self) -> None:
-        """Let the description say the model's own numbers, which another run's weights may have brought."""
+        """Copy the model's normalisation, which another run's weights may have set, into the spec."""
         numbers = self.model.normalisation
         self.spec = self.spec.model_copy(
             update={"mean": tuple(numbers.mean.tolist()), "std": tuple(numbers.std.tolist())}
         )
 
     def execute(self) -> None:
-        """Run the epochs that are left and write the model."""
+        """Run the remaining epochs and write the model."""
         title = f"{self.recipe.name} on {self.data.name}"
         if self.recipe.preset is not None:
             self.say(f"{self.data.name}: settings of the preset {self.recipe.preset!r}; `corral recipes` shows them")
@@ -187,12 +187,12 @@ class Run:
                 log(numbers, self.epoch)
                 bar.say(_line(numbers, self.total_epochs))
             self._finish()
-        ending = story(self)["ending"]
+        ending = outcome(self)["ending"]
         how = "" if ending is None else f", {ending.words()}"
         self.say(f"{self.folder.path}: trained in {duration(self.clock.wall)}{how}")
 
     def _images_left(self) -> int:
-        """How many images, counting replays, the epochs that are left will show."""
+        """The images of the remaining epochs, counting replays."""
         warm = max(self.warm_epochs - self.epoch, 0)
         main = self.total_epochs - self.epoch - warm
         return (warm * self.warm.replays + main * self.method.replays) * len(self.images)
@@ -260,7 +260,7 @@ class Run:
 
     def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         data, images = self.recipe.data, self.images
-        # Methods without labels are given some all the same, and take none of them.
+        # Methods without labels get zeros.
         none = torch.zeros(len(indices), dtype=torch.int64, device=self.device)
         labels = none if images.labels is None else images.labels[indices]
         if not data.crop and not data.flip:
@@ -313,7 +313,7 @@ class Run:
     def _finish(self) -> None:
         if self.recipe.training.select == "best" and self.folder.best.is_file():
             tensors, metadata = read_checkpoint(self.folder.best, kind="model")
-            info = RunInfo.model_validate(metadata["info"] | story(self))  # the choice cost the whole run
+            info = RunInfo.model_validate(metadata["info"] | outcome(self))  # the choice cost the whole run
             metadata["info"] = info.model_dump(mode="json")
             write_checkpoint(self.folder.model, tensors, metadata)
         else:

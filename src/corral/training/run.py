@@ -20,7 +20,7 @@ from corral.training.convergence import Ending
 
 
 class RunInfo(Frozen):
-    """What a model file says of its making.
+    """Facts of a model's training, saved in its file.
 
     `started_from` is the fingerprint of the backbone that `training.start` gave; None where weights were random.
     `train_seconds` are of the wall clock, `work_seconds` of the `work_clock` ("cpu": CPU time of the process and all
@@ -74,7 +74,7 @@ class RunFolder:
 
 
 def save_model(path: Path, weights: Mapping[str, Tensor], spec: ModelSpec, info: RunInfo) -> None:
-    """Write a model's state with its spec and the story of its making, atomically."""
+    """Write a model's state with its spec and its `RunInfo`, atomically."""
     metadata = {"kind": "model", "spec": spec.model_dump(mode="json"), "info": info.model_dump(mode="json")}
     write_checkpoint(path, weights, metadata)
 
@@ -90,7 +90,7 @@ def load_model(
         encoder: take an encoder too, whose outputs are features and no logits.
 
     Returns:
-        The classifier in eval mode, its spec and the story of its making.
+        The classifier in eval mode, its spec and its `RunInfo`.
 
     Raises:
         CorralError: no such run, an unfinished run, an encoder, or a truncated or foreign file.

@@ -1,4 +1,4 @@
-"""Before training: what may be trained where, on which images, and from which weights."""
+"""Before training: checks of the folder and the head, the images, and the first weights."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ AT_ONCE, PART = 2**28, 1_000
 
 
 def finished(folder: RunFolder, recipe: Recipe, *, resume: bool) -> bool:
-    """Whether there is nothing left to train in a folder that may be trained in.
+    """Whether the run in a folder is finished.
 
     Raises:
         UsageError: the folder holds a run although none is to be resumed, or the other way round, or one of another

@@ -40,8 +40,7 @@ class Backbone(nn.Module):
 class Embedded(Backbone):
     """A backbone's features through a linear layer without a rectifier.
 
-    Averages of rectified maps are never negative: none of them has a negative cosine with another, so that they cannot
-    lie near the vertices of a simplex around 0.
+    Averages of rectified maps are never negative, so that no two have a negative cosine, as vertices of a simplex do.
 
     Args:
         backbone: images to (N, features_dim).
@@ -79,15 +78,11 @@ BACKBONES: Registry[Builder] = Registry(
 
 
 def register_backbone(name: str) -> Callable[[B], B]:
-    """Make a function or a class a backbone of this name; a decorator.
+    """Make a function or a class a backbone of this name in `[model] backbone`; a decorator.
 
-    Args:
-        name: what `[model] backbone` calls it.
-
-    Returns:
-        A decorator that takes a function, or a class, of the image shape: `shape` (channels, H, W), or `in_channels`,
-        `image_size` (H, W) and `in_features`. Its other parameters, with their types and defaults, are the backbone's
-        options in a recipe. What it returns maps (N, channels, H, W) images to (N, d) features.
+    It takes the image shape: `shape` (channels, H, W), or `in_channels`, `image_size` (H, W) and `in_features`. Its
+    other parameters, with their types and defaults, are the backbone's options in a recipe. What it returns maps
+    (N, channels, H, W) images to (N, d) features.
     """
 
     def add(builder: B) -> B:
@@ -113,12 +108,9 @@ def backbone_options(name: str, *, code: bool = False) -> tuple[str, ...]:
 
 
 def read_backbone(name: str, given: Mapping[str, Any], *, code: bool = False) -> dict[str, Any]:
-    """A backbone's options with what was given for some of them; defaults for the others.
+    """All options of a backbone by name, in a recipe's order: those given, and defaults for the others.
 
-    Args:
-        name: in the registry, or a target.
-        given: by name.
-        code: whether a target that was not imported yet may be.
+    `code`: whether the code of a target may be imported.
 
     Raises:
         UsageError: an unknown backbone.
@@ -130,15 +122,9 @@ def read_backbone(name: str, given: Mapping[str, Any], *, code: bool = False) ->
 
 
 def build_backbone(name: str, shape: Shape, options: Mapping[str, Any]) -> Backbone:
-    """A backbone for images of a shape, with first weights from torch's global generator.
+    """A backbone for images (channels, H, W), with first weights from torch's global generator.
 
-    Args:
-        name: in the registry, or a target that was imported.
-        shape: (channels, H, W).
-        options: of `read_backbone`.
-
-    Returns:
-        The module, with its `features_dim`; where it does not say that itself, a pass of one black image does.
+    Its `features_dim`, where it does not set it, is found by a forward pass of one black image.
 
     Raises:
         ValueError: the backbone refuses the options or the shape, or gives no (N, d) features.

@@ -1,4 +1,4 @@
-"""The head that is none: what an attack on features runs through."""
+"""Features in the place of logits, for attacks on features and for encoders."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -70,7 +70,7 @@ METHODS: "Registry[type[Method]]" = Registry(
 class Method:
     """A training method; the base is one with a linear head and uniform batches.
 
-    A subclass is registered by its `name` with `corral.register`, and says what it can be told in a nested `Options`.
+    A subclass is registered by its `name` with `corral.register`, and declares its options in a nested `Options`.
 
     Attributes:
         name: what a recipe calls it.
@@ -177,7 +177,7 @@ class Method:
         raise NotImplementedError  # abstract
 
     def after_step(self) -> None:
-        """Take what the batch's backward pass left, after the optimiser's step."""
+        """Use the gradients of the batch's backward pass, after the optimiser's step."""
 
     def after_epoch(self) -> dict[str, float]:
         """Refit what follows the features; returns numbers to log, seconds among them."""

@@ -148,14 +148,9 @@ class Neighbourhoods:
 
 
 class LearnedClusters(nn.Module):
-    """Centroids and variance that training moves: the affine map mu / sigma^2 of their logits, and log sigma^2.
+    """(M, d) centroids and a variance that training moves: the affine map mu / sigma^2 of logits, and log sigma^2.
 
     The map's scale suits an optimiser, that of centroids far apart does not.
-
-    Args:
-        clusters: M.
-        features: d.
-        device: where they live.
     """
 
     def __init__(self, clusters: int, features: int, device: torch.device) -> None:
@@ -197,7 +192,7 @@ def cluster_head(model: Classifier) -> ClusterHead:
 
 
 def over_all(head: ClusterHead) -> ClusterHead:
-    """The head that gives p of Eq. 4 on a head's clusters to a loss: over all of them, by whichever rule it decides.
+    """A head on the same clusters whose p of Eq. 4 is over all of them, for a loss.
 
     D-nearest is a rule of inference (ClusTR, App. B.3), and so is "nearest" there. In a loss, a class that is among
     the D nearest clusters of x and not of x_adv would cost p(x) × `TRUNCATION_PENALTY`.
