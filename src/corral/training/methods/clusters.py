@@ -26,15 +26,10 @@ class ClusterMethod(Method):
         self, context: Context, options: Any, *, clusters: int, rule: HeadRule, temperature: float = 1.0
     ) -> None:
         super().__init__(context, options)
-        self._check(clusters, rule)
         self.clusters, self.rule, self.temperature = clusters, rule, temperature
-        device = context.device
-        self.assignments = torch.zeros(len(context.images), dtype=torch.int64, device=device)
-
-    def _check(self, clusters: int, rule: HeadRule) -> None:
-        """Refuse before the warm start what would fail after it."""
-        labels, classes = labels_of(self.context), self.context.num_classes
-        members, label = torch.bincount(labels, minlength=classes).min(0)
+        self.assignments = torch.zeros(len(context.images), dtype=torch.int64, device=context.device)
+        classes = context.num_classes
+        members, label = torch.bincount(labels_of(context), minlength=classes).min(0)
         if int(members) < clusters:
             raise UsageError(
                 f"method.clusters {clusters} needs as many training images of every class, class {int(label)} has "
@@ -112,14 +107,10 @@ class Neighbourhoods:
     def __init__(self, method: ClusterMethod, clusters_per_batch: int, samples_per_cluster: int) -> None:
         self.method = method
         self.clusters_per_batch, self.samples_per_cluster = clusters_per_batch, samples_per_cluster
-        self.losses = ClusterLosses(self.num_clusters, device=method.assignments.device)
+        total = method.clusters * method.context.num_classes
+        self.losses = ClusterLosses(total, device=method.assignments.device)
         self.local = torch.empty(0, dtype=torch.int64)
         self.ids = torch.empty(0, dtype=torch.int64)
-
-    @property
-    def num_clusters(self) -> int:
-        """All clusters of the run."""
-        return self.method.clusters * self.method.context.num_classes
 
     def batches(self) -> Iterator[Tensor]:
         """Indices of neighbourhoods until as many samples were drawn as the training set has.

@@ -71,9 +71,8 @@ class EncoderMethod(Method):
     def __init__(self, context: Context, options: Any, dual_norm: DualNorm = "none") -> None:
         super().__init__(context, options)
         self.evaluates: Branch | None = None if dual_norm == "none" else dual_norm
-        evaluates = self.evaluates
         normalised = any(isinstance(module, nn.BatchNorm2d) for module in context.model.modules())
-        if evaluates is not None and not normalised:
+        if self.evaluates is not None and not normalised:
             raise UsageError(
                 "method.dual_norm needs a backbone with BatchNorm, such as resnet: choose one, or set it to 'none'"
             )

@@ -55,8 +55,7 @@ class ModelConfig(Config):
         name, head = data.get("backbone", "convnet"), data.get("head")
         if not isinstance(name, str):
             return data
-        given = {option: value for option, value in data.items() if option not in cls.model_fields}
-        given = {option: value for option, value in given.items() if value is not None}
+        given = {key: value for key, value in data.items() if key not in cls.model_fields and value is not None}
         try:
             read = read_backbone(name, given)
             if isinstance(head, str):
@@ -70,7 +69,9 @@ class ModelConfig(Config):
         except UsageError as error:  # pydantic passes ValueErrors on with their place in the recipe
             raise ValueError(str(error)) from None
         # In the backbone's order, so that a recipe is written in one way: names of run folders depend on it.
-        chosen = {option: _listed(read[option]) for option in read if option in given}
+        chosen = {
+            key: list(value) if isinstance(value, tuple) else value for key, value in read.items() if key in given
+        }
         return {"backbone": _lasting(name), **({} if head is None else {"head": head}), **chosen}
 
     def options(self) -> dict[str, Any]:
@@ -81,11 +82,6 @@ class ModelConfig(Config):
 def _lasting(name: str) -> str:
     """A name as a run folder should have it: a file by its whole path."""
     return lasting(name) if is_target(name) else name
-
-
-def _listed(value: Any) -> Any:
-    """A value as TOML and JSON have it."""
-    return list(value) if isinstance(value, tuple) else value
 
 
 class WarmStart(Config):
