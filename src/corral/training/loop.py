@@ -163,10 +163,10 @@ class Run:
 
     def take_normalisation(self) -> None:
         """Copy the model's normalisation, which another run's weights may have set, into the spec."""
-        numbers = self.model.normalisation
-        self.spec = self.spec.model_copy(
-            update={"mean": tuple(numbers.mean.tolist()), "std": tuple(numbers.std.tolist())}
+        mean, std = (
+            tuple(numbers.tolist()) for numbers in (self.model.normalisation.mean, self.model.normalisation.std)
         )
+        self.spec = self.spec.model_copy(update={"mean": mean, "std": std})
 
     def execute(self) -> None:
         """Run the remaining epochs and write the model."""
@@ -176,10 +176,7 @@ class Run:
         if "skipped" in self.data.note:
             self.say(f"{self.data.name}: {self.data.note}")
         logged = Logged(self.folder.path, self.recipe.model_dump(exclude_none=True), first_epoch=self.epoch + 1)
-        with (
-            opened(self.loggers, logged) as log,
-            Progress(title, 0, "images", enabled=self.progress) as bar,
-        ):
+        with opened(self.loggers, logged) as log, Progress(title, 0, "images", enabled=self.progress) as bar:
             while self.epoch < self.total_epochs and not self.converged:
                 bar.total = bar.done + self._images_left()
                 numbers = self._epoch(bar)
@@ -300,12 +297,10 @@ class Run:
 
     def _save(self, numbers: dict[str, Any]) -> None:
         """Checkpoint the state between two epochs; metrics first, resuming drops lines beyond the checkpoint."""
-        main = self.epoch > self.warm_epochs
-        if self.recipe.training.select == "best" and self.validated and main:
-            score = self.validated["validation_pgd"]
-            if score > self.best:
-                self.best = score
-                save_weights(self, self.folder.best)
+        best = self.recipe.training.select == "best" and self.epoch > self.warm_epochs
+        if best and self.validated and self.validated["validation_pgd"] > self.best:
+            self.best = self.validated["validation_pgd"]
+            save_weights(self, self.folder.best)
         lines = self.folder.metrics.read_text() if self.folder.metrics.is_file() else ""
         write_atomically(self.folder.metrics, (lines + json.dumps(numbers) + "\n").encode())
         save_state(self)

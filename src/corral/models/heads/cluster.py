@@ -208,10 +208,8 @@ class ClusterHead(Head):
             ValueError: the shapes are not those of the head.
         """
         if centroids.shape != self.centroids.shape or variance.dim() != 0:
-            raise ValueError(
-                f"expected centroids {tuple(self.centroids.shape)} and a scalar variance, "
-                f"found {tuple(centroids.shape)} and {tuple(variance.shape)}"
-            )
+            found = f"{tuple(centroids.shape)} and {tuple(variance.shape)}"
+            raise ValueError(f"expected centroids {tuple(self.centroids.shape)} and a scalar variance, found {found}")
         head = copy.copy(self)
         head.__dict__["_buffers"] = {**self._buffers, "centroids": centroids, "variance": variance}
         return head
@@ -222,15 +220,12 @@ class ClusterHead(Head):
         if centroids.dim() != 2 or centroids.shape[0] == 0 or not centroids.is_floating_point():
             raise ValueError(f"centroids must be (M, d) floats, found {tuple(centroids.shape)} {centroids.dtype}")
         if classes.shape != centroids.shape[:1] or classes.is_floating_point():
-            raise ValueError(
-                f"classes must be ({centroids.shape[0]},) integers, one a centroid, "
-                f"found {tuple(classes.shape)} {classes.dtype}"
-            )
+            found = f"{tuple(classes.shape)} {classes.dtype}"
+            raise ValueError(f"classes must be ({len(centroids)},) integers, one a centroid, found {found}")
         if not bool(torch.isfinite(centroids).all()):
             raise ValueError("centroids must be finite, found NaN or infinity")
         centroids = centroids.detach().clone()
-        if centroids.element_size() < 4:
-            centroids = centroids.float()
+        centroids = centroids.float() if centroids.element_size() < 4 else centroids
         variance = torch.as_tensor(variance, dtype=centroids.dtype, device=centroids.device).detach().clone()
         if variance.dim() != 0 or not bool((variance > 0) & torch.isfinite(variance)):
             raise ValueError(f"variance must be one positive, finite number, found {variance.tolist()}")
