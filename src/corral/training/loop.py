@@ -163,10 +163,8 @@ class Run:
 
     def take_normalisation(self) -> None:
         """Copy the model's normalisation, which another run's weights may have set, into the spec."""
-        mean, std = (
-            tuple(numbers.tolist()) for numbers in (self.model.normalisation.mean, self.model.normalisation.std)
-        )
-        self.spec = self.spec.model_copy(update={"mean": mean, "std": std})
+        buffers = self.model.normalisation.named_buffers()
+        self.spec = self.spec.model_copy(update={name: tuple(numbers.tolist()) for name, numbers in buffers})
 
     def execute(self) -> None:
         """Run the remaining epochs and write the model."""
