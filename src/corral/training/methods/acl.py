@@ -9,14 +9,13 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from corral.data.views import random_views
 from corral.losses import adversarial_invariance, contrastive, nt_xent, standard_invariance
 from corral.models import Classifier
 from corral.models.dual_norm import Branch, using
 from corral.registry import register
-from corral.training.methods.base import Context, MethodOptions, Metrics
-from corral.training.methods.encoder import DualNorm, ProjectedMethod, ProjectionConfig, ViewsConfig
-from corral.training.recipes.base import Count, InnerAttack, NotNegative, Positive
+from corral.training.methods.base import Context, Metrics
+from corral.training.methods.encoder import DualNorm, ProjectedMethod, ProjectedOptions
+from corral.training.recipes.base import Count, InnerAttack, NotNegative
 
 
 @register
@@ -32,7 +31,7 @@ class Acl(ProjectedMethod):
     name = "acl"
     parts = ("projection", "target")
 
-    class Options(MethodOptions):
+    class Options(ProjectedOptions):
         """ACL (Jiang et al. 2020, dual stream): NT-Xent of two views and of their adversarial selves, half and half.
 
         "dynacl" (Luo et al. 2023) lets the views' strength fall from 1 by equal steps, one every `decay_every` epochs,
@@ -42,9 +41,6 @@ class Acl(ProjectedMethod):
         (DynACL's code: 0.99), without gradients, and saved in their stead; 0 trains and saves a single network.
         """
 
-        temperature: Positive = 0.5
-        views: ViewsConfig = ViewsConfig()
-        projection: ProjectionConfig = ProjectionConfig()
         decay_every: Count | None = None
         reweight: Annotated[float, Field(ge=0, le=1)] = 0.0
         invariance: NotNegative = 0.0
@@ -96,8 +92,7 @@ class Acl(ProjectedMethod):
 
     def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         options, strength = self.options, self.strength
-        augmentation = options.views.augmentation().weakened(strength)
-        views = torch.cat([random_views(x, augmentation, generator=self.context.noise) for _ in range(2)])
+        views = torch.cat(self.two_views(x, options.views.augmentation().weakened(strength)))
         viewer = self.viewer
         with self.branch("adversarial"):
             moved = self.adversarial(viewer, views, torch.cat([y, y]), options.inner, self._disagreement)

@@ -10,14 +10,13 @@ from torch.nn import functional
 
 from corral.attacks.state import attacked
 from corral.data.frequencies import high_frequencies
-from corral.data.views import random_views
 from corral.errors import UsageError
 from corral.geometry import kmeans
 from corral.losses import contrastive
 from corral.registry import register
 from corral.training.features import extract_features, require_differing
-from corral.training.methods.base import Context, MethodOptions, Metrics, read_indices
-from corral.training.methods.encoder import DualNorm, ProjectedMethod, ProjectionConfig, ViewsConfig, require_images
+from corral.training.methods.base import Context, Metrics, read_indices
+from corral.training.methods.encoder import DualNorm, ProjectedMethod, ProjectedOptions, ViewsConfig, require_images
 from corral.training.recipes.base import InnerAttack, NotNegative, Positive
 from corral.training.run import load_model
 
@@ -34,7 +33,7 @@ class AdvCL(ProjectedMethod):
     name = "advcl"
     parts = ("projection", "heads")
 
-    class Options(MethodOptions):
+    class Options(ProjectedOptions):
         """AdvCL (Fan et al. 2021): two views, an adversarial image and the image's high frequencies as four positives.
 
         The loss is `contrast_weight` × the contrast plus `cross_entropy_weight` × the cross-entropy of adversarial
@@ -42,9 +41,7 @@ class AdvCL(ProjectedMethod):
         that `labeller` names, a run. High frequencies are those from `frequency` on, in cycles an image.
         """
 
-        temperature: Positive = 0.5
         views: ViewsConfig = ViewsConfig(smallest=0.2, blur=0.0)
-        projection: ProjectionConfig = ProjectionConfig()
         labeller: str | None = None
         clusterings: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)]
         contrast_weight: Positive = 1.0
@@ -94,9 +91,7 @@ class AdvCL(ProjectedMethod):
 
     def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         options, embedder, labels = self.options, self.embedder, self.labels[:, indices]
-        augmentation = options.views.augmentation()
-        views = [random_views(x, augmentation, generator=self.context.noise) for _ in range(2)]
-        clean = torch.cat([*views, high_frequencies(x, least=options.frequency)])
+        clean = torch.cat([*self.two_views(x), high_frequencies(x, least=options.frequency)])
         with self.branch("clean"), attacked(embedder, options.inner.mode), torch.no_grad():
             held = embedder(clean).view(3, len(x), -1)
 

@@ -11,14 +11,14 @@ from torch.nn import functional
 
 from corral.attacks.centred import TrainingLoss
 from corral.data import Images, stratified_subset
-from corral.data.views import COLOURS, Augmentation
+from corral.data.views import COLOURS, Augmentation, random_views
 from corral.errors import UsageError
 from corral.models import FeaturesHead, Head
 from corral.models.dual_norm import Branch, make_dual, single_branch, using
 from corral.models.projection import Projection
 from corral.training.features import extract_features
-from corral.training.methods.base import Context, Method
-from corral.training.recipes.base import Config, Count, ThreatConfig
+from corral.training.methods.base import Context, Method, MethodOptions
+from corral.training.recipes.base import Config, Count, Positive, ThreatConfig
 
 # Wu et al. 2018's classifier of features: this many neighbours, their votes weighed by exp(cos / tau).
 NEIGHBOURS, NEIGHBOUR_TEMPERATURE = 20, 0.07
@@ -142,6 +142,14 @@ class EncoderMethod(Method):
         return {"validation_neighbours": float((votes.argmax(1) == images.labels).float().mean())}
 
 
+class ProjectedOptions(MethodOptions):
+    """What all methods with a contrastive loss of projected views have."""
+
+    temperature: Positive = 0.5
+    views: ViewsConfig = ViewsConfig()
+    projection: ProjectionConfig = ProjectionConfig()
+
+
 class ProjectedMethod(EncoderMethod):
     """An encoder method whose loss is of a projection of the features."""
 
@@ -158,6 +166,11 @@ class ProjectedMethod(EncoderMethod):
 
     def learned(self) -> list[nn.Parameter]:
         return list(self.projection.parameters())
+
+    def two_views(self, x: Tensor, augmentation: Augmentation | None = None) -> list[Tensor]:
+        """Two random views of every image, by default as the recipe says."""
+        augmentation = augmentation or self.options.views.augmentation()
+        return [random_views(x, augmentation, generator=self.context.noise) for _ in range(2)]
 
     @property
     def embedder(self) -> nn.Module:
