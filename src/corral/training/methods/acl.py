@@ -57,7 +57,7 @@ class Acl(ProjectedMethod):
     options: Options
 
     def __init__(self, context: Context, options: Options) -> None:
-        super().__init__(context, options, options.dual_norm)
+        super().__init__(context, options)
         self.epochs_done = 0
         self.target: nn.Sequential | None = None
 

@@ -53,7 +53,7 @@ class AdvCL(ProjectedMethod):
     options: Options
 
     def __init__(self, context: Context, options: Options) -> None:
-        super().__init__(context, options, options.dual_norm)
+        super().__init__(context, options)
         if options.labeller is None:
             raise UsageError("method 'advcl' needs an encoder for pseudo-labels: set method.labeller to a run")
         require_images("method.clusterings", max(options.clusterings), context.images)

@@ -1,7 +1,6 @@
 """DeACL (Zhang et al. 2022): an encoder kept near a frozen one, and steady within the ball around every image."""
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from corral.attacks.state import attacked
 from corral.losses import negative_cosine
 from corral.registry import register
 from corral.training.features import extract_features, require_differing
-from corral.training.methods.base import Context, MethodOptions, Metrics
+from corral.training.methods.base import MethodOptions, Metrics
 from corral.training.methods.encoder import DualNorm, EncoderMethod
 from corral.training.recipes.base import InnerAttack, Positive
 
@@ -40,9 +39,6 @@ class DeACL(EncoderMethod):
         robust_weight: Positive = 2.0
         dual_norm: DualNorm = "none"
         inner: InnerAttack = InnerAttack()
-
-    def __init__(self, context: Context, options: Any) -> None:
-        super().__init__(context, options, options.dual_norm)
 
     def prepare(self) -> None:
         """Keep the encoder as it begins, then give the backbone its branches."""

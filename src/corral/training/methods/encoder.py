@@ -54,12 +54,9 @@ class ProjectionConfig(Config):
 class EncoderMethod(Method):
     """A method that trains features alone: what it saves is an encoder, to which `--fit-heads` fits a head.
 
-    Held-out images are only looked at by the labels of their nearest training images; no label plays a part in a loss.
-
-    Args:
-        context: of the run.
-        options: the recipe's.
-        dual_norm: the branch of dual BatchNorm that the saved encoder has; "none" for a single BatchNorm.
+    Held-out images are only measured by the labels of their nearest training images; no label plays a part in a loss.
+    An option `dual_norm` names the branch of dual BatchNorm that the saved encoder has; "none", or no such option, is a
+    single BatchNorm.
 
     Raises:
         UsageError: two branches of a backbone that has no BatchNorm.
@@ -68,8 +65,9 @@ class EncoderMethod(Method):
     trains = "encoder"
     needs_labels = False
 
-    def __init__(self, context: Context, options: Any, dual_norm: DualNorm = "none") -> None:
+    def __init__(self, context: Context, options: Any) -> None:
         super().__init__(context, options)
+        dual_norm: DualNorm = getattr(options, "dual_norm", "none")
         self.evaluates: Branch | None = None if dual_norm == "none" else dual_norm
         normalised = any(isinstance(module, nn.BatchNorm2d) for module in context.model.modules())
         if self.evaluates is not None and not normalised:
@@ -155,8 +153,8 @@ class ProjectedMethod(EncoderMethod):
 
     parts: ClassVar[tuple[str, ...]] = ("projection",)
 
-    def __init__(self, context: Context, options: Any, dual_norm: DualNorm = "none") -> None:
-        super().__init__(context, options, dual_norm)
+    def __init__(self, context: Context, options: Any) -> None:
+        super().__init__(context, options)
         channels = context.images.shape[0]
         if channels not in (1, COLOURS):
             raise UsageError(f"the views of these methods are of gray or colour images, found {channels} channels")
