@@ -267,7 +267,7 @@ class Run:
     def enter_phase(self, *, fresh: bool) -> None:
         """Set up the head and the optimiser of the phase that the next epoch belongs to."""
         training = self.recipe.training
-        rate = training.warm_start.learning_rate if self.warming else training.learning_rate
+        learning_rate = training.warm_start.learning_rate if self.warming else training.learning_rate
         method = self.warm if self.warming else self.method
         if not self.warming:
             method.prepare()
@@ -279,9 +279,9 @@ class Run:
         extra = method.parameters()
         own = {id(parameter) for parameter, _ in extra}
         weights = [p for p in self.model.parameters() if p.requires_grad and id(p) not in own] + method.learned()
-        groups: list[dict[str, Any]] = [{"params": weights, "lr": rate, "weight_decay": training.weight_decay}]
-        groups += [{"params": [parameter], "lr": own_rate, "weight_decay": 0.0} for parameter, own_rate in extra]
-        self.rates = [group["lr"] for group in groups]
+        groups: list[dict[str, Any]] = [{"params": weights, "lr": learning_rate, "weight_decay": training.weight_decay}]
+        groups += [{"params": [parameter], "lr": own_lr, "weight_decay": 0.0} for parameter, own_lr in extra]
+        self.learning_rates = [group["lr"] for group in groups]
         self.optimiser = make_optimiser(groups, training)
 
     def _set_learning_rates(self, share: float) -> None:
@@ -290,8 +290,8 @@ class Run:
             factor = 0.1 ** sum(self.epoch >= milestone for milestone in self.recipe.training.warm_start.milestones)
         else:
             factor = schedule(self.recipe.training, self.epoch - self.warm_epochs + min(share, 1.0))
-        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
+        for group, learning_rate in zip(self.optimiser.param_groups, self.learning_rates, strict=True):
+            group["lr"] = learning_rate * factor
 
     def _save(self, numbers: dict[str, Any]) -> None:
         """Checkpoint the state between two epochs; metrics first, resuming drops lines beyond the checkpoint."""

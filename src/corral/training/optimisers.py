@@ -84,7 +84,7 @@ class Lars(torch.optim.Optimizer):
                     velocity.mul_(group["momentum"]).add_(scaled, alpha=inside)
                     parameter.sub_(velocity, alpha=outside)
 
-    def _scaled(self, parameter: Tensor, rate: float, decay: float) -> Tensor:
+    def _scaled(self, parameter: Tensor, learning_rate: float, decay: float) -> Tensor:
         """r (g + b w)."""
         gradient = parameter.grad
         assert gradient is not None
@@ -93,7 +93,7 @@ class Lars(torch.optim.Optimizer):
         own, slope = torch.linalg.vector_norm(parameter), torch.linalg.vector_norm(gradient)
         ratio = self.trust * own / (slope + decay * own)
         if self.clipped:
-            ratio = (ratio / rate).clamp_max(1) if rate > 0 else torch.ones_like(ratio)
+            ratio = (ratio / learning_rate).clamp_max(1) if learning_rate > 0 else torch.ones_like(ratio)
         # A tensor and not a branch: the device is not waited for.
         ratio = torch.where((own > 0) & (slope > 0), ratio, torch.ones_like(ratio))
         return ratio * gradient.add(parameter, alpha=decay)

@@ -85,8 +85,8 @@ class Certified(ClusterMethod):
         self.after_epoch()
 
     def parameters(self) -> list[tuple[nn.Parameter, float]]:
-        rate = self.options.centroids_learning_rate
-        return [(self.directions, rate)] if rate > 0 else []
+        learning_rate = self.options.centroids_learning_rate
+        return [(self.directions, learning_rate)] if learning_rate > 0 else []
 
     def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         head = self.head.with_centroids(self.directions * self.scale, self.variance)

@@ -61,8 +61,9 @@ class PseudoLabelled(EncoderMethod):
         features, order = extract_features(self.model, self.context.images), self.context.order
         require_differing(features, "training.start")
         self.labels = kmeans(features, self.options.clusters, generator=order).assignments
-        rate = self.options.probe_learning_rate
-        optimiser = torch.optim.SGD(self.probe.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+        optimiser = torch.optim.SGD(
+            self.probe.parameters(), lr=self.options.probe_learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+        )
         for _ in range(self.options.probe_epochs):
             for indices in self.batches():
                 optimiser.zero_grad()

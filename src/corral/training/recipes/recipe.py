@@ -112,9 +112,9 @@ class TrainingConfig(Config):
     """Optimisation: the same for every method.
 
     `start` names trained weights that the backbone begins from: a run, its model.safetensors, or any safetensors file.
-    Over the first `warm_up` epochs the rate rises in a line from 0, and the schedule has the others. `trust` is LARS's
+    Over the first `warm_up` epochs the learning rate rises linearly from 0, then the schedule begins. `trust` is LARS's
     coefficient, 0.001 by default: "lars" scales the step of every tensor (You et al. 2017; ACL's code), "lars-clipped"
-    bounds a tensor's rate by the learning rate and leaves biases and BatchNorm's numbers to SGD (solo-learn's SimCLR).
+    bounds a tensor's by the learning rate and leaves biases and BatchNorm's numbers to SGD (solo-learn's SimCLR).
     `converged` ends training before `epochs` epochs when validation accuracy no longer rises; without it all are made.
     """
 
@@ -156,7 +156,7 @@ class TrainingConfig(Config):
             )
         if self.converged is not None and self.schedule == "cosine":
             raise ValueError(
-                "converged goes with schedule 'constant' or 'steps': a cosine's rate falls until the last epoch"
+                "converged goes with schedule 'constant' or 'steps': a cosine's learning rate falls to the end"
             )
         return self
 
