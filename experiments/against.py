@@ -1,9 +1,9 @@
-"""Compare a made table's rows with another row than the one its definition names, image by image.
+"""Compare a table's rows with a reference row other than the one in its definition, image by image.
 
 usage: python experiments/against.py TABLE ROW [--scale small] [--results results]
 
-Every row's accuracy less that of ROW, in points, with the standard error of the paired difference, as the table's page
-has it. Reads the results' CSV files alone.
+Prints every row's accuracy minus that of ROW, in points, with the standard error of the paired difference, in the
+format of the table's page. Reads the results' CSV files alone.
 """
 
 import argparse

@@ -3,9 +3,8 @@
 usage: python experiments/certified.py --data mnist --recipes certified --seeds 0 1 2 --n 1000 --out runs/certified
            --results results [--radii 36/255 1.58] [--set key=value ...]
 
-Every run is trained (or taken up where it stopped), certified, and attacked on the same test images by
-`corral certify`; a broken certificate ends the whole with an error. Rows are mean ± sample standard deviation over the
-seeds, in percent.
+Every run is trained (or resumed), certified, and attacked on the same test images by `corral certify`; a broken
+certificate ends the script with an error. Rows are mean ± sample standard deviation over the seeds, in percent.
 """
 
 import argparse
@@ -27,7 +26,7 @@ RADII = ["36/255", "72/255", "108/255", "0.5", "1.0", "1.58"]
 
 
 def certified(folder: RunFolder, n: int | None, radii: list[float]) -> Certificate:
-    """The run's certificate: the one on disk if it is of this model and these radii, else a fresh one."""
+    """The run's certificate: the one on disk if it is of this model and these radii, else a new one."""
     model, _, info = load_model(folder.path)
     n_test = len(load(info.data).test)
     path = folder.path / "certificates" / f"{certificate_label(n=n or n_test, n_test=n_test, seed=0)}.json"
@@ -39,7 +38,7 @@ def certified(folder: RunFolder, n: int | None, radii: list[float]) -> Certifica
 
 
 def certificate_entries(table: str, row: str, run: str, found: Certificate) -> Store:
-    """A certificate as lines of the results' CSV files: at each radius what is certified, and what attacks left."""
+    """A certificate as lines of the results' CSV files: at each radius certified and empirical robust accuracy."""
     store = Store()
     trained = Trained(found.train_seconds, found.work_seconds, found.work_clock, None)
     largest = max(point.radius for point in found.at)
@@ -92,10 +91,10 @@ def table_of(results: Path, store: Store, name: str = "certified-mnist") -> str:
     """Certificates as Markdown, from the CSV files of the results."""
     rows = store.of_table(name, "", "")
     lines = [line for group in rows.values() for line in group]
-    left = {line.evaluations: store.attacks[line.evaluations] for line in lines}
-    first = left[lines[0].evaluations][0]
+    attacked = {line.evaluations: store.attacks[line.evaluations] for line in lines}
+    first = attacked[lines[0].evaluations][0]
     run = store.runs[first.run, first.fingerprint]
-    radii = list(dict.fromkeys(line.eps for line in left[lines[0].evaluations]))
+    radii = list(dict.fromkeys(line.eps for line in attacked[lines[0].evaluations]))
     names = ["no attack" if radius == 0 else f"l2 {radius_words(radius)}" for radius in radii]
     numbers = {
         line.run: {one.key: float(one.values) for one in store.analyses[line.analyses] if one.kind == "number"}
@@ -108,9 +107,9 @@ def table_of(results: Path, store: Store, name: str = "certified-mnist") -> str:
     text = [f"# Certified accuracy on {run.data}", "", f"`{command} --out DIR --results RESULTS`", ""]
     text += [
         f"{first.n:,} of {run.n_test:,} test images, {seeds} seeds; percent, mean ± sd. "
-        "“Left” is what DDN, the search along bisectors and PGD left.",
+        "“Empirical” is robust accuracy under DDN, the search along bisectors and PGD.",
         "",
-        "## Certified and left by attacks",
+        "## Certified and empirical robust accuracy",
         "",
         f"| recipe | | {' | '.join(names)} | Lipschitz bound | training seconds |",
         f"| --- | --- | {' | '.join('---:' for _ in names)} | ---: | ---: |",
@@ -118,7 +117,9 @@ def table_of(results: Path, store: Store, name: str = "certified-mnist") -> str:
     for key, group in rows.items():
 
         def cells(attack: str, group: list[RowLine] = group) -> list[str]:
-            found = [{one.eps: one.accuracy for one in left[row.evaluations] if one.attack == attack} for row in group]
+            found = [
+                {one.eps: one.accuracy for one in attacked[row.evaluations] if one.attack == attack} for row in group
+            ]
             return [spread([by.get(radius, 0.0) for by in found]) for radius in radii]
 
         bound = f"{statistics.mean(numbers[line.run]['lipschitz'] for line in group):.4g}"
@@ -126,8 +127,8 @@ def table_of(results: Path, store: Store, name: str = "certified-mnist") -> str:
         seconds = f"{statistics.mean(run.train_seconds for run in runs):.0f}"
         bold = " | ".join(f"**{cell}**" for cell in cells("certified"))
         text.append(f"| {key.row} | **certified** | {bold} | {bound} | {seconds} |")
-        text.append(f"| | left | {' | '.join(cells('attacked'))} | | |")
-    created = max(found[0].created for found in left.values())
+        text.append(f"| | empirical | {' | '.join(cells('attacked'))} | | |")
+    created = max(found[0].created for found in attacked.values())
     tried = sum(round(found["clean"] * first.n) for found in numbers.values())
     broken = sum(round(found["broken"]) for found in numbers.values())
     text += [
@@ -148,9 +149,7 @@ def main() -> None:
     parser.add_argument("--n", type=int)
     parser.add_argument("--radii", nargs="+", default=RADII)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument(
-        "--results", type=Path, required=True, help="folder of the CSV files that the rows are put into"
-    )
+    parser.add_argument("--results", type=Path, required=True, help="folder of the CSV files that get the rows")
     parser.add_argument("--set", dest="settings", nargs="*", default=[])
     given = parser.parse_args()
     overrides = dict(setting(text) for text in given.settings)

@@ -3,8 +3,8 @@
 usage: python experiments/checkpoints.py [NAME ...] --out runs/checkpoints [--results results]
 
 A checkpoint is a run folder's `model.safetensors` and `recipe.toml`: `corral.load("results/checkpoints/NAME")` gives
-the classifier. What was measured of it is in the CSV files of the results, table `checkpoints`, and its `card.md` is
-made of them. tests/test_checkpoints.py measures it again.
+the classifier. Its measurements are in the CSV files of the results, table `checkpoints`, and its `card.md` is made
+from them. tests/test_checkpoints.py measures it again.
 """
 
 import argparse
@@ -28,14 +28,14 @@ from corral.report.words import attack_title, eps_words
 from corral.training import RunFolder, load_recipe, train
 
 TABLE, FOLDER = "checkpoints", "checkpoints"
-# Images that PGD and AutoAttack meet, class-balanced; AutoAttack is what costs.
+# Number of images of PGD and of AutoAttack, class-balanced; AutoAttack takes most of the time.
 QUICK, STANDARD = 200, {"digits": 100, "mnist": 50}
 RADII = [0.1, 0.25, 0.5]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One of them: the recipe, the data, the setting of settings.toml that makes it small, and what it is for."""
+    """A checkpoint's recipe, data, the setting of settings.toml that makes it small, and its purpose."""
 
     recipe: str
     data: str
@@ -59,7 +59,7 @@ CHECKPOINTS = {
 
 
 def trained(name: str, out: Path) -> RunFolder:
-    """The run of a checkpoint, trained if it is not there."""
+    """The run of a checkpoint, trained if it is missing."""
     one, folder = CHECKPOINTS[name], RunFolder(out / name)
     shipped = load_recipe(one.recipe, data=one.data)
     overrides: dict[str, Any] = load_setting(one.setting).overrides(shipped, {"training.seed": 0})
@@ -92,7 +92,7 @@ def measured(name: str, folder: RunFolder) -> Store:
 
 
 def card_of(name: str, store: Store) -> str:
-    """What a checkpoint is and what was measured of it, from the CSV files."""
+    """A checkpoint's description and its measurements, from the CSV files."""
     line = next(lines[0] for key, lines in store.of_table(TABLE, "", "").items() if key.row == name)
     groups = [store.attacks[evaluation] for evaluation in line.evaluations.split()]
     first = groups[0][0]
@@ -130,7 +130,7 @@ def _cells(line: AttackLine) -> list[str]:
 
 
 def cards(results: Path, store: Store) -> dict[Path, bytes]:
-    """Every card as it should be, and the list of them."""
+    """Every card, and the list of them."""
     names = [key.row for key in store.of_table(TABLE, "", "") if key.row in CHECKPOINTS]
     found = {results / FOLDER / name / "card.md": card_of(name, store).encode() for name in names}
     if names:

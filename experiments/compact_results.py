@@ -1,14 +1,14 @@
-"""Turn results of earlier versions, a folder a table with a JSON file an evaluation, into the CSV files, and prove it.
+"""Turn results of earlier versions, a folder a table with a JSON file an evaluation, into CSV files, and check them.
 
 usage: python experiments/compact_results.py convert OLD [--results results]
        python experiments/compact_results.py merge OLD [--results results]
        python experiments/compact_results.py check OLD [--results results]
 
-`convert` takes every row of OLD, which may be the results folder itself, and makes all tables again. `merge` takes the
-rows that the results lack, and those that were made later than the results' own or are of the table's setting where
-theirs are of an earlier one; it may be called as often as OLD grows. `check` compares every number of every `table.md`
-in OLD with the table made from the CSV files, cell by cell, and ends with 1 where one is lost; where the results have
-another row than OLD, made later, that row is left out. The other two check the tables that they took rows of.
+`convert` adds every row of OLD, which may be the results folder itself, and makes all tables again. `merge` adds the
+rows that the results lack, those that are newer than the results' own, and those of the table's setting where the
+results' are of an earlier one; it may be called again when OLD has grown. `check` compares every number of every
+`table.md` in OLD with the table made from the CSV files, cell by cell, and exits with 1 where one is missing; a row of
+which the results have a newer version is skipped. The other two check the tables that they added rows to.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def cells_of(text: str) -> Cells:
 
 
 def newer(key: RowKey, ours: Store, theirs: Store) -> bool:
-    """Whether another store's row goes before ours: it is of today's setting, or of the same one and made later."""
+    """Whether another store's row replaces ours: it is of today's setting, or of the same one and newer."""
     if key not in ours.rows:
         return True
     mine, other = ours.rows[key], theirs.rows[key]
@@ -72,7 +72,7 @@ def newer(key: RowKey, ours: Store, theirs: Store) -> bool:
 
 
 def take(old: Path, results: Path, *, everything: bool) -> list[Path]:
-    """Take rows of old folders into the results and make their tables again; returns the folders that had any."""
+    """Add rows of old folders to the results and make their tables again; returns the folders that had any."""
     folders = []
     for folder in old_folders(old):
         theirs = read_old(folder)
@@ -89,7 +89,7 @@ def take(old: Path, results: Path, *, everything: bool) -> list[Path]:
 
 
 def check(folders: Sequence[Path], results: Path) -> bool:
-    """Compare what stood in the old tables with the tables made from the CSV files; prints what differs."""
+    """Compare the old tables with those made from the CSV files; prints the differences."""
     store, counts = read_store(results), Counter[str]()
     for folder in folders:
         theirs, result = read_old(folder), read_result(folder / "table.json")

@@ -3,8 +3,8 @@
 usage: python experiments/compare.py --data mnist --recipes at clustr corral --seeds 0 1 2 --n 1000 --out runs/mnist
            [--protocols quick standard] [--results results [--table mnist]] [--set key=value ...]
 
-Every run is trained (or taken up where it stopped), then evaluated by each protocol on the same test images. What was
-measured goes into the CSV files of --results. Rows are mean ± sample standard deviation over the seeds, in percent.
+Every run is trained (or resumed), then evaluated by each protocol on the same test images. The measurements are added
+to the CSV files of --results. Rows are mean ± sample standard deviation over the seeds, in percent.
 """
 
 import argparse
@@ -35,7 +35,7 @@ COLUMNS = {
 
 
 def measured(folder: RunFolder, n: int | None, protocol: str) -> Record:
-    """The run's record: the one on disk if it is of this model and this n, else a fresh evaluation."""
+    """The run's record: the one on disk if it is of this model and this n, else a new evaluation."""
     model, _, info = load_model(folder.path)
     n_test = len(load(info.data).test)
     label = record_label(protocol, n=n or n_test, n_test=n_test, eps=info.eps, run_eps=info.eps, seed=0)
@@ -60,7 +60,7 @@ def setting(text: str) -> tuple[str, Any]:
 
 
 def seed_result(run: RunFolder, seed: int, records: list[Record]) -> SeedResult:
-    """What one run came to, for the results' CSV files."""
+    """One run's measurements, for the results' CSV files."""
     merged, _, outcomes = read_run(run.path, [record_file(record) for record in records])[0]
     info = load_model(run.path)[2]
     robust = min(attack.accuracy for attack in merged.attacks)
@@ -118,7 +118,7 @@ def table_of(results: Path, store: Store, name: str = "mnist") -> str:
 
 
 def trained(recipe, seed, data, out, overrides):
-    """A recipe's run of one seed: trained, taken up where it stopped, or there."""
+    """A recipe's run of one seed: trained, resumed, or found finished."""
     folder = RunFolder(out / f"{recipe}-{seed}")
     settings = {**overrides, "training.seed": seed}
     train(recipe, data=data, out=folder.path, resume=folder.recipe.is_file(), **settings)
@@ -134,8 +134,8 @@ def main() -> None:
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS.names(), default=["quick"])
     parser.add_argument("--n", type=int)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--results", type=Path, help="folder of the CSV files that the rows are put into")
-    parser.add_argument("--table", help="what the rows are called there; default the data set")
+    parser.add_argument("--results", type=Path, help="folder of the CSV files that get the rows")
+    parser.add_argument("--table", help="table name of the rows there; default the data set")
     parser.add_argument("--set", dest="settings", nargs="*", default=[])
     given = parser.parse_args()
     overrides = dict(setting(text) for text in given.settings)

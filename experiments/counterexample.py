@@ -2,7 +2,7 @@
 
 usage: python experiments/counterexample.py [--check]
 
---check draws nothing and exits with 1 where the committed figure is another.
+--check draws nothing and exits with 1 if the committed figure differs.
 """
 
 import argparse

@@ -1,14 +1,14 @@
-"""Put the tables of results/ into the documents that show them, so that no figure is typed by hand.
+"""Copy the tables of results/ into the documents that show them.
 
 usage: python experiments/docs_tables.py [--check]
 
-A document says where a table comes from between two comments:
+Two comments in a document name the source of a table and enclose the copy:
 
     <!-- table: results/tables/cause-small/table.md # The published attack with one part changed -->
     <!-- end -->
 
-What stands between them is replaced by the first table below that heading. --check changes nothing and exits with 1
-where a document is behind its results.
+The text between them is replaced by the first table below that heading. --check changes nothing and exits with 1 where
+a document differs from its results.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def table_below(text: str, heading: str) -> str:
 
 
 def refreshed(document: str, root: Path = ROOT) -> str:
-    """A document with its tables as the results have them."""
+    """A document with the tables of the results."""
 
     def replaced(found: re.Match[str]) -> str:
         text = (root / found["path"].strip()).read_text(encoding="utf-8")
@@ -57,7 +57,7 @@ def documents(root: Path = ROOT) -> list[Path]:
 
 
 def refresh(*, check: bool) -> list[Path]:
-    """Put the tables into every document; returns those that were behind.
+    """Copy the tables into every document; returns those that were out of date.
 
     Args:
         check: change nothing.

@@ -1,10 +1,10 @@
-"""Attack finished runs with the public AutoAttack code: numbers that share none of corral's attack code.
+"""Attack finished runs with the public AutoAttack code, which shares no code with corral's attacks.
 
 usage: python experiments/independent.py RUN [RUN ...] [--n 500] [--square 500] [--full]
 
 By default the reduced ensemble of docs/method.md's first trials: APGD-CE and APGD-DLR (100 steps, 1 restart) and
-Square with 500 queries, on the first n of the run's class-balanced test subset. It is not AutoAttack, and is not
-called so; --full runs the standard ensemble (hours on a CPU). Needs the extra `eval`.
+Square with 500 queries, on the first n of the run's class-balanced test subset. It is not AutoAttack and
+is not named so; --full runs the standard ensemble (hours on a CPU). Needs the extra `eval`.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main() -> None:
         x_adv, _ = attack.run_standard_evaluation(x, y, batch_size=250)
         with torch.no_grad():
             clean = (model(x).argmax(1) == y).float().mean().item()
-            kept = (model(x_adv).argmax(1) == y).float().mean().item()
+            robust = (model(x_adv).argmax(1) == y).float().mean().item()
         largest = (x_adv - x).abs().max().item()
         print(
             json.dumps(
@@ -54,7 +54,7 @@ def main() -> None:
                     "n": arguments.n,
                     "eps": info.eps,
                     "clean": round(clean, 4),
-                    "robust": round(kept, 4),
+                    "robust": round(robust, 4),
                     "largest_perturbation": round(largest, 6),
                     "seconds": round(time.perf_counter() - started, 1),
                 }

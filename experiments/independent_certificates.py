@@ -3,7 +3,7 @@
 usage: python experiments/independent_certificates.py RUN [--n 1000] [--first 200] [--data-root DIR]
 
 RUN must have been certified (`corral certify RUN --n N`). DDN, C&W and DeepFool look for the closest misclassified
-image; one that is nearer than the certified radius is a violation, and the exit code is then 1.
+image; one that is nearer than the certified radius is a violation and makes the exit code 1.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--n", type=int)
-    parser.add_argument("--first", type=int, default=200, help="attack the first so many certified images")
+    parser.add_argument("--first", type=int, default=200, help="number of certified images to attack, from the first")
     parser.add_argument("--data-root", type=Path)
     given = parser.parse_args()
     warnings.filterwarnings("ignore", module="foolbox")

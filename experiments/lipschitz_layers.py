@@ -2,7 +2,7 @@
 
 usage: python experiments/lipschitz_layers.py [--data mnist] [--train 4000] [--seconds 60] [--families shift sll ...]
 
-Every family is trained by the loss, the optimiser and the schedule of the method `certified`; only the layers differ.
+Every family is trained with the loss, the optimiser and the schedule of the method `certified`; only the layers differ.
 Radii are `nearest_radius` with the *guaranteed* constant: the normalisation's times every layer's upper bound.
 "aoc" (orthogonium) and "spectral" (deel-torchlip) need those packages and are skipped, with the reason, where they are
 not installed; their convolutions' norms are computed here, exactly, by the Fourier transform of their kernels.
@@ -126,7 +126,7 @@ def main() -> None:
             continue
         centroids = nn.Parameter(torch.eye(len(classes), FEATURES))
         variance = math.sqrt(2) * first * options.temperature
-        # What other packages' parametrisations bear: at the own layers' rate their weights become NaN.
+        # Learning rates of other packages' parametrisations: at the rate of corral's layers their weights become NaN.
         rate = options.learning_rate if family not in OTHERS else options.others_learning_rate
         rates = (rate, options.centroids_learning_rate)
         optimiser = torch.optim.Adam(

@@ -1,12 +1,12 @@
-"""The weights of MAT's terms, which its paper leaves out: what each does to held-out training images.
+"""The weights of MAT's terms, which its paper does not give: accuracies of each pair on held-out training images.
 
 usage: python experiments/mat_weights.py --data mnist --setting mnist-vgg-small --so 0 1 10 --bibo 0 1 3
            --out runs/mat-weights --results results
 
 One training a pair of weights, of the recipe `mat`; then PGD-50 on the cross-entropy of inner products with the
-centres, as MAT attacks (its Sec. 3.3), and on their margin, which has no softmax to saturate. The images are the
-recipe's validation split: no test image is looked at. Runs that are there are taken as they are. The numbers go into
-`mat-weights.csv`, of which `make tables` makes a table for every data set.
+centres, as MAT attacks (its Sec. 3.3), and on their margin, which has no softmax that could saturate. The images
+are the recipe's validation split, no test images. Finished runs are reused. The numbers are added to `mat-weights.csv`,
+from which `make tables` makes a table for every data set.
 """
 
 import argparse
@@ -37,7 +37,7 @@ COLUMNS = [
 
 
 def measured(folder: RunFolder, data_root: str | None) -> dict[str, float | str | int]:
-    """Accuracies on the run's validation images, and how long its features are."""
+    """Accuracies on the run's validation images, and the length of its features."""
     model, _, info = load_model(folder.path)
     held_out = prepare_data(load_recipe(folder.path), root=data_root)[2]
     if held_out is None or held_out.labels is None:
@@ -81,7 +81,7 @@ def table(rows: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def read_rows(results: Path) -> list[dict[str, str]]:
-    """What was measured so far."""
+    """The rows measured so far."""
     path = results / FILE
     if not path.is_file():
         return []

@@ -1,8 +1,8 @@
-"""Make every table of results/ again from its CSV files, and put the tables into the documents that show them.
+"""Make every table of results/ again from its CSV files, and copy the tables into the documents that show them.
 
 usage: python experiments/tables.py [--check]      # `make tables`
 
---check changes nothing and exits with 1 where a file is not what the CSV files and the tables' definitions make of it.
+--check changes nothing and exits with 1 where a file differs from what the CSV files and the tables' definitions give.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from corral.papers.show import TABLES, documents, folder_of, table_result
 from corral.papers.store import Store, read_store
 
 ROOT = Path(__file__).resolve().parents[1]
-# Tables that are of no paper: what makes their text from the CSV files.
+# Tables of no paper: the function that makes their text from the CSV files.
 OTHERS: dict[str, Callable[[Path, Store], str]] = {
     "certified-mnist": certified.table_of,
     "mat-weights": mat_weights.table_of,
@@ -31,7 +31,7 @@ OTHERS: dict[str, Callable[[Path, Store], str]] = {
 
 
 def made(results: Path) -> dict[Path, bytes]:
-    """Every file below tables/, and every card of a checkpoint, as it should be."""
+    """Every file below tables/, and every card of a checkpoint, made from the CSV files."""
     store, found = read_store(results), {}
     for name, scale, changed in sorted({(key.table, key.scale, key.changed) for key in store.rows}):
         if name in shipped_tables():
@@ -45,7 +45,7 @@ def made(results: Path) -> dict[Path, bytes]:
 
 
 def behind(results: Path) -> dict[Path, bytes | None]:
-    """What differs, as it should be; None for a file that nothing makes."""
+    """The expected text of every file that differs; None for a file without a source."""
     files = made(results)
     strays = {path for pattern in ("table.json", "table.md") for path in (results / TABLES).glob(f"*/{pattern}")}
     changed = {path: content for path, content in files.items() if not path.is_file() or path.read_bytes() != content}

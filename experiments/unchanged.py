@@ -4,8 +4,8 @@ usage: python experiments/unchanged.py write FILE      on the version before
        python experiments/unchanged.py compare FILE    on the version after; exit 1 and a line for each difference
 
 It trains every shipped recipe for an epoch on a few digits, runs every attack on a committed checkpoint, and writes a
-record by each command. Times, paths and versions are left out; everything else must be equal to the last bit. About
-five minutes of one core; results differ between machines, so write and compare on one.
+record by each command. Times, paths and versions are excluded; everything else must be equal to the last bit. It takes
+some minutes of one core; results differ between machines, so write and compare on the same one.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def digest(tensors: dict[str, Tensor]) -> str:
 
 
 def settings(name: str, folder: Path) -> dict[str, Any]:
-    """What makes a recipe an epoch on a few digits."""
+    """The settings that reduce a recipe to an epoch on a few digits."""
     recipe = load_recipe(name)
     changed: dict[str, Any] = {"model.width": 4, "training.epochs": 1, "training.batch_size": 60, "data.train": 240}
     if recipe.model.backbone == "resnet":
@@ -78,7 +78,7 @@ def trainings(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def attacks() -> dict[str, Callable[..., Any]]:
-    """Calls of every attack, by what is printed of them."""
+    """Calls of every attack, by their printed name."""
     found: dict[str, Callable[..., Any]] = {}
     for norm, eps in (("Linf", 0.2), ("L2", 0.8), ("L1", 6.0)):
         budget = {"eps": eps, "norm": norm}
@@ -169,7 +169,7 @@ def commands(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def everything() -> dict[str, str]:
-    """Every fingerprint, printed as it is made."""
+    """Every fingerprint, printed as it is computed."""
     torch.set_num_threads(1)
     found = {}
     for part in (trainings, lambda _: attacked(), commands):

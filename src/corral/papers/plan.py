@@ -1,4 +1,4 @@
-"""Which runs a row means: the recipe of each, and the folder whose name has the recipe's digest."""
+"""Which runs a row means: the recipe of each, and the folder whose name has a digest of the recipe's identity."""
 
 import hashlib
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ class RunPlan:
             return load_recipe(stage.recipe, data=part.data, overrides={**overrides, **taken})
 
         named = of(None if before is None else before.path.name)
-        digest = hashlib.sha256(named.to_toml().encode()).hexdigest()[:8]
+        digest = hashlib.sha256(named.identity().encode()).hexdigest()[:8]
         name = f"{slug(part.data)}-{slug(shown)}-{seed}-{digest}"
         return named if before is None else of(str(before.path)), RunFolder(self.runs / name)
 

@@ -181,6 +181,10 @@ def _options(value: object) -> object:
     return method.Options.model_validate(value)
 
 
+# Of a recipe: what is said about it, without effect on a run.
+WORDS = ("summary", "source", "reported", "preset")
+
+
 class Recipe(Config):
     """A run, with every default spelled out.
 
@@ -222,3 +226,12 @@ class Recipe(Config):
     def to_toml(self) -> str:
         """The recipe as TOML, all defaults spelled out; reading it gives an equal recipe."""
         return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+    def identity(self) -> str:
+        """What decides a run's weights, as TOML: no words about the recipe, and no value that is its default.
+
+        An option that a later version adds, with a default that changes nothing, leaves it as it was.
+        """
+        decisive = self.model_dump(exclude=set(WORDS), exclude_none=True, exclude_defaults=True)
+        decisive["method"] = {"name": self.method.name, **decisive.get("method", {})}
+        return tomli_w.dumps(decisive)
