@@ -256,7 +256,7 @@ def test_linear_head_is_one_affine_map():
 
 @pytest.mark.parametrize("chunk", [1, 3, 8192])
 def test_feature_variance_is_the_double_loop(monkeypatch, chunk):
-    monkeypatch.setattr("corral.models.variance.CHUNK_ROWS", chunk)
+    monkeypatch.setattr("corral.models.variance.CHUNK", chunk)
     features, centroids, classes = problem(n=11)
     labels = torch.arange(11) % 3
     total = 0.0

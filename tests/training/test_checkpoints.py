@@ -18,7 +18,7 @@ from corral.training.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
-from corral.training.ingredients.optimisers import make_optimiser, state_names
+from corral.training.optimisers import make_optimiser, state_names
 from corral.training.recipes.recipe import TrainingConfig
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3, dtype=torch.int64)}

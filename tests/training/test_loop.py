@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -225,7 +226,7 @@ def test_the_warm_start_ends_at_its_accuracy(tiny):
 def test_validation_measures_in_eval_mode_and_restores_the_mode():
     overrides = {"data.train": 200, "data.validation": 60, "backbone": "resnet", "width": 2}
     recipe = load_recipe("nominal", overrides=overrides).model_dump() | {"model": {"backbone": "resnet", "width": 2}}
-    run = Run(Recipe.model_validate(recipe), RunFolder(None), torch.device("cpu"), progress=False)
+    run = Run(Recipe.model_validate(recipe), RunFolder(Path("unused")), torch.device("cpu"), progress=False)
     run.model.train()
     run.model.head.eval()
     flags = [module.training for module in run.model.modules()]

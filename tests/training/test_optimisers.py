@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from corral.training.ingredients.optimisers import make_optimiser
+from corral.training.optimisers import make_optimiser
 from corral.training.recipes.recipe import TrainingConfig
 
 

@@ -8,7 +8,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR, S
 
 from corral.errors import UsageError
 from corral.training import RunFolder, load_recipe, read_metrics, shipped_recipes
-from corral.training.ingredients.schedules import schedule
+from corral.training.optimisers import schedule
 from corral.training.recipes.recipe import TrainingConfig
 
 

@@ -74,16 +74,9 @@ def using(module: nn.Module, branch: Branch) -> Iterator[None]:
 
 
 def single_branch(tensors: Mapping[str, Tensor], branch: Branch) -> dict[str, Tensor]:
-    """A dual module's state with one branch alone, under the names of single layers.
-
-    Args:
-        tensors: the module's `state_dict`.
-        branch: which branch is kept; what has none is kept as it is.
-    """
+    """A dual module's state with one branch alone, under the names of single layers; other layers as they are."""
     second = f".{SECOND}."
-    kept = {name: tensor for name, tensor in tensors.items() if second not in f".{name}"}
+    single = {name: tensor for name, tensor in tensors.items() if second not in f".{name}"}
     if branch == "clean":
-        return kept
-    return kept | {
-        f".{name}".replace(second, ".")[1:]: tensor for name, tensor in tensors.items() if second in f".{name}"
-    }
+        return single
+    return single | {f".{name}".replace(second, ".")[1:]: tensors[name] for name in tensors if name not in single}

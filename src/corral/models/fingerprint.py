@@ -1,4 +1,4 @@
-"""Which weights these are: a short hash, which stands in every record."""
+"""A short hash of a model's weights, which every record has."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""The order in memory in which convolutions work."""
+"""The memory format of images for convolutions."""
 
 from torch import Tensor, nn
 
@@ -9,18 +9,11 @@ KNOWN = ("torch.nn.modules.", "torch.nn.utils.parametri", "corral.models.")
 
 
 def channels_last(x: Tensor, network: nn.Module) -> Tensor:
-    """The images with the channels of a pixel beside each other in memory, where that is faster and safe.
+    """(N, C, H, W) images with a pixel's channels adjacent in memory, where that is faster and safe; else x itself.
 
-    Faster: on a CPU, whose convolutions pass the order on. Narrow networks take 0.4 to 0.8 of the time, wide ones the
-    same (`benchmarks/layout.py`); values differ by rounding alone. Safe: where `takes_channels_last` says so. Gradients
-    come back in the usual order, so that attacks that flatten them by `view` work.
-
-    Args:
-        x: (N, C, H, W).
-        network: what the images go through.
-
-    Returns:
-        (N, C, H, W), the same values; x itself elsewhere.
+    Faster: on a CPU. Narrow networks take 0.4 to 0.8 of the time, wide ones the same (`benchmarks/layout.py`); values
+    differ by rounding alone. Safe: where `takes_channels_last` says so. Gradients come back in the usual order, so that
+    attacks that flatten them by `view` work.
     """
     if x.device.type != "cpu" or not takes_channels_last(network):
         return x
@@ -34,10 +27,10 @@ def channels_last(x: Tensor, network: nn.Module) -> Tensor:
 
 
 def takes_channels_last(network: nn.Module) -> bool:
-    """Whether a network is made of torch's and corral's layers alone, none of them a strided 1×1 `nn.Conv2d`.
+    """Whether a network consists of torch's and corral's layers alone, none of them a strided 1×1 `nn.Conv2d`.
 
-    That layer's weight gradient writes outside its memory with channels last (see `Pointwise`, which does not), and
-    what a module of another origin computes cannot be seen: its network keeps the order that it was given.
+    That layer's weight gradient writes outside its memory with channels last (see `Pointwise`, which does not); what a
+    module of another origin computes is unknown.
     """
     return all(_harmless(module) for module in network.modules())
 

@@ -1,4 +1,4 @@
-"""A model's mode, changed for a while."""
+"""Eval mode within a block."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What must hold before a module's type says what it computes: that its own `forward` is all that runs."""
+"""Checks that a module runs its type's own `forward` and nothing else, so that the type says what it computes."""
 
 import torch
 from torch import Tensor, nn
@@ -36,12 +36,8 @@ def join(path: str, name: str) -> str:
 def require_plain(module: nn.Module, path: str = "") -> None:
     """Prove that a call of a module runs the `forward` of its type on the tensors that it holds, and nothing else.
 
-    Its submodules are not looked at, but for its parametrizations. Hooks on gradients and on loading may stay: neither
-    changes a value. Types and functions that were changed for the whole process are not found.
-
-    Args:
-        module: any.
-        path: its name in messages.
+    Of its submodules only parametrizations are checked. Hooks on gradients and on loading may stay: neither changes a
+    value. Types and functions that were changed for the whole process are not found. `path` names it in messages.
 
     Raises:
         UsageError: forward hooks or pre-hooks, of the module or of all modules (also those by which the old

@@ -1,4 +1,4 @@
-"""A strided 1×1 convolution that no layout of its images can turn into a write outside its memory."""
+"""A strided 1×1 convolution that is safe in every memory format."""
 
 from torch import Tensor, nn
 from torch.nn import functional

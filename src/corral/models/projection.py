@@ -1,16 +1,10 @@
-"""What contrastive losses see of features: a small network that is thrown away after training."""
+"""The network between features and a contrastive loss, which is dropped after training."""
 
 from torch import Tensor, nn
 
 
 class Projection(nn.Module):
-    """Linear, ReLU, Linear (SimCLR, Sec. 2.1): (N, d) features to (N, outputs) embeddings.
-
-    Args:
-        features: d.
-        hidden: width of the middle; None for d.
-        outputs: of the embeddings.
-    """
+    """Linear, ReLU, Linear (SimCLR, Sec. 2.1): (N, d) features to (N, outputs) embeddings, by `hidden` or d values."""
 
     def __init__(self, features: int, *, hidden: int | None = None, outputs: int = 128) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The scores that the released ClusTR code hands to cross-entropy, only for reproducing its protocol."""
+"""The scores that the released ClusTR code takes as logits, only for reproducing its protocol."""
 
 import torch
 from torch import Tensor

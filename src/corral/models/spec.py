@@ -134,21 +134,10 @@ def fill_head(head: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
     return {"name": head["name"], **HEADS.find(head["name"], code=False).resolved(options, num_classes)}
 
 
-def head_options(name: str) -> tuple[str, ...]:
-    """The names of a head's options.
-
-    Raises:
-        UsageError: an unknown head.
-    """
-    return HEADS.find(name, code=False).option_names()
-
-
 def head_spec(head: Head, *, like: str | None = None) -> dict[str, Any]:
     """A head's description, by a name under which its very class is found.
 
-    Args:
-        head: a head.
-        like: a name that is preferred where it stands for the head's class, such as the recipe's "file.py:MyHead".
+    `like` is preferred where it names the head's class, such as the recipe's "file.py:MyHead".
 
     Raises:
         UsageError: no such name: what cannot be built again should not be trained.

@@ -38,13 +38,7 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: str) -> str:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
-    """Read any safetensors file; nothing is unpickled.
-
-    Args:
-        path: the file.
-
-    Returns:
-        CPU tensors by name, and corral's metadata, None where it has none.
+    """CPU tensors by name and corral's metadata (None without) of any safetensors file; nothing is unpickled.
 
     Raises:
         CorralError: missing, truncated, damaged or foreign; one line naming file and remedy.
@@ -69,14 +63,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
 
 
 def read_checkpoint(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file of `write_checkpoint`.
-
-    Args:
-        path: the file.
-        kind: what its metadata must call itself ("model" or "training").
-
-    Returns:
-        CPU tensors by name, and the metadata.
+    """CPU tensors by name and the metadata of a file of `write_checkpoint`, of a kind ("model" or "training").
 
     Raises:
         CorralError: missing, truncated, damaged, foreign, or of another kind; one line naming file and remedy.
@@ -91,13 +78,7 @@ def read_checkpoint(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[s
 def load_tensors(
     module: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, remedy: str = "train the run again"
 ) -> None:
-    """Load a module's state, naming the first tensor that does not fit.
-
-    Args:
-        module: what takes the state.
-        tensors: all of its state by name.
-        path: the file that they come from, for the message.
-        remedy: what to do about a tensor that does not fit, for the message.
+    """Load all of a module's state; messages name the file that it is of, the first wrong tensor and the remedy.
 
     Raises:
         CorralError: a tensor is missing, extra, of another shape or type, not finite, or refused by its module.
@@ -133,10 +114,10 @@ def load_optimiser(
     """Restore what `optimiser_tensors` gave into an optimiser made for the same parameters.
 
     Args:
-        optimiser: what takes the state.
-        tensors: the state, INDEX.NAME of each parameter that was moved.
-        names: what this kind of optimiser keeps of such a parameter.
-        moved: whether it has made a step, so that there is state.
+        optimiser: takes the state.
+        tensors: the state, named INDEX.NAME.
+        names: the state that this kind of optimiser has of each parameter it has moved.
+        moved: whether it has made a step, so that there must be state.
 
     Raises:
         ValueError: a tensor belongs to no parameter, has another shape than its parameter, or is not finite; the state
@@ -159,3 +140,8 @@ def load_optimiser(
     if moved and names and not state:
         raise ValueError("the optimiser's state is missing")
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def unprefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""What training takes: seconds of the wall clock, and seconds of work, which hardly grow with other programs' load."""
+"""Seconds of training: of the wall clock, and of work, which other programs' load hardly changes."""
 
 import time
 from collections.abc import Iterator
@@ -12,14 +12,10 @@ WorkClock = Literal["cpu", "device"]
 
 
 class Clock:
-    """Counts the seconds of the blocks that it runs in.
+    """Counts the seconds of the blocks that it runs in, of the wall clock and of work.
 
-    On a CPU, work is the process's CPU time, user and system, of all its threads ("cpu"): a process that waits does not
-    count. On a GPU it is the wall clock from one synchronisation of the device to another ("device").
-
-    Attributes:
-        wall: seconds of the wall clock so far.
-        work: seconds of work so far; None where a run goes on from a checkpoint that does not know them.
+    On a CPU, work ("cpu") is the process's CPU time, user and system, of all its threads. On a GPU ("device") it is the
+    wall clock between synchronisations of the device. `work` is None where a run resumes from a checkpoint without it.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""When training has converged: a rule on the validation accuracies of its epochs, and what a run says of it."""
+"""When training has converged: a rule on the validation accuracies of its epochs."""
 
 from collections.abc import Sequence
 
@@ -33,9 +33,7 @@ def converged(accuracies: Sequence[float], rule: Convergence, *, settled: int = 
     With a_1 ... a_t the clean validation accuracies after the epochs of the method (those of a warm start are not among
     them) and p = `rule.epochs`, it has if t - p >= max(1, settled) and
 
-        max(a_{t-p+1}, ..., a_t) <= max(a_1, ..., a_{t-p}) + rule.tolerance:
-
-    the best of the last p epochs is no more than the tolerance above the best before them.
+        max(a_{t-p+1}, ..., a_t) <= max(a_1, ..., a_{t-p}) + rule.tolerance.
 
     Args:
         accuracies: a_1 ... a_t in [0, 1].

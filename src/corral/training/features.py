@@ -1,17 +1,22 @@
-"""Features of a whole image set, in eval mode and without augmentation."""
+"""Features and accuracies of a whole image set, in eval mode and without augmentation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from corral.attacks import pgd
 from corral.data import Images
 from corral.errors import CorralError
 from corral.models import Classifier
 from corral.models.modes import eval_mode
 from corral.precision import full_float32
+from corral.training.recipes.base import ThreatConfig
 
+# The attack and the batch of `accuracies`.
+STEPS, BATCH = 10, 500
 ANOTHER = "name another encoder, or train it again at a lower learning rate"
 
 
@@ -25,36 +30,50 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def extract_features(model: Classifier, images: Images, *, batch_size: int = 250) -> Tensor:
     """(N, d) float32 features of all images, on the model's device; the model's mode is restored."""
     with evaluating(model):
-        rows = torch.arange(len(images), device=images.pixels.device)
+        indices = torch.arange(len(images), device=images.pixels.device)
         device = next(model.parameters()).device
-        parts = (images.float(part).to(device) for part in torch.split(rows, batch_size))
+        parts = (images.float(part).to(device) for part in torch.split(indices, batch_size))
         return torch.cat([model.features(part) for part in parts])
 
 
-def require_finite(features: Tensor, encoder: str, *, remedy: str = ANOTHER) -> None:
-    """Refuse features that cannot be measured.
+def accuracies(model: Classifier, images: Images, threat: ThreatConfig) -> dict[str, float]:
+    """Clean accuracy, and accuracy under PGD-10 from a fixed random start, as shares: for validation, never a result.
 
     Args:
-        features: (N, d).
-        encoder: what made them, for the message: "training.start".
-        remedy: what to do about it, for the message.
+        model: its mode is restored.
+        images: held-out ones with their labels.
+        threat: norm and radius.
+    """
+    device, labels, eps = images.pixels.device, images.labels, threat.eps
+    assert labels is not None
+    attack = partial(pgd, eps=eps, norm=threat.norm, steps=STEPS, step_size=2.5 * eps / STEPS)
+    generator = torch.Generator(device).manual_seed(0)
+    clean = robust = 0
+    with evaluating(model):
+        for indices in torch.split(torch.arange(len(images), device=device), BATCH):
+            x, y = images.float(indices), labels[indices]
+            clean += int((model(x).argmax(1) == y).sum())
+            if eps > 0:
+                x = attack(model, x, y, generator=generator)
+            robust += int((model(x).argmax(1) == y).sum())
+    return {"validation_clean": clean / len(images), "validation_pgd": robust / len(images)}
+
+
+def require_finite(features: Tensor, encoder: str, *, remedy: str = ANOTHER) -> None:
+    """Refuse (N, d) features that are not finite, or so large that their squares are not.
 
     Raises:
-        CorralError: a feature is not finite, or so large that its square is not.
+        CorralError: with what made them (`encoder`, such as "training.start") and the remedy.
     """
     if not bool(torch.linalg.vector_norm(features).isfinite()):
         raise CorralError(f"{encoder}: the features are not finite or too large to measure: {remedy}")
 
 
 def require_differing(features: Tensor, encoder: str) -> None:
-    """Refuse features that a second stage could learn nothing from.
-
-    Args:
-        features: (N, d) of different images.
-        encoder: what made them, for the message: "training.start".
+    """Refuse (N, d) features of different images that are all equal, or that `require_finite` refuses.
 
     Raises:
-        CorralError: the features cannot be measured, or all images have the same.
+        CorralError: with what made them (`encoder`, such as "training.start") and the remedy.
     """
     require_finite(features, encoder)
     if len(features) > 1 and bool((features == features[:1]).all()):

@@ -7,12 +7,12 @@ from corral.errors import CorralError
 from corral.training.run import RunFolder
 
 
-class FiniteLosses:
-    """The losses of an epoch's steps, looked at a few at a time where each look waits for the device.
+class FiniteGuard:
+    """The losses of an epoch's steps and the weights after them; a GPU's losses are checked 25 at a time.
 
     Args:
-        epoch: the epochs done before this one.
-        folder: of the run, to say which checkpoint is kept.
+        epoch: the number of the epoch, from 1.
+        folder: of the run, to say which checkpoint there is.
         device: of the losses.
     """
 
@@ -23,10 +23,10 @@ class FiniteLosses:
         self.steps = 0
 
     def add(self, loss: Tensor) -> None:
-        """Take the next step's loss.
+        """Take the next step's loss; may check.
 
         Raises:
-            CorralError: it was time to look, and a loss is not finite.
+            CorralError: a loss that was checked is not finite.
         """
         self.pending.append(loss.detach())
         self.steps += 1
@@ -34,39 +34,27 @@ class FiniteLosses:
             self.check()
 
     def check(self) -> None:
-        """Look at the losses that nobody has looked at.
+        """Check the losses that were not checked yet.
 
         Raises:
             CorralError: one is not finite.
         """
-        if not self.pending:
-            return
-        finite = torch.isfinite(torch.stack(self.pending))
+        finite = torch.isfinite(torch.stack(self.pending)) if self.pending else torch.ones(1, dtype=torch.bool)
         if not bool(finite.all()):
             step = self.steps - len(self.pending) + int((~finite).nonzero()[0]) + 1
-            raise CorralError(
-                f"the loss is not finite at step {step} of epoch {self.epoch + 1}: "
-                f"lower the learning rate{_kept(self.folder, self.epoch)}"
-            )
+            raise self._error(f"the loss is not finite at step {step}")
         self.pending.clear()
 
+    def check_weights(self, model: nn.Module) -> None:
+        """Check the weights after an epoch, since no later loss follows from the last updates.
 
-def require_finite_weights(model: nn.Module, *, epoch: int, steps: int, folder: RunFolder) -> None:
-    """Look at the weights after an epoch: the last steps' updates have no later loss to show what they did.
+        Raises:
+            CorralError: a weight is not finite.
+        """
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
+            raise self._error(f"the weights are not finite after step {self.steps}")
 
-    Args:
-        epoch: the epochs done before this one.
-        steps: the steps of this one.
-
-    Raises:
-        CorralError: a weight is not finite.
-    """
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
-        raise CorralError(
-            f"the weights are not finite after step {steps} of epoch {epoch + 1}: "
-            f"lower the learning rate{_kept(folder, epoch)}"
-        )
-
-
-def _kept(folder: RunFolder, epoch: int) -> str:
-    return f"; the checkpoint of epoch {epoch} is kept in {folder.state}" if folder.state.is_file() else ""
+    def _error(self, what: str) -> CorralError:
+        state = self.folder.state
+        there = f"; the checkpoint of epoch {self.epoch - 1} is kept in {state}" if state.is_file() else ""
+        return CorralError(f"{what} of epoch {self.epoch}: lower the learning rate{there}")

@@ -64,11 +64,10 @@ class LoggerKind:
     @property
     def installed(self) -> bool:
         """Whether what it needs can be imported."""
-        if self.module is not None:
-            try:
-                importlib.import_module(self.module)
-            except ImportError:
-                return False
+        try:
+            importlib.import_module(self.module or "corral")
+        except ImportError:
+            return False
         return True
 
 
@@ -89,18 +88,13 @@ LOGGERS: Registry[LoggerKind] = Registry("logger", group="corral.loggers", check
 
 
 def find_loggers(asked: Sequence[str | Logger] | None) -> list[LoggerKind]:
-    """The loggers that were asked for.
-
-    Args:
-        asked: names ("tensorboard", "wandb", "mlflow", file.py:function) or functions; None for TensorBoard where it
-            is installed.
+    """The loggers that were asked for, by name, by "file.py:function" or as functions; None: TensorBoard if installed.
 
     Raises:
         UsageError: an unknown name, something that cannot be called, or a package that is not installed.
     """
     if asked is None:
-        default = LOGGERS["tensorboard"]
-        return [default] if default.installed else []
+        return [kind for kind in (LOGGERS["tensorboard"],) if kind.installed]
     kinds = []
     for name in asked:
         try:
@@ -157,7 +151,7 @@ def tensorboard(run: Logged) -> Iterator[Logger]:
         try:
             yield log
         except BaseException:
-            with suppress(OSError):  # the first failure is the one to tell
+            with suppress(OSError):  # the first failure is the one that is raised
                 writer.close()
             raise
         with _in_one_line(folder):
@@ -177,7 +171,7 @@ def _in_one_line(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _no_trace_of_a_full_disk() -> Iterator[None]:
-    """The writer's thread would print the trace of an error that its caller is told, too."""
+    """In the block no thread prints an OSError's trace: the writer's would, of an error that its caller raises too."""
     hook = threading.excepthook
     threading.excepthook = lambda failed: None if isinstance(failed.exc_value, OSError) else hook(failed)
     try:

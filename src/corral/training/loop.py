@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from corral.data import Images
 from corral.data.augment import crop_and_flip
@@ -17,20 +17,19 @@ from corral.progress import Progress, duration
 from corral.training.checkpoints import read_checkpoint, write_checkpoint
 from corral.training.clock import Clock
 from corral.training.convergence import converged, settled
-from corral.training.guards import FiniteLosses, require_finite_weights
-from corral.training.ingredients.optimisers import make_optimiser
-from corral.training.ingredients.schedules import schedule
+from corral.training.guards import FiniteGuard
 from corral.training.loggers import Logged, Logger, LoggerKind, find_loggers, opened
 from corral.training.methods import Context, Method, method_class
 from corral.training.methods.nominal import Nominal
+from corral.training.optimisers import make_optimiser, schedule
 from corral.training.pretrained import begin_from
 from corral.training.recipes.files import load_recipe
 from corral.training.recipes.recipe import Recipe
 from corral.training.run import RunFolder, RunInfo
 from corral.training.start import check_head, finished, make_model, prepare_data
-from corral.training.state import restore_state, save_state, save_weights, story
+from corral.training.state import outcome, restore_state, save_state, save_weights
 
-# What a line shows of the held-out images.
+# The measures of held-out images in an epoch's line.
 VALIDATED = {"validation_clean": "clean", "validation_pgd": "PGD", "validation_neighbours": "nearest neighbours"}
 
 
@@ -53,7 +52,7 @@ def train(
         data: data-set name; default the recipe's own. The recipe's values for that set apply.
         out: the run folder; must not hold a run already, unless `resume`.
         data_root: folder of the data-set files; default CORRAL_DATA or the per-user cache.
-        resume: continue an interrupted run of the same recipe; a finished one is left as it is.
+        resume: continue an interrupted run of the same recipe; a finished one is not changed.
         device: "cpu", "cuda" ...; default a GPU if there is one.
         progress: show progress on stderr.
         loggers: where each epoch's numbers go besides metrics.jsonl: "tensorboard", "wandb", "mlflow",
@@ -72,8 +71,8 @@ def train(
     if finished(folder, resolved, resume=resume):
         Progress("", 0, "", enabled=progress).say(f"{folder.path}: finished already")
         return folder.path
-    kinds = find_loggers(loggers)
-    run = Run(resolved, folder, choose_device(device), data_root=data_root, progress=progress, loggers=kinds)
+    kinds, where = find_loggers(loggers), choose_device(device)
+    run = Run(resolved, folder, where, data_root=data_root, progress=progress, loggers=kinds)
     run.begin(resume=resume)
     run.execute()
     return folder.path
@@ -117,7 +116,7 @@ class Run:
         )
         self.warm: Method = Nominal(context, Nominal.Options(name=Nominal.name))
         self.method: Method = method_class(recipe.method)(context, recipe.method)
-        check_head(recipe, self.spec, self.method.make_head)
+        check_head(recipe, self.spec, self.method)
         self.clock = Clock(device)
         self.epoch, self.best, self.warm_epochs = 0, -1.0, recipe.training.warm_start.epochs
         # Of the method's epochs, without the warm start's: what `training.converged` looks at.
@@ -144,7 +143,7 @@ class Run:
         return rule is not None and converged(self.accuracies, rule, settled=settled(training))
 
     def begin(self, *, resume: bool) -> None:
-        """Claim the folder, or take up where it was left."""
+        """Begin the run in its folder, or resume it."""
         if resume and self.folder.state.is_file():
             restore_state(self)
             return
@@ -157,30 +156,25 @@ class Run:
             write_atomically(self.folder.metrics, b"")
         try:
             self.enter_phase(fresh=True)
-        except Exception:  # what was asked for cannot begin: the folder stays free for what can
+        except Exception:  # such a run cannot begin: another may in this folder
             self.folder.recipe.unlink()
             self.folder.metrics.unlink(missing_ok=True)
             raise
 
     def take_normalisation(self) -> None:
-        """Let the description say the model's own numbers, which another run's weights may have brought."""
-        numbers = self.model.normalisation
-        self.spec = self.spec.model_copy(
-            update={"mean": tuple(numbers.mean.tolist()), "std": tuple(numbers.std.tolist())}
-        )
+        """Copy the model's normalisation, which another run's weights may have set, into the spec."""
+        buffers = self.model.normalisation.named_buffers()
+        self.spec = self.spec.model_copy(update={name: tuple(numbers.tolist()) for name, numbers in buffers})
 
     def execute(self) -> None:
-        """Run the epochs that are left and write the model."""
+        """Run the remaining epochs and write the model."""
         title = f"{self.recipe.name} on {self.data.name}"
         if self.recipe.preset is not None:
             self.say(f"{self.data.name}: settings of the preset {self.recipe.preset!r}; `corral recipes` shows them")
         if "skipped" in self.data.note:
             self.say(f"{self.data.name}: {self.data.note}")
         logged = Logged(self.folder.path, self.recipe.model_dump(exclude_none=True), first_epoch=self.epoch + 1)
-        with (
-            opened(self.loggers, logged) as log,
-            Progress(title, 0, "images", enabled=self.progress) as bar,
-        ):
+        with opened(self.loggers, logged) as log, Progress(title, 0, "images", enabled=self.progress) as bar:
             while self.epoch < self.total_epochs and not self.converged:
                 bar.total = bar.done + self._images_left()
                 numbers = self._epoch(bar)
@@ -188,12 +182,12 @@ class Run:
                 log(numbers, self.epoch)
                 bar.say(_line(numbers, self.total_epochs))
             self._finish()
-        ending = story(self)["ending"]
+        ending = outcome(self)["ending"]
         how = "" if ending is None else f", {ending.words()}"
         self.say(f"{self.folder.path}: trained in {duration(self.clock.wall)}{how}")
 
     def _images_left(self) -> int:
-        """How many images, counting replays, the epochs that are left will show."""
+        """The images of the remaining epochs, counting replays."""
         warm = max(self.warm_epochs - self.epoch, 0)
         main = self.total_epochs - self.epoch - warm
         return (warm * self.warm.replays + main * self.method.replays) * len(self.images)
@@ -224,68 +218,70 @@ class Run:
         method = self.warm if warm else self.method
         self.model.train()
         sums: dict[str, Tensor] = {}
-        losses = FiniteLosses(self.epoch, self.folder, self.device)
+        guard = FiniteGuard(self.epoch + 1, self.folder, self.device)
         seen = 0
         batches = iter(method.batches())
         while True:
             try:
-                rows = next(batches, None)
-                if rows is None:
+                if (indices := next(batches, None)) is None:
                     break
                 self._set_learning_rates(seen / (method.replays * len(self.images)))
-                x, y = self._batch(rows)
+                x, y = self._batch(indices)
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
-                    loss, metrics = method.loss(x, y, rows)
+                    loss, metrics = method.loss(x, y, indices)
             except ValueError:
                 # Samplers and attacks refuse numbers that are not finite; the guard knows the step they came from.
-                losses.check()
+                guard.check()
                 raise
-            losses.add(loss)
+            guard.add(loss)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
             method.after_step()
             for name, value in {"loss": loss, **metrics}.items():
-                sums[name] = sums.get(name, 0) + value.detach() * len(rows)
-            seen += len(rows)
-            bar.advance(len(rows), f"epoch {self.epoch + 1}/{self.total_epochs}")
-        losses.check()
-        require_finite_weights(self.model, epoch=self.epoch, steps=losses.steps, folder=self.folder)
-        numbers: dict[str, Any] = {"epoch": self.epoch + 1, "phase": "warm start" if warm else self.recipe.method.name}
-        numbers |= {name: float(total) / seen for name, total in sums.items()}
-        numbers |= {"steps": losses.steps, "learning_rate": self.optimiser.param_groups[0]["lr"]}
-        return numbers | method.after_epoch()
+                sums[name] = sums.get(name, 0) + value.detach() * len(indices)
+            seen += len(indices)
+            bar.advance(len(indices), f"epoch {self.epoch + 1}/{self.total_epochs}")
+        guard.check()
+        guard.check_weights(self.model)
+        return {
+            "epoch": self.epoch + 1,
+            "phase": "warm start" if warm else self.recipe.method.name,
+            **{name: float(total) / seen for name, total in sums.items()},
+            "steps": guard.steps,
+            "learning_rate": self.optimiser.param_groups[0]["lr"],
+            **method.after_epoch(),
+        }
 
-    def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         data, images = self.recipe.data, self.images
-        # Methods without labels are given some all the same, and take none of them.
-        none = torch.zeros(len(rows), dtype=torch.int64, device=self.device)
-        labels = none if images.labels is None else images.labels[rows]
+        # Methods without labels get zeros.
+        none = torch.zeros(len(indices), dtype=torch.int64, device=self.device)
+        labels = none if images.labels is None else images.labels[indices]
         if not data.crop and not data.flip:
-            return images.float(rows).to(self.device), labels
-        pixels = images.take(rows).pixels.to(self.device)
+            return images.float(indices).to(self.device), labels
+        pixels = images.take(indices).pixels.to(self.device)
         pixels = crop_and_flip(pixels, padding=data.crop, flip=data.flip, generator=self.order)
         return Images(pixels, labels).float(), labels
 
     def enter_phase(self, *, fresh: bool) -> None:
         """Set up the head and the optimiser of the phase that the next epoch belongs to."""
         training = self.recipe.training
-        rate = training.warm_start.learning_rate if self.warming else training.learning_rate
-        extra: list[tuple[nn.Parameter, float]] = []
-        shared: list[nn.Parameter] = []
+        learning_rate = training.warm_start.learning_rate if self.warming else training.learning_rate
+        method = self.warm if self.warming else self.method
         if not self.warming:
-            self.method.prepare()
+            method.prepare()
             if fresh:
                 with self.clock.running():
-                    self.method.start()
+                    method.start()
             else:
-                self.model.head = self.method.make_head()
-            extra, shared = self.method.parameters(), self.method.learned()
+                self.model.head = method.make_head()
+        extra = method.parameters()
         own = {id(parameter) for parameter, _ in extra}
-        weights = [p for p in self.model.parameters() if p.requires_grad and id(p) not in own]
-        groups: list[dict[str, Any]] = [{"params": weights + shared, "lr": rate, "weight_decay": training.weight_decay}]
-        groups += [{"params": [parameter], "lr": own_rate, "weight_decay": 0.0} for parameter, own_rate in extra]
-        self.rates = [group["lr"] for group in groups]
+        weights = [p for p in self.model.parameters() if p.requires_grad and id(p) not in own] + method.learned()
+        groups: list[dict[str, Any]] = [{"params": weights, "lr": learning_rate, "weight_decay": training.weight_decay}]
+        groups += [{"params": [parameter], "lr": own_lr, "weight_decay": 0.0} for parameter, own_lr in extra]
+        self.learning_rates = [group["lr"] for group in groups]
         self.optimiser = make_optimiser(groups, training)
 
     def _set_learning_rates(self, share: float) -> None:
@@ -294,17 +290,15 @@ class Run:
             factor = 0.1 ** sum(self.epoch >= milestone for milestone in self.recipe.training.warm_start.milestones)
         else:
             factor = schedule(self.recipe.training, self.epoch - self.warm_epochs + min(share, 1.0))
-        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
+        for group, learning_rate in zip(self.optimiser.param_groups, self.learning_rates, strict=True):
+            group["lr"] = learning_rate * factor
 
     def _save(self, numbers: dict[str, Any]) -> None:
         """Checkpoint the state between two epochs; metrics first, resuming drops lines beyond the checkpoint."""
-        if self.recipe.training.select == "best" and self.validated and not self.warming:
-            score = self.validated["validation_pgd"]
-            main = self.epoch > self.warm_epochs
-            if main and score > self.best:
-                self.best = score
-                save_weights(self, self.folder.best)
+        best = self.recipe.training.select == "best" and self.epoch > self.warm_epochs
+        if best and self.validated and self.validated["validation_pgd"] > self.best:
+            self.best = self.validated["validation_pgd"]
+            save_weights(self, self.folder.best)
         lines = self.folder.metrics.read_text() if self.folder.metrics.is_file() else ""
         write_atomically(self.folder.metrics, (lines + json.dumps(numbers) + "\n").encode())
         save_state(self)
@@ -312,7 +306,7 @@ class Run:
     def _finish(self) -> None:
         if self.recipe.training.select == "best" and self.folder.best.is_file():
             tensors, metadata = read_checkpoint(self.folder.best, kind="model")
-            info = RunInfo.model_validate(metadata["info"] | story(self))  # the choice cost the whole run
+            info = RunInfo.model_validate(metadata["info"] | outcome(self))  # the choice cost the whole run
             metadata["info"] = info.model_dump(mode="json")
             write_checkpoint(self.folder.model, tensors, metadata)
         else:

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from corral.errors import CorralError
 from corral.models import Classifier
-from corral.training.checkpoints import load_tensors, read_tensors
-from corral.training.names import unprefixed
+from corral.training.checkpoints import load_tensors, read_tensors, unprefixed
 from corral.training.run import RunFolder
 
 BACKBONE, NORMALISATION = "backbone.", "normalisation."
@@ -16,11 +15,11 @@ def begin_from(model: Classifier, start: str | Path, *, normalised: bool = False
     """Give a classifier's backbone trained weights; its head and its normalisation stay its own.
 
     Args:
-        model: the classifier, of the same backbone and image shape; its other parts belong to its own data.
-        normalised: take the normalisation too, where the file has one: frozen features are of its numbers.
-        start: a run folder, its model.safetensors or checkpoint (not an encoder's, which holds more than one network's
-            numbers), or a safetensors file whose names are the backbone's, with or without "backbone." before them.
-            Floats of another precision are converted; nothing is unpickled.
+        model: the classifier, of the same backbone and image shape as the weights.
+        start: a run folder, its model.safetensors or checkpoint (not an encoder's, which holds several networks), or a
+            safetensors file whose names are the backbone's, with or without "backbone." before them. Floats of another
+            precision are converted; nothing is unpickled.
+        normalised: take the normalisation too, where the file has one, for features of an encoder.
 
     Raises:
         CorralError: no such file, an unfinished run, an encoder's checkpoint, no safetensors file, or a tensor that is

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from corral.training.convergence import Ending
 
 
 class RunInfo(Frozen):
-    """What a model file says of its making.
+    """Facts of a model's training, saved in its file.
 
     `started_from` is the fingerprint of the backbone that `training.start` gave; None where weights were random.
     `train_seconds` are of the wall clock, `work_seconds` of the `work_clock` ("cpu": CPU time of the process and all
@@ -51,45 +50,31 @@ class RunInfo(Frozen):
     device: str
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """The places of a run's files."""
+    """The paths of a run's files.
 
-    path: Path
+    Attributes:
+        path: the folder.
+        recipe: the resolved recipe.
+        metrics: one JSON line an epoch.
+        state: the last epoch's training state, for resuming.
+        best: the model of the best validation accuracy under attack so far, where the recipe selects it.
+        model: the finished model.
+        records: the folder of evaluations.
+    """
 
-    @property
-    def recipe(self) -> Path:
-        """The resolved recipe."""
-        return self.path / "recipe.toml"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON line an epoch."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def state(self) -> Path:
-        """The last epoch's training state, for resuming."""
-        return self.path / "checkpoints" / "last.safetensors"
-
-    @property
-    def best(self) -> Path:
-        """The model of the best validation accuracy under attack so far, where the recipe selects it."""
-        return self.path / "checkpoints" / "best.safetensors"
-
-    @property
-    def model(self) -> Path:
-        """The finished model."""
-        return self.path / "model.safetensors"
-
-    @property
-    def records(self) -> Path:
-        """Evaluations."""
-        return self.path / "records"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.toml"
+        self.metrics = path / "metrics.jsonl"
+        self.state = path / "checkpoints" / "last.safetensors"
+        self.best = path / "checkpoints" / "best.safetensors"
+        self.model = path / "model.safetensors"
+        self.records = path / "records"
 
 
 def save_model(path: Path, weights: Mapping[str, Tensor], spec: ModelSpec, info: RunInfo) -> None:
-    """Write a model's state with its spec and the story of its making, atomically."""
+    """Write a model's state with its spec and its `RunInfo`, atomically."""
     metadata = {"kind": "model", "spec": spec.model_dump(mode="json"), "info": info.model_dump(mode="json")}
     write_checkpoint(path, weights, metadata)
 
@@ -105,7 +90,7 @@ def load_model(
         encoder: take an encoder too, whose outputs are features and no logits.
 
     Returns:
-        The classifier in eval mode, its spec and the story of its making.
+        The classifier in eval mode, its spec and its `RunInfo`.
 
     Raises:
         CorralError: no such run, an unfinished run, an encoder, or a truncated or foreign file.
@@ -167,12 +152,7 @@ def _check_fits(spec: ModelSpec, tensors: dict[str, Tensor], path: Path) -> None
         with torch.device("meta"):
             backbone = build_backbone(name, spec.image_shape, options)
             shapes = spec.head_class.shapes(spec.head, backbone.features_dim, spec.num_classes)
-    except (
-        TypeError,
-        ValueError,
-        RuntimeError,
-        OverflowError,
-    ) as error:  # impossible sizes, also beyond what torch can count
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # sizes also beyond what torch can count
         raise CorralError(f"{problem}: {str(error).splitlines()[0]}; train it again") from error
     expected = {f"backbone.{name}": tuple(tensor.shape) for name, tensor in backbone.state_dict().items()}
     expected |= {f"head.{name}": shape for name, shape in shapes.items()}

@@ -1,6 +1,5 @@
-"""Before training: what may be trained where, on which images, and from which weights."""
+"""Before training: checks of the folder and the head, the images, and the first weights."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,9 @@ from torch import Tensor
 
 from corral.data import DataSet, Images, joined, load, random_subset, split_validation, stratified_subset
 from corral.errors import UsageError
-from corral.models import BackboneSpec, Classifier, Head, ModelSpec, build_classifier
+from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
 from corral.models.spec import head_spec
-from corral.training.methods import method_class
+from corral.training.methods import Method, method_class
 from corral.training.recipes.files import load_recipe
 from corral.training.recipes.layers import LEAST_SIDE
 from corral.training.recipes.recipe import Recipe
@@ -22,7 +21,7 @@ AT_ONCE, PART = 2**28, 1_000
 
 
 def finished(folder: RunFolder, recipe: Recipe, *, resume: bool) -> bool:
-    """Whether there is nothing left to train in a folder that may be trained in.
+    """Whether the run in a folder is finished.
 
     Raises:
         UsageError: the folder holds a run although none is to be resumed, or the other way round, or one of another
@@ -37,9 +36,8 @@ def finished(folder: RunFolder, recipe: Recipe, *, resume: bool) -> bool:
         return False
     if not resume:
         raise UsageError(f"{path}: holds a run already; continue it with --resume, or choose another --out")
-    words = {"summary", "source"}  # these may be written better without another run coming of it
-    before = load_recipe(folder.path).model_dump(exclude=words)
-    differing = _first_difference(before, recipe.model_dump(exclude=words))
+    words = {"summary", "source"}  # other words are no other run
+    differing = _first_difference(load_recipe(path).model_dump(exclude=words), recipe.model_dump(exclude=words))
     if differing:
         raise UsageError(f"{path}: the run's recipe differs: {differing}; ask for the same or choose another --out")
     return folder.model.is_file()
@@ -100,32 +98,29 @@ def make_model(recipe: Recipe, images: Images, *, num_classes: int) -> tuple[Mod
         return spec, build_classifier(spec)
 
 
-def check_head(recipe: Recipe, spec: ModelSpec, make_head: Callable[[], Head]) -> None:
-    """Refuse, before anything is trained, a head that a finished run could not be read with, or not the one asked for.
-
-    Args:
-        recipe: whose `model.head` may ask for one.
-        spec: of the first model.
-        make_head: the method's.
+def check_head(recipe: Recipe, spec: ModelSpec, method: Method) -> None:
+    """Refuse, before epoch 1, a head that a finished run could not be read with, or another than the one asked for.
 
     Raises:
-        UsageError: a head that no registered class could build again; one that a method fits, or another than the
-            method's own.
+        UsageError: a head that no registered class could build again; the method makes another than the recipe's, by
+            its name or an option; or the recipe asks a method that fits no head for one that must be fitted.
     """
+    name, first = recipe.method.name, method.model.head
     with torch.random.fork_rng(devices=[]):
-        made = head_spec(make_head(), like=spec.head["name"])
+        head = method.make_head()
+    made = head_spec(head, like=spec.head["name"])
     wanted = recipe.model.head
     if wanted is None:
         return
-    if made["name"] != wanted["name"]:
+    if head is not first and (spec.head_class.fitted or made != head_spec(first, like=spec.head["name"])):
         raise UsageError(
-            f"method '{recipe.method.name}' has its own head, {made['name']!r}: leave model.head {wanted['name']!r} "
-            "out, or choose a method that leaves it free, such as 'at'"
+            f"method '{name}' has its own head, {made['name']!r}: leave model.head {wanted['name']!r} out, or choose "
+            "a method that leaves it free, such as 'at'"
         )
     if spec.head_class.fitted:
         raise UsageError(
-            f"method '{recipe.method.name}' does not fit a head of kind {wanted['name']!r}: leave model.head out, or "
-            "choose a method that does, such as 'corral'"
+            f"method '{name}' does not fit a head of kind {wanted['name']!r}: leave model.head out, or choose a method "
+            "that does, such as 'corral'"
         )
 
 
@@ -135,8 +130,8 @@ def moments(images: Images) -> tuple[Tensor, Tensor]:
         pixels = images.float()
         return pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
-    for rows in torch.split(torch.arange(len(images), device=images.pixels.device), PART):
-        part = images.float(rows).double()
+    for indices in torch.split(torch.arange(len(images), device=images.pixels.device), PART):
+        part = images.float(indices).double()
         count += part.numel() // part.shape[1]
         total, squares = total + part.sum((0, 2, 3)), squares + part.square().sum((0, 2, 3))
     mean = total / count
@@ -148,8 +143,7 @@ def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = ""
     for key in {**old, **new}:
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            inner = _first_difference(before, after, f"{prefix}{key}.")
-            if inner:
+            if inner := _first_difference(before, after, f"{prefix}{key}."):
                 return inner
         elif before != after:
             return f"{prefix}{key} is {before!r}, asked for {after!r}"

@@ -1,4 +1,4 @@
-"""What a run keeps of itself: the state that a resumed run takes up, and its model."""
+"""Saving and restoring a run: its training state and its model."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from corral.training.checkpoints import (
     write_checkpoint,
 )
 from corral.training.convergence import Ending
-from corral.training.ingredients.optimisers import state_names
+from corral.training.optimisers import state_names
 from corral.training.run import RunInfo, read_metrics, save_model
 from corral.version import __version__
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def save_state(run: "Run") -> None:
-    """Write everything that the epochs to come depend on."""
+    """Write the state that the remaining epochs depend on."""
     tensors = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}
     tensors |= {f"optimiser.{name}": tensor for name, tensor in optimiser_tensors(run.optimiser).items()}
     if not run.warming:
@@ -51,7 +51,7 @@ def save_state(run: "Run") -> None:
 
 
 def restore_state(run: "Run") -> None:
-    """Take up a run where its last checkpoint left it; lines of metrics beyond that are dropped.
+    """Resume a run from its last checkpoint; metrics of later epochs are dropped.
 
     Raises:
         UsageError: the run was on another kind of device.
@@ -72,7 +72,7 @@ def restore_state(run: "Run") -> None:
 
 
 def save_weights(run: "Run", path: Path) -> None:
-    """Write the model as it is now, with the story of its making."""
+    """Write the model as it is now, with its `RunInfo`."""
     spec = run.spec.with_head(run.model.head)
     info = RunInfo(
         recipe=run.recipe.name,
@@ -86,7 +86,7 @@ def save_weights(run: "Run", path: Path) -> None:
         epochs=run.epoch,
         started_from=run.started_from,
         train_images=len(run.images),
-        **story(run),
+        **outcome(run),
         validation=run.validated,
         corral=__version__,
         torch=torch.__version__,
@@ -96,8 +96,8 @@ def save_weights(run: "Run", path: Path) -> None:
     save_model(path, phase.weights(), spec, info)
 
 
-def story(run: "Run") -> dict[str, Any]:
-    """What the whole run took and how it ended, whichever epoch's weights are kept; fields of `RunInfo`."""
+def outcome(run: "Run") -> dict[str, Any]:
+    """Seconds and ending of the whole run, whichever epoch's weights are saved: fields of `RunInfo`."""
     ending = None
     if run.recipe.training.converged is not None:
         ending = Ending(converged=run.converged, epochs=len(run.accuracies), warm_epochs=run.warm_epochs)
@@ -124,7 +124,7 @@ def _take(run: "Run", tensors: dict[str, Tensor], metadata: dict[str, Any], path
     if not 0 <= run.epoch <= run.total_epochs or not 0 <= run.warm_epochs <= run.recipe.training.warm_start.epochs:
         raise ValueError(f"epoch {run.epoch} after {run.warm_epochs} of warm start is outside the recipe's epochs")
     run.best = float(metadata["best"])
-    work = metadata.get("work_seconds")  # checkpoints of earlier versions do not know it
+    work = metadata.get("work_seconds")  # not in checkpoints of earlier versions
     run.clock.wall, run.clock.work = float(metadata["seconds"]), None if work is None else float(work)
     run.accuracies = [float(accuracy) for accuracy in metadata.get("accuracies", [])]
     expected = max(run.epoch - run.warm_epochs, 0) if run.recipe.training.converged is not None else 0

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,16 +26,21 @@ class Backbone(nn.Module):
     Where all modules in it are torch's or corral's own and none is a strided 1×1 `nn.Conv2d` (`Pointwise` is the safe
     form), attacks run it with its kernels in the channels-last memory format: it must not count on strides (`flatten`,
     not `view`). A class of your own is never converted.
+
+    Attributes:
+        features_dim: d.
+        one_lipschitz: whether it is 1-Lipschitz in l2 by construction, whatever its weights, so that training may count
+            on it; certificates compute their own bound.
     """
 
     features_dim: int
+    one_lipschitz: ClassVar[bool] = False
 
 
 class Embedded(Backbone):
     """A backbone's features through a linear layer without a rectifier.
 
-    Averages of rectified maps are never negative: none of them has a negative cosine with another, so that they cannot
-    lie near the vertices of a simplex around 0.
+    Averages of rectified maps are never negative, so that no two have a negative cosine, as vertices of a simplex do.
 
     Args:
         backbone: images to (N, features_dim).
@@ -73,15 +78,11 @@ BACKBONES: Registry[Builder] = Registry(
 
 
 def register_backbone(name: str) -> Callable[[B], B]:
-    """Make a function or a class a backbone of this name; a decorator.
+    """Make a function or a class a backbone of this name in `[model] backbone`; a decorator.
 
-    Args:
-        name: what `[model] backbone` calls it.
-
-    Returns:
-        A decorator that takes a function, or a class, of the image shape: `shape` (channels, H, W), or `in_channels`,
-        `image_size` (H, W) and `in_features`. Its other parameters, with their types and defaults, are the backbone's
-        options in a recipe. What it returns maps (N, channels, H, W) images to (N, d) features.
+    It takes the image shape: `shape` (channels, H, W), or `in_channels`, `image_size` (H, W) and `in_features`. Its
+    other parameters, with their types and defaults, are the backbone's options in a recipe. What it returns maps
+    (N, channels, H, W) images to (N, d) features.
     """
 
     def add(builder: B) -> B:
@@ -101,62 +102,43 @@ def backbone_options(name: str, *, code: bool = False) -> tuple[str, ...]:
     Raises:
         UsageError: an unknown backbone.
     """
-    known = option_names(*_declared(BACKBONES.find(name, code=code)), given=FROM_IMAGES)
+    known = option_names(BACKBONES.find(name, code=code), _embedding, given=FROM_IMAGES)
     # Sizes of features before depths, as recipes have always had them: the names of run folders depend on it.
     return tuple(sorted(known, key=lambda option: option not in ("width", "features")))
 
 
 def read_backbone(name: str, given: Mapping[str, Any], *, code: bool = False) -> dict[str, Any]:
-    """A backbone's options with what was given for some of them; defaults for the others.
+    """All options of a backbone by name, in a recipe's order: those given, and defaults for the others.
 
-    Args:
-        name: in the registry, or a target.
-        given: by name.
-        code: whether a target that was not imported yet may be.
+    `code`: whether the code of a target may be imported.
 
     Raises:
         UsageError: an unknown backbone.
         ValueError: an option that it does not read, or an impossible value.
     """
     builder = BACKBONES.find(name, code=code)
-    found = read_options(*_declared(builder), given=FROM_IMAGES, values=given, what=f"backbone {name!r}")
+    found = read_options(builder, _embedding, given=FROM_IMAGES, values=given, what=f"backbone {name!r}")
     return {option: found[option] for option in backbone_options(name)}
 
 
 def build_backbone(name: str, shape: Shape, options: Mapping[str, Any]) -> Backbone:
-    """A backbone for images of a shape, with first weights from torch's global generator.
+    """A backbone for images (channels, H, W), with first weights from torch's global generator.
 
-    Args:
-        name: in the registry, or a target that was imported.
-        shape: (channels, H, W).
-        options: of `read_backbone`.
-
-    Returns:
-        The module, with its `features_dim`; where it does not say that itself, a pass of one black image does.
+    Its `features_dim`, where it does not set it, is found by a forward pass of one black image.
 
     Raises:
         ValueError: the backbone refuses the options or the shape, or gives no (N, d) features.
     """
     builder = BACKBONES.find(name, code=False)
     channels, height, width = shape
-    images = {
-        "shape": tuple(shape),
-        "in_channels": channels,
-        "image_size": (height, width),
-        "in_features": channels * height * width,
-    }
-    own = set(inspect.signature(builder).parameters)
-    taken = {option: value for option, value in options.items() if option in own}
-    net = cast(Backbone, builder(**{given: value for given, value in images.items() if given in own}, **taken))
+    images = {"shape": tuple(shape), "in_channels": channels, "image_size": (height, width)}
+    given = images | {"in_features": channels * height * width} | dict(options)
+    own = inspect.signature(builder).parameters
+    net = cast(Backbone, builder(**{name: value for name, value in given.items() if name in own}))
     if not hasattr(net, "features_dim"):
         net.features_dim = _features_dim(net, shape)
     features = options.get("features")
     return net if "features" in own or features is None else Embedded(net, features)
-
-
-def _declared(builder: Builder) -> tuple[Callable[..., object], ...]:
-    """What declares a builder's options: itself, and the embedding that corral adds."""
-    return (builder, _embedding)
 
 
 def _features_dim(net: nn.Module, shape: Shape) -> int:

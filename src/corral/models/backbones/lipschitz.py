@@ -35,6 +35,8 @@ class LipschitzNet(Backbone):
         ValueError: one of these conditions fails.
     """
 
+    one_lipschitz = True
+
     def __init__(
         self,
         in_channels: int,

@@ -1,5 +1,7 @@
 """ResNet for 32×32 images (He et al. 2016, in the form that the robustness papers use)."""
 
+from collections.abc import Callable, Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,6 +32,25 @@ class BasicBlock(nn.Module):
         return functional.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
 
 
+def residual_stages(
+    block: Callable[[int, int, int], nn.Module], channels: int, widths: Sequence[int], counts: Sequence[int]
+) -> nn.Sequential:
+    """Stages of residual blocks; each but the first halves the maps in its first block.
+
+    Args:
+        block: of input channels, output channels and stride.
+        channels: of the maps given.
+        widths: channels of each stage.
+        counts: blocks of each stage.
+    """
+    blocks = []
+    for stage, (width, count) in enumerate(zip(widths, counts, strict=True)):
+        for place in range(count):
+            blocks.append(block(channels, width, 2 if stage and not place else 1))
+            channels = width
+    return nn.Sequential(*blocks)
+
+
 @register_backbone("resnet")
 class ResNet(Backbone):
     """ResNet with a 3×3 stem, no stem pooling, four stages and average pooling; d = 8 × width.
@@ -49,14 +70,7 @@ class ResNet(Backbone):
             raise ValueError(f"resnet depth must be one of {', '.join(map(str, BLOCKS))}, found {depth}")
         self.features_dim = 8 * width
         self.stem = nn.Sequential(nn.Conv2d(in_channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
-        blocks: list[nn.Module] = []
-        channels = width
-        for stage, count in enumerate(BLOCKS[depth]):
-            for block in range(count):
-                stride = 2 if stage and not block else 1
-                blocks.append(BasicBlock(channels, width << stage, stride))
-                channels = width << stage
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = residual_stages(BasicBlock, width, [width, 2 * width, 4 * width, 8 * width], BLOCKS[depth])
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 8 × width) features of (N, C, H, W) images."""

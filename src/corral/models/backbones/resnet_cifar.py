@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corral.models.backbones.base import Backbone, register_backbone
-from corral.models.backbones.resnet import BasicBlock
+from corral.models.backbones.resnet import BasicBlock, residual_stages
 from corral.models.layout import channels_last
 from corral.options import Count
 
@@ -59,14 +59,7 @@ class ResNetCifar(Backbone):
             raise ValueError(f"resnet-cifar depth must be 6 n + 2 (20, 32, 44, 56, 110), found {depth}")
         self.features_dim = 4 * width
         self.stem = nn.Sequential(nn.Conv2d(in_channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
-        blocks: list[nn.Module] = []
-        channels = width
-        for stage in range(3):
-            for block in range((depth - 2) // 6):
-                stride = 2 if stage and not block else 1
-                blocks.append(PaddedBlock(channels, width << stage, stride))
-                channels = width << stage
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = residual_stages(PaddedBlock, width, [width, 2 * width, 4 * width], [(depth - 2) // 6] * 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 4 × width) features of (N, C, H, W) images."""

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corral.models.backbones.base import Backbone, register_backbone
+from corral.models.backbones.resnet import residual_stages
 from corral.models.layout import channels_last
 from corral.models.pointwise import Pointwise
 from corral.options import Count
@@ -48,15 +49,9 @@ class WideResNet(Backbone):
             raise ValueError(f"wideresnet depth must be 6 n + 4 (10, 16, 22, 28, 34), found {depth}")
         self.features_dim = 64 * width
         self.stem = nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)
-        blocks: list[nn.Module] = []
-        channels = 16
-        for stage in range(3):
-            for block in range((depth - 4) // 6):
-                stride = 2 if stage and not block else 1
-                blocks.append(PreActivationBlock(channels, 16 * width << stage, stride))
-                channels = 16 * width << stage
-        self.blocks = nn.Sequential(*blocks)
-        self.bn = nn.BatchNorm2d(channels)
+        widths = [16 * width, 32 * width, 64 * width]
+        self.blocks = residual_stages(PreActivationBlock, 16, widths, [(depth - 4) // 6] * 3)
+        self.bn = nn.BatchNorm2d(64 * width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 64 × width) features of (N, C, H, W) images."""

@@ -1,4 +1,4 @@
-"""What a head is: features to logits, and all that the rest of corral asks of it."""
+"""The interface of heads: features to logits, descriptions, radii."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -107,11 +107,7 @@ class Head(nn.Module):
 
     @classmethod
     def resolved(cls, options: Mapping[str, Any], classes: int) -> dict[str, Any]:
-        """Its options with their defaults.
-
-        Args:
-            options: those given, without the name.
-            classes: C.
+        """Its options with their defaults, of those given without the name.
 
         Raises:
             ValueError: an unknown or an impossible one.
@@ -120,17 +116,12 @@ class Head(nn.Module):
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any], features: int, classes: int) -> "Head":
-        """A head of a spec, with first weights from torch's global generator.
-
-        Args:
-            spec: of `spec`.
-            features: d.
-            classes: C.
+        """A head of a `spec()` for d features and C classes, with first weights from torch's global generator.
 
         Raises:
             ValueError: impossible options.
         """
-        return cls(features, classes, **cls.resolved(_options(spec), classes))
+        return cls(features, classes, **cls.resolved(options_of(spec), classes))
 
     @classmethod
     def shapes(cls, spec: Mapping[str, Any], features: int, classes: int) -> dict[str, tuple[int, ...]]:
@@ -192,7 +183,8 @@ def _own(radius: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return guarded
 
 
-def _options(spec: Mapping[str, Any]) -> dict[str, Any]:
+def options_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A description without the head's name."""
     return {option: value for option, value in spec.items() if option != "name"}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from corral.errors import UsageError
 from corral.geometry.radii import nearest_radius, soft_radius
 from corral.geometry.scores import Rule, class_index, class_scores, cluster_scores, membership_scores
-from corral.models.heads.base import HEADS, Clusters, Head, Spec
+from corral.models.heads.base import HEADS, Clusters, Head, Spec, options_of
 from corral.options import Count, option_names, read_options
 from corral.precision import full_precision
 
@@ -32,8 +32,7 @@ class ClusterHead(Head):
     """A classifier by clusters: logits are the log-space class scores of Eq. 4 (ClusTR), their softmax is Eq. 4.
 
     ||f||^2 cancels between classes, so the scores are one affine map of the features and a log-sum-exp over each
-    class's clusters. Everything runs in float32 or wider with autocast off. TF32 is torch's global switch: off by
-    default for matrix products, and to be left off where results count.
+    class's clusters. Everything runs in float32 or wider with autocast off.
 
     Centroids, classes and variance are buffers. `log_temperature` is a parameter that does not train until its
     `requires_grad_` says so; logits use variance × temperature.
@@ -95,9 +94,7 @@ class ClusterHead(Head):
     @property
     def clusters(self) -> Clusters:
         """Its centroids."""
-        return Clusters(
-            self.centroids, self.classes, self.index, self.variance, self.effective_variance, rule=self.rule
-        )
+        return Clusters(self.centroids, self.classes, self.index, self.variance, self.effective_variance, self.rule)
 
     def spec(self) -> Spec:
         """Its rule and how many centroids there are; where they lie is its state."""
@@ -126,14 +123,14 @@ class ClusterHead(Head):
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any], features: int, classes: int) -> "ClusterHead":
         """Placeholder centroids, zeros dealt to the classes in turn, to be refitted or loaded."""
-        options = cls.resolved({option: value for option, value in spec.items() if option != "name"}, classes)
+        options = cls.resolved(options_of(spec), classes)
         owners = torch.arange(options["clusters"]) % classes
         return cls(torch.zeros(options["clusters"], features), owners, 1.0, rule=options["rule"])
 
     @classmethod
     def shapes(cls, spec: Mapping[str, Any], features: int, classes: int) -> dict[str, tuple[int, ...]]:
         """The shapes of its state by name."""
-        count = cls.resolved({option: value for option, value in spec.items() if option != "name"}, classes)["clusters"]
+        count = cls.resolved(options_of(spec), classes)["clusters"]
         return {"centroids": (count, features), "classes": (count,), "variance": (), "log_temperature": ()}
 
     def certified_radius(self, features: Tensor, *, lipschitz: float = 1.0) -> Tensor:
@@ -163,11 +160,10 @@ class ClusterHead(Head):
         variance = float(self.effective_variance.detach())
         if not 0 < variance < math.inf:
             raise ValueError(f"a head's effective variance must be positive and finite, found {variance}")
-        count = len(self.centroids)
-        rows, places = (self.index < count).nonzero(as_tuple=True)
+        inside = self.index < len(self.centroids)
         owners = torch.full_like(self.classes, -1)
-        owners[self.index[rows, places]] = rows
-        if len(rows) != count or not torch.equal(owners, self.classes):
+        owners[self.index[inside]] = inside.nonzero()[:, 0]
+        if int(inside.sum()) != len(self.centroids) or not torch.equal(owners, self.classes):
             raise UsageError("the head decides by other classes of its centroids than it holds: set clusters by refit")
 
     def forward(self, features: Tensor) -> Tensor:
@@ -212,10 +208,8 @@ class ClusterHead(Head):
             ValueError: the shapes are not those of the head.
         """
         if centroids.shape != self.centroids.shape or variance.dim() != 0:
-            raise ValueError(
-                f"expected centroids {tuple(self.centroids.shape)} and a scalar variance, "
-                f"found {tuple(centroids.shape)} and {tuple(variance.shape)}"
-            )
+            found = f"{tuple(centroids.shape)} and {tuple(variance.shape)}"
+            raise ValueError(f"expected centroids {tuple(self.centroids.shape)} and a scalar variance, found {found}")
         head = copy.copy(self)
         head.__dict__["_buffers"] = {**self._buffers, "centroids": centroids, "variance": variance}
         return head
@@ -226,15 +220,12 @@ class ClusterHead(Head):
         if centroids.dim() != 2 or centroids.shape[0] == 0 or not centroids.is_floating_point():
             raise ValueError(f"centroids must be (M, d) floats, found {tuple(centroids.shape)} {centroids.dtype}")
         if classes.shape != centroids.shape[:1] or classes.is_floating_point():
-            raise ValueError(
-                f"classes must be ({centroids.shape[0]},) integers, one a centroid, "
-                f"found {tuple(classes.shape)} {classes.dtype}"
-            )
+            found = f"{tuple(classes.shape)} {classes.dtype}"
+            raise ValueError(f"classes must be ({len(centroids)},) integers, one a centroid, found {found}")
         if not bool(torch.isfinite(centroids).all()):
             raise ValueError("centroids must be finite, found NaN or infinity")
         centroids = centroids.detach().clone()
-        if centroids.element_size() < 4:
-            centroids = centroids.float()
+        centroids = centroids.float() if centroids.element_size() < 4 else centroids
         variance = torch.as_tensor(variance, dtype=centroids.dtype, device=centroids.device).detach().clone()
         if variance.dim() != 0 or not bool((variance > 0) & torch.isfinite(variance)):
             raise ValueError(f"variance must be one positive, finite number, found {variance.tolist()}")
@@ -251,17 +242,12 @@ class ClusterHead(Head):
         # A saved head may have another number of clusters than this one: take its shapes, then rebuild the index.
         errors: list[str] = args[-1]
         found = len(errors)
-        centroids, classes = state_dict.get(prefix + "centroids"), state_dict.get(prefix + "classes")
-        if (
-            isinstance(centroids, Tensor)
-            and isinstance(classes, Tensor)
-            and centroids.dim() == 2
-            and centroids.shape == (*classes.shape, self.features_dim)
-        ):
-            self.centroids, self.classes = (
-                self.centroids.new_zeros(centroids.shape),
-                self.classes.new_zeros(len(classes)),
-            )
+        centroids: Any = state_dict.get(prefix + "centroids")
+        classes: Any = state_dict.get(prefix + "classes")
+        given = isinstance(centroids, Tensor) and isinstance(classes, Tensor)
+        if given and classes.dim() == 1 and centroids.shape == (len(classes), self.features_dim):
+            self.centroids = self.centroids.new_zeros(centroids.shape)
+            self.classes = self.classes.new_zeros(classes.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
         if len(errors) > found:
             return

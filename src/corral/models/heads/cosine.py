@@ -1,4 +1,4 @@
-"""A classifier by clusters on the sphere: the class whose centroids point most where the features do."""
+"""A classifier by clusters on the sphere: logits from the cosines of features and centroids."""
 
 from typing import Literal
 
@@ -17,9 +17,9 @@ from corral.precision import full_precision
 SHORTEST = 1e-12
 
 
-def _directions(rows: Tensor) -> Tensor:
-    """(N, d) rows of length one."""
-    return functional.normalize(rows, dim=1, eps=SHORTEST)
+def _directions(vectors: Tensor) -> Tensor:
+    """(N, d) vectors scaled to length one."""
+    return functional.normalize(vectors, dim=1, eps=SHORTEST)
 
 
 @full_precision

@@ -1,11 +1,11 @@
-"""The head that is none: what an attack on features runs through."""
+"""Features in the place of logits, for attacks on features and for encoders."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from corral.models.heads.base import HEADS, Head
+from corral.models.heads.base import HEADS, Head, options_of
 
 
 class FeaturesHead(Head):
@@ -26,7 +26,7 @@ class FeaturesHead(Head):
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any], features: int, classes: int) -> "FeaturesHead":
         """Features as they are; there are no classes."""
-        cls.resolved({option: value for option, value in spec.items() if option != "name"}, classes)
+        cls.resolved(options_of(spec), classes)
         return cls(features)
 
     def forward(self, features: Tensor) -> Tensor:

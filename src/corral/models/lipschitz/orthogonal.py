@@ -28,11 +28,9 @@ def orthogonal_norm_bound(matrix: Tensor) -> float:
     """A guaranteed upper bound on the operator norm of a float64 matrix (m, n), close where it is semi-orthogonal.
 
     With G the smaller Gram matrix and E = G - I, the norm is at most sqrt(1 + ||E||), and ||E|| at most the fourth root
-    of ||E^4||_F: the Frobenius norm of E itself would give away a factor of up to sqrt(m). The product's rounding,
-    gamma_n times the squared Frobenius norm (Higham 2002, Eq. 3.5), is added, and that of the powers, m^2 u of ||E||.
-
-    Args:
-        matrix: float32 numbers held as float64 count as exact; infinity comes back for those that are not finite.
+    of ||E^4||_F: the Frobenius norm of E itself would lose a factor of up to sqrt(m). The product's rounding, gamma_n
+    times the squared Frobenius norm (Higham 2002, Eq. 3.5), is added, and that of the powers, m^2 u of ||E||. A matrix
+    that is not finite has the bound infinity.
     """
     if matrix.shape[0] > matrix.shape[1]:
         matrix = matrix.T

@@ -9,17 +9,13 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from corral.data.views import random_views
 from corral.losses import adversarial_invariance, contrastive, nt_xent, standard_invariance
 from corral.models import Classifier
 from corral.models.dual_norm import Branch, using
 from corral.registry import register
-from corral.training.methods.base import Context, MethodOptions, Metrics
-from corral.training.methods.encoder import DualNorm, ProjectedMethod, ProjectionConfig, ViewsConfig
-from corral.training.names import prefixed, unprefixed
-from corral.training.recipes.base import Count, InnerAttack, NotNegative, Positive
-
-TARGET = "target."
+from corral.training.methods.base import Context, Metrics
+from corral.training.methods.encoder import DualNorm, ProjectedMethod, ProjectedOptions
+from corral.training.recipes.base import Count, InnerAttack, NotNegative
 
 
 @register
@@ -33,8 +29,9 @@ class Acl(ProjectedMethod):
     """
 
     name = "acl"
+    parts = ("projection", "target")
 
-    class Options(MethodOptions):
+    class Options(ProjectedOptions):
         """ACL (Jiang et al. 2020, dual stream): NT-Xent of two views and of their adversarial selves, half and half.
 
         "dynacl" (Luo et al. 2023) lets the views' strength fall from 1 by equal steps, one every `decay_every` epochs,
@@ -44,9 +41,6 @@ class Acl(ProjectedMethod):
         (DynACL's code: 0.99), without gradients, and saved in their stead; 0 trains and saves a single network.
         """
 
-        temperature: Positive = 0.5
-        views: ViewsConfig = ViewsConfig()
-        projection: ProjectionConfig = ProjectionConfig()
         decay_every: Count | None = None
         reweight: Annotated[float, Field(ge=0, le=1)] = 0.0
         invariance: NotNegative = 0.0
@@ -63,7 +57,7 @@ class Acl(ProjectedMethod):
     options: Options
 
     def __init__(self, context: Context, options: Options) -> None:
-        super().__init__(context, options, options.dual_norm)
+        super().__init__(context, options)
         self.epochs_done = 0
         self.target: nn.Sequential | None = None
 
@@ -96,11 +90,9 @@ class Acl(ProjectedMethod):
         every = self.options.decay_every
         return 1.0 if every is None else 1 - self.epochs_done // every * every / self.context.epochs
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """The batch's loss; labels play no part."""
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         options, strength = self.options, self.strength
-        augmentation = options.views.augmentation().weakened(strength)
-        views = torch.cat([random_views(x, augmentation, generator=self.context.noise) for _ in range(2)])
+        views = torch.cat(self.two_views(x, options.views.augmentation().weakened(strength)))
         viewer = self.viewer
         with self.branch("adversarial"):
             moved = self.adversarial(viewer, views, torch.cat([y, y]), options.inner, self._disagreement)
@@ -129,14 +121,12 @@ class Acl(ProjectedMethod):
         return contrastive(pairs, temperature=self.options.temperature).flatten()
 
     def after_step(self) -> None:
-        """Let the target follow the weights."""
         if self.target is not None:
             with torch.no_grad():
                 for own, trained in zip(self.target.parameters(), self.embedder.parameters(), strict=True):
                     own.lerp_(trained, 1 - self.options.target)
 
     def after_epoch(self) -> dict[str, float]:
-        """Count the epoch."""
         strength = self.strength
         self.epochs_done += 1
         return {"strength": strength}
@@ -158,21 +148,15 @@ class Acl(ProjectedMethod):
                 backbone.load_state_dict(own)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The projection, the target network and how many epochs are done."""
-        target = {} if self.target is None else prefixed(self.target.state_dict(), TARGET)
-        return super().tensors() | target | {"epochs_done": torch.tensor(self.epochs_done)}
+        return super().tensors() | {"epochs_done": torch.tensor(self.epochs_done)}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave."""
         super().load(tensors)
         self.epochs_done = int(tensors["epochs_done"])
         if not 0 <= self.epochs_done <= self.context.epochs:
             raise ValueError(f"epochs_done {self.epochs_done} is outside the {self.context.epochs} epochs")
-        if self.target is not None:
-            found = unprefixed(tensors, TARGET)
-            if not all(bool(tensor.isfinite().all()) for tensor in found.values()):
-                raise ValueError("the target network holds NaN or infinite values")
-            self.target.load_state_dict(found)
+        if self.target is not None and not all(bool(own.isfinite().all()) for own in self.target.state_dict().values()):
+            raise ValueError("the target network holds NaN or infinite values")
 
 
 @register

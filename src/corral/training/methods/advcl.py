@@ -10,19 +10,15 @@ from torch.nn import functional
 
 from corral.attacks.state import attacked
 from corral.data.frequencies import high_frequencies
-from corral.data.views import random_views
 from corral.errors import UsageError
 from corral.geometry import kmeans
 from corral.losses import contrastive
 from corral.registry import register
 from corral.training.features import extract_features, require_differing
-from corral.training.methods.base import Context, MethodOptions, Metrics
-from corral.training.methods.encoder import DualNorm, ProjectedMethod, ProjectionConfig, ViewsConfig
-from corral.training.names import prefixed, unprefixed
+from corral.training.methods.base import Context, Metrics, read_indices
+from corral.training.methods.encoder import DualNorm, ProjectedMethod, ProjectedOptions, ViewsConfig, require_images
 from corral.training.recipes.base import InnerAttack, NotNegative, Positive
 from corral.training.run import load_model
-
-HEADS = "heads."
 
 
 @register
@@ -35,8 +31,9 @@ class AdvCL(ProjectedMethod):
     """
 
     name = "advcl"
+    parts = ("projection", "heads")
 
-    class Options(MethodOptions):
+    class Options(ProjectedOptions):
         """AdvCL (Fan et al. 2021): two views, an adversarial image and the image's high frequencies as four positives.
 
         The loss is `contrast_weight` × the contrast plus `cross_entropy_weight` × the cross-entropy of adversarial
@@ -44,9 +41,7 @@ class AdvCL(ProjectedMethod):
         that `labeller` names, a run. High frequencies are those from `frequency` on, in cycles an image.
         """
 
-        temperature: Positive = 0.5
         views: ViewsConfig = ViewsConfig(smallest=0.2, blur=0.0)
-        projection: ProjectionConfig = ProjectionConfig()
         labeller: str | None = None
         clusterings: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)]
         contrast_weight: Positive = 1.0
@@ -58,14 +53,10 @@ class AdvCL(ProjectedMethod):
     options: Options
 
     def __init__(self, context: Context, options: Options) -> None:
-        super().__init__(context, options, options.dual_norm)
+        super().__init__(context, options)
         if options.labeller is None:
             raise UsageError("method 'advcl' needs an encoder for pseudo-labels: set method.labeller to a run")
-        if max(options.clusterings) > len(context.images):
-            raise UsageError(
-                f"method.clusterings {max(options.clusterings)} is more than the {len(context.images)} training "
-                "images: ask for fewer clusters or more images (data.train)"
-            )
+        require_images("method.clusterings", max(options.clusterings), context.images)
         height, width = context.images.shape[1:]
         highest = math.hypot(height // 2, width // 2)
         if options.frequency > highest:
@@ -96,15 +87,11 @@ class AdvCL(ProjectedMethod):
             self.labels[place] = kmeans(features, clusters, generator=self.context.order).assignments
 
     def learned(self) -> list[nn.Parameter]:
-        """The projection's parameters and the heads'."""
         return [*super().learned(), *self.heads.parameters()]
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """The batch's loss; labels play no part."""
-        options, embedder, labels = self.options, self.embedder, self.labels[:, rows]
-        augmentation = options.views.augmentation()
-        views = [random_views(x, augmentation, generator=self.context.noise) for _ in range(2)]
-        clean = torch.cat([*views, high_frequencies(x, least=options.frequency)])
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
+        options, embedder, labels = self.options, self.embedder, self.labels[:, indices]
+        clean = torch.cat([*self.two_views(x), high_frequencies(x, least=options.frequency)])
         with self.branch("clean"), attacked(embedder, options.inner.mode), torch.no_grad():
             held = embedder(clean).view(3, len(x), -1)
 
@@ -137,17 +124,12 @@ class AdvCL(ProjectedMethod):
         return torch.stack(losses).mean(0)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The projection, the heads and the pseudo-labels."""
-        return super().tensors() | prefixed(self.heads.state_dict(), HEADS) | {"labels": self.labels}
+        return super().tensors() | {"labels": self.labels}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave."""
         super().load(tensors)
-        self.heads.load_state_dict(unprefixed(tensors, HEADS))
-        found = tensors["labels"]
-        if found.dtype != torch.int64 or found.shape != self.labels.shape or int(found.min()) < 0:
-            raise ValueError(f"labels must be {tuple(self.labels.shape)} clusters")
+        found = read_indices(tensors, "labels", self.labels, max(self.options.clusterings))
         for clusters, labels in zip(self.options.clusterings, found, strict=True):
             if int(labels.max()) >= clusters:
                 raise ValueError(f"labels must be clusters in [0, {clusters})")
-        self.labels = found.to(self.labels.device)
+        self.labels = found

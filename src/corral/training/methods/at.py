@@ -21,8 +21,7 @@ class AdversarialTraining(LabelMethod):
 
     options: Options
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """Cross-entropy of the batch's adversarial images."""
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         x_adv = self.adversarial(self.model, x, y, self.options.inner, "cross_entropy")
         logits = self.model(x_adv)
         return F.cross_entropy(logits, y), {"adversarial_accuracy": (logits.argmax(1) == y).float().mean()}

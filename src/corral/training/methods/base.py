@@ -14,10 +14,11 @@ from corral.attacks.state import attacked
 from corral.data import Images
 from corral.data.batches import shuffled
 from corral.errors import UsageError
-from corral.models import HEADS, Classifier, Head
+from corral.models import HEADS, Classifier, FeaturesHead, Head
 from corral.registry import Registry
+from corral.training.checkpoints import unprefixed
+from corral.training.features import accuracies
 from corral.training.recipes.base import Config, InnerAttack, ThreatConfig
-from corral.training.validation import accuracies
 
 if TYPE_CHECKING:
     from corral.training.recipes.recipe import Recipe
@@ -69,7 +70,7 @@ METHODS: "Registry[type[Method]]" = Registry(
 class Method:
     """A training method; the base is one with a linear head and uniform batches.
 
-    A subclass is registered by its `name` with `corral.register`, and says what it can be told in a nested `Options`.
+    A subclass is registered by its `name` with `corral.register`, and declares its options in a nested `Options`.
 
     Attributes:
         name: what a recipe calls it.
@@ -78,6 +79,7 @@ class Method:
         trains: the whole network ("all"), the "head" on frozen features, or an "encoder" without a head.
         continues_from: what `training.start` must name: None for nothing, "weights" for those of other data, "encoder"
             for features that it goes on from, so that their normalisation comes too.
+        parts: names of attributes that are modules (or None) beside the model; checkpoints hold their state.
         replays: how often an epoch shows every image, each time for a forward pass, a backward pass and a step.
     """
 
@@ -86,6 +88,7 @@ class Method:
     needs_labels: ClassVar[bool] = True
     trains: ClassVar[Literal["all", "head", "encoder"]] = "all"
     continues_from: ClassVar[Literal["weights", "encoder"] | None] = None
+    parts: ClassVar[tuple[str, ...]] = ()
     replays = 1
 
     class Options(MethodOptions):
@@ -135,6 +138,11 @@ class Method:
     def prepare(self) -> None:
         """Shape the model beside its head as the method trains it, before `start` or before a checkpoint fills it."""
 
+    @property
+    def features_model(self) -> Classifier:
+        """The model without its head: images to features, for an attack on features."""
+        return self.model.with_head(FeaturesHead(self.model.features_dim))
+
     def make_head(self) -> Head:
         """The head that the method trains, in its final shape; `start` or a checkpoint fills it."""
         kind, context = HEADS.find(self.context.head["name"], code=False), self.context
@@ -154,22 +162,22 @@ class Method:
         return []
 
     def batches(self) -> Iterator[Tensor]:
-        """Rows of the training images, batch by batch, for one epoch."""
+        """Indices of the training images, batch by batch, for one epoch."""
         size, order = self.context.batch_size, self.context.order
         yield from shuffled(len(self.context.images), size, generator=order, device=self.context.images.pixels.device)
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         """The batch's loss and what to log of it.
 
         Args:
             x: (n, C, H, W) augmented images in [0, 1].
             y: (n,) labels.
-            rows: (n,) their rows in the training set.
+            indices: (n,) their indices in the training set.
         """
         raise NotImplementedError  # abstract
 
     def after_step(self) -> None:
-        """Take what the batch's backward pass left, after the optimiser's step."""
+        """Use the gradients of the batch's backward pass, after the optimiser's step."""
 
     def after_epoch(self) -> dict[str, float]:
         """Refit what follows the features; returns numbers to log, seconds among them."""
@@ -184,11 +192,19 @@ class Method:
         return self.model.state_dict()
 
     def tensors(self) -> dict[str, Tensor]:
-        """State beside the model's, for the checkpoint."""
-        return {}
+        """State beside the model's, for the checkpoint: that of the `parts`."""
+        modules = {name: part for name in self.parts if (part := getattr(self, name)) is not None}
+        return {f"{name}.{key}": value for name, part in modules.items() for key, value in part.state_dict().items()}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave."""
+        """Take back what `tensors` gave.
+
+        Raises:
+            ValueError, KeyError, RuntimeError: the tensors are not those of this method's state.
+        """
+        for name in self.parts:
+            if (part := getattr(self, name)) is not None:
+                part.load_state_dict(unprefixed(tensors, f"{name}."))
 
     def adversarial(
         self, model: nn.Module, x: Tensor, y: Tensor, inner: InnerAttack, objective: ObjectiveName | LogitObjective
@@ -219,16 +235,25 @@ class Method:
     ) -> Tensor:
         """The batch's images in the eps-ball whose outputs disagree most with those of the clean images.
 
-        Args:
-            model: from images to (n, k) outputs, logits or others.
-            x: (n, C, H, W) clean images.
-            y: (n,) labels; they play no part.
-            inner: the adversary.
-            disagreement: of (n, k) clean outputs, held fixed, and (n, k) adversarial ones; (n,) values to maximise.
+        `disagreement` gives (n,) values to maximise of the (n, k) outputs of clean images, held fixed, and of
+        adversarial ones. Labels play no part.
         """
         with attacked(model, inner.mode), torch.no_grad():
             clean = model(x)
         return self.adversarial(model, x, y, inner, lambda outputs, _: disagreement(clean, outputs))
+
+
+def read_indices(tensors: Mapping[str, Tensor], name: str, like: Tensor, count: int, what: str = "clusters") -> Tensor:
+    """Indices in a checkpoint, of the shape and on the device of others.
+
+    Raises:
+        ValueError: another shape or type, or an index outside [0, count).
+    """
+    found = tensors[name]
+    whole = found.dtype == torch.int64 and found.shape == like.shape
+    if not whole or int(found.min()) < 0 or int(found.max()) >= count:
+        raise ValueError(f"{name} must be {tuple(like.shape)} {what} in [0, {count})")
+    return found.to(like.device)
 
 
 class LabelMethod(Method):

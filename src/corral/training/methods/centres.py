@@ -8,7 +8,7 @@ from torch import Tensor
 
 from corral.errors import UsageError
 from corral.geometry import max_mahalanobis_centres, packed_centres
-from corral.models import ClusterHead, FeaturesHead, Head
+from corral.models import ClusterHead, Head
 from corral.training.methods.base import Context, Method
 from corral.training.recipes.base import Config, InnerAttack, Positive
 
@@ -48,17 +48,14 @@ class CentreMethod(Method):
         self.centres = found.to(context.device)
 
     def make_head(self) -> Head:
-        """The centres as a cluster head."""
         classes = torch.arange(len(self.centres), device=self.centres.device)
         return ClusterHead(self.centres, classes, 1.0)
 
     def start(self) -> None:
-        """Put the centres in the place of the warm start's linear head."""
         self.model.head = self.make_head()
 
     def max_loss_attack(
         self, x: Tensor, y: Tensor, inner: InnerAttack, loss: Callable[[Tensor, Tensor], Tensor]
     ) -> Tensor:
         """The batch's images in the eps-ball of the largest loss, (n, d) features and (n,) labels to (n,) values."""
-        through = self.model.with_head(FeaturesHead(self.model.features_dim))
-        return self.adversarial(through, x, y, inner, loss)
+        return self.adversarial(self.features_model, x, y, inner, loss)

@@ -10,7 +10,7 @@ from corral.attacks.training_loss import FeaturesObjective
 from corral.certify import normalisation_constant
 from corral.errors import UsageError
 from corral.losses import annealed_cross_entropy, certified_scores
-from corral.models import Classifier, ClusterHead, LipschitzNet
+from corral.models import Classifier, ClusterHead
 from corral.registry import register
 from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.clusters import ClusterMethod, cluster_head
@@ -53,15 +53,15 @@ class Certified(ClusterMethod):
 
     @classmethod
     def check(cls, recipe: "Recipe") -> None:
-        """Radii are in l2."""
         if recipe.threat.norm != "L2":
             raise ValueError("method 'certified' trains for l2 radii: set threat.norm to 'L2' and threat.eps in l2")
 
     def __init__(self, context: Context, options: Options) -> None:
         super().__init__(context, options, clusters=options.clusters, rule=options.rule)
-        if not isinstance(context.model.backbone, LipschitzNet):
+        if not getattr(context.model.backbone, "one_lipschitz", False):
             raise UsageError(
-                "method 'certified' needs a backbone that is 1-Lipschitz: set model.backbone to 'lipschitz'"
+                "method 'certified' needs a backbone that is 1-Lipschitz: set model.backbone to 'lipschitz', or "
+                "one_lipschitz = True on a class of your own"
             )
         self.lipschitz = normalisation_constant(context.model.normalisation.std)
         device = context.device
@@ -75,7 +75,6 @@ class Certified(ClusterMethod):
         return 2**0.5 * self.scale * self.lipschitz * self.options.temperature
 
     def start(self) -> None:
-        """Fit the clusters and take their centroids as the parameters' first values."""
         super().start()
         centroids, classes = self.head.centroids, self.head.classes
         rivals = classes.unsqueeze(1) != classes
@@ -86,12 +85,10 @@ class Certified(ClusterMethod):
         self.after_epoch()
 
     def parameters(self) -> list[tuple[nn.Parameter, float]]:
-        """The centroids at their own learning rate."""
-        rate = self.options.centroids_learning_rate
-        return [(self.directions, rate)] if rate > 0 else []
+        learning_rate = self.options.centroids_learning_rate
+        return [(self.directions, learning_rate)] if learning_rate > 0 else []
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """The annealed cross-entropy of the certified scores of the batch."""
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         head = self.head.with_centroids(self.directions * self.scale, self.variance)
         radius = self.options.radius_ratio * self.context.threat.eps * self.lipschitz
         losses, scores = certified_losses(self.options, head, self.model.features(x), y, radius)
@@ -109,16 +106,13 @@ class Certified(ClusterMethod):
         return TrainingLoss("certified", FeaturesObjective(values), settings)
 
     def after_epoch(self) -> dict[str, float]:
-        """The centroids as they are now become the head's."""
         self.head.refit(self.directions.detach() * self.scale, self.head.classes, self.variance)
         return {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The clusters' first members and the learned centroids."""
         return super().tensors() | {"directions": self.directions, "scale": self.scale}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back the centroids."""
         super().load(tensors)
         found = tensors["directions"]
         if found.shape != self.directions.shape:
@@ -133,12 +127,7 @@ def certified_losses(
 ) -> tuple[Tensor, Tensor]:
     """(n,) annealed cross-entropies of features (n, d) against a head's clusters, and the (n, C) certified scores.
 
-    Args:
-        options: rule and annealing.
-        head: with the centroids and the variance.
-        features: (n, d).
-        y: (n,) labels.
-        radius: in feature space.
+    The `radius` is in feature space.
     """
     scores = certified_scores(
         features, y, head.centroids, head.classes, head.variance, radius=radius, rule=options.rule, index=head.index

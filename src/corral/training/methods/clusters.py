@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from corral.errors import UsageError
 from corral.geometry import ClusterLosses, NeighbourhoodSampler, class_kmeans
@@ -13,7 +13,7 @@ from corral.losses import batch_centroids, batch_variance
 from corral.models import Classifier, ClusterHead, feature_variance
 from corral.models.heads import HeadRule
 from corral.training.features import extract_features, require_finite
-from corral.training.methods.base import Context, Method
+from corral.training.methods.base import Context, Method, read_indices
 
 
 class ClusterMethod(Method):
@@ -26,16 +26,10 @@ class ClusterMethod(Method):
         self, context: Context, options: Any, *, clusters: int, rule: HeadRule, temperature: float = 1.0
     ) -> None:
         super().__init__(context, options)
-        self._check(clusters, rule)
         self.clusters, self.rule, self.temperature = clusters, rule, temperature
-        device = context.device
-        self.assignments = torch.zeros(len(context.images), dtype=torch.int64, device=device)
-
-    def _check(self, clusters: int, rule: HeadRule) -> None:
-        """Refuse before the warm start what would fail after it."""
-        labels, classes = self.context.images.labels, self.context.num_classes
-        assert labels is not None
-        members, label = torch.bincount(labels, minlength=classes).min(0)
+        self.assignments = torch.zeros(len(context.images), dtype=torch.int64, device=context.device)
+        classes = context.num_classes
+        members, label = torch.bincount(labels_of(context), minlength=classes).min(0)
         if int(members) < clusters:
             raise UsageError(
                 f"method.clusters {clusters} needs as many training images of every class, class {int(label)} has "
@@ -63,7 +57,6 @@ class ClusterMethod(Method):
         return ClusterHead(centroids, classes, 1.0, rule=self.rule, temperature=self.temperature)
 
     def start(self) -> None:
-        """Drop the linear head and fit the clusters on the warm features."""
         self.model.head = self.make_head()
         self.refit()
 
@@ -72,8 +65,7 @@ class ClusterMethod(Method):
         started = time.perf_counter()
         features = extract_features(self.model, self.context.images)
         require_finite(features, "the network", remedy=self.remedy)
-        labels = self.context.images.labels
-        assert labels is not None
+        labels = labels_of(self.context)
         extracted = time.perf_counter()
         found = class_kmeans(
             features, labels, self.clusters, num_classes=self.context.num_classes, generator=self.context.order
@@ -98,20 +90,15 @@ class ClusterMethod(Method):
         return centroids, batch_variance(features, assigned, centroids)
 
     def after_epoch(self) -> dict[str, float]:
-        """Refit the head to the features as they are now."""
         return self.refit()
 
     def tensors(self) -> dict[str, Tensor]:
-        """The clusters' members."""
-        return {"assignments": self.assignments}
+        return super().tensors() | {"assignments": self.assignments}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back the clusters' members."""
-        found, total = tensors["assignments"], self.clusters * self.context.num_classes
-        inside = found.dtype == torch.int64 and found.shape == self.assignments.shape
-        if not inside or int(found.min()) < 0 or int(found.max()) >= total:
-            raise ValueError(f"assignments must be ({len(self.assignments)},) clusters in [0, {total})")
-        self.assignments = found.to(self.assignments.device)
+        super().load(tensors)
+        total = self.clusters * self.context.num_classes
+        self.assignments = read_indices(tensors, "assignments", self.assignments, total)
 
 
 class Neighbourhoods:
@@ -120,17 +107,13 @@ class Neighbourhoods:
     def __init__(self, method: ClusterMethod, clusters_per_batch: int, samples_per_cluster: int) -> None:
         self.method = method
         self.clusters_per_batch, self.samples_per_cluster = clusters_per_batch, samples_per_cluster
-        self.losses = ClusterLosses(self.num_clusters, device=method.assignments.device)
+        total = method.clusters * method.context.num_classes
+        self.losses = ClusterLosses(total, device=method.assignments.device)
         self.local = torch.empty(0, dtype=torch.int64)
         self.ids = torch.empty(0, dtype=torch.int64)
 
-    @property
-    def num_clusters(self) -> int:
-        """All clusters of the run."""
-        return self.method.clusters * self.method.context.num_classes
-
     def batches(self) -> Iterator[Tensor]:
-        """Rows of neighbourhoods until as many samples were drawn as the training set has.
+        """Indices of neighbourhoods until as many samples were drawn as the training set has.
 
         While a batch is out, `local` holds its samples' cluster among the batch's, and `ids` the batch's clusters.
         """
@@ -155,13 +138,52 @@ class Neighbourhoods:
         self.losses.update(self.ids[self.local], losses.detach())
 
 
+class LearnedClusters(nn.Module):
+    """(M, d) centroids and a variance that training moves: the affine map mu / sigma^2 of logits, and log sigma^2.
+
+    The map's scale suits an optimiser, that of centroids far apart does not.
+    """
+
+    def __init__(self, clusters: int, features: int, device: torch.device) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(clusters, features, device=device))
+        self.log_variance = nn.Parameter(torch.zeros((), device=device))
+
+    def begin(self, head: ClusterHead) -> None:
+        """Start at a head's clusters."""
+        with torch.no_grad():
+            self.log_variance.copy_(head.variance.log())
+            self.weight.copy_(head.centroids / head.variance)
+
+    def clusters(self) -> tuple[Tensor, Tensor]:
+        """(M, d) centroids and the scalar variance, with gradient to the parameters."""
+        variance = self.log_variance.exp()
+        return self.weight * variance, variance
+
+    def become(self, head: ClusterHead) -> float:
+        """Make them a head's clusters; returns the variance."""
+        centroids, variance = self.clusters()
+        head.refit(centroids, head.classes, variance)
+        return float(variance.detach())
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back the state among a checkpoint's tensors."""
+        self.load_state_dict({name: tensors[name] for name in ("weight", "log_variance")})
+
+
+def labels_of(context: Context) -> Tensor:
+    """(N,) labels of the training images of a method that needs them."""
+    assert context.images.labels is not None
+    return context.images.labels
+
+
 def cluster_head(model: Classifier) -> ClusterHead:
     """The head of a model that a `ClusterMethod` trains."""
     return cast(ClusterHead, model.head)
 
 
 def over_all(head: ClusterHead) -> ClusterHead:
-    """The head that gives p of Eq. 4 on a head's clusters to a loss: over all of them, by whichever rule it decides.
+    """A head on the same clusters whose p of Eq. 4 is over all of them, for a loss.
 
     D-nearest is a rule of inference (ClusTR, App. B.3), and so is "nearest" there. In a loss, a class that is among
     the D nearest clusters of x and not of x_adv would cost p(x) × `TRUNCATION_PENALTY`.

@@ -31,23 +31,12 @@ from corral.losses import (
 from corral.models import Classifier, ClusterHead, FeaturesHead, Head, PublishedHead
 from corral.registry import register
 from corral.training.methods.base import Context, MethodOptions, Metrics
-from corral.training.methods.clusters import ClusterMethod, Neighbourhoods, cluster_head, over_all
-from corral.training.methods.learned import LearnedClusters
+from corral.training.methods.clusters import ClusterMethod, LearnedClusters, Neighbourhoods, cluster_head, over_all
 from corral.training.recipes.base import Count, InnerAttack, NotNegative, ThreatConfig
 
 Consistency = Callable[[Tensor, Tensor], Tensor]
-LOGIT_CONSISTENCIES: dict[str, Consistency] = {
-    "cross_entropy": soft_cross_entropy,
-    "kl": kl,
-    "mse": mse,
-    "features_mse": features_mse,
-}
-SCORE_CONSISTENCIES: dict[str, Consistency] = {
-    "cross_entropy": score_cross_entropy,
-    "kl": score_kl,
-    "mse": score_mse,
-    "features_mse": features_mse,
-}
+LOGIT_CONSISTENCIES: dict[str, Consistency] = {"cross_entropy": soft_cross_entropy, "kl": kl, "mse": mse}
+SCORE_CONSISTENCIES: dict[str, Consistency] = {"cross_entropy": score_cross_entropy, "kl": score_kl, "mse": score_mse}
 
 
 @register
@@ -107,10 +96,7 @@ class ClusTR(ClusterMethod):
                     "centroids 'epoch' needs consistency 'cross_entropy', 'kl' or 'mse', or a cross_entropy_weight"
                 )
             if self.centroids == "learned" and not (self.log_scores and self.cross_entropy_weight > 0):
-                raise ValueError(
-                    "centroids 'learned' need a cross_entropy_weight, which teaches them labels, and scores in log "
-                    "space"
-                )
+                raise ValueError("centroids 'learned' need a cross_entropy_weight and scores in log space")
             return self
 
         @property
@@ -133,11 +119,9 @@ class ClusTR(ClusterMethod):
     def __init__(self, context: Context, options: Options) -> None:
         super().__init__(context, options, clusters=options.clusters, rule=options.rule)
         # Learned logits have clusters of their own beside those of k-means, which Magnet's batches are drawn by.
-        self.map: LearnedClusters | None = None
         total, width = options.clusters * context.num_classes, context.model.features_dim
         self.found = torch.zeros(total, width, device=context.device)
-        if options.centroids == "learned":
-            self.map = LearnedClusters(total, width, context.device)
+        self.map = LearnedClusters(total, width, context.device) if options.centroids == "learned" else None
         self.neighbourhoods = Neighbourhoods(self, options.clusters_per_batch, options.samples_per_cluster)
 
     @property
@@ -146,18 +130,15 @@ class ClusTR(ClusterMethod):
         return self.head.centroids if self.map is None else self.found
 
     def start(self) -> None:
-        """Fit the clusters; learned logits begin as theirs."""
         super().start()
         self.found = self.head.centroids
         if self.map is not None:
             self.map.begin(self.head)
 
     def learned(self) -> list[nn.Parameter]:
-        """The learned clusters, at the model's learning rate."""
-        return [] if self.map is None else self.map.parameters()
+        return [] if self.map is None else list(self.map.parameters())
 
     def after_epoch(self) -> dict[str, float]:
-        """Refit the clusters; the head takes the learned ones, where there are such."""
         numbers = self.refit()
         self.found = self.head.centroids
         if self.map is not None:
@@ -165,22 +146,18 @@ class ClusTR(ClusterMethod):
         return numbers
 
     def tensors(self) -> dict[str, Tensor]:
-        """The clusters' members, and what learned logits have beside the head."""
-        return super().tensors() | ({} if self.map is None else {"found": self.found, **self.map.tensors()})
+        return super().tensors() | ({} if self.map is None else {"found": self.found, **self.map.state_dict()})
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave."""
         super().load(tensors)
         if self.map is not None:
             self.found = tensors["found"].to(self.found)
             self.map.load(tensors)
 
     def batches(self) -> Iterator[Tensor]:
-        """Neighbourhoods of clusters."""
-        yield from self.neighbourhoods.batches()
+        return self.neighbourhoods.batches()
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """Magnet on the batch's own means and variance, and the terms that the recipe adds."""
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         options, batch = self.options, self.neighbourhoods
         features = self.model.features(x)
         terms = {"magnet": self.magnet(features)}
@@ -192,15 +169,12 @@ class ClusTR(ClusterMethod):
             head = head.with_centroids(*self.batch_clusters(features, batch.ids[batch.local]))
         adversarial = features
         if options.consistency == "magnet":
-            features_model = self.model.with_head(FeaturesHead(self.model.features_dim))
-            x_adv = self.adversarial(
-                features_model, x, y, options.inner, lambda adversarial, _: self.reach(adversarial)
-            )
+            x_adv = self.adversarial(self.features_model, x, y, options.inner, self.reach)
             terms["consistency"] = self.magnet(self.model.features(x_adv))
         elif options.consistency != "none":
             fixed = head.with_centroids(head.centroids.detach(), head.variance.detach())
-            attacked = self.model.with_head(compared(options, fixed))
-            x_adv = self.consistency_attack(attacked, x, y, options.inner, consistency_of(options))
+            through, consistency = comparison(options, fixed)
+            x_adv = self.consistency_attack(self.model.with_head(through), x, y, options.inner, consistency)
             adversarial = self.model.features(x_adv)
         terms |= score_terms(options, head, features, features, adversarial, y)
         metrics = {name: values.mean().detach() for name, values in terms.items()}
@@ -248,7 +222,7 @@ class ClusTR(ClusterMethod):
         loss = magnet_batch if self.options.log_loss else magnet_batch_published
         return loss(features, batch.local, self.head.classes[batch.ids], alpha=self.options.alpha)
 
-    def reach(self, features: Tensor) -> Tensor:
+    def reach(self, features: Tensor, _: Tensor) -> Tensor:
         """(n,) what ClusTR+ADV's adversary maximises: Magnet, in log space without the hinge that hides gradients."""
         batch = self.neighbourhoods
         classes = self.head.classes[batch.ids]
@@ -287,34 +261,26 @@ def scored(options: ClusTR.Options, head: ClusterHead) -> Head:
     return PublishedHead(head, nearest=min(options.nearest, len(head.centroids)))
 
 
-def compared(options: ClusTR.Options, head: ClusterHead) -> Head:
-    """The head whose outputs the consistency term compares."""
-    return FeaturesHead(head.features_dim) if options.consistency == "features_mse" else scored(options, head)
-
-
-def consistency_of(options: ClusTR.Options) -> Consistency:
-    """The consistency of the outputs of `compared`, for clean images and adversarial ones."""
-    return (LOGIT_CONSISTENCIES if options.log_scores else SCORE_CONSISTENCIES)[options.consistency]
+def comparison(options: ClusTR.Options, head: ClusterHead) -> tuple[Head, Consistency]:
+    """The head whose outputs the consistency term compares, and how, for clean images and adversarial ones."""
+    if options.consistency == "features_mse":
+        return FeaturesHead(head.features_dim), features_mse
+    kinds = LOGIT_CONSISTENCIES if options.log_scores else SCORE_CONSISTENCIES
+    return scored(options, head), kinds[options.consistency]
 
 
 def score_terms(
     options: ClusTR.Options, head: ClusterHead, labelled: Tensor, clean: Tensor, adversarial: Tensor, y: Tensor
 ) -> dict[str, Tensor]:
-    """(n,) values of the terms beside Magnet: the consistency of outputs and the cross-entropy of p, where they count.
+    """(n,) values of the terms beside Magnet, the consistency and the cross-entropy of p, of (n, d) features.
 
-    Args:
-        options: which terms.
-        head: with the clusters that p is of.
-        labelled: (n, d) features whose p should be the label's: the clean images' in training, the adversarial ones'
-            in an attack.
-        clean: (n, d) features of the clean images.
-        adversarial: (n, d) features of the adversarial images.
-        y: (n,) labels.
+    Cross-entropy is of the features `labelled`: the clean images' in training, the adversarial ones' in an attack.
+    `head` has the clusters that p is of.
     """
     terms = {}
     if options.consistency not in ("none", "magnet"):
-        through = compared(options, head)
-        terms["consistency"] = consistency_of(options)(through(clean), through(adversarial))
+        through, consistency = comparison(options, head)
+        terms["consistency"] = consistency(through(clean), through(adversarial))
     if options.cross_entropy_weight > 0:
         terms["cross_entropy"] = F.cross_entropy(scored(options, head)(labelled), y, reduction="none")
     return terms
@@ -323,5 +289,5 @@ def score_terms(
 def clustr_weights(options: ClusTR.Options, batch: int) -> dict[str, float]:
     """The weights of an image's terms in the mean over a batch of that many; a sum over it counts so many times."""
     times = batch if options.consistency_reduction == "sum" else 1
-    weights = {"magnet": 1.0, "consistency": options.consistency_weight * times}
-    return weights | {"cross_entropy": options.cross_entropy_weight}
+    consistency = options.consistency_weight * times
+    return {"magnet": 1.0, "consistency": consistency, "cross_entropy": options.cross_entropy_weight}

@@ -11,11 +11,10 @@ from corral.attacks.centred import CROSS_ENTROPY, TrainingLoss
 from corral.attacks.objectives import Released
 from corral.attacks.training_loss import FeaturesObjective
 from corral.losses import magnet, magnet_open, nearest_own, nearest_rival, weighted
-from corral.models import Classifier, ClusterHead, FeaturesHead
+from corral.models import Classifier, ClusterHead
 from corral.registry import register
 from corral.training.methods.base import Context, MethodOptions, Metrics
-from corral.training.methods.clusters import ClusterMethod, Neighbourhoods, cluster_head
-from corral.training.methods.learned import LearnedClusters
+from corral.training.methods.clusters import ClusterMethod, LearnedClusters, Neighbourhoods, cluster_head
 from corral.training.recipes.base import Count, InnerAttack, NotNegative, Positive, ThreatConfig
 
 
@@ -81,38 +80,29 @@ class Corral(ClusterMethod):
         self.map = LearnedClusters(options.clusters * context.num_classes, context.model.features_dim, context.device)
 
     def make_head(self) -> ClusterHead:
-        """A cluster head whose temperature is trained if the recipe gives it a learning rate."""
         head = super().make_head()
         head.log_temperature.requires_grad_(self.options.temperature_learning_rate > 0)
         return head
 
     def start(self) -> None:
-        """Fit the clusters; learned centroids begin there."""
         super().start()
         if self.options.centroids == "learned":
             self.map.begin(self.head)
 
     def parameters(self) -> list[tuple[nn.Parameter, float]]:
-        """The temperature at its own learning rate, or the learned affine map."""
         if self.options.temperature_learning_rate > 0:
             return [(self.head.log_temperature, self.options.temperature_learning_rate)]
         return []
 
     def learned(self) -> list[nn.Parameter]:
-        """Parameters that share the model's learning rate."""
-        return self.map.parameters() if self.options.centroids == "learned" else []
+        return list(self.map.parameters()) if self.options.centroids == "learned" else []
 
     def batches(self) -> Iterator[Tensor]:
-        """Uniform batches, or neighbourhoods of clusters."""
-        if self.options.batches == "neighbourhood":
-            yield from self.neighbourhoods.batches()
-        else:
-            yield from super().batches()
+        return self.neighbourhoods.batches() if self.options.batches == "neighbourhood" else super().batches()
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """The loss of the batch's adversarial features against the chosen centroids."""
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         options, head = self.options, self.head
-        assigned = self.assignments[rows]
+        assigned = self.assignments[indices]
         if options.centroids == "clean_batch":
             clean = self.model.features(x)
             centroids, variance = self.batch_clusters(clean, assigned)
@@ -140,15 +130,9 @@ class Corral(ClusterMethod):
         return losses.mean(), {"adversarial_accuracy": (logits.argmax(1) == y).float().mean()}
 
     def toward_rivals(self, x: Tensor, y: Tensor, clean: Tensor, centroids: Tensor) -> Tensor:
-        """Images in the ball away from the nearest own centroid, toward the nearest rival's, by the clean features.
+        """Images in the ball away from the nearest own of (M, d) centroids, toward the nearest rival of clean features.
 
         They maximise ||f - mu_own||^2 - ||f - mu_rival||^2: the rival's log score less the own, but for the variance.
-
-        Args:
-            x: (n, C, H, W) clean images.
-            y: (n,) labels.
-            clean: (n, d) their features.
-            centroids: (M, d).
         """
         own = centroids[nearest_own(clean, y, centroids, self.head.classes)]
         rival = centroids[nearest_rival(clean, y, centroids, self.head.classes)]
@@ -156,9 +140,7 @@ class Corral(ClusterMethod):
         def value(features: Tensor, _: Tensor) -> Tensor:
             return (features - own).square().sum(1) - (features - rival).square().sum(1)
 
-        return self.adversarial(
-            self.model.with_head(FeaturesHead(self.model.features_dim)), x, y, self.options.inner, value
-        )
+        return self.adversarial(self.features_model, x, y, self.options.inner, value)
 
     @classmethod
     def training_objective(cls, options: Options, threat: ThreatConfig) -> TrainingLoss:
@@ -183,17 +165,14 @@ class Corral(ClusterMethod):
         return Released(options.alpha) if options.loss == "magnet" else Released()
 
     def after_epoch(self) -> dict[str, float]:
-        """Refit the clusters; learned centroids become the head as they are."""
         if self.options.centroids == "learned":
             return {"variance": self.map.become(self.head)}
         return self.refit() | {"temperature": float(self.head.log_temperature.detach().exp())}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The clusters' members and the learned map."""
-        return super().tensors() | self.map.tensors()
+        return super().tensors() | self.map.state_dict()
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back the clusters' members and the learned map."""
         super().load(tensors)
         self.map.load(tensors)
 
@@ -210,14 +189,8 @@ def corral_terms(
 ) -> dict[str, Tensor]:
     """(n,) values of each term of the loss: the cross-entropy of the logits or Magnet, the pull to the own centroid.
 
-    Args:
-        options: which loss, and whether there is a pull.
-        head: with the centroids and the variance.
-        features: (n, d).
-        logits: (n, C) of the head.
-        y: (n,) labels.
-        assigned: (n,) each example's centroid.
-        hinge: whether Magnet has its alpha and hinge.
+    Of (n, d) features, their (n, C) logits by the head, (n,) labels and (n,) assigned centroids. `hinge`: whether
+    Magnet has its alpha and hinge.
     """
     centroids, classes, variance = head.centroids, head.classes, head.variance
     if options.loss == "cross_entropy":

@@ -1,7 +1,6 @@
 """DeACL (Zhang et al. 2022): an encoder kept near a frozen one, and steady within the ball around every image."""
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,12 +10,10 @@ from corral.attacks.state import attacked
 from corral.losses import negative_cosine
 from corral.registry import register
 from corral.training.features import extract_features, require_differing
-from corral.training.methods.base import Context, MethodOptions, Metrics
+from corral.training.methods.base import MethodOptions, Metrics
 from corral.training.methods.encoder import DualNorm, EncoderMethod
-from corral.training.names import prefixed, unprefixed
 from corral.training.recipes.base import InnerAttack, Positive
 
-TEACHER = "teacher."
 # Training images, at most, that the frozen encoder has to tell apart before it teaches.
 ASKED = 250
 
@@ -31,6 +28,7 @@ class DeACL(EncoderMethod):
 
     name = "deacl"
     continues_from = "encoder"
+    parts = ("teacher",)
 
     class Options(MethodOptions):
         """NCP-ACL's Eq. 3, `robust_weight` on its second term, and Eq. 2's adversary, away from the first encoder.
@@ -41,9 +39,6 @@ class DeACL(EncoderMethod):
         robust_weight: Positive = 2.0
         dual_norm: DualNorm = "none"
         inner: InnerAttack = InnerAttack()
-
-    def __init__(self, context: Context, options: Any) -> None:
-        super().__init__(context, options, options.dual_norm)
 
     def prepare(self) -> None:
         """Keep the encoder as it begins, then give the backbone its branches."""
@@ -56,12 +51,11 @@ class DeACL(EncoderMethod):
         super().start()
         images = self.context.images
         # From everywhere: folders are in the order of their classes.
-        rows = torch.linspace(0, len(images) - 1, min(ASKED, len(images)), device=images.pixels.device).long()
-        require_differing(extract_features(self.teacher, images.take(rows)), "training.start")
+        indices = torch.linspace(0, len(images) - 1, min(ASKED, len(images)), device=images.pixels.device).long()
+        require_differing(extract_features(self.teacher, images.take(indices)), "training.start")
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """The batch's mean of Eq. 3; labels play no part."""
-        features = BatchFeatures(self, x, rows)
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
+        features = BatchFeatures(self, x, indices)
         objective = self.objective(features)
         with self.branch("adversarial"):
             x_adv = self.adversarial(self.model, x, y, self.options.inner, objective)
@@ -75,29 +69,20 @@ class DeACL(EncoderMethod):
         kept = features.kept
         return lambda moved, _: negative_cosine(moved, kept)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The frozen encoder."""
-        return prefixed(self.teacher.state_dict(), TEACHER)
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back the frozen encoder."""
-        self.teacher.load_state_dict(unprefixed(tensors, TEACHER))
-
 
 class BatchFeatures:
-    """What a batch's images are to the two encoders; each forward pass is made once, where it is first asked for.
+    """Features of a batch's images by the two encoders; each forward pass is made once, when it is first needed.
 
     Args:
         method: whose encoders they are.
         x: (n, C, H, W) augmented images.
-        rows: (n,) their rows in the training set.
+        indices: (n,) their indices in the training set.
 
-    Attributes:
-        kept: (n, d) features of the frozen encoder.
+    `kept` are the (n, d) features of the frozen encoder.
     """
 
-    def __init__(self, method: DeACL, x: Tensor, rows: Tensor) -> None:
-        self.method, self.x, self.rows = method, x, rows
+    def __init__(self, method: DeACL, x: Tensor, indices: Tensor) -> None:
+        self.method, self.x, self.indices = method, x, indices
         self.separate: Tensor | None = None
         with torch.no_grad():
             self.kept = method.teacher.features(x)

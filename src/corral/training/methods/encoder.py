@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -11,17 +11,15 @@ from torch.nn import functional
 
 from corral.attacks.centred import TrainingLoss
 from corral.data import Images, stratified_subset
-from corral.data.views import COLOURS, Augmentation
+from corral.data.views import COLOURS, Augmentation, random_views
 from corral.errors import UsageError
 from corral.models import FeaturesHead, Head
 from corral.models.dual_norm import Branch, make_dual, single_branch, using
 from corral.models.projection import Projection
 from corral.training.features import extract_features
-from corral.training.methods.base import Context, Method
-from corral.training.names import prefixed, unprefixed
-from corral.training.recipes.base import Config, Count, ThreatConfig
+from corral.training.methods.base import Context, Method, MethodOptions
+from corral.training.recipes.base import Config, Count, Positive, ThreatConfig
 
-PROJECTION = "projection."
 # Wu et al. 2018's classifier of features: this many neighbours, their votes weighed by exp(cos / tau).
 NEIGHBOURS, NEIGHBOUR_TEMPERATURE = 20, 0.07
 # Training images that are asked, at most.
@@ -56,12 +54,9 @@ class ProjectionConfig(Config):
 class EncoderMethod(Method):
     """A method that trains features alone: what it saves is an encoder, to which `--fit-heads` fits a head.
 
-    Held-out images are only looked at by the labels of their nearest training images; no label plays a part in a loss.
-
-    Args:
-        context: of the run.
-        options: the recipe's.
-        dual_norm: the branch of dual BatchNorm that the saved encoder has; "none" for a single BatchNorm.
+    Held-out images are only measured by the labels of their nearest training images; no label plays a part in a loss.
+    An option `dual_norm` names the branch of dual BatchNorm that the saved encoder has; "none", or no such option, is a
+    single BatchNorm.
 
     Raises:
         UsageError: two branches of a backbone that has no BatchNorm.
@@ -70,12 +65,12 @@ class EncoderMethod(Method):
     trains = "encoder"
     needs_labels = False
 
-    def __init__(self, context: Context, options: Any, dual_norm: DualNorm = "none") -> None:
+    def __init__(self, context: Context, options: Any) -> None:
         super().__init__(context, options)
+        dual_norm: DualNorm = getattr(options, "dual_norm", "none")
         self.evaluates: Branch | None = None if dual_norm == "none" else dual_norm
-        evaluates = self.evaluates
         normalised = any(isinstance(module, nn.BatchNorm2d) for module in context.model.modules())
-        if evaluates is not None and not normalised:
+        if self.evaluates is not None and not normalised:
             raise UsageError(
                 "method.dual_norm needs a backbone with BatchNorm, such as resnet: choose one, or set it to 'none'"
             )
@@ -93,16 +88,13 @@ class EncoderMethod(Method):
         )
 
     def prepare(self) -> None:
-        """Give the backbone its two branches."""
         if self.evaluates is not None:
             make_dual(self.model.backbone)
 
     def make_head(self) -> Head:
-        """No head: the features as they are."""
         return FeaturesHead(self.model.features_dim)
 
     def start(self) -> None:
-        """Take the head away."""
         self.model.head = self.make_head()
 
     @contextmanager
@@ -148,11 +140,21 @@ class EncoderMethod(Method):
         return {"validation_neighbours": float((votes.argmax(1) == images.labels).float().mean())}
 
 
+class ProjectedOptions(MethodOptions):
+    """What all methods with a contrastive loss of projected views have."""
+
+    temperature: Positive = 0.5
+    views: ViewsConfig = ViewsConfig()
+    projection: ProjectionConfig = ProjectionConfig()
+
+
 class ProjectedMethod(EncoderMethod):
     """An encoder method whose loss is of a projection of the features."""
 
-    def __init__(self, context: Context, options: Any, dual_norm: DualNorm = "none") -> None:
-        super().__init__(context, options, dual_norm)
+    parts: ClassVar[tuple[str, ...]] = ("projection",)
+
+    def __init__(self, context: Context, options: Any) -> None:
+        super().__init__(context, options)
         channels = context.images.shape[0]
         if channels not in (1, COLOURS):
             raise UsageError(f"the views of these methods are of gray or colour images, found {channels} channels")
@@ -161,16 +163,12 @@ class ProjectedMethod(EncoderMethod):
         self.projection = projection.to(context.device)
 
     def learned(self) -> list[nn.Parameter]:
-        """The projection's parameters."""
         return list(self.projection.parameters())
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The projection's state."""
-        return prefixed(self.projection.state_dict(), PROJECTION)
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back the projection."""
-        self.projection.load_state_dict(unprefixed(tensors, PROJECTION))
+    def two_views(self, x: Tensor, augmentation: Augmentation | None = None) -> list[Tensor]:
+        """Two random views of every image, by default as the recipe says."""
+        augmentation = augmentation or self.options.views.augmentation()
+        return [random_views(x, augmentation, generator=self.context.noise) for _ in range(2)]
 
     @property
     def embedder(self) -> nn.Module:
@@ -183,15 +181,17 @@ class ProjectedMethod(EncoderMethod):
         return found
 
 
-def neighbour_votes(features: Tensor, bank: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """(n, C) votes of the nearest features of a bank, each weighed by exp(cos / 0.07).
+def require_images(key: str, clusters: int, images: Images) -> None:
+    """Refuse, before training, more clusters than there are training images."""
+    if clusters > len(images):
+        raise UsageError(
+            f"{key} {clusters} is more than the {len(images)} training images: ask for fewer clusters or more images "
+            "(data.train)"
+        )
 
-    Args:
-        features: (n, d).
-        bank: (N, d).
-        labels: (N,) of the bank.
-        classes: C.
-    """
+
+def neighbour_votes(features: Tensor, bank: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """(n, C) votes of the nearest features of a bank (N, d) with labels (N,), each weighed by exp(cos / 0.07)."""
     cosines = functional.normalize(features, dim=1) @ functional.normalize(bank, dim=1).T
     nearest = cosines.topk(min(NEIGHBOURS, len(bank)), 1)
     # The largest cosine is taken off: weights are relative, and none overflows.

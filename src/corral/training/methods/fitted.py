@@ -40,11 +40,9 @@ class FittedClusters(ClusterMethod):
         return CROSS_ENTROPY
 
     def batches(self) -> Iterator[Tensor]:
-        """None: there is nothing to train."""
         return iter(())
 
     def after_epoch(self) -> dict[str, float]:
-        """Nothing moved: the clusters stay."""
         return {"variance": float(self.head.variance)}
 
 

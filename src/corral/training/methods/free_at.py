@@ -48,12 +48,12 @@ class FreeAdversarialTraining(LabelMethod):
 
     def batches(self) -> Iterator[Tensor]:
         """Uniform batches, each `replays` times in a row."""
-        for rows in super().batches():
+        for indices in super().batches():
             for replay in range(self.replays):
                 self.replay = replay
-                yield rows
+                yield indices
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         """Cross-entropy of the batch moved by delta; a replay sees the images of its batch's first showing."""
         if self.replay == 0:
             self.clean = x
@@ -64,7 +64,6 @@ class FreeAdversarialTraining(LabelMethod):
         return F.cross_entropy(logits, y), {"adversarial_accuracy": (logits.argmax(1) == y).float().mean()}
 
     def after_step(self) -> None:
-        """Move delta up the gradient that the backward pass left, and back into the ball and the pixel range."""
         threat, gradient = self.context.threat, self.attacked.grad
         assert gradient is not None
         with torch.no_grad():
@@ -73,11 +72,9 @@ class FreeAdversarialTraining(LabelMethod):
             self.delta[: len(moved)] = moved - self.clean
 
     def tensors(self) -> dict[str, Tensor]:
-        """The perturbations that the next epoch begins with."""
         return {"delta": self.delta}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back the perturbations."""
         if tensors["delta"].shape != self.delta.shape:
             raise ValueError(f"delta must be {tuple(self.delta.shape)}, found {tuple(tensors['delta'].shape)}")
         self.delta = tensors["delta"].to(self.delta)

@@ -42,12 +42,11 @@ class LinearEvaluation(LabelMethod):
         """Refuse (N, d) features of the training images that no head can be fitted to."""
         require_finite(features, "the encoder")
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """The batch's cross-entropy."""
-        logits = self.model.logits_from(self.features(x, y, rows))
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
+        logits = self.model.logits_from(self.features(x, y, indices))
         return functional.cross_entropy(logits, y), {"accuracy": (logits.detach().argmax(1) == y).float().mean()}
 
-    def features(self, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+    def features(self, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
         """(n, d) features that the head is trained on, for a batch as `loss` has it."""
         raise NotImplementedError  # abstract
 
@@ -61,7 +60,6 @@ class StandardLinear(LinearEvaluation):
 
     @classmethod
     def check(cls, recipe: "Recipe") -> None:
-        """Features are computed once, so that no batch is augmented."""
         if recipe.data.crop or recipe.data.flip:
             raise ValueError("method 'slf' computes features once: leave data.crop 0 and data.flip off")
 
@@ -70,11 +68,11 @@ class StandardLinear(LinearEvaluation):
         super().look(features)
         self.kept = features
 
-    def features(self, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+    def features(self, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
         """Those that are kept; a resumed run computes them anew."""
         if self.kept is None:
             self.kept = extract_features(self.model, self.context.images)
-        return self.kept[rows]
+        return self.kept[indices]
 
 
 @register
@@ -83,7 +81,7 @@ class AdversarialLinear(LinearEvaluation):
 
     name = "alf"
 
-    def features(self, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+    def features(self, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
         """Those of the batch's adversarial images."""
         x_adv = self.adversarial(self.model, x, y, self.options.inner, "cross_entropy")
         with eval_mode(self.model), torch.no_grad():

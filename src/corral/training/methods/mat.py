@@ -5,7 +5,6 @@ from torch import Tensor
 from corral.attacks.centred import TrainingLoss
 from corral.attacks.rivals import MatObjective
 from corral.losses import bibo_distance, ftc, mat_terms, weighted
-from corral.models import FeaturesHead
 from corral.registry import register
 from corral.training.methods.base import MethodOptions, Metrics
 from corral.training.methods.centres import CentreMethod, Centres
@@ -37,13 +36,11 @@ class Mat(CentreMethod):
 
     options: Options
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """MAT's total loss of the batch."""
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         options, centres = self.options, self.centres
         attacked = None
         if options.bibo_weight > 0:
-            through = self.model.with_head(FeaturesHead(self.model.features_dim))
-            attacked = self.consistency_attack(through, x, y, options.inner, bibo_distance)
+            attacked = self.consistency_attack(self.features_model, x, y, options.inner, bibo_distance)
         aimed = x
         if options.adversarial:
             aimed = self.max_loss_attack(x, y, options.inner, lambda features, labels: ftc(features, centres, labels))

@@ -29,8 +29,7 @@ class Mmc(CentreMethod):
 
     options: Options
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """The batch's mean centre loss."""
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         centres = self.centres
         if self.options.adversarial:
             x = self.max_loss_attack(x, y, self.options.inner, lambda features, labels: mmc(features, centres, labels))
@@ -41,5 +40,4 @@ class Mmc(CentreMethod):
 
     @classmethod
     def training_objective(cls, options: Options, threat: ThreatConfig) -> TrainingLoss:
-        """The centre loss of the adversarial image."""
         return TrainingLoss("mmc", MmcObjective())

@@ -15,7 +15,7 @@ from corral.losses import negative_cosine
 from corral.precision import full_precision
 from corral.registry import register
 from corral.training.features import extract_features, require_finite
-from corral.training.methods.base import Context, MethodOptions
+from corral.training.methods.base import Context, MethodOptions, read_indices
 from corral.training.methods.deacl import BatchFeatures, DeACL
 from corral.training.methods.encoder import DualNorm
 from corral.training.recipes.base import InnerAttack, Positive
@@ -87,7 +87,6 @@ class NcpAcl(DeACL):
         self.stored: Tensor | None = None
 
     def start(self) -> None:
-        """Choose how many clusters there are, and fit them."""
         super().start()
         candidates, chosen = self.options.clusters, self.options.clusters[0]
         if len(candidates) > 1:
@@ -134,7 +133,7 @@ class NcpAcl(DeACL):
     def objective(self, features: BatchFeatures) -> LogitObjective:
         """Eq. 4 for the images of a batch, by the recipe's strategy."""
         strategy = self.options.strategy
-        pursued = self.nearest(features.clean()) if self.stored is None else self.stored[features.rows]
+        pursued = self.nearest(features.clean()) if self.stored is None else self.stored[features.indices]
         own, neighbours = self.centroids[pursued].unbind(1)
 
         def value(features: Tensor, _: Tensor) -> Tensor:
@@ -144,49 +143,33 @@ class NcpAcl(DeACL):
         return value
 
     def after_epoch(self) -> dict[str, float]:
-        """Fit as many clusters to the features as they are now."""
         return self.refit(len(self.centroids))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The frozen encoder, the centroids and which of them have members; what is stored of every image."""
         stored = {} if self.stored is None else {"stored": self.stored}
         return super().tensors() | {"centroids": self.centroids, "held": self.held} | stored
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave.
-
-        Raises:
-            ValueError: centroids, members or stored clusters of another shape, or of a run with another `assignment`.
-        """
         super().load(tensors)
         device, n, d = self.centroids.device, len(self.context.images), self.model.features_dim
         if "own" in tensors or ("stored" in tensors) != (self.options.assignment == "epoch"):
             raise ValueError("the checkpoint's clusters were assigned in another way: train the run anew")
-        centroids, held, stored = tensors["centroids"], tensors["held"], tensors.get("stored")
+        centroids, held = tensors["centroids"], tensors["held"]
         if centroids.dim() != 2 or centroids.shape[1] != d or len(centroids) not in self.options.clusters:
             raise ValueError(f"centroids must be (K, {d}), K one of method.clusters")
         if held.dtype != torch.bool or held.shape != centroids.shape[:1] or int(held.sum()) < 2:
             raise ValueError("held must say of every cluster whether it has members, and two must have some")
-        if stored is not None:
-            whole = stored.dtype == torch.int64 and stored.shape == (n, 2)
-            if not whole or int(stored.min()) < 0 or int(stored.max()) >= len(centroids):
-                raise ValueError(f"stored must be ({n}, 2) clusters of the {len(centroids)} centroids")
-            self.stored = stored.to(device)
+        if "stored" in tensors:
+            self.stored = read_indices(tensors, "stored", torch.empty(n, 2, device=device), len(centroids))
         self.centroids, self.held = centroids.to(device), held.to(device)
 
 
 @full_precision
 def nearest_and_nth(features: Tensor, centroids: Tensor, held: Tensor, neighbour: int) -> Tensor:
-    """The nearest and the n-th nearest centroid of every feature, by the cosine (NCP-ACL, Algorithm 1).
+    """(n, 2) indices of the nearest and the n-th nearest of (K, d) centroids by the cosine (NCP-ACL, Algorithm 1).
 
-    Args:
-        features: (n, d).
-        centroids: (K, d).
-        held: (K,) bool, which of them have members; others do not count, since they may be copies of those.
-        neighbour: n, from 2; where fewer centroids have members, the farthest of those stands for the n-th nearest.
-
-    Returns:
-        (n, 2) indices of centroids.
+    Only centroids with members count, (K,) bool `held`: others may be copies of those. Where fewer than n, from 2, have
+    members, the farthest of those stands for the n-th nearest.
     """
     near = functional.normalize(features, dim=1) @ functional.normalize(centroids, dim=1).T
     ranked = near.masked_fill(~held, -torch.inf).topk(min(neighbour, int(held.sum())), dim=1)

@@ -18,7 +18,6 @@ class Nominal(LabelMethod):
 
     options: Options
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """Cross-entropy of the batch."""
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         logits = self.model(x)
         return F.cross_entropy(logits, y), {"accuracy": (logits.argmax(1) == y).float().mean()}

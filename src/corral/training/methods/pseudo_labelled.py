@@ -7,17 +7,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corral.errors import UsageError
 from corral.geometry import kmeans
 from corral.losses import kl
 from corral.registry import register
 from corral.training.features import extract_features, require_differing
-from corral.training.methods.base import Context, MethodOptions, Metrics
-from corral.training.methods.encoder import EncoderMethod
-from corral.training.names import prefixed, unprefixed
+from corral.training.methods.base import Context, MethodOptions, Metrics, read_indices
+from corral.training.methods.encoder import EncoderMethod, require_images
 from corral.training.recipes.base import Count, InnerAttack, Positive
 
-PROBE = "probe."
 # The released code's: of the linear head before the weights are trained.
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
 
@@ -32,6 +29,7 @@ class PseudoLabelled(EncoderMethod):
 
     name = "dynacl++"
     continues_from = "encoder"
+    parts = ("probe",)
 
     class Options(MethodOptions):
         """DynACL++'s post-processing (Luo et al. 2023): TRADES toward clusters of the encoder's own features as labels.
@@ -51,11 +49,7 @@ class PseudoLabelled(EncoderMethod):
 
     def __init__(self, context: Context, options: Options) -> None:
         super().__init__(context, options)
-        if options.clusters > len(context.images):
-            raise UsageError(
-                f"method.clusters {options.clusters} is more than the {len(context.images)} training images: ask for "
-                "fewer clusters or more images (data.train)"
-            )
+        require_images("method.clusters", options.clusters, context.images)
         with self.drawn():
             probe = nn.Linear(context.model.features_dim, options.clusters)
         self.probe = probe.to(context.device)
@@ -67,22 +61,21 @@ class PseudoLabelled(EncoderMethod):
         features, order = extract_features(self.model, self.context.images), self.context.order
         require_differing(features, "training.start")
         self.labels = kmeans(features, self.options.clusters, generator=order).assignments
-        rate = self.options.probe_learning_rate
-        optimiser = torch.optim.SGD(self.probe.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+        optimiser = torch.optim.SGD(
+            self.probe.parameters(), lr=self.options.probe_learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+        )
         for _ in range(self.options.probe_epochs):
-            for rows in self.batches():
+            for indices in self.batches():
                 optimiser.zero_grad()
-                loss = functional.cross_entropy(self.probe(features[rows]), self.labels[rows])
+                loss = functional.cross_entropy(self.probe(features[indices]), self.labels[indices])
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
 
     def learned(self) -> list[nn.Parameter]:
-        """The linear head's parameters."""
         return list(self.probe.parameters())
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """TRADES with pseudo-labels; the true ones play no part."""
-        classifier, pseudo = nn.Sequential(self.model, self.probe), self.labels[rows]
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
+        classifier, pseudo = nn.Sequential(self.model, self.probe), self.labels[indices]
         x_adv = self.consistency_attack(classifier, x, pseudo, self.options.inner, kl)
         logits, adversarial = classifier(x), classifier(x_adv)
         cross_entropy, term = functional.cross_entropy(logits, pseudo), kl(logits, adversarial).mean()
@@ -94,17 +87,11 @@ class PseudoLabelled(EncoderMethod):
         return cross_entropy + self.options.consistency_weight * term, metrics
 
     def tensors(self) -> dict[str, Tensor]:
-        """The linear head and the pseudo-labels."""
-        return prefixed(self.probe.state_dict(), PROBE) | {"labels": self.labels}
+        return super().tensors() | {"labels": self.labels}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave."""
-        self.probe.load_state_dict(unprefixed(tensors, PROBE))
-        found = tensors["labels"]
-        inside = found.dtype == torch.int64 and found.shape == self.labels.shape
-        if not inside or int(found.min()) < 0 or int(found.max()) >= self.options.clusters:
-            raise ValueError(f"labels must be ({len(self.labels)},) clusters in [0, {self.options.clusters})")
-        self.labels = found.to(self.labels.device)
+        super().load(tensors)
+        self.labels = read_indices(tensors, "labels", self.labels, self.options.clusters)
 
 
 @register

@@ -4,12 +4,11 @@ import torch
 from torch import Tensor
 
 from corral.attacks.state import attacked
-from corral.data.views import random_views
 from corral.losses import contrastive, nt_xent
 from corral.registry import register
-from corral.training.methods.base import MethodOptions, Metrics
-from corral.training.methods.encoder import ProjectedMethod, ProjectionConfig, ViewsConfig
-from corral.training.recipes.base import InnerAttack, NotNegative, Positive
+from corral.training.methods.base import Metrics
+from corral.training.methods.encoder import ProjectedMethod, ProjectedOptions
+from corral.training.recipes.base import InnerAttack, NotNegative
 
 
 @register
@@ -22,22 +21,17 @@ class RoCL(ProjectedMethod):
 
     name = "rocl"
 
-    class Options(MethodOptions):
+    class Options(ProjectedOptions):
         """A view's adversarial self is a further positive, and `regularisation` × its own NT-Xent is added."""
 
-        temperature: Positive = 0.5
-        views: ViewsConfig = ViewsConfig()
-        projection: ProjectionConfig = ProjectionConfig()
         regularisation: NotNegative = 1 / 256
         inner: InnerAttack = InnerAttack(steps=7)
 
     options: Options
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """The batch's loss; labels play no part."""
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         options, embedder = self.options, self.embedder
-        augmentation = options.views.augmentation()
-        first, second = (random_views(x, augmentation, generator=self.context.noise) for _ in range(2))
+        first, second = self.two_views(x)
         with attacked(embedder, options.inner.mode), torch.no_grad():
             other = embedder(second)
 

@@ -3,12 +3,10 @@
 import torch
 from torch import Tensor
 
-from corral.data.views import random_views
 from corral.losses import nt_xent
 from corral.registry import register
-from corral.training.methods.base import MethodOptions, Metrics
-from corral.training.methods.encoder import ProjectedMethod, ProjectionConfig, ViewsConfig
-from corral.training.recipes.base import Positive
+from corral.training.methods.base import Metrics
+from corral.training.methods.encoder import ProjectedMethod, ProjectedOptions
 
 
 @register
@@ -17,18 +15,11 @@ class SimCLR(ProjectedMethod):
 
     name = "simclr"
 
-    class Options(MethodOptions):
+    class Options(ProjectedOptions):
         """SimCLR: NT-Xent at a `temperature` on two views, no labels and no adversary. It trains an encoder."""
-
-        temperature: Positive = 0.5
-        views: ViewsConfig = ViewsConfig()
-        projection: ProjectionConfig = ProjectionConfig()
 
     options: Options
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """The batch's NT-Xent loss; labels play no part."""
-        augmentation = self.options.views.augmentation()
-        views = torch.cat([random_views(x, augmentation, generator=self.context.noise) for _ in range(2)])
-        first, second = self.embedded(views).chunk(2)
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
+        first, second = self.embedded(torch.cat(self.two_views(x))).chunk(2)
         return nt_xent(first, second, temperature=self.options.temperature), {}

@@ -44,8 +44,7 @@ class Trades(Method):
 
     options: Options
 
-    def loss(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Metrics]:
-        """Cross-entropy of the batch and its consistency term."""
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         options = self.options
         consistency = CONSISTENCIES[options.consistency]
         x_adv = self.consistency_attack(self.model, x, y, options.inner, consistency)
@@ -89,15 +88,9 @@ class AdversarialFineTuning(Trades):
 def trades_terms(
     options: Trades.Options, labelled: Tensor, clean: Tensor, adversarial: Tensor, y: Tensor
 ) -> dict[str, Tensor]:
-    """(n,) values of each term of the loss, by name.
+    """(n,) values of each term of the loss, by name, of (n, C) logits and (n,) labels.
 
-    Args:
-        options: which consistency.
-        labelled: (n, C) logits that should say the label: the clean images' in training, the adversarial ones' in an
-            attack.
-        clean: (n, C) logits of the clean images.
-        adversarial: (n, C) logits of the adversarial images.
-        y: (n,) labels.
+    Cross-entropy is of the logits `labelled`: the clean images' in training, the adversarial ones' in an attack.
     """
     return {
         "cross_entropy": F.cross_entropy(labelled, y, reduction="none"),

@@ -51,17 +51,14 @@ def parse_eps(value: object, norm: str = "Linf") -> float:
     Raises:
         ValueError: not a number, negative, or above the pixel range (the message says what was likely meant).
     """
+    wrong = f"eps must be a number such as 0.1 or a fraction such as '8/255', found {value!r}"
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"eps must be a number such as 0.1 or a fraction such as '8/255', found {value!r}")
-    if isinstance(value, str):
-        fraction = FRACTION.fullmatch(value)
-        try:
-            number = float(fraction[1]) / float(fraction[2]) if fraction else float(value)
-        except (ValueError, ZeroDivisionError):
-            message = f"eps must be a number such as 0.1 or a fraction such as '8/255', found {value!r}"
-            raise ValueError(message) from None
-    else:
-        number = float(value)
+        raise ValueError(wrong)
+    fraction = FRACTION.fullmatch(str(value))
+    try:
+        number = float(fraction[1]) / float(fraction[2]) if fraction else float(value)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(wrong) from None
     if not 0 <= number < math.inf or (norm == "Linf" and number > 1):
         hint = f"; did you mean {value}/255?" if 1 < number <= 255 else ""
         raise ValueError(f"eps is in pixel units of images in [0, 1], found {value}{hint}")

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -13,8 +13,7 @@ from corral.data import is_known, known_names, resolved_name
 from corral.errors import UsageError
 from corral.models.backbones import BACKBONES, backbone_options
 from corral.models.heads import HEADS
-from corral.models.spec import head_options
-from corral.registry import is_target
+from corral.registry import Registry, closest, is_target
 from corral.training.methods import METHODS, MethodOptions
 from corral.training.recipes.base import Config, ThreatConfig
 from corral.training.recipes.layers import (
@@ -67,7 +66,7 @@ def load_recipe(
     # A run folder's own words import no code.
     trusted = not source.saved
     if trusted or given.get("method.name") is not None:
-        _import_method(table)
+        _import(METHODS, part(table, "method").get("name"))
     resolved = _validate(table, f"{source.where}, with the values given" if given else source.where)
     asked = data is not None or given.get("data.name") is not None
     name = resolved_name(resolved.data.name, code=asked or trusted)
@@ -91,13 +90,13 @@ def _of_shipped(recipe: str) -> Layers:
 
 def _checked(source: Layers) -> Layers:
     """The recipe, if there is no slip in a variant either, which would be found on its day alone."""
-    known = [*presets(), *known_names()]
     if not source.saved:  # what a run folder names must have been imported by whoever reads it
         for names in ((), *((name,) for name in source.variants())):
             _import_model(source.laid(names))
     for name in source.variants():
         if not is_known(name) and name not in presets():
-            raise UsageError(f"{source.where}: for.{name}: unknown data set{_near(name, known)}")
+            near = closest(name.lower(), [*presets(), *known_names()])
+            raise UsageError(f"{source.where}: for.{name}: unknown data set{near}")
     for name in source.sets:
         _validate(source.laid(kinds(name) or (name,)), f"{source.where}: [for.{name}]")
     return source
@@ -127,39 +126,32 @@ def _laid_for(source: Layers, data: str | None, given: Mapping[str, Any]) -> dic
     elif preset is not None or (generic and not kinds(chosen)):
         table = {"preset": GENERIC, **source.laid((GENERIC, chosen))}
     else:
-        raise UsageError(_unchosen(source, chosen, generic))
+        instead = ", or take those for colour images of any kind: --set preset=images" if generic else ""
+        raise UsageError(
+            f"recipe {source.name!r} has no settings for {chosen}: give them (--set model.backbone=... --set "
+            "threat.eps=... and what else differs, or a recipe of your own with "
+            f"base = {source.name!r} and [for.{chosen!r}]){instead}"
+        )
     return table if data is None else merge(table, {"data": {"name": data}})
 
 
-def _unchosen(source: Layers, data: str, generic: bool) -> str:
-    """That nobody chose settings for a data set, and what to give."""
-    instead = ", or take those for colour images of any kind: --set preset=images" if generic else ""
-    return (
-        f"recipe {source.name!r} has no settings for {data}: give them (--set model.backbone=... --set threat.eps=... "
-        f"and what else differs, or a recipe of your own with base = {source.name!r} and [for.{data!r}]){instead}"
-    )
-
-
-def _import_method(table: Mapping[str, Any]) -> None:
-    """Import the code of a method that is named by a target."""
-    name = part(table, "method").get("name")
+def _import(registry: Registry[Any], name: object) -> None:
+    """Import the code of what a recipe names by a target."""
     if isinstance(name, str) and is_target(name):
-        METHODS.find(name)
+        registry.find(name)
 
 
 def _import_model(table: Mapping[str, Any]) -> None:
     """Import the code of a backbone and a head that a recipe's `model` table names by targets."""
     model = part(table, "model")
+    _import(BACKBONES, model.get("backbone"))
+    _import(HEADS, _head_name(model))
+
+
+def _head_name(model: Mapping[str, Any]) -> object:
+    """The name of a `model` table's head, which is a name or a table."""
     head = model.get("head")
-    head_name = head.get("name") if isinstance(head, dict) else head
-    for registry, name in ((BACKBONES, model.get("backbone")), (HEADS, head_name)):
-        if isinstance(name, str) and is_target(name):
-            registry.find(name)
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name.lower(), list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return head.get("name") if isinstance(head, dict) else head
 
 
 def _read(recipe: str | Path | Recipe) -> Layers:
@@ -175,7 +167,7 @@ def _read(recipe: str | Path | Recipe) -> Layers:
         if not os.path.isfile(path):
             raise UsageError(f"{recipe}: a folder without recipe.toml, so not a run; give a recipe or a run folder")
     if not os.path.isfile(path):
-        hint = _near(str(recipe), [*shipped, *METHODS])
+        hint = closest(str(recipe).lower(), [*shipped, *METHODS])
         raise UsageError(
             f"unknown recipe {str(recipe)!r}{hint}; shipped: {', '.join(shipped)}; or give a .toml file, or a method "
             "of your own as file.py:Class"
@@ -215,12 +207,8 @@ def _known_keys(table: Mapping[str, Any]) -> list[str]:
         method: type[MethodOptions] = METHODS.find(str(part(table, "method").get("name")), code=False).Options
     except UsageError:  # which is said when the whole is checked
         method = MethodOptions
-    sections: dict[str, type[Config]] = {
-        "data": DataConfig,
-        "threat": ThreatConfig,
-        "method": method,
-        "training": TrainingConfig,
-    }
+    sections: dict[str, type[Config]] = {"data": DataConfig, "threat": ThreatConfig}
+    sections |= {"method": method, "training": TrainingConfig}
     keys = ["name", "summary", "source", "preset"]
     for section, config in sections.items():
         for name, field in config.model_fields.items():
@@ -237,9 +225,9 @@ def _model_keys(table: Mapping[str, Any]) -> list[str]:
     model = part(table, "model")
     backbones = [*BACKBONES, *(name for name in (model.get("backbone"),) if isinstance(name, str) and is_target(name))]
     options = dict.fromkeys(option for name in backbones for option in backbone_options(name))
-    head = model.get("head")
-    name = head.get("name") if isinstance(head, dict) else head
-    of_head = head_options(name) if isinstance(name, str) and (name in HEADS or is_target(name)) else ()
+    name = _head_name(model)
+    known = isinstance(name, str) and (name in HEADS or is_target(name))
+    of_head = HEADS.find(str(name), code=False).option_names() if known else ()
     return ["backbone", *options, "head", "head.name", *(f"head.{option}" for option in of_head)]
 
 
@@ -264,9 +252,7 @@ def _full_key(key: str, table: Mapping[str, Any]) -> str:
     for full in sorted(known, key=lambda full: full.count(".")):
         leaves.setdefault(full.rsplit(".", 1)[-1], full)
     close = difflib.get_close_matches(key, [*known, *leaves], n=1)
-    hint = (
-        f"did you mean {leaves.get(close[0], close[0])!r}?" if close else "`corral recipes NAME` shows a recipe's keys"
-    )
+    hint = f"did you mean {leaves.get(close[0], close[0])!r}?" if close else "`corral recipes NAME` shows all keys"
     raise UsageError(f"unknown recipe key {key!r}; {hint}")
 
 
@@ -287,9 +273,7 @@ def _validate(table: Mapping[str, Any], where: str) -> Recipe:
         if first["type"] == "extra_forbidden":
             allowed = [full for full in _known_keys(table) if full.rpartition(".")[0] == key.rpartition(".")[0]]
             allowed += [] if "." in key else [*(n for n in Recipe.model_fields if n not in allowed), *BESIDE]
-            close = difflib.get_close_matches(key, allowed, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; allowed: {', '.join(allowed)}"
-            message = f"unknown key{hint}"
+            message = "unknown key" + (closest(key, allowed) or f"; allowed: {', '.join(allowed)}")
         elif first["type"] == "method_missing":
             key = f"{key}.name"
         elif first["type"] in ("model_type", "model_attributes_type"):

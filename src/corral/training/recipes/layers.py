@@ -113,11 +113,7 @@ class Layers:
             yield from variants
 
     def laid(self, names: Sequence[str]) -> dict[str, Any]:
-        """The recipe's table for a data set.
-
-        Args:
-            names: of the data set, after the kinds that it is of.
-        """
+        """The recipe's table for a data set, named after the kinds that it is of."""
         table: dict[str, Any] = {}
         if self.shipped:
             for name in names:
@@ -130,13 +126,7 @@ class Layers:
 
 
 def based(where: str, table: Table, *, beside: Path | None, seen: tuple[str, ...] = ()) -> tuple[Table, ...]:
-    """A recipe's table after those that it is based on.
-
-    Args:
-        where: for messages.
-        table: of the recipe.
-        beside: the folder that a base's path is relative to.
-        seen: the bases so far.
+    """A recipe's table after those that it is based on; paths of bases are relative to the folder `beside`.
 
     Raises:
         UsageError: no such base, or one that is based on itself.

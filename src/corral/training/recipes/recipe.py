@@ -55,8 +55,7 @@ class ModelConfig(Config):
         name, head = data.get("backbone", "convnet"), data.get("head")
         if not isinstance(name, str):
             return data
-        given = {option: value for option, value in data.items() if option not in cls.model_fields}
-        given = {option: value for option, value in given.items() if value is not None}
+        given = {key: value for key, value in data.items() if key not in cls.model_fields and value is not None}
         try:
             read = read_backbone(name, given)
             if isinstance(head, str):
@@ -70,7 +69,9 @@ class ModelConfig(Config):
         except UsageError as error:  # pydantic passes ValueErrors on with their place in the recipe
             raise ValueError(str(error)) from None
         # In the backbone's order, so that a recipe is written in one way: names of run folders depend on it.
-        chosen = {option: _listed(read[option]) for option in read if option in given}
+        chosen = {
+            key: list(value) if isinstance(value, tuple) else value for key, value in read.items() if key in given
+        }
         return {"backbone": _lasting(name), **({} if head is None else {"head": head}), **chosen}
 
     def options(self) -> dict[str, Any]:
@@ -81,11 +82,6 @@ class ModelConfig(Config):
 def _lasting(name: str) -> str:
     """A name as a run folder should have it: a file by its whole path."""
     return lasting(name) if is_target(name) else name
-
-
-def _listed(value: Any) -> Any:
-    """A value as TOML and JSON have it."""
-    return list(value) if isinstance(value, tuple) else value
 
 
 class WarmStart(Config):
@@ -116,9 +112,9 @@ class TrainingConfig(Config):
     """Optimisation: the same for every method.
 
     `start` names trained weights that the backbone begins from: a run, its model.safetensors, or any safetensors file.
-    Over the first `warm_up` epochs the rate rises in a line from 0, and the schedule has the others. `trust` is LARS's
+    Over the first `warm_up` epochs the learning rate rises linearly from 0, then the schedule begins. `trust` is LARS's
     coefficient, 0.001 by default: "lars" scales the step of every tensor (You et al. 2017; ACL's code), "lars-clipped"
-    bounds a tensor's rate by the learning rate and leaves biases and BatchNorm's numbers to SGD (solo-learn's SimCLR).
+    bounds a tensor's by the learning rate and leaves biases and BatchNorm's numbers to SGD (solo-learn's SimCLR).
     `converged` ends training before `epochs` epochs when validation accuracy no longer rises; without it all are made.
     """
 
@@ -160,7 +156,7 @@ class TrainingConfig(Config):
             )
         if self.converged is not None and self.schedule == "cosine":
             raise ValueError(
-                "converged goes with schedule 'constant' or 'steps': a cosine's rate falls until the last epoch"
+                "converged goes with schedule 'constant' or 'steps': a cosine's learning rate falls to the end"
             )
         return self
 
@@ -209,23 +205,21 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         method, training = method_class(self.method), self.training
-        name = f"method '{self.method.name}'"
-        if training.select == "best" and self.data.validation == 0:
-            raise ValueError("training.select 'best' needs held-out images: set data.validation above 0")
-        if training.warm_start.stop_accuracy > 0 and self.data.validation == 0:
-            raise ValueError("warm_start.stop_accuracy needs held-out images: set data.validation above 0")
-        if training.converged is not None and not method.needs_labels:
-            raise ValueError(f"{name} has no accuracy that converges: leave training.converged out")
-        if training.converged is not None and self.data.validation == 0:
-            raise ValueError("training.converged needs held-out images: set data.validation above 0")
-        if self.data.unlabeled and method.needs_labels:
-            raise ValueError(f"{name} needs labels: leave data.unlabeled out")
-        if training.select == "best" and not method.needs_labels:
-            raise ValueError(f"{name} has no accuracy to select by: leave training.select 'last'")
-        if method.trains == "head" and training.warm_start.epochs:
-            raise ValueError(f"{name} trains a head alone: leave warm_start.epochs 0")
-        if not method.needs_labels and training.warm_start.epochs:
-            raise ValueError(f"{name} uses no labels: leave warm_start.epochs 0")
+        name, labels, validated = f"method '{self.method.name}'", method.needs_labels, self.data.validation > 0
+        best, converges, warm = training.select == "best", training.converged is not None, training.warm_start
+        held_out = "needs held-out images: set data.validation above 0"
+        for wrong, message in (
+            (best and not validated, f"training.select 'best' {held_out}"),
+            (warm.stop_accuracy > 0 and not validated, f"warm_start.stop_accuracy {held_out}"),
+            (converges and not labels, f"{name} has no accuracy that converges: leave training.converged out"),
+            (converges and not validated, f"training.converged {held_out}"),
+            (self.data.unlabeled and labels, f"{name} needs labels: leave data.unlabeled out"),
+            (best and not labels, f"{name} has no accuracy to select by: leave training.select 'last'"),
+            (method.trains == "head" and warm.epochs, f"{name} trains a head alone: leave warm_start.epochs 0"),
+            (not labels and warm.epochs, f"{name} uses no labels: leave warm_start.epochs 0"),
+        ):
+            if wrong:
+                raise ValueError(message)
         method.check(self)
         return self
 

@@ -1,1 +1,0 @@
-"""What any method may be trained with: optimisers and learning-rate schedules."""
