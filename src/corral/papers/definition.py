@@ -68,7 +68,7 @@ class Column(Frozen):
 
 
 class Stage(Frozen):
-    """A training whose run another begins from.
+    """A training whose run another begins from; a file may give the recipe's name alone.
 
     Attributes:
         recipe: the shipped recipe that trains it.
@@ -79,6 +79,11 @@ class Stage(Frozen):
     recipe: str
     set: dict[str, Any] = Field(default_factory=dict)
     takes: Literal["training.start", "method.labeller"] = "training.start"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_recipe(cls, values: Any) -> Any:
+        return {"recipe": values} if isinstance(values, str) else values
 
 
 class Row(Frozen):
@@ -193,7 +198,7 @@ class Part(Frozen):
 
     Attributes:
         data: what is trained and attacked here.
-        beside: the paper's data set, whose numbers stand beside ours.
+        beside: the paper's data set, whose numbers stand beside ours; a file leaves it out where it is the same.
         setting: name of the `Setting` that the recipes are changed by; None leaves them as they are.
         protocols: our protocols; what they share of images and eps is merged image by image.
         at_training_eps: protocols at the training radius alone, beside those that are run at every one.
@@ -207,9 +212,14 @@ class Part(Frozen):
     setting: str | None = None
     protocols: Annotated[tuple[ProtocolName, ...], Field(min_length=1)]
     at_training_eps: tuple[ProtocolName, ...] = ()
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
     n: Annotated[int, Field(ge=1)] | None = None
     images: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _beside_itself(cls, values: Any) -> Any:
+        return {"beside": values.get("data"), **values} if isinstance(values, dict) else values
 
     def protocols_at(self, factor: float) -> tuple[ProtocolName, ...]:
         """The protocols at a multiple of the training radius."""
@@ -221,7 +231,7 @@ class Part(Frozen):
 
 
 class Table(Frozen):
-    """A table or figure of a paper.
+    """A table or figure of a paper; a file's `each_row` has what its rows share, where they do not say otherwise.
 
     Attributes:
         name: what `corral reproduce` calls it.
@@ -244,6 +254,14 @@ class Table(Frozen):
     against: str | None = None
     scales: dict[ScaleName, tuple[Part, ...]]
     estimate: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rows_inherit(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if "each_row" not in values:
+            return values
+        rows = [{**values["each_row"], **row} for row in values["rows"]]
+        return {**{key: value for key, value in values.items() if key != "each_row"}, "rows": rows}
 
     @model_validator(mode="after")
     def _consistent(self) -> "Table":
@@ -281,7 +299,14 @@ def load_setting(name: str | None) -> Setting:
     known = tomllib.loads(files("corral.papers").joinpath("settings.toml").read_text(encoding="utf-8"))
     if name not in known:
         raise CorralError(f"settings.toml: no setting {name!r}; known: {', '.join(known)}")
-    return _validated(Setting, known[name], f"settings.toml: {name}")
+    values = known[name]
+    if "like" in values:
+        other = known[values.pop("like")]
+        methods = dict(other.get("methods", {}))
+        for method, changes in values.get("methods", {}).items():
+            methods[method] = {**methods.get(method, {}), **changes}
+        values = {**other, **values, "set": {**other["set"], **values.get("set", {})}, "methods": methods}
+    return _validated(Setting, values, f"settings.toml: {name}")
 
 
 def shipped_tables() -> list[str]:
