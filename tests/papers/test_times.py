@@ -7,11 +7,12 @@ from pydantic import ValidationError
 from corral.evaluation.records import Record, environment
 from corral.papers import assemble, load_table, measure, reproduce
 from corral.papers.entries import Trained, run_line
-from corral.papers.markdown import as_markdown
-from corral.papers.page import render
+from corral.papers.page import table_page
 from corral.papers.plan import RunPlan
 from corral.papers.result import Measured, Result, ResultPart, ResultRow, read_result
 from corral.papers.times import training_cells, training_headings, training_words
+from corral.report.table.markdown import as_markdown
+from corral.report.table.page import render
 from corral.training import RunFolder, RunInfo, load_model
 from corral.training.checkpoints import read_checkpoint, write_checkpoint
 from corral.training.convergence import Ending
@@ -53,7 +54,7 @@ def test_a_column_of_seconds_is_of_one_clock(rows, heading, cells):
     assert training_headings(part) == [(heading, "ours")]
     assert [training_cells(part, row) for row in part.rows] == [[cell] for cell in cells]
     result = Result(table=TABLE.name, scale="smoke", parts=(part,))
-    for text in (as_markdown(TABLE, result), render(TABLE, result)):
+    for text in (as_markdown(table_page(TABLE, result)), render(table_page(TABLE, result))):
         assert heading in text
         assert ("CPU seconds" in text) == (heading == "CPU seconds, ours")
         assert ("of the wall clock" in text) == (heading == "seconds, ours")
@@ -80,7 +81,7 @@ def test_epochs_stand_with_their_warm_start_and_with_what_did_not_converge():
         ["–", "–"],
     ]
     assert len(training_words(part)) == 2
-    assert "not converged: 1 of 2" in render(TABLE, Result(table=TABLE.name, scale="smoke", parts=(part,)))
+    assert "not converged: 1 of 2" in render(table_page(TABLE, Result(table=TABLE.name, scale="smoke", parts=(part,))))
 
 
 @pytest.mark.parametrize(

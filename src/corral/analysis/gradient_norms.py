@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from corral.analysis.document import Found
-from corral.analysis.registry import register_analysis
+from corral.analysis.registry import CurvePoint, register_analysis
 from corral.analysis.subject import AnalysedModel, labelled
 from corral.attacks import PUBLISHED_20
 from corral.attacks.balls import ascend, l2_norms, project, start_in_ball
@@ -16,8 +16,22 @@ from corral.geometry import squared_distances
 SCORES: dict[str, ObjectiveName] = {"exponentiated": "published_cross_entropy", "log": "cross_entropy"}
 
 
+# The ends of the curves, as a table shows them.
+ENDS = [
+    CurvePoint(f"{title}, {score}, {when}", f"{kind} {score}", place, form)
+    for kind, title, form in (("zero", "gradient 0", ".1%"), ("norm", "gradient norm", ".1e"))
+    for score in SCORES
+    for place, when in ((0, "start"), (-1, "end"))
+]
+ENDS += [
+    CurvePoint(f"pixels of one sign, {when}", "alike exponentiated", place, ".1%")
+    for place, when in ((0, "start"), (-1, "end"))
+]
+
+
 @register_analysis(
-    "along",
+    "gradient_norms",
+    earlier=("along",),
     title="The gradient along the attack",
     text="The published PGD-20, one restart, from the same random starts by either kind of score, on the test "
     "images that are classified right. Float32 has exp(-x) = 0 from x = 104 on; long before that a rival's score "
@@ -32,8 +46,9 @@ SCORES: dict[str, ObjectiveName] = {"exponentiated": "published_cross_entropy", 
     unit="percent of images; d²/2σ² and norms are medians over images; mean, ± sd, over seeds",
     needs_clusters=True,
     attacks=("PGD",),
+    curve_points=ENDS,
 )
-def along_the_attack(subject: AnalysedModel) -> Found:
+def gradient_norms(subject: AnalysedModel) -> Found:
     """The published PGD-20, one restart, on the test images classified right, by either kind of score.
 
     Series over the iterates 0 (the random start) to 20, for "exponentiated" and "log": `zero ...`, the share of images

@@ -75,7 +75,8 @@ LINES = {
 
 
 @register_analysis(
-    "changes",
+    "protocol_ablation",
+    earlier=("changes",),
     title="The published attack with one part changed",
     text="PGD-20, 10 restarts, step 2/255. Each line with “…” changes one thing of the published protocol and "
     "nothing else, so that what it takes away was that part's doing.",
@@ -83,8 +84,9 @@ LINES = {
     unit="percent of the test images that are kept; mean ± sd over seeds",
     needs_clusters=True,
     attacks=("PGD",),
+    transposed=True,
 )
-def one_change(subject: AnalysedModel) -> Found:
+def protocol_ablation(subject: AnalysedModel) -> Found:
     """Accuracy under the published PGD-20 with 10 restarts, and under it with one part changed.
 
     Numbers: `clean` and one of `CHANGES` each, fractions of the test images. Where the backbone has batch statistics

@@ -334,8 +334,15 @@ def meant_columns(table: Table) -> dict[str, str]:
 
 
 def columns_digest(table: Table) -> str:
-    """Eight hexadecimal digits that change where a column is given another meaning."""
-    words = "|".join(f"{name}: {meaning}" for name, meaning in meant_columns(table).items())
+    """Eight hexadecimal digits that change where a column is given another meaning.
+
+    An analysis counts by the first name that it had, so that results of earlier versions keep their digest.
+    """
+    first = {column.name: ANALYSES[column.analysis].earlier[:1] for column in table.columns if column.analysis}
+    words = "|".join(
+        f"{name}: {'.'.join([*first[name], meaning.partition('.')[2]]) if first.get(name) else meaning}"
+        for name, meaning in meant_columns(table).items()
+    )
     return hashlib.sha256(words.encode()).hexdigest()[:8]
 
 

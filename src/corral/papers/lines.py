@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from corral.analysis.document import AnalysisName
 from corral.evaluation.records import Environment
 from corral.strict import Frozen
 from corral.training.clock import WorkClock
@@ -161,7 +162,7 @@ class AnalysisLine(Versions):
     analysis: str
     run: str
     fingerprint: str
-    name: str
+    name: AnalysisName
     data: str
     n: int
     eps: float

@@ -10,12 +10,13 @@ from corral.files import write_atomically
 from corral.papers.assemble import result_of
 from corral.papers.definition import Table, load_table
 from corral.papers.lock import locked
-from corral.papers.markdown import as_markdown
 from corral.papers.old import taken_over
-from corral.papers.page import write_page
+from corral.papers.page import table_page
 from corral.papers.plan import RunPlan
 from corral.papers.result import Result, ResultPart, ResultRow, bare
 from corral.papers.store import Store, read_store
+from corral.report.table.markdown import as_markdown
+from corral.report.table.page import render
 from corral.report.words import slug
 
 TABLES = "tables"
@@ -102,7 +103,7 @@ def marked_result(table: Table, result: Result, changed: Mapping[str, Any]) -> R
 def documents(table: Table, result: Result) -> dict[str, bytes]:
     """What is committed of a table, by file name: its numbers, and its text for readers of the repository."""
     shown = result.model_copy(update={"parts": tuple(bare(part) for part in result.parts)})
-    return {"table.json": document_text(shown).encode(), "table.md": as_markdown(table, result).encode()}
+    return {"table.json": document_text(shown).encode(), "table.md": as_markdown(table_page(table, result)).encode()}
 
 
 def written(table: Table, result: Result, results: Path, changed: Mapping[str, Any]) -> Path:
@@ -110,4 +111,6 @@ def written(table: Table, result: Result, results: Path, changed: Mapping[str, A
     folder = results / TABLES / folder_of(table.name, result.scale, changed)
     for name, content in documents(table, result).items():
         write_atomically(folder / name, content)
-    return write_page(table, result, folder / "page.html")
+    page = folder / "page.html"
+    write_atomically(page, render(table_page(table, result)).encode())
+    return page

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from corral.analysis import Analysis
 from corral.analysis.registry import described
 from corral.files import write_atomically
+from corral.report.analysis.registry import figures_of
 from corral.report.template import filled
 from corral.report.words import counted, eps_words, listed, seconds_words
 from corral.training import RunInfo
@@ -16,11 +17,11 @@ from corral.training import RunInfo
 
 @dataclass(frozen=True)
 class Shown:
-    """One analysis on the page: its heading, how to read it, its figure if it has one, and its numbers."""
+    """One analysis on the page: its heading, how to read it, its figures with captions, and its numbers."""
 
     title: str
     text: str
-    figure: Markup | None
+    figures: tuple[tuple[str, Markup], ...]
     numbers: tuple[tuple[str, str], ...]
 
 
@@ -98,8 +99,6 @@ def analysis_lines(analysis: Analysis) -> list[tuple[str, str]]:
 
 
 def _shown(analysis: Analysis, classes: list[str]) -> Shown:
-    # Imported late: matplotlib takes longer than the rest of the page.
-    from corral.report.analysis.figures import figure_of
-
-    kind, svg = described(analysis.name), figure_of(analysis, classes)
-    return Shown(kind.title, kind.text, None if svg is None else Markup(svg), tuple(analysis_lines(analysis)))
+    kind = described(analysis.name)
+    figures = figures_of(analysis.name, {"this run": [analysis]}, classes, name=analysis.name)
+    return Shown(kind.title, kind.text, tuple(figures), tuple(analysis_lines(analysis)))

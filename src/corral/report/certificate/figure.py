@@ -1,11 +1,13 @@
 """The figure of a certificate; matplotlib is imported with this file, so import this file only to draw."""
 
+from markupsafe import Markup
+
 from corral.evaluation.certificate import Certificate
 from corral.report.palette import line_style
 from corral.report.svg import drawing, finished_svg, new_figure, quiet
 
 
-def certificate_figure(certificate: Certificate, *, name: str, description: str) -> str:
+def certificate_figure(certificate: Certificate, *, name: str, description: str) -> Markup:
     """Certified and attacked accuracy against the l2 radius, the room between them shaded.
 
     Args:

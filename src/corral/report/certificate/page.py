@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from markupsafe import Markup
-
 from corral.evaluation.certificate import Certificate
 from corral.evaluation.records import as_percent
 from corral.files import write_atomically
@@ -63,7 +61,7 @@ def render_certificate(certificate: Certificate) -> str:
         "certificate_page.html",
         record=certificate,
         sentences=certificate_sentences(certificate),
-        figure=Markup(certificate_figure(certificate, name="certified", description=described)),
+        figure=certificate_figure(certificate, name="certified", description=described),
         layers=certificate.layers[:MOST_LAYERS],
         hidden=max(0, len(certificate.layers) - MOST_LAYERS),
         facts=_facts(certificate),

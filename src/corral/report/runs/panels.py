@@ -6,16 +6,10 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
+from corral.evaluation.records import Curve
 from corral.report.runs.collect import Evidence
 from corral.report.runs.compare import RunGroup
-from corral.report.runs.figures import (
-    MOST_POINTS,
-    CurveLine,
-    Span,
-    curves_figure,
-    features_figure,
-    spans_figure,
-)
+from corral.report.runs.figures import MOST_POINTS, curves_figure, features_figure, spans_figure
 from corral.report.runs.pictures import Pair, pairs
 from corral.report.words import attack_title, listed, percent
 
@@ -42,42 +36,38 @@ class RunPanel:
 
 
 def spans_panel(group: RunGroup, name: str) -> Markup:
-    """The figure of what each entry of a group claims and keeps; `name` is unique on the page."""
+    """The figure of each entry's accuracies, clean and under attack; `name` is unique on the page."""
     attacks = group.attacks
     spans = []
     for entry in group.entries:
         estimates = [entry.clean(), *(entry.under(key) for key in attacks)]
-        spans.append(Span(entry.label, tuple(None if e is None else e.mean for e in estimates)))
+        spans.append((entry.label, [None if e is None else e.mean for e in estimates]))
     titles = ["clean", *map(attack_title, attacks)]
     described = "; ".join(
-        f"{span.label}: "
-        + ", ".join(f"{t} {percent(a)}" for t, a in zip(titles, span.accuracies, strict=True) if a is not None)
-        for span in spans
+        f"{label}: " + ", ".join(f"{t} {percent(a)}" for t, a in zip(titles, values, strict=True) if a is not None)
+        for label, values in spans
     )
     chance = 1 / len(group.record.classes)
-    return Markup(
-        spans_figure(spans, titles, chance=chance, name=f"{name}s", description=f"Accuracy of each run. {described}.")
-    )
+    description = f"Accuracy of each run. {described}."
+    return spans_figure(spans, titles, chance=chance, name=f"{name}s", description=description)
 
 
 def curve_panels(group: RunGroup, numbers: dict[str, int], name: str) -> tuple[CurvePanel, ...]:
     """One figure for each attack that has curves; `numbers` has each run's number on the page by label."""
-    drawn: dict[tuple[str, str], list[tuple[str, CurveLine]]] = {}
+    drawn: dict[tuple[str, str], list[tuple[str, Curve]]] = {}
     for piece in group.members:
         for curve in piece.record.curves:
-            line = CurveLine(numbers[piece.label], curve)
-            drawn.setdefault((curve.attack, curve.norm), []).append((piece.label, line))
+            drawn.setdefault((curve.attack, curve.norm), []).append((piece.label, curve))
     panels = []
     for i, ((attack, norm), lines) in enumerate(drawn.items()):
         chance = 1 / len(group.record.classes)
         described = "; ".join(
-            f"{label}: "
-            + ", ".join(f"{percent(a)} at {e:g}" for e, a in zip(x.curve.eps, x.curve.accuracy, strict=True))
-            for label, x in lines
+            f"{label}: " + ", ".join(f"{percent(a)} at {e:g}" for e, a in zip(curve.eps, curve.accuracy, strict=True))
+            for label, curve in lines
         )
-        counts = listed([f"{n:,}" for n in sorted({x.curve.n for _, x in lines})])
+        counts = listed([f"{n:,}" for n in sorted({curve.n for _, curve in lines})])
         svg = curves_figure(
-            [line for _, line in lines], chance=chance,
+            [(numbers[label], curve) for label, curve in lines], chance=chance,
             eps=group.record.eps if norm == group.record.norm else None, name=f"{name}c{i}",
             description=f"Accuracy against {norm} eps under {attack_title(attack)}. {described}.",
         )  # fmt: skip
@@ -86,16 +76,16 @@ def curve_panels(group: RunGroup, numbers: dict[str, int], name: str) -> tuple[C
             "Higher is better; a grey upright line marks the eps of the table. A curve that does not fall toward "
             f"zero, or that rises, is a sign that the attack fails, not that the model is robust.{_rising(lines)}"
         )
-        panels.append(CurvePanel(Markup(svg), tuple((line.run, label) for label, line in lines), caption))
+        panels.append(CurvePanel(svg, tuple((numbers[label], label) for label, _ in lines), caption))
     return tuple(panels)
 
 
-def _rising(lines: Sequence[tuple[str, CurveLine]]) -> str:
+def _rising(lines: Sequence[tuple[str, Curve]]) -> str:
     """Names the runs whose accuracy rises with eps by more than two standard errors (at most 1/sqrt(n))."""
     risen = []
-    for label, line in lines:
-        accuracy = [a for _, a in sorted(zip(line.curve.eps, line.curve.accuracy, strict=True))]
-        if any(later - earlier > line.curve.n**-0.5 for earlier, later in pairwise(accuracy)):
+    for label, curve in lines:
+        accuracy = [a for _, a in sorted(zip(curve.eps, curve.accuracy, strict=True))]
+        if any(later - earlier > curve.n**-0.5 for earlier, later in pairwise(accuracy)):
             risen.append(label)
     return f" Here it rises for {listed(risen)}: do not trust that curve." if risen else ""
 
@@ -119,7 +109,7 @@ def run_panel(piece: Evidence, number: int, name: str) -> RunPanel:
     return RunPanel(
         label=piece.label,
         number=number,
-        features=Markup(features_figure(arrays, classes, name=f"{name}f", description=described)),
+        features=features_figure(arrays, classes, name=f"{name}f", description=described),
         features_caption=caption,
         pictures=tuple(pairs(arrays, classes)),
         pixelated=max(arrays.images.shape[2:]) <= 64,
