@@ -117,12 +117,12 @@ def told(train, work, clock="cpu", ending=None):
 def test_seconds_of_a_row_are_those_of_all_its_stages_or_none():
     done = Ending(converged=True, epochs=7)
     seeds = [[told(5, 2), told(6, 3, ending=done)], [told(1, 1), told(2, 1.5, ending=done)]]
-    found = [measure._told(stories) for stories in seeds]
+    found = [measure._training_of(stages) for stages in seeds]
     assert found == [Trained(11, 5, "cpu", done), Trained(3, 2.5, "cpu", done)]
     both = assemble._training([a_run(one) for one in found])
     assert both == {"train_seconds": (11, 3), "work_seconds": (5, 2.5), "work_clock": "cpu", "endings": (done, done)}
     for other in (told(1, None, None), told(1, 1, "device")):
-        found = [measure._told([told(5, 2), told(6, 3)]), measure._told([other, told(2, 1)])]
+        found = [measure._training_of([told(5, 2), told(6, 3)]), measure._training_of([other, told(2, 1)])]
         left = assemble._training([a_run(one) for one in found])
         assert left == {"train_seconds": (11, 3), "work_seconds": (), "work_clock": None, "endings": ()}
 

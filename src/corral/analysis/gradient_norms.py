@@ -1,4 +1,4 @@
-"""What an attack's gradient is along its way: exponentiated scores against log-space scores."""
+"""Gradients at each iterate of an attack: exponentiated scores against log-space scores."""
 
 import torch
 from torch import Tensor
@@ -40,8 +40,8 @@ ENDS += [
     columns=(
         ("d²/2σ² to the own centroid", "own", 1.0, 1),
         ("to the nearest rival", "rival", 1.0, 1),
-        ("kept, exponentiated", "kept exponentiated", 100.0, 1),
-        ("kept, log space", "kept log", 100.0, 1),
+        ("robust, exponentiated", "kept exponentiated", 100.0, 1),
+        ("robust, log space", "kept log", 100.0, 1),
     ),
     unit="percent of images; d²/2σ² and norms are medians over images; mean, ± sd, over seeds",
     needs_clusters=True,
@@ -75,7 +75,7 @@ def gradient_norms(subject: AnalysedModel) -> Found:
         numbers["accuracy"] = float(right.double().mean())
         numbers["own"] = float(halves.masked_fill(~own, torch.inf).amin(1).median())
         numbers["rival"] = float(halves.masked_fill(own, torch.inf).amin(1).median())
-        keys, rows = image_keys(x, subject.seed), torch.arange(len(x), device=x.device)
+        keys, indices = image_keys(x, subject.seed), torch.arange(len(x), device=x.device)
         targets = {name: prepare(objective, subject.model, x, y) for name, objective in SCORES.items()}
         for name in SCORES:
             x_adv = start_in_ball(x, eps, norm, keys, 0)
@@ -84,7 +84,7 @@ def gradient_norms(subject: AnalysedModel) -> Found:
             for _ in range(PUBLISHED_20.steps + 1):
                 gradients = {}
                 for score, target in targets.items():
-                    _, logits, gradients[score] = value_and_gradient(target, x_adv, rows)
+                    _, logits, gradients[score] = value_and_gradient(target, x_adv, indices)
                 broken |= logits.argmax(1) != y
                 agreement = sign_agreement(*gradients.values())
                 points.append((*_sizes(gradients[name]), float(broken.double().mean()), agreement))

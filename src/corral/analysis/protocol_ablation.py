@@ -24,12 +24,12 @@ class Change:
 
     Attributes:
         objective: what it climbs.
-        verdict: "max_loss_restart" as published, or "best": any iterate of any restart.
+        keep: "max_loss_restart" as published, or "best": any iterate of any restart.
         reach: steps of 2.5 eps / 20 in the place of 2/255, so that every start reaches the whole ball.
     """
 
     objective: ObjectiveName | LogitObjective | ModelObjective
-    verdict: Literal["best", "max_loss_restart"] = "max_loss_restart"
+    keep: Literal["best", "max_loss_restart"] = "max_loss_restart"
     reach: bool = False
 
 
@@ -52,10 +52,10 @@ CHANGES: dict[str, Change] = {
     "every cluster": Change(ThroughHead(every_cluster)),
     "log scores, cut": Change(ThroughHead(cut)),
     "log scores": Change("cross_entropy"),
-    "any iterate": Change("published_cross_entropy", verdict="best"),
+    "any iterate": Change("published_cross_entropy", keep="best"),
     "whole ball": Change("published_cross_entropy", reach=True),
-    "log scores, any iterate": Change("cross_entropy", verdict="best"),
-    "log scores, any iterate, whole ball": Change("cross_entropy", verdict="best", reach=True),
+    "log scores, any iterate": Change("cross_entropy", keep="best"),
+    "log scores, any iterate, whole ball": Change("cross_entropy", keep="best", reach=True),
 }
 
 
@@ -81,7 +81,7 @@ LINES = {
     text="PGD-20, 10 restarts, step 2/255. Each line with “…” changes one thing of the published protocol and "
     "nothing else, so that what it takes away was that part's doing.",
     columns=tuple((title, number, 100.0, 1) for number, title in LINES.items()),
-    unit="percent of the test images that are kept; mean ± sd over seeds",
+    unit="robust accuracy in percent of the test images; mean ± sd over seeds",
     needs_clusters=True,
     attacks=("PGD",),
     transposed=True,
@@ -99,12 +99,12 @@ def protocol_ablation(subject: AnalysedModel) -> Found:
     with torch.no_grad():
         numbers["clean"] = float((subject.model(x).argmax(1) == y).double().mean())
     for name, change in CHANGES.items():
-        kept = 0
-        for rows in torch.split(torch.arange(len(x), device=x.device), BATCH):
+        robust = 0
+        for indices in torch.split(torch.arange(len(x), device=x.device), BATCH):
             outcome = pgd_outcome(
                 subject.model,
-                x[rows],
-                y[rows],
+                x[indices],
+                y[indices],
                 eps=eps,
                 norm=norm,
                 steps=PUBLISHED_20.steps,
@@ -112,10 +112,10 @@ def protocol_ablation(subject: AnalysedModel) -> Found:
                 restarts=PUBLISHED_20.restarts,
                 objective=change.objective,
                 seed=subject.seed,
-                keep=change.verdict,
+                keep=change.keep,
             )
-            kept += int((~outcome.broken).sum())
-        numbers[name] = kept / len(x)
+            robust += int((~outcome.broken).sum())
+        numbers[name] = robust / len(x)
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in subject.model.modules()):
         numbers |= _with_batch_statistics(subject)
     return Found(numbers)
@@ -126,12 +126,12 @@ def _with_batch_statistics(subject: AnalysedModel) -> dict[str, float]:
     x, y = labelled(subject.test)
     eps, norm, model = subject.info.eps, subject.info.norm, subject.model
     generator = torch.Generator(x.device).manual_seed(subject.seed)
-    clean = kept = 0
-    for rows in torch.split(torch.arange(len(x), device=x.device), BATCH):
+    clean = robust = 0
+    for indices in torch.split(torch.arange(len(x), device=x.device), BATCH):
         x_adv = pgd(
             model,
-            x[rows],
-            y[rows],
+            x[indices],
+            y[indices],
             eps=eps,
             norm=norm,
             steps=PUBLISHED_20.steps,
@@ -143,6 +143,6 @@ def _with_batch_statistics(subject: AnalysedModel) -> dict[str, float]:
             mode="train",
         )
         with attacked(model, "train"), torch.no_grad():
-            clean += int((model(x[rows]).argmax(1) == y[rows]).sum())
-            kept += int((model(x_adv).argmax(1) == y[rows]).sum())
-    return {"clean, batch statistics": clean / len(x), "batch statistics": kept / len(x)}
+            clean += int((model(x[indices]).argmax(1) == y[indices]).sum())
+            robust += int((model(x_adv).argmax(1) == y[indices]).sum())
+    return {"clean, batch statistics": clean / len(x), "batch statistics": robust / len(x)}

@@ -1,4 +1,4 @@
-"""The analyses by name: what each measures, what it needs of a run, and how a page shows it; outsiders add theirs."""
+"""The analyses by name: what each measures, what it needs of a run, and how a page shows it."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -27,7 +27,8 @@ def analyze(
     Writes RUN/analyses/NAME.json and RUN/analyses/page.html. Ctrl-C: finished analyses are kept.
     """
     from corral.analysis.analyze import analyze as analyze_run
-    from corral.report.analysis.page import analysis_lines, write_analysis_page
+    from corral.files import write_atomically
+    from corral.report.analysis.page import analysis_lines, render_analyses
     from corral.training import load_model
 
     set_threads(threads)
@@ -45,7 +46,7 @@ def analyze(
                 progress=not quiet,
             )
         page = path / "analyses" / "page.html"
-        write_analysis_page(path.name, load_model(path)[2], found, page)
+        write_atomically(page, render_analyses(path.name, load_model(path)[2], found).encode())
         made.append((path, found, page))
     if as_json:
         print_json(

@@ -57,7 +57,8 @@ def audit(
     from corral.audit.audit import audit as run_audit
     from corral.audit.prepare import Preparation, parse_normalise
     from corral.documents import write_document
-    from corral.report.audit.page import write_audit_page
+    from corral.files import write_atomically
+    from corral.report.audit.page import render_audit
 
     if out.is_dir() or out.suffix == ".json":
         raise UsageError(f"--out {out} must name the page, such as audit.html; the record goes beside it as .json")
@@ -84,7 +85,7 @@ def audit(
             progress=not quiet,
         )
     write_document(record, out.with_suffix(".json"))
-    write_audit_page(record, out)
+    write_atomically(out, render_audit(record).encode())
     if as_json:
         print_json(record.model_dump(mode="json"))
     else:

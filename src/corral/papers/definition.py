@@ -93,8 +93,8 @@ class Row(Frozen):
         name: as printed.
         recipe: the shipped recipe that trains it.
         set: recipe keys on top, for every scale.
-        published: by the paper's data set, then by column, the printed percent.
-        minutes: by the paper's data set, the printed training time.
+        published: printed percent, by the paper's data set, then by column.
+        minutes: printed training time, by the paper's data set.
         pretrain: by our data set, the other data set whose run of the same recipe gives the starting weights; parts on
             data sets that are not in it leave the row out. Empty: the row starts from random weights everywhere.
         stages: what is trained before it, in order; the row's own recipe begins from the last of them.
@@ -130,13 +130,9 @@ SCALED = frozenset(
         *(f"data.{key}" for key in ("train", "validation", "crop", "flip", "unlabeled")),
         *(f"model.{key}" for key in ("backbone", "width", "depth", "features", "hidden")),
         "threat.eps",
-        *(
-            f"training.{key}"
-            for key in (
-                *("epochs", "batch_size", "optimiser", "learning_rate", "momentum", "weight_decay", "schedule"),
-                *("milestones", "warm_up", "trust", "precision", "select"),
-            )
-        ),
+        *(f"training.{key}" for key in ("epochs", "batch_size", "optimiser", "learning_rate", "momentum")),
+        *(f"training.{key}" for key in ("weight_decay", "schedule", "milestones", "warm_up", "trust")),
+        *("training.precision", "training.select"),
         # Steps of a many-step adversary, images of a cluster, pseudo-classes that so few images hold, and the clocks of
         # DynACL's views and target network, which count epochs and steps.
         *(f"method.{key}" for key in ("inner.steps", "samples_per_cluster", "clusterings", "decay_every", "target")),
@@ -266,15 +262,13 @@ class Table(Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> "Table":
         columns = {column.name for column in self.columns}
-        for row in self.rows:
-            for data, values in row.published.items():
-                unknown = sorted(values.keys() - columns)
-                if unknown:
-                    raise ValueError(f"row {row.name!r} has a number on {data} for no column: {unknown[0]!r}")
         needed = {column.attack.split(".")[0] for column in self.columns if "." in column.attack}
         if foreign := sorted(name for name in needed if name not in ANALYSES):
             raise ValueError(f"a column of no analysis: {foreign[0]!r}")
         for row in self.rows:
+            for data, values in row.published.items():
+                if unknown := sorted(values.keys() - columns):
+                    raise ValueError(f"row {row.name!r} has a number on {data} for no column: {unknown[0]!r}")
             if foreign := [name for name in row.analyses if name not in ANALYSES]:
                 raise ValueError(f"row {row.name!r}: unknown analysis {foreign[0]!r}")
             if missing := sorted(needed - set(row.analyses)):

@@ -75,7 +75,6 @@ def table_page(table: Table, result: Result) -> TablePage:
 
 def _part(table: Table, result: Result, part: ResultPart) -> PartTable:
     found = groups(table, part)
-    shown = [ColumnGroup(group.title, group.headings()) for group in found]
     cells = [[cell for group in found for cell in _cells(group, row)] for row in part.rows]
     compared = against(table, part)
     threats = dict.fromkeys(f"{row.norm} eps {eps_words(row.eps)}" for row in part.rows)
@@ -86,7 +85,7 @@ def _part(table: Table, result: Result, part: ResultPart) -> PartTable:
         reading=f"{_reading(part)} {sentence(_setting(table, result, part))}",
         groups=(
             *(ColumnGroup(group.title, group.headings()) for group in found),
-            ColumnGroup("Training", tuple(trained)),
+            ColumnGroup("Training", tuple(training_headings(part))),
         ),
         rows=tuple((row.shown, *line, *training_cells(part, row)) for row, line in zip(part.rows, cells, strict=True)),
         meanings=(*sound_words(table, part), *training_words(part)),

@@ -1,17 +1,25 @@
 """The page's figures with their legends and captions; imports matplotlib, so import this file only to draw."""
 
+import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
 
 from corral.evaluation.records import Curve
-from corral.report.runs.collect import Evidence
+from corral.report.runs.collect import Arrays, Evidence
 from corral.report.runs.compare import RunGroup
 from corral.report.runs.figures import MOST_POINTS, curves_figure, features_figure, spans_figure
-from corral.report.runs.pictures import Pair, pairs
 from corral.report.words import attack_title, listed, percent
+
+MOST_PICTURES = 10
+LONGEST_SIDE = 96
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class RunPanel:
     number: int
     features: Markup
     features_caption: str
-    pictures: tuple[Pair, ...]
+    pictures: tuple[dict[str, Any], ...]
     pixelated: bool
 
 
@@ -114,3 +122,31 @@ def run_panel(piece: Evidence, number: int, name: str) -> RunPanel:
         pictures=tuple(pairs(arrays, classes)),
         pixelated=max(arrays.images.shape[2:]) <= 64,
     )
+
+
+def pairs(arrays: Arrays, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The first `MOST_PICTURES` images of a run and their adversarial versions, with the predictions for each."""
+    found = []
+    for i, label in enumerate(arrays.images_labels[:MOST_PICTURES].tolist()):
+        before, after = int(arrays.images_predicted[i]), int(arrays.images_adversarial_predicted[i])
+        clean = {"uri": png_uri(arrays.images[i]), "predicted": classes[before], "right": before == label}
+        moved = {"uri": png_uri(arrays.images_adversarial[i]), "predicted": classes[after], "right": after == label}
+        found.append({"label": classes[label], "clean": clean, "adversarial": moved})
+    return found
+
+
+def png_uri(pixels: NDArray[Any]) -> str:
+    """One image as a `data:` URI.
+
+    Args:
+        pixels: (C, H, W), uint8 or float in [0, 1]; three channels are red, green, blue, any other number is averaged
+            to grey. Sides over `LONGEST_SIDE` are scaled down to it.
+    """
+    if not np.issubdtype(pixels.dtype, np.integer):
+        pixels = np.rint(np.clip(pixels, 0, 1) * 255)
+    flat = pixels.transpose(1, 2, 0) if pixels.shape[0] == 3 else np.rint(pixels.mean(0))
+    picture = Image.fromarray(np.ascontiguousarray(flat.astype(np.uint8)))
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
