@@ -86,20 +86,11 @@ def _moved(subject: AnalysedModel, name: str, x: Tensor, y: Tensor, centroids: T
         if name != "labelled":
             with evaluating(subject.model):
                 objective = _pursuit(name, subject.model.features(part), centroids)
-        moved.append(
-            pgd(
-                model,
-                part,
-                labels,
-                eps=eps,
-                norm=norm,
-                steps=STEPS,
-                step_size=max(STEP * eps, 1e-12),
-                objective=objective,
-                generator=generator,
-                keep="last",
-            )
-        )
+        x_adv = pgd(
+            model, part, labels, eps=eps, norm=norm, steps=STEPS, step_size=max(STEP * eps, 1e-12), keep="last",
+            objective=objective, generator=generator,
+        )  # fmt: skip
+        moved.append(x_adv)
     return torch.cat(moved)
 
 

@@ -38,16 +38,13 @@ class Trained:
 
 @dataclass(frozen=True)
 class SeedResult:
-    """What one seed of a row came to.
+    """What was measured of one seed of a row.
 
     Attributes:
         run: name of the run that the row means.
-        seed: of training.
         records: of its evaluations, for each radius in the order of the table's protocols.
         outcomes: for each radius, by attack, which images are classified right, `packed`, as far as known.
         worst: for each radius.
-        analyses: of the run.
-        trained: how it was.
     """
 
     run: str

@@ -13,23 +13,25 @@ from corral.attacks.attack import Attack
 from corral.attacks.threat import Threat
 from corral.data import DataSet, load
 from corral.devices import choose_device
+from corral.errors import UsageError
 from corral.evaluation.evaluate import evaluate, record_label
 from corral.evaluation.protocols import protocol_attacks
 from corral.evaluation.records import Record, read_record
+from corral.files import write_atomically
 from corral.models import Classifier
 from corral.models.fingerprint import fingerprint
+from corral.models.heads import HeadRule
 from corral.papers.definition import Part, Row, ScaleName, Table, columns_digest
 from corral.papers.entries import SeedResult, Trained, Worst, row_entries
 from corral.papers.lines import RowKey
 from corral.papers.plan import RunPlan
-from corral.papers.redecided import with_assignment
 from corral.papers.result import packed
 from corral.papers.store import Store
 from corral.report.runs.collect import read_run
 from corral.report.runs.outcomes import CLEAN, Outcomes, single_attacks
 from corral.report.words import WORST_CASE
 from corral.training import RunFolder, load_model, load_recipe, train
-from corral.training.run import RunInfo
+from corral.training.run import RunInfo, save_model
 
 
 @dataclass(frozen=True)
@@ -157,3 +159,24 @@ def _worst(record: Record, outcomes: Outcomes) -> Worst:
     ]
     whole = len(parts) == 1 + len(single_attacks(record))
     return Worst(robust, packed(np.logical_and.reduce(parts)) if whole else "")
+
+
+def with_assignment(run: RunFolder, rule: HeadRule) -> RunFolder:
+    """The run beside a finished one whose cluster head decides by another rule; made where it is missing.
+
+    Raises:
+        UsageError: a linear head, or more clusters than there are.
+        CorralError: no finished run, or it cannot be written.
+    """
+    model, spec, info = load_model(run.path)
+    clusters = model.head.clusters
+    if clusters is None:
+        raise UsageError(f"{run.path}: a {model.head.name} head has no decision rule to change")
+    if isinstance(rule, int) and rule > len(clusters.centroids):
+        raise UsageError(f"{run.path}: rule {rule} keeps more clusters than the {len(clusters.centroids)} there are")
+    out = RunFolder(Path(f"{run.path}-rule-{rule}-{fingerprint(model)[:8]}"))
+    if not out.model.is_file():
+        model.head.rule = rule
+        write_atomically(out.recipe, run.recipe.read_bytes())
+        save_model(out.model, model.state_dict(), spec.with_head(model.head), info)
+    return out

@@ -28,16 +28,9 @@ FEWEST_RADII = 3
 class Group:
     """Columns at one eps, or of one analysis: each has ours, after what was published if any row has it.
 
-    Where there is an attack, the last is the worst case of all of ours: “sound” if AutoAttack's are among them for
-    every row, “worst PGD” if not.
-
-    Attributes:
-        title: over the columns.
-        columns: the definitions.
-        published: those of which a row has a published number.
-        factor: the eps as a multiple of the training eps.
-        sound: whether there is an attack at all.
-        worst: what the worst case is called.
+    Where there is an attack, so that it is `sound`, the last is the worst case of all of ours: “sound” if AutoAttack's
+    are among them for every row, “worst PGD” if not. `published` are the columns of which a row has a published
+    number, `factor` is the eps as a multiple of the training eps.
     """
 
     title: str

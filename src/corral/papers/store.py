@@ -25,14 +25,7 @@ AnyLine = TypeVar("AnyLine", bound=Line)
 
 @dataclass
 class Store:
-    """What was measured, in memory.
-
-    Attributes:
-        runs: by run and fingerprint.
-        attacks: the lines of each evaluation, by its id.
-        analyses: the lines of each analysis, by its id.
-        rows: the lines of each row of a table, a seed each.
-    """
+    """What was measured, in memory: runs, the lines of evaluations and analyses by their ids, and those of each row."""
 
     runs: dict[tuple[str, str], RunLine] = field(default_factory=dict)
     attacks: dict[str, list[AttackLine]] = field(default_factory=dict)

@@ -8,13 +8,7 @@ from corral.report.svg import drawing, finished_svg, new_figure, quiet
 
 
 def certificate_figure(certificate: Certificate, *, name: str, description: str) -> Markup:
-    """Certified and attacked accuracy against the l2 radius, the room between them shaded.
-
-    Args:
-        certificate: with its curve.
-        name: unique on the page.
-        description: the text alternative.
-    """
+    """Certified and empirical robust accuracy against the l2 radius, the gap between them shaded."""
     radii = [point.radius for point in certificate.curve]
     certified = [100 * point.certified for point in certificate.curve]
     attacked = [100 * point.attacked for point in certificate.curve if point.attacked is not None]

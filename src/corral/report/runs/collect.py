@@ -43,14 +43,10 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One run's record and arrays, with the label that names the run on the page.
+    """One run's record and arrays, with a label that is unique on the page.
 
-    Attributes:
-        label: unique on the page.
-        record: what was measured.
-        arrays: what is drawn.
-        outcomes: (n,) whether each test image was classified right, clean and under each attack at the record's
-            threat, by attack name; older evaluations lack some or all of them.
+    `outcomes` are (n,) whether each test image was classified right, by attack at the record's threat, "clean" among
+    them; older evaluations lack some or all.
     """
 
     label: str
@@ -66,8 +62,7 @@ def collect(runs: Sequence[Path | str]) -> list[Evidence]:
         runs: run folders whose `records` hold a `.json` and a `.npz` of each evaluation.
 
     Returns:
-        One piece of evidence a run, in the given order; runs of one name are told apart by their folders. A run that
-        was evaluated on different images or at different threats gives a piece for each.
+        In the given order, one piece a run, image set and threat; labels of equal names have their folders.
 
     Raises:
         UsageError: no run was given.

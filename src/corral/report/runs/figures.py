@@ -30,7 +30,7 @@ def curves_figure(
         lines: the number of each run on the page and its curve, all under one attack and norm.
         chance: accuracy of guessing, in [0, 1].
         eps: the eps of the tables, None where it is of another norm.
-        name: unique on the page; makes the ids of the SVG unique.
+        name: unique on the page, here and in the other figures.
         description: the text alternative.
     """
     with drawing(name):
@@ -56,15 +56,7 @@ def curves_figure(
 
 
 def spans_figure(spans: Sequence[Span], titles: Sequence[str], *, chance: float, name: str, description: str) -> Markup:
-    """The accuracies of each run: one line a run, one marker an accuracy.
-
-    Args:
-        spans: the rows, first on top.
-        titles: what each accuracy of a row is (clean, attacks), drawn as the legend.
-        chance: accuracy of guessing, in [0, 1].
-        name: unique on the page.
-        description: the text alternative.
-    """
+    """The accuracies of each run: one line a run, first on top; one marker an accuracy, `titles` in the legend."""
     with drawing(name):
         figure, axes = new_figure(4.1, 0.95 + 0.42 * len(spans) + 0.2 * len(titles))
         rows = np.arange(len(spans))
@@ -90,14 +82,7 @@ def spans_figure(spans: Sequence[Span], titles: Sequence[str], *, chance: float,
 
 
 def features_figure(arrays: Arrays, classes: Sequence[str], *, name: str, description: str) -> Markup:
-    """Test features in two dimensions, coloured by label; wrong predictions as crosses, centroids as stars.
-
-    Args:
-        arrays: of one run; at most the first `MOST_POINTS` features are drawn.
-        classes: class names.
-        name: unique on the page.
-        description: the text alternative.
-    """
+    """The first `MOST_POINTS` test features, coloured by label; wrong predictions are crosses, centroids stars."""
     points, labels = arrays.features2d[:MOST_POINTS], arrays.features_labels[:MOST_POINTS]
     right = arrays.features_predicted[:MOST_POINTS] == labels
     with drawing(name):

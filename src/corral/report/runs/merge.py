@@ -27,12 +27,7 @@ def protocol_order(record: Record) -> int:
 def merged(
     records: Sequence[Record], outcomes: Sequence[Outcomes], labels: NDArray[Any] | None
 ) -> tuple[Record, Outcomes]:
-    """One record with every attack of several, its worst case taken per image over all of them.
-
-    Args:
-        records: at least one, all `together`, in the order of `protocol_order`.
-        outcomes: of each record, by attack.
-        labels: (n,) of the images.
+    """One record with every attack of several that are `together`, its worst case taken per image over all of them.
 
     Raises:
         ValueError: outcomes or labels that several records need are missing.

@@ -3,7 +3,6 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -20,27 +19,6 @@ from corral.report.words import attack_title, listed, percent
 
 MOST_PICTURES = 10
 LONGEST_SIDE = 96
-
-
-@dataclass(frozen=True)
-class CurvePanel:
-    """One accuracy-against-eps figure with its legend and caption."""
-
-    svg: Markup
-    legend: tuple[tuple[int, str], ...]
-    caption: str
-
-
-@dataclass(frozen=True)
-class RunPanel:
-    """One run's figure of features and its row of images."""
-
-    label: str
-    number: int
-    features: Markup
-    features_caption: str
-    pictures: tuple[dict[str, Any], ...]
-    pixelated: bool
 
 
 def spans_panel(group: RunGroup, name: str) -> Markup:
@@ -60,8 +38,8 @@ def spans_panel(group: RunGroup, name: str) -> Markup:
     return spans_figure(spans, titles, chance=chance, name=f"{name}s", description=description)
 
 
-def curve_panels(group: RunGroup, numbers: dict[str, int], name: str) -> tuple[CurvePanel, ...]:
-    """One figure for each attack that has curves; `numbers` has each run's number on the page by label."""
+def curve_panels(group: RunGroup, numbers: dict[str, int], name: str) -> list[dict[str, Any]]:
+    """One figure, with legend and caption, for each attack that has curves; `numbers` are the runs' on the page."""
     drawn: dict[tuple[str, str], list[tuple[str, Curve]]] = {}
     for piece in group.members:
         for curve in piece.record.curves:
@@ -84,8 +62,9 @@ def curve_panels(group: RunGroup, numbers: dict[str, int], name: str) -> tuple[C
             "Higher is better; a grey upright line marks the eps of the table. A curve that does not fall toward "
             f"zero, or that rises, is a sign that the attack fails, not that the model is robust.{_rising(lines)}"
         )
-        panels.append(CurvePanel(svg, tuple((numbers[label], label) for label, _ in lines), caption))
-    return tuple(panels)
+        legend = [(numbers[label], label) for label, _ in lines]
+        panels.append({"svg": svg, "legend": legend, "caption": caption})
+    return panels
 
 
 def _rising(lines: Sequence[tuple[str, Curve]]) -> str:
@@ -98,7 +77,7 @@ def _rising(lines: Sequence[tuple[str, Curve]]) -> str:
     return f" Here it rises for {listed(risen)}: do not trust that curve." if risen else ""
 
 
-def run_panel(piece: Evidence, number: int, name: str) -> RunPanel:
+def run_panel(piece: Evidence, number: int, name: str) -> dict[str, Any]:
     """One run's features and images; `number` is the run's on the page, `name` is unique there."""
     arrays, classes = piece.arrays, piece.record.classes
     total = len(arrays.features_labels)
@@ -114,14 +93,14 @@ def run_panel(piece: Evidence, number: int, name: str) -> RunPanel:
     described = (
         f"Test features of {piece.label} in two dimensions, {wrong} of {shown} predicted wrong, {clusters} centroids."
     )
-    return RunPanel(
-        label=piece.label,
-        number=number,
-        features=features_figure(arrays, classes, name=f"{name}f", description=described),
-        features_caption=caption,
-        pictures=tuple(pairs(arrays, classes)),
-        pixelated=max(arrays.images.shape[2:]) <= 64,
-    )
+    return {
+        "label": piece.label,
+        "number": number,
+        "features": features_figure(arrays, classes, name=f"{name}f", description=described),
+        "features_caption": caption,
+        "pictures": pairs(arrays, classes),
+        "pixelated": max(arrays.images.shape[2:]) <= 64,
+    }
 
 
 def pairs(arrays: Arrays, classes: Sequence[str]) -> list[dict[str, Any]]:
