@@ -147,7 +147,7 @@ def test_the_verdict_says_what_was_found_and_on_how_many_images() -> None:
     assert verdict.headline.startswith("Masked: gradient attacks on this model mislead")
     assert verdict.sentences[:2] == (
         "What says so: “Title of zero”.",
-        f"{threat}; take it for an upper bound that may lie far above the truth.",
+        f"{threat}; take it for an upper bound that may lie far above the true one.",
     )
     broken = audit_verdict(masked(robust=0.0, attacks=[]))
     assert broken.sentences[1] == "0.0% ± 3.5 of 200 images are robust to AutoAttack standard at Linf eps 8/255."

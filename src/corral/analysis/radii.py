@@ -1,4 +1,4 @@
-"""Radii of a small network on points of the plane: by its exact Lipschitz constant, by local ones, and the truth."""
+"""Radii of a small network on points of the plane: by its exact Lipschitz constant, by local ones, true ones."""
 
 import copy
 
@@ -15,7 +15,7 @@ from corral.errors import UsageError
 STEPS, LARGEST = 40, 0.16
 # Radii that local constants are asked for, as multiples of the global certificate.
 REACHES = (1.0, 1.2, 1.5, 2.0, 3.0)
-# The truth is looked for on a grid of so many points a side, the cells are drawn on a coarser one.
+# True radii are of a grid of so many points a side; cells are drawn on a coarser one.
 FINE, COARSE = 801, 31
 
 

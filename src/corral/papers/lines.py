@@ -56,7 +56,7 @@ class RunLine(Line):
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tells it from others."""
+        """Run and fingerprint, which identify it."""
         return self.run, self.fingerprint
 
 

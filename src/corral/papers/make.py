@@ -110,7 +110,7 @@ def _asked(
 
 
 def _check_changed(table: Table, changed: Mapping[str, Any]) -> None:
-    """Refuse a change of a recipe that no row is made by, or of what tells the table's runs apart (`UsageError`)."""
+    """Refuse a change of a recipe that no row is made by, or of a key that the table sets for each run."""
     recipes = {recipe for row in table.rows for recipe in (row.recipe, *(stage.recipe for stage in row.stages))}
     for key in changed:
         only, colon, rest = key.partition(":")

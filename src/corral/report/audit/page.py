@@ -25,7 +25,7 @@ def audit_verdict(record: AuditRecord) -> Verdict:
     if masked:
         headline = "Masked: gradient attacks on this model mislead, so their robust accuracies cannot be believed."
         sentences = [f"What says so: {_quoted(masked)}."]
-        above = "; take it for an upper bound that may lie far above the truth" if record.robust != 0 else ""
+        above = "; take it for an upper bound that may lie far above the true one" if record.robust != 0 else ""
         sentences.append(f"{robust}{above}.")
     else:
         headline = f"Pass: no sign of masked gradients{made if skipped else ''}. {robust}."

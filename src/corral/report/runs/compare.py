@@ -94,7 +94,7 @@ def group_runs(evidence: Sequence[Evidence]) -> list[RunGroup]:
 
 
 def _entries(runs: list[Evidence]) -> list[Entry]:
-    """Runs of one recipe: one entry if only the seed tells them apart, else one each."""
+    """Runs of one recipe: one entry if they differ in the seed alone, else one each."""
     seeds = {evidence.record.train_seed for evidence in runs}
     if len(runs) > 1 and len(seeds) == len(runs):
         return [Entry(f"{runs[0].record.recipe} ({len(runs)} seeds)", tuple(runs))]

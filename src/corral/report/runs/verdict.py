@@ -209,7 +209,7 @@ def _overstatement(group: RunGroup) -> list[str]:
 
 
 def _why(entry: Entry) -> str:
-    """Why the published protocol finds less, as far as the record tells."""
+    """Why the published protocol finds less, as far as the record shows."""
     published = attacks_of(entry.record)[PUBLISHED]
     claimed, control = entry.under(PUBLISHED), entry.under(PUBLISHED_LOG)
     searches = "its short steps and its success rule of one restart"
