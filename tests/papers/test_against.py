@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -57,6 +57,7 @@ def test_images_survive_being_written(kept):
     assert unpacked(packed(kept), len(kept)).tolist() == kept.tolist()
 
 
+@settings(deadline=None)  # the first example imports scipy, which takes more than the deadline on a busy machine
 @given(arrays(bool, 40), arrays(bool, 40))
 def test_one_seed_has_the_error_of_a_paired_count(first, second):
     # McNemar's: only b images kept by the first, c by the second; sqrt(b + c - (b - c)^2 / n) / n.
