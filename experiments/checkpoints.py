@@ -22,8 +22,8 @@ from corral.files import write_atomically
 from corral.papers.definition import load_setting
 from corral.papers.entries import row_entries
 from corral.papers.lines import AttackLine, RowKey, RowLine
-from corral.papers.markdown import rows_of
 from corral.papers.store import Store, changing, read_store
+from corral.report.table.markdown import rows_of
 from corral.report.words import attack_title, eps_words
 from corral.training import RunFolder, load_recipe, train
 

@@ -20,11 +20,12 @@ from pathlib import Path
 
 from corral.papers import load_table
 from corral.papers.lines import RowKey, read_changed
-from corral.papers.markdown import as_markdown
 from corral.papers.old import old_folders, read_old
+from corral.papers.page import table_page
 from corral.papers.result import EARLIER, read_result
 from corral.papers.show import planned_runs, shown_again, table_result
 from corral.papers.store import Store, changing, read_store
+from corral.report.table.markdown import as_markdown
 
 # Cells by table, heading above, row and column.
 Cells = dict[tuple[str, str, str, str], str]
@@ -100,7 +101,8 @@ def check(folders: Sequence[Path], results: Path) -> bool:
             if [line.evaluations for line in store.rows.get(key, [])] != [line.evaluations for line in lines]
         }
         counts["rows made again since"] += len(replaced)
-        new = cells_of(as_markdown(definition, table_result(definition, result.scale, result.changed, store)))
+        made = table_result(definition, result.scale, result.changed, store)
+        new = cells_of(as_markdown(table_page(definition, made)))
         for place, value in cells_of((folder / "table.md").read_text(encoding="utf-8")).items():
             if value == "–" or (place[0].partition(",")[0], place[2]) in replaced:
                 continue

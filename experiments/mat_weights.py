@@ -23,8 +23,8 @@ from corral.evaluation.records import environment, now
 from corral.files import write_atomically
 from corral.models.fingerprint import fingerprint
 from corral.papers.definition import load_setting
-from corral.papers.markdown import rows_of
 from corral.papers.store import Store
+from corral.report.table.markdown import rows_of
 from corral.training import RunFolder, load_model, load_recipe, train
 from corral.training.start import prepare_data
 

@@ -6,6 +6,7 @@ from corral.attacks.registry import register_attack
 from corral.data.registry import register_data, register_path_data
 from corral.models.backbones import register_backbone
 from corral.registry import register as register_class
+from corral.report.analysis.registry import register_figure
 
 
 class Register:
@@ -13,6 +14,7 @@ class Register:
 
     analysis = staticmethod(register_analysis)
     attack = staticmethod(register_attack)
+    figure = staticmethod(register_figure)
     data = staticmethod(register_data)
     path_data = staticmethod(register_path_data)
     protocol = staticmethod(register_protocol)

@@ -22,7 +22,7 @@ from corral.training.features import extract_features
 
 
 def test_far_from_every_centroid_the_exponentiated_gradient_is_nothing_and_the_log_one_its_closed_form(far):
-    found = ANALYSES["along"](far)
+    found = ANALYSES["gradient_norms"](far)
     assert found.series["zero exponentiated"] == (1.0,) * 21
     assert found.series["zero log"] == (0.0,) * 21
     assert found.series["alike exponentiated"] == (0.0,) * 21
@@ -46,7 +46,7 @@ def test_far_from_every_centroid_the_exponentiated_gradient_is_nothing_and_the_l
         )
         slow.append(float((all_mean - own_mean).norm()))
     far.info.__dict__["eps"] = 0.0
-    still = ANALYSES["along"](far)
+    still = ANALYSES["gradient_norms"](far)
     assert still.series["norm log"][0] == pytest.approx(float(torch.tensor(slow).median()), rel=1e-3)
 
 
@@ -64,7 +64,7 @@ def test_the_training_adversary_that_sees_no_gradient_is_the_noise_itself(far):
 
 def test_the_published_attack_and_its_log_control_are_the_evaluation_s(released, subject):
     record = evaluate(released, n=60, attacks=[PUBLISHED_20, PUBLISHED_20_LOG], progress=False, device="cpu")
-    found = ANALYSES["changes"](subject)
+    found = ANALYSES["protocol_ablation"](subject)
     accuracies = {attack.name: attack.accuracy for attack in record.attacks}
     assert found.numbers["published"] == accuracies["pgd_published"]
     assert found.numbers["log scores"] == accuracies["pgd_published_log"]
@@ -79,7 +79,7 @@ def test_the_published_attack_and_its_log_control_are_the_evaluation_s(released,
 
 def test_changes_of_the_scores_change_nothing_where_nothing_differs(far):
     """With as many nearest clusters as there are, the cut is none; and a gradient of zero leaves every verdict."""
-    found = ANALYSES["changes"](far).numbers
+    found = ANALYSES["protocol_ablation"](far).numbers
     assert found["published"] == found["every cluster"]
     assert found["log scores, cut"] == found["log scores"]
     assert found["log scores"] <= found["published"]
@@ -95,7 +95,7 @@ def test_batch_statistics_are_measured_where_the_backbone_has_them(tmp_path):
         **{"training.epochs": 1, "training.warm_start.epochs": 1},
     )
     subject = measured(run, n=30)
-    found = ANALYSES["changes"](subject).numbers
+    found = ANALYSES["protocol_ablation"](subject).numbers
     model, (x, y) = subject.model, labelled(subject.test)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.train()
@@ -188,7 +188,7 @@ def test_a_published_radius_counts_as_too_large_where_a_point_within_it_is_decid
     assert ANALYSES["bounds"](subject).numbers["too_large"] >= share
 
 
-@pytest.mark.parametrize("name", ["along", "changes", "adversary", "bounds"])
+@pytest.mark.parametrize("name", ["gradient_norms", "protocol_ablation", "adversary", "bounds"])
 def test_a_linear_head_has_no_such_analysis_and_hears_so_in_one_line(name, tmp_path_factory):
     run = train(
         "nominal",
@@ -214,7 +214,7 @@ def test_analyses_are_documents_that_say_what_they_were_made_on(subject, tmp_pat
 
 def test_an_analysis_leaves_the_model_as_it_was(subject):
     state = {name: tensor.clone() for name, tensor in subject.model.state_dict().items()}
-    for name in ("along", "adversary", "changes"):
+    for name in ("gradient_norms", "adversary", "protocol_ablation"):
         ANALYSES[name](subject)
     assert not subject.model.training
     assert all(torch.equal(tensor, state[name]) for name, tensor in subject.model.state_dict().items())

@@ -148,8 +148,12 @@ def test_the_page_is_well_formed_and_names_are_escaped(released, found):
     ("names", "images", "attacks"),
     [
         (["silhouettes"], "120 training images", "none"),
-        (["silhouettes", "pursuit"], "40 test images (class-balanced) and 120 training images", "PGD at Linf eps"),
-        (["pursuit", "match"], "40 test images (class-balanced)", "PGD at Linf eps 0.1; DDN without a limit"),
+        (
+            ["silhouettes", "cluster_attack"],
+            "40 test images (class-balanced) and 120 training images",
+            "PGD at Linf eps",
+        ),
+        (["cluster_attack", "match"], "40 test images (class-balanced)", "PGD at Linf eps 0.1; DDN without a limit"),
         (["norms"], "40 test images (class-balanced)", "DDN and C&amp;W without a limit"),
         (["features"], "40 test images (class-balanced)", "none"),
     ],
@@ -171,7 +175,7 @@ def test_the_page_says_which_images_were_measured_and_what_moved_them(released, 
 
 NUMBERS = {
     "silhouettes": {"best": 5.0, "width": 0.5},
-    "pursuit": {"clusters": 5.0, "right": 30.0},
+    "cluster_attack": {"clusters": 5.0, "right": 30.0},
     "match": {"clean": 0.5, "pgd": 0.25, "ddn": 0.25},
     "norms": {"right": 30.0},
     "features": {"linear": 0.5},

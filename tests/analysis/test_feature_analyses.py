@@ -232,7 +232,7 @@ def test_a_push_toward_the_neighbour_turns_features_toward_its_bundle(planar):
         if not torch.equal(decided, labels):
             head.linear.weight.neg_()
     subject = planar(points, labels, head, eps=0.15)
-    found = ANALYSES["pursuit"](subject).numbers
+    found = ANALYSES["cluster_attack"](subject).numbers
     assert (found["clusters"], found["right"]) == (5, 40)
     # Of a linear head, the box holds another decision where |z·n| is below eps ||n||_1; five steps of eps / 4 from
     # the farthest start end a quarter of eps beyond the image.
@@ -250,12 +250,12 @@ def test_a_push_toward_the_neighbour_turns_features_toward_its_bundle(planar):
 def test_pursuit_of_features_without_direction_is_one_line(planar):
     points, labels = grid(0.3, 0.85)
     with pytest.raises(CorralError, match=r"features of training images are zero, .*: analyse another run"):
-        ANALYSES["pursuit"](planar([(0.0, 0.0), *points[1:]], labels, two_classes(), eps=0.05))
+        ANALYSES["cluster_attack"](planar([(0.0, 0.0), *points[1:]], labels, two_classes(), eps=0.05))
     with pytest.raises(UsageError, match="5 training images are too few for 5 clusters"):
         ANALYSES["silhouettes"](planar(points[:5], labels[:5], two_classes(), eps=0.05))
 
 
-@pytest.mark.parametrize("name", ["silhouettes", "pursuit"])
+@pytest.mark.parametrize("name", ["silhouettes", "cluster_attack"])
 def test_features_that_no_clusters_can_be_found_in_are_one_line(planar, name, monkeypatch):
     points, labels = fan([8] * 5)[0], [0] * 20 + [1] * 20
     wild = {

@@ -1,17 +1,21 @@
 """Analyses of the user's own: a function that is registered, measured beside the others and shown as numbers."""
 
 import json
+import shutil
 
 import pytest
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 import corral
 from corral.analysis import ANALYSES, Found, read_analysis
 from corral.analysis.analyze import analyze
-from corral.analysis.registry import described
+from corral.analysis.registry import CurvePoint, described
 from corral.cli import app
 from corral.errors import CorralError, UsageError
 from corral.report.analysis.page import analysis_lines, render_analyses
+from corral.report.analysis.registry import FIGURES, figures_of
+from corral.report.table.sections import analysis_sections
 from corral.training import load_model
 
 N = 20
@@ -23,6 +27,10 @@ def only_here(monkeypatch):
     ANALYSES.names()
     monkeypatch.setattr(ANALYSES, "_things", dict(ANALYSES._things))
     monkeypatch.setattr(ANALYSES, "_places", dict(ANALYSES._places))
+    monkeypatch.setattr(ANALYSES, "_aliases", dict(ANALYSES._aliases))
+    monkeypatch.setattr(ANALYSES, "_earlier", set(ANALYSES._earlier))
+    FIGURES.names()
+    monkeypatch.setattr(FIGURES, "_things", dict(FIGURES._things))
 
 
 def made(run, name, **options):
@@ -137,3 +145,75 @@ def test_a_document_of_an_analysis_that_is_not_here_is_shown_plainly(released):
     assert json.loads(path.read_text())["format"] == "corral-analysis-1"
     assert described("gone").title == "gone"
     assert analysis_lines(found) == [("x", "1.5")]
+
+
+@pytest.mark.parametrize("in_tables", [False, True])
+def test_an_outsiders_figure_stands_on_the_page_and_if_asked_for_below_tables(released, in_tables):
+    @corral.register.analysis("drawn", title="How wide?")
+    def measure(subject):
+        return {"angle": 0.25}
+
+    @corral.register.figure("drawn", in_tables=in_tables)
+    def bars(runs, classes):
+        for label, analyses in runs.items():
+            figure = Figure()
+            figure.subplots().bar([label], [analyses[0].numbers["angle"]])
+            yield f"of {label}, {len(classes)} classes", figure
+
+    found = made(released, "drawn")
+    page = render_analyses("run", load_model(released)[2], {"drawn": found})
+    assert page.count("<svg") == 1
+    assert 'aria-label="How wide?: of this run, 10 classes"' in page
+    assert "<figcaption>of this run, 10 classes</figcaption>" in page
+    below = figures_of("drawn", {"a": [found], "b": [found]}, [], name="drawn-digits", table=True)
+    assert [caption for caption, _ in below] == (["of a, 0 classes", "of b, 0 classes"] if in_tables else [])
+
+
+def test_a_table_may_have_a_line_a_number_and_points_of_curves(released):
+    @corral.register.analysis("turned", columns=[("x, %", "x", 100, 0), ("y", "y", 1, 0)], transposed=True)
+    def turned(subject):
+        return {"x": 0.5}
+
+    @corral.register.analysis("curved", curve_points=[CurvePoint("end", "curve", -1, ".1%")])
+    def curved(subject):
+        return Found({"x": 0.5}, {"curve": (0.0, 0.125)})
+
+    rows = {"a": {"turned": [made(released, "turned")], "curved": [made(released, "curved")]}, "b": {}}
+    first, second = analysis_sections(rows)
+    assert (first.columns, first.rows) == (("attack", "a"), (("x, %", "50"),))
+    assert (second.columns, second.rows) == (("trained", "x", "end"), (("a", "0.500", "12.5%"),))
+    assert second.unit == f"mean ± sd over seeds; {N} images a seed"
+
+
+def test_an_earlier_name_is_read_with_a_warning_and_nothing_is_measured_again(released, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(released, run)
+
+    @corral.register.analysis("of-old")
+    def of_old(subject):
+        return {"x": 1.0}
+
+    found = made(run, "of-old")
+
+    @corral.register.analysis("of-today", earlier=["of-old"])
+    def of_today(subject):
+        raise AssertionError
+
+    del ANALYSES._things["of-old"]
+    old = run / "analyses" / f"of-old-n{N}.json"
+    with pytest.warns(FutureWarning, match="^analysis 'of-old' is called 'of-today' now$"):
+        assert made(run, "of-today") == found.model_copy(update={"name": "of-today"})
+    with pytest.warns(FutureWarning, match="is called 'of-today' now"):
+        assert list(analyze(run, only=["of-old"], n=N, device="cpu", progress=False)) == ["of-today"]
+    with pytest.warns(FutureWarning, match="is called 'of-today' now"):
+        assert read_analysis(old).name == "of-today"
+
+
+@pytest.mark.parametrize(
+    ("earlier", "name"),
+    [("along", "gradient_norms"), ("changes", "protocol_ablation"), ("pursuit", "cluster_attack")],
+)
+def test_names_of_version_0_1_are_taken(earlier, name):
+    with pytest.warns(FutureWarning, match=f"analysis '{earlier}' is called '{name}' now"):
+        assert ANALYSES[earlier].name == name
+    assert earlier not in ANALYSES.names()

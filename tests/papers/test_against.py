@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -16,9 +16,10 @@ from corral.errors import CorralError
 from corral.evaluation.records import environment
 from corral.papers import Table, load_table, measure, reproduce, show
 from corral.papers.against import against
-from corral.papers.markdown import as_markdown
-from corral.papers.page import render
+from corral.papers.page import table_page
 from corral.papers.result import Measured, Result, ResultPart, ResultRow, packed, read_result, unpacked
+from corral.report.table.markdown import as_markdown
+from corral.report.table.page import render
 
 TABLE = load_table("ncp-toward")
 ROWS = [row.name for row in TABLE.rows]
@@ -56,6 +57,7 @@ def test_images_survive_being_written(kept):
     assert unpacked(packed(kept), len(kept)).tolist() == kept.tolist()
 
 
+@settings(deadline=None)  # the first example imports scipy, which takes more than the deadline on a busy machine
 @given(arrays(bool, 40), arrays(bool, 40))
 def test_one_seed_has_the_error_of_a_paired_count(first, second):
     # McNemar's: only b images kept by the first, c by the second; sqrt(b + c - (b - c)^2 / n) / n.
@@ -113,8 +115,8 @@ def test_page_and_markdown_show_the_comparison():
     result = Result(table=TABLE.name, scale="smoke", parts=(part,))
     found = against(TABLE, part)
     assert [row[1][0] for row in found.rows] == ["▼", "▲"]
-    assert "published numbers" not in as_markdown(TABLE, result), "no row has one"
-    for text in (as_markdown(TABLE, result), render(TABLE, result)):
+    assert "published numbers" not in as_markdown(table_page(TABLE, result)), "no row has one"
+    for text in (as_markdown(table_page(TABLE, result)), render(table_page(TABLE, result))):
         assert f"Against {REFERENCE}" in text
         assert all(cell in text for row in found.rows for cell in row[1:])
 

@@ -17,8 +17,8 @@ from corral.evaluation import evaluate, read_record
 from corral.evaluation.protocols import protocol_attacks
 from corral.papers import Table, load_table, make, measure, plan, reproduce, shipped_tables, show
 from corral.papers.definition import load_setting
+from corral.papers.measure import with_assignment
 from corral.papers.page import groups, sound_words, spread
-from corral.papers.redecided import with_assignment
 from corral.papers.result import Measured, bare, read_result, unpacked
 from corral.papers.show import table_result
 from corral.papers.store import read_store

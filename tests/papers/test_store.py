@@ -1,5 +1,6 @@
 """The results' CSV files: what is written is read, nothing is lost between two writers, and a bad cell is named."""
 
+import hashlib
 import multiprocessing
 import shutil
 
@@ -11,7 +12,7 @@ from corral.errors import CorralError
 from corral.evaluation.records import AttackResult, Record, environment
 from corral.papers import store as module
 from corral.papers.assemble import row_of
-from corral.papers.definition import load_table
+from corral.papers.definition import columns_digest, load_table
 from corral.papers.entries import SeedResult, Trained, Worst, row_entries
 from corral.papers.lines import RowKey, changed_words, read_changed
 from corral.papers.store import Store, changing, read_store
@@ -206,3 +207,22 @@ def test_changes_of_the_caller_survive_being_a_cell():
     assert changed_words(changed) == "a=200; corral:method.alpha=; b=[1, 2]; c=True; d=last; e=3.0"
     assert read_changed(changed_words(changed)) == changed
     assert read_changed("") == {}
+
+
+def test_results_of_an_analysis_by_its_earlier_name_are_read_and_written_by_todays(tmp_path):
+    today = an_analysis().model_copy(update={"name": "cluster_attack"})
+    write(tmp_path, entries(analyses=[today]))
+    path = tmp_path / "analyses.csv"
+    whole = path.read_text()
+    path.write_text(whole.replace(",cluster_attack,", ",pursuit,"))
+    with pytest.warns(FutureWarning, match="analysis 'pursuit' is called 'cluster_attack' now"):
+        write(tmp_path)
+    assert path.read_text() == whole
+
+
+def test_columns_keep_their_digest_when_an_analysis_is_renamed():
+    table = load_table("ncp-table1")
+    words = "|".join(f"{column.name}: {column.attack} at 1 eps" for column in table.columns)
+    assert "cluster_attack." in words
+    earlier = hashlib.sha256(words.replace("cluster_attack.", "pursuit.").encode()).hexdigest()[:8]
+    assert columns_digest(table) == earlier

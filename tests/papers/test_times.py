@@ -7,11 +7,12 @@ from pydantic import ValidationError
 from corral.evaluation.records import Record, environment
 from corral.papers import assemble, load_table, measure, reproduce
 from corral.papers.entries import Trained, run_line
-from corral.papers.markdown import as_markdown
-from corral.papers.page import render
+from corral.papers.page import table_page
 from corral.papers.plan import RunPlan
 from corral.papers.result import Measured, Result, ResultPart, ResultRow, read_result
 from corral.papers.times import training_cells, training_headings, training_words
+from corral.report.table.markdown import as_markdown
+from corral.report.table.page import render
 from corral.training import RunFolder, RunInfo, load_model
 from corral.training.checkpoints import read_checkpoint, write_checkpoint
 from corral.training.convergence import Ending
@@ -53,7 +54,7 @@ def test_a_column_of_seconds_is_of_one_clock(rows, heading, cells):
     assert training_headings(part) == [(heading, "ours")]
     assert [training_cells(part, row) for row in part.rows] == [[cell] for cell in cells]
     result = Result(table=TABLE.name, scale="smoke", parts=(part,))
-    for text in (as_markdown(TABLE, result), render(TABLE, result)):
+    for text in (as_markdown(table_page(TABLE, result)), render(table_page(TABLE, result))):
         assert heading in text
         assert ("CPU seconds" in text) == (heading == "CPU seconds, ours")
         assert ("of the wall clock" in text) == (heading == "seconds, ours")
@@ -80,7 +81,7 @@ def test_epochs_stand_with_their_warm_start_and_with_what_did_not_converge():
         ["–", "–"],
     ]
     assert len(training_words(part)) == 2
-    assert "not converged: 1 of 2" in render(TABLE, Result(table=TABLE.name, scale="smoke", parts=(part,)))
+    assert "not converged: 1 of 2" in render(table_page(TABLE, Result(table=TABLE.name, scale="smoke", parts=(part,))))
 
 
 @pytest.mark.parametrize(
@@ -116,12 +117,12 @@ def told(train, work, clock="cpu", ending=None):
 def test_seconds_of_a_row_are_those_of_all_its_stages_or_none():
     done = Ending(converged=True, epochs=7)
     seeds = [[told(5, 2), told(6, 3, ending=done)], [told(1, 1), told(2, 1.5, ending=done)]]
-    found = [measure._told(stories) for stories in seeds]
+    found = [measure._training_of(stages) for stages in seeds]
     assert found == [Trained(11, 5, "cpu", done), Trained(3, 2.5, "cpu", done)]
     both = assemble._training([a_run(one) for one in found])
     assert both == {"train_seconds": (11, 3), "work_seconds": (5, 2.5), "work_clock": "cpu", "endings": (done, done)}
     for other in (told(1, None, None), told(1, 1, "device")):
-        found = [measure._told([told(5, 2), told(6, 3)]), measure._told([other, told(2, 1)])]
+        found = [measure._training_of([told(5, 2), told(6, 3)]), measure._training_of([other, told(2, 1)])]
         left = assemble._training([a_run(one) for one in found])
         assert left == {"train_seconds": (11, 3), "work_seconds": (), "work_clock": None, "endings": ()}
 

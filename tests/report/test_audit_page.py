@@ -10,7 +10,7 @@ import pytest
 from corral.audit.diagnostics.findings import Finding
 from corral.audit.record import AuditAttack, AuditRecord
 from corral.evaluation.records import Environment
-from corral.report.audit.page import audit_verdict, render_audit, write_audit_page
+from corral.report.audit.page import audit_verdict, render_audit
 from corral.report.words import attack_title
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -136,7 +136,7 @@ UNATTACKED = {"n_attacked": 0, "robust": None, "robust_error": None, "clean_atta
 
 
 def test_the_verdict_says_what_was_found_and_on_how_many_images() -> None:
-    threat = "43.0% ± 3.5 of 200 images withstand AutoAttack standard at Linf eps 8/255"
+    threat = "43.0% ± 3.5 of 200 images are robust to AutoAttack standard at Linf eps 8/255"
     verdict = audit_verdict(make_audit())
     assert verdict.headline == f"Pass: no sign of masked gradients in the 2 of 3 checks that were made. {threat}."
     assert verdict.sentences == (
@@ -147,10 +147,10 @@ def test_the_verdict_says_what_was_found_and_on_how_many_images() -> None:
     assert verdict.headline.startswith("Masked: gradient attacks on this model mislead")
     assert verdict.sentences[:2] == (
         "What says so: “Title of zero”.",
-        f"{threat}; take it for an upper bound that may lie far above the truth.",
+        f"{threat}; take it for an upper bound that may lie far above the true one.",
     )
     broken = audit_verdict(masked(robust=0.0, attacks=[]))
-    assert broken.sentences[1] == "0.0% ± 3.5 of 200 images withstand AutoAttack standard at Linf eps 8/255."
+    assert broken.sentences[1] == "0.0% ± 3.5 of 200 images are robust to AutoAttack standard at Linf eps 8/255."
     unmeasured = audit_verdict(make_audit(findings=[make_finding("falling", "ok")], **UNATTACKED)).headline
     assert unmeasured == "Pass: no sign of masked gradients. Robust accuracy at Linf eps 8/255 was not measured."
 
@@ -161,7 +161,15 @@ def test_every_number_of_the_record_stands_on_the_page(make: Callable[[], AuditR
     page = Page(render_audit(record))
     assert audit_verdict(record).headline in page.text
     assert page.rows == [
-        ["Attack", "Accuracy left", "Of all attacked images", "Given", "Broken", "Passes an image", "Time"],
+        [
+            "Attack",
+            "Robust accuracy",
+            "Of all attacked images",
+            "Given",
+            "Misclassified",
+            "Forward/backward passes an image",
+            "Time",
+        ],
         ["No attack", "82.0", "", "200", "–", "1", "–"],
         [attack_title("apgd-ce"), "47.0", "", "164", "70", "201", "33.2 s"],
         [attack_title("square"), "43.0", "", "94", "8", "201", "33.2 s"],
@@ -199,8 +207,7 @@ def test_the_page_needs_nothing_else_and_is_the_same_every_time(tmp_path: Path) 
     assert page.outside == []
     assert "url(" not in text
     assert "<script" not in text
-    write_audit_page(record, tmp_path / "deep" / "audit.html")
-    assert (tmp_path / "deep" / "audit.html").read_text() == text == render_audit(record)
+    assert render_audit(record) == text
 
 
 def test_the_page_has_the_reports_own_style() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 from corral.evaluation.records import Record, Reported
 from corral.report import report
-from corral.report.runs.claims import claims
 from corral.report.runs.collect import collect
+from corral.report.runs.protocols import claims
 
 CLAIM = Reported(clean=0.9103, robust=0.7444, attack="PGD-20", source="ClusTR Table 1")
 

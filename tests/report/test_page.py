@@ -253,8 +253,8 @@ def test_runs_at_another_threat_are_set_apart(write_run: WriteRun, record: MakeR
     found = page(write_run(record("a")), write_run(other))
     assert "numbers of different groups are not comparable" in found.text
     assert "digits, Linf eps 8/255, n = 400" in found.text
-    assert "“a” keeps 40.0%" in found.text
-    assert "“b” keeps 70.0%" in found.text
+    assert "“a” is robust on 40.0%" in found.text
+    assert "“b” is robust on 70.0%" in found.text
 
 
 def test_a_second_eps_is_a_column_of_its_own(write_run: WriteRun, record: MakeRecord, attack: Any, page: Any) -> None:

@@ -94,11 +94,11 @@ def test_what_is_noise_between_strangers_is_clear_on_the_same_images(record: Mak
         piece(records[1], {"pgd_ce": kept(5, 189)}),
     )
     found = verdict(same)
-    assert found.headline == ("“b” keeps the most under attack at Linf eps 0.2: 46.0%, ahead of “a” with 40.0%.")
+    assert found.headline == ("“b” has the highest robust accuracy at Linf eps 0.2: 46.0%, ahead of “a” with 40.0%.")
     lead = 24 / math.sqrt(34 - 24**2 / 400)
     assert f"the lead of 6.0 points is {lead:.1f} standard errors of the difference." in text(found)
     assert (
-        "Differences are paired on the same test images: only “b” kept 29 images, only “a” kept 5 images."
+        "Differences are paired on the same test images: only “b” is right on 29 images, only “a” on 5 images."
         in found.sentences
     )
     assert within_noise_of_best(same) == {"b"}
@@ -114,7 +114,7 @@ def test_a_lead_on_images_that_disagree_stays_noise(record: MakeRecord) -> None:
     assert found.headline.startswith("No clear winner")
     error = math.sqrt(160 + 184 - 24**2 / 400) / 400
     assert f"less than 2 standard errors of the difference ({200 * error:.1f} points)" in text(found)
-    assert "only “b” kept 184 images, only “a” kept 160 images." in text(found)
+    assert "only “b” is right on 184 images, only “a” on 160 images." in text(found)
 
 
 def test_identical_outcomes_tie_without_error(record: MakeRecord) -> None:
@@ -128,8 +128,8 @@ def test_identical_outcomes_tie_without_error(record: MakeRecord) -> None:
     assert difference_error(first, second) == 0
     found = verdict(group)
     assert found.headline.startswith("No clear winner")
-    assert "Both keep 50.0% of 400 test images" in text(found)
-    assert "only “a” kept 0 images, only “b” kept 0 images." in text(found)
+    assert "Both are robust on 50.0% of 400 test images" in text(found)
+    assert "only “a” is right on 0 images, only “b” on 0 images." in text(found)
 
 
 def test_seeds_are_paired_without_counts(record: MakeRecord) -> None:
@@ -216,4 +216,4 @@ def test_a_page_of_paired_runs_says_so_and_is_the_same_every_time(
     ]
     first = report(runs, out=tmp_path / "1.html").read_bytes()
     assert report(runs, out=tmp_path / "2.html").read_bytes() == first
-    assert "only “a” kept 7 images, only “b” kept 7 images." in first.decode()
+    assert "only “a” is right on 7 images, only “b” on 7 images." in first.decode()

@@ -35,7 +35,7 @@ def text(found: Verdict) -> str:
 def test_whoever_keeps_more_wins(record: MakeRecord, winner: str, loser: str) -> None:
     found = judge(record(loser, {"pgd_ce": 0.30}), record(winner, {"pgd_ce": 0.48}))
     assert found.headline == (
-        f"“{winner}” keeps the most under attack at Linf eps 0.2: 48.0%, ahead of “{loser}” with 30.0%."
+        f"“{winner}” has the highest robust accuracy at Linf eps 0.2: 48.0%, ahead of “{loser}” with 30.0%."
     )
     error = math.sqrt(0.48 * 0.52 / 400)
     lead = 0.18 / math.hypot(error, math.sqrt(0.3 * 0.7 / 400))
@@ -48,7 +48,7 @@ def test_less_than_two_standard_errors_is_noise(record: MakeRecord) -> None:
     # At n = 400 and 40%, two standard errors of a difference are 6.9 points.
     found = judge(record("a", {"pgd_ce": 0.40}), record("b", {"pgd_ce": 0.46}), record("c", {"pgd_ce": 0.20}))
     assert found.headline == (
-        "No clear winner at Linf eps 0.2: “b” keeps 46.0% under attack, ahead of “a” with 40.0% by no more than noise."
+        "No clear winner at Linf eps 0.2: robust accuracy 46.0% of “b”, ahead of “a” with 40.0% by no more than noise."
     )
     assert "its lead of 6.0 points over “a” is less than 2 standard errors of the difference (7.0 points)" in text(
         found
@@ -61,22 +61,24 @@ def test_less_than_two_standard_errors_is_noise(record: MakeRecord) -> None:
 def test_equal_runs_tie(record: MakeRecord) -> None:
     found = judge(record("a", {"pgd_ce": 0.5}), record("b", {"pgd_ce": 0.5}))
     assert found.headline.startswith("No clear winner")
-    assert "Both keep 50.0% of 400 test images" in text(found)
+    assert "Both are robust on 50.0% of 400 test images" in text(found)
 
 
 def test_nothing_robust_is_said_against_chance(record: MakeRecord) -> None:
     found = judge(record("a", {"pgd_ce": 0.02}), record("b", {"pgd_ce": 0.28}))
     assert found.headline == (
-        "Nothing here is robust at Linf eps 0.2: the best, “b”, keeps 28.0% of 400 test images "
+        "Nothing is robust at Linf eps 0.2: the best, “b”, is right on 28.0% of 400 test images "
         "(standard error 2.2 points); guessing among 4 classes gives 25.0%."
     )
     assert "ahead of" not in text(found)
-    assert judge(record("a", {"pgd_ce": 0.0})).headline.startswith("“a” is not robust at Linf eps 0.2: it keeps 0.0%")
+    assert judge(record("a", {"pgd_ce": 0.0})).headline.startswith(
+        "“a” is not robust at Linf eps 0.2: it is right on 0.0%"
+    )
 
 
 def test_a_single_run_is_not_compared(record: MakeRecord) -> None:
     found = judge(record("only"))
-    assert found.headline == "“only” keeps 40.0% of 400 test images (standard error 2.4 points) at Linf eps 0.2."
+    assert found.headline == "“only” is robust on 40.0% of 400 test images (standard error 2.4 points) at Linf eps 0.2."
     assert "On clean images “only” is right on 98.0%." in found.sentences
     assert "ahead" not in text(found)
 
@@ -87,13 +89,13 @@ def test_the_published_protocol_overstates_cluster_heads(record: MakeRecord) -> 
         record("log", {"pgd_published": 0.60, "pgd_ce": 0.45}),
         record("fine", {"pgd_published": 0.46, "pgd_ce": 0.45}),
     )
-    claims = [sentence for sentence in found.sentences if "claims" in sentence]
-    assert len(claims) == 2
-    assert claims[0].startswith(
-        "“published” claims 74.4% by the published protocol and keeps 2.8% under PGD in log space: the published "
+    gaps = [sentence for sentence in found.sentences if "overstates" in sentence]
+    assert len(gaps) == 2
+    assert gaps[0].startswith(
+        "“published”: 74.4% under the published protocol, 2.8% under PGD in log space: the published "
         "protocol overstates it by 71.6 points, because of exponentiated scores used as logits or its search, "
     )
-    assert claims[1].startswith("“log” claims 60.0%")
+    assert gaps[1].startswith("“log”: 60.0%")
 
 
 def test_linear_heads_have_no_exponentiated_scores(record: MakeRecord) -> None:
@@ -108,7 +110,7 @@ def test_linear_heads_have_no_exponentiated_scores(record: MakeRecord) -> None:
 def test_the_control_separates_the_exponential_from_the_search(record: MakeRecord) -> None:
     found = judge(record("a", {"pgd_published": 0.70, "pgd_published_log": 0.45, "pgd_ce": 0.40}))
     assert "exponentiated scores used as logits hide 25.0 points" in text(found)
-    assert "on log-space logits leaves 45.0%" in text(found)
+    assert "on log-space logits: 45.0%" in text(found)
     assert "this record does not separate them" not in text(found)
 
 
@@ -117,12 +119,12 @@ def test_a_protocol_that_crosses_the_ball_is_not_blamed_for_its_steps(record: Ma
     found = judge(record("a").model_copy(update={"attacks": attacks, "eps": 8 / 255}))
     assert "at Linf eps 8/255" in found.headline
     assert "cannot cross" not in text(found)
-    assert "or its short steps and its verdict from one restart" in text(found)
+    assert "or its short steps and its success rule of one restart" in text(found)
 
 
 def test_runs_are_ranked_only_by_attacks_that_all_met(record: MakeRecord) -> None:
     found = judge(record("a", {"pgd_ce": 0.5, "extra": 0.1}), record("b", {"pgd_ce": 0.3}))
-    assert found.headline.startswith("“a” keeps the most under attack")
+    assert found.headline.startswith("“a” has the highest robust accuracy")
     found = judge(record("a", {"one": 0.5}), record("b", {"two": 0.3}))
     assert found.headline == "Nothing to rank at Linf eps 0.2: no attack was run on all of these runs."
 
@@ -130,14 +132,14 @@ def test_runs_are_ranked_only_by_attacks_that_all_met(record: MakeRecord) -> Non
 def test_each_run_is_judged_by_what_hurts_it_most(record: MakeRecord) -> None:
     found = judge(record("a", {"pgd_ce": 0.5, "pgd_cw": 0.4}), record("b", {"pgd_ce": 0.20, "pgd_cw": 0.9}))
     assert found.headline.endswith("40.0%, ahead of “b” with 20.0%.")
-    assert "the attack that leaves it least (PGD in log space, margin and PGD in log space)" in text(found)
+    assert "the attack with its lowest accuracy (PGD in log space, margin and PGD in log space)" in text(found)
 
 
 def test_the_worst_case_per_image_decides_where_it_was_measured(record: MakeRecord) -> None:
     found = judge(record("a", {"pgd_published": 0.7, "pgd_ce": 0.5, "worst_case": 0.45}))
-    assert found.headline.startswith("“a” keeps 45.0%")
+    assert found.headline.startswith("“a” is robust on 45.0%")
     assert "Judged by the worst case per image" in text(found)
-    assert "claims 70.0% by the published protocol and keeps 50.0% under PGD in log space" in text(found)
+    assert "70.0% under the published protocol, 50.0% under PGD in log space" in text(found)
 
 
 def test_the_published_protocol_alone_is_not_trusted(record: MakeRecord) -> None:

@@ -51,5 +51,5 @@ def test_a_protocol_names_all_its_settings(attack: Callable[..., AttackResult]) 
         assert part in words
     changed: dict[str, Any] = {"success_rule": "any_iterate", "restarts": 1, "objective": "my objective"}
     words = protocol_words(attack("mine", 0.5, **changed))
-    for part in ("Protocol of mine", "1 restart,", "maximising my objective", "no iterate of any restart"):
+    for part in ("Protocol of mine", "1 restart,", "maximising my objective", "every iterate of every restart"):
         assert part in words

@@ -41,7 +41,7 @@ def test_a_fuzzy_head_is_trained_saved_attacked_and_analysed_and_has_no_certific
     record = evaluate(folder, protocol="quick", n=40, progress=False)
     assert record.rule == "fuzzy"
     assert record.clean > 0.3
-    analyses = analyze(folder, n=20, progress=False, only=["bounds", "changes", "silhouettes"])
+    analyses = analyze(folder, n=20, progress=False, only=["bounds", "protocol_ablation", "silhouettes"])
     assert all(analysis.numbers for analysis in analyses.values())
     with pytest.raises(UsageError, match='rule "fuzzy" has no certificate'):
         certify_run(folder, n=10, attack=False, progress=False)

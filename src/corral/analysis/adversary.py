@@ -11,7 +11,7 @@ from corral.attacks.balls import ascend, project, start_in_ball
 from corral.attacks.noise import image_keys, signs
 from corral.attacks.objectives import published_nearest
 from corral.attacks.state import attacked
-from corral.data import Images, stratified_subset
+from corral.data import stratified_subset
 from corral.losses import kl, score_cross_entropy
 from corral.models import Head, PublishedHead
 
@@ -59,8 +59,10 @@ def training_adversary(subject: AnalysedModel) -> Found:
     the noise is exactly 0; `alike`, the share of pixels in which both gradients have one sign; `right ...`, accuracy.
     """
     clusters, eps, norm = subject.clusters, subject.info.eps, subject.info.norm
-    images = _training_images(subject)
-    x, y = labelled(images)
+    # As many class-balanced training images as there are test images to measure on.
+    count = min(len(subject.test), len(subject.train))
+    whole = count == len(subject.train)
+    x, y = labelled(subject.train if whole else stratified_subset(subject.train, count, seed=0))
     model, head = subject.model, subject.model.head
     published = PublishedHead(head, nearest=published_nearest(clusters))
     with attacked(model):
@@ -103,9 +105,3 @@ def training_adversary(subject: AnalysedModel) -> Found:
         numbers[f"zero {name}"] = float((direction.flatten(1) == 0).all(1).double().mean())
     numbers["alike"] = sign_agreement(found["log"], found["released"])
     return Found(numbers)
-
-
-def _training_images(subject: AnalysedModel) -> Images:
-    """As many class-balanced training images as there are test images to measure on."""
-    count = min(len(subject.test), len(subject.train))
-    return subject.train if count == len(subject.train) else stratified_subset(subject.train, count, seed=0)

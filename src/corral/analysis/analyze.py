@@ -1,4 +1,4 @@
-"""All analyses that fit a run, on the same images and the same attacked images."""
+"""All analyses that fit a run, on the same clean and attacked images."""
 
 from collections.abc import Sequence
 from pathlib import Path

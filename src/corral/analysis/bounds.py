@@ -4,7 +4,7 @@ import torch
 
 from corral.analysis.document import Found
 from corral.analysis.registry import register_analysis
-from corral.analysis.subject import AnalysedModel
+from corral.analysis.subject import AnalysedModel, labels_of
 from corral.certify import critique_bounds, nearest_radius, published_radius_unsound
 from corral.training.features import extract_features
 
@@ -47,12 +47,11 @@ def radius_bounds(subject: AnalysedModel) -> Found:
     """
     found = subject.clusters
     features = extract_features(subject.model, subject.test)
-    assert subject.test.labels is not None
     clusters = (features, found.centroids, found.classes)
     bounds = critique_bounds(*clusters)
     # The radius is that of the nearest rule, at any centroid of a class: no other rule is asked for the decision.
     nearest = torch.cdist(features.double(), found.centroids.double()).argmin(1)
-    right = found.classes[nearest] == subject.test.labels
+    right = found.classes[nearest] == labels_of(subject.test)
     sigma = float(found.variance.double().sqrt())
     numbers = {"accuracy": float(right.double().mean()), "sigma": sigma, "clusters": float(len(found.centroids))}
     series: dict[str, tuple[float, ...]] = {}

@@ -67,15 +67,19 @@ class AnalysisCache:
             UsageError: the run is not of the kind that it needs.
             CorralError: a damaged file, or one that cannot be written.
         """
-        words = [name, *([f"n{self.n}"] if self.n is not None else []), *([f"seed{self.seed}"] if self.seed else [])]
-        path = self.run / "analyses" / f"{'-'.join(words)}.json"
-        if path.is_file() and not overwrite:
-            kept = read_analysis(path)
-            if kept.model_fingerprint == self.fingerprint and kept.numbers.keys() >= set(needs):
-                return kept
+        kind = ANALYSES[name]
+        suffix = ("" if self.n is None else f"-n{self.n}") + (f"-seed{self.seed}" if self.seed else "")
+        paths = [self.run / "analyses" / f"{one}{suffix}.json" for one in (kind.name, *kind.earlier)]
+        path = next((path for path in paths if path.is_file()), None)
+        if path is not None and not overwrite:
+            stored = read_analysis(path)
+            if stored.model_fingerprint == self.fingerprint and stored.numbers.keys() >= set(needs):
+                return stored
         begun = time.perf_counter()
-        made = ANALYSES[name](self.subject)
+        made = kind(self.subject)
         made = made.model_copy(update={"seconds": time.perf_counter() - begun})
-        write_document(made, path)
-        Progress("", 0, "", enabled=self.progress).say(f"{self.run}: analysis {name!r} in {duration(made.seconds)}")
+        write_document(made, paths[0])
+        Progress("", 0, "", enabled=self.progress).say(
+            f"{self.run}: analysis {kind.name!r} in {duration(made.seconds)}"
+        )
         return made

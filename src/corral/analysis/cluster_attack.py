@@ -23,7 +23,8 @@ BATCH = 250
 
 
 @register_analysis(
-    "pursuit",
+    "cluster_attack",
+    earlier=("pursuit",),
     short="Pursuit of a neighbour",
     title="Does a push toward a neighbouring cluster cross the boundary?",
     text="Of the test images classified right, from one uniform start each: how far the probability of the true "
@@ -44,7 +45,7 @@ BATCH = 250
     unit="percent; mean ± sd over seeds",
     attacks=("PGD",),
 )
-def neighbour_pursuit(subject: AnalysedModel) -> Found:
+def cluster_attack(subject: AnalysedModel) -> Found:
     """Random noise against perturbations by clusters of features, on the test images that are classified right.
 
     Clusters are spherical k-means of the training images' features, K by the silhouette over the candidates of the
@@ -85,20 +86,11 @@ def _moved(subject: AnalysedModel, name: str, x: Tensor, y: Tensor, centroids: T
         if name != "labelled":
             with evaluating(subject.model):
                 objective = _pursuit(name, subject.model.features(part), centroids)
-        moved.append(
-            pgd(
-                model,
-                part,
-                labels,
-                eps=eps,
-                norm=norm,
-                steps=STEPS,
-                step_size=max(STEP * eps, 1e-12),
-                objective=objective,
-                generator=generator,
-                keep="last",
-            )
-        )
+        x_adv = pgd(
+            model, part, labels, eps=eps, norm=norm, steps=STEPS, step_size=max(STEP * eps, 1e-12), keep="last",
+            objective=objective, generator=generator,
+        )  # fmt: skip
+        moved.append(x_adv)
     return torch.cat(moved)
 
 

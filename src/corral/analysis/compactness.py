@@ -5,7 +5,7 @@ from torch import Tensor
 
 from corral.analysis.document import Found
 from corral.analysis.registry import register_analysis
-from corral.analysis.subject import AnalysedModel
+from corral.analysis.subject import AnalysedModel, labels_of
 from corral.analysis.views import ViewName, view
 
 
@@ -37,8 +37,7 @@ def compactness(subject: AnalysedModel) -> Found:
     """
     from sklearn.metrics import silhouette_score
 
-    labels = subject.test.labels
-    assert labels is not None
+    labels = labels_of(subject.test)
     numbers: dict[str, float] = {}
     names: tuple[ViewName, ...] = ("clean", "pgd")
     for name in names:

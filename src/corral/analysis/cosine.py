@@ -1,7 +1,6 @@
 """How near features lie to the centre of the class that they are decided for (MAT, Sec. 4.5 and Table 5)."""
 
 import torch
-from torch import Tensor
 
 from corral.analysis.document import Found
 from corral.analysis.registry import register_analysis
@@ -56,12 +55,7 @@ def centre_cosine(subject: AnalysedModel) -> Found:
         of_class = [cosines[seen.predicted == label] for label in range(len(subject.info.classes))]
         means = torch.stack([values.mean() for values in of_class if len(values)])
         numbers |= {f"{name} of classes": float(means.mean()), f"{name} sd of classes": float(means.std(correction=0))}
-        series[f"{name} by class"] = tuple(_mean(values) for values in of_class)
-        series[f"{name} sd by class"] = tuple(
-            float(values.std(correction=0)) if len(values) else 0.0 for values in of_class
-        )
+        series[f"{name} by class"] = tuple(float(values.mean()) if len(values) else 0.0 for values in of_class)
+        spreads = (float(values.std(correction=0)) if len(values) else 0.0 for values in of_class)
+        series[f"{name} sd by class"] = tuple(spreads)
     return Found(numbers, series)
-
-
-def _mean(values: Tensor) -> float:
-    return float(torch.mean(values)) if len(values) else 0.0

@@ -1,14 +1,26 @@
 """What an analysis gives back: numbers and series, and on disk what they were made on."""
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from corral.documents import read_document
 from corral.evaluation.records import Environment
 from corral.strict import Frozen
+
+
+def _current_name(name: str) -> str:
+    from corral.analysis.registry import current_name  # late: the registry needs this file
+
+    return current_name(name)
+
+
+AnalysisName = Annotated[str, AfterValidator(_current_name)]
+"""The name of an analysis in a document; one of an earlier version is read as today's, with a warning."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,7 @@ class Analysis(Frozen):
     """
 
     format: Literal["corral-analysis-1"] = "corral-analysis-1"
-    name: str
+    name: AnalysisName
     model_fingerprint: str
     data: str
     n: int = Field(ge=1)
@@ -53,6 +65,17 @@ class Analysis(Frozen):
     series: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     seconds: float = 0.0
     environment: Environment
+
+
+def mean_number(analyses: Sequence[Analysis], number: str) -> float:
+    """The mean of a number over the seeds, all of which have it."""
+    return statistics.mean(analysis.numbers[number] for analysis in analyses)
+
+
+def mean_series(analyses: Sequence[Analysis], name: str) -> tuple[float, ...]:
+    """The mean curve over the seeds; empty where no seed has it."""
+    curves = [analysis.series[name] for analysis in analyses if name in analysis.series]
+    return tuple(statistics.mean(values) for values in zip(*curves, strict=True))
 
 
 def read_analysis(path: Path) -> Analysis:

@@ -4,7 +4,7 @@ import torch
 
 from corral.analysis.document import Found
 from corral.analysis.registry import register_analysis
-from corral.analysis.subject import AnalysedModel
+from corral.analysis.subject import AnalysedModel, labels_of
 from corral.analysis.views import view
 from corral.errors import CorralError
 
@@ -37,8 +37,7 @@ def embedding(subject: AnalysedModel) -> Found:
     """
     from sklearn.manifold import TSNE
 
-    labels = subject.test.labels
-    assert labels is not None
+    labels = labels_of(subject.test)
     count = min(MOST, len(labels))
     clean, moved = view(subject, "clean"), view(subject, "pgd")
     features = torch.cat([clean.features[:count], moved.features[:count]]).double().cpu().numpy()

@@ -1,11 +1,10 @@
 """What can be read off a network's features: by a linear probe, and by clusters (ClusTR, App. B.1)."""
 
 import torch
-from torch import Tensor
 
 from corral.analysis.document import Found
 from corral.analysis.registry import register_analysis
-from corral.analysis.subject import AnalysedModel
+from corral.analysis.subject import AnalysedModel, labels_of
 from corral.attacks.objectives import published_nearest
 from corral.geometry import class_kmeans, kmeans, squared_distances
 from corral.models import ClusterHead, PublishedHead, feature_variance
@@ -42,9 +41,7 @@ def clusters_in_features(subject: AnalysedModel) -> Found:
 
     classes = len(subject.info.classes)
     train, test = (extract_features(subject.model, images) for images in (subject.train, subject.test))
-    labels, truth = subject.train.labels, subject.test.labels
-    assert labels is not None
-    assert truth is not None
+    labels, truth = labels_of(subject.train), labels_of(subject.test)
     generator = torch.Generator(train.device).manual_seed(subject.seed)
     found = class_kmeans(train, labels, CLUSTERS, num_classes=classes, generator=generator)
     variance = feature_variance(train, labels, found.centroids, found.classes).clamp_min(1e-12)
@@ -58,15 +55,7 @@ def clusters_in_features(subject: AnalysedModel) -> Found:
     votes = torch.zeros(CLUSTERS * classes, classes, device=train.device)
     votes.index_put_((blind.assignments, labels), torch.ones(len(labels), device=train.device), accumulate=True)
     members = squared_distances(test, blind.centroids).argmin(1)
-
-    def accuracy(predicted: Tensor) -> float:
-        return float((predicted == truth).double().mean())
-
-    numbers = {
-        "linear": accuracy(linear),
-        "nearest": accuracy(nearest(test).argmax(1)),
-        "soft": accuracy(soft(test).argmax(1)),
-        "published": accuracy(published(test).argmax(1)),
-        "majority": accuracy(votes.argmax(1)[members]),
-    }
-    return Found(numbers)
+    heads = {"nearest": nearest, "soft": soft, "published": published}
+    decided = {name: head(test).argmax(1) for name, head in heads.items()}
+    decided = {"linear": linear, **decided, "majority": votes.argmax(1)[members]}
+    return Found({name: float((predicted == truth).double().mean()) for name, predicted in decided.items()})

@@ -1,10 +1,10 @@
-"""What an attack's gradient is along its way: exponentiated scores against log-space scores."""
+"""Gradients at each iterate of an attack: exponentiated scores against log-space scores."""
 
 import torch
 from torch import Tensor
 
 from corral.analysis.document import Found
-from corral.analysis.registry import register_analysis
+from corral.analysis.registry import CurvePoint, register_analysis
 from corral.analysis.subject import AnalysedModel, labelled
 from corral.attacks import PUBLISHED_20
 from corral.attacks.balls import ascend, l2_norms, project, start_in_ball
@@ -16,8 +16,22 @@ from corral.geometry import squared_distances
 SCORES: dict[str, ObjectiveName] = {"exponentiated": "published_cross_entropy", "log": "cross_entropy"}
 
 
+# The ends of the curves, as a table shows them.
+ENDS = [
+    CurvePoint(f"{title}, {score}, {when}", f"{kind} {score}", place, form)
+    for kind, title, form in (("zero", "gradient 0", ".1%"), ("norm", "gradient norm", ".1e"))
+    for score in SCORES
+    for place, when in ((0, "start"), (-1, "end"))
+]
+ENDS += [
+    CurvePoint(f"pixels of one sign, {when}", "alike exponentiated", place, ".1%")
+    for place, when in ((0, "start"), (-1, "end"))
+]
+
+
 @register_analysis(
-    "along",
+    "gradient_norms",
+    earlier=("along",),
     title="The gradient along the attack",
     text="The published PGD-20, one restart, from the same random starts by either kind of score, on the test "
     "images that are classified right. Float32 has exp(-x) = 0 from x = 104 on; long before that a rival's score "
@@ -26,14 +40,15 @@ SCORES: dict[str, ObjectiveName] = {"exponentiated": "published_cross_entropy", 
     columns=(
         ("d²/2σ² to the own centroid", "own", 1.0, 1),
         ("to the nearest rival", "rival", 1.0, 1),
-        ("kept, exponentiated", "kept exponentiated", 100.0, 1),
-        ("kept, log space", "kept log", 100.0, 1),
+        ("robust, exponentiated", "kept exponentiated", 100.0, 1),
+        ("robust, log space", "kept log", 100.0, 1),
     ),
     unit="percent of images; d²/2σ² and norms are medians over images; mean, ± sd, over seeds",
     needs_clusters=True,
     attacks=("PGD",),
+    curve_points=ENDS,
 )
-def along_the_attack(subject: AnalysedModel) -> Found:
+def gradient_norms(subject: AnalysedModel) -> Found:
     """The published PGD-20, one restart, on the test images classified right, by either kind of score.
 
     Series over the iterates 0 (the random start) to 20, for "exponentiated" and "log": `zero ...`, the share of images
@@ -60,7 +75,7 @@ def along_the_attack(subject: AnalysedModel) -> Found:
         numbers["accuracy"] = float(right.double().mean())
         numbers["own"] = float(halves.masked_fill(~own, torch.inf).amin(1).median())
         numbers["rival"] = float(halves.masked_fill(own, torch.inf).amin(1).median())
-        keys, rows = image_keys(x, subject.seed), torch.arange(len(x), device=x.device)
+        keys, indices = image_keys(x, subject.seed), torch.arange(len(x), device=x.device)
         targets = {name: prepare(objective, subject.model, x, y) for name, objective in SCORES.items()}
         for name in SCORES:
             x_adv = start_in_ball(x, eps, norm, keys, 0)
@@ -69,7 +84,7 @@ def along_the_attack(subject: AnalysedModel) -> Found:
             for _ in range(PUBLISHED_20.steps + 1):
                 gradients = {}
                 for score, target in targets.items():
-                    _, logits, gradients[score] = value_and_gradient(target, x_adv, rows)
+                    _, logits, gradients[score] = value_and_gradient(target, x_adv, indices)
                 broken |= logits.argmax(1) != y
                 agreement = sign_agreement(*gradients.values())
                 points.append((*_sizes(gradients[name]), float(broken.double().mean()), agreement))

@@ -20,7 +20,8 @@ VIEWS: tuple[ViewName, ...] = ("clean", "pgd", "ddn")
     title="Do near features mean the same decision?",
     text="MAT's match rate: Ward's clusters of the clean features, as many as classes; the share of images whose "
     "predicted class is the dominant one of the cluster with the nearest mean. Under DDN, of the images that it "
-    "broke. A low rate under attack means that adversarial images lie among features of the class that they left.",
+    "makes misclassified. A low rate under attack means that adversarial images lie among features of the class that "
+    "they left.",
     columns=(
         ("clean", "clean", 100.0, 1),
         ("PGD", "pgd", 100.0, 1),
@@ -37,7 +38,7 @@ def match_rate(subject: AnalysedModel) -> Found:
 
     Ward's hierarchical clustering of the clean test features, cut at as many clusters as there are classes (MAT does
     not say where it cut); the distance to a cluster is that to its mean; its dominant class is the one that most of
-    its members are predicted as. Under DDN only images that it broke count.
+    its members are predicted as. Under DDN only the images that it makes misclassified count.
 
     Numbers: `clean`, `pgd`, `ddn`, shares in [0, 1]; `clusters`; `broken ddn`, how many images that is of.
     """

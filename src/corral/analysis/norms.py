@@ -2,7 +2,7 @@
 
 from corral.analysis.document import Found
 from corral.analysis.registry import register_analysis
-from corral.analysis.subject import AnalysedModel
+from corral.analysis.subject import AnalysedModel, labels_of
 from corral.analysis.views import ViewName, view
 
 
@@ -11,15 +11,15 @@ from corral.analysis.views import ViewName, view
     short="Distance of the closest misclassified image",
     title="How far is the closest misclassified image?",
     text="l2 distances found by Carlini and Wagner's attack and by DDN, of the images that are classified right "
-    "without attack and that it broke. They are upper bounds of the true distances: a masked gradient makes them "
+    "without attack and misclassified by it. They are upper bounds of the true distances: a masked gradient makes them "
     "larger, not the model safer.",
     columns=(
         ("C&W, mean", "cw", 1.0, 3),
         ("C&W, median", "cw median", 1.0, 3),
-        ("broken, %", "cw broken", 100.0, 1),
+        ("C&W success, %", "cw broken", 100.0, 1),
         ("DDN, mean", "ddn", 1.0, 3),
         ("DDN, median", "ddn median", 1.0, 3),
-        ("broken by DDN, %", "ddn broken", 100.0, 1),
+        ("DDN success, %", "ddn broken", 100.0, 1),
     ),
     unit="l2 in pixels of [0, 1]; mean ± sd over seeds",
     page=50,
@@ -28,15 +28,12 @@ from corral.analysis.views import ViewName, view
 def minimal_norms(subject: AnalysedModel) -> Found:
     """Mean and median l2 distance of the closest misclassified points that C&W and DDN find.
 
-    Over the images that are classified right without attack and that the attack broke; an image misclassified as it is
-    has no part in it. With pixels in [0, 1], as everywhere.
+    Over the images that are classified right without attack and misclassified by the attack.
 
-    Numbers, for `cw` and `ddn`: `NAME` (mean), `NAME median`, `NAME broken`, the share of the images classified right
-    that it broke. Mean and median are missing where it broke none. `right`, how many those images are. Series: `NAME
-    distances`, ascending.
+    Numbers, for `cw` and `ddn`: `NAME` (mean), `NAME median`, missing where no image is misclassified; `NAME broken`,
+    the attack success rate over the `right` images classified right. Series: `NAME distances`, ascending.
     """
-    labels = subject.test.labels
-    assert labels is not None
+    labels = labels_of(subject.test)
     clean = view(subject, "clean").predicted == labels
     numbers = {"right": float(clean.sum())}
     series: dict[str, tuple[float, ...]] = {}

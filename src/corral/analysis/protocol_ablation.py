@@ -1,7 +1,7 @@
 """The published protocol with one thing changed at a time: what each part of it hides."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -24,12 +24,12 @@ class Change:
 
     Attributes:
         objective: what it climbs.
-        verdict: "max_loss_restart" as published, or "best": any iterate of any restart.
+        keep: "max_loss_restart" as published, or "best": any iterate of any restart.
         reach: steps of 2.5 eps / 20 in the place of 2/255, so that every start reaches the whole ball.
     """
 
     objective: ObjectiveName | LogitObjective | ModelObjective
-    verdict: Literal["best", "max_loss_restart"] = "max_loss_restart"
+    keep: Literal["best", "max_loss_restart"] = "max_loss_restart"
     reach: bool = False
 
 
@@ -52,16 +52,16 @@ CHANGES: dict[str, Change] = {
     "every cluster": Change(ThroughHead(every_cluster)),
     "log scores, cut": Change(ThroughHead(cut)),
     "log scores": Change("cross_entropy"),
-    "any iterate": Change("published_cross_entropy", verdict="best"),
+    "any iterate": Change("published_cross_entropy", keep="best"),
     "whole ball": Change("published_cross_entropy", reach=True),
-    "log scores, any iterate": Change("cross_entropy", verdict="best"),
-    "log scores, any iterate, whole ball": Change("cross_entropy", verdict="best", reach=True),
+    "log scores, any iterate": Change("cross_entropy", keep="best"),
+    "log scores, any iterate, whole ball": Change("cross_entropy", keep="best", reach=True),
 }
 
 
 LINES = {
     "clean": "no attack",
-    "published": "as published: exponentiated scores of the D nearest clusters, verdict of the restart of highest loss",
+    "published": "as published: exponentiated scores of the D nearest clusters, success by the restart of highest loss",
     "every cluster": "… scores of every cluster (no D-nearest cut)",
     "log scores, cut": "… log-space scores, of the D nearest clusters",
     "log scores": "… log-space scores, of every cluster",
@@ -75,16 +75,18 @@ LINES = {
 
 
 @register_analysis(
-    "changes",
+    "protocol_ablation",
+    earlier=("changes",),
     title="The published attack with one part changed",
     text="PGD-20, 10 restarts, step 2/255. Each line with “…” changes one thing of the published protocol and "
-    "nothing else, so that what it takes away was that part's doing.",
+    "nothing else: the difference from the published one is the effect of that part.",
     columns=tuple((title, number, 100.0, 1) for number, title in LINES.items()),
-    unit="percent of the test images that are kept; mean ± sd over seeds",
+    unit="robust accuracy in percent of the test images; mean ± sd over seeds",
     needs_clusters=True,
     attacks=("PGD",),
+    transposed=True,
 )
-def one_change(subject: AnalysedModel) -> Found:
+def protocol_ablation(subject: AnalysedModel) -> Found:
     """Accuracy under the published PGD-20 with 10 restarts, and under it with one part changed.
 
     Numbers: `clean` and one of `CHANGES` each, fractions of the test images. Where the backbone has batch statistics
@@ -93,54 +95,42 @@ def one_change(subject: AnalysedModel) -> Found:
     """
     numbers: dict[str, float] = {}
     x, y = labelled(subject.test)
-    eps, norm = subject.info.eps, subject.info.norm
     with torch.no_grad():
         numbers["clean"] = float((subject.model(x).argmax(1) == y).double().mean())
     for name, change in CHANGES.items():
-        kept = 0
-        for rows in torch.split(torch.arange(len(x), device=x.device), BATCH):
+        robust = 0
+        for indices in torch.split(torch.arange(len(x), device=x.device), BATCH):
             outcome = pgd_outcome(
-                subject.model,
-                x[rows],
-                y[rows],
-                eps=eps,
-                norm=norm,
-                steps=PUBLISHED_20.steps,
-                step_size=2.5 * eps / PUBLISHED_20.steps if change.reach else PUBLISHED_20.step_size_for(eps),
-                restarts=PUBLISHED_20.restarts,
-                objective=change.objective,
-                seed=subject.seed,
-                keep=change.verdict,
-            )
-            kept += int((~outcome.broken).sum())
-        numbers[name] = kept / len(x)
+                subject.model, x[indices], y[indices], **_published(subject, reach=change.reach), seed=subject.seed,
+                objective=change.objective, keep=change.keep,
+            )  # fmt: skip
+            robust += int((~outcome.broken).sum())
+        numbers[name] = robust / len(x)
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in subject.model.modules()):
         numbers |= _with_batch_statistics(subject)
     return Found(numbers)
 
 
+def _published(subject: AnalysedModel, *, reach: bool = False) -> dict[str, Any]:
+    """The published attack's numbers; with `reach` its steps are long enough to cross the ball."""
+    eps, steps = subject.info.eps, PUBLISHED_20.steps
+    step_size = 2.5 * eps / steps if reach else PUBLISHED_20.step_size_for(eps)
+    shared = {"norm": subject.info.norm, "restarts": PUBLISHED_20.restarts}
+    return {"eps": eps, "steps": steps, "step_size": step_size, **shared}
+
+
 def _with_batch_statistics(subject: AnalysedModel) -> dict[str, float]:
-    """Clean accuracy and the published attack in train mode: attack and verdict see the batch's own statistics."""
+    """Clean accuracy and the published attack in train mode: attack and evaluation see the batch's own statistics."""
     x, y = labelled(subject.test)
-    eps, norm, model = subject.info.eps, subject.info.norm, subject.model
+    model = subject.model
     generator = torch.Generator(x.device).manual_seed(subject.seed)
-    clean = kept = 0
-    for rows in torch.split(torch.arange(len(x), device=x.device), BATCH):
+    clean = robust = 0
+    for indices in torch.split(torch.arange(len(x), device=x.device), BATCH):
         x_adv = pgd(
-            model,
-            x[rows],
-            y[rows],
-            eps=eps,
-            norm=norm,
-            steps=PUBLISHED_20.steps,
-            step_size=PUBLISHED_20.step_size_for(eps),
-            restarts=PUBLISHED_20.restarts,
+            model, x[indices], y[indices], **_published(subject), generator=generator, keep="last", mode="train",
             objective=PUBLISHED_20.objective_for(model),
-            generator=generator,
-            keep="last",
-            mode="train",
-        )
+        )  # fmt: skip
         with attacked(model, "train"), torch.no_grad():
-            clean += int((model(x[rows]).argmax(1) == y[rows]).sum())
-            kept += int((model(x_adv).argmax(1) == y[rows]).sum())
-    return {"clean, batch statistics": clean / len(x), "batch statistics": kept / len(x)}
+            clean += int((model(x[indices]).argmax(1) == y[indices]).sum())
+            robust += int((model(x_adv).argmax(1) == y[indices]).sum())
+    return {"clean, batch statistics": clean / len(x), "batch statistics": robust / len(x)}

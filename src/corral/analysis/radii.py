@@ -1,4 +1,4 @@
-"""Radii of a small network on points of the plane: by its exact Lipschitz constant, by local ones, and the truth."""
+"""Radii of a small network on points of the plane: by its exact Lipschitz constant, by local ones, true ones."""
 
 import copy
 
@@ -15,7 +15,7 @@ from corral.errors import UsageError
 STEPS, LARGEST = 40, 0.16
 # Radii that local constants are asked for, as multiples of the global certificate.
 REACHES = (1.0, 1.2, 1.5, 2.0, 3.0)
-# The truth is looked for on a grid of so many points a side, the cells are drawn on a coarser one.
+# True radii are of a grid of so many points a side; cells are drawn on a coarser one.
 FINE, COARSE = 801, 31
 
 
@@ -40,9 +40,9 @@ FINE, COARSE = 801, 31
 def planar_radii(subject: AnalysedModel) -> Found:
     """Certified and true robustness on the unit square (ClusTR, Fig. 3).
 
-    Numbers: `accuracy`; `lipschitz` and `lipschitz_lower`, the constant of the features on the unit square between the
-    two; `global`, `local`, `true`, medians of the radii of the points classified
-    right; `room`, the median of true over global radius. Series: `grid` of radii, and the share of the points that are
+    Numbers: `accuracy`; `lipschitz_lower` and `lipschitz`, bounds of the features' constant on the unit square;
+    `global`, `local`, `true`, medians of the radii of the points classified right; `room`, the median of true over
+    global radius. Series: `grid` of radii, and the share of the points that are
     classified right with a larger radius, `certified global` (margin over the constant on the square), `certified
     local` (the largest rho that is at most the margin over the constant within rho), `true` (nearest point of a fine
     grid of the square that is decided otherwise: at most half a grid step too large); `cells`, the class decided at
@@ -74,11 +74,8 @@ def planar_radii(subject: AnalysedModel) -> Found:
     def curve(radii: Tensor) -> tuple[float, ...]:
         return tuple(float((right & (radii > radius)).double().mean()) for radius in grid)
 
-    numbers = {
-        "accuracy": float(right.double().mean()),
-        "lipschitz": everywhere.upper,
-        "lipschitz_lower": everywhere.lower,
-    }
+    numbers = {"accuracy": float(right.double().mean())}
+    numbers |= {"lipschitz": everywhere.upper, "lipschitz_lower": everywhere.lower}
     if bool(right.any()):
         numbers |= {
             "global": float(whole[right].median()),
@@ -92,8 +89,8 @@ def planar_radii(subject: AnalysedModel) -> Found:
         "certified local": curve(local),
         "true": curve(true),
         "cells": tuple(_decided(model, _square(COARSE)).double().tolist()),
-        "first": tuple(round(value, 5) for value in points.flatten(1)[:, 0].tolist()),
-        "second": tuple(round(value, 5) for value in points.flatten(1)[:, 1].tolist()),
+        "first": tuple(round(value, 5) for value in points[:, 0].flatten().tolist()),
+        "second": tuple(round(value, 5) for value in points[:, 1].flatten().tolist()),
         "labels": tuple(labels.double().tolist()),
     }
     return Found(numbers, series)
@@ -119,8 +116,8 @@ def _true_radii(model: torch.nn.Module, points: Tensor, labels: Tensor) -> Tenso
     found = torch.full((len(points),), torch.inf, dtype=torch.float64)
     for label in torch.unique(labels).tolist():
         others = flat[decided != label]
-        rows = (labels == label).nonzero()[:, 0]
-        for part in torch.split(rows, 16):
+        indices = (labels == label).nonzero()[:, 0]
+        for part in torch.split(indices, 16):
             if len(others):
                 found[part] = torch.cdist(points[part].flatten(1), others).amin(1)
     return found

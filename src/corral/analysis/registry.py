@@ -1,4 +1,4 @@
-"""The analyses by name: what each measures, what it needs of a run, and how a page shows it; outsiders add theirs."""
+"""The analyses by name: what each measures, what it needs of a run, and how a page shows it."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,24 +35,25 @@ class Column(NamedTuple):
     digits: int = 3
 
 
-@dataclass(frozen=True)
-class AnalysisKind:
-    """An analysis: what it measures, what it needs and how it is shown.
+class CurvePoint(NamedTuple):
+    """A point of a curve as a table of several runs shows it, the mean over seeds.
 
     Attributes:
-        name: of its documents, and what `corral analyze --only` takes.
-        measure: a function of a `AnalysedModel` that returns `Found`, or its numbers alone.
-        title: what it asks.
-        short: its name over columns of a table.
-        text: what was done and how to read it.
-        columns: the numbers that a page shows; empty for all of them.
-        unit: of the numbers, over the seeds of a table.
-        needs_clusters: it is of a cluster head.
-        page: its place among those that `corral analyze` makes by default; None where it is made only by name.
-        images: the images it measures.
-        attacks: with which it moves images within the run's eps.
-        minimal_attacks: with which it looks for the nearest misclassified image.
+        heading: over it.
+        series: the curve.
+        place: index of the point; -1 is the last.
+        form: a format specification, such as ".1%".
     """
+
+    heading: str
+    series: str
+    place: int
+    form: str
+
+
+@dataclass(frozen=True)
+class AnalysisKind:
+    """An analysis: its function `measure`, and the arguments of `register_analysis`."""
 
     name: str
     measure: Measure
@@ -66,6 +67,9 @@ class AnalysisKind:
     images: Literal["test", "train"] = "test"
     attacks: tuple[str, ...] = ()
     minimal_attacks: tuple[str, ...] = ()
+    curve_points: tuple[CurvePoint, ...] = ()
+    transposed: bool = False
+    earlier: tuple[str, ...] = ()
 
     def fits(self, model: Classifier) -> bool:
         """Whether a model is of the kind that it needs."""
@@ -129,6 +133,11 @@ ANALYSES: Registry[AnalysisKind] = Registry(
 )
 
 
+def current_name(name: str) -> str:
+    """The name of today of an analysis, with a warning where it is an earlier version's; others stay as they are."""
+    return ANALYSES[name].name if name in ANALYSES else name
+
+
 def described(name: str) -> AnalysisKind:
     """How a page shows an analysis of this name; plainly, with all numbers, where it is not registered here."""
     if name in ANALYSES:
@@ -153,6 +162,9 @@ def register_analysis(
     images: Literal["test", "train"] = "test",
     attacks: Sequence[str] = (),
     minimal_attacks: Sequence[str] = (),
+    curve_points: Sequence[CurvePoint] = (),
+    transposed: bool = False,
+    earlier: Sequence[str] = (),
 ) -> Callable[[F], F]:
     """Register a function that measures a run; a decorator.
 
@@ -170,6 +182,9 @@ def register_analysis(
         images: the images it measures.
         attacks: with which it moves images within the run's eps.
         minimal_attacks: with which it looks for the nearest misclassified image.
+        curve_points: points of its curves that a table of several runs shows behind the columns.
+        transposed: a table of several runs has a line for each number and a column for each run.
+        earlier: names that it had in earlier versions; documents and calls with them are read, with a warning.
 
     Returns:
         A decorator that leaves the function as it is.
@@ -195,8 +210,13 @@ def register_analysis(
             images=images,
             attacks=tuple(attacks),
             minimal_attacks=tuple(minimal_attacks),
+            curve_points=tuple(curve_points),
+            transposed=transposed,
+            earlier=tuple(earlier),
         )
         ANALYSES.add(name, kind, source=measure)
+        for other in earlier:
+            ANALYSES.alias(other, name, earlier=True)
         return measure
 
     return added

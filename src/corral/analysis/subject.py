@@ -1,4 +1,4 @@
-"""What an analysis is given: a trained run with the images that it is measured on."""
+"""What an analysis measures: a trained run with images."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,13 @@ from corral.training.start import prepare_data
 
 def labelled(images: Images) -> tuple[Tensor, Tensor]:
     """All of some images as (n, C, H, W) floats in [0, 1], and their (n,) labels."""
+    return images.float(), labels_of(images)
+
+
+def labels_of(images: Images) -> Tensor:
+    """The (n,) labels of images that have them."""
     assert images.labels is not None
-    return images.float(), images.labels
+    return images.labels
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,9 @@ class AnalysedModel:
     Attributes:
         model: in eval mode.
         recipe: that trained it.
-        info: of its making.
-        train: the images it was trained on.
-        test: the class-balanced test images to measure on.
+        info: how it was trained.
+        train: its training images.
+        test: class-balanced test images to measure on.
         seed: of the random numbers.
         views: what several analyses look at, by name, once made.
     """
@@ -64,19 +69,7 @@ def measured(
     data_root: str | Path | None = None,
     device: torch.device | str = "cpu",
 ) -> AnalysedModel:
-    """A finished run and the images to measure it on.
-
-    Args:
-        run: the run folder.
-        n: class-balanced test images; None for all.
-        seed: of the random numbers.
-        data_root: folder of the data-set files.
-        device: where to run.
-
-    Raises:
-        CorralError: no finished run, or damaged files.
-        UsageError: an impossible n.
-    """
+    """A finished run and the images to measure it on; arguments and errors are those of `AnalysisCache`."""
     folder = RunFolder(Path(run))
     model, _, info = load_model(folder.path, device=device)
     recipe = load_recipe(folder.path)

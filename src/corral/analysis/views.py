@@ -1,13 +1,12 @@
 """The test images as a model sees them: clean, under PGD, and at the closest misclassified points of DDN and C&W."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from corral.analysis.subject import AnalysedModel, labelled
+from corral.analysis.subject import AnalysedModel, labelled, labels_of
 from corral.attacks.carlini_wagner import carlini_wagner
 from corral.attacks.ddn import ddn
 from corral.attacks.minimal import MinimalOutcome
@@ -41,12 +40,12 @@ def view(subject: AnalysedModel, name: ViewName) -> View:
     """The test images clean, or attacked: made once for all analyses of a subject.
 
     "pgd" is PGD-20 on the cross-entropy, one random start, steps of eps/8, at the run's eps and norm: the last point of
-    every image, so that none stops where it falls; the clean image where eps is 0. "ddn" and "cw" are the closest
-    misclassified points, and the clean image where none was found.
+    every image, also of one that was misclassified before; the clean image where eps is 0. "ddn" and "cw" are the
+    closest misclassified points, and the clean image where none was found.
     """
     if name not in subject.views:
         x, labels = labelled(subject.test)
-        points = torch.cat([_moved(subject, name, rows) for rows in torch.split(torch.arange(len(x)), BATCH)])
+        points = torch.cat([_moved(subject, name, indices) for indices in torch.split(torch.arange(len(x)), BATCH)])
         found = x if name == "clean" else points
         features, predicted = [], []
         with evaluating(subject.model):
@@ -64,29 +63,24 @@ def view(subject: AnalysedModel, name: ViewName) -> View:
     return made
 
 
-def _moved(subject: AnalysedModel, name: ViewName, rows: Tensor) -> Tensor:
-    x, y = subject.test.float(rows), subject.test.labels
-    assert y is not None
-    if name == "clean" or (name == "pgd" and subject.info.eps == 0):
+def _moved(subject: AnalysedModel, name: ViewName, indices: Tensor) -> Tensor:
+    x, y, eps = subject.test.float(indices), labels_of(subject.test)[indices], subject.info.eps
+    if name == "clean" or (name == "pgd" and eps == 0):
         return x
     if name == "pgd":
-        eps = subject.info.eps
-        return pgd_outcome(
-            subject.model,
-            x,
-            y[rows],
-            eps=eps,
-            norm=subject.info.norm,
-            steps=STEPS,
-            step_size=2.5 * eps / STEPS,
-            seed=subject.seed,
-            keep="max_loss_restart",
-        ).x_adv
-    minimal: dict[str, Callable[[], MinimalOutcome]] = {
-        "ddn": lambda: ddn.outcome(subject.model, x, y[rows], seed=subject.seed),
-        "cw": lambda: carlini_wagner.outcome(subject.model, x, y[rows]),
-    }
-    return minimal[name]().x_adv
+        options: dict[str, Any] = {
+            "eps": eps,
+            "norm": subject.info.norm,
+            "steps": STEPS,
+            "step_size": 2.5 * eps / STEPS,
+        }
+        return pgd_outcome(subject.model, x, y, **options, seed=subject.seed, keep="max_loss_restart").x_adv
+    found: MinimalOutcome = (
+        ddn.outcome(subject.model, x, y, seed=subject.seed)
+        if name == "ddn"
+        else carlini_wagner.outcome(subject.model, x, y)
+    )
+    return found.x_adv
 
 
 def centres_of(subject: AnalysedModel) -> tuple[Tensor, Tensor]:
@@ -97,8 +91,7 @@ def centres_of(subject: AnalysedModel) -> tuple[Tensor, Tensor]:
     clusters = subject.model.head.clusters
     if clusters is not None:
         return clusters.centroids, clusters.classes
-    features, labels = extract_features(subject.model, subject.train), subject.train.labels
-    assert labels is not None
+    features, labels = extract_features(subject.model, subject.train), labels_of(subject.train)
     classes = torch.arange(len(subject.info.classes), device=features.device)
     return torch.stack([features[labels == label].mean(0) for label in classes]), classes
 

@@ -25,7 +25,8 @@ def analyze(
     Writes RUN/analyses/NAME.json and RUN/analyses/page.html. Ctrl-C: finished analyses are kept.
     """
     from corral.analysis.analyze import analyze as analyze_run
-    from corral.report.analysis.page import analysis_lines, write_analysis_page
+    from corral.files import write_atomically
+    from corral.report.analysis.page import analysis_lines, render_analyses
     from corral.training import load_model
 
     made = []
@@ -33,7 +34,7 @@ def analyze(
         with interruptible(f"finished analyses of {path} are kept, the same command goes on"):
             found = analyze_run(path, only=only, n=n, seed=seed, overwrite=overwrite, **common.keywords())
         page = path / "analyses" / "page.html"
-        write_analysis_page(path.name, load_model(path)[2], found, page)
+        write_atomically(page, render_analyses(path.name, load_model(path)[2], found).encode())
         made.append((path, found, page))
     if common.as_json:
         print_json(

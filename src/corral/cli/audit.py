@@ -55,7 +55,8 @@ def audit(
     from corral.audit.audit import audit as run_audit
     from corral.audit.prepare import Preparation, parse_normalise
     from corral.documents import write_document
-    from corral.report.audit.page import write_audit_page
+    from corral.files import write_atomically
+    from corral.report.audit.page import render_audit
 
     if out.is_dir() or out.suffix == ".json":
         raise UsageError(f"--out {out} must name the page, such as audit.html; the record goes beside it as .json")
@@ -79,7 +80,7 @@ def audit(
             **common.keywords(),
         )
     write_document(record, out.with_suffix(".json"))
-    write_audit_page(record, out)
+    write_atomically(out, render_audit(record).encode())
     if common.as_json:
         print_json(record.model_dump(mode="json"))
     else:

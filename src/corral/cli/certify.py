@@ -30,7 +30,8 @@ def certify(
     """
     from corral.evaluation.certificate import BrokenCertificatesError
     from corral.evaluation.certification import RADII, certificate_page, certify_run
-    from corral.report.certificate.page import certificate_sentences, write_certificate_page
+    from corral.files import write_atomically
+    from corral.report.certificate.page import certificate_sentences, render_certificate
 
     made = []
     for path in run:
@@ -47,10 +48,11 @@ def certify(
                     **common.keywords(),
                 )
             except BrokenCertificatesError as error:
-                write_certificate_page(error.certificate, certificate_page(path, error.certificate))
+                page = certificate_page(path, error.certificate)
+                write_atomically(page, render_certificate(error.certificate).encode())
                 raise
         page = certificate_page(path, found)
-        write_certificate_page(found, page)
+        write_atomically(page, render_certificate(found).encode())
         made.append((found, page))
     if common.as_json:
         print_json([found.model_dump(mode="json") for found, _ in made])

@@ -1,9 +1,9 @@
-"""How much more or less each row keeps than one of them, image by image."""
+"""The differences in accuracy of the rows of a table from one of them, paired image by image."""
 
 from corral.papers.definition import CLEAN, Table
 from corral.papers.result import Measured, ResultPart, unpacked
-from corral.papers.sections import NONE, Section
 from corral.report.runs.estimates import Estimate, difference_error, estimate
+from corral.report.table.sections import NONE, Section
 
 # Two-sided, as of a 95% interval.
 CHANCE = 0.05
@@ -31,7 +31,6 @@ def against(table: Table, part: ResultPart) -> Section | None:
     if not rows:
         return None
     return Section(
-        name=None,
         title=f"Against {reference.name}",
         text=f"Each row's accuracy less that of “{reference.name}”, in points, on the same images: ± is the standard "
         "error of the paired difference, of the images and, where there are several, of both rows' seeds. ▲ and ▼ "

@@ -6,6 +6,7 @@ from typing import Any
 from corral.analysis import Analysis
 from corral.attacks.protocols import PROTOCOLS
 from corral.papers.definition import Column, Part, Row, Table
+from corral.papers.entries import SAME
 from corral.papers.lines import AnalysisLine, AttackLine, RowKey, RowLine, RunLine, changed_words
 from corral.papers.result import Measured, Result, ResultPart, ResultRow
 from corral.papers.store import Store
@@ -34,17 +35,9 @@ def result_of(table: Table, scale: str, changed: Mapping[str, Any], store: Store
     for (data, beside, n, images), found in groups.items():
         run = _run(store, rows[found[0][0]][0])
         ordered = sorted(found, key=lambda one: names.get(one[0].row, len(names)))
-        parts.append(
-            ResultPart(
-                data=data,
-                beside=beside,
-                n=n,
-                n_test=run.n_test,
-                classes=run.classes,
-                rows=tuple(row for _, row in ordered),
-                data_fingerprint=images,
-            )
-        )
+        rows_of = tuple(row for _, row in ordered)
+        counts = {"n": n, "n_test": run.n_test, "classes": run.classes}
+        parts.append(ResultPart(data=data, beside=beside, **counts, rows=rows_of, data_fingerprint=images))
     parts.sort(key=lambda part: places.get((part.data, part.beside), len(places)))
     said = {key: "" if value is None else str(value) for key, value in changed.items()}
     return Result(table=table.name, scale=scale, changed=said, parts=tuple(parts))
@@ -64,7 +57,7 @@ def row_of(table: Table, key: RowKey, lines: Sequence[RowLine], store: Store) ->
         name=key.row,
         recipe=lines[0].recipe,
         seeds=tuple(line.seed for line in lines),
-        **said_of(table, key),
+        **_printed(table, key),
         protocol={name: value for name, value in protocol.items() if value is not None},
         sound={factor: _worst([found[factor] for found in at]) for factor in factors},
         **_training(runs),
@@ -80,28 +73,19 @@ def row_of(table: Table, key: RowKey, lines: Sequence[RowLine], store: Store) ->
     )
 
 
-def said_of(table: Table, key: RowKey) -> dict[str, Any]:
+def _printed(table: Table, key: RowKey) -> dict[str, Any]:
     """What the paper and the table's definition say of a row; nothing of one that the table has no more."""
-    row = next((row for row in table.rows if row.name == key.row), None)
-    if row is None:
-        return {"remark": "", "published": {}, "minutes": None}
-    return {
-        "remark": row.remark,
-        "published": row.published.get(key.beside, {}),
-        "minutes": row.minutes.get(key.beside),
-    }
+    for row in table.rows:
+        if row.name == key.row:
+            published, minutes = row.published.get(key.beside, {}), row.minutes.get(key.beside)
+            return {"remark": row.remark, "published": published, "minutes": minutes}
+    return {"remark": "", "published": {}, "minutes": None}
 
 
 def key_of(table: Table, scale: str, changed: Mapping[str, Any], part: Part, row: Row) -> RowKey:
     """The name of a row of a part in the files."""
-    return RowKey(
-        table=table.name,
-        scale=scale,
-        changed=changed_words(changed),
-        data=part.data,
-        beside=part.beside,
-        row=row.name,
-    )
+    part_of = {"data": part.data, "beside": part.beside, "row": row.name}
+    return RowKey(table=table.name, scale=scale, changed=changed_words(changed), **part_of)
 
 
 def _run(store: Store, line: RowLine) -> RunLine:
@@ -137,7 +121,7 @@ def _column(
 
 
 def _line(evaluations: Evaluations, attack: str) -> AttackLine | None:
-    """What an attack left, by the first protocol that ran it; the worst case is that of all protocols."""
+    """The line of an attack, of the first protocol that ran it; the worst case is that of all protocols."""
     if attack == WORST_CASE:
         evaluations = evaluations[-1:]
     return next((line for lines in evaluations for line in lines if line.attack == attack), None)
@@ -187,19 +171,12 @@ def _training(runs: Sequence[RunLine]) -> dict[str, Any]:
 
 def _analysis(lines: Sequence[AnalysisLine]) -> Analysis:
     first = lines[0]
-    return Analysis.model_validate(
-        {
-            "name": first.name,
-            "model_fingerprint": first.fingerprint,
-            "data": first.data,
-            "n": first.n,
-            "eps": first.eps,
-            "seed": first.seed,
-            "numbers": {line.key: float(line.values) for line in lines if line.kind == "number"},
-            "series": {line.key: tuple(map(float, line.values.split())) for line in lines if line.kind == "curve"},
-            "seconds": first.seconds,
-            "environment": first.environment,
-        }
+    return Analysis(
+        **{name: getattr(first, name) for name in SAME},
+        model_fingerprint=first.fingerprint,
+        numbers={line.key: float(line.values) for line in lines if line.kind == "number"},
+        series={line.key: tuple(map(float, line.values.split())) for line in lines if line.kind == "curve"},
+        environment=first.environment,
     )
 
 

@@ -68,7 +68,7 @@ class Column(Frozen):
 
 
 class Stage(Frozen):
-    """A training whose run another begins from.
+    """A training whose run another begins from; a file may give the recipe's name alone.
 
     Attributes:
         recipe: the shipped recipe that trains it.
@@ -80,6 +80,11 @@ class Stage(Frozen):
     set: dict[str, Any] = Field(default_factory=dict)
     takes: Literal["training.start", "method.labeller"] = "training.start"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_recipe(cls, values: Any) -> Any:
+        return {"recipe": values} if isinstance(values, str) else values
+
 
 class Row(Frozen):
     """One method of the table.
@@ -88,8 +93,8 @@ class Row(Frozen):
         name: as printed.
         recipe: the shipped recipe that trains it.
         set: recipe keys on top, for every scale.
-        published: by the paper's data set, then by column, the printed percent.
-        minutes: by the paper's data set, the printed training time.
+        published: printed percent, by the paper's data set, then by column.
+        minutes: printed training time, by the paper's data set.
         pretrain: by our data set, the other data set whose run of the same recipe gives the starting weights; parts on
             data sets that are not in it leave the row out. Empty: the row starts from random weights everywhere.
         stages: what is trained before it, in order; the row's own recipe begins from the last of them.
@@ -125,13 +130,9 @@ SCALED = frozenset(
         *(f"data.{key}" for key in ("train", "validation", "crop", "flip", "unlabeled")),
         *(f"model.{key}" for key in ("backbone", "width", "depth", "features", "hidden")),
         "threat.eps",
-        *(
-            f"training.{key}"
-            for key in (
-                *("epochs", "batch_size", "optimiser", "learning_rate", "momentum", "weight_decay", "schedule"),
-                *("milestones", "warm_up", "trust", "precision", "select"),
-            )
-        ),
+        *(f"training.{key}" for key in ("epochs", "batch_size", "optimiser", "learning_rate", "momentum")),
+        *(f"training.{key}" for key in ("weight_decay", "schedule", "milestones", "warm_up", "trust")),
+        *("training.precision", "training.select"),
         # Steps of a many-step adversary, images of a cluster, pseudo-classes that so few images hold, and the clocks of
         # DynACL's views and target network, which count epochs and steps.
         *(f"method.{key}" for key in ("inner.steps", "samples_per_cluster", "clusterings", "decay_every", "target")),
@@ -193,7 +194,7 @@ class Part(Frozen):
 
     Attributes:
         data: what is trained and attacked here.
-        beside: the paper's data set, whose numbers stand beside ours.
+        beside: the paper's data set, whose numbers stand beside ours; a file leaves it out where it is the same.
         setting: name of the `Setting` that the recipes are changed by; None leaves them as they are.
         protocols: our protocols; what they share of images and eps is merged image by image.
         at_training_eps: protocols at the training radius alone, beside those that are run at every one.
@@ -207,9 +208,14 @@ class Part(Frozen):
     setting: str | None = None
     protocols: Annotated[tuple[ProtocolName, ...], Field(min_length=1)]
     at_training_eps: tuple[ProtocolName, ...] = ()
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
     n: Annotated[int, Field(ge=1)] | None = None
     images: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _beside_itself(cls, values: Any) -> Any:
+        return {"beside": values.get("data"), **values} if isinstance(values, dict) else values
 
     def protocols_at(self, factor: float) -> tuple[ProtocolName, ...]:
         """The protocols at a multiple of the training radius."""
@@ -221,7 +227,7 @@ class Part(Frozen):
 
 
 class Table(Frozen):
-    """A table or figure of a paper.
+    """A table or figure of a paper; a file's `each_row` has what its rows share, where they do not say otherwise.
 
     Attributes:
         name: what `corral reproduce` calls it.
@@ -245,18 +251,24 @@ class Table(Frozen):
     scales: dict[ScaleName, tuple[Part, ...]]
     estimate: str
 
+    @model_validator(mode="before")
+    @classmethod
+    def _rows_inherit(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if "each_row" not in values:
+            return values
+        rows = [{**values["each_row"], **row} for row in values["rows"]]
+        return {**{key: value for key, value in values.items() if key != "each_row"}, "rows": rows}
+
     @model_validator(mode="after")
     def _consistent(self) -> "Table":
         columns = {column.name for column in self.columns}
-        for row in self.rows:
-            for data, values in row.published.items():
-                unknown = sorted(values.keys() - columns)
-                if unknown:
-                    raise ValueError(f"row {row.name!r} has a number on {data} for no column: {unknown[0]!r}")
         needed = {column.attack.split(".")[0] for column in self.columns if "." in column.attack}
         if foreign := sorted(name for name in needed if name not in ANALYSES):
             raise ValueError(f"a column of no analysis: {foreign[0]!r}")
         for row in self.rows:
+            for data, values in row.published.items():
+                if unknown := sorted(values.keys() - columns):
+                    raise ValueError(f"row {row.name!r} has a number on {data} for no column: {unknown[0]!r}")
             if foreign := [name for name in row.analyses if name not in ANALYSES]:
                 raise ValueError(f"row {row.name!r}: unknown analysis {foreign[0]!r}")
             if missing := sorted(needed - set(row.analyses)):
@@ -281,7 +293,14 @@ def load_setting(name: str | None) -> Setting:
     known = tomllib.loads(files("corral.papers").joinpath("settings.toml").read_text(encoding="utf-8"))
     if name not in known:
         raise CorralError(f"settings.toml: no setting {name!r}; known: {', '.join(known)}")
-    return _validated(Setting, known[name], f"settings.toml: {name}")
+    values = known[name]
+    if "like" in values:
+        other = known[values.pop("like")]
+        methods = dict(other.get("methods", {}))
+        for method, changes in values.get("methods", {}).items():
+            methods[method] = {**methods.get(method, {}), **changes}
+        values = {**other, **values, "set": {**other["set"], **values.get("set", {})}, "methods": methods}
+    return _validated(Setting, values, f"settings.toml: {name}")
 
 
 def shipped_tables() -> list[str]:
@@ -309,8 +328,15 @@ def meant_columns(table: Table) -> dict[str, str]:
 
 
 def columns_digest(table: Table) -> str:
-    """Eight hexadecimal digits that change where a column is given another meaning."""
-    words = "|".join(f"{name}: {meaning}" for name, meaning in meant_columns(table).items())
+    """Eight hexadecimal digits that change where a column is given another meaning.
+
+    An analysis counts by the first name that it had, so that results of earlier versions keep their digest.
+    """
+    first = {column.name: ANALYSES[column.analysis].earlier[:1] for column in table.columns if column.analysis}
+    words = "|".join(
+        f"{name}: {'.'.join([*first[name], meaning.partition('.')[2]]) if first.get(name) else meaning}"
+        for name, meaning in meant_columns(table).items()
+    )
     return hashlib.sha256(words.encode()).hexdigest()[:8]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from corral.analysis import Analysis
-from corral.evaluation.records import AttackResult, Environment, Record
+from corral.evaluation.records import Record
 from corral.papers.lines import AnalysisLine, AttackLine, RowKey, RowLine, RunLine, content_id
 from corral.papers.store import Store
 from corral.report.runs.merge import protocol_order
@@ -14,15 +14,13 @@ from corral.report.words import WORST_CASE
 from corral.training.clock import WorkClock
 from corral.training.convergence import Ending
 
+# What a document of an analysis and its lines say alike.
+SAME = ("name", "data", "n", "eps", "seed", "seconds")
+
 
 @dataclass(frozen=True)
 class Worst:
-    """The worst case per image over the protocols of a seed at one radius.
-
-    Attributes:
-        robust: images that no attack broke.
-        outcomes: which, `packed`; empty where that is not known.
-    """
+    """The worst case over the protocols at one radius: how many images are robust and which, `packed` or empty."""
 
     robust: int
     outcomes: str
@@ -40,16 +38,13 @@ class Trained:
 
 @dataclass(frozen=True)
 class SeedResult:
-    """What one seed of a row came to.
+    """What was measured of one seed of a row.
 
     Attributes:
         run: name of the run that the row means.
-        seed: of training.
         records: of its evaluations, for each radius in the order of the table's protocols.
         outcomes: for each radius, by attack, which images are classified right, `packed`, as far as known.
         worst: for each radius.
-        analyses: of the run.
-        trained: how it was.
     """
 
     run: str
@@ -64,16 +59,7 @@ class SeedResult:
 def row_entries(
     key: RowKey, seeds: Sequence[SeedResult], *, recipe: str, rule: str | int | None, eps: float, columns: str
 ) -> Store:
-    """A row of a table with everything that it names.
-
-    Args:
-        key: which row.
-        seeds: what came of each.
-        recipe: that trained it.
-        rule: given to the trained heads; None is their own.
-        eps: the radius of training.
-        columns: digest of what the table's columns mean.
-    """
+    """A row of a table with everything that it names; `eps` is that of training, the others as in `RowLine`."""
     found = Store()
     for one in seeds:
         names = []
@@ -111,27 +97,17 @@ def row_entries(
 
 def run_line(record: Record, *, eps: float, trained: Trained) -> RunLine:
     """The run that a record is of."""
-    ending = trained.ending
+    same = ("run", "recipe", "method", "head", "rule", "data", "data_fingerprint", "n_test", "norm")
     return RunLine(
-        run=record.run,
+        **{name: getattr(record, name) for name in same},
         fingerprint=record.model_fingerprint,
-        recipe=record.recipe,
-        method=record.method,
-        head=record.head,
-        rule=record.rule,
-        data=record.data,
-        data_fingerprint=record.data_fingerprint,
         classes=len(record.classes),
-        n_test=record.n_test,
-        norm=record.norm,
         eps=eps,
         seed=record.train_seed,
         train_seconds=trained.train_seconds,
         work_seconds=trained.work_seconds,
         work_clock=trained.work_clock,
-        warm_epochs=None if ending is None else ending.warm_epochs,
-        epochs=None if ending is None else ending.epochs,
-        converged=None if ending is None else ending.converged,
+        **({} if trained.ending is None else trained.ending.model_dump()),
     )
 
 
@@ -143,8 +119,8 @@ def attack_lines(record: Record, outcomes: Mapping[str, str], worst: Worst | Non
         outcomes: by attack, `packed`, as far as known.
         worst: where the record is all that was run at its radius, the worst case over it.
     """
-    found = [AttackLine(**_shared(record, record.protocol), attack=CLEAN, robust=_count(record.clean, record.n),
-                        outcomes=outcomes.get(CLEAN, ""))]  # fmt: skip
+    shared, clean = _shared(record, record.protocol), round(record.clean * record.n)
+    found = [AttackLine(**shared, attack=CLEAN, robust=clean, outcomes=outcomes.get(CLEAN, ""))]
     aggregate = any(attack.name == WORST_CASE for attack in record.attacks)
     for attack in record.attacks:
         known = outcomes.get(attack.name, "") if worst is not None or attack.name != WORST_CASE else ""
@@ -152,13 +128,13 @@ def attack_lines(record: Record, outcomes: Mapping[str, str], worst: Worst | Non
             known = known or worst.outcomes
         found.append(
             AttackLine(
-                **_shared(record, record.protocol),
+                **shared,
                 attack=attack.name,
-                robust=_count(attack.accuracy, record.n),
+                robust=round(attack.accuracy * record.n),
                 seconds=attack.seconds,
                 forwards=attack.forwards,
                 backwards=attack.backwards,
-                settings=_settings(attack),
+                settings=" ".join(f"{key}={value}" for key, value in sorted(attack.settings.items())),
                 outcomes=known,
             )
         )
@@ -179,13 +155,8 @@ def analysis_lines(analysis: Analysis, run: str) -> list[AnalysisLine]:
         "analysis": content_id(run, words),
         "run": run,
         "fingerprint": analysis.model_fingerprint,
-        "name": analysis.name,
-        "data": analysis.data,
-        "n": analysis.n,
-        "eps": analysis.eps,
-        "seed": analysis.seed,
-        "seconds": analysis.seconds,
-        **_versions(analysis.environment),
+        **{name: getattr(analysis, name) for name in SAME},
+        **analysis.environment.model_dump(),
     }
     numbers = [
         AnalysisLine(**shared, key=key, kind="number", values=str(value)) for key, value in analysis.numbers.items()
@@ -214,17 +185,4 @@ def _shared(record: Record, protocol: str) -> dict[str, Any]:
         "seed": record.eval_seed,
         "created": record.created,
     }
-    return {"evaluation": content_id(*shared.values()), **shared, **_versions(record.environment)}
-
-
-def _versions(environment: Environment) -> dict[str, Any]:
-    return environment.model_dump()
-
-
-def _count(accuracy: float, n: int) -> int:
-    """Images of n; an accuracy in a record may be rounded, a count may not be off."""
-    return round(accuracy * n)
-
-
-def _settings(attack: AttackResult) -> str:
-    return " ".join(f"{key}={attack.settings[key]}" for key in sorted(attack.settings))
+    return {"evaluation": content_id(*shared.values()), **shared, **record.environment.model_dump()}

@@ -1,4 +1,4 @@
-"""Which rows that an earlier call measured a table still counts."""
+"""Removes the rows of earlier calls that were measured in another way than the table measures now."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The lines of the results' CSV files: a run, an attack on it, a number of an analysis, and a table's row."""
+"""The lines of the results' CSV files: a run, an attack on it, a number of an analysis, a seed of a table's row."""
 
 import hashlib
 import tomllib
@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from corral.analysis.document import AnalysisName
 from corral.evaluation.records import Environment
 from corral.strict import Frozen
 from corral.training.clock import WorkClock
@@ -19,28 +20,18 @@ class Line(Frozen):
 
 
 class RunLine(Line):
-    """One trained run.
+    """One trained run; columns without a word here are as in a record.
 
     Attributes:
         run: name of the run folder, which has the digest of the recipe.
         fingerprint: of its weights.
-        recipe: what trained it.
-        method: of the recipe.
-        head: linear or cluster.
-        rule: the decision rule of a cluster head.
-        data: what it was trained on and attacked on.
-        data_fingerprint: of those images.
-        classes: of the data set.
-        n_test: images of the whole test set.
-        norm: of the threat.
+        classes: how many the data set has.
         eps: that it was trained for.
-        seed: of training.
         train_seconds: of the wall clock, those of the stages before it among them.
-        work_seconds: CPU or device seconds, likewise; None where one of the runs does not know them.
-        work_clock: which of the two.
-        warm_epochs: of the warm start; None where its recipe has no criterion of convergence.
-        epochs: of the method, likewise.
-        converged: whether the criterion was met, likewise.
+        work_seconds: CPU or device seconds, as `work_clock` says, likewise; None where one of the runs has none.
+        warm_epochs: of the warm start; None where its recipe has no criterion of convergence, as the next two.
+        epochs: of the method.
+        converged: whether the criterion was met.
     """
 
     run: str
@@ -65,7 +56,7 @@ class RunLine(Line):
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tells it from others."""
+        """Run and fingerprint, which identify it."""
         return self.run, self.fingerprint
 
 
@@ -86,25 +77,19 @@ class Versions(Line):
 
 
 class AttackLine(Versions):
-    """What one attack left of one run.
+    """One attack on one run; `run` and `fingerprint` are as in runs.csv.
 
     Attributes:
-        evaluation: which evaluation it is of, `evaluation_id`; the lines of one evaluation stand together, in order.
-        run: as in runs.csv.
-        fingerprint: as in runs.csv.
+        evaluation: id of the evaluation, whose lines stand together, in order.
         protocol: of the evaluation; several joined by "+" for the worst case over all of them.
-        norm: of the threat.
-        eps: radius.
         n: test images, class-balanced.
         seed: of the evaluation.
-        attack: "clean" for none; its settings are described in code.
+        attack: "clean" for none.
         robust: images of n that are classified right under it.
-        seconds: that it took.
         forwards: images that went forward through the model.
         backwards: images that went backward.
         settings: of the attack, "key=value" in alphabetical order.
         outcomes: which images are classified right, `packed`; empty where no table needs it or it is not known.
-        created: when the evaluation was made.
     """
 
     evaluation: str
@@ -141,27 +126,19 @@ class AttackLine(Versions):
 
 
 class AnalysisLine(Versions):
-    """One number, or one curve, of an analysis of a run.
+    """One number, or one curve, of an analysis of a run; `run` and `fingerprint` are as in runs.csv.
 
     Attributes:
-        analysis: which analysis it is of, `content_id`.
-        run: as in runs.csv.
-        fingerprint: as in runs.csv.
-        name: of the analysis.
-        data: the data set.
-        n: images it looked at.
-        eps: radius.
-        seed: of the random numbers.
+        analysis: id of the analysis, whose lines stand together.
+        n: images it measured.
         key: what the number or the curve is.
-        kind: which of the two.
         values: one number, or those of the curve with spaces between them.
-        seconds: that the analysis took.
     """
 
     analysis: str
     run: str
     fingerprint: str
-    name: str
+    name: AnalysisName
     data: str
     n: int
     eps: float
@@ -176,17 +153,11 @@ class RowLine(Line):
     """One seed of a table's row: the run that it is of, and the evaluations and analyses that its numbers are from.
 
     Attributes:
-        table: name of the table.
-        scale: of the table.
         changed: recipe keys that the caller set on top, "key=value", with "; " between them.
         data: our data set.
         beside: the paper's.
-        row: name of the row.
-        seed: of training.
-        recipe: of the run.
         rule: the decision rule given to the trained head; None is its own.
         run: the run that the row means; what was measured is its twin where `rule` is given.
-        fingerprint: of the weights.
         evaluations: ids, as in attacks.csv, with spaces between them.
         analyses: ids, as in analyses.csv, likewise.
         columns: digest of what the table's columns meant; empty in results of earlier versions.
@@ -210,9 +181,7 @@ class RowLine(Line):
     @property
     def of(self) -> "RowKey":
         """The row, without the seed."""
-        return RowKey(
-            table=self.table, scale=self.scale, changed=self.changed, data=self.data, beside=self.beside, row=self.row
-        )
+        return RowKey(**{name: getattr(self, name) for name in RowKey.model_fields})
 
 
 class RowKey(Frozen):

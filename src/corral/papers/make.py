@@ -62,7 +62,9 @@ def reproduce(
         CorralError: what training and evaluation raise.
     """
     definition = load_table(table)
-    size = _scale(definition, scale)
+    size = next((name for name in definition.scales if name == scale), None)
+    if size is None:
+        raise UsageError(f"table {table} has no scale {scale!r}; known: {', '.join(definition.scales)}")
     asked = _asked(definition, size, rows, data)
     _check_changed(definition, changed or {})
     results = Path(results)
@@ -88,26 +90,10 @@ def _make(setup: Setup, results: Path, part: Part, row: Row) -> None:
     shown_again(table, scale, changed, results)
 
 
-def _scale(table: Table, scale: str) -> ScaleName:
-    """The scale of that name.
-
-    Raises:
-        UsageError: the table has none.
-    """
-    size = next((name for name in table.scales if name == scale), None)
-    if size is None:
-        raise UsageError(f"table {table.name} has no scale {scale!r}; known: {', '.join(table.scales)}")
-    return size
-
-
 def _asked(
     table: Table, scale: ScaleName, rows: Sequence[str] | None, data: Sequence[str] | None
 ) -> list[tuple[Part, Row]]:
-    """The rows to make, part by part.
-
-    Raises:
-        UsageError: an unknown row or data set.
-    """
+    """The rows to make, part by part; an unknown row or data set is a `UsageError`."""
     parts = table.scales[scale]
     for kind, wanted, names, where in (
         ("row", rows, [row.name for row in table.rows], ""),
@@ -124,11 +110,7 @@ def _asked(
 
 
 def _check_changed(table: Table, changed: Mapping[str, Any]) -> None:
-    """Refuse a change of a recipe that no row is made by, or of what tells the table's runs apart.
-
-    Raises:
-        UsageError: it.
-    """
+    """Refuse a change of a recipe that no row is made by, or of a key that the table sets for each run."""
     recipes = {recipe for row in table.rows for recipe in (row.recipe, *(stage.recipe for stage in row.stages))}
     for key in changed:
         only, colon, rest = key.partition(":")

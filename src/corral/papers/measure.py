@@ -13,38 +13,30 @@ from corral.attacks.attack import Attack
 from corral.attacks.threat import Threat
 from corral.data import DataSet, load
 from corral.devices import choose_device
+from corral.errors import UsageError
 from corral.evaluation.evaluate import evaluate, record_label
 from corral.evaluation.protocols import protocol_attacks
 from corral.evaluation.records import Record, read_record
+from corral.files import write_atomically
 from corral.models import Classifier
 from corral.models.fingerprint import fingerprint
+from corral.models.heads import HeadRule
 from corral.papers.definition import Part, Row, ScaleName, Table, columns_digest
 from corral.papers.entries import SeedResult, Trained, Worst, row_entries
 from corral.papers.lines import RowKey
 from corral.papers.plan import RunPlan
-from corral.papers.redecided import with_assignment
 from corral.papers.result import packed
 from corral.papers.store import Store
 from corral.report.runs.collect import read_run
 from corral.report.runs.outcomes import CLEAN, Outcomes, single_attacks
 from corral.report.words import WORST_CASE
 from corral.training import RunFolder, load_model, load_recipe, train
-from corral.training.run import RunInfo
+from corral.training.run import RunInfo, save_model
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What of a table is made, and where.
-
-    Attributes:
-        table: its definition.
-        scale: of it.
-        plan: which runs its rows mean, and where they lie.
-        changed: recipe keys that the caller set on top.
-        data_root: folder of the data-set files.
-        device: where to run; None is a GPU if there is one.
-        progress: show progress on stderr.
-    """
+    """What of a table is made, and where; `plan` says which runs its rows mean, the others are as in `reproduce`."""
 
     table: Table
     scale: ScaleName
@@ -59,6 +51,11 @@ class Setup:
         """The radii of the columns, as multiples of the training radius."""
         return list(dict.fromkeys(column.eps for column in self.table.columns))
 
+    @property
+    def where(self) -> dict[str, Any]:
+        """What training and evaluation share of their arguments."""
+        return {"data_root": self.data_root, "device": self.device, "progress": self.progress}
+
     def images(self, part: Part) -> DataSet:
         """A part's data set."""
         return load(part.data, root=None if self.data_root is None else Path(self.data_root))
@@ -68,7 +65,7 @@ def measured_row(setup: Setup, key: RowKey, part: Part, row: Row) -> Store:
     """One method on one data set, over the seeds, as lines of the CSV files."""
     seeds, eps = [], 0.0
     for seed in part.seeds:
-        folder, trained = _trained(setup, part, row, seed), _told(_stories(setup, part, row, seed))
+        folder, trained = _trained(setup, part, row, seed), _training_of(_stages(setup, part, row, seed))
         eps = load_model(folder.path)[2].eps
         seeds.append(_measured_seed(setup, part, row, seed, folder, trained))
     return row_entries(key, seeds, recipe=row.recipe, rule=row.rule, eps=eps, columns=columns_digest(setup.table))
@@ -99,49 +96,32 @@ def _trained(setup: Setup, part: Part, row: Row, seed: int) -> RunFolder:
         _trained(setup, *plan.before(part, row), seed)
     planned = [plan.planned(part, row, seed)] if row.pretrain else plan.chain(part, row, seed)
     for recipe, folder in planned:
-        train(
-            recipe,
-            out=folder.path,
-            resume=folder.recipe.is_file(),
-            device=setup.device,
-            data_root=setup.data_root,
-            progress=setup.progress,
-        )
+        train(recipe, out=folder.path, resume=folder.recipe.is_file(), **setup.where)
     return planned[-1][1]
 
 
-def _stories(setup: Setup, part: Part, row: Row, seed: int) -> list[RunInfo]:
-    """How the stages before a row's run and, last, that run were made."""
-    stages = setup.plan.chain(part, row, seed)[:-1] if row.stages else []
-    folders = [folder for _, folder in (*stages, setup.plan.planned(part, row, seed))]
-    return [load_model(folder.path, encoder=True)[2] for folder in folders]
+def _stages(setup: Setup, part: Part, row: Row, seed: int) -> list[RunInfo]:
+    """How the stages before a row's run and, last, that run were trained."""
+    before = setup.plan.chain(part, row, seed)[:-1] if row.stages else []
+    planned = (*before, setup.plan.planned(part, row, seed))
+    return [load_model(folder.path, encoder=True)[2] for _, folder in planned]
 
 
-def _told(stories: Sequence[RunInfo]) -> Trained:
+def _training_of(stages: Sequence[RunInfo]) -> Trained:
     """The seconds of a run and of the stages before it, and how the run ended.
 
     Seconds of work are left out where a stage does not know them, or counted them as another does not.
     """
-    clocks = {info.work_clock for info in stories}
+    clocks = {info.work_clock for info in stages}
     clock = clocks.pop() if len(clocks) == 1 else None
-    known = [info.work_seconds for info in stories if info.work_seconds is not None]
-    return Trained(
-        train_seconds=sum(info.train_seconds for info in stories),
-        work_seconds=None if clock is None else sum(known),
-        work_clock=clock,
-        ending=stories[-1].ending,
-    )
+    work = None if clock is None else sum(info.work_seconds or 0.0 for info in stages)
+    return Trained(sum(info.train_seconds for info in stages), work, clock, stages[-1].ending)
 
 
 def _analysed(setup: Setup, part: Part, folder: RunFolder, name: str) -> Analysis:
     """The run's analysis: the one on disk if it is of this model and has the columns' numbers, else made now."""
-    cache = AnalysisCache(
-        folder.path,
-        n=part.analysed(name),
-        data_root=setup.data_root,
-        device=choose_device(setup.device),
-        progress=setup.progress,
-    )
+    where = {**setup.where, "device": choose_device(setup.device)}
+    cache = AnalysisCache(folder.path, n=part.analysed(name), **where)
     return cache.analysis(name, needs=[column.number for column in setup.table.columns if column.analysis == name])
 
 
@@ -157,28 +137,13 @@ def _evaluated(setup: Setup, part: Part, folder: RunFolder, factor: float) -> li
         threat, recipe = Threat(info.norm, eps), load_recipe(folder.path)
         attacks = protocol_attacks(protocol, model, threat=threat, classes=len(info.classes), recipe=recipe)
         if not (path.is_file() and _measures(read_record(path), model, info, attacks)):
-            evaluate(
-                folder.path,
-                protocol=protocol,
-                eps=eps,
-                n=part.n,
-                data_root=setup.data_root,
-                device=setup.device,
-                progress=setup.progress,
-            )
+            evaluate(folder.path, protocol=protocol, eps=eps, n=part.n, **setup.where)
         labels.append(label)
     return labels
 
 
 def _measures(record: Record, model: Classifier, info: RunInfo, attacks: Sequence[Attack]) -> bool:
-    """Whether a record is of these weights on the images of their data set, under these attacks as they are set today.
-
-    Args:
-        record: on disk.
-        model: that it should be of.
-        info: the story of its making.
-        attacks: that it should hold, each with its settings.
-    """
+    """Whether a record is of these weights on the images of their data set, under these attacks with these settings."""
     held = {result.name: result.settings for result in single_attacks(record)}
     same = (record.model_fingerprint, record.data_fingerprint) == (fingerprint(model), info.data_fingerprint)
     return same and held == {attack.name: dict(attack.settings) for attack in attacks}
@@ -194,3 +159,24 @@ def _worst(record: Record, outcomes: Outcomes) -> Worst:
     ]
     whole = len(parts) == 1 + len(single_attacks(record))
     return Worst(robust, packed(np.logical_and.reduce(parts)) if whole else "")
+
+
+def with_assignment(run: RunFolder, rule: HeadRule) -> RunFolder:
+    """The run beside a finished one whose cluster head decides by another rule; made where it is missing.
+
+    Raises:
+        UsageError: a linear head, or more clusters than there are.
+        CorralError: no finished run, or it cannot be written.
+    """
+    model, spec, info = load_model(run.path)
+    clusters = model.head.clusters
+    if clusters is None:
+        raise UsageError(f"{run.path}: a {model.head.name} head has no decision rule to change")
+    if isinstance(rule, int) and rule > len(clusters.centroids):
+        raise UsageError(f"{run.path}: rule {rule} keeps more clusters than the {len(clusters.centroids)} there are")
+    out = RunFolder(Path(f"{run.path}-rule-{rule}-{fingerprint(model)[:8]}"))
+    if not out.model.is_file():
+        model.head.rule = rule
+        write_atomically(out.recipe, run.recipe.read_bytes())
+        save_model(out.model, model.state_dict(), spec.with_head(model.head), info)
+    return out

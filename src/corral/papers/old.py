@@ -132,11 +132,5 @@ def _with_class_means(analysis: Analysis) -> Analysis:
 
 
 def _key(result: Result, part: ResultPart, row: ResultRow) -> RowKey:
-    return RowKey(
-        table=result.table,
-        scale=result.scale,
-        changed=changed_words(result.changed),
-        data=part.data,
-        beside=part.beside,
-        row=row.name,
-    )
+    part_of = {"data": part.data, "beside": part.beside, "row": row.name}
+    return RowKey(table=result.table, scale=result.scale, changed=changed_words(result.changed), **part_of)

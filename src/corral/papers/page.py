@@ -1,23 +1,16 @@
-"""A table's page: published, ours under the published protocol, ours under a sound attack, side by side."""
+"""What the page of a table says, as text: published, ours under the published protocol, ours under a sound attack."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from markupsafe import Markup
 
 from corral.analysis.registry import described
-from corral.files import write_atomically
 from corral.papers.against import against
 from corral.papers.definition import CLEAN, Column, Table, Unit, load_setting
-from corral.papers.drawings import drawn
-from corral.papers.figures import AccuracyLine, accuracies_figure
 from corral.papers.result import Measured, Result, ResultPart, ResultRow, worst_case
-from corral.papers.sections import NONE, Section, sections
 from corral.papers.times import training_cells, training_headings, training_words
-from corral.report.runs.figures import Span, spans_figure
-from corral.report.template import filled
-from corral.report.words import eps_words, listed, sentence, slug
+from corral.report.table.page import ColumnGroup, Overview, PartTable, TablePage
+from corral.report.table.sections import NONE, analysis_sections
+from corral.report.words import counted, eps_words, listed, sentence
 
 # Factor and decimals of a unit's numbers: ours, which accuracies are fractions of, and the published ones.
 SHOWN: dict[Unit, tuple[float, int, int]] = {
@@ -35,16 +28,9 @@ FEWEST_RADII = 3
 class Group:
     """Columns at one eps, or of one analysis: each has ours, after what was published if any row has it.
 
-    Where there is an attack, the last is the worst case of all of ours: “sound” if AutoAttack's are among them for
-    every row, “worst PGD” if not.
-
-    Attributes:
-        title: over the columns.
-        columns: the definitions.
-        published: those of which a row has a published number.
-        factor: the eps as a multiple of the training eps.
-        sound: whether there is an attack at all.
-        worst: what the worst case is called.
+    Where there is an attack, so that it is `sound`, the last is the worst case of all of ours: “sound” if AutoAttack's
+    are among them for every row, “worst PGD” if not. `published` are the columns of which a row has a published
+    number, `factor` is the eps as a multiple of the training eps.
     """
 
     title: str
@@ -54,7 +40,7 @@ class Group:
     sound: bool
     worst: str = "sound"
 
-    def headings(self) -> list[tuple[str, str]]:
+    def headings(self) -> tuple[tuple[str, str], ...]:
         """Heading and kind ("published", "ours", "sound") of each column as shown."""
         found = []
         for column in self.columns:
@@ -62,37 +48,46 @@ class Group:
             if column.name in self.published:
                 found.append((f"{name}, published", "published"))
             found.append((f"{name}, ours", "ours"))
-        return [*found, (f"{self.worst}, ours", "sound")] if self.sound else found
+        return (*found, (f"{self.worst}, ours", "sound")) if self.sound else tuple(found)
 
 
-def write_page(table: Table, result: Result, path: Path) -> Path:
-    """Write the page, in one step; returns its path."""
-    write_atomically(path, render(table, result).encode())
-    return path
+def table_page(table: Table, result: Result) -> TablePage:
+    """Everything that the page of a result says."""
+    return TablePage(
+        name=table.name,
+        scale=result.scale,
+        title=table.title,
+        source=table.source,
+        note=table.note,
+        command=_command(result),
+        parts=tuple(_part(table, result, part) for part in result.parts),
+        made=_made(result),
+        estimate=table.estimate,
+    )
 
 
-def render(table: Table, result: Result) -> str:
-    """The page as text; equal results give equal bytes."""
-    return filled(
-        "corral.papers",
-        "page.html",
-        table=table,
-        result=result,
-        groups=lambda part: groups(table, part),
-        cells=cells,
-        training_headings=training_headings,
-        training_cells=training_cells,
-        training_words=training_words,
-        made=made,
-        command=command,
-        sentence=sentence,
-        threat=threat,
-        reading=reading,
-        sound_words=lambda part: sound_words(table, part),
-        compared=lambda part: compared(table, part),
-        drawn=drawn,
-        overview=lambda part: overview(table, part),
-        setting=lambda part: setting_words(table, result, part),
+def _part(table: Table, result: Result, part: ResultPart) -> PartTable:
+    found = groups(table, part)
+    cells = [[cell for group in found for cell in _cells(group, row)] for row in part.rows]
+    compared = against(table, part)
+    threats = dict.fromkeys(f"{row.norm} eps {eps_words(row.eps)}" for row in part.rows)
+    return PartTable(
+        data=part.data,
+        beside=part.beside,
+        threat=" or ".join(threats),
+        reading=f"{_reading(part)} {sentence(_setting(table, result, part))}",
+        groups=(
+            *(ColumnGroup(group.title, group.headings()) for group in found),
+            ColumnGroup("Training", tuple(training_headings(part))),
+        ),
+        rows=tuple((row.shown, *line, *training_cells(part, row)) for row, line in zip(part.rows, cells, strict=True)),
+        meanings=(*sound_words(table, part), *training_words(part)),
+        remarks=tuple(f"{row.name}: {row.remark}" for row in part.rows if row.remark),
+        overview=_overview(table, part),
+        sections=(
+            *([] if compared is None else [compared]),
+            *analysis_sections({row.shown: row.analyses for row in part.rows}),
+        ),
     )
 
 
@@ -111,7 +106,7 @@ def groups(table: Table, part: ResultPart) -> tuple[Group, ...]:
     return tuple(group for group in found if group.columns)
 
 
-def cells(group: Group, row: ResultRow) -> list[str]:
+def _cells(group: Group, row: ResultRow) -> list[str]:
     """The row's cells of a group, one a heading."""
     found = []
     for column in group.columns:
@@ -131,31 +126,28 @@ def spread(measured: Measured | None, unit: Unit = "%") -> str:
     return mean if measured.deviation is None else f"{mean} ± {factor * measured.deviation:.{digits}f}"
 
 
-def threat(part: ResultPart) -> str:
-    """Where the runs of a part were attacked."""
-    found = dict.fromkeys(f"{row.norm} eps {eps_words(row.eps)}" for row in part.rows)
-    return " or ".join(found)
-
-
-def reading(part: ResultPart) -> str:
+def _reading(part: ResultPart) -> str:
     """What stands beside what."""
     images = f"all {part.n:,}" if part.n == part.n_test else f"{part.n:,} of {part.n_test:,}"
     seeds = max((len(row.seeds) for row in part.rows), default=0)
     same = part.data == part.beside or not any(row.published for row in part.rows)
     beside = "" if same else f" The published numbers are of {part.beside}: compare orders and gaps, not values."
-    return f"Ours on {part.data}, {images} test images, {seeds} seed{'' if seeds == 1 else 's'}.{beside}"
+    return f"Ours on {part.data}, {images} test images, {counted(seeds, 'seed')}.{beside}"
 
 
-def compared(table: Table, part: ResultPart) -> list[Section]:
-    """What stands below a part's table: the rows against one of them, then their analyses."""
-    paired = against(table, part)
-    return [*([] if paired is None else [paired]), *sections(part)]
+def _setting(table: Table, result: Result, part: ResultPart) -> str:
+    """What the scale changed of the recipes for a part."""
+    parts = next(parts for scale, parts in table.scales.items() if scale == result.scale)
+    found = next(p for p in parts if (p.data, p.beside) == (part.data, part.beside))
+    why = load_setting(found.setting).why.rstrip(".")
+    changed = "".join(f"; {key} = {value or 'its default'}" for key, value in result.changed.items())
+    return why + (f"{changed}, set by the caller: this is not the scale's own setting." if changed else ".")
 
 
 def sound_words(table: Table, part: ResultPart) -> list[str]:
     """What the sound attack is, where the table has any; where rows or radii differ in it, of which."""
     found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    if not any(group.sound for group in groups(table, part)):
+    if not any(column.attacked for column in table.columns):
         return []
     for row in part.rows:
         radii: dict[str, list[str]] = {}
@@ -177,17 +169,17 @@ def _at(factors: Sequence[str]) -> str:
     return f" at {listed(words)}" if words else ""
 
 
-def command(result: Result) -> str:
+def _command(result: Result) -> str:
     """What makes the table."""
     changed = [f"--set {key}={value}" for key, value in result.changed.items()]
     return " ".join([f"corral reproduce {result.table} --scale {result.scale}", *changed])
 
 
-def made(result: Result) -> str:
+def _made(result: Result) -> str:
     """What the rows were made with, and when."""
     rows = [row for part in result.parts for row in part.rows]
     found = dict.fromkeys(
-        f"corral {e.corral} with torch {e.torch} on {e.device}, {e.threads} thread{'' if e.threads == 1 else 's'}"
+        f"corral {e.corral} with torch {e.torch} on {e.device}, {counted(e.threads, 'thread')}"
         for row in rows
         for e in row.environments or (row.environment,)
     )
@@ -196,53 +188,41 @@ def made(result: Result) -> str:
     return f"Made by {'; '.join(found)}, {dates}."
 
 
-def overview(table: Table, part: ResultPart) -> tuple[str, Markup] | None:
-    """What the table's accuracies look like, with its caption: a line a row at one attacked eps, curves at several."""
+def _overview(table: Table, part: ResultPart) -> Overview | None:
+    """The accuracies as a figure: a line a row at one attacked eps, curves at several; None for others."""
     attacked = [group for group in groups(table, part) if group.sound]
-    name = f"overview-{slug(part.data)}-{slug(part.beside)}"
+    labels = [row.shown.removeprefix("ours: ") for row in part.rows]
     if len(attacked) == 1:
         names = [column.name for column in table.columns if column.attack == CLEAN or column.attacked]
-        spans = [
-            Span(
-                row.shown.removeprefix("ours: "),
-                (
-                    *(None if row.protocol.get(name) is None else row.protocol[name].mean for name in names),
-                    row.sound[attacked[0].factor].mean,
-                ),
-            )
-            for row in part.rows
-        ]
-        words = f"Accuracy of each row on {part.data}: without attack, under the paper's protocol, {attacked[0].worst}"
-        drawn = spans_figure(spans, [*names, attacked[0].worst], chance=1 / part.classes, name=name, description=words)
-        caption = (
-            f"Ours, means over seeds. The gap from a protocol's mark to “{attacked[0].worst}” is what that protocol "
-            "does not see."
+        worst, factor = attacked[0].worst, attacked[0].factor
+        marks = [(*_means(row.protocol, names), row.sound[factor].mean) for row in part.rows]
+        return Overview(
+            caption=f"Ours, means over seeds. The gap from a protocol's mark to “{worst}” is what that protocol does "
+            "not see.",
+            description=f"Accuracy of each row on {part.data}: without attack, under the paper's protocol, {worst}",
+            rows=tuple(zip(labels, marks, strict=True)),
+            titles=(*names, worst),
+            chance=1 / part.classes,
         )
-        return caption, Markup(drawn)
     if len(attacked) >= FEWEST_RADII:
-        lines = [_against_eps(row, attacked) for row in part.rows]
-        words = f"Accuracy of each row on {part.data} against eps, under the paper's protocol and sound"
-        drawn = accuracies_figure(lines, norm=part.rows[0].norm, name=name, description=words)
-        caption = "Ours, means over seeds: under the paper's protocol (dashed) and the worst case per image (full)."
-        return caption, Markup(drawn)
+        return Overview(
+            caption="Ours, means over seeds: under the paper's protocol (dashed) and the worst case per image (full).",
+            description=f"Accuracy of each row on {part.data} against eps, under the paper's protocol and sound",
+            rows=tuple((label, _by_eps(row, attacked)) for label, row in zip(labels, part.rows, strict=True)),
+            norm=part.rows[0].norm,
+        )
     return None
 
 
-def _against_eps(row: ResultRow, attacked: Sequence[Group]) -> AccuracyLine:
-    """A row's accuracies by ascending eps, of each group's first column that was measured and of its worst case."""
+def _means(measured: Mapping[str, Measured], names: Sequence[str]) -> list[float | None]:
+    return [None if name not in measured else measured[name].mean for name in names]
+
+
+def _by_eps(row: ResultRow, attacked: Sequence[Group]) -> tuple[tuple[float, ...], ...]:
+    """By ascending eps, a row's radii, accuracies in each group's first measured column, and worst cases."""
     points = []
     for group in sorted(attacked, key=lambda group: float(group.factor)):
-        measured = [row.protocol[column.name].mean for column in group.columns if column.name in row.protocol]
-        if measured:
-            points.append((row.eps * float(group.factor), measured[0], row.sound[group.factor].mean))
-    eps, protocol, sound = zip(*points, strict=True)
-    return AccuracyLine(row.shown.removeprefix("ours: "), eps, protocol, sound)
-
-
-def setting_words(table: Table, result: Result, part: ResultPart) -> str:
-    """What the scale changed of the recipes for a part."""
-    parts = next(parts for scale, parts in table.scales.items() if scale == result.scale)
-    found = next(p for p in parts if (p.data, p.beside) == (part.data, part.beside))
-    why = load_setting(found.setting).why.rstrip(".")
-    changed = "".join(f"; {key} = {value or 'its default'}" for key, value in result.changed.items())
-    return why + (f"{changed}, set by the caller: this is not the scale's own setting." if changed else ".")
+        known = [row.protocol[column.name].mean for column in group.columns if column.name in row.protocol]
+        if known:
+            points.append((row.eps * float(group.factor), known[0], row.sound[group.factor].mean))
+    return tuple(zip(*points, strict=True))

@@ -29,7 +29,8 @@ class RunPlan:
         """The recipe of a row's run, and its folder, whose name has the recipe's digest."""
         if row.pretrain:
             before = self.planned(*self.before(part, row), seed)[1]
-            return self.stage(part, Stage(recipe=row.recipe, set=row.set), seed, before, variant(row))
+            words = " ".join([*(_words(stage.recipe, stage.set) for stage in row.stages), _words(row.recipe, row.set)])
+            return self.stage(part, Stage(recipe=row.recipe, set=row.set), seed, before, words)
         return self.chain(part, row, seed)[-1]
 
     def chain(self, part: Part, row: Row, seed: int) -> list[tuple[Recipe, RunFolder]]:
@@ -78,12 +79,6 @@ def _shipped(recipe: str, data: str) -> Recipe:
     """A recipe as it is shipped, read once: a table asks for it once a seed."""
     # A setting may be what makes a recipe one for the data set: it looks at the recipe on its own.
     return load_recipe(recipe, data=data if data in chosen_sets(recipe) else None)
-
-
-def variant(row: Row) -> str:
-    """The stages, the recipe and what is set on each, in words."""
-    parts = [_words(stage.recipe, stage.set) for stage in row.stages]
-    return " ".join([*parts, _words(row.recipe, row.set)])
 
 
 def _words(recipe: str, settings: dict[str, Any]) -> str:

@@ -39,9 +39,9 @@ class Measured(Frozen):
 
     Attributes:
         values: a fraction, or a number in its column's unit, for each seed.
-        attack: the attack that it is under, in words.
-        kept: which of the part's test images were classified right, `packed`, for each seed; empty where that is not
-            known, as in results of earlier versions and for what is no accuracy.
+        attack: in words.
+        kept: which test images were classified right, `packed`, for each seed; empty where that is not known, and for
+            what is no accuracy.
     """
 
     values: tuple[float, ...]
@@ -64,28 +64,22 @@ class ResultRow(Frozen):
 
     Attributes:
         name: as printed in the paper.
-        recipe: what trained it.
-        remark: from the table's definition.
-        seeds: of training.
         published: printed percent, by column.
         minutes: printed training time.
         protocol: ours under the paper's protocol, by column.
         sound: ours under the worst of all attacks that were run, by eps as a multiple of the run's own.
         train_seconds: of the wall clock, by seed; those of the stages before it among them.
-        work_seconds: CPU or device seconds, likewise; empty where one of the runs does not know them.
-        work_clock: which of the two.
-        endings: of its runs, by seed: whether and when they converged; empty where its recipe has no criterion.
+        work_seconds: CPU or device seconds, as `work_clock` says, likewise; empty where one of the runs has none.
+        endings: by seed, whether and when training converged; empty where the recipe has no criterion.
         eps: the run's own radius.
-        norm: of the threat.
         runs: names of the run folders, by seed; each has the digest of its recipe.
         rule: the decision rule given to the trained heads; None is their own.
         created: when the last of its evaluations was made.
-        environment: versions and device of the first.
+        environment: of the first; `environments` has all, empty in results of earlier versions.
         analyses: by name, one a seed.
         fingerprints: of the weights that were measured, by seed; empty in results of earlier versions.
         records: files beside this one, by seed, in results of versions before 0.2, which had them.
         columns: what every column meant, likewise.
-        environments: all that its evaluations were made in; empty in results of earlier versions.
         earlier: made with a setting or a recipe that the table has no more; shown, and compared with no row of today's.
     """
 
@@ -180,16 +174,15 @@ def bare(part: ResultPart) -> ResultPart:
     def numbers(found: dict[str, Measured]) -> dict[str, Measured]:
         return {name: measured.model_copy(update={"kept": ()}) for name, measured in found.items()}
 
-    def row(one: ResultRow) -> ResultRow:
+    rows = []
+    for row in part.rows:
         analyses = {
             name: tuple(analysis.model_copy(update={"series": {}}) for analysis in found)
-            for name, found in one.analyses.items()
+            for name, found in row.analyses.items()
         }
-        return one.model_copy(
-            update={"protocol": numbers(one.protocol), "sound": numbers(one.sound), "analyses": analyses}
-        )
-
-    return part.model_copy(update={"rows": tuple(row(one) for one in part.rows)})
+        changes = {"protocol": numbers(row.protocol), "sound": numbers(row.sound), "analyses": analyses}
+        rows.append(row.model_copy(update=changes))
+    return part.model_copy(update={"rows": tuple(rows)})
 
 
 def read_result(path: Path) -> Result:

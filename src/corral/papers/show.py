@@ -10,12 +10,13 @@ from corral.files import write_atomically
 from corral.papers.assemble import result_of
 from corral.papers.definition import Table, load_table
 from corral.papers.lock import locked
-from corral.papers.markdown import as_markdown
 from corral.papers.old import taken_over
-from corral.papers.page import write_page
+from corral.papers.page import table_page
 from corral.papers.plan import RunPlan
 from corral.papers.result import Result, ResultPart, ResultRow, bare
 from corral.papers.store import Store, read_store
+from corral.report.table.markdown import as_markdown
+from corral.report.table.page import render
 from corral.report.words import slug
 
 TABLES = "tables"
@@ -50,22 +51,32 @@ def show(
 
 
 def shown_again(table: Table, scale: str, changed: Mapping[str, Any], results: Path) -> Path:
-    """Write a table's documents as the CSV files have it, while no other process changes either; returns the page.
-
-    Raises:
-        CorralError: no such result, or a damaged one.
-    """
+    """Write a table's documents as the CSV files have it, while no other process changes either; returns the page."""
     with locked(results / ".lock"):
         result = table_result(table, scale, changed, read_store(results))
         if not result.parts:
             command = f"corral reproduce {table.name} --scale {scale}"
             raise CorralError(f"{results}: no row of {table.name} at scale {scale}; make it with `{command}`")
-        return written(table, result, results, changed)
+        folder = results / TABLES / folder_of(table.name, scale, changed)
+        page = folder / "page.html"
+        files = {**documents(table, result), page.name: render(table_page(table, result)).encode()}
+        for name, content in files.items():
+            write_atomically(folder / name, content)
+        return page
 
 
 def table_result(table: Table, scale: str, changed: Mapping[str, Any], store: Store) -> Result:
     """Everything that the store has of a table, in its order, rows of an earlier setting marked."""
-    return marked_result(table, result_of(table, scale, changed, store), changed)
+    result = result_of(table, scale, changed, store)
+    meant = planned_runs(table, scale, changed)
+
+    def marked(part: ResultPart, row: ResultRow) -> ResultRow:
+        rule = None if row.rule is None else str(row.rule)
+        earlier = (rule, *row.runs) != meant.get((part.data, part.beside, row.name))
+        return row.model_copy(update={"earlier": earlier})
+
+    parts = [part.model_copy(update={"rows": tuple(marked(part, row) for row in part.rows)}) for part in result.parts]
+    return result.model_copy(update={"parts": tuple(parts)})
 
 
 def planned_runs(
@@ -86,28 +97,7 @@ def planned_runs(
     }
 
 
-def marked_result(table: Table, result: Result, changed: Mapping[str, Any]) -> Result:
-    """A result whose rows say whether they were made by the runs that the table means now."""
-    meant = planned_runs(table, result.scale, changed)
-
-    def marked(part: ResultPart, row: ResultRow) -> ResultRow:
-        rule = None if row.rule is None else str(row.rule)
-        earlier = (rule, *row.runs) != meant.get((part.data, part.beside, row.name))
-        return row.model_copy(update={"earlier": earlier})
-
-    parts = [part.model_copy(update={"rows": tuple(marked(part, row) for row in part.rows)}) for part in result.parts]
-    return result.model_copy(update={"parts": tuple(parts)})
-
-
 def documents(table: Table, result: Result) -> dict[str, bytes]:
     """What is committed of a table, by file name: its numbers, and its text for readers of the repository."""
     shown = result.model_copy(update={"parts": tuple(bare(part) for part in result.parts)})
-    return {"table.json": document_text(shown).encode(), "table.md": as_markdown(table, result).encode()}
-
-
-def written(table: Table, result: Result, results: Path, changed: Mapping[str, Any]) -> Path:
-    """Write table.json, table.md and the page; returns the page."""
-    folder = results / TABLES / folder_of(table.name, result.scale, changed)
-    for name, content in documents(table, result).items():
-        write_atomically(folder / name, content)
-    return write_page(table, result, folder / "page.html")
+    return {"table.json": document_text(shown).encode(), "table.md": as_markdown(table_page(table, result)).encode()}

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,14 +25,7 @@ AnyLine = TypeVar("AnyLine", bound=Line)
 
 @dataclass
 class Store:
-    """What was measured, in memory.
-
-    Attributes:
-        runs: by run and fingerprint.
-        attacks: the lines of each evaluation, by its id.
-        analyses: the lines of each analysis, by its id.
-        rows: the lines of each row of a table, a seed each.
-    """
+    """What was measured, in memory: runs, the lines of evaluations and analyses by their ids, and those of each row."""
 
     runs: dict[tuple[str, str], RunLine] = field(default_factory=dict)
     attacks: dict[str, list[AttackLine]] = field(default_factory=dict)
@@ -48,15 +42,17 @@ class Store:
 
     def without_orphans(self) -> "Store":
         """The same without runs, evaluations and analyses that no row names."""
-        lines = [line for group in self.rows.values() for line in group]
-        evaluations = {name for line in lines for name in line.evaluations.split()}
-        analyses = {name for line in lines for name in line.analyses.split()}
-        attacks = {key: group for key, group in self.attacks.items() if key in evaluations}
-        kept = {key: group for key, group in self.analyses.items() if key in analyses}
-        runs = {(line.run, line.fingerprint) for line in lines}
-        runs |= {(group[0].run, group[0].fingerprint) for group in attacks.values()}
-        runs |= {(group[0].run, group[0].fingerprint) for group in kept.values()}
-        return Store({key: run for key, run in self.runs.items() if key in runs}, attacks, kept, self.rows)
+        named = self.named()
+        attacks = {key: group for key, group in self.attacks.items() if key in named}
+        analyses = {key: group for key, group in self.analyses.items() if key in named}
+        lines = (group[0] for groups in (attacks, analyses) for group in groups.values())
+        runs = {(line.run, line.fingerprint) for line in (*chain(*self.rows.values()), *lines)}
+        return Store({key: run for key, run in self.runs.items() if key in runs}, attacks, analyses, self.rows)
+
+    def named(self) -> set[str]:
+        """The ids of all evaluations and analyses that rows name."""
+        lines = chain(*self.rows.values())
+        return {name for line in lines for name in (*line.evaluations.split(), *line.analyses.split())}
 
     def of_table(self, table: str, scale: str, changed: str) -> dict[RowKey, list[RowLine]]:
         """The rows of one table."""
@@ -110,36 +106,26 @@ def changing(folder: Path) -> Iterator[Store]:
     """
     with locked(folder / ".lock"):
         before = read_store(folder)
-        names = {name for lines in before.rows.values() for line in lines for name in line.evaluations.split()}
-        names |= {name for lines in before.rows.values() for line in lines for name in line.analyses.split()}
+        names = before.named()
         yield before
         after = before.without_orphans()
         if names - {*after.attacks, *after.analyses}:
-            _write_lines(before, folder)
-            _write(folder / ROWS, RowLine, _sorted_rows(after))
-        _write_lines(after, folder)
-        _write(folder / ROWS, RowLine, _sorted_rows(after))
+            _write_store(before, folder)
+        _write_store(after, folder)
 
 
-def _write_lines(store: Store, folder: Path) -> None:
-    """Write what rows name."""
+def _write_store(store: Store, folder: Path) -> None:
+    """Write what rows name, then the rows: by table and part, rows of a part as they came."""
     _write(folder / RUNS, RunLine, [store.runs[key] for key in sorted(store.runs)])
-    groups = sorted(
-        store.attacks.values(), key=lambda lines: (lines[0].run, lines[0].fingerprint, lines[0].eps, lines[0].created,
-                                                   lines[0].protocol)
-    )  # fmt: skip
-    _write(folder / ATTACKS, AttackLine, [line for group in groups for line in group])
-    found = sorted(
-        store.analyses.values(),
-        key=lambda lines: (lines[0].run, lines[0].fingerprint, lines[0].name, lines[0].analysis),
-    )
-    _write(folder / ANALYSES, AnalysisLine, [line for group in found for line in group])
+    attacks = _sorted(store.attacks.values(), "run", "fingerprint", "eps", "created", "protocol")
+    _write(folder / ATTACKS, AttackLine, attacks)
+    _write(folder / ANALYSES, AnalysisLine, _sorted(store.analyses.values(), "run", "fingerprint", "name", "analysis"))
+    _write(folder / ROWS, RowLine, _sorted(store.rows.values(), "table", "scale", "changed", "data", "beside"))
 
 
-def _sorted_rows(store: Store) -> list[RowLine]:
-    """All lines of the rows: by table and part, rows as they came."""
-    keys = sorted(store.rows, key=lambda key: (key.table, key.scale, key.changed, key.data, key.beside))
-    return [line for key in keys for line in store.rows[key]]
+def _sorted(groups: Iterable[list[AnyLine]], *fields: str) -> Iterator[AnyLine]:
+    """The lines of groups that are sorted by fields of their first lines."""
+    return chain(*sorted(groups, key=lambda lines: [getattr(lines[0], name) for name in fields]))
 
 
 def _with_outcomes(lines: Sequence[AttackLine], others: Sequence[AttackLine]) -> list[AttackLine]:
@@ -156,7 +142,8 @@ def _read(path: Path, form: type[AnyLine]) -> list[AnyLine]:
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream, strict=True)
-            if missing := sorted(set(_needed(form)) - set(reader.fieldnames or ())):
+            needed = {name for name, field in form.model_fields.items() if field.is_required()}
+            if missing := sorted(needed - set(reader.fieldnames or ())):
                 raise CorralError(
                     f"{path}: not corral results, no column {missing[0]!r}; restore the file or delete it"
                 )
@@ -175,10 +162,6 @@ def _line(path: Path, number: int, form: type[AnyLine], cells: dict[str, str | N
         raise CorralError(
             f"{path}: not corral results, line {number}, {where}: {message}; restore the file or delete it"
         ) from error
-
-
-def _needed(form: type[Line]) -> list[str]:
-    return [name for name, field in form.model_fields.items() if field.is_required()]
 
 
 def _columns(form: type[Line]) -> list[str]:

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from corral.papers.result import ResultPart, ResultRow
-from corral.papers.sections import NONE
+from corral.report.table.sections import NONE
 from corral.training.clock import WorkClock
 
 # Heading and meaning of the seconds of work.

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any, Literal
 
 import matplotlib
+from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -52,7 +53,7 @@ def drawing(name: str) -> Iterator[None]:
         yield
 
 
-def finished_svg(figure: Figure, name: str, description: str) -> str:
+def finished_svg(figure: Figure, name: str, description: str) -> Markup:
     """The figure as an `<svg>` element.
 
     Args:
@@ -69,7 +70,7 @@ def finished_svg(figure: Figure, name: str, description: str) -> str:
     size = re.match(r'<svg[^>]*viewBox="([^"]*)"', text)
     box = size.group(1) if size else "0 0 1 1"
     opening = f'<svg viewBox="{box}" role="img" aria-label="{escape(description)}">'
-    return re.sub(r"\n\s*", "\n", re.sub(r"^<svg[^>]*>", lambda _: opening, text)).strip()
+    return Markup(re.sub(r"\n\s*", "\n", re.sub(r"^<svg[^>]*>", lambda _: opening, text)).strip())
 
 
 def _tidy(tag: str, name: str) -> str:

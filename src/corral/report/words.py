@@ -1,9 +1,9 @@
-"""Numbers and protocol names in words, the same on every part of the page."""
+"""Numbers and protocol names in words, the same on every page."""
 
 import re
 from collections.abc import Sequence
 
-from corral.evaluation.records import AttackResult
+from corral.evaluation.records import AttackResult, Environment
 
 PUBLISHED = "pgd_published"
 PUBLISHED_LOG = "pgd_published_log"
@@ -62,10 +62,10 @@ _OBJECTIVES = {
 }
 
 _SUCCESS_RULES = {
-    "any_iterate": "an image counts as kept only if no iterate of any restart fools the model",
+    "any_iterate": "an image counts as robust only if the model classifies every iterate of every restart right",
     "max_loss_restart": (
-        "an image counts as lost only if the single restart with the largest loss fools the model, "
-        "so images that another restart fools are still counted as kept"
+        "an image counts as misclassified only if the single restart with the largest loss succeeds, "
+        "so images that another restart makes misclassified still count as robust"
     ),
 }
 
@@ -119,6 +119,13 @@ def seconds_words(seconds: float) -> str:
     return f"{seconds:,.0f} s" if seconds >= 100 else f"{seconds:.1f} s"
 
 
+def environment_facts(environment: Environment) -> list[tuple[str, str]]:
+    """The rows of a list of facts that say what a number was made with."""
+    e = environment
+    versions = f"corral {e.corral}, torch {e.torch}, Python {e.python}, {e.platform}"
+    return [("Versions", versions), ("Device", f"{e.device}, {counted(e.threads, 'thread')}")]
+
+
 def protocol_words(attack: AttackResult) -> str:
     """One attack's whole protocol as sentences: its description, then steps, restarts, objective and success rule."""
     described = attack.protocol[:1].upper() + attack.protocol[1:].rstrip(".")
@@ -131,9 +138,7 @@ def protocol_words(attack: AttackResult) -> str:
     objective = _OBJECTIVES.get(attack.objective, attack.objective)
     single = attack.success_rule == "max_loss_restart" and attack.restarts == 1
     rule = (
-        "an image counts as lost only if its last point fools the model"
-        if single
-        else _SUCCESS_RULES[attack.success_rule]
+        "an image counts as misclassified only if its last point is" if single else _SUCCESS_RULES[attack.success_rule]
     )
     return (
         f"{described}. As run: {attack.norm} eps {eps_words(attack.eps)}, {counted(attack.steps, 'step')} of size "

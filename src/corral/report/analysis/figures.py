@@ -1,88 +1,233 @@
-"""The figure of each analysis that has one; matplotlib is imported with this file, so import it only to draw."""
+"""The figures of the analyses that corral ships; matplotlib is imported with this file, so import it only to draw."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from textwrap import wrap
 
-from corral.analysis import Analysis
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from corral.analysis.document import mean_number, mean_series
 from corral.analysis.registry import described
-from corral.report.analysis import charts
+from corral.report.analysis.registry import AnalysesByRun, register_figure
+from corral.report.palette import CLASS_COLOURS, line_style
+from corral.report.svg import new_figure, quiet
 
-# What a figure is made of: the analysis, the names of the classes, and the chart's name and text alternative.
-Draw = Callable[[Analysis, list[str], str, str], str | None]
-_FIGURES: dict[str, Draw] = {}
-
-
-def figure_of(analysis: Analysis, classes: list[str]) -> str | None:
-    """An analysis as SVG; None where it has no figure, or nothing to draw."""
-    draw = _FIGURES.get(analysis.name)
-    return None if draw is None else draw(analysis, classes, analysis.name, described(analysis.name).title)
+Figures = Iterator[tuple[str, Figure]]
+# What a logarithmic axis shows in the place of zero.
+FLOOR = 1e-45
 
 
-def _draws(name: str) -> Callable[[Draw], Draw]:
-    def added(draw: Draw) -> Draw:
-        _FIGURES[name] = draw
-        return draw
-
-    return added
-
-
-@_draws("embedding")
-def _embedding(found: Analysis, classes: list[str], name: str, title: str) -> str:
-    return charts.embedding_figure(found.series, name=name, description=title)
-
-
-@_draws("cosine")
-def _cosine(found: Analysis, classes: list[str], name: str, title: str) -> str:
-    kinds = {
-        words: (found.series[f"{key} by class"], found.series[f"{key} sd by class"])
-        for words, key in (("clean", "clean"), ("PGD", "pgd"))
-    }
-    return charts.classes_figure(kinds, classes, unit="cosine, by predicted class", name=name, description=title)
+@register_figure("embedding", in_tables=True)
+def embedding(runs: AnalysesByRun, classes: Sequence[str]) -> Figures:
+    """Clean and attacked features in the plane, coloured by true and by predicted class."""
+    for label, (found, *_) in runs.items():
+        first, second = np.asarray(found.series["first"]), np.asarray(found.series["second"])
+        attacked = np.asarray(found.series["attacked"]) > 0
+        figure, panels = new_figure(7.6, 3.9, columns=2)
+        for axes, key, title in zip(
+            panels, ("label", "predicted"), ("by true class", "by predicted class"), strict=True
+        ):
+            kinds = np.asarray(found.series[key]).astype(int)
+            for marker, shown, size in ((".", ~attacked, 34), ("^", attacked, 16)):
+                colours = [CLASS_COLOURS[kind % len(CLASS_COLOURS)] for kind in kinds[shown]]
+                axes.scatter(first[shown], second[shown], s=size, c=colours, marker=marker, linewidths=0, alpha=0.8)
+            axes.set(xticks=[], yticks=[], title=title)
+            axes.set_aspect("equal", adjustable="datalim")
+        yield f"{label}, first seed: dots are clean images, triangles attacked ones", figure
 
 
-@_draws("norms")
-def _norms(found: Analysis, classes: list[str], name: str, title: str) -> str:
-    distances = {"C&W": found.series["cw distances"], "DDN": found.series["ddn distances"]}
-    return charts.left_figure(distances, max(1, round(found.numbers["right"])), name=name, description=title)
+@register_figure("cosine")
+def cosine(runs: AnalysesByRun, classes: Sequence[str]) -> Figures:
+    """Mean and standard deviation of each class's cosines, clean and attacked side by side."""
+    for found, *_ in runs.values():
+        figure, axes = new_figure(max(4.2, 1.2 + 0.42 * len(classes)), 2.7)
+        places = np.arange(len(classes))
+        for number, (kind, key) in enumerate((("clean", "clean"), ("PGD", "pgd"))):
+            style = line_style(number)
+            axes.errorbar(
+                places + (number - 0.5) * 0.28, found.series[f"{key} by class"], found.series[f"{key} sd by class"],
+                linestyle="none", marker=style.marker, markersize=5, color=style.colour, elinewidth=1.2, capsize=2,
+                label=kind,
+            )  # fmt: skip
+        axes.set_xticks(places, list(classes), rotation=90 if max(map(len, classes)) > 3 else 0)
+        axes.set(ylabel="cosine, by predicted class", xlim=(-0.6, len(classes) - 0.4))
+        quiet(axes, grid="y")
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8.5, handletextpad=0.3)
+        yield "", figure
 
 
-@_draws("match")
-@_draws("features")
-def _shares(found: Analysis, classes: list[str], name: str, title: str) -> str:
-    columns = [column for column in described(found.name).columns if column.scale == 100]
-    shares = {column.heading: found.numbers[column.number] for column in columns if column.number in found.numbers}
-    return charts.shares_figure(shares, name=name, description=title)
+@register_figure("norms")
+def norms(runs: AnalysesByRun, classes: Sequence[str]) -> Figures:
+    """The share of images for which an attack found no misclassified image within a distance, against the distance."""
+    for found, *_ in runs.values():
+        figure, axes = new_figure(5.2, 2.8)
+        for number, (attack, key) in enumerate((("C&W", "cw"), ("DDN", "ddn"))):
+            distances = found.series[f"{key} distances"]
+            robust = 100 * (1 - np.arange(len(distances) + 1) / max(1, round(found.numbers["right"])))
+            style = line_style(number)
+            axes.step([0.0, *distances], robust, where="post", color=style.colour, linestyle=style.dash, label=attack)
+        axes.set(xlabel="l2 distance, pixels in [0, 1]", ylabel="images robust within it, %", ylim=(0, 100))
+        axes.set_xlim(left=0)
+        axes.legend(frameon=False, fontsize=8.5)
+        quiet(axes, grid="y")
+        yield "", figure
 
 
-@_draws("silhouettes")
-def _silhouettes(found: Analysis, classes: list[str], name: str, title: str) -> str:
-    k, width = found.series["k"], found.series["width"]
-    return charts.curve_figure(k, width, xlabel="clusters K", ylabel="mean silhouette", name=name, description=title)
+@register_figure("match")
+@register_figure("features")
+def columns_in_percent(runs: AnalysesByRun, classes: Sequence[str]) -> Figures:
+    """One bar a column of percent."""
+    for found, *_ in runs.values():
+        columns = [column for column in described(found.name).columns if column.scale == 100]
+        yield "", _bars({c.heading: found.numbers[c.number] for c in columns if c.number in found.numbers})
 
 
-@_draws("pursuit")
-def _pursuit(found: Analysis, classes: list[str], name: str, title: str) -> str | None:
-    pushes = {"noise": "noise", "toward": "pursuit", "away": "away", "both": "both", "with labels": "labelled"}
-    broken = {
-        words: found.numbers[f"{key} success"] for words, key in pushes.items() if f"{key} success" in found.numbers
-    }
-    return charts.shares_figure(broken, name=name, description=title) if broken else None
+@register_figure("cluster_attack")
+def cluster_attack(runs: AnalysesByRun, classes: Sequence[str]) -> Figures:
+    """One bar a perturbation: the share of images that it makes misclassified."""
+    kinds = {"noise": "noise", "toward": "pursuit", "away": "away", "both": "both", "with labels": "labelled"}
+    for found, *_ in runs.values():
+        shares = {words: found.numbers.get(f"{key} success") for words, key in kinds.items()}
+        if known := {words: share for words, share in shares.items() if share is not None}:
+            yield "", _bars(known)
 
 
-@_draws("compactness")
-def _compactness(found: Analysis, classes: list[str], name: str, title: str) -> str:
-    widths = {
-        column.heading: found.numbers[column.number]
-        for column in described(found.name).columns
-        if column.number in found.numbers and column.number.startswith("silhouette")
-    }
-    return charts.widths_figure(widths, name=name, description=title)
+def _bars(shares: Mapping[str, float]) -> Figure:
+    """One bar a share in [0, 1], first on top, with its percent."""
+    figure, axes = new_figure(5.2, 0.7 + 0.36 * len(shares))
+    places = np.arange(len(shares))
+    values = [100 * value for value in shares.values()]
+    axes.barh(places, values, height=0.55, color=line_style(0).colour)
+    for place, value in zip(places, values, strict=True):
+        axes.annotate(f"{value:.1f}", (value, place), xytext=(4, 0), textcoords="offset points", va="center")
+    axes.set_yticks(places, list(shares))
+    axes.set(xlabel="images, %", xlim=(0, 108), ylim=(len(shares) - 0.5, -0.5))
+    axes.set_xticks(range(0, 101, 20))
+    quiet(axes, grid=None, left=False)
+    return figure
 
 
-@_draws("bounds")
-def _bounds(found: Analysis, classes: list[str], name: str, title: str) -> str | None:
-    numbers = found.numbers
-    if not {"lower", "upper", "pair_unsound", "exact"} <= numbers.keys():
-        return None
-    marks = {"published radius": numbers["pair_unsound"], "exact radius": numbers["exact"]}
-    row = charts.Range("this run", numbers["lower"], numbers["upper"], marks)
-    return charts.ranges_figure([row], unit="median, in units of σ", name=name, description=title)
+@register_figure("silhouettes")
+def silhouettes(runs: AnalysesByRun, classes: Sequence[str]) -> Figures:
+    """Mean silhouette against the number of clusters, the highest point marked."""
+    for found, *_ in runs.values():
+        k, width = found.series["k"], found.series["width"]
+        figure, axes = new_figure(5.2, 2.8)
+        first, second = line_style(0), line_style(1)
+        axes.plot(k, width, color=first.colour, marker=first.marker, markersize=5)
+        best = int(np.argmax(width))
+        axes.annotate(f"{k[best]:g}", (k[best], width[best]), xytext=(0, 7), textcoords="offset points", ha="center")
+        axes.plot(k[best], width[best], color=second.colour, marker=first.marker, markersize=8)
+        axes.set(xlabel="clusters K", ylabel="mean silhouette")
+        axes.margins(y=0.2)
+        quiet(axes, grid="y")
+        yield "", figure
+
+
+@register_figure("compactness")
+def compactness(runs: AnalysesByRun, classes: Sequence[str]) -> Figures:
+    """Silhouette widths, one mark each on a line from -1 to 1."""
+    for found, *_ in runs.values():
+        columns = [column for column in described(found.name).columns if column.number.startswith("silhouette")]
+        widths = {c.heading: found.numbers[c.number] for c in columns if c.number in found.numbers}
+        figure, axes = new_figure(5.2, 0.8 + 0.36 * len(widths))
+        places = np.arange(len(widths))
+        axes.axvline(0, color="#555555", linewidth=1, linestyle=(0, (1, 2)))
+        axes.hlines(places, 0, list(widths.values()), color="#bbbbbb", linewidth=4)
+        axes.plot(list(widths.values()), places, linestyle="none", marker="o", color=line_style(0).colour)
+        axes.set_yticks(places, list(widths))
+        axes.set(xlabel="mean silhouette width", xlim=(-1, 1), ylim=(len(widths) - 0.5, -0.5))
+        axes.set_xticks([-1, -0.5, 0, 0.5, 1])
+        quiet(axes, grid=None, left=False)
+        yield "", figure
+
+
+@register_figure("bounds", in_tables=True)
+def bounds(runs: AnalysesByRun, classes: Sequence[str]) -> Figures:
+    """One bar a run from the lower to the upper bound of Eq. 3, with the published and the exact radius marked."""
+    marks = {"published radius": "pair_unsound", "exact radius": "exact"}
+    needed = {"lower", "upper", *marks.values()}
+    known = {label: of_run for label, of_run in runs.items() if all(needed <= one.numbers.keys() for one in of_run)}
+    if not known:
+        return
+    figure, axes = new_figure(5.2, 1.0 + 0.42 * len(known))
+    places = np.arange(len(known))
+    for place, of_run in zip(places, known.values(), strict=True):
+        ends = [mean_number(of_run, "lower"), mean_number(of_run, "upper")]
+        axes.plot(ends, [place, place], color="#bbbbbb", linewidth=5, solid_capstyle="butt")
+    for number, (mark, key) in enumerate(marks.items()):
+        style = line_style(number)
+        axes.plot(
+            [mean_number(of_run, key) for of_run in known.values()], places, linestyle="none", marker=style.marker,
+            markersize=6, color=style.colour, label=mark, zorder=3 + number,
+        )  # fmt: skip
+    axes.set_yticks(places, list(known))
+    axes.set(xlabel="median, in units of σ", ylim=(len(known) - 0.5, -0.5))
+    axes.set_xlim(left=0)
+    quiet(axes, grid="x", left=False)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8.5, handletextpad=0.3)
+    yield "Eq. 3: the bars reach from its lower to its upper bound", figure
+
+
+@register_figure("gradient_norms", in_tables=True)
+def gradient_norms(runs: AnalysesByRun, classes: Sequence[str]) -> Figures:
+    """Share of zero gradients and median gradient norm along the attack, one line for each kind of score."""
+    for label, of_run in runs.items():
+        zero, norm = (
+            {score: mean_series(of_run, f"{kind} {score}") for score in ("exponentiated", "log")}
+            for kind in ("zero", "norm")
+        )
+        if not zero["log"]:
+            continue
+        figure, (left, right) = new_figure(7.2, 2.6, columns=2)
+        for place, kind in enumerate(zero):
+            style = line_style(place)
+            options = {"color": style.colour, "marker": style.marker, "markersize": 3.5, "linewidth": 1.6}
+            left.plot(100 * np.asarray(zero[kind]), clip_on=False, label=kind, **options)
+            right.plot(np.maximum(np.asarray(norm[kind]), FLOOR), label=kind, **options)
+        left.set(xlabel="PGD step", ylabel="images with gradient 0, %", ylim=(0, 100))
+        right.set(xlabel="PGD step", ylabel="median gradient norm", yscale="log")
+        shown = [max(value, FLOOR) for values in norm.values() for value in values]
+        right.set_ylim(10 ** math.floor(math.log10(min(shown))), 10 ** math.ceil(math.log10(max(shown)) + 1e-9))
+        right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
+        right.yaxis.set_minor_formatter(NullFormatter())
+        left.legend(frameon=False, fontsize=8.5)
+        for axes in (left, right):
+            axes.set_xlim(left=0)
+            quiet(axes, grid="y")
+        yield label, figure
+
+
+@register_figure("radii", in_tables=True)
+def radii(runs: AnalysesByRun, classes: Sequence[str]) -> Figures:
+    """Certified and true accuracy against the radius; then the class decided at each point of the unit square."""
+    figure, axes = new_figure(5.6, 3.0)
+    for number, (label, of_run) in enumerate(runs.items()):
+        colour = line_style(number).colour
+        grid, certified, true = (mean_series(of_run, name) for name in ("grid", "certified global", "true"))
+        axes.plot(grid, 100 * np.asarray(certified), color=colour, linewidth=1.8, label=label)
+        axes.plot(grid, 100 * np.asarray(true), color=colour, linewidth=1.2, linestyle="--")
+    axes.set(xlabel="l2 radius", ylabel="points, %", ylim=(0, 100))
+    axes.set_xlim(left=0)
+    quiet(axes, grid="y")
+    axes.legend(frameon=False, fontsize=8)
+    yield "Share of the points classified right with a larger radius: certified (full) and true (dashed)", figure
+
+    rows = math.ceil(len(runs) / 2)
+    figure, panels = new_figure(4.6, 2.4 * rows, rows=rows, columns=2)
+    for axes in panels.flat[len(runs) :]:
+        axes.set_visible(False)
+    for axes, (label, (first_seed, *_)) in zip(panels.flat, runs.items(), strict=False):
+        series = {name: np.asarray(values) for name, values in first_seed.series.items()}
+        side = round(len(series["cells"]) ** 0.5)
+        steps, cells = np.linspace(0, 1, side), series["cells"].reshape(side, side)
+        axes.contourf(steps, steps, cells, levels=[-0.5, 0.5, 1.5], colors=["#dbe9f6", "#fdf0d5"])
+        for number, colour in enumerate(("#0072B2", "#D55E00")):
+            shown = series["labels"] == number
+            points = series["first"][shown], series["second"][shown]
+            axes.plot(*points, linestyle="none", marker=".", markersize=3, color=colour)
+        axes.set(aspect="equal", xticks=[], yticks=[])
+        axes.set_title("\n".join(wrap(label, 28)), fontsize=8.5)
+    yield "Which class is decided where, first seed, with the test points", figure

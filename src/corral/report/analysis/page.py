@@ -1,27 +1,14 @@
 """The page of a run's analyses: each as a figure, with how to read it and its numbers."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-
-from markupsafe import Markup
+from typing import Any
 
 from corral.analysis import Analysis
 from corral.analysis.registry import described
-from corral.files import write_atomically
+from corral.report.analysis.registry import figures_of
 from corral.report.template import filled
-from corral.report.words import counted, eps_words, listed, seconds_words
+from corral.report.words import counted, environment_facts, eps_words, listed, seconds_words
 from corral.training import RunInfo
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One analysis on the page: its heading, how to read it, its figure if it has one, and its numbers."""
-
-    title: str
-    text: str
-    figure: Markup | None
-    numbers: tuple[tuple[str, str], ...]
 
 
 def render_analyses(run: str, info: RunInfo, analyses: Mapping[str, Analysis]) -> str:
@@ -33,7 +20,6 @@ def render_analyses(run: str, info: RunInfo, analyses: Mapping[str, Analysis]) -
         analyses: at least one, in the order of the page.
     """
     first = next(iter(analyses.values()))
-    e = first.environment
     facts = [
         ("Run", f"{run}, recipe {info.recipe}, seed {info.seed}"),
         ("Data", f"{info.data}, {listed([*_images(analyses)])}"),
@@ -41,8 +27,7 @@ def render_analyses(run: str, info: RunInfo, analyses: Mapping[str, Analysis]) -
         ("Seed", str(first.seed)),
         ("Model fingerprint", first.model_fingerprint),
         ("Time", seconds_words(sum(analysis.seconds for analysis in analyses.values()))),
-        ("Versions", f"corral {e.corral}, torch {e.torch}, Python {e.python}, {e.platform}"),
-        ("Device", f"{e.device}, {counted(e.threads, 'thread')}"),
+        *environment_facts(first.environment),
     ]
     return filled(
         "corral.report.analysis",
@@ -76,15 +61,6 @@ def _attacks(info: RunInfo, analyses: Mapping[str, Analysis]) -> str:
     return "; ".join(parts) or "none"
 
 
-def write_analysis_page(run: str, info: RunInfo, analyses: Mapping[str, Analysis], out: Path) -> None:
-    """Write the page, in one step; an older one there is replaced.
-
-    Raises:
-        CorralError: the page cannot be written.
-    """
-    write_atomically(out, render_analyses(run, info, analyses).encode())
-
-
 def analysis_lines(analysis: Analysis) -> list[tuple[str, str]]:
     """The numbers of an analysis with their names, as shown."""
     columns = described(analysis.name).columns
@@ -97,9 +73,8 @@ def analysis_lines(analysis: Analysis) -> list[tuple[str, str]]:
     ]
 
 
-def _shown(analysis: Analysis, classes: list[str]) -> Shown:
-    # Imported late: matplotlib takes longer than the rest of the page.
-    from corral.report.analysis.figures import figure_of
-
-    kind, svg = described(analysis.name), figure_of(analysis, classes)
-    return Shown(kind.title, kind.text, None if svg is None else Markup(svg), tuple(analysis_lines(analysis)))
+def _shown(analysis: Analysis, classes: list[str]) -> dict[str, Any]:
+    """One analysis on the page: its heading, how to read it, its figures with captions, and its numbers."""
+    kind = described(analysis.name)
+    figures = figures_of(analysis.name, {"this run": [analysis]}, classes, name=analysis.name)
+    return {"title": kind.title, "text": kind.text, "figures": figures, "numbers": analysis_lines(analysis)}

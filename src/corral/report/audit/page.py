@@ -1,59 +1,39 @@
-"""The page of an audit: the verdict in a sentence, what AutoAttack left, every finding with its remedy."""
-
-from dataclasses import dataclass
-from pathlib import Path
+"""The page of an audit: the verdict, robust accuracy under AutoAttack, every finding with its remedy."""
 
 from corral.audit.diagnostics.findings import Finding
 from corral.audit.record import AuditRecord, run_words
 from corral.evaluation.records import as_percent
-from corral.files import write_atomically
+from corral.report.runs.verdict import Verdict
 from corral.report.template import PACKAGE, filled
-from corral.report.words import attack_title, counted, eps_words, listed, percent, seconds_words
+from corral.report.words import attack_title, counted, environment_facts, eps_words, listed, percent, seconds_words
 
 VERDICTS = {"masked": "masked", "note": "note", "skipped": "not measured", "ok": "ok"}
 
 
-@dataclass(frozen=True)
-class AuditVerdict:
-    """What an audit found: one sentence, and those that belong to it."""
-
-    headline: str
-    sentences: tuple[str, ...]
-
-
-def audit_verdict(record: AuditRecord) -> AuditVerdict:
+def audit_verdict(record: AuditRecord) -> Verdict:
     """The verdict of a record in words, the same on the page and on the terminal."""
     threat = f"{record.norm} eps {eps_words(record.eps)}"
     masked = [finding.title for finding in _in_order(record) if finding.verdict == "masked"]
     if record.robust is None or record.robust_error is None:
-        kept = f"Robust accuracy at {threat} was not measured"
+        robust = f"Robust accuracy at {threat} was not measured"
     else:
-        images = counted(record.n_attacked, "image")
+        images, verb = counted(record.n_attacked, "image"), "is" if record.n_attacked == 1 else "are"
         share = f"{percent(record.robust)} ± {100 * record.robust_error:.1f}"
-        kept = f"{share} of {images} withstand AutoAttack standard at {threat}"
+        robust = f"{share} of {images} {verb} robust to AutoAttack standard at {threat}"
     skipped = [finding.title for finding in record.findings if finding.verdict == "skipped"]
     made = f" in the {len(record.findings) - len(skipped)} of {len(record.findings)} checks that were made"
     if masked:
         headline = "Masked: gradient attacks on this model mislead, so their robust accuracies cannot be believed."
         sentences = [f"What says so: {_quoted(masked)}."]
-        above = "; take it for an upper bound that may lie far above the truth" if record.robust != 0 else ""
-        sentences.append(f"{kept}{above}.")
+        above = "; take it for an upper bound that may lie far above the true one" if record.robust != 0 else ""
+        sentences.append(f"{robust}{above}.")
     else:
-        headline = f"Pass: no sign of masked gradients{made if skipped else ''}. {kept}."
+        headline = f"Pass: no sign of masked gradients{made if skipped else ''}. {robust}."
         sentences = []
     sentences.append(f"Without attack it classifies {percent(record.clean)} of {record.n_clean:,} images right.")
     if skipped:
         sentences.append(f"Not measured: {_quoted(skipped)}.")
-    return AuditVerdict(headline, tuple(sentences))
-
-
-def write_audit_page(record: AuditRecord, out: Path) -> None:
-    """Write the page, in one step; an older one there is replaced.
-
-    Raises:
-        CorralError: the page cannot be written.
-    """
-    write_atomically(out, render_audit(record).encode())
+    return Verdict(headline, tuple(sentences))
 
 
 def render_audit(record: AuditRecord) -> str:
@@ -73,7 +53,7 @@ def render_audit(record: AuditRecord) -> str:
         seconds_words=seconds_words,
         counted=counted,
         attack_title=attack_title,
-        per_image=_per_image,
+        per_image=lambda passes, images: f"{passes / images:,.0f}" if images else "–",
         number=lambda value: "–" if value is None else f"{value:.4g}",
     )
 
@@ -88,12 +68,7 @@ def _quoted(titles: list[str]) -> str:
     return listed([f"“{title}”" for title in titles])
 
 
-def _per_image(passes: int, images: int) -> str:
-    return "–" if not images else f"{passes / images:,.0f}"
-
-
 def _facts(record: AuditRecord) -> list[tuple[str, str]]:
-    e = record.environment
     kinds = {
         "run": "a corral run",
         "python": "Python code",
@@ -119,8 +94,7 @@ def _facts(record: AuditRecord) -> list[tuple[str, str]]:
             f"of them {seconds_words(record.diagnostics_seconds)} for diagnostics",
         ),
         ("Made at", record.created),
-        ("Versions", f"corral {e.corral}, torch {e.torch}, Python {e.python}, {e.platform}"),
-        ("Device", f"{e.device}, {counted(e.threads, 'thread')}"),
+        *environment_facts(record.environment),
         *(("Note", note[:1].upper() + note[1:]) for note in record.notes),
     ]
 

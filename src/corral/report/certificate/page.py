@@ -1,14 +1,9 @@
-"""The page of a certification: what is proved and what attacks left, at the same radii on the same axes."""
-
-from pathlib import Path
-
-from markupsafe import Markup
+"""The page of a certification: certified and empirical robust accuracy at the same radii on the same axes."""
 
 from corral.evaluation.certificate import Certificate
 from corral.evaluation.records import as_percent
-from corral.files import write_atomically
 from corral.report.template import PACKAGE, filled
-from corral.report.words import counted, percent, seconds_words
+from corral.report.words import counted, environment_facts, percent, seconds_words
 
 # Of the layers of a Lipschitz constant the page shows at most so many rows; the record has all.
 MOST_LAYERS = 60
@@ -21,7 +16,7 @@ def certificate_sentences(certificate: Certificate) -> tuple[str, ...]:
     sentences = [f"Without attack {percent(found.clean)} of {images} test images are classified right."]
     for point in found.at:
         if point.radius > 0:
-            attacked = "" if point.attacked is None else f"; {percent(point.attacked)} stood every attack"
+            attacked = "" if point.attacked is None else f"; {percent(point.attacked)} robust to every attack"
             sentences.append(
                 f"Within l2 radius {radius_words(point.radius)}: {percent(point.certified)} proved{attacked}."
             )
@@ -57,13 +52,13 @@ def render_certificate(certificate: Certificate) -> str:
     # Imported late: matplotlib takes longer than the rest of the page.
     from corral.report.certificate.figure import certificate_figure
 
-    described = "Share of test images against the l2 radius: certified, and left by attacks"
+    described = "Share of test images against the l2 radius: certified, and empirically robust"
     return filled(
         PACKAGE,
         "certificate_page.html",
         record=certificate,
         sentences=certificate_sentences(certificate),
-        figure=Markup(certificate_figure(certificate, name="certified", description=described)),
+        figure=certificate_figure(certificate, name="certified", description=described),
         layers=certificate.layers[:MOST_LAYERS],
         hidden=max(0, len(certificate.layers) - MOST_LAYERS),
         facts=_facts(certificate),
@@ -74,17 +69,7 @@ def render_certificate(certificate: Certificate) -> str:
     )
 
 
-def write_certificate_page(certificate: Certificate, out: Path) -> None:
-    """Write the page, in one step; an older one there is replaced.
-
-    Raises:
-        CorralError: the page cannot be written.
-    """
-    write_atomically(out, render_certificate(certificate).encode())
-
-
 def _facts(found: Certificate) -> list[tuple[str, str]]:
-    e = found.environment
     head = f"{found.head} head" + ("" if found.rule is None else f", rule {found.rule}")
     return [
         ("Run", f"{found.run}, recipe {found.recipe}, {head}"),
@@ -96,7 +81,6 @@ def _facts(found: Certificate) -> list[tuple[str, str]]:
         ("Training", seconds_words(found.train_seconds)),
         ("Certification", seconds_words(found.certify_seconds)),
         ("Made at", found.created),
-        ("Versions", f"corral {e.corral}, torch {e.torch}, Python {e.python}, {e.platform}"),
-        ("Device", f"{e.device}, {counted(e.threads, 'thread')}"),
+        *environment_facts(found.environment),
         *(("Note", note[:1].upper() + note[1:]) for note in found.notes),
     ]

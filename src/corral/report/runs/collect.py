@@ -18,20 +18,14 @@ from corral.report.words import eps_words
 
 @dataclass(frozen=True)
 class Arrays:
-    """The arrays beside a record, as `corral evaluate` writes them.
+    """The arrays beside a record, as `corral evaluate` writes them; labels and predictions are integers.
 
     Attributes:
-        features2d: (n, 2) test features, projected for the eye.
-        features_labels: (n,) their labels.
-        features_predicted: (n,) their predicted classes.
-        centroids2d: (M, 2) centroids under the same projection; M is 0 for a linear head.
-        centroids_classes: (M,) the class of each centroid.
+        features2d: (n, 2) projected test features; labels and predictions are (n,).
+        centroids2d: (M, 2) centroids under the same projection, their classes (M,); M is 0 for a linear head.
         projection: () words that say what the projection is.
-        images: (k, C, H, W) test images, uint8 or float in [0, 1].
-        images_adversarial: (k, C, H, W) their adversarial versions, uint8 or float in [0, 1].
-        images_labels: (k,) their labels.
-        images_predicted: (k,) classes predicted for the images.
-        images_adversarial_predicted: (k,) classes predicted for the adversarial versions.
+        images: (k, C, H, W) test images, uint8 or float in [0, 1]; labels and predictions are (k,).
+        images_adversarial: (k, C, H, W) their adversarial versions, likewise.
     """
 
     features2d: NDArray[Any]
@@ -49,14 +43,10 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One run's record and arrays, with the label that names the run on the page.
+    """One run's record and arrays, with a label that is unique on the page.
 
-    Attributes:
-        label: unique on the page.
-        record: what was measured.
-        arrays: what is drawn.
-        outcomes: (n,) whether each test image was classified right, clean and under each attack at the record's
-            threat, by attack name; older evaluations lack some or all of them.
+    `outcomes` are (n,) whether each test image was classified right, by attack at the record's threat, "clean" among
+    them; older evaluations lack some or all.
     """
 
     label: str
@@ -72,8 +62,7 @@ def collect(runs: Sequence[Path | str]) -> list[Evidence]:
         runs: run folders whose `records` hold a `.json` and a `.npz` of each evaluation.
 
     Returns:
-        One piece of evidence a run, in the given order; runs of one name are told apart by their folders. A run that
-        was evaluated on different images or at different threats gives a piece for each.
+        In the given order, one piece a run, image set and threat; labels of equal names have their folders.
 
     Raises:
         UsageError: no run was given.
@@ -123,11 +112,12 @@ def read_run(folder: Path, labels: Collection[str] | None = None) -> list[tuple[
         )
     groups: list[list[tuple[Record, Arrays, Outcomes, NDArray[Any] | None]]] = []
     for one in held:
-        group = next((group for group in groups if together(group[0][0], one[0])), None)
-        if group is None:
-            groups.append([one])
+        for group in groups:
+            if together(group[0][0], one[0]):
+                group.append(one)
+                break
         else:
-            group.append(one)
+            groups.append([one])
     found = []
     for group in groups:
         try:
@@ -143,8 +133,7 @@ def read_run(folder: Path, labels: Collection[str] | None = None) -> list[tuple[
 def _read_one(folder: Path, path: Path) -> tuple[Record, Arrays, Outcomes, NDArray[Any] | None]:
     remedy = f"make it again with `corral evaluate {folder}`"
     record = read_record(path)
-    problem = _record_problem(record)
-    if problem:
+    if problem := _record_problem(record):
         raise CorralError(f"{path}: {problem}; {remedy}")
     path = path.with_suffix(".npz")
     if not path.is_file():
@@ -160,8 +149,7 @@ def _read_one(folder: Path, path: Path) -> tuple[Record, Arrays, Outcomes, NDArr
         raise CorralError(f"{path}: not the arrays of an evaluation ({type(error).__name__}); {remedy}") from error
     problem = _arrays_problem(arrays, len(record.classes)) or outcomes_problem(stored, record)
     outcomes = stored if problem else with_worst_case(stored, record)
-    problem = problem or outcomes_problem(outcomes, record)
-    if problem:
+    if problem := problem or outcomes_problem(outcomes, record):
         raise CorralError(f"{path}: {problem}; {remedy}")
     return record, arrays, outcomes, labels
 

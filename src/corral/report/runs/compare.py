@@ -1,7 +1,7 @@
 """What may be compared with what: groups of runs measured alike, and seeds of one recipe."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from corral.evaluation.records import AttackResult, Record
@@ -38,16 +38,9 @@ class Entry:
         return estimate(values, [e.outcomes.get(attack) for e in self.members])
 
     def hardest(self, attacks: Sequence[str]) -> str:
-        """The attack that leaves the least; the worst case per image wherever it was measured.
-
-        Args:
-            attacks: at least one, met by all members.
-        """
-        return WORST_CASE if WORST_CASE in attacks else min(attacks, key=self._left_by)
-
-    def _left_by(self, attack: str) -> float:
-        kept = self.under(attack)
-        return math.inf if kept is None else kept.mean
+        """The one of at least one attack with the lowest accuracy; the worst case per image where it was measured."""
+        means = {name: math.inf if (found := self.under(name)) is None else found.mean for name in attacks}
+        return WORST_CASE if WORST_CASE in attacks else min(attacks, key=means.__getitem__)
 
 
 @dataclass(frozen=True)
@@ -94,38 +87,23 @@ def attacks_of(record: Record) -> dict[str, AttackResult]:
 
 
 def group_runs(evidence: Sequence[Evidence]) -> list[RunGroup]:
-    """Sort runs into groups that may be compared, and seeds of one recipe into one entry.
-
-    Args:
-        evidence: the runs, in the order of the page.
-
-    Returns:
-        Groups of equal data, classes, norm, eps and n, in the order of their first run.
-    """
-    grouped = _gather(evidence, _measured_on)
-    return [RunGroup(tuple(entry for runs in _gather(group, _recipe) for entry in _entries(runs))) for group in grouped]
-
-
-def _measured_on(evidence: Evidence) -> tuple[object, ...]:
-    r = evidence.record
-    return (r.data, r.data_fingerprint, tuple(r.classes), r.norm, r.eps, r.n, r.n_test)
-
-
-def _recipe(evidence: Evidence) -> tuple[object, ...]:
-    record = evidence.record
-    return (record.recipe, record.method, record.head, record.rule)
+    """Groups of runs of equal data, classes, norm, eps and n, seeds of one recipe as one entry, in the given order."""
+    grouped = _gather(evidence, "data", "data_fingerprint", "classes", "norm", "eps", "n", "n_test")
+    by_recipe = [_gather(group, "recipe", "method", "head", "rule") for group in grouped]
+    return [RunGroup(tuple(entry for runs in group for entry in _entries(runs))) for group in by_recipe]
 
 
 def _entries(runs: list[Evidence]) -> list[Entry]:
-    """Runs of one recipe: one entry if only the seed tells them apart, else one each."""
+    """Runs of one recipe: one entry if they differ in the seed alone, else one each."""
     seeds = {evidence.record.train_seed for evidence in runs}
     if len(runs) > 1 and len(seeds) == len(runs):
         return [Entry(f"{runs[0].record.recipe} ({len(runs)} seeds)", tuple(runs))]
     return [Entry(evidence.label, (evidence,)) for evidence in runs]
 
 
-def _gather(evidence: Sequence[Evidence], key: Callable[[Evidence], tuple[object, ...]]) -> list[list[Evidence]]:
-    gathered: dict[tuple[object, ...], list[Evidence]] = {}
+def _gather(evidence: Sequence[Evidence], *fields: str) -> list[list[Evidence]]:
+    """Those whose records are equal in these fields, together."""
+    gathered: dict[str, list[Evidence]] = {}
     for piece in evidence:
-        gathered.setdefault(key(piece), []).append(piece)
+        gathered.setdefault(repr([getattr(piece.record, name) for name in fields]), []).append(piece)
     return list(gathered.values())

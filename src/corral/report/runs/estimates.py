@@ -59,9 +59,9 @@ def difference_error(first: Estimate, second: Estimate) -> float:
     """Standard error of a difference of two accuracies.
 
     Where both are known image by image it is paired: with d the differences of the two shares on each image, the
-    error is sd(d) / sqrt(n). For one seed each, of which only the first keeps b images and only the second c, that is
-    sqrt(b + c - (b - c)^2 / n) / n. The sd divides by n, not n - 1, as does the binomial error of one accuracy. The
-    errors of the means over seeds are added in squares, as if the seeds of the two were independent.
+    error is sd(d) / sqrt(n). For one seed each, where only the first is right on b images and only the second on c,
+    that is sqrt(b + c - (b - c)^2 / n) / n. The sd divides by n, not n - 1, as does the binomial error of one accuracy.
+    The errors of the means over seeds are added in squares, as if the seeds of the two were independent.
 
     Elsewhere the two count as independent; on the same images the true error is mostly smaller.
     """

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from corral.evaluation.records import Curve
 from corral.report.palette import CLASS_COLOURS, line_style
@@ -17,34 +17,21 @@ MOST_NAMED_CLASSES = 20
 _WHITE_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
 
 
-@dataclass(frozen=True)
-class CurveLine:
-    """One line of an accuracy-against-eps figure: the run's number on the page and its curve."""
-
-    run: int
-    curve: Curve
+# A row of accuracies in [0, 1]: its label, and one of each column, None where it was not measured.
+Span = tuple[str, Sequence[float | None]]
 
 
-@dataclass(frozen=True)
-class Span:
-    """One row of the claimed-and-kept figure: label, run number (None for a mean over seeds), accuracies by column."""
-
-    label: str
-    accuracies: tuple[float | None, ...]
-
-
-def curves_figure(lines: Sequence[CurveLine], *, chance: float, eps: float | None, name: str, description: str) -> str:
+def curves_figure(
+    lines: Sequence[tuple[int, Curve]], *, chance: float, eps: float | None, name: str, description: str
+) -> Markup:
     """Accuracy against eps, one line a run, with the chance level and the eps of the tables marked.
 
     Args:
-        lines: the curves, all under one attack and norm.
+        lines: the number of each run on the page and its curve, all under one attack and norm.
         chance: accuracy of guessing, in [0, 1].
         eps: the eps of the tables, None where it is of another norm.
-        name: unique on the page; makes the ids of the SVG unique.
+        name: unique on the page, here and in the other figures.
         description: the text alternative.
-
-    Returns:
-        An `<svg>` element without links to anything outside.
     """
     with drawing(name):
         figure, axes = new_figure(4.1, 3.0)
@@ -55,38 +42,31 @@ def curves_figure(lines: Sequence[CurveLine], *, chance: float, eps: float | Non
         )  # fmt: skip
         if eps is not None:
             axes.axvline(eps, color="#999999", linewidth=1, zorder=0)
-        for line in lines:
-            order = np.argsort(line.curve.eps)
-            style = line_style(line.run)
+        for run, curve in lines:
+            order = np.argsort(curve.eps)
+            style = line_style(run)
             axes.plot(
-                np.asarray(line.curve.eps)[order], 100 * np.asarray(line.curve.accuracy)[order], color=style.colour,
+                np.asarray(curve.eps)[order], 100 * np.asarray(curve.accuracy)[order], color=style.colour,
                 marker=style.marker, linestyle=style.dash, linewidth=1.8, markersize=5, clip_on=False,
             )  # fmt: skip
-        axes.set(xlabel=f"eps ({lines[0].curve.norm}, pixels in [0, 1])", ylabel="accuracy, %", ylim=(0, 100))
+        axes.set(xlabel=f"eps ({lines[0][1].norm}, pixels in [0, 1])", ylabel="accuracy, %", ylim=(0, 100))
         axes.set_xlim(left=0)
         quiet(axes, grid="y")
         return finished_svg(figure, name, description)
 
 
-def spans_figure(spans: Sequence[Span], titles: Sequence[str], *, chance: float, name: str, description: str) -> str:
-    """What each run claims and what it keeps: one line a run, one marker an accuracy.
-
-    Args:
-        spans: the rows, first on top.
-        titles: what each accuracy of a row is (clean, attacks), drawn as the legend.
-        chance: accuracy of guessing, in [0, 1].
-        name: unique on the page.
-        description: the text alternative.
-    """
+def spans_figure(spans: Sequence[Span], titles: Sequence[str], *, chance: float, name: str, description: str) -> Markup:
+    """The accuracies of each run: one line a run, first on top; one marker an accuracy, `titles` in the legend."""
     with drawing(name):
         figure, axes = new_figure(4.1, 0.95 + 0.42 * len(spans) + 0.2 * len(titles))
         rows = np.arange(len(spans))
-        for row, span in enumerate(spans):
-            known = [100 * value for value in span.accuracies if value is not None]
+        for row, (_, accuracies) in enumerate(spans):
+            known = [100 * value for value in accuracies if value is not None]
             axes.plot([min(known), max(known)], [row, row], color="#bbbbbb", linewidth=2, zorder=1)
         markers = ("o", "s", "D", "v", "^", "P", "X", "<", ">")
         for column, title in enumerate(titles):
-            values = [math.nan if s.accuracies[column] is None else 100 * (s.accuracies[column] or 0) for s in spans]
+            of_column = [accuracies[column] for _, accuracies in spans]
+            values = [math.nan if value is None else 100 * value for value in of_column]
             style = line_style(column)
             axes.plot(
                 values, rows, linestyle="none", marker=markers[column % len(markers)], markersize=max(8 - column, 5),
@@ -94,22 +74,15 @@ def spans_figure(spans: Sequence[Span], titles: Sequence[str], *, chance: float,
                 markeredgewidth=1.6, label=title, clip_on=False, zorder=2 + column,
             )  # fmt: skip
         axes.axvline(100 * chance, color="#555555", linewidth=1, linestyle=(0, (1, 2)), zorder=0)
-        axes.set_yticks(rows, [_short(span.label) for span in spans])
+        axes.set_yticks(rows, [_short(label) for label, _ in spans])
         axes.set(xlabel="accuracy, % (dotted: chance)", xlim=(0, 100), ylim=(len(spans) - 0.5, -0.5))
         quiet(axes, grid="x", left=False)
         figure.legend(loc="outside upper left", ncols=1, frameon=False, fontsize=8.5, handletextpad=0.3)
         return finished_svg(figure, name, description)
 
 
-def features_figure(arrays: Arrays, classes: Sequence[str], *, name: str, description: str) -> str:
-    """Test features in two dimensions, coloured by label; wrong predictions as crosses, centroids as stars.
-
-    Args:
-        arrays: of one run; at most the first `MOST_POINTS` features are drawn.
-        classes: class names.
-        name: unique on the page.
-        description: the text alternative.
-    """
+def features_figure(arrays: Arrays, classes: Sequence[str], *, name: str, description: str) -> Markup:
+    """The first `MOST_POINTS` test features, coloured by label; wrong predictions are crosses, centroids stars."""
     points, labels = arrays.features2d[:MOST_POINTS], arrays.features_labels[:MOST_POINTS]
     right = arrays.features_predicted[:MOST_POINTS] == labels
     with drawing(name):

@@ -14,11 +14,8 @@ from corral.report.words import AGGREGATES, WORST_CASE
 
 def together(first: Record, second: Record) -> bool:
     """Whether two records of a run measured the same images at the same threat, so that outcomes go image by image."""
-    return _place(first) == _place(second)
-
-
-def _place(record: Record) -> tuple[object, ...]:
-    return (record.model_fingerprint, record.data_fingerprint, record.norm, record.eps, record.n, record.n_test)
+    same = ("model_fingerprint", "data_fingerprint", "norm", "eps", "n", "n_test")
+    return all(getattr(first, name) == getattr(second, name) for name in same)
 
 
 def protocol_order(record: Record) -> int:
@@ -30,12 +27,7 @@ def protocol_order(record: Record) -> int:
 def merged(
     records: Sequence[Record], outcomes: Sequence[Outcomes], labels: NDArray[Any] | None
 ) -> tuple[Record, Outcomes]:
-    """One record with every attack of several, its worst case taken per image over all of them.
-
-    Args:
-        records: at least one, all `together`, in the order of `protocol_order`.
-        outcomes: of each record, by attack.
-        labels: (n,) of the images.
+    """One record with every attack of several that are `together`, its worst case taken per image over all of them.
 
     Raises:
         ValueError: outcomes or labels that several records need are missing.
@@ -45,7 +37,7 @@ def merged(
     if labels is None or len(labels) != records[0].n:
         raise ValueError("the labels of the images are missing")
     attacks: dict[str, AttackResult] = {}
-    fates: dict[str, NDArray[np.bool_]] = {}
+    known: dict[str, NDArray[np.bool_]] = {}
     for record, held in zip(records, outcomes, strict=True):
         for attack in record.attacks:
             if attack.name != WORST_CASE:
@@ -54,9 +46,9 @@ def merged(
         if missing:
             raise ValueError(f"outcomes of {missing[0]} are missing")
         for name, kept in held.items():
-            fates.setdefault(name, kept)
+            known.setdefault(name, kept)
     single = [attack for attack in attacks.values() if attack.name not in AGGREGATES]
-    correct = np.logical_and.reduce([fates[CLEAN], *(fates[attack.name] for attack in single)])
+    correct = np.logical_and.reduce([known[CLEAN], *(known[attack.name] for attack in single)])
     classes = range(len(records[0].classes))
     per_class = [float(correct[labels == c].mean()) if (labels == c).any() else None for c in classes]
     worst = pointwise_minimum(WORST_CASE, single, int(correct.sum()) / len(correct), per_class)
@@ -69,4 +61,4 @@ def merged(
             "notes": list(dict.fromkeys(note for record in records for note in record.notes)),
         }
     )
-    return record, {**fates, WORST_CASE: correct}
+    return record, {**known, WORST_CASE: correct}

@@ -1,49 +1,27 @@
 """The report: records of several runs in, one self-contained HTML page out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from markupsafe import Markup
 
 from corral.files import write_atomically
 from corral.report.palette import swatch
-from corral.report.runs.claims import claims
 from corral.report.runs.collect import Evidence, collect
 from corral.report.runs.compare import RunGroup, attacks_of, group_runs
-from corral.report.runs.protocols import differing_protocols, protocols, reduced_warnings
-from corral.report.runs.tables import ReportTable, evidence_table, per_class_table, runs_table
-from corral.report.runs.verdict import Verdict, verdict
+from corral.report.runs.protocols import claims, differing_protocols, protocols, reduced_warnings
+from corral.report.runs.tables import evidence_table, per_class_table, runs_table
+from corral.report.runs.verdict import verdict
 from corral.report.template import PACKAGE, filled
 from corral.report.words import WORST_CASE, listed
 from corral.version import __version__
-
-if TYPE_CHECKING:
-    from corral.report.runs.panels import CurvePanel, RunPanel
-
 
 FEATURES_READING = (
     "How to read it: each mark is one test image, coloured by its true class; dots are predicted right, crosses wrong. "
     "Stars are centroids: a dot should lie nearest to a star of its own colour. A linear head has no centroids, class "
     "names stand at the class means. Groups that overlap in this projection may still be apart in the full dimension."
 )
-
-
-@dataclass(frozen=True)
-class GroupPage:
-    """Everything the page shows of one group of comparable runs."""
-
-    title: str
-    verdict: Verdict
-    warnings: tuple[str, ...]
-    table: ReportTable
-    table_notes: tuple[str, ...]
-    per_class: ReportTable
-    spans: Markup
-    claims: tuple[str, ...]
-    curves: "tuple[CurvePanel, ...]"
-    runs: "tuple[RunPanel, ...]"
 
 
 def report(runs: Sequence[Path | str], *, out: Path | str) -> Path:
@@ -88,25 +66,26 @@ def render(evidence: Sequence[Evidence]) -> str:
     )
 
 
-def _group_page(group: RunGroup, numbers: dict[str, int], name: str) -> GroupPage:
+def _group_page(group: RunGroup, numbers: dict[str, int], name: str) -> dict[str, Any]:
+    """Everything the page shows of one group of comparable runs."""
     # matplotlib takes long to import: only drawing a page may pay for it, not importing corral.
     from corral.report.runs.panels import curve_panels, run_panel, spans_panel
 
-    return GroupPage(
-        title=group.title,
-        verdict=verdict(group),
-        warnings=(*reduced_warnings(group.members), *differing_protocols(group)),
-        table=runs_table(group, numbers),
-        table_notes=_table_notes(group),
-        per_class=per_class_table(group),
-        spans=spans_panel(group, name),
-        claims=tuple(claims(group.members)),
-        curves=curve_panels(group, numbers, name),
-        runs=tuple(run_panel(piece, numbers[piece.label], f"{name}r{i}") for i, piece in enumerate(group.members)),
-    )
+    return {
+        "title": group.title,
+        "verdict": verdict(group),
+        "warnings": [*reduced_warnings(group.members), *differing_protocols(group)],
+        "table": runs_table(group, numbers),
+        "table_notes": _table_notes(group),
+        "per_class": per_class_table(group),
+        "spans": spans_panel(group, name),
+        "claims": claims(group.members),
+        "curves": curve_panels(group, numbers, name),
+        "runs": [run_panel(piece, numbers[piece.label], f"{name}r{i}") for i, piece in enumerate(group.members)],
+    }
 
 
-def _table_notes(group: RunGroup) -> tuple[str, ...]:
+def _table_notes(group: RunGroup) -> list[str]:
     single = [entry for entry in group.entries if len(entry.members) == 1]
     estimates = [e for entry in single for e in (entry.clean(), *map(entry.under, group.attacks)) if e is not None]
     notes = ["Accuracies in percent of the test images, higher is better."]
@@ -116,18 +95,18 @@ def _table_notes(group: RunGroup) -> tuple[str, ...]:
     if any(len(entry.members) > 1 for entry in group.entries):
         notes.append("Rows with ± are means and standard deviations over runs that differ only in their seed.")
     if WORST_CASE in group.attacks:
-        notes.append("Worst case per image: an image counts only if it withstands every attack.")
+        notes.append("Worst case per image: an image counts only if it is robust to every attack.")
     elif len(group.attacks) > 1:
         notes.append(
             "“Lowest of these attacks” is the smallest accuracy in the row, not a worst case per image: "
-            "images that only another attack fools would lower it further."
+            "images that only another attack makes misclassified would lower it further."
         )
     if len(group.entries) > 1:
         notes.append(
             "Bold: cannot be told from the best under its strongest attack (less than 2 standard errors of the "
             "difference)."
         )
-    return tuple(notes)
+    return notes
 
 
 def _limits(groups: Sequence[RunGroup]) -> list[str]:

@@ -1,24 +1,24 @@
-"""How each attack was run, in words, and warnings where evaluations were reduced or differ."""
+"""How each attack was run, in words; warnings where evaluations were reduced or differ; what others report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from corral.evaluation.records import AttackResult
+from corral.evaluation.records import AttackResult, Record
 from corral.report.runs.collect import Evidence
 from corral.report.runs.compare import RunGroup, attacks_of
-from corral.report.words import WORST_CASE, attack_order, attack_title, listed, protocol_words, seconds_words
+from corral.report.words import (
+    WORST_CASE,
+    attack_order,
+    attack_title,
+    eps_words,
+    listed,
+    percent,
+    protocol_words,
+    seconds_words,
+)
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """One attack as it was run: its title, its settings in words, which runs met it, how long it took."""
-
-    title: str
-    lines: tuple[str, ...]
-
-
-def protocols(evidence: Sequence[Evidence]) -> list[Protocol]:
-    """Every attack in words and numbers; different settings under one name are told apart by their runs."""
+def protocols(evidence: Sequence[Evidence]) -> list[tuple[str, list[str]]]:
+    """The title of every attack, and its settings in words; settings that differ have their runs before them."""
     met: dict[str, list[tuple[Evidence, AttackResult]]] = {}
     for piece in evidence:
         for attack in piece.record.attacks:
@@ -32,7 +32,7 @@ def protocols(evidence: Sequence[Evidence]) -> list[Protocol]:
         for words, pairs in settings.items():
             runs = "" if len(settings) == 1 else f"{listed([piece.label for piece, _ in pairs])}: "
             lines.append(f"{runs}{words} {_span(pairs)}")
-        result.append(Protocol(attack_title(name), tuple(lines)))
+        result.append((attack_title(name), lines))
     return result
 
 
@@ -81,3 +81,27 @@ def _span(pairs: Sequence[tuple[Evidence, AttackResult]]) -> str:
     seeds = listed([str(seed) for seed in sorted({attack.seed for _, attack in pairs})])
     took = low if low == high else f"{low} to {high}"
     return f"On {counts} images, seed {seeds}, {took} a run."
+
+
+def claims(evidence: Sequence[Evidence]) -> list[str]:
+    """One paragraph for each run whose recipe names a published figure on its data."""
+    return [_claim(piece.label, piece.record) for piece in evidence if piece.record.reported is not None]
+
+
+def _claim(label: str, record: Record) -> str:
+    claim = record.reported
+    assert claim is not None
+    reported = (
+        f"{label}: {claim.source} reports {percent(claim.clean)} clean and {percent(claim.robust)} robust under "
+        f"{claim.attack}."
+    )
+    met = attacks_of(record)
+    measured = f"Measured here: {percent(record.clean)} clean"
+    if met:
+        lowest = min(met.values(), key=lambda attack: attack.accuracy)
+        measured += (
+            f", {percent(lowest.accuracy)} under {attack_title(lowest.name)} at {lowest.norm} eps "
+            f"{eps_words(lowest.eps)}"
+        )
+    part = f"{record.n:,} of {record.n_test:,} test images" if record.reduced else f"all {record.n:,} test images"
+    return f"{reported} {measured}, on {part}."

@@ -36,12 +36,7 @@ class ReportTable:
 
 
 def runs_table(group: RunGroup, numbers: dict[str, int]) -> ReportTable:
-    """Runs against attacks: every accuracy as its record has it, and mean ± sd where only seeds differ.
-
-    Args:
-        group: runs that may be compared.
-        numbers: the number of each run on the page, by label.
-    """
+    """Runs against attacks: accuracies, and mean ± sd where only seeds differ; `numbers` are the runs' on the page."""
     attacks = group.attacks
     lowest = () if WORST_CASE in attacks or len(attacks) < 2 else ("Lowest of these attacks",)
     measured = ("Clean", *map(attack_title, attacks), *lowest)
@@ -65,7 +60,7 @@ def runs_table(group: RunGroup, numbers: dict[str, int]) -> ReportTable:
 
 
 def per_class_table(group: RunGroup) -> ReportTable:
-    """Classes against runs: clean accuracy, and accuracy under the attack that leaves that run least."""
+    """Classes against runs: clean accuracy, and accuracy under the attack with the lowest accuracy of that run."""
     columns: list[str] = ["Class"]
     values: list[Sequence[float | None]] = []
     for evidence in group.members:
@@ -108,21 +103,19 @@ def _run_cells(record: Record, attacks: Sequence[str], lowest: bool) -> tuple[st
     met = attacks_of(record)
     cells = [_attack_cell(met.get(key), record.n) for key in attacks]
     if lowest:
-        cells.append(as_percent(min((a.accuracy for key, a in met.items() if key == a.name), default=None)))
-    return (
-        as_percent(record.clean),
-        *cells,
-        f"{record.n:,}",
-        str(record.train_seed),
-        seconds_words(record.train_seconds),
-        _head(record),
-        record.method,
-        record.recipe,
-    )
+        cells.append(as_percent(_lowest(record)))
+    return (as_percent(record.clean), *cells, *_made_by(record, str(record.train_seed), record.train_seconds))
 
 
-def _head(record: Record) -> str:
-    return record.head if record.rule is None else f"{record.head}, {record.rule}"
+def _made_by(record: Record, seed: str, seconds: float) -> tuple[str, ...]:
+    """The cells behind the accuracies."""
+    head = record.head if record.rule is None else f"{record.head}, {record.rule}"
+    return (f"{record.n:,}", seed, seconds_words(seconds), head, record.method, record.recipe)
+
+
+def _lowest(record: Record) -> float | None:
+    """The lowest accuracy under one attack at the record's threat."""
+    return min((attack.accuracy for key, attack in attacks_of(record).items() if key == attack.name), default=None)
 
 
 def _attack_cell(attack: AttackResult | None, n: int) -> str:
@@ -135,20 +128,11 @@ def _mean_cells(entry: Entry, attacks: Sequence[str], lowest: bool) -> tuple[str
     records = [evidence.record for evidence in entry.members]
     cells = [_mean_sd(entry.under(key)) for key in attacks]
     if lowest:
-        minima = [min((a.accuracy for k, a in attacks_of(r).items() if k == a.name), default=None) for r in records]
+        minima = [_lowest(record) for record in records]
         known = [value for value in minima if value is not None]
         cells.append(_plus_minus(known) if len(known) == len(records) else "–")
     seconds = statistics.fmean(r.train_seconds for r in records)
-    return (
-        _mean_sd(entry.clean()),
-        *cells,
-        f"{records[0].n:,}",
-        counted(len(records), "seed"),
-        seconds_words(seconds),
-        _head(records[0]),
-        records[0].method,
-        records[0].recipe,
-    )
+    return (_mean_sd(entry.clean()), *cells, *_made_by(records[0], counted(len(records), "seed"), seconds))
 
 
 def _plus_minus(values: Sequence[float]) -> str:

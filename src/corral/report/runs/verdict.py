@@ -1,4 +1,4 @@
-"""Sentences that follow from the numbers, and from nothing else: whoever wins, and by how much."""
+"""What the numbers say, in sentences: the highest robust accuracy, and by how much it is ahead."""
 
 from dataclasses import dataclass
 
@@ -36,19 +36,15 @@ class _Ranked:
 
 
 def verdict(group: RunGroup) -> Verdict:
-    """What the numbers of one group say.
+    """A headline on the highest robust accuracy under the strongest attacks that all runs of a group met.
 
-    Args:
-        group: runs that may be compared.
-
-    Returns:
-        A headline on who keeps most under the strongest attacks that all runs met, and sentences on errors, clean
-        accuracy and what the published protocol overstates.
+    With sentences on errors, clean accuracy and what the published protocol overstates.
     """
     ranked = _rank(group)
     threat = f"{group.record.norm} eps {eps_words(group.record.eps)}"
     if not ranked:
-        headline = f"Nothing to rank at {threat}: no attack was run on {_all(group)}."
+        who = "this run" if len(group.members) == 1 else "all of these runs"
+        headline = f"Nothing to rank at {threat}: no attack was run on {who}."
         return Verdict(headline, (_clean(group.entries[0], group),))
     best = ranked[0]
     tied = [best, *(other for other in ranked[1:] if _within_noise(best.kept, other.kept))]
@@ -56,7 +52,7 @@ def verdict(group: RunGroup) -> Verdict:
     if best.kept.mean - NOISE * best.kept.error <= 1 / len(group.record.classes):
         headline, reasons = _nothing_robust(ranked, group, threat)
     elif len(ranked) == 1:
-        headline, reasons = f"{_name(best.entry)} keeps {_kept(best)} at {threat}.", []
+        headline, reasons = f"{_name(best.entry)} is robust on {_share(best)} at {threat}.", []
     elif len(tied) > 1:
         headline, reasons = _tie(ranked, tied, threat)
     else:
@@ -72,7 +68,7 @@ def within_noise_of_best(group: RunGroup) -> set[str]:
 
 
 def _rank(group: RunGroup) -> list[_Ranked]:
-    """Entries by what their strongest common attack leaves, most first; ties in the order of the page."""
+    """Entries by accuracy under their strongest common attack, highest first; ties in the order of the page."""
     ranked = []
     for entry in group.entries if group.common else ():
         attack = entry.hardest(group.common)
@@ -92,11 +88,7 @@ def _name(entry: Entry) -> str:
     return f"“{entry.label}”"
 
 
-def _all(group: RunGroup) -> str:
-    return "this run" if len(group.members) == 1 else "all of these runs"
-
-
-def _kept(ranked: _Ranked) -> str:
+def _share(ranked: _Ranked) -> str:
     kept = ranked.kept
     seeds = "" if kept.spread is None else f", sd over seeds {100 * kept.spread:.1f}"
     return f"{percent(kept.mean)} of {kept.n:,} test images (standard error {points(kept.error)}{seeds})"
@@ -113,7 +105,7 @@ def _judged(ranked: list[_Ranked], group: RunGroup) -> str:
         text = f"Judged by {attack_title(names[0])}{strongest}."
     else:
         titles = listed([attack_title(name) for name in names])
-        text = f"Each run is judged by the attack that leaves it least ({titles})."
+        text = f"Each run is judged by the attack with its lowest accuracy ({titles})."
     if all(name.startswith(PUBLISHED) for name in group.common) and any(
         entry.record.head == "cluster" for entry in group.entries
     ):
@@ -125,31 +117,28 @@ def _nothing_robust(ranked: list[_Ranked], group: RunGroup, threat: str) -> tupl
     best, chance = ranked[0], 1 / len(group.record.classes)
     against = f"guessing among {len(group.record.classes)} classes gives {percent(chance)}"
     if len(ranked) == 1:
-        return f"{_name(best.entry)} is not robust at {threat}: it keeps {_kept(best)}; {against}.", []
-    headline = f"Nothing here is robust at {threat}: the best, {_name(best.entry)}, keeps {_kept(best)}; {against}."
-    return headline, []
+        return f"{_name(best.entry)} is not robust at {threat}: it is right on {_share(best)}; {against}.", []
+    return f"Nothing is robust at {threat}: the best, {_name(best.entry)}, is right on {_share(best)}; {against}.", []
 
 
 def _tie(ranked: list[_Ranked], tied: list[_Ranked], threat: str) -> tuple[str, list[str]]:
     best = tied[0]
     named = listed([f"{_name(one.entry)} with {percent(one.kept.mean)}" for one in tied[1:]])
     headline = (
-        f"No clear winner at {threat}: {_name(best.entry)} keeps {percent(best.kept.mean)} under attack, "
+        f"No clear winner at {threat}: robust accuracy {percent(best.kept.mean)} of {_name(best.entry)}, "
         f"ahead of {named} by no more than noise."
     )
-    error = difference_error(best.kept, tied[1].kept)
+    error = points(NOISE * difference_error(best.kept, tied[1].kept))
     gap = best.kept.mean - tied[1].kept.mean
-    reasons = [
-        f"{_name(best.entry)} keeps {_kept(best)}; its lead of {points(gap)} over {_name(tied[1].entry)} is less than "
-        f"{NOISE:g} standard errors of the difference ({points(NOISE * error)})."
-        if gap > 0
-        else f"Both keep {_kept(best)}."
-        if len(tied) == 2
-        else f"The first two keep {_kept(best)}."
-    ]
-    reasons += _paired(best, tied[1])
-    behind = [one for one in ranked if one not in tied]
-    if behind:
+    who = "Both" if len(tied) == 2 else "The first two"
+    reason = f"{who} are robust on {_share(best)}."
+    if gap > 0:
+        reason = (
+            f"{_name(best.entry)} is robust on {_share(best)}; its lead of {points(gap)} over {_name(tied[1].entry)} "
+            f"is less than {NOISE:g} standard errors of the difference ({error})."
+        )
+    reasons = [reason, *_paired(best, tied[1])]
+    if behind := [one for one in ranked if one not in tied]:
         named = listed([f"{_name(one.entry)} with {percent(one.kept.mean)}" for one in behind])
         reasons.append(f"Behind by more than noise: {named}.")
     return headline, reasons
@@ -158,11 +147,11 @@ def _tie(ranked: list[_Ranked], tied: list[_Ranked], threat: str) -> tuple[str, 
 def _win(best: _Ranked, second: _Ranked, threat: str) -> tuple[str, list[str]]:
     gap, error = best.kept.mean - second.kept.mean, difference_error(best.kept, second.kept)
     headline = (
-        f"{_name(best.entry)} keeps the most under attack at {threat}: {percent(best.kept.mean)}, "
+        f"{_name(best.entry)} has the highest robust accuracy at {threat}: {percent(best.kept.mean)}, "
         f"ahead of {_name(second.entry)} with {percent(second.kept.mean)}."
     )
     size = f"{gap / error:.1f} standard errors of the difference" if error > 0 else "beyond any sampling error"
-    return headline, [f"It keeps {_kept(best)}; the lead of {points(gap)} is {size}.", *_paired(best, second)]
+    return headline, [f"It is robust on {_share(best)}; the lead of {points(gap)} is {size}.", *_paired(best, second)]
 
 
 def _paired(best: _Ranked, second: _Ranked) -> list[str]:
@@ -174,8 +163,8 @@ def _paired(best: _Ranked, second: _Ranked) -> list[str]:
         return ["Differences are paired on the same test images."]
     first, other = (counted(count, "image") for count in counts)
     return [
-        f"Differences are paired on the same test images: only {_name(best.entry)} kept {first}, "
-        f"only {_name(second.entry)} kept {other}."
+        f"Differences are paired on the same test images: only {_name(best.entry)} is right on {first}, "
+        f"only {_name(second.entry)} on {other}."
     ]
 
 
@@ -191,7 +180,7 @@ def _clean(entry: Entry, group: RunGroup) -> str:
 
 
 def _overstatement(group: RunGroup) -> list[str]:
-    """What the published protocol claims beyond what a sound attack leaves, largest first."""
+    """How far accuracy under the published protocol is above that under a sound attack, largest first."""
     gaps: list[tuple[float, str]] = []
     compared = 0
     for entry in group.entries:
@@ -207,8 +196,8 @@ def _overstatement(group: RunGroup) -> list[str]:
             continue
         gap = claimed.mean - kept.mean
         text = (
-            f"{_name(entry)} claims {percent(claimed.mean)} by the published protocol and keeps {percent(kept.mean)} "
-            f"under {attack_title(attack)}: the published protocol overstates it by {points(gap)}, {_why(entry)}."
+            f"{_name(entry)}: {percent(claimed.mean)} under the published protocol, {percent(kept.mean)} under "
+            f"{attack_title(attack)}: the published protocol overstates it by {points(gap)}, {_why(entry)}."
         )
         gaps.append((gap, text))
     if gaps:
@@ -220,19 +209,19 @@ def _overstatement(group: RunGroup) -> list[str]:
 
 
 def _why(entry: Entry) -> str:
-    """Why the published protocol finds less, as far as the record tells."""
+    """Why the published protocol finds less, as far as the record shows."""
     published = attacks_of(entry.record)[PUBLISHED]
     claimed, control = entry.under(PUBLISHED), entry.under(PUBLISHED_LOG)
-    searches = "its short steps and its verdict from one restart"
+    searches = "its short steps and its success rule of one restart"
     size = published.step_size or published.eps
     if published.norm == "Linf" and published.steps * size < 2 * published.eps:
         steps = f"{published.steps} steps of {eps_words(size)}"
-        searches = f"its search, whose {steps} cannot cross the whole ball and whose verdict is one restart's"
+        searches = f"its search, whose {steps} cannot cross the whole ball and whose success rule looks at one restart"
     if entry.record.head != "cluster":
         return f"because of {searches}"
     if claimed is None or control is None:
         return f"because of exponentiated scores used as logits or {searches}: this record does not separate them"
     return (
         f"of which exponentiated scores used as logits hide {points(claimed.mean - control.mean)} "
-        f"(the same protocol on log-space logits leaves {percent(control.mean)}), and the rest is {searches}"
+        f"(the same protocol on log-space logits: {percent(control.mean)}), and the rest is {searches}"
     )
