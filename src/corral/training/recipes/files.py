@@ -10,10 +10,10 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from corral.data import is_known, known_names, resolved_name
-from corral.errors import UsageError
+from corral.errors import UsageError, closest
 from corral.models.backbones import BACKBONES, backbone_options
 from corral.models.heads import HEADS
-from corral.registry import Registry, closest, is_target
+from corral.registry import Registry, is_target
 from corral.training.methods import METHODS, MethodOptions
 from corral.training.recipes.base import Config, ThreatConfig
 from corral.training.recipes.layers import (
