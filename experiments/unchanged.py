@@ -28,7 +28,7 @@ from corral.errors import CorralError
 from corral.training import load_recipe, shipped_recipes, train
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "results" / "checkpoints"
-VOLATILE = ("second", "time", "date", "version", "path", "host", "platform", "created", "minutes", "per_s", "target")
+VOLATILE = ("second", "time", "date", "version", "path", "host", "platform", "created", "minutes", "per_s")
 # Recipes that start from another one's weights, and from whose.
 STARTS = {
     **dict.fromkeys(("slf", "alf", "nearest", "soft", "aff", "deacl", "ncp-acl", "dynacl++", "dynacl-air++"), "simclr"),
@@ -125,7 +125,11 @@ def attacked() -> Iterator[tuple[str, str]]:
 def without_volatile(thing: Any) -> Any:
     """A JSON document without times, paths and versions."""
     if isinstance(thing, dict):
-        return {k: without_volatile(v) for k, v in thing.items() if not any(word in k for word in VOLATILE)}
+        return {
+            k: without_volatile(v)
+            for k, v in thing.items()
+            if k != "target" and not any(word in k for word in VOLATILE)
+        }
     if isinstance(thing, list):
         return [without_volatile(item) for item in thing]
     return thing
