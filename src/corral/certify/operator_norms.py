@@ -9,7 +9,7 @@ from torch.nn import functional
 from corral.certify.gram import ITERATIONS, spectral_norms_upper
 from corral.geometry.radii.rounding import inner_product_error
 
-Pair = int | tuple[int, int]
+Pair = int | tuple[int, ...]
 # Convolutions of no more entries than this are written out as matrices.
 MOST_ENTRIES = 2**18
 
@@ -70,7 +70,7 @@ def conv_norm_upper(
     if weight.dim() != 4 or groups < 1 or weight.shape[0] % groups:
         raise ValueError(f"weight must be (out, in / groups, h, w), found {tuple(weight.shape)} with {groups} groups")
     _check_finite(weight)
-    strides, dilations = _pair(stride), _pair(dilation)
+    strides, dilations = pair(stride), pair(dilation)
     kernel = (weight.shape[2], weight.shape[3])
     if min(*strides, *dilations, *kernel, *image_size, weight.shape[1]) < 1:
         raise ValueError("channels, kernel, stride, dilation and image_size must be at least 1")
@@ -147,8 +147,9 @@ def _transfer_matrices(
     return torch.complex(real, imaginary).flatten(3, 4).flatten(0, 1)
 
 
-def _pair(value: Pair) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value
+def pair(value: Pair) -> tuple[int, int]:
+    """The numbers of both axes."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def _zeros(padding: Pair | str, extents: list[int]) -> list[tuple[int, int]]:
@@ -157,9 +158,9 @@ def _zeros(padding: Pair | str, extents: list[int]) -> list[tuple[int, int]]:
         if padding not in ("same", "valid"):
             raise ValueError(f"padding must be numbers, 'same' or 'valid', found {padding!r}")
         return [(0, 0) if padding == "valid" else (extent // 2, extent - extent // 2) for extent in extents]
-    if min(_pair(padding)) < 0:
+    if min(pair(padding)) < 0:
         raise ValueError(f"padding must be at least 0, found {padding}")
-    return [(side, side) for side in _pair(padding)]
+    return [(side, side) for side in pair(padding)]
 
 
 def _check_finite(weight: Tensor) -> None:

@@ -28,7 +28,7 @@ class CertifiedAt(Frozen):
     Attributes:
         radius: in pixel units.
         certified: share of the images that are classified right with a larger certified radius.
-        attacked: share that is classified right and stood every attack within the radius; None without attacks.
+        attacked: share that is classified right under every attack within the radius; None without attacks.
     """
 
     radius: float = Field(ge=0)
@@ -37,7 +37,7 @@ class CertifiedAt(Frozen):
 
 
 class CertifyingAttack(Frozen):
-    """An attack that the certificates were checked by."""
+    """An attack on the certified images."""
 
     name: str
     description: str

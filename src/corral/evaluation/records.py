@@ -21,7 +21,7 @@ EARLIER_NAMES = {"pgd_log": "pgd_ce", "pgd_log_margin": "pgd_cw"}
 
 
 class AttackResult(Frozen):
-    """One attack at one eps: its full protocol and what it left.
+    """One attack at one eps: its full protocol and the accuracy under it.
 
     `steps` are gradient steps or queries of one restart and target; `step_size` is None where the attack adapts it;
     `forwards` and `backwards` count the images that went through the model.
@@ -62,13 +62,9 @@ class AttackResult(Frozen):
 def pointwise_minimum(
     name: str, results: Sequence[AttackResult], accuracy: float, per_class: list[float | None]
 ) -> AttackResult:
-    """The worst case per image over attacks as a row of its own, with what they cost together.
+    """The worst case per image over attacks at one threat as a row of its own, with what they cost together.
 
-    Args:
-        name: of the row.
-        results: of the attacks, at one threat on the same images.
-        accuracy: share of images that are classified right without attack and under every one.
-        per_class: the same of each class.
+    `accuracy` is the share of images that are classified right without attack and under every one.
     """
     return results[0].model_copy(
         update={

@@ -6,11 +6,9 @@ import torch.nn.functional as F
 from tests.audit.diagnostics.models import After, Before, batch, reversed_gradient
 from torch import nn
 
-from corral.audit.diagnostics.direction import random_directions
-from corral.audit.diagnostics.gradients import gradient_underflow, zero_gradients
+from corral.audit.diagnostics.gradients import gradient_underflow, random_directions, zero_gradients
 from corral.audit.diagnostics.monotonicity import against_eps, against_restarts, against_steps, unbounded
-from corral.audit.diagnostics.outputs import bounded_outputs
-from corral.audit.diagnostics.steadiness import randomness, train_mode_layers
+from corral.audit.diagnostics.outputs import bounded_outputs, randomness, train_mode_layers
 from corral.audit.diagnostics.stronger import black_box, one_step, other_objective
 from corral.audit.diagnostics.subject import DiagnosedModel
 

@@ -48,10 +48,7 @@ SECCOMP = {
 
 
 def hold_writes(device: str) -> list[str]:
-    """Give up making and changing files, starting programs and TCP, for good.
-
-    Args:
-        device: "cuda..." keeps the graphics driver's device files usable.
+    """Give up making and changing files, starting programs and TCP, for good; on "cuda..." all but the driver's files.
 
     Returns:
         What this system cannot take away, in words; empty where all is held.
@@ -69,11 +66,7 @@ def hold_writes(device: str) -> list[str]:
 def hold_reads(device: str) -> list[str]:
     """Give up reading files but the system's and what Python imports from, sockets and the like, for good.
 
-    Args:
-        device: "cuda..." keeps the graphics driver's device files readable.
-
-    Returns:
-        What this system cannot take away, in words; empty where all is held.
+    Arguments and what is returned are as for `hold_writes`.
     """
     allowed = dict.fromkeys([*_read_places(), *_devices(device)], READS)
     held = [] if _landlock(READS, allowed, alone=False) else ["reading files"]
@@ -81,7 +74,6 @@ def hold_reads(device: str) -> list[str]:
 
 
 def _devices(device: str) -> list[str]:
-    """The graphics driver's device files, for a device that needs them."""
     return [place for form in DEVICES if device.startswith("cuda") for place in glob.glob(form)]
 
 
@@ -98,15 +90,10 @@ def _read_places() -> list[str]:
 
 
 def _landlock(rights: int, allowed: dict[str, int], *, alone: bool) -> int:
-    """Take rights over files away from this thread and all that it starts, but for some places.
+    """Take rights over files away from this thread and all that it starts, but for those allowed by file or folder.
 
-    Args:
-        rights: those that are taken away.
-        allowed: which of them stay, by file or folder.
-        alone: take away TCP and signals to others too.
-
-    Returns:
-        The kernel's version of Landlock; 0 where it has none or refuses.
+    `alone` takes away TCP and signals to others too. Returns the kernel's version of Landlock; 0 where it has none or
+    refuses.
     """
     if sys.platform != "linux":
         return 0
