@@ -28,7 +28,7 @@ from corral.progress import Progress, duration
 from corral.training.recipes.recipe import MOST_SEED
 
 PLAIN = Preparation()
-# Shares of all images that Square, which sees no gradient, breaks after three white-box attacks: a note, masked.
+# Shares of all images where Square, which sees no gradient, succeeds after three white-box attacks: a note, masked.
 SQUARE_NOTE, SQUARE_MASKED, SQUARE_IMAGES = 0.01, 0.05, 5
 
 
@@ -166,7 +166,7 @@ def _threat(loaded: Target, eps: float | str | None, norm: str | None) -> Threat
 
 
 def _black_box(found: Attacked) -> list[Finding]:
-    """Whether Square broke what the white-box attacks could not."""
+    """Whether Square succeeds where the white-box attacks did not."""
     done = len(found.broken)
     square = next((tally for tally in found.tallies if tally.attack.name.startswith("square")), None)
     if square is None or not done:
@@ -182,8 +182,8 @@ def _black_box(found: Attacked) -> list[Finding]:
             title="Square after the white-box attacks",
             value=share,
             verdict=verdict,
-            explanation=f"Square sees no gradient; it broke {square.broken} images ({100 * share:.1f}% of all) that "
-            "the gradient attacks before it did not. With sound gradients it breaks next to none.",
+            explanation=f"Square sees no gradient; it succeeds on {square.broken} images ({100 * share:.1f}% of all) "
+            "where the gradient attacks before it did not. With sound gradients there are next to none.",
             remedy=remedy,
             n=done,
             seconds=square.seconds,

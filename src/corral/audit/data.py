@@ -64,9 +64,9 @@ def _fair_order(labels: Tensor, seed: int) -> Tensor:
     host = labels.cpu()
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(host), generator=generator)
-    place = torch.empty(len(host), dtype=torch.float64)
+    position = torch.empty(len(host), dtype=torch.float64)
     for label in set(host.tolist()):
         indices = order[host[order] == label]
         shift = torch.rand((), generator=generator, dtype=torch.float64)
-        place[indices] = (torch.arange(len(indices), dtype=torch.float64) + shift) / len(indices)
-    return place.argsort(stable=True)
+        position[indices] = (torch.arange(len(indices), dtype=torch.float64) + shift) / len(indices)
+    return position.argsort(stable=True)

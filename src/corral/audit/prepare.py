@@ -1,4 +1,4 @@
-"""What stands between images in [0, 1] and the model under audit, so that every attack stays in pixel units."""
+"""How images in [0, 1] become the inputs of the model under audit, so that every attack is in pixel units."""
 
 import re
 from dataclasses import dataclass, replace

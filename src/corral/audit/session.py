@@ -1,4 +1,4 @@
-"""A model with its images, made ready for attack: fed as it wants, timed, classified, diagnosed."""
+"""A model with its images, prepared, timed, classified without attack, and diagnosed."""
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class AuditSession:
         labels: (N,) all labels in the model's numbering.
         right: (n,) bool, which of the first n images are classified right; n is N unless the budget is too short.
         inputs: what the checks of outputs and inputs found.
-        pace: how long passes take.
+        pace: how long forward and backward passes take.
 
     Raises:
         CorralError: a model that cannot be audited, or is not fed what it was trained on.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,11 +61,8 @@ def linear_bound(layer: nn.Module, x: Tensor, norm: nn.Module | None = None) -> 
 def normalisation_constant(std: Tensor | Sequence[float]) -> float:
     """The l2 Lipschitz constant max(1 / std) of a channel normalisation (x - mean) / std.
 
-    Args:
-        std: per-channel standard deviations, positive.
-
     Raises:
-        ValueError: one of them is not positive and finite.
+        ValueError: a standard deviation that is not positive and finite.
     """
     values = torch.as_tensor(std, dtype=torch.float64)
     if values.numel() == 0 or not bool((values > 0).all() & torch.isfinite(values).all()):
@@ -89,21 +87,18 @@ def batchnorm_factors(layer: BatchNorm) -> Tensor:
     return factors
 
 
-def _batchnorm(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[float, str]:
-    assert isinstance(layer, BatchNorm)
+def _batchnorm(layer: Any, x: Tensor, out: Tensor) -> tuple[float, str]:
     return above(float(batchnorm_factors(layer).abs().max())), "largest |gamma| / sqrt(var + eps)"
 
 
-def _normalisation(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[float, str]:
-    assert isinstance(layer, Normalisation)
+def _normalisation(layer: Any, x: Tensor, out: Tensor) -> tuple[float, str]:
     if x.shape[1] != len(layer.std):
         raise ValueError(f"images must have {len(layer.std)} channels, found {x.shape[1]}")
     return above(normalisation_constant(layer.std)), "largest 1 / std"
 
 
-def _max_pool(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[float, str]:
+def _max_pool(layer: Any, x: Tensor, out: Tensor) -> tuple[float, str]:
     """sqrt of the number of windows an input is in: the move of a maximum is at most the window's largest move."""
-    assert isinstance(layer, nn.MaxPool2d)
     windows = 1
     axes = zip(pair(layer.kernel_size), pair(layer.stride), pair(layer.dilation), strict=True)
     for size, step, gap in axes:
@@ -114,8 +109,7 @@ def _max_pool(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[float, str]:
     return above(math.sqrt(windows)), f"an input in up to {windows} windows"
 
 
-def _average_pool(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[float, str]:
-    assert isinstance(layer, nn.AvgPool2d)
+def _average_pool(layer: Any, x: Tensor, out: Tensor) -> tuple[float, str]:
     if layer.divisor_override is not None:
         raise ValueError("an AvgPool2d with divisor_override has no bound here: leave it out")
     kernel, stride, padding = (pair(value) for value in (layer.kernel_size, layer.stride, layer.padding))
@@ -127,7 +121,7 @@ def _average_pool(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[float, str]
     return _averaging(x, along)
 
 
-def _adaptive_average_pool(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[float, str]:
+def _adaptive_average_pool(layer: Any, x: Tensor, out: Tensor) -> tuple[float, str]:
     return _averaging(x, lambda columns, axis: functional.adaptive_avg_pool2d(columns, (out.shape[2 + axis], 1)))
 
 
@@ -140,13 +134,12 @@ def _averaging(x: Tensor, along: Callable[[Tensor, int], Tensor]) -> tuple[float
     return above(bound), "exact norm of averaging"
 
 
-def _leaky(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[float, str]:
-    assert isinstance(layer, nn.LeakyReLU)
+def _leaky(layer: Any, x: Tensor, out: Tensor) -> tuple[float, str]:
     return max(1.0, float(abs(layer.negative_slope))), "steepest slope"
 
 
 # By exact type: a subclass may compute something else. (layer, input, output) -> (bound, how).
-LAYERS: dict[type[nn.Module], Callable[[nn.Module, Tensor, Tensor], tuple[float, str]]] = {
+LAYERS: dict[type[nn.Module], Callable[[Any, Tensor, Tensor], tuple[float, str]]] = {
     **dict.fromkeys((nn.Linear, nn.Conv2d, Pointwise), lambda layer, x, out: linear_bound(layer, x)),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d), _batchnorm),
     Normalisation: _normalisation,

@@ -87,7 +87,7 @@ def pointwise_minimum(
 
 
 class Reported(Frozen):
-    """What others claim for this method on this data: shown beside what was measured, never instead of it."""
+    """What others report for this method on this data; a page prints it beside what was measured."""
 
     clean: float = Field(ge=0, le=1)
     robust: float = Field(ge=0, le=1)
@@ -179,7 +179,7 @@ class Record(OfRun):
 
     @property
     def protocol_name(self) -> str:
-        """The protocol's name, with what was left out where only a part of the test set was attacked."""
+        """The protocol's name, with how many images where only a part of the test set was attacked."""
         return f"{self.protocol}, reduced: {self.n:,} of {self.n_test:,} images" if self.reduced else self.protocol
 
 

@@ -19,7 +19,7 @@ from corral.progress import Progress, duration
 
 @dataclass(frozen=True)
 class Check:
-    """A check: its name, its title, what it does, and at most how many passes an image it takes.
+    """A check: its name, its title, what it does, and at most how many forward and backward passes an image it takes.
 
     `attacks` marks checks that need images which the model classifies right.
     """
@@ -71,7 +71,7 @@ def diagnose(
     Args:
         model: any module from float images in [0, 1] to (N, C) logits; measured in eval mode, its mode, gradients and
             the global random state are restored.
-        x: (N, C, H, W) images in [0, 1], or (N, ...); 100 to 200 make every check able to speak.
+        x: (N, C, H, W) images in [0, 1], or (N, ...); 100 to 200 are enough for every check.
         y: (N,) int64 labels.
         eps: radius of the threat in pixel units, above 0.
         norm: "Linf" or "L2".

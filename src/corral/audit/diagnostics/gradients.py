@@ -95,7 +95,7 @@ def random_directions(subject: DiagnosedModel) -> Reading:
         f"model as the end of {STEPS} gradient steps"
     )
     if verdict == "ok":
-        why, remedy = f"{why}: the gradient leads where it should.", ""
+        why, remedy = f"{why}: the gradient is informative.", ""
     else:
         why = f"{why}, where the gradient should win nearly always: it carries little information."
         remedy = "Look at the findings on zero gradients and on the outputs; attack the margin, or without gradients."

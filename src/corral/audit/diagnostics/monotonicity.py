@@ -33,8 +33,8 @@ def unbounded(subject: DiagnosedModel) -> Reading:
         why = f"{why}: no more than guessing ({percent(guess)}), as it must be."
         return Reading(value=accuracy, verdict="ok", explanation=why, n=total)
     why = (
-        f"{why}, more than guessing would ({percent(guess)}). An attacker who may paint any image at all always wins, "
-        "so the attack is blind here."
+        f"{why}, more than guessing would ({percent(guess)}). An attack that may choose any image succeeds "
+        "wherever it works, so it does not work here."
     )
     remedy = "Find what stops the gradient; no robust accuracy of this attack means anything yet."
     return Reading(value=accuracy, verdict="masked", explanation=why, remedy=remedy, n=total)
@@ -56,7 +56,7 @@ def against_steps(subject: DiagnosedModel) -> Reading:
 
 
 def against_restarts(subject: DiagnosedModel) -> Reading:
-    """Robust accuracy with one and with many random starts: it must not rise, and luck should not decide."""
+    """Robust accuracy with one and with many random starts: it must not rise, nor depend much on the start."""
     broken = [subject.broken(eps=subject.eps, steps=RESTART_STEPS, restarts=restarts) for restarts in RESTARTS]
     curve = _curve(broken, [f"with {count}" for count in RESTARTS])
     return _reading(subject, broken, "restarts", f"{curve} random starts", may_fall=UNFINISHED)
@@ -75,14 +75,12 @@ def _reading(
     last, verdict = compare(broken[-1], broken[-2]), rise.verdict(RISE)
     if verdict != "ok":
         why = (
-            f"it rises by {percent(rise.excess)} where it must fall, beyond chance. The attack with more in hand does "
-            "worse, so it follows a misleading slope."
+            f"it rises by {percent(rise.excess)} where it must fall, beyond chance. A stronger attack "
+            "does worse, so it follows misleading gradients."
         )
         remedy = "Attack another objective, or without gradients (Square, AutoAttack)."
     elif last.at_least(may_fall):
-        why = (
-            f"it still falls by {percent(last.excess)}, more than usual. An attack with few {more} flatters this model."
-        )
+        why = f"it still falls by {percent(last.excess)}, more than usual. Few {more} overstate its robustness."
         verdict, remedy = "note", f"Use more {more}, or an attack that sets its own step size (APGD)."
     else:
         why, remedy = f"more {more} never help the model, as it must be.", ""

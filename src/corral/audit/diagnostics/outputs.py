@@ -77,7 +77,7 @@ def train_mode_layers(subject: DiagnosedModel) -> Reading:
     if stuck:
         why = (
             f"{stuck} of {len(layers)} dropout and batch-norm layers keep behaving as in training after model.eval(): "
-            "answers depend on chance or on the other images of the batch."
+            "outputs depend on chance or on the other images of the batch."
         )
         remedy = "Let eval() reach these layers, and give batch norms their running statistics."
         return Reading(value=stuck, verdict="masked", explanation=why, remedy=remedy, n=0)
@@ -122,7 +122,7 @@ def randomness(subject: DiagnosedModel) -> Reading:
         return Reading(value=0.0, verdict="ok", explanation=why, n=len(first))
     why = (
         f"{percent(share)} of the images get other outputs when the same pass is repeated, {percent(labels)} even "
-        "another label: each gradient step climbs another function."
+        "another label: each gradient step follows another function."
     )
     remedy = "Switch the randomness off for evaluation, or attack the mean over many passes (EOT; AutoAttack's 'rand')."
     return Reading(value=share, verdict="masked", explanation=why, remedy=remedy, n=len(first))

@@ -23,26 +23,26 @@ USEFUL_MARGIN = 4.0
 
 
 def one_step(subject: DiagnosedModel) -> Reading:
-    """Whether one step of length eps (FGSM) breaks more images than many steps."""
+    """Whether the model misclassifies more images after one step of length eps (FGSM) than after many."""
     many = subject.broken(eps=subject.eps)
     found = compare(subject.misled(subject.climbed(eps=subject.eps, steps=1, random_start=False)), many)
     return _reading(
         found,
         WEAKER_WINS,
-        f"One step of length eps breaks {found.only_challenger} images that {RESTARTS} × {STEPS} steps leave, against "
-        f"{found.only_reference} the other way round",
-        trouble="Following the gradient leads away from what it promises: the slope is local and misleading.",
+        f"One step of length eps makes the model misclassify {found.only_challenger} images that {RESTARTS} × {STEPS} "
+        f"steps do not, against {found.only_reference} the other way round",
+        trouble="The gradient is right at the image and misleading beside it.",
         remedy="Do not report PGD here; attack another objective or without gradients, and train with more steps.",
     )
 
 
 def black_box(subject: DiagnosedModel) -> Reading:
-    """Whether Square Attack, which sees no gradient, breaks more images than white-box PGD."""
+    """Whether Square Attack, which sees no gradient, succeeds on more images than white-box PGD."""
     white = subject.broken(eps=subject.eps)
     broken = white.clone()
     broken[~white] = _square(subject, ~white)
     only = int((broken & ~white).sum())
-    # Square is expensive: on the images that PGD broke it runs only if the result can depend on them.
+    # Square is expensive: on the images where PGD succeeded it runs only if the result can depend on them.
     counted = Comparison(only, 0, subject.n).at_least(WEAKER_WINS)
     if counted:
         broken[white] = _square(subject, white)
@@ -51,14 +51,15 @@ def black_box(subject: DiagnosedModel) -> Reading:
     return _reading(
         found,
         WEAKER_WINS,
-        f"{QUERIES} guesses without any gradient (Square) break {only} images that white-box PGD leaves{back}",
-        trouble="Whoever sees the gradients should never do worse: they are useless or misleading here.",
-        remedy="Believe the lower figure; find what hides the gradient, and report AutoAttack instead of PGD.",
+        f"{QUERIES} queries without gradients (Square) make the model misclassify {only} images that white-box PGD does "
+        f"not{back}",
+        trouble="An attack that sees the gradients should never do worse: they are useless or misleading here.",
+        remedy="Take the lower figure; find what hides the gradient, and report AutoAttack instead of PGD.",
     )
 
 
 def other_objective(subject: DiagnosedModel) -> Reading:
-    """Whether PGD on another function of the same outputs breaks more: their margin, rescaled, or their logarithm.
+    """Whether PGD on another function of the same outputs succeeds more: their margin, rescaled, or their logarithm.
 
     What misleads such a function misleads the model itself; it shows a saturated or a flat softmax.
     """
@@ -71,8 +72,8 @@ def other_objective(subject: DiagnosedModel) -> Reading:
     return _reading(
         found,
         OBJECTIVE_WINS,
-        f"The same PGD on {name} breaks {found.only_challenger} images that it leaves on the cross-entropy of the "
-        f"outputs, against {found.only_reference} the other way round",
+        f"The same PGD on {name} makes the model misclassify {found.only_challenger} images that it does not on the "
+        f"cross-entropy of the outputs, against {found.only_reference} the other way round",
         trouble="The softmax of the outputs is too flat or too steep to follow.",
         remedy=f"Attack {name}, and report the lower figure.",
     )

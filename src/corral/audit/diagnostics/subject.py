@@ -19,9 +19,9 @@ BATCH = 256
 STEPS, RESTARTS = 40, 2
 
 
-def parts(rows: Tensor) -> tuple[Tensor, ...]:
-    """(n, ...) rows in parts of at most BATCH."""
-    return torch.split(rows, BATCH)
+def parts(values: Tensor) -> tuple[Tensor, ...]:
+    """(n, ...) images or labels in parts of at most BATCH."""
+    return torch.split(values, BATCH)
 
 
 class _Connected(nn.Module):
@@ -43,7 +43,7 @@ class DiagnosedModel:
         every_x, every_y: all N images and labels.
         x, y: the n images that the model classifies right, and their labels; attacks start there.
         outputs, right_outputs: (N, C) of all images, (n, C) of those.
-        robust: how many of the n images the strongest attack so far left, for estimates of cost.
+        robust: how many of the n images are robust to the strongest attack so far, for estimates of cost.
         seconds_a_pass: of one image forward and backward, the latest measurement.
     """
 
@@ -67,7 +67,7 @@ class DiagnosedModel:
             return torch.cat([wrapped.logits(part.clone()) for part in parts(x)])
 
     def generator(self) -> torch.Generator:
-        """A source of random starts, the same for every attack: attacks differ by what they do, not by luck."""
+        """A source of random starts, the same for every attack, so that none has the better ones."""
         return torch.Generator().manual_seed(self.seed % 2**63)
 
     def largest_gradients(self, function: LogitObjective, x: Tensor) -> Tensor:

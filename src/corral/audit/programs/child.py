@@ -66,7 +66,7 @@ def _warm_up(device: torch.device) -> None:
 
 
 def _loaded(kind: str, archive: bytes, device: torch.device) -> tuple[CompiledProgram, tuple[int | None, ...] | None]:
-    """The program of a checked archive and the (C, H, W) that it was traced for, None for what may vary or is unknown."""
+    """The program of a checked archive and the (C, H, W) that it was traced for, None where unknown or varying."""
     if kind == "torchscript":
         script: nn.Module = torch.jit.load(io.BytesIO(archive), map_location=device)  # type: ignore[no-untyped-call]
         # A frozen program has no mode left to set.
