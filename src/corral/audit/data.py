@@ -33,7 +33,7 @@ def audit_images(
     """Load the test images; all images of a source that has no test part of its own.
 
     Args:
-        data: what `corral.data.load` takes, or a data set; with `root` and `code` as there.
+        data, root, code: as `corral.data.load` takes them; or a data set.
         n: a class-balanced subset of this many; default all.
         seed: of the order.
         device: where the images go.

@@ -30,14 +30,9 @@ class Trial:
 
 
 def trials(model: nn.Module, given: Preparation, x: Tensor, y: Tensor, statistics: Statistics) -> list[Trial]:
-    """Clean accuracy as the model is fed, and under each likely mistake: the first entry is as given.
+    """Clean accuracy as the bare model is fed, inside `measuring`, and under each likely mistake; the first as given.
 
-    Args:
-        model: the bare model, inside `measuring`.
-        given: how it is fed now.
-        x: (n, C, H, W) images in [0, 1].
-        y: (n,) the data's labels.
-        statistics: mean and standard deviation of the data's own channels.
+    x are (n, C, H, W) images in [0, 1], y (n,) the data's labels, `statistics` the data's own mean and deviation.
     """
     fed = [("as given", given), *_ranges(given, x.shape[1], statistics)]
     tried = [trial for words, preparation in fed for trial in _trials(model, words, preparation, x, y)]

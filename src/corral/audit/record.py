@@ -103,9 +103,5 @@ def run_words(record: AuditRecord) -> str:
 
 
 def read_audit(path: Path) -> AuditRecord:
-    """Read and check the record of an audit.
-
-    Raises:
-        CorralError: the file is missing or no such record; the message names file and field.
-    """
+    """Read and check the record of an audit; raises as `read_document`."""
     return read_document(path, AuditRecord, kind="audit", command="corral audit")

@@ -24,14 +24,9 @@ TAR = b"ustar"
 
 @dataclass(frozen=True)
 class Target:
-    """A model to audit.
+    """A model to audit by the user's name for it, on the device; Python code decides its mode.
 
-    Attributes:
-        name: what the user called it.
-        kind: what it is.
-        model: images to logits, on the device; of Python code in the mode that the code left it in.
-        info: how the run was made, where it is a corral run.
-        notes: what a reader should know of the loading.
+    `info` is there for a corral run, `notes` say what a reader should know of the loading.
     """
 
     name: str

@@ -26,10 +26,7 @@ def above(value: float) -> float:
 def linear_bound(layer: nn.Module, x: Tensor, norm: nn.Module | None = None) -> tuple[float, str]:
     """The operator norm of a dense layer or convolution, with the BatchNorm that follows it folded into its weight.
 
-    Args:
-        layer: an nn.Linear or nn.Conv2d; its effective weight counts, parametrized or not.
-        x: its input, of which the shape counts.
-        norm: a BatchNorm, in eval mode gamma / sqrt(var + eps) times each output channel.
+    Of the input x only the shape counts; of the layer the effective weight, parametrized or not.
 
     Raises:
         ValueError: a convolution whose padding is not zeros; weights that are not finite.
@@ -74,8 +71,7 @@ def batchnorm_factors(layer: BatchNorm) -> Tensor:
     """(C,) float64 gamma / sqrt(var + eps), what eval mode multiplies the channels by.
 
     Raises:
-        ValueError: the layer keeps no running statistics, so that it has no fixed map in eval mode either; or the
-            factors are not finite.
+        ValueError: no running statistics, so that eval mode is no fixed map either; or factors that are not finite.
     """
     if layer.running_var is None:
         raise ValueError("a BatchNorm without running statistics has no Lipschitz constant: each batch changes it")

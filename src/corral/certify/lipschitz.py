@@ -9,23 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from corral import models
 from corral.certify.layer_bounds import LAYERS, above, linear_bound
 from corral.errors import UsageError
-from corral.models import (
-    MLP,
-    SLL,
-    VGG,
-    Classifier,
-    ConvNet,
-    HalfAbs,
-    LipschitzNet,
-    Orthogonal,
-    ResNet,
-    ResNetCifar,
-    Shift,
-    SpaceToDepth,
-    WideResNet,
-)
 from corral.models.backbones import Embedded
 from corral.models.backbones.resnet import BasicBlock
 from corral.models.backbones.resnet_cifar import PaddedBlock
@@ -65,7 +51,7 @@ class LipschitzBound:
 
 Walked = tuple[list[LayerBound], Tensor]
 # Types of corral whose `lipschitz_bound` is inherited. Of any other class only the bound that it defines itself counts.
-BOUNDED = (HalfAbs, Orthogonal, SLL, Shift, SpaceToDepth)
+BOUNDED = (models.HalfAbs, models.Orthogonal, models.SLL, models.Shift, models.SpaceToDepth)
 
 
 def lipschitz_upper(module: nn.Module, image_shape: tuple[int, ...]) -> LipschitzBound:
@@ -120,7 +106,7 @@ def _walk(module: nn.Module, path: str, x: Tensor) -> Walked:
         return [_layer(module, path, lambda: LAYERS[kind](module, x, out))], out
     if kind in BLOCKS:
         return _residual_block(module, path, x)
-    if isinstance(module, Classifier) and module.image_size not in (None, tuple(x.shape[2:])):
+    if isinstance(module, models.Classifier) and module.image_size not in (None, tuple(x.shape[2:])):
         raise UsageError(f"the classifier takes images of {module.image_size}, found image_shape {tuple(x.shape[1:])}")
     # named_children would leave out the second place of a module that stands in two.
     parts = module._modules.items() if kind is nn.Sequential else _named(module, *RUNS[kind])
@@ -222,14 +208,14 @@ BLOCKS = (BasicBlock, PaddedBlock, PreActivationBlock)
 # The attributes that a network's `forward` runs in order, whatever else hangs on it; of a Sequential all.
 RUNS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Sequential: (),
-    Classifier: ("normalisation", "backbone"),
+    models.Classifier: ("normalisation", "backbone"),
     Embedded: ("backbone", "embedding"),
-    **dict.fromkeys((MLP, ConvNet, LipschitzNet, VGG), ("layers",)),
-    **dict.fromkeys((ResNet, ResNetCifar), ("stem", "blocks")),
-    WideResNet: ("stem", "blocks", "bn"),
+    **dict.fromkeys((models.MLP, models.ConvNet, models.LipschitzNet, models.VGG), ("layers",)),
+    **dict.fromkeys((models.ResNet, models.ResNetCifar), ("stem", "blocks")),
+    models.WideResNet: ("stem", "blocks", "bn"),
 }
 # Those that end in the mean over H × W, whose norm is 1 / sqrt(H W).
-POOLED = (VGG, ResNet, ResNetCifar, WideResNet)
+POOLED = (models.VGG, models.ResNet, models.ResNetCifar, models.WideResNet)
 
 
 def _product(layers: list[LayerBound]) -> float:

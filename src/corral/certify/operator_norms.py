@@ -90,7 +90,11 @@ def conv_norm_upper(
     values = values / scale
     outputs = math.prod(math.ceil(length / step) for length, step in zip(lengths, strides, strict=True))
     if weight.shape[0] * weight.shape[1] * groups * math.prod(image_size) * outputs <= MOST_ENTRIES:
-        matrix = _written_out(values.cpu(), image_size, zeros, strides, dilations, groups)
+        # The convolution's matrix, exactly: a basis image meets one weight in every output.
+        channels = weight.shape[1] * groups
+        basis = torch.eye(channels * math.prod(image_size), dtype=torch.float64).view(-1, channels, *image_size)
+        padded = functional.pad(basis, (*zeros[1], *zeros[0]))
+        matrix = functional.conv2d(padded, values.cpu(), stride=strides, dilation=dilations, groups=groups).flatten(1)
         return math.nextafter(dense_norm_upper(matrix, iterations=iterations) * scale, math.inf)
     circle = [
         math.ceil((length + min(max(sides), extent)) / step) * step
@@ -101,21 +105,6 @@ def conv_norm_upper(
     norm = float(spectral_norms_upper(symbols, iterations=iterations, largest=True).max())
     bound = (norm / math.sqrt(strides[0] * strides[1]) + float(slack)) * (1 + 1e-15)
     return math.nextafter(bound * scale, math.inf)
-
-
-def _written_out(
-    weight: Tensor,
-    image_size: tuple[int, int],
-    zeros: list[tuple[int, int]],
-    strides: tuple[int, int],
-    dilations: tuple[int, int],
-    groups: int,
-) -> Tensor:
-    """The convolution's matrix, exactly: a basis image meets one weight in every output."""
-    channels = weight.shape[1] * groups
-    basis = torch.eye(channels * math.prod(image_size), dtype=weight.dtype).view(-1, channels, *image_size)
-    padded = functional.pad(basis, (*zeros[1], *zeros[0]))
-    return functional.conv2d(padded, weight, stride=strides, dilation=dilations, groups=groups).flatten(1)
 
 
 def _transfer_matrices(

@@ -56,11 +56,7 @@ class ReluNetwork:
         return float(inner_product_error(sum(weight.shape[1] for weight in self.weights), torch.tensor(self.product)))
 
     def value_errors(self, reach: float) -> list[float]:
-        """By how much each layer's computed values can be off for inputs of a length, its ReLU chosen wrongly or not.
-
-        Args:
-            reach: the largest ||centre|| + ||radius|| of a box.
-        """
+        """By how much each layer's computed values can be off, its ReLU chosen wrongly or not, for ||x|| <= reach."""
         found, error, length = [], 0.0, reach
         for weight, bias in zip(self.weights, self.biases, strict=True):
             norm = float(weight.norm()) * (1 + 1e-9)

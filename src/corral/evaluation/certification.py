@@ -161,8 +161,7 @@ def certify_run(
 
 def certificate_label(*, n: int, n_test: int, seed: int) -> str:
     """The file name of a certificate without its ending: whatever is not the full or the default."""
-    parts = ["l2", *([f"n{n}"] if n < n_test else []), *([f"seed{seed}"] if seed else [])]
-    return "-".join(parts)
+    return "-".join(["l2", *([f"n{n}"] if n < n_test else []), *([f"seed{seed}"] if seed else [])])
 
 
 def certificate_page(run: Path, certificate: Certificate) -> Path:
@@ -172,15 +171,10 @@ def certificate_page(run: Path, certificate: Certificate) -> Path:
 
 
 def radius_attacks(model: Classifier, radii: Sequence[float], lipschitz: float) -> list[Attack]:
-    """What certificates are tried by, each bound to the radius that it is confined to.
+    """The attacks on certified images, each bound to the radius that it is confined to.
 
     DDN and, on cluster heads, the search along bisector normals look for the closest misclassified image at whatever
-    distance; PGD within each radius above 0, and just within each image's own certified radius.
-
-    Args:
-        model: the model to attack.
-        radii: l2 radii in pixel units.
-        lipschitz: what the certificates divide by.
+    distance; PGD within each of the radii above 0, and just within each image's own certified radius.
     """
     largest = Threat("L2", max([*radii, NEXT_IMAGE]))
     found = [Attack("ddn", "DDN, 100 steps, on the margin: the closest point", (("steps", 100),), largest, _ddn)]
@@ -244,11 +238,7 @@ def _distances(outcome: Attacked, images: Images) -> Tensor:
 
 
 def _radii(radii: Sequence[float | str]) -> list[float]:
-    """Radii as numbers, in order and each once.
-
-    Raises:
-        UsageError: none, or one that is not a finite number of at least 0.
-    """
+    """Radii as numbers, in order and each once; UsageError for none, or one that is not finite and at least 0."""
     try:
         found = sorted({parse_eps(radius, "L2") for radius in radii})
     except ValueError as error:

@@ -109,21 +109,9 @@ def evaluate(
 
 
 def record_label(protocol: str, *, n: int, n_test: int, eps: float, run_eps: float, seed: int) -> str:
-    """The file name of a record without its ending: the protocol, and whatever is not the full or the default.
-
-    Args:
-        protocol: its name.
-        n: images attacked.
-        n_test: images in the test set.
-        eps: radius attacked.
-        run_eps: radius of the run's training.
-        seed: of the attacks.
-    """
-    parts = [protocol]
-    parts += [f"n{n}"] if n < n_test else []
-    parts += [f"eps{eps:.6g}"] if eps != run_eps else []
-    parts += [f"seed{seed}"] if seed else []
-    return "-".join(parts)
+    """The file name of a record without its ending: the protocol, and n, eps and seed that are not the default."""
+    parts = ((n < n_test, f"n{n}"), (eps != run_eps, f"eps{eps:.6g}"), (seed, f"seed{seed}"))
+    return "-".join([protocol, *(words for named, words in parts if named)])
 
 
 def _measure(

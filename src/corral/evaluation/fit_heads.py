@@ -29,9 +29,7 @@ def fitted_heads(
         kinds: linear heads on frozen features, "slf" of clean images and "alf" of adversarial ones, at the run's norm
             and eps; "aff", adversarial fine-tuning of all weights by TRADES; cluster heads on frozen features, without
             any training, "nearest" and "soft".
-        data_root: folder of the data-set files.
-        device: where to run; default a GPU if there is one.
-        progress: show progress on stderr.
+        data_root, device, progress: as `train` takes them.
 
     Returns:
         The run folders, `RUN/linear/NAME-KIND`.

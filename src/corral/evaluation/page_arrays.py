@@ -14,10 +14,7 @@ SHOWN_IMAGES = 8
 def page_arrays(run: LoadedRun, shown: Tensor, adversarial: Tensor) -> dict[str, NDArray[np.generic]]:
     """What the page draws: features and centroids in two dimensions, images beside their adversarial versions.
 
-    Args:
-        run: its model and test images.
-        shown: (m,) indices of the images of the row, ascending.
-        adversarial: (m, ...) their adversarial versions, in that order.
+    `shown` are the (m,) indices of these images, ascending, `adversarial` (m, ...) their adversarial versions.
     """
     features, predicted, clusters = run.features(), run.predictions(), run.model.head.clusters
     centroids = features.new_zeros(0, features.shape[1]) if clusters is None else clusters.centroids
@@ -52,11 +49,7 @@ def one_per_class(labels: Tensor, count: int) -> Tensor:
 
 
 def plane(features: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Project features and centroids on the features' first two principal components.
-
-    Args:
-        features: (N, d), d >= 1.
-        centroids: (M, d), M may be 0.
+    """Project (N, d) features and (M, d) centroids on the features' first two principal components.
 
     Returns:
         (N, 2) and (M, 2) float32 coordinates and the share of the features' variance in the plane. Signs are fixed

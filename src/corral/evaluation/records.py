@@ -201,11 +201,7 @@ def now() -> str:
 
 
 def read_record(path: Path) -> Record:
-    """Read and check a record.
-
-    Raises:
-        CorralError: the file is missing, not JSON, or not a record of this format; the message names file and field.
-    """
+    """Read and check a record; raises as `read_document`."""
     return read_document(path, Record, kind="record", command="corral evaluate")
 
 

@@ -51,8 +51,8 @@ def black_box(subject: DiagnosedModel) -> Reading:
     return _reading(
         found,
         WEAKER_WINS,
-        f"{QUERIES} queries without gradients (Square) make the model misclassify {only} images that white-box PGD does "
-        f"not{back}",
+        f"{QUERIES} queries without gradients (Square) make the model misclassify {only} images that white-box PGD "
+        f"does not{back}",
         trouble="An attack that sees the gradients should never do worse: they are useless or misleading here.",
         remedy="Take the lower figure; find what hides the gradient, and report AutoAttack instead of PGD.",
     )

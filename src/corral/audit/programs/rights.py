@@ -14,7 +14,7 @@ import struct
 import sys
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
-EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, DEVICE_CONTROL = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 15
+WRITE_FILE, READ_FILE, READ_DIR, DEVICE_CONTROL = 1 << 1, 1 << 2, 1 << 3, 1 << 15
 READS = READ_FILE | READ_DIR
 # Rights over files that Landlock knows, by its version: 13, then linking elsewhere, truncating, controlling devices.
 KNOWN = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
