@@ -1,5 +1,7 @@
 """A model with its images, prepared, timed, classified without attack, and diagnosed."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -125,36 +127,25 @@ class AuditSession:
 
     def _outputs_findings(self, found: Tensor) -> list[Finding]:
         """What to say of (n, C) outputs: of more or fewer classes than the data's, or probabilities."""
-        findings, named, n = [], len(self.given.data.classes), len(found)
-        if found.shape[1] != named:
+        findings, classes, named = [], found.shape[1], len(self.given.data.classes)
+        note = partial(Finding, verdict="note", n=len(found), seconds=0.0)
+        if classes != named:
             spare = int((found.argmax(1) >= named).sum())
-            findings.append(
-                Finding(
-                    name="classes",
-                    title="Number of classes",
-                    value=float(found.shape[1]),
-                    verdict="note",
-                    explanation=f"The model has {found.shape[1]} classes, the data {named}; it predicts a class "
-                    f"without label for {spare} of {n} images. An attack may push images into any of its classes.",
-                    remedy="Fine for a model with spare classes; otherwise give the data that it was trained for.",
-                    n=n,
-                    seconds=0.0,
-                )
+            why = (
+                f"The model has {classes} classes, the data {named}; it predicts a class without label for {spare} of "
+                f"{len(found)} images. An attack may push images into any of its classes."
             )
+            remedy = "Fine for a model with spare classes; otherwise give the data that it was trained for."
+            title = "Number of classes"
+            findings.append(note(name="classes", title=title, value=float(classes), explanation=why, remedy=remedy))
         if are_probabilities(found):
-            saturated = float((found.amax(1) == 1).double().mean())
-            findings.append(
-                Finding(
-                    name="probabilities",
-                    title="Probabilities instead of logits",
-                    value=saturated,
-                    verdict="note",
-                    explanation="Every row of outputs lies in [0, 1] and sums to 1: the model ends in a softmax. The "
-                    f"logarithm of the outputs is diagnosed and attacked in their place, as logits. For "
-                    f"{percent(saturated)} of the clean images a probability rounds to exactly 1.",
-                    remedy="Return the logits, before the softmax: nothing is lost to rounding then.",
-                    n=n,
-                    seconds=0.0,
-                )
+            share = float((found.amax(1) == 1).double().mean())
+            why = (
+                "Every row of outputs lies in [0, 1] and sums to 1: the model ends in a softmax. The logarithm of the "
+                "outputs is diagnosed and attacked in their place, as logits. For "
+                f"{percent(share)} of the clean images a probability rounds to exactly 1."
             )
+            remedy = "Return the logits, before the softmax: nothing is lost to rounding then."
+            title = "Probabilities instead of logits"
+            findings.append(note(name="probabilities", title=title, value=share, explanation=why, remedy=remedy))
         return findings

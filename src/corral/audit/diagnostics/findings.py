@@ -9,7 +9,7 @@ from torch import Tensor
 from corral.strict import Frozen
 
 Verdict = Literal["ok", "note", "masked", "skipped"]
-# A right model is called masked by chance in at most 1 of 100 comparisons; most differ so clearly that it never is.
+# A sound model is called masked by chance in at most 1 of 100 comparisons; most differ so clearly that it never is.
 CHANCE = 0.01
 
 
