@@ -85,10 +85,10 @@ def _importing_from(root: Path, module_name: str) -> Iterator[None]:
         sys.path[:] = path
         # The user's own modules go, so that another folder's of the same name can come; installed ones stay loaded.
         for name, module in list(sys.modules.items()):
-            origin = Path(getattr(module, "__file__", None) or "")
-            own = root in origin.parents and "site-packages" not in origin.parts
-            if own and name.partition(".")[0] not in modules:
-                del sys.modules[name]
+            if name.partition(".")[0] not in modules:
+                origin = Path(getattr(module, "__file__", None) or "")
+                if root in origin.parents and "site-packages" not in origin.parts:
+                    del sys.modules[name]
 
 
 def _imported(target: str, name: str, file: Path) -> ModuleType:
