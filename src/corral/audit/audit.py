@@ -1,5 +1,7 @@
 """`corral audit`: any PyTorch model, diagnosed and attacked within a time budget, and a record of it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,23 +13,22 @@ from corral.attacks.budget import Budget, Paced
 from corral.attacks.engine import Attacked, run_attacks
 from corral.attacks.threat import Threat
 from corral.audit.data import audit_images
-from corral.audit.diagnostics.findings import Finding
+from corral.audit.diagnostics.findings import Finding, Verdict
 from corral.audit.outputs import measuring
 from corral.audit.prepare import Preparation
 from corral.audit.record import AuditAttack, AuditRecord, run_words, standard_error
 from corral.audit.session import AuditSession
-from corral.audit.staying import staying
 from corral.audit.targets import Target, load_target
 from corral.data import DataSet
 from corral.devices import choose_device
 from corral.errors import CorralError, UsageError
+from corral.evaluation.protocols import parsed_threat
 from corral.evaluation.records import environment, now
 from corral.progress import Progress, duration
-from corral.training import parse_eps
 from corral.training.recipes.recipe import MOST_SEED
 
 PLAIN = Preparation()
-# Square, which sees no gradient, breaks this share of all images after three white-box attacks: worth a word, masked.
+# Shares of all images where Square, which sees no gradient, succeeds after three white-box attacks: a note, masked.
 SQUARE_NOTE, SQUARE_MASKED, SQUARE_IMAGES = 0.01, 0.05, 5
 
 
@@ -80,74 +81,127 @@ def audit(
     budget, chosen = Budget(60 * minutes), choose_device(device)
     with staying(str(target) if isinstance(target, str) else type(target).__name__):
         loaded = load_target(target, path=path, device=chosen)
-        threat, radius = _threat(loaded, eps, norm)
-        if data is None and loaded.info is None:
+        threat, own = _threat(loaded, eps, norm), loaded.info.data if loaded.info else None
+        source = own if data is None else data
+        if source is None:
             raise UsageError("give --data: a named set (see `corral data`), npz:PATH or folder:PATH")
-        source = loaded.info.data if data is None and loaded.info is not None else data
-        assert source is not None
-        trained_on = loaded.info is not None and source == loaded.info.data
         given = audit_images(
-            source, n=n, seed=seed, root=data_root, device=chosen, trained_on=trained_on, code=data is not None
+            source, n=n, seed=seed, root=data_root, device=chosen, trained_on=source == own, code=data is not None
         )
         session = AuditSession(loaded, given, preparation, as_is=as_is, budget=budget, batch_size=batch_size)
-        return _measured(session, threat, radius, minutes, seed, batch_size, progress)
+        return _measured(session, threat, minutes, seed, batch_size, progress)
+
+
+@contextmanager
+def staying(name: str) -> Iterator[None]:
+    """Turn what foreign code raises to end the process into one line; an interruption by the user stays one.
+
+    `sys.exit(0)` would read as "pass", and so would the exit exception of the command line's own library.
+
+    Raises:
+        CorralError: the block raised `SystemExit` or another exception made to leave the process.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, CorralError):
+        raise
+    except BaseException as error:
+        import typer  # late: only the command line needs it
+
+        if isinstance(error, Exception) and not isinstance(error, typer.Exit | typer.Abort):
+            raise
+        words = (str(error).splitlines() or [""])[0]
+        raise CorralError(
+            f"{name}: the model tried to end the audit ({type(error).__name__}{f': {words}' if words else ''}); remove "
+            "what exits from its code"
+        ) from error
 
 
 def _measured(
-    session: AuditSession, threat: Norm, radius: float, minutes: float, seed: int, batch_size: int, progress: bool
+    session: AuditSession, threat: Threat, minutes: float, seed: int, batch_size: int, progress: bool
 ) -> AuditRecord:
     """Diagnose and attack a model that is ready for it."""
-    loaded, given, budget = session.target, session.given, session.budget
+    name = session.target.name
     say = Progress("", 0, "", enabled=progress).say
-    say(f"{loaded.name}: clean accuracy {100 * session.clean:.1f}% on {len(session.right):,} images")
-    findings, spent = session.diagnose(threat, radius, seed, progress)
-    attacks = standard_attacks(Threat(threat, radius), session.classes)
-    count = len(session.right)
+    say(f"{name}: clean accuracy {100 * session.clean:.1f}% on {len(session.right):,} images")
+    findings, spent = session.diagnose(threat.norm, threat.eps, seed, progress)
     with measuring(session.model, session.labels.device):
         found = run_attacks(
             session.model,
-            given.images.float,
-            session.labels[:count],
-            attacks,
+            session.given.images.float,
+            session.labels[: len(session.right)],
+            standard_attacks(threat, session.classes),
             seed=seed,
             batch_size=batch_size,
             right=session.right,
             keep=torch.arange(0, device=session.labels.device),
-            budget=Paced(budget, session.pace),
+            budget=Paced(session.budget, session.pace),
             title="AutoAttack standard",
             progress=progress,
         )
     if not len(found.broken) and all(finding.verdict == "skipped" for finding in findings):
         raise CorralError(
-            f"{loaded.name}: nothing could be measured in {minutes:g} min: one image may take AutoAttack "
+            f"{name}: nothing could be measured in {minutes:g} min: one image may take AutoAttack "
             f"{duration(session.pace.worst(1))}; give more --minutes"
         )
-    record = _record(session, found, [*findings, *_black_box(found)], threat, radius, minutes, seed, spent)
+    record = _record(session, found, [*findings, *_black_box(found)], threat, minutes, seed, spent)
     say(f"{run_words(record)}; {duration(record.seconds)} in all")
     return record
 
 
-def _threat(loaded: Target, eps: float | str | None, norm: str | None) -> tuple[Norm, float]:
-    wanted = norm or (loaded.info.norm if loaded.info else "Linf")
+def _threat(loaded: Target, eps: float | str | None, norm: str | None) -> Threat:
+    info = loaded.info
+    wanted = norm or (info.norm if info else "Linf")
     names = {name.lower(): name for name in ALL_NORMS}
     if wanted.lower() not in names:
         raise UsageError(f"norm {wanted!r} is not one of {', '.join(ALL_NORMS)}")
-    threat = names[wanted.lower()]
-    if eps is None and (loaded.info is None or loaded.info.norm != threat or loaded.info.eps == 0):
-        raise UsageError("give --eps, the radius in pixel units of images in [0, 1], such as 8/255, 0.3 or (L2) 0.5")
-    try:
-        radius = parse_eps(loaded.info.eps if eps is None and loaded.info else eps, threat)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    if radius == 0:
-        raise UsageError("eps must be above 0 for an attack, found 0; give --eps, such as 0.1 or 8/255")
-    return threat, radius
+    chosen = names[wanted.lower()]
+    if eps is None:
+        eps = info.eps if info and info.norm == chosen else 0
+        if eps == 0:
+            raise UsageError(
+                "give --eps, the radius in pixel units of images in [0, 1], such as 8/255, 0.3 or (L2) 0.5"
+            )
+    return parsed_threat(chosen, eps)
 
 
-def _rows(found: Attacked) -> list[AuditAttack]:
-    """The record's row of each attack, in the order that they ran; none where no image was done."""
+def _black_box(found: Attacked) -> list[Finding]:
+    """Whether Square succeeds where the white-box attacks did not."""
     done = len(found.broken)
+    square = next((tally for tally in found.tallies if tally.attack.name.startswith("square")), None)
+    if square is None or not done:
+        return []
+    share, remedy = square.broken / done, ""
+    verdict: Verdict = "ok"
+    if square.broken >= SQUARE_IMAGES and share >= SQUARE_NOTE:
+        verdict = "masked" if share >= SQUARE_MASKED else "note"
+        remedy = "Look for a layer that hides the gradient; attack its smooth stand-in instead."
     return [
+        Finding(
+            name="autoattack_square",
+            title="Square after the white-box attacks",
+            value=share,
+            verdict=verdict,
+            explanation=f"Square sees no gradient; it succeeds on {square.broken} images ({100 * share:.1f}% of all) "
+            "where the gradient attacks before it did not. With sound gradients there are next to none.",
+            remedy=remedy,
+            n=done,
+            seconds=square.seconds,
+        )
+    ]
+
+
+def _record(
+    session: AuditSession,
+    found: Attacked,
+    findings: list[Finding],
+    threat: Threat,
+    minutes: float,
+    seed: int,
+    diagnostics_seconds: float,
+) -> AuditRecord:
+    given, target, done = session.given, session.target, len(found.broken)
+    attacks = [
         AuditAttack(
             name=tally.attack.name,
             description=tally.attack.description,
@@ -161,43 +215,6 @@ def _rows(found: Attacked) -> list[AuditAttack]:
         for tally, standing in zip(found.tallies, found.standing, strict=True)
         if done
     ]
-
-
-def _black_box(found: Attacked) -> list[Finding]:
-    """Whether Square broke what the white-box attacks could not."""
-    done = len(found.broken)
-    square = next((tally for tally in found.tallies if tally.attack.name.startswith("square")), None)
-    if square is None or not done:
-        return []
-    share = square.broken / done
-    enough = square.broken >= SQUARE_IMAGES
-    masked, noted = enough and share >= SQUARE_MASKED, enough and share >= SQUARE_NOTE
-    return [
-        Finding(
-            name="autoattack_square",
-            title="Square after the white-box attacks",
-            value=share,
-            verdict="masked" if masked else "note" if noted else "ok",
-            explanation=f"Square sees no gradient; it broke {square.broken} images ({100 * share:.1f}% of all) that "
-            "the gradient attacks before it had left standing. Sound gradients leave it next to nothing.",
-            remedy="Look for a layer that hides the gradient; attack its smooth stand-in instead." if noted else "",
-            n=done,
-            seconds=square.seconds,
-        )
-    ]
-
-
-def _record(
-    session: AuditSession,
-    found: Attacked,
-    findings: list[Finding],
-    norm: Norm,
-    eps: float,
-    minutes: float,
-    seed: int,
-    diagnostics_seconds: float,
-) -> AuditRecord:
-    given, target, done = session.given, session.target, len(found.broken)
     robust = int(found.correct.sum()) / done if done else None
     masked = any(finding.verdict == "masked" for finding in (*session.inputs, *findings))
     return AuditRecord(
@@ -210,8 +227,8 @@ def _record(
         image_shape=given.images.shape,
         classes=session.classes,
         class_names=list(given.data.classes),
-        norm=norm,
-        eps=eps,
+        norm=threat.norm,
+        eps=threat.eps,
         seed=seed,
         n_data=given.available,
         n_asked=len(given.labels),
@@ -225,11 +242,11 @@ def _record(
         clean_attacked=int(session.right[:done].sum()) / done if done else None,
         robust=robust,
         robust_error=None if robust is None else standard_error(robust, done),
-        attacks=_rows(found),
+        attacks=attacks,
         inputs=session.inputs,
         findings=findings,
         verdict="masked" if masked else "pass",
-        notes=_notes(session, found, norm),
+        notes=_notes(session, found, threat.norm),
         created=now(),
         environment=environment(given.labels.device),
     )

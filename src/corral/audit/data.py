@@ -33,13 +33,11 @@ def audit_images(
     """Load the test images; all images of a source that has no test part of its own.
 
     Args:
-        data: what `corral.data.load` takes, or a data set.
+        data, root, code: as `corral.data.load` takes them; or a data set.
         n: a class-balanced subset of this many; default all.
         seed: of the order.
-        root: folder of data-set files.
         device: where the images go.
         trained_on: the model is a run that was trained on this data set, so that only its test part is new to it.
-        code: see `load`.
 
     Raises:
         UsageError: an unknown data set or an impossible n.
@@ -62,13 +60,13 @@ def audit_images(
 
 
 def _fair_order(labels: Tensor, seed: int) -> Tensor:
-    """(N,) rows in a random order in which every first part holds the classes in their shares, up to one image."""
+    """(N,) indices in a random order in which every first part holds the classes in their shares, up to one image."""
     host = labels.cpu()
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(host), generator=generator)
-    place = torch.empty(len(host), dtype=torch.float64)
+    position = torch.empty(len(host), dtype=torch.float64)
     for label in set(host.tolist()):
-        rows = order[host[order] == label]
+        indices = order[host[order] == label]
         shift = torch.rand((), generator=generator, dtype=torch.float64)
-        place[rows] = (torch.arange(len(rows), dtype=torch.float64) + shift) / len(rows)
-    return place.argsort(stable=True)
+        position[indices] = (torch.arange(len(indices), dtype=torch.float64) + shift) / len(indices)
+    return position.argsort(stable=True)

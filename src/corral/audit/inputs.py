@@ -3,18 +3,16 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from corral.audit.diagnostics.findings import Finding, percent
+from corral.audit.diagnostics.findings import Finding, Verdict, percent
 from corral.audit.outputs import outputs
-from corral.audit.prepare import STATISTICS, Preparation, prepared
+from corral.audit.prepare import STATISTICS, Preparation, Statistics, prepared
 from corral.errors import CorralError
 
-TRIED = 500
 # A variant is worth a word if it gains this much and 3 standard errors, and stops the audit if it gains this much.
 WORTH_NOTING, WRONGLY_FED = 0.02, 0.1
 NEAR_CHANCE = 0.05
@@ -31,17 +29,10 @@ class Trial:
     correct: Tensor
 
 
-def trials(
-    model: nn.Module, given: Preparation, x: Tensor, y: Tensor, statistics: tuple[tuple[float, ...], tuple[float, ...]]
-) -> list[Trial]:
-    """Clean accuracy as the model is fed, and under each likely mistake: the first entry is as given.
+def trials(model: nn.Module, given: Preparation, x: Tensor, y: Tensor, statistics: Statistics) -> list[Trial]:
+    """Clean accuracy as the bare model is fed, inside `measuring`, and under each likely mistake; the first as given.
 
-    Args:
-        model: the bare model, inside `measuring`.
-        given: how it is fed now.
-        x: (n, C, H, W) images in [0, 1].
-        y: (n,) the data's labels.
-        statistics: mean and standard deviation of the data's own channels.
+    x are (n, C, H, W) images in [0, 1], y (n,) the data's labels, `statistics` the data's own mean and deviation.
     """
     fed = [("as given", given), *_ranges(given, x.shape[1], statistics)]
     tried = [trial for words, preparation in fed for trial in _trials(model, words, preparation, x, y)]
@@ -52,9 +43,7 @@ def trials(
     return tried
 
 
-def _ranges(
-    given: Preparation, channels: int, statistics: tuple[tuple[float, ...], tuple[float, ...]]
-) -> Iterator[tuple[str, Preparation]]:
+def _ranges(given: Preparation, channels: int, statistics: Statistics) -> Iterator[tuple[str, Preparation]]:
     bare = replace(given, scale=1.0, mean=None, std=None)
     if bare != given:
         yield "inputs in [0, 1]", bare
@@ -104,44 +93,52 @@ def reordered_accuracy(predicted: Tensor, y: Tensor) -> float:
     return hits / len(y)
 
 
-def judge(name: str, tried: list[Trial], y: Tensor, reordered: float, *, as_is: bool) -> Finding:
-    """What the trials say: nothing, a note, or that the model is fed wrongly.
+def judge(name: str, tried: list[Trial], y: Tensor, reordered: float, *, as_is: bool, seconds: float) -> Finding:
+    """What the `trials` and the model's `reordered_accuracy` say: nothing, a note, or that the model is fed wrongly.
 
-    Args:
-        name: of the target, for the message.
-        tried: from `trials`.
-        y: (n,) labels.
-        reordered: from `reordered_accuracy`, of the model as given.
-        as_is: the user insists: what would stop the audit becomes a note.
+    With `as_is` the last becomes a note.
 
     Raises:
         CorralError: another way to feed the model is far better; the line says which and which option does it.
     """
     given, n = tried[0], len(y)
     best = _simplest_best(tried)
-    chance = float(torch.bincount(y).max()) / n
-    others = "; ".join(f"{trial.words} {percent(trial.accuracy)}" for trial in _leading(tried))
+    chance, gain = float(torch.bincount(y).max()) / n, best.accuracy - given.accuracy
+    leading = sorted(tried[1:], key=lambda trial: -trial.accuracy)[:4]
+    others = "; ".join(f"{trial.words} {percent(trial.accuracy)}" for trial in leading)
+    why = f"clean accuracy is {percent(given.accuracy)}"
+    verdict: Verdict = "note"
     if reordered > best.accuracy + max(WRONGLY_FED, STANDARD_ERRORS / n**0.5):
-        found = f"clean accuracy is {percent(given.accuracy)}, but {percent(reordered)} if the classes are renamed"
-        why = "the model numbers its classes in another order than the data"
+        why += f", but {percent(reordered)} if the classes are renamed: the model numbers its classes in another order "
+        why += "than the data"
         if not as_is:
-            raise CorralError(f"{name}: {found}: {why}; reorder its outputs or the labels, or give --as-is")
-        return _finding(given.accuracy, "note", f"{found}: {why}", n, "Reorder the outputs or the labels.")
-    gain = best.accuracy - given.accuracy
-    if gain > max(WORTH_NOTING, STANDARD_ERRORS * _error(best, given)):
+            raise CorralError(f"{name}: {why}; reorder its outputs or the labels, or give --as-is")
+        remedy = "Reorder the outputs or the labels."
+    elif gain > max(WORTH_NOTING, STANDARD_ERRORS * _error(best, given)):
         option = " ".join(best.preparation.options()) or "no input options"
-        found = f"clean accuracy is {percent(given.accuracy)} as given, but {percent(best.accuracy)} with {best.words}"
+        why += f" as given, but {percent(best.accuracy)} with {best.words}"
         if gain > WRONGLY_FED and not as_is:
             raise CorralError(
-                f"{name}: {found}: the model is not fed what it was trained on; give {option} (eps stays in units of "
+                f"{name}: {why}: the model is not fed what it was trained on; give {option} (eps stays in units of "
                 f"[0, 1]), or --as-is to audit it so (tried on {n} images: {others})"
             )
-        return _finding(given.accuracy, "note", f"{found} (tried: {others})", n, f"Give {option}.")
-    if given.accuracy < chance + max(NEAR_CHANCE, STANDARD_ERRORS * (chance * (1 - chance) / n) ** 0.5):
-        found = f"clean accuracy is {percent(given.accuracy)} and chance {percent(chance)}; nothing tried is better"
-        return _finding(given.accuracy, "note", f"{found}: {others}", n, "Check the weights, the labels and the data.")
-    found = f"clean accuracy is {percent(given.accuracy)}; no other scale, normalisation, channel order or label shift"
-    return _finding(given.accuracy, "ok", f"{found} is better beyond chance (tried: {others})", n, "")
+        why, remedy = f"{why} (tried: {others})", f"Give {option}."
+    elif given.accuracy < chance + max(NEAR_CHANCE, STANDARD_ERRORS * (chance * (1 - chance) / n) ** 0.5):
+        why += f" and chance {percent(chance)}; nothing tried is better: {others}"
+        remedy = "Check the weights, the labels and the data."
+    else:
+        why += "; no other scale, normalisation, channel order or label shift is better beyond chance "
+        why, verdict, remedy = f"{why}(tried: {others})", "ok", ""
+    return Finding(
+        name="fed",
+        title="Inputs as in training",
+        value=given.accuracy,
+        verdict=verdict,
+        explanation=f"{why[0].upper()}{why[1:]}.",
+        remedy=remedy,
+        n=n,
+        seconds=seconds,
+    )
 
 
 def _error(one: Trial, other: Trial) -> float:
@@ -154,21 +151,3 @@ def _simplest_best(tried: list[Trial]) -> Trial:
     best = max(tried, key=lambda trial: trial.accuracy)
     equals = [trial for trial in tried if best.accuracy - trial.accuracy <= _error(best, trial)]
     return min(equals, key=lambda trial: len(trial.preparation.options()))
-
-
-def _leading(tried: list[Trial]) -> list[Trial]:
-    """The four ways to feed the model that do best, beside the given one."""
-    return sorted(tried[1:], key=lambda trial: -trial.accuracy)[:4]
-
-
-def _finding(value: float, verdict: Literal["ok", "note"], explanation: str, n: int, remedy: str) -> Finding:
-    return Finding(
-        name="fed",
-        title="Inputs as in training",
-        value=value,
-        verdict=verdict,
-        explanation=explanation[:1].upper() + explanation[1:] + ".",
-        remedy=remedy,
-        n=n,
-        seconds=0.0,
-    )

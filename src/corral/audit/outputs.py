@@ -15,7 +15,7 @@ SUM_TOLERANCE = 1e-3
 
 @contextmanager
 def measuring(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """The state every pass of an audit is made in: as attacks make theirs."""
+    """The state of every forward pass of an audit: that of attacks."""
     with attacked(model), torch.autocast(device.type, enabled=False):
         yield
 
@@ -27,16 +27,13 @@ def outputs(model: nn.Module, x: Tensor, batch_size: int = 128) -> Tensor:
 
 
 def check_outputs(name: str, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Pass a few images and refuse, in one line, what no attack could use.
+    """(n, classes) outputs of a few images, inside `measuring`.
 
     Args:
         name: of the target, for the message.
-        model: the model behind its preparation, inside `measuring`.
-        x: a few images (n, C, H, W).
-        y: (N,) all the labels that will be asked for, in the model's numbering.
-
-    Returns:
-        (n, classes) outputs.
+        model: the model behind its preparation.
+        x: (n, C, H, W) images.
+        y: (N,) all the labels that will be needed, in the model's numbering.
 
     Raises:
         CorralError: the model fails on the images, or gives something else than one finite row of scores an image.
@@ -60,14 +57,12 @@ def check_outputs(name: str, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         raise CorralError(
             f"{name}: the model returns one score an image, expected one a class; return (n, 2) logits such as (-s, s)"
         )
-    if not bool(torch.isfinite(found).all()):
-        bad = int((~torch.isfinite(found)).any(1).sum())
+    if bad := int((~torch.isfinite(found)).any(1).sum()):
         raise CorralError(f"{name}: the outputs are not finite for {bad} of {len(x)} images; mend the model first")
     low, high, classes = int(y.min()), int(y.max()), found.shape[1]
     if low < 0 or high >= classes:
-        hint = (
-            f"; if the labels count from another number, give --label-offset {-low}" if 0 < high - low < classes else ""
-        )
+        offset = f"; if the labels count from another number, give --label-offset {-low}"
+        hint = offset if 0 < high - low < classes else ""
         raise CorralError(
             f"{name}: the model has {classes} classes (0 to {classes - 1}) but the labels run from {low} to {high}: "
             f"give the data that the model was trained for{hint}"

@@ -1,4 +1,4 @@
-"""What stands between images in [0, 1] and the model under audit, so that every attack stays in pixel units."""
+"""How images in [0, 1] become the inputs of the model under audit, so that every attack is in pixel units."""
 
 import re
 from dataclasses import dataclass, replace
@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from corral.errors import UsageError
 from corral.models.classifier import Normalisation
 
-STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+# Mean and standard deviation of each channel, or one for all.
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+STATISTICS: dict[str, Statistics] = {
     "half": ((0.5,), (0.5,)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -40,11 +42,6 @@ class Preparation:
     nhwc: bool = False
     offset: int = 0
 
-    @property
-    def plain(self) -> bool:
-        """Whether images go to the model as they are."""
-        return replace(self, offset=0) == Preparation()
-
     def options(self) -> list[str]:
         """The command line's options that ask for this."""
         parts = []
@@ -60,7 +57,7 @@ class Preparation:
         return parts
 
 
-def parse_normalise(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def parse_normalise(text: str) -> Statistics:
     """The mean and standard deviation of a name ("imagenet") or of "M,M,M/S,S,S".
 
     Raises:
@@ -82,20 +79,15 @@ def parse_normalise(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 class Prepared(nn.Module):
-    """A model behind its preparation: images (N, C, H, W) in [0, 1] in, logits out.
+    """A model behind its preparation: images (N, C, H, W) in [0, 1] in, logits out; `log` of its probabilities."""
 
-    Args:
-        model: the model under audit.
-        preparation: what its inputs need.
-        log: take the logarithm of the outputs, which are probabilities.
-    """
-
-    def __init__(self, model: nn.Module, preparation: Preparation, *, log: bool = False) -> None:
+    def __init__(self, model: nn.Module, preparation: Preparation, device: torch.device, *, log: bool) -> None:
         super().__init__()
         self.model, self.preparation, self.log = model, preparation, log
         self.normalisation: Normalisation | None = None
         if preparation.mean is not None and preparation.std is not None:
-            self.normalisation = Normalisation(preparation.mean, preparation.std)
+            self.normalisation = Normalisation(preparation.mean, preparation.std).to(device)
+        self.training = model.training
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of images in [0, 1]."""
@@ -113,15 +105,10 @@ class Prepared(nn.Module):
 
 
 def prepared(model: nn.Module, preparation: Preparation, device: torch.device, *, log: bool = False) -> nn.Module:
-    """The model behind its preparation; the model itself where there is none.
+    """The model behind its preparation, and behind a logarithm; the model itself where there is neither.
 
     Raises:
         UsageError: a number of means that no image can have.
     """
-    if preparation.plain and not log:
-        return model
-    wrapper = Prepared(model, preparation, log=log)
-    if wrapper.normalisation is not None:
-        wrapper.normalisation.to(device)
-    wrapper.training = model.training
-    return wrapper
+    plain = replace(preparation, offset=0) == Preparation() and not log
+    return model if plain else Prepared(model, preparation, device, log=log)

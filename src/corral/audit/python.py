@@ -19,8 +19,8 @@ def load_python(target: str, folder: Path | None) -> nn.Module:
     Args:
         target: "path/to/file.py:name" or "package.module:name". The name is a function without arguments that returns
             the model, a module class to be made without arguments, or the model itself.
-        folder: where a dotted name is looked up, and nowhere else; by default the current folder. A file's own folder
-            serves for a file. What the code itself imports is found there first.
+        folder: where a dotted name is looked up, and nowhere else, and what the code imports is found first; by default
+            the current folder, or that of the file.
 
     Returns:
         The model as the code made it, its mode untouched.
@@ -85,13 +85,10 @@ def _importing_from(root: Path, module_name: str) -> Iterator[None]:
         sys.path[:] = path
         # The user's own modules go, so that another folder's of the same name can come; installed ones stay loaded.
         for name, module in list(sys.modules.items()):
-            if name.partition(".")[0] not in modules and _is_own(module, root):
-                del sys.modules[name]
-
-
-def _is_own(module: ModuleType, root: Path) -> bool:
-    origin = getattr(module, "__file__", None)
-    return origin is not None and root in Path(origin).parents and "site-packages" not in Path(origin).parts
+            if name.partition(".")[0] not in modules:
+                origin = Path(getattr(module, "__file__", None) or "")
+                if root in origin.parents and "site-packages" not in origin.parts:
+                    del sys.modules[name]
 
 
 def _imported(target: str, name: str, file: Path) -> ModuleType:
@@ -112,13 +109,12 @@ def _imported(target: str, name: str, file: Path) -> ModuleType:
     return module
 
 
-def _model(target: str, found: object) -> nn.Module:
-    made = found
-    if not isinstance(found, nn.Module):
-        if not callable(found):
-            raise CorralError(f"{target}: found {type(found).__name__}, expected a function that returns an nn.Module")
+def _model(target: str, made: object) -> nn.Module:
+    if not isinstance(made, nn.Module):
+        if not callable(made):
+            raise CorralError(f"{target}: found {type(made).__name__}, expected a function that returns an nn.Module")
         try:
-            made = found()
+            made = made()
         except (Exception, SystemExit) as error:  # any error of foreign code
             raise CorralError(
                 f"{target}: calling it without arguments failed: {_reason(error)}; the function must build the model "

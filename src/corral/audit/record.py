@@ -14,9 +14,9 @@ from corral.strict import Frozen
 
 
 class AuditAttack(Frozen):
-    """One attack of the ensemble: it is given only the images that the attacks before it left standing.
+    """One attack of the ensemble, `given` only the images that are still classified right after those before it.
 
-    `accuracy` is what is left after it, as a share of all attacked images.
+    `accuracy` is the share of all attacked images that are classified right under it and those before it.
     """
 
     name: str
@@ -103,9 +103,5 @@ def run_words(record: AuditRecord) -> str:
 
 
 def read_audit(path: Path) -> AuditRecord:
-    """Read and check the record of an audit.
-
-    Raises:
-        CorralError: the file is missing or no such record; the message names file and field.
-    """
+    """Read and check the record of an audit; raises as `read_document`."""
     return read_document(path, AuditRecord, kind="audit", command="corral audit")

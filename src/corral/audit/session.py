@@ -1,4 +1,6 @@
-"""A model with its images, made ready for attack: fed as it wants, timed, classified, diagnosed."""
+"""A model with its images, prepared, timed, classified without attack, and diagnosed."""
+
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -8,7 +10,7 @@ from corral.attacks.budget import Budget, BudgetEndedError, measure
 from corral.audit.data import AuditImages
 from corral.audit.diagnostics import diagnose
 from corral.audit.diagnostics.diagnose import CHECKS
-from corral.audit.diagnostics.findings import Finding
+from corral.audit.diagnostics.findings import Finding, percent
 from corral.audit.inputs import judge, reordered_accuracy, trials
 from corral.audit.outputs import are_probabilities, check_outputs, measuring, outputs
 from corral.audit.prepare import Preparation, prepared
@@ -16,23 +18,15 @@ from corral.audit.targets import Target
 
 # Shares of the budget. Diagnostics are asked to end after theirs, and cut off if they overrun it by a tenth.
 DIAGNOSTICS, OVERRUN, CLEAN, TRYING = 0.3, 0.1, 0.15, 0.05
-# Trying the ways to feed a model takes about this many passes over so many images.
+# Trying the ways to feed a model takes about this many forward passes over so many images.
 WAYS, FEWEST_TRIED, MOST_TRIED = 15, 32, 500
 FIRST, TIMED = 8, 64
-# So many images let every check speak; fewer on a slow model, so that more checks are made at all.
+# Enough images for every check; fewer on a slow model, so that more checks are made at all.
 FEWEST_DIAGNOSED, DIAGNOSED = 40, 200
 
 
 class AuditSession:
-    """A model and its images.
-
-    Args:
-        target: the model.
-        given: the images in their order.
-        preparation: what the model's inputs need.
-        as_is: audit it even where another way to feed it is far better.
-        budget: what each step takes its share of.
-        batch_size: images that go through the model at once.
+    """A model and its images; arguments as `audit`, each step taking its share of the budget.
 
     Attributes:
         model: behind its preparation, giving logits.
@@ -40,7 +34,7 @@ class AuditSession:
         labels: (N,) all labels in the model's numbering.
         right: (n,) bool, which of the first n images are classified right; n is N unless the budget is too short.
         inputs: what the checks of outputs and inputs found.
-        pace: how long passes take.
+        pace: how long forward and backward passes take.
 
     Raises:
         CorralError: a model that cannot be audited, or is not fed what it was trained on.
@@ -67,9 +61,8 @@ class AuditSession:
             tried = round(TRYING * budget.seconds / (WAYS * each))
             x = self._x(min(MOST_TRIED, max(FEWEST_TRIED, tried)))
             found = outputs(self.model, x)
-            self.inputs = self._classes_finding(found)
+        self.inputs = self._outputs_findings(found)
         if are_probabilities(found):
-            self.inputs.append(probabilities_finding(found))
             self.model = prepared(target.model, preparation, device, log=True)
         with measuring(target.model, device):
             self.inputs.append(self._fed(x, found, as_is))
@@ -89,93 +82,70 @@ class AuditSession:
         each = self.pace.gradient_seconds(TIMED) / TIMED
         count = int(DIAGNOSTICS * self.budget.seconds / (each * sum(check.passes for check in CHECKS)))
         x = self._x(min(max(count, FEWEST_DIAGNOSED), DIAGNOSED, len(self.right)))
+        y = self.labels[: len(x)]
         if norm == "L1":
-            # The diagnostics know Linf and L2: the largest L2 ball inside the L1 ball says what there is to say.
+            # The diagnostics know Linf and L2: the largest L2 ball inside the L1 ball is diagnosed.
             norm, eps = "L2", eps / x[0].numel() ** 0.5
         try:
             with self.budget.enforced(self.model, hard):
-                diagnosis = diagnose(
-                    self.model,
-                    x,
-                    self.labels[: len(x)],
-                    eps=eps,
-                    norm=norm,
-                    seed=seed,
-                    deadline=soft,
-                    progress=progress,
-                )
+                found = diagnose(self.model, x, y, eps=eps, norm=norm, seed=seed, deadline=soft, progress=progress)
         except BudgetEndedError:
-            return [_cut_off_finding(self.budget.spent - start)], self.budget.spent - start
-        return list(diagnosis.findings), self.budget.spent - start
+            seconds = self.budget.spent - start
+            cut_off = Finding(
+                name="diagnostics",
+                title="Diagnostics",
+                value=None,
+                verdict="skipped",
+                explanation="The diagnostics were cut off: the model is too slow for their share of the budget.",
+                remedy="Give more --minutes, or fewer images with --n.",
+                n=0,
+                seconds=seconds,
+            )
+            return [cut_off], seconds
+        return list(found.findings), self.budget.spent - start
 
     def _classified(self, batch_size: int) -> Tensor:
         """Which images are classified right without attack: all, or as many as this step's share of time allows."""
         end, found, count = self.budget.clock() + CLEAN * self.budget.seconds, [], 0
         while count < len(self.labels) and (count == 0 or self.budget.clock() < end):
-            rows = torch.arange(count, min(count + batch_size, len(self.labels)), device=self.labels.device)
-            found.append(outputs(self.model, self.given.images.float(rows)).argmax(1) == self.labels[rows])
-            count += len(rows)
+            indices = torch.arange(count, min(count + batch_size, len(self.labels)), device=self.labels.device)
+            found.append(outputs(self.model, self.given.images.float(indices)).argmax(1) == self.labels[indices])
+            count += len(indices)
         return torch.cat(found)
 
     def _x(self, count: int) -> Tensor:
-        rows = torch.arange(min(count, len(self.labels)), device=self.labels.device)
-        return self.given.images.float(rows)
+        """The first `count` images."""
+        return self.given.images.float(torch.arange(min(count, len(self.labels)), device=self.labels.device))
 
     def _fed(self, x: Tensor, found: Tensor, as_is: bool) -> Finding:
         start, y = self.budget.spent, self.given.labels[: len(x)]
         channels = x.transpose(0, 1).flatten(1).double()
         mean, std = channels.mean(1), channels.std(1).clamp_min(1e-6)
-        own = (tuple(mean.tolist()), tuple(std.tolist()))
-        tried = trials(self.target.model, self.preparation, x, y, own)
+        tried = trials(self.target.model, self.preparation, x, y, (tuple(mean.tolist()), tuple(std.tolist())))
         reordered = reordered_accuracy(found.argmax(1), self.labels[: len(x)])
-        finding = judge(self.target.name, tried, y, reordered, as_is=as_is)
-        return finding.model_copy(update={"seconds": self.budget.spent - start})
+        return judge(self.target.name, tried, y, reordered, as_is=as_is, seconds=self.budget.spent - start)
 
-    def _classes_finding(self, found: Tensor) -> list[Finding]:
-        named = len(self.given.data.classes)
-        if found.shape[1] == named:
-            return []
-        spare = int((found.argmax(1) >= named).sum())
-        return [
-            Finding(
-                name="classes",
-                title="Number of classes",
-                value=float(found.shape[1]),
-                verdict="note",
-                explanation=f"The model has {found.shape[1]} classes, the data {named}; it predicts a class without "
-                f"label for {spare} of {len(found)} images. An attack may push images into any of its classes.",
-                remedy="Fine for a model with spare classes; otherwise give the data that it was trained for.",
-                n=len(found),
-                seconds=0.0,
+    def _outputs_findings(self, found: Tensor) -> list[Finding]:
+        """What to say of (n, C) outputs: of more or fewer classes than the data's, or probabilities."""
+        findings, classes, named = [], found.shape[1], len(self.given.data.classes)
+        note = partial(Finding, verdict="note", n=len(found), seconds=0.0)
+        if classes != named:
+            spare = int((found.argmax(1) >= named).sum())
+            why = (
+                f"The model has {classes} classes, the data {named}; it predicts a class without label for {spare} of "
+                f"{len(found)} images. An attack may push images into any of its classes."
             )
-        ]
-
-
-def probabilities_finding(found: Tensor) -> Finding:
-    """What to say of outputs (n, C) that are probabilities."""
-    saturated = float((found.amax(1) == 1).double().mean())
-    return Finding(
-        name="probabilities",
-        title="Probabilities instead of logits",
-        value=saturated,
-        verdict="note",
-        explanation="Every row of outputs lies in [0, 1] and sums to 1: the model ends in a softmax. The logarithm of "
-        f"the outputs is diagnosed and attacked in their place, as logits. For {100 * saturated:.1f}% of the clean "
-        "images a probability rounds to exactly 1.",
-        remedy="Return the logits, before the softmax: nothing is lost to rounding then.",
-        n=len(found),
-        seconds=0.0,
-    )
-
-
-def _cut_off_finding(seconds: float) -> Finding:
-    return Finding(
-        name="diagnostics",
-        title="Diagnostics",
-        value=None,
-        verdict="skipped",
-        explanation="The diagnostics were cut off: the model is too slow for their share of the budget.",
-        remedy="Give more --minutes, or fewer images with --n.",
-        n=0,
-        seconds=seconds,
-    )
+            remedy = "Fine for a model with spare classes; otherwise give the data that it was trained for."
+            title = "Number of classes"
+            findings.append(note(name="classes", title=title, value=float(classes), explanation=why, remedy=remedy))
+        if are_probabilities(found):
+            share = float((found.amax(1) == 1).double().mean())
+            why = (
+                "Every row of outputs lies in [0, 1] and sums to 1: the model ends in a softmax. The logarithm of the "
+                "outputs is diagnosed and attacked in their place, as logits. For "
+                f"{percent(share)} of the clean images a probability rounds to exactly 1."
+            )
+            remedy = "Return the logits, before the softmax: nothing is lost to rounding then."
+            title = "Probabilities instead of logits"
+            findings.append(note(name="probabilities", title=title, value=share, explanation=why, remedy=remedy))
+        return findings

@@ -1,5 +1,6 @@
 """The model to audit: Python code, a TorchScript or torch.export file, or a corral run."""
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -7,24 +8,25 @@ from typing import Literal
 import torch
 from torch import nn
 
-from corral.audit.programs import CompiledProgram, load_file
+from corral.audit.programs.archive import rebuilt_export, rebuilt_script
+from corral.audit.programs.compiled import CompiledProgram
+from corral.audit.programs.process import Process
+from corral.audit.programs.remote import Remote
 from corral.audit.python import load_python
 from corral.errors import CorralError, UsageError
 from corral.training import RunInfo, load_model
 
 Kind = Literal["run", "python", "torchscript", "export", "module"]
+# The first byte of a pickle of protocol 2 or later is PROTO; what torch wrote before 1.6 is a row of such pickles.
+PICKLE = b"\x80"
+TAR = b"ustar"
 
 
 @dataclass(frozen=True)
 class Target:
-    """A model to audit.
+    """A model to audit by the user's name for it, on the device; Python code decides its mode.
 
-    Attributes:
-        name: what the user called it.
-        kind: what it is.
-        model: images to logits, on the device; of Python code in the mode that the code left it in.
-        info: how the run was made, where it is a corral run.
-        notes: what a reader should know of the loading.
+    `info` is there for a corral run, `notes` say what a reader should know of the loading.
     """
 
     name: str
@@ -63,8 +65,7 @@ def load_target(
     if place.is_file() and place.suffix == ".py":
         raise UsageError(f"target {target} needs the function that makes the model: {target}:function")
     if place.is_file():
-        program, kind, notes = load_file(place, device)
-        return Target(target, kind, program, notes=notes)
+        return _from_file(target, place, device)
     if ":" in target:
         made = load_python(target, folder)
         try:
@@ -76,6 +77,48 @@ def load_target(
         f"target {target!r}: no such file or run; give a run folder, a TorchScript or torch.export file, or "
         "file.py:function"
     )
+
+
+def _from_file(name: str, path: Path, device: torch.device) -> Target:
+    """A TorchScript or torch.export file, checked and loaded in a process without rights; pickles are refused."""
+    kind = _kind_of(path)
+    if kind == "torchscript":
+        archive, words = rebuilt_script(path), "a TorchScript file"
+    elif kind == "export":
+        archive, words = rebuilt_export(path), "a torch.export file"
+    elif kind == "pickle":
+        raise CorralError(
+            f"{path}: a pickle (torch.save), and weight files are never unpickled; give file.py:function that builds "
+            "the model and loads its weights, or save the model with torch.jit.save or torch.export.save"
+        )
+    else:
+        raise CorralError(
+            f"{path}: neither TorchScript, torch.export nor a corral run; give one of them, or file.py:function that "
+            "builds the model"
+        )
+    process = Process(str(path), kind, archive, device)
+    notes = [f"{words}: it runs in the mode that it was saved in, in a process of its own"]
+    if process.still_open:
+        notes.append(f"this system could not take away from that process: {', '.join(process.still_open)}")
+    return Target(name, kind, Remote(process), notes=tuple(notes))
+
+
+def _kind_of(path: Path) -> Literal["torchscript", "export", "pickle", "other"]:
+    """What a file is, by its content alone; nothing in it is run."""
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(512)
+        if not zipfile.is_zipfile(path):
+            return "pickle" if head[:1] == PICKLE or head[257:262] == TAR else "other"
+        with zipfile.ZipFile(path) as archive:
+            entries = {name.partition("/")[2] for name in archive.namelist()} | set(archive.namelist())
+    except (OSError, zipfile.BadZipFile) as error:
+        raise CorralError(f"{path}: cannot be read ({error}); give a model file") from error
+    if "archive_format" in entries or "serialized_exported_program.json" in entries:
+        return "export"
+    if "constants.pkl" in entries and any(entry.startswith("code/") for entry in entries):
+        return "torchscript"
+    return "pickle" if "data.pkl" in entries else "other"
 
 
 def _plain(model: nn.Module) -> nn.Module:

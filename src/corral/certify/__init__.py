@@ -3,10 +3,10 @@
 from corral.certify.branch_and_bound import LipschitzInterval, LocalLipschitz, exact_lipschitz, local_lipschitz
 from corral.certify.critique import CritiqueBounds, critique_bounds
 from corral.certify.empirical import empirical_lipschitz_lower
-from corral.certify.heads import head_radius
+from corral.certify.layer_bounds import normalisation_constant
 from corral.certify.lipschitz import LayerBound, LipschitzBound, lipschitz_upper
-from corral.certify.norms import l2_to_l1, l2_to_linf, normalisation_constant
 from corral.certify.operator_norms import conv_norm_upper, dense_norm_upper
+from corral.certify.radii import head_radius, l2_to_l1, l2_to_linf
 from corral.geometry.radii.linear import linear_radius
 from corral.geometry.radii.nearest import nearest_radius, pairwise_margin, published_radius_unsound
 from corral.geometry.radii.soft import soft_radius

@@ -85,8 +85,8 @@ def exact_lipschitz(
     if any(side.shape not in ((), (network.inputs,)) for side in corners):
         shapes = " and ".join(str(tuple(side.shape)) for side in corners)
         raise ValueError(f"low and high must be numbers or ({network.inputs},), found {shapes}")
-    rows = [side.expand(1, network.inputs) for side in corners]
-    found = _search(network, rows[0], rows[1], tolerance, most_boxes, seconds)
+    least, most = (side.expand(1, network.inputs) for side in corners)
+    found = _search(network, least, most, tolerance, most_boxes, seconds)
     return LipschitzInterval(
         float(found.lower[0]), float(found.upper[0]), found.boxes, found.seconds, bool(found.converged[0])
     )
@@ -119,14 +119,14 @@ def local_lipschitz(
         ValueError: points of another size, a radius or tolerance that is not positive, weights that are not finite.
     """
     network = relu_network(module)
-    rows = points.detach().double().cpu().flatten(1)
-    if rows.shape[1] != network.inputs:
+    centre = points.detach().double().cpu().flatten(1)
+    if centre.shape[1] != network.inputs:
         raise ValueError(f"points must have {network.inputs} values each, found {tuple(points.shape)}")
     reach = torch.as_tensor(radius, dtype=torch.float64).detach().cpu()
-    if reach.shape not in ((), (len(rows),)):
-        raise ValueError(f"radius must be a number or ({len(rows)},), found {tuple(reach.shape)}")
-    reach = reach.expand(len(rows)).unsqueeze(1)
-    low, high = (rows - reach).nextafter(rows - torch.inf), (rows + reach).nextafter(rows + torch.inf)
+    if reach.shape not in ((), (len(centre),)):
+        raise ValueError(f"radius must be a number or ({len(centre)},), found {tuple(reach.shape)}")
+    reach = reach.expand(len(centre)).unsqueeze(1)
+    low, high = (centre - reach).nextafter(centre - torch.inf), (centre + reach).nextafter(centre + torch.inf)
     return _search(network, low, high, tolerance, most_boxes, seconds)
 
 
@@ -150,11 +150,11 @@ def _search(
     new = torch.ones(count, dtype=torch.bool)
     boxes = 0
     while True:
-        for rows in torch.split(new.nonzero()[:, 0], BATCH) if len(new) > 0 else ():
-            lower = lower.scatter_reduce(0, box[rows], _found(network, low[rows], high[rows], generator), "amax")
+        for some in torch.split(new.nonzero()[:, 0], BATCH) if len(new) > 0 else ():
+            lower = lower.scatter_reduce(0, box[some], _found(network, low[some], high[some], generator), "amax")
             goal = (lower * (1 + tolerance)).clamp_min(NOTHING * network.product)
-            upper[rows] = torch.minimum(upper[rows], _bounded(network, low[rows], high[rows], goal[box[rows]]))
-            boxes += len(rows)
+            upper[some] = torch.minimum(upper[some], _bounded(network, low[some], high[some], goal[box[some]]))
+            boxes += len(some)
         goal = (lower * (1 + tolerance)).clamp_min(NOTHING * network.product)
         done = upper <= goal[box]
         settled = settled.scatter_reduce(0, box[done], upper[done], "amax")
@@ -186,10 +186,10 @@ def _bounded(network: ReluNetwork, low: Tensor, high: Tensor, goal: Tensor) -> T
     centre = (low + high) / 2
     radius = torch.maximum(high - centre, centre - low)
     upper = interval_norms(network, centre, radius)
-    rows = (upper > goal).nonzero()[:, 0]
-    if len(rows) > 0:
-        enough = float(goal[rows].min())
-        upper[rows] = torch.minimum(upper[rows], pattern_norms(network, centre[rows], radius[rows], enough))
+    open_ = (upper > goal).nonzero()[:, 0]
+    if len(open_) > 0:
+        enough = float(goal[open_].min())
+        upper[open_] = torch.minimum(upper[open_], pattern_norms(network, centre[open_], radius[open_], enough))
     return upper
 
 

@@ -10,10 +10,9 @@ from corral.geometry.radii.rounding import centred, check_clusters
 
 @dataclass(frozen=True)
 class CritiqueBounds:
-    """For each feature, what Eq. 3 encloses the papers' radius (`published_radius_unsound`) with.
+    """For each feature, Eq. 3's bounds of the papers' radius (`published_radius_unsound`): (N,) float64 lengths.
 
-    Both are (N,) float64 lengths in feature space: over a Lipschitz constant of the backbone they are lengths in
-    pixels.
+    They are lengths in feature space: divided by a Lipschitz constant of the backbone, in pixels.
 
     Attributes:
         lower: (d' - d) / 2, with d the distance to the nearest centroid, d' to the nearest one of another class. By the

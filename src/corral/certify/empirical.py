@@ -1,4 +1,4 @@
-"""How steep a network was found to be: lower bounds on its Lipschitz constant, to compare certified ones with."""
+"""Lower bounds on a network's Lipschitz constant, found at images, to compare certified upper bounds with."""
 
 import torch
 from torch import Tensor, nn
@@ -51,14 +51,9 @@ def empirical_lipschitz_lower(
             dual = torch.zeros_like(features, requires_grad=True)
             (pulled,) = torch.autograd.grad(features, images, dual, create_graph=True)
             for _ in range(steps):
-                direction = _unit(direction)
+                lengths = direction.flatten(1).norm(dim=1).clamp_min(torch.finfo(direction.dtype).tiny)
+                direction = direction / lengths.view(-1, *[1] * (direction.dim() - 1))
                 (pushed,) = torch.autograd.grad(pulled, dual, direction, retain_graph=True)
                 largest = max(largest, float(pushed.flatten(1).norm(dim=1).max()))
                 (direction,) = torch.autograd.grad(features, images, pushed, retain_graph=True)
     return largest
-
-
-def _unit(directions: Tensor) -> Tensor:
-    lengths = directions.flatten(1).norm(dim=1).clamp_min(torch.finfo(directions.dtype).tiny)
-    unit: Tensor = directions / lengths.view(-1, *[1] * (directions.dim() - 1))
-    return unit

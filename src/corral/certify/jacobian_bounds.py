@@ -44,14 +44,8 @@ def pattern_norms(network: ReluNetwork, centre: Tensor, radius: Tensor, enough: 
     piecewise linear, so one of its breaks is best), or if the neurons are tied. What is left is realised, or
     asks for three kinks or more that all but meet in the box.
 
-    Args:
-        network: the matrices.
-        centre: (B, n).
-        radius: (B, n), half the boxes' sides.
-        enough: norms up to this are not refined.
-
-    Returns:
-        (B,), infinity where more than `MOST_PATTERNS` patterns, or `MOST_UNDECIDED` signs in one, would count.
+    Infinity where more than `MOST_PATTERNS` patterns, or `MOST_UNDECIDED` signs in one, would count. The boxes have
+    (B, n) centres and radii; norms up to `enough` are not refined.
     """
     count, inputs = centre.shape
     errors = network.value_errors(float((centre.norm(dim=1) + radius.norm(dim=1)).max()))

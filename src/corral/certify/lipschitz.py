@@ -3,27 +3,15 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from corral.certify.layer_bounds import LAYERS, BatchNorm, above, linear_bound
+from corral import models
+from corral.certify.layer_bounds import LAYERS, above, linear_bound
 from corral.errors import UsageError
-from corral.models import (
-    MLP,
-    SLL,
-    VGG,
-    Classifier,
-    ConvNet,
-    HalfAbs,
-    LipschitzNet,
-    Orthogonal,
-    ResNet,
-    ResNetCifar,
-    Shift,
-    SpaceToDepth,
-    WideResNet,
-)
 from corral.models.backbones import Embedded
 from corral.models.backbones.resnet import BasicBlock
 from corral.models.backbones.resnet_cifar import PaddedBlock
@@ -63,7 +51,7 @@ class LipschitzBound:
 
 Walked = tuple[list[LayerBound], Tensor]
 # Types of corral whose `lipschitz_bound` is inherited. Of any other class only the bound that it defines itself counts.
-BOUNDED = (HalfAbs, Orthogonal, SLL, Shift, SpaceToDepth)
+BOUNDED = (models.HalfAbs, models.Orthogonal, models.SLL, models.Shift, models.SpaceToDepth)
 
 
 def lipschitz_upper(module: nn.Module, image_shape: tuple[int, ...]) -> LipschitzBound:
@@ -107,21 +95,33 @@ def _walk(module: nn.Module, path: str, x: Tensor) -> Walked:
         if not bound >= 0:
             raise UsageError(f"{where(module, path)}: its lipschitz_bound must be at least 0, found {bound}")
         return [LayerBound(path, bound, "by construction")], _run(module, path, x)
-    if kind in COMPOSITES:
-        require_plain(module, path)
-        return COMPOSITES[kind](module, path, x)
-    if kind not in LAYERS:
+    if kind not in LAYERS and kind not in RUNS and kind not in BLOCKS:
         raise UsageError(
             f"no Lipschitz bound is known for {where(module, path)}: give it a method "
             "lipschitz_bound(input_shape) -> float that guarantees one"
         )
     require_plain(module, path)
-    out = _run(module, path, x)
+    if kind in LAYERS:
+        out = _run(module, path, x)
+        return [_layer(module, path, lambda: LAYERS[kind](module, x, out))], out
+    if kind in BLOCKS:
+        return _residual_block(module, path, x)
+    if isinstance(module, models.Classifier) and module.image_size not in (None, tuple(x.shape[2:])):
+        raise UsageError(f"the classifier takes images of {module.image_size}, found image_shape {tuple(x.shape[1:])}")
+    # named_children would leave out the second place of a module that stands in two.
+    parts = module._modules.items() if kind is nn.Sequential else _named(module, *RUNS[kind])
+    layers, out = _chain(parts, path, x)
+    if kind in POOLED:
+        mean = above(1 / math.sqrt(out.shape[2] * out.shape[3]))
+        return [*layers, LayerBound(join(path, "mean"), mean, "exact norm of averaging")], out.mean((2, 3))
+    return layers, out
+
+
+def _layer(module: nn.Module, path: str, bound: Callable[[], tuple[float, str]]) -> LayerBound:
     try:
-        bound, how = LAYERS[kind](module, x, out)
+        return LayerBound(path, *bound())
     except ValueError as error:
         raise ValueError(f"{where(module, path)}: {error}") from error
-    return [LayerBound(path, bound, how)], out
 
 
 def _bounded(module: nn.Module, path: str) -> bool:
@@ -145,26 +145,23 @@ def _bounded(module: nn.Module, path: str) -> bool:
     return False
 
 
-def _chain(parts: Iterable[tuple[str, nn.Module]], path: str, x: Tensor) -> Walked:
+def _named(module: nn.Module, *names: str) -> list[tuple[str, Any]]:
+    return [(name, getattr(module, name)) for name in names]
+
+
+def _chain(parts: Iterable[tuple[str, Any]], path: str, x: Tensor) -> Walked:
     """Modules one after the other, a BatchNorm folded into the dense layer or convolution right before it."""
     layers: list[LayerBound] = []
-    rest = list(parts)
+    rest = [(join(path, name), part) for name, part in parts]
     while rest:
-        name, part = rest.pop(0)
-        full = join(path, name)
+        full, part = rest.pop(0)
         if rest and _folds(part, rest[0][1], x):
-            follower_name, follower = rest.pop(0)
-            assert isinstance(part, nn.Linear | nn.Conv2d)
-            assert isinstance(follower, BatchNorm)
+            after, follower = rest.pop(0)
             require_plain(part, full)
-            require_plain(follower, join(path, follower_name))
+            require_plain(follower, after)
             out = _run(part, full, x)
-            try:
-                bound, how = linear_bound(part, x, follower)
-            except ValueError as error:
-                raise ValueError(f"{where(part, full)}: {error}") from error
-            layers.append(LayerBound(full, bound, how))
-            x = _run(follower, join(path, follower_name), out)
+            layers.append(_layer(part, full, partial(linear_bound, part, x, follower)))
+            x = _run(follower, after, out)
         else:
             found, x = _walk(part, full, x)
             layers += found
@@ -183,87 +180,42 @@ def _folds(part: nn.Module, follower: nn.Module, x: Tensor) -> bool:
     return (dense or convolution) and plain and not own
 
 
-def _attributes(*names: str) -> Callable[[nn.Module, str, Tensor], Walked]:
-    """The walk of a network whose `forward` runs these attributes in order, whatever else hangs on it."""
-
-    def walk(module: nn.Module, path: str, x: Tensor) -> Walked:
-        return _chain([(name, getattr(module, name)) for name in names], path, x)
-
-    return walk
-
-
-def _sequential(module: nn.Module, path: str, x: Tensor) -> Walked:
-    # named_children would leave out the second place of a module that stands in two.
-    return _chain(module._modules.items(), path, x)  # type: ignore[arg-type]
-
-
-def _classifier(module: nn.Module, path: str, x: Tensor) -> Walked:
-    assert isinstance(module, Classifier)
-    if module.image_size is not None and tuple(x.shape[2:]) != module.image_size:
-        raise UsageError(f"the classifier takes images of {module.image_size}, found image_shape {tuple(x.shape[1:])}")
-    return _chain([("normalisation", module.normalisation), ("backbone", module.backbone)], path, x)
-
-
-def _pooled(*names: str) -> Callable[[nn.Module, str, Tensor], Walked]:
-    """A backbone's attributes in order, then the mean over H × W, whose norm is 1 / sqrt(H W)."""
-
-    def walk(module: nn.Module, path: str, x: Tensor) -> Walked:
-        layers, maps = _attributes(*names)(module, path, x)
-        values = maps.shape[2] * maps.shape[3]
-        mean = LayerBound(join(path, "mean"), above(1 / math.sqrt(values)), "exact norm of averaging")
-        return [*layers, mean], maps.mean((2, 3))
-
-    return walk
-
-
-def _basic_block(module: nn.Module, path: str, x: Tensor) -> Walked:
-    assert isinstance(module, BasicBlock)
-    _untouched(module, path)
-    names = ("conv1", "bn1", "conv2", "bn2")
-    branch, out = _chain([(name, getattr(module, name)) for name in names], path, x)
-    shortcut, _ = _walk(module.shortcut, join(path, "shortcut"), x)
-    return [_residual(path, branch, shortcut)], out
-
-
-def _preactivation_block(module: nn.Module, path: str, x: Tensor) -> Walked:
-    assert isinstance(module, PreActivationBlock)
-    _untouched(module, path)
-    first, activated = _walk(module.bn1, join(path, "bn1"), x)
-    names = ("conv1", "bn2", "conv2")
-    branch, out = _chain([(name, getattr(module, name)) for name in names], path, activated)
-    if module.project is None:
-        return [_residual(path, first + branch, [])], out
-    shortcut, _ = _walk(module.project, join(path, "project"), activated)
-    return [*first, _residual(path, branch, shortcut)], out
-
-
-def _untouched(block: nn.Module, path: str) -> None:
-    """Refuse layers that change their input where it lies: the other branch would see it changed."""
-    for name, part in block.named_modules():
-        if getattr(part, "inplace", False):
+def _residual_block(module: nn.Module, path: str, x: Tensor) -> Walked:
+    """Branch + shortcut of a basic block, or of a pre-activation block, whose first BatchNorm serves both."""
+    for name, part in module.named_modules():
+        if getattr(part, "inplace", False):  # the other branch would see its input changed
             raise UsageError(
                 f"{where(part, join(path, name))} works in place within a residual block: set inplace=False"
             )
-
-
-def _residual(path: str, branch: list[LayerBound], shortcut: list[LayerBound]) -> LayerBound:
+    first: list[LayerBound] = []
+    shortcut: list[LayerBound] = []
+    names: tuple[str, ...] = ("conv1", "bn1", "conv2", "bn2")
+    side = "shortcut"
+    if isinstance(module, PreActivationBlock):
+        first, x = _walk(module.bn1, join(path, "bn1"), x)
+        names, side = ("conv1", "bn2", "conv2"), "project"
+    branch, out = _chain(_named(module, *names), path, x)
+    if getattr(module, side) is None:
+        first, branch = [], first + branch
+    else:
+        shortcut, _ = _walk(getattr(module, side), join(path, side), x)
     bounds = _product(branch), _product(shortcut)
-    return LayerBound(path, above(sum(bounds)), f"branch {bounds[0]:.6g} + shortcut {bounds[1]:.6g}")
+    how = f"branch {bounds[0]:.6g} + shortcut {bounds[1]:.6g}"
+    return [*first, LayerBound(path, above(sum(bounds)), how)], out
 
 
-COMPOSITES: dict[type[nn.Module], Callable[[nn.Module, str, Tensor], Walked]] = {
-    Classifier: _classifier,
-    nn.Sequential: _sequential,
-    **dict.fromkeys((MLP, ConvNet, LipschitzNet), _attributes("layers")),
-    Embedded: _attributes("backbone", "embedding"),
-    VGG: _pooled("layers"),
-    ResNet: _pooled("stem", "blocks"),
-    ResNetCifar: _pooled("stem", "blocks"),
-    WideResNet: _pooled("stem", "blocks", "bn"),
-    BasicBlock: _basic_block,
-    PaddedBlock: _basic_block,
-    PreActivationBlock: _preactivation_block,
+BLOCKS = (BasicBlock, PaddedBlock, PreActivationBlock)
+# The attributes that a network's `forward` runs in order, whatever else hangs on it; of a Sequential all.
+RUNS: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.Sequential: (),
+    models.Classifier: ("normalisation", "backbone"),
+    Embedded: ("backbone", "embedding"),
+    **dict.fromkeys((models.MLP, models.ConvNet, models.LipschitzNet, models.VGG), ("layers",)),
+    **dict.fromkeys((models.ResNet, models.ResNetCifar), ("stem", "blocks")),
+    models.WideResNet: ("stem", "blocks", "bn"),
 }
+# Those that end in the mean over H × W, whose norm is 1 / sqrt(H W).
+POOLED = (models.VGG, models.ResNet, models.ResNetCifar, models.WideResNet)
 
 
 def _product(layers: list[LayerBound]) -> float:

@@ -9,7 +9,7 @@ from torch.nn import functional
 from corral.certify.gram import ITERATIONS, spectral_norms_upper
 from corral.geometry.radii.rounding import inner_product_error
 
-Pair = int | tuple[int, int]
+Pair = int | tuple[int, ...]
 # Convolutions of no more entries than this are written out as matrices.
 MOST_ENTRIES = 2**18
 
@@ -70,7 +70,7 @@ def conv_norm_upper(
     if weight.dim() != 4 or groups < 1 or weight.shape[0] % groups:
         raise ValueError(f"weight must be (out, in / groups, h, w), found {tuple(weight.shape)} with {groups} groups")
     _check_finite(weight)
-    strides, dilations = _pair(stride), _pair(dilation)
+    strides, dilations = pair(stride), pair(dilation)
     kernel = (weight.shape[2], weight.shape[3])
     if min(*strides, *dilations, *kernel, *image_size, weight.shape[1]) < 1:
         raise ValueError("channels, kernel, stride, dilation and image_size must be at least 1")
@@ -90,7 +90,11 @@ def conv_norm_upper(
     values = values / scale
     outputs = math.prod(math.ceil(length / step) for length, step in zip(lengths, strides, strict=True))
     if weight.shape[0] * weight.shape[1] * groups * math.prod(image_size) * outputs <= MOST_ENTRIES:
-        matrix = _written_out(values.cpu(), image_size, zeros, strides, dilations, groups)
+        # The convolution's matrix, exactly: a basis image meets one weight in every output.
+        channels = weight.shape[1] * groups
+        basis = torch.eye(channels * math.prod(image_size), dtype=torch.float64).view(-1, channels, *image_size)
+        padded = functional.pad(basis, (*zeros[1], *zeros[0]))
+        matrix = functional.conv2d(padded, values.cpu(), stride=strides, dilation=dilations, groups=groups).flatten(1)
         return math.nextafter(dense_norm_upper(matrix, iterations=iterations) * scale, math.inf)
     circle = [
         math.ceil((length + min(max(sides), extent)) / step) * step
@@ -101,21 +105,6 @@ def conv_norm_upper(
     norm = float(spectral_norms_upper(symbols, iterations=iterations, largest=True).max())
     bound = (norm / math.sqrt(strides[0] * strides[1]) + float(slack)) * (1 + 1e-15)
     return math.nextafter(bound * scale, math.inf)
-
-
-def _written_out(
-    weight: Tensor,
-    image_size: tuple[int, int],
-    zeros: list[tuple[int, int]],
-    strides: tuple[int, int],
-    dilations: tuple[int, int],
-    groups: int,
-) -> Tensor:
-    """The convolution's matrix, exactly: a basis image meets one weight in every output."""
-    channels = weight.shape[1] * groups
-    basis = torch.eye(channels * math.prod(image_size), dtype=weight.dtype).view(-1, channels, *image_size)
-    padded = functional.pad(basis, (*zeros[1], *zeros[0]))
-    return functional.conv2d(padded, weight, stride=strides, dilation=dilations, groups=groups).flatten(1)
 
 
 def _transfer_matrices(
@@ -147,8 +136,9 @@ def _transfer_matrices(
     return torch.complex(real, imaginary).flatten(3, 4).flatten(0, 1)
 
 
-def _pair(value: Pair) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value
+def pair(value: Pair) -> tuple[int, int]:
+    """The numbers of both axes."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def _zeros(padding: Pair | str, extents: list[int]) -> list[tuple[int, int]]:
@@ -157,9 +147,9 @@ def _zeros(padding: Pair | str, extents: list[int]) -> list[tuple[int, int]]:
         if padding not in ("same", "valid"):
             raise ValueError(f"padding must be numbers, 'same' or 'valid', found {padding!r}")
         return [(0, 0) if padding == "valid" else (extent // 2, extent - extent // 2) for extent in extents]
-    if min(_pair(padding)) < 0:
+    if min(pair(padding)) < 0:
         raise ValueError(f"padding must be at least 0, found {padding}")
-    return [(side, side) for side in _pair(padding)]
+    return [(side, side) for side in pair(padding)]
 
 
 def _check_finite(weight: Tensor) -> None:

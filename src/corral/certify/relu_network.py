@@ -16,8 +16,12 @@ from corral.models.classifier import Normalisation
 from corral.models.modes import eval_mode
 from corral.models.plain import join, kind_of, require_plain
 
-# Whose children run one after the other.
-CONTAINERS = {Classifier, MLP, nn.Sequential}
+# The attributes that run one after the other; of a Sequential all.
+CONTAINERS: dict[type[nn.Module], tuple[str, ...]] = {
+    Classifier: ("normalisation", "backbone"),
+    MLP: ("layers",),
+    nn.Sequential: (),
+}
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,7 @@ class ReluNetwork:
         return float(inner_product_error(sum(weight.shape[1] for weight in self.weights), torch.tensor(self.product)))
 
     def value_errors(self, reach: float) -> list[float]:
-        """By how much each layer's computed values can be off for inputs of a length, its ReLU chosen wrongly or not.
-
-        Args:
-            reach: the largest ||centre|| + ||radius|| of a box.
-        """
+        """By how much each layer's computed values can be off, its ReLU chosen wrongly or not, for ||x|| <= reach."""
         found, error, length = [], 0.0, reach
         for weight, bias in zip(self.weights, self.biases, strict=True):
             norm = float(weight.norm()) * (1 + 1e-9)
@@ -76,10 +76,7 @@ def relu_network(module: nn.Module) -> ReluNetwork:
             (`models.plain`); no linear layer.
         ValueError: weights that are not finite.
     """
-    weights: list[Tensor] = []
-    biases: list[Tensor] = []
-    rectified: list[bool] = []
-    scalings: list[tuple[Tensor, Tensor]] = []
+    weights, biases, rectified, scalings = list[Tensor](), list[Tensor](), list[bool](), list[tuple[Tensor, Tensor]]()
     # Of a weight parametrized by spectral_norm, reading it changes it in train mode.
     with eval_mode(module):
         for path, layer in _layers(module, ""):
@@ -95,7 +92,7 @@ def relu_network(module: nn.Module) -> ReluNetwork:
             elif kind is Normalisation and not weights:
                 assert isinstance(layer, Normalisation)
                 scalings.append((layer.mean.detach().double().cpu(), layer.std.detach().double().cpu()))
-            elif kind not in CONTAINERS | {nn.Flatten, nn.Identity}:
+            elif kind not in (*CONTAINERS, nn.Flatten, nn.Identity):
                 raise UsageError(
                     "branch and bound needs an MLP or an nn.Sequential of Linear and ReLU that starts with a Linear, "
                     f"found {kind.__name__}"
@@ -117,14 +114,9 @@ def relu_network(module: nn.Module) -> ReluNetwork:
 def _layers(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
     """The modules that run, containers among them, in order and by path."""
     yield path, module
-    children: Iterable[tuple[str, Any]] = ()
-    if kind_of(module) is Classifier:
-        assert isinstance(module, Classifier)
-        children = (("normalisation", module.normalisation), ("backbone", module.backbone))
-    elif kind_of(module) is MLP:
-        children = (("layers", module.layers),)
-    elif kind_of(module) is nn.Sequential:
-        children = module._modules.items()
+    kind = kind_of(module)
+    named = [(name, getattr(module, name)) for name in CONTAINERS.get(kind, ())]
+    children: Iterable[tuple[str, Any]] = module._modules.items() if kind is nn.Sequential else named
     for name, child in children:
         yield from _layers(child, join(path, name))
 

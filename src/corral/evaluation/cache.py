@@ -81,11 +81,7 @@ class EvaluationCache:
                 )
 
     def read(self, key: str, number: int) -> Batch | None:
-        """A finished batch of an attack, None if it is not finished.
-
-        Raises:
-            CorralError: the file is damaged.
-        """
+        """A finished batch of an attack, None if it is not finished; CorralError for a damaged file."""
         path = self._path(key, number)
         if not path.is_file():
             return None
@@ -105,11 +101,7 @@ class EvaluationCache:
             ) from error
 
     def write(self, key: str, number: int, batch: Batch) -> None:
-        """Keep a finished batch.
-
-        Raises:
-            CorralError: the disk is full or the folder cannot be written.
-        """
+        """Keep a finished batch; CorralError where the disk is full or the folder cannot be written."""
         stream = io.BytesIO()
         named: dict[str, Any] = vars(batch)
         np.savez(stream, **named)

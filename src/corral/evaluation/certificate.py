@@ -23,12 +23,10 @@ class LayerConstant(Frozen):
 
 
 class CertifiedAt(Frozen):
-    """Accuracies at one l2 radius.
+    """Accuracies at one l2 radius in pixel units.
 
-    Attributes:
-        radius: in pixel units.
-        certified: share of the images that are classified right with a larger certified radius.
-        attacked: share that is classified right and stood every attack within the radius; None without attacks.
+    `certified` is the share of the images that are classified right with a larger certified radius, `attacked` the
+    share that is classified right under every attack within the radius; None without attacks.
     """
 
     radius: float = Field(ge=0)
@@ -37,7 +35,7 @@ class CertifiedAt(Frozen):
 
 
 class CertifyingAttack(Frozen):
-    """An attack that the certificates were checked by."""
+    """An attack on the certified images."""
 
     name: str
     description: str
@@ -91,9 +89,5 @@ class BrokenCertificatesError(CorralError):
 
 
 def read_certificate(path: Path) -> Certificate:
-    """Read and check a certificate.
-
-    Raises:
-        CorralError: missing, not JSON, or not a certificate of this format; the message names file and field.
-    """
+    """Read and check a certificate; raises as `read_document`."""
     return read_document(path, Certificate, kind="certificate", command="corral certify")

@@ -4,7 +4,7 @@ import copy
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,14 +16,12 @@ from corral.attacks.balls import l2_norms
 from corral.attacks.bisector import bisector_search
 from corral.attacks.ddn import ddn
 from corral.attacks.engine import Attacked
-from corral.attacks.minimal import MinimalOutcome
 from corral.attacks.outcome import Outcome
 from corral.attacks.presets import PgdPreset
 from corral.attacks.threat import Threat
 from corral.attacks.within import pgd_within
 from corral.certify import head_radius, lipschitz_upper
 from corral.data import Images
-from corral.documents import write_arrays, write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation.cache import EvaluationCache
 from corral.evaluation.certificate import (
@@ -34,11 +32,10 @@ from corral.evaluation.certificate import (
     CertifyingAttack,
     LayerConstant,
 )
-from corral.evaluation.loaded_run import loaded_run
-from corral.evaluation.session import EvaluationSession
+from corral.evaluation.loaded_run import LoadedRun, loaded_run, share
 from corral.models import Classifier
 from corral.precision import full_float32
-from corral.progress import Progress, duration
+from corral.progress import duration
 from corral.renamed import renamed
 from corral.training import parse_eps
 
@@ -101,74 +98,57 @@ def certify_run(
     """
     begun = time.perf_counter()
     wanted = _radii(radii)
-    given = loaded_run(run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device)
-    folder, model, data, test = given.folder, given.model, given.data, given.test
-    assert test.labels is not None
+    given = loaded_run(
+        run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device, progress=progress
+    )
+    label = certificate_label(n=len(given.test), n_test=len(given.data.test), seed=seed)
+    path = given.folder.path / "certificates" / f"{label}.json"
     with full_float32():
-        bound = lipschitz_upper(model, given.spec.image_shape)
+        bound = lipschitz_upper(given.model, given.spec.image_shape)
         # A product past float64 still is a bound, of no use: the record says so by its number.
         lipschitz = min(bound.value, sys.float_info.max)
-        found = _certified(model, test, lipschitz, given.batch_size)
-        right = found.predicted == test.labels
-        proved = torch.where(right, found.radii, 0.0)
-        distances = torch.where(right, torch.inf, 0.0).double()
-        label = certificate_label(n=len(test), n_test=len(data.test), seed=seed)
-        attacks = radius_attacks(model, wanted, lipschitz)
-        plan = given.plan("certify", norm="L2", eps=max(wanted), attacks=attacks)
-        cache = EvaluationCache(folder.path / "certificates" / f"{label}.unfinished", plan, overwrite=overwrite)
-        tried: list[CertifyingAttack] = []
-        if attack:
-            session = EvaluationSession(
-                model,
-                test,
-                classes=len(data.classes),
-                norm="L2",
-                batch_size=given.batch_size,
-                seed=seed,
-                shown=torch.arange(len(test), device=given.device),
-                progress=progress,
-            )
-            for one in attacks:
-                outcome = session.attack(one, cache)
-                distances = torch.minimum(distances, _distances(outcome, test))
-                settings = dict(one.settings)
-                tried.append(
-                    CertifyingAttack(
-                        name=one.name, description=one.description, settings=settings, seconds=outcome.seconds
-                    )
-                )
+        predicted, found = _certified(given, lipschitz)
+        right = predicted == given.labels
+        proved, distances = torch.where(right, found, 0.0), torch.where(right, torch.inf, 0.0).double()
+        attacks = radius_attacks(given.model, wanted, lipschitz)
+        plan = given.plan("certify", Threat("L2", max(wanted)), attacks)
+        cache = EvaluationCache(path.with_suffix(".unfinished"), plan, overwrite=overwrite)
+        outcomes = [given.attack(one, cache) for one in attacks] if attack else []
+        for outcome in outcomes:
+            distances = torch.minimum(distances, _distances(outcome, given.test))
     broken = int((right & (distances <= proved * (1 - ROUNDING))).sum())
     largest = max([*wanted, float(proved.max()), NEXT_IMAGE])
-    grid = [largest * place / CURVE_POINTS for place in range(CURVE_POINTS + 1)]
 
     def at(radius: float) -> CertifiedAt:
         # Strictly larger, and for attacks the least doubt that rounding leaves, in their favour.
-        attacked = _share(right & (distances > radius * (1 + ROUNDING))) if attack else None
-        return CertifiedAt(radius=radius, certified=_share(right & (proved > radius)), attacked=attacked)
+        attacked = share(right & (distances > radius * (1 + ROUNDING))) if attack else None
+        return CertifiedAt(radius=radius, certified=share(right & (proved > radius)), attacked=attacked)
 
     inside = proved[right]
     certificate = Certificate(
         **given.facts(),
         notes=[given.training_note],
-        clean=_share(right),
+        clean=share(right),
         lipschitz=lipschitz,
-        layers=[LayerConstant(name=layer.name, bound=layer.bound, how=layer.how) for layer in bound.layers],
+        layers=[LayerConstant(**vars(layer)) for layer in bound.layers],
         at=[at(radius) for radius in wanted],
-        curve=[at(radius) for radius in grid],
+        curve=[at(largest * place / CURVE_POINTS) for place in range(CURVE_POINTS + 1)],
         median=float(inside.median()) if len(inside) else 0.0,
-        below_next=_share(inside < NEXT_IMAGE) if len(inside) else 0.0,
-        attacks=tried,
+        below_next=share(inside < NEXT_IMAGE) if len(inside) else 0.0,
+        attacks=[
+            CertifyingAttack(
+                name=one.name, description=one.description, settings=dict(one.settings), seconds=outcome.seconds
+            )
+            for one, outcome in zip(attacks, outcomes, strict=False)  # none where nothing was attacked
+        ],
         broken=broken,
         seed=seed,
         # Batches that an earlier, interrupted call finished count with what they took then.
-        certify_seconds=max(time.perf_counter() - begun, sum(one.seconds for one in tried)),
+        certify_seconds=max(time.perf_counter() - begun, sum(outcome.seconds for outcome in outcomes)),
     )
-    arrays = {"labels": test.labels, "predicted": found.predicted, "radius": proved, "distance": distances}
-    path = folder.path / "certificates" / f"{label}.json"
-    write_arrays({name: values.cpu().numpy() for name, values in arrays.items()}, path.with_suffix(".npz"))
-    write_document(certificate, path)
+    arrays = {"labels": given.labels, "predicted": predicted, "radius": proved, "distance": distances}
+    given.write(certificate, arrays, path, f"certified in {duration(certificate.certify_seconds)}")
     cache.close()
-    Progress("", 0, "", enabled=progress).say(f"{run}: certified in {duration(certificate.certify_seconds)}: {path}")
     if broken:
         raise BrokenCertificatesError(
             f"{path}: attacks broke {broken} of {certificate.n} certificates: do not use them, and report this with "
@@ -180,8 +160,7 @@ def certify_run(
 
 def certificate_label(*, n: int, n_test: int, seed: int) -> str:
     """The file name of a certificate without its ending: whatever is not the full or the default."""
-    parts = ["l2", *([f"n{n}"] if n < n_test else []), *([f"seed{seed}"] if seed else [])]
-    return "-".join(parts)
+    return "-".join(["l2", *([f"n{n}"] if n < n_test else []), *([f"seed{seed}"] if seed else [])])
 
 
 def certificate_page(run: Path, certificate: Certificate) -> Path:
@@ -191,15 +170,10 @@ def certificate_page(run: Path, certificate: Certificate) -> Path:
 
 
 def radius_attacks(model: Classifier, radii: Sequence[float], lipschitz: float) -> list[Attack]:
-    """What certificates are tried by, each bound to the radius that it is confined to.
+    """The attacks on certified images, each bound to the radius that it is confined to.
 
     DDN and, on cluster heads, the search along bisector normals look for the closest misclassified image at whatever
-    distance; PGD within each radius above 0, and just within each image's own certified radius.
-
-    Args:
-        model: the model to attack.
-        radii: l2 radii in pixel units.
-        lipschitz: what the certificates divide by.
+    distance; PGD within each of the radii above 0, and just within each image's own certified radius.
     """
     largest = Threat("L2", max([*radii, NEXT_IMAGE]))
     found = [Attack("ddn", "DDN, 100 steps, on the margin: the closest point", (("steps", 100),), largest, _ddn)]
@@ -226,55 +200,39 @@ def _own(lipschitz: float, model: nn.Module, x: Tensor, y: Tensor, *, seed: int)
 
 
 def _ddn(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
-    return _as_outcome(ddn.outcome(model, x, y, steps=100, seed=seed))
+    return ddn.outcome(model, x, y, steps=100, seed=seed).outcome()
 
 
 def _bisectors(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
     assert isinstance(model, Classifier)
-    return _as_outcome(bisector_search(model, x, y, steps=20, rivals=9))
+    return bisector_search(model, x, y, steps=20, rivals=9).outcome()
 
 
-def _as_outcome(found: MinimalOutcome) -> Outcome:
-    step = torch.where(found.natural, 0, torch.where(found.broken, 1, -1))
-    return Outcome(found.x_adv, found.broken | found.natural, step, found.forwards, found.backwards)
-
-
-@dataclass(frozen=True)
-class _Certified:
+def _certified(run: LoadedRun, lipschitz: float) -> tuple[Tensor, Tensor]:
     """(n,) classes that the float32 model predicts, and (n,) radii of the float64 features' decision."""
-
-    predicted: Tensor
-    radii: Tensor
-
-
-def _certified(model: Classifier, images: Images, lipschitz: float, batch_size: int) -> _Certified:
-    exact = copy.deepcopy(model).double()
+    exact = copy.deepcopy(run.model).double()
     predicted, radii = [], []
     with torch.no_grad():
-        for rows in torch.split(torch.arange(len(images), device=images.pixels.device), batch_size):
-            pixels = images.float(rows)
-            predicted.append(model(pixels).argmax(1))
+        for indices in torch.split(torch.arange(len(run.test), device=run.device), run.batch_size):
+            pixels = run.test.float(indices)
+            predicted.append(run.model(pixels).argmax(1))
             features = exact.features(pixels.double())
             if not bool(torch.isfinite(features).all()):
                 raise CorralError("the model's features are not finite on the test images; train it again")
             same = exact.logits_from(features).argmax(1) == predicted[-1]
             radii.append(torch.where(same, head_radius(exact.head, features, lipschitz=lipschitz), 0.0))
-    return _Certified(torch.cat(predicted), torch.cat(radii))
+    return torch.cat(predicted), torch.cat(radii)
 
 
 def _distances(outcome: Attacked, images: Images) -> Tensor:
     """(n,) float64 distances of the misclassified images that an attack found, infinite where it found none."""
-    rows = torch.arange(len(images), device=images.pixels.device)
-    moved = outcome.x_adv.double() - images.float(rows).double()
+    indices = torch.arange(len(images), device=images.pixels.device)
+    moved = outcome.x_adv.double() - images.float(indices).double()
     return torch.where(outcome.correct, torch.inf, l2_norms(moved))
 
 
 def _radii(radii: Sequence[float | str]) -> list[float]:
-    """Radii as numbers, in order and each once.
-
-    Raises:
-        UsageError: none, or one that is not a finite number of at least 0.
-    """
+    """Radii as numbers, in order and each once; UsageError for none, or one that is not finite and at least 0."""
     try:
         found = sorted({parse_eps(radius, "L2") for radius in radii})
     except ValueError as error:
@@ -282,7 +240,3 @@ def _radii(radii: Sequence[float | str]) -> list[float]:
     if not found:
         raise UsageError("radii must be one or more, found none")
     return found
-
-
-def _share(values: Tensor) -> float:
-    return int(values.sum()) / len(values)

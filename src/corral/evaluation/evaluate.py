@@ -16,18 +16,17 @@ from corral.attacks.attack import Attack
 from corral.attacks.engine import Attacked
 from corral.attacks.protocols import PROTOCOLS
 from corral.attacks.threat import Threat
-from corral.documents import write_arrays, write_document
 from corral.errors import UsageError
-from corral.evaluation.cache import EvaluationCache, EvaluationPlan
-from corral.evaluation.loaded_run import LoadedRun, loaded_run
+from corral.evaluation.cache import EvaluationCache
+from corral.evaluation.loaded_run import LoadedRun, loaded_run, share
 from corral.evaluation.page_arrays import SHOWN_IMAGES, one_per_class, page_arrays
-from corral.evaluation.protocols import AttackLike, chosen_attacks, protocol_attacks
+from corral.evaluation.protocols import AttackLike, chosen_attacks, parsed_threat, protocol_attacks
 from corral.evaluation.records import AttackResult, Curve, Record, Reported, pointwise_minimum
-from corral.evaluation.session import EvaluationSession
 from corral.precision import full_float32
-from corral.progress import Progress, duration
+from corral.progress import duration
 from corral.renamed import renamed
-from corral.training import load_recipe, parse_eps
+from corral.training import load_recipe
+from corral.training.recipes.recipe import Recipe
 
 CURVE = PgdPreset(
     name="pgd_ce_curve",
@@ -84,115 +83,78 @@ def evaluate(
             evaluation of another model, threat or attack list.
         UsageError: an impossible protocol, eps, n or batch size.
     """
-    given = loaded_run(run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device)
-    folder, model, info, data, test = given.folder, given.model, given.info, given.data, given.test
-    try:
-        radius = info.eps if eps is None else parse_eps(eps, info.norm)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    if radius == 0:
-        raise UsageError("eps must be above 0 for an attack, found 0; give --eps, such as 0.1 or 8/255")
-    recipe, threat = load_recipe(folder.path), Threat(info.norm, radius)
+    given = loaded_run(
+        run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device, progress=progress
+    )
+    folder, info, data = given.folder, given.info, given.data
+    recipe, threat = load_recipe(folder.path), parsed_threat(info.norm, info.eps if eps is None else eps)
     bound: dict[str, Any] = {"threat": threat, "classes": len(data.classes), "recipe": recipe}
     if attacks is None:
         protocol = PROTOCOLS.find(protocol).name
-        planned = protocol_attacks(protocol, model, **bound)
+        planned = protocol_attacks(protocol, given.model, **bound)
     else:
-        protocol, planned = "custom", chosen_attacks(attacks, model, **bound)
+        protocol, planned = "custom", chosen_attacks(attacks, given.model, **bound)
     names = [attack.name for attack in planned]
     if not names or len(set(names)) < len(names):
         raise UsageError(f"attacks must be one or more, each once, found {', '.join(names) or 'none'}")
-    assert test.labels is not None
-    session = EvaluationSession(
-        model,
-        test,
-        classes=len(data.classes),
-        norm=info.norm,
-        batch_size=given.batch_size,
-        seed=seed,
-        shown=one_per_class(test.labels, SHOWN_IMAGES).sort().values,
-        progress=progress,
-    )
-    label = record_label(protocol, n=len(test), n_test=len(data.test), eps=radius, run_eps=info.eps, seed=seed)
-    plan = given.plan(protocol, norm=info.norm, eps=radius, attacks=planned)
+    n, n_test = len(given.test), len(data.test)
+    label = record_label(protocol, n=n, n_test=n_test, eps=threat.eps, run_eps=info.eps, seed=seed)
+    plan = given.plan(protocol, threat, planned)
     cache = EvaluationCache(folder.records / f"{label}.unfinished", plan, overwrite=overwrite)
     with full_float32():
-        record, arrays = _measure(session, planned, plan, cache, given)
-    write_arrays(arrays, folder.records / f"{label}.npz")
-    write_document(record, folder.records / f"{label}.json")
+        record, arrays = _measure(given, planned, threat, protocol, recipe, cache)
+    given.write(record, arrays, folder.records / f"{label}.json", f"evaluated in {duration(record.eval_seconds)}")
     cache.close()
-    Progress("", 0, "", enabled=progress).say(
-        f"{run}: evaluated in {duration(record.eval_seconds)}: {folder.records / label}.json"
-    )
     return record
 
 
 def record_label(protocol: str, *, n: int, n_test: int, eps: float, run_eps: float, seed: int) -> str:
-    """The file name of a record without its ending: the protocol, and whatever is not the full or the default.
-
-    Args:
-        protocol: its name.
-        n: images attacked.
-        n_test: images in the test set.
-        eps: radius attacked.
-        run_eps: radius of the run's training.
-        seed: of the attacks.
-    """
-    parts = [protocol]
-    parts += [f"n{n}"] if n < n_test else []
-    parts += [f"eps{eps:.6g}"] if eps != run_eps else []
-    parts += [f"seed{seed}"] if seed else []
-    return "-".join(parts)
+    """The file name of a record without its ending: the protocol, and n, eps and seed that are not the default."""
+    parts = ((n < n_test, f"n{n}"), (eps != run_eps, f"eps{eps:.6g}"), (seed, f"seed{seed}"))
+    return "-".join([protocol, *(words for named, words in parts if named)])
 
 
 def _measure(
-    session: EvaluationSession,
-    attacks: Sequence[Attack],
-    plan: EvaluationPlan,
-    cache: EvaluationCache,
-    given: LoadedRun,
-) -> tuple[Record, dict[str, NDArray[Any]]]:
+    run: LoadedRun, attacks: Sequence[Attack], threat: Threat, protocol: str, recipe: Recipe, cache: EvaluationCache
+) -> tuple[Record, dict[str, Tensor | NDArray[Any]]]:
     started = time.perf_counter()
-    model, eps = session.model, plan.eps
-    clean = session.predictions() == session.labels
-    outcomes = {attack.name: session.attack(attack, cache) for attack in attacks}
-    results = [_result(session, attack, outcomes[attack.name]) for attack in attacks]
-    members = list(results)
+    clean = run.predictions() == run.labels
+    shown = one_per_class(run.labels, SHOWN_IMAGES).sort().values
+    outcomes = {attack.name: run.attack(attack, cache, keep=shown) for attack in attacks}
+    members = [_result(run, attack, outcomes[attack.name]) for attack in attacks]
+    results = list(members)
     correct = torch.stack([clean, *(outcome.correct for outcome in outcomes.values())]).all(0)
     if len(members) > 1:
-        ensemble = PROTOCOLS[plan.protocol].ensemble if plan.protocol in PROTOCOLS else ""
-        for name in (*((ensemble,) if ensemble else ()), "worst_case"):
-            results.append(pointwise_minimum(name, members, session.accuracy(correct), session.per_class(correct)))
-    curve, curve_seconds = _curve(session, eps, cache)
+        ensemble = PROTOCOLS[protocol].ensemble if protocol in PROTOCOLS else ""
+        names = [ensemble, "worst_case"] if ensemble else ["worst_case"]
+        results += [pointwise_minimum(name, members, share(correct), run.per_class(correct)) for name in names]
+    curve, curve_seconds = _curve(run, threat, cache, shown)
     strongest = min(members, key=lambda result: result.accuracy).name
-    arrays = page_arrays(model, session, outcomes[strongest].x_adv) | _fates(clean, outcomes)
-    arrays["labels"] = session.labels.cpu().numpy()
-    recipe = load_recipe(given.folder.path)
-    reported = None if recipe.reported is None else Reported(**recipe.reported.model_dump())
+    arrays = page_arrays(run, shown, outcomes[strongest].x_adv) | _per_image(clean, outcomes) | {"labels": run.labels}
     attack_seconds = sum(result.seconds for result in members) + curve_seconds
     record = Record(
-        **given.facts(),
-        notes=[given.training_note, f"pictures show the adversarial images of {strongest}"],
-        classes=list(given.data.classes),
-        reduced=len(given.test) < len(given.data.test),
-        norm=session.norm,
-        eps=eps,
-        clean=session.accuracy(clean),
-        clean_per_class=session.per_class(clean),
+        **run.facts(),
+        notes=[run.training_note, f"pictures show the adversarial images of {strongest}"],
+        classes=list(run.data.classes),
+        reduced=len(run.test) < len(run.data.test),
+        norm=threat.norm,
+        eps=threat.eps,
+        clean=share(clean),
+        clean_per_class=run.per_class(clean),
         attacks=results,
         curves=[curve],
-        eval_seed=session.seed,
+        eval_seed=run.seed,
         # Batches that an earlier, interrupted call finished count with what they took then.
         eval_seconds=max(time.perf_counter() - started, attack_seconds),
-        protocol=plan.protocol,
-        batch_size=plan.batch_size,
-        reported=reported,
+        protocol=protocol,
+        batch_size=run.batch_size,
+        reported=None if recipe.reported is None else Reported(**recipe.reported.model_dump()),
     )
     return record, arrays
 
 
-def _fates(clean: Tensor, outcomes: dict[str, Attacked]) -> dict[str, NDArray[Any]]:
-    """Per image: right or wrong under each attack, at which step it fell, and the first attack that broke it."""
+def _per_image(clean: Tensor, outcomes: dict[str, Attacked]) -> dict[str, NDArray[Any]]:
+    """Per image: right or wrong under each attack, at which step of it, and the first attack that misclassifies it."""
     arrays: dict[str, NDArray[Any]] = {"correct_clean": clean.cpu().numpy()}
     first_attack = np.where(arrays["correct_clean"], "", "clean").astype(f"<U{max(map(len, [*outcomes, 'clean']))}")
     success_step = np.where(arrays["correct_clean"], -1, 0)
@@ -204,7 +166,7 @@ def _fates(clean: Tensor, outcomes: dict[str, Attacked]) -> dict[str, NDArray[An
     return arrays | {"first_attack": first_attack, "success_step": success_step}
 
 
-def _result(session: EvaluationSession, attack: Attack, outcome: Attacked) -> AttackResult:
+def _result(run: LoadedRun, attack: Attack, outcome: Attacked) -> AttackResult:
     """The record's row of an attack."""
     settings = dict(attack.settings)
     step_size = settings.get("step_size")
@@ -220,30 +182,32 @@ def _result(session: EvaluationSession, attack: Attack, outcome: Attacked) -> At
         objective=str(settings.get("objective", attack.objective)),
         success_rule="max_loss_restart" if success_rule == "max_loss_restart" else "any_iterate",
         n=len(outcome.correct),
-        accuracy=session.accuracy(outcome.correct),
-        per_class=session.per_class(outcome.correct),
+        accuracy=share(outcome.correct),
+        per_class=run.per_class(outcome.correct),
         seconds=outcome.seconds,
-        seed=session.seed,
+        seed=run.seed,
         settings=settings,
         forwards=outcome.forwards,
         backwards=outcome.backwards,
     )
 
 
-def _curve(session: EvaluationSession, eps: float, cache: EvaluationCache) -> tuple[Curve, float]:
+def _curve(run: LoadedRun, threat: Threat, cache: EvaluationCache, shown: Tensor) -> tuple[Curve, float]:
     """Accuracy against eps on the first images, up to 3 eps (at most 1), and the seconds that it took."""
-    count = min(CURVE_EXAMPLES, len(session.images))
-    factors = [factor for factor in CURVE_FACTORS if factor * eps <= 1]
-    first = torch.arange(count, device=session.labels.device)
-    clean = session.predictions(session.images.float(first)) == session.labels[:count]
+    count = min(CURVE_EXAMPLES, len(run.test))
+    factors = [factor for factor in CURVE_FACTORS if factor * threat.eps <= 1]
+    first = torch.arange(count, device=run.device)
+    clean = run.predictions(run.test.float(first)) == run.labels[:count]
     accuracies, seconds = [], 0.0
     for factor in factors:
         if factor == 0:
-            accuracies.append(session.accuracy(clean))
+            accuracies.append(share(clean))
             continue
-        attack = CURVE.bound(session.model, Threat(session.norm, factor * eps))
-        found = session.attack(replace(attack, name=f"{CURVE.name}-{factor:g}"), cache, count=count)
-        accuracies.append(session.accuracy(found.correct))
+        attack = replace(
+            CURVE.bound(run.model, Threat(threat.norm, factor * threat.eps)), name=f"{CURVE.name}-{factor:g}"
+        )
+        found = run.attack(attack, cache, keep=shown[shown < count], count=count)
+        accuracies.append(share(found.correct))
         seconds += found.seconds
-    radii = [factor * eps for factor in factors]
-    return Curve(attack=CURVE.description, norm=session.norm, n=count, eps=radii, accuracy=accuracies), seconds
+    radii = [factor * threat.eps for factor in factors]
+    return Curve(attack=CURVE.description, norm=threat.norm, n=count, eps=radii, accuracy=accuracies), seconds

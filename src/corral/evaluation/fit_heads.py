@@ -29,9 +29,7 @@ def fitted_heads(
         kinds: linear heads on frozen features, "slf" of clean images and "alf" of adversarial ones, at the run's norm
             and eps; "aff", adversarial fine-tuning of all weights by TRADES; cluster heads on frozen features, without
             any training, "nearest" and "soft".
-        data_root: folder of the data-set files.
-        device: where to run; default a GPU if there is one.
-        progress: show progress on stderr.
+        data_root, device, progress: as `train` takes them.
 
     Returns:
         The run folders, `RUN/linear/NAME-KIND`.
@@ -40,7 +38,10 @@ def fitted_heads(
         UsageError: no kind, or an unknown one; a file instead of a run folder.
         CorralError: no finished run, or heads that were fitted to other weights.
     """
-    known = evaluations()
+    # The methods that go on from an encoder with labels make a classifier of it.
+    known = sorted(
+        name for name, method in METHODS.items() if method.needs_labels and method.continues_from == "encoder"
+    )
     unknown = [kind for kind in kinds if kind not in known]
     if unknown or not kinds:
         name = unknown[0] if unknown else ""
@@ -50,11 +51,13 @@ def fitted_heads(
     encoder = load_model(run, encoder=True)[0]
     begun, frozen = fingerprint(encoder.backbone), _before_the_head(encoder)
     parent = load_recipe(Path(run))
-    shared: dict[str, Any] = {f"model.{name}": value for name, value in parent.model.model_dump().items()}
-    shared |= {"data.train": None if parent.data.unlabeled else parent.data.train}  # heads need labelled images
-    shared |= {"data.validation": parent.data.validation}
-    shared |= {"threat.norm": parent.threat.norm, "threat.eps": parent.threat.eps}
-    shared |= {"training.seed": parent.training.seed}
+    shared: dict[str, Any] = {f"model.{name}": value for name, value in parent.model.model_dump().items()} | {
+        "data.train": None if parent.data.unlabeled else parent.data.train,  # heads need labelled images
+        "data.validation": parent.data.validation,
+        "threat.norm": parent.threat.norm,
+        "threat.eps": parent.threat.eps,
+        "training.seed": parent.training.seed,
+    }
     overrides = {key: value for key, value in shared.items() if value is not None}
     found = []
     for kind in dict.fromkeys(kinds):
@@ -65,7 +68,7 @@ def fitted_heads(
                 raise CorralError(
                     f"{folder.path}: it was begun where the encoder lay then, {before}; delete the folder"
                 )
-            # The folder was moved since the head was fitted; whether it is the same encoder is asked below.
+            # The folder was moved since the head was fitted; whether it is the same encoder is checked below.
             start = str(before)
         overrides["training.start"] = start
         recipe = load_recipe(kind, data=parent.data.name, overrides=overrides)
@@ -76,12 +79,6 @@ def fitted_heads(
             raise CorralError(f"{folder.path}: it began from other weights than {run}'s; delete the folder")
         found.append(folder.path)
     return found
-
-
-def evaluations() -> tuple[str, ...]:
-    """The methods that go on from an encoder with labels: those that make a classifier of it."""
-    fitting = (name for name, method in METHODS.items() if method.needs_labels and method.continues_from == "encoder")
-    return tuple(sorted(fitting))
 
 
 def _before_the_head(model: Classifier) -> dict[str, Tensor]:

@@ -1,22 +1,28 @@
-"""A finished run with the test images that it is measured on, checked before anything is run."""
+"""A finished run with its test images: checked, gone through in batches, attacked, and written about."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from corral.attacks.attack import Attack
-from corral.attacks.balls import Norm
+from corral.attacks.engine import Attacked, run_attacks
+from corral.attacks.threat import Threat
 from corral.data import DataSet, Images, load, stratified_subset
 from corral.devices import choose_device, device_name
+from corral.documents import write_arrays, write_document
 from corral.errors import CorralError, UsageError
-from corral.evaluation.cache import EvaluationPlan, PlannedAttack
+from corral.evaluation.cache import EvaluationCache, EvaluationPlan, PlannedAttack
 from corral.evaluation.records import environment, now
 from corral.models import Classifier, ModelSpec
 from corral.models.fingerprint import fingerprint
+from corral.progress import Progress
+from corral.strict import Frozen
 from corral.training import RunFolder, RunInfo, load_model
 from corral.training.recipes.recipe import MOST_SEED
 from corral.version import __version__
@@ -26,17 +32,12 @@ CPU_BATCH, DEVICE_BATCH = 125, 500
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run ready to be measured.
+    """A run and its test images, and how to go through them.
 
     Attributes:
-        folder: its files.
         model: in eval mode, on the device.
-        spec: of the model.
-        info: of its making.
         data: the data set it was trained on.
-        test: the class-balanced test images to measure on, on the device.
-        device: where to run.
-        batch_size: images at a time.
+        test: the class-balanced test images to measure on, labelled, on the device.
         seed: of the attacks.
     """
 
@@ -49,6 +50,7 @@ class LoadedRun:
     device: torch.device
     batch_size: int
     seed: int
+    progress: bool
 
     @cached_property
     def model_fingerprint(self) -> str:
@@ -56,19 +58,69 @@ class LoadedRun:
         return fingerprint(self.model)
 
     @property
+    def labels(self) -> Tensor:
+        """(n,) int64 labels of the test images."""
+        assert self.test.labels is not None
+        return self.test.labels
+
+    @property
     def training_note(self) -> str:
         """What the model was trained on, in words."""
         info, data = self.info, self.data
         return f"data: {data.name} ({data.note}), trained on {info.train_images} images for {info.epochs} epochs"
 
-    def plan(self, protocol: str, *, norm: Norm, eps: float, attacks: Sequence[Attack]) -> EvaluationPlan:
+    def per_class(self, correct: Tensor) -> list[float | None]:
+        """Share of True within each class; None where a class has no example."""
+        classes = len(self.data.classes)
+        counts, hits = (torch.bincount(labels, minlength=classes) for labels in (self.labels, self.labels[correct]))
+        return [hit / count if count else None for hit, count in zip(hits.tolist(), counts.tolist(), strict=True)]
+
+    def predictions(self, images: Tensor | None = None) -> Tensor:
+        """(n,) predicted labels of the test images, or of given ones."""
+        return self._batched(self.model, images).argmax(1)
+
+    def features(self) -> Tensor:
+        """(n, d) features of the test images."""
+        return self._batched(self.model.features, None)
+
+    def _batched(self, function: Callable[[Tensor], Tensor], images: Tensor | None) -> Tensor:
+        total = len(self.test) if images is None else len(images)
+        parts = []
+        with torch.no_grad():
+            for indices in torch.split(torch.arange(total, device=self.device), self.batch_size):
+                parts.append(function(self.test.float(indices) if images is None else images[indices]))
+        output = torch.cat(parts)
+        if not bool(torch.isfinite(output).all()):
+            raise CorralError("the model's outputs are not finite on the test images; train it again")
+        return output
+
+    def attack(
+        self, attack: Attack, cache: EvaluationCache, *, keep: Tensor | None = None, count: int | None = None
+    ) -> Attacked:
+        """Run one attack on the first `count` images, but for the batches that `cache` holds.
+
+        `keep` are the (m,) indices of the images whose adversarial versions are kept; both default to all.
+        """
+        return run_attacks(
+            self.model,
+            self.test.float,
+            self.labels[:count],
+            [attack],
+            seed=self.seed,
+            batch_size=self.batch_size,
+            keep=keep,
+            cache=cache,
+            progress=self.progress,
+        )
+
+    def plan(self, protocol: str, threat: Threat, attacks: Sequence[Attack]) -> EvaluationPlan:
         """What decides the results of attacks on it."""
         return EvaluationPlan(
             protocol=protocol,
             model=self.model_fingerprint,
             data=self.data.fingerprint,
-            norm=norm,
-            eps=eps,
+            norm=threat.norm,
+            eps=threat.eps,
             n=len(self.test),
             seed=self.seed,
             batch_size=self.batch_size,
@@ -100,6 +152,15 @@ class LoadedRun:
             "environment": environment(self.device),
         }
 
+    def write(self, record: Frozen, arrays: Mapping[str, Tensor | NDArray[Any]], path: Path, done: str) -> None:
+        """Write a record to `path` (.json) and its arrays beside it, and say what was done."""
+        found = {
+            name: values.cpu().numpy() if isinstance(values, Tensor) else values for name, values in arrays.items()
+        }
+        write_arrays(found, path.with_suffix(".npz"))
+        write_document(record, path)
+        Progress("", 0, "", enabled=self.progress).say(f"{self.folder.path}: {done}: {path}")
+
 
 def loaded_run(
     run: str | Path,
@@ -109,16 +170,9 @@ def loaded_run(
     seed: int,
     data_root: str | Path | None,
     device: str | torch.device | None,
+    progress: bool,
 ) -> LoadedRun:
-    """Open a finished run.
-
-    Args:
-        run: the run folder.
-        n: a class-balanced subset of this many test images; None for the whole test set.
-        batch_size: images at a time; None for 125 on a CPU, whose caches hold that many, else 500.
-        seed: of the attacks, checked here.
-        data_root: folder of the data-set files.
-        device: where to run; None for a GPU if there is one.
+    """Open a finished run; arguments as `evaluate`.
 
     Raises:
         CorralError: no finished run, damaged files, or other data than the run was trained on.
@@ -142,4 +196,9 @@ def loaded_run(
             f"{info.data_fingerprint}; restore the data or train again"
         )
     test = data.test if n is None or n == len(data.test) else stratified_subset(data.test, n, seed=0)
-    return LoadedRun(folder, model, spec, info, data, test.to(chosen), chosen, batch_size, seed)
+    return LoadedRun(folder, model, spec, info, data, test.to(chosen), chosen, batch_size, seed, progress)
+
+
+def share(values: Tensor) -> float:
+    """The share of True in (n,) bools."""
+    return int(values.sum()) / len(values)

@@ -6,11 +6,13 @@ from torch import nn
 
 from corral.attacks.attack import Attack
 from corral.attacks.attacked_model import AttackedModel
+from corral.attacks.balls import Norm
 from corral.attacks.presets import PgdPreset
 from corral.attacks.protocols import PROTOCOLS
 from corral.attacks.registry import NamedAttack, named_attack, parse_attack
 from corral.attacks.threat import Threat
 from corral.errors import UsageError
+from corral.training import parse_eps
 from corral.training.methods import method_class
 from corral.training.recipes.recipe import Recipe
 
@@ -18,24 +20,19 @@ from corral.training.recipes.recipe import Recipe
 AttackLike = str | PgdPreset | NamedAttack | Callable[..., object]
 
 
-def attacked_model(model: nn.Module, *, classes: int, recipe: Recipe) -> AttackedModel:
-    """A run's model as attacks are bound to it.
-
-    Args:
-        model: to attack.
-        classes: number of classes.
-        recipe: that the model was trained by; its method knows the loss of training and the released code's numbers.
+def parsed_threat(norm: Norm, eps: float | str) -> Threat:
+    """The threat of a norm and a radius in pixel units, 0.1 or "8/255".
 
     Raises:
-        CorralError: no method is known by the recipe's options.
+        UsageError: an impossible radius, 0 among them.
     """
-    method = method_class(recipe.method)
-    return AttackedModel(
-        model,
-        classes,
-        training_loss=lambda: method.training_objective(recipe.method, recipe.threat),
-        released=method.released(recipe.method),
-    )
+    try:
+        radius = parse_eps(eps, norm)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if radius == 0:
+        raise UsageError("eps must be above 0 for an attack, found 0; give --eps, such as 0.1 or 8/255")
+    return Threat(norm, radius)
 
 
 def protocol_attacks(
@@ -45,15 +42,16 @@ def protocol_attacks(
 
     Args:
         name: of a registered protocol.
-        model: the model to attack; a cluster head meets attacks that a linear one has not.
-        threat: norm and radius that every attack is bound to.
+        model: to attack.
+        threat: that every attack is bound to.
         classes: number of classes.
-        recipe: that the model was trained by.
+        recipe: that the model was trained by; its method knows the loss of training and the released code's numbers.
 
     Raises:
         UsageError: another name, or a method without a loss of training where the protocol attacks that.
+        CorralError: no method is known by the recipe's options.
     """
-    return PROTOCOLS.find(name).attacks(attacked_model(model, classes=classes, recipe=recipe), threat)
+    return PROTOCOLS.find(name).attacks(_attacked_model(model, classes, recipe), threat)
 
 
 def chosen_attacks(
@@ -64,7 +62,7 @@ def chosen_attacks(
     Raises:
         UsageError: something that is no attack, an unknown name or setting, or an attack not for this model or threat.
     """
-    target = attacked_model(model, classes=classes, recipe=recipe)
+    target = _attacked_model(model, classes, recipe)
     found = []
     for attack in attacks:
         if isinstance(attack, str):
@@ -77,3 +75,14 @@ def chosen_attacks(
             except TypeError as error:
                 raise UsageError(f"{attack!r} is no attack: {error}") from error
     return tuple(found)
+
+
+def _attacked_model(model: nn.Module, classes: int, recipe: Recipe) -> AttackedModel:
+    """A run's model as attacks are bound to it."""
+    method = method_class(recipe.method)
+    return AttackedModel(
+        model,
+        classes,
+        training_loss=lambda: method.training_objective(recipe.method, recipe.threat),
+        released=method.released(recipe.method),
+    )

@@ -21,7 +21,7 @@ EARLIER_NAMES = {"pgd_log": "pgd_ce", "pgd_log_margin": "pgd_cw"}
 
 
 class AttackResult(Frozen):
-    """One attack at one eps: its full protocol and what it left.
+    """One attack at one eps: its full protocol and the accuracy under it.
 
     `steps` are gradient steps or queries of one restart and target; `step_size` is None where the attack adapts it;
     `forwards` and `backwards` count the images that went through the model.
@@ -62,13 +62,9 @@ class AttackResult(Frozen):
 def pointwise_minimum(
     name: str, results: Sequence[AttackResult], accuracy: float, per_class: list[float | None]
 ) -> AttackResult:
-    """The worst case per image over attacks as a row of its own, with what they cost together.
+    """The worst case per image over attacks at one threat as a row of its own, with what they cost together.
 
-    Args:
-        name: of the row.
-        results: of the attacks, at one threat on the same images.
-        accuracy: share of images that are classified right without attack and under every one.
-        per_class: the same of each class.
+    `accuracy` is the share of images that are classified right without attack and under every one.
     """
     return results[0].model_copy(
         update={
@@ -91,7 +87,7 @@ def pointwise_minimum(
 
 
 class Reported(Frozen):
-    """What others claim for this method on this data: shown beside what was measured, never instead of it."""
+    """What others report for this method on this data; a page prints it beside what was measured."""
 
     clean: float = Field(ge=0, le=1)
     robust: float = Field(ge=0, le=1)
@@ -183,7 +179,7 @@ class Record(OfRun):
 
     @property
     def protocol_name(self) -> str:
-        """The protocol's name, with what was left out where only a part of the test set was attacked."""
+        """The protocol's name, with how many images where only a part of the test set was attacked."""
         return f"{self.protocol}, reduced: {self.n:,} of {self.n_test:,} images" if self.reduced else self.protocol
 
 
@@ -205,11 +201,7 @@ def now() -> str:
 
 
 def read_record(path: Path) -> Record:
-    """Read and check a record.
-
-    Raises:
-        CorralError: the file is missing, not JSON, or not a record of this format; the message names file and field.
-    """
+    """Read and check a record; raises as `read_document`."""
     return read_document(path, Record, kind="record", command="corral evaluate")
 
 

@@ -14,7 +14,7 @@ from tests.audit.programs.crafted import Net, changed, edited, exported
 from torch._export.serde import schema
 from torch._export.serde.union import _Union
 
-from corral.audit.programs.export_archive import rebuilt_export
+from corral.audit.programs.archive import rebuilt_export
 from corral.audit.programs.export_schema import OBJECTS, UNIONS
 from corral.audit.programs.operators import computes, refused
 from corral.audit.targets import load_target

@@ -10,9 +10,8 @@ import torch
 from tests.audit.programs.crafted import SHAPE, Net, Opens, changed, compiled, pickled, scripted, written
 from torch import nn
 
-from corral.audit.programs.script_archive import rebuilt_script
-from corral.audit.programs.script_pickle import unsafe_pickle
-from corral.audit.programs.script_source import unsafe
+from corral.audit.programs.archive import rebuilt_script
+from corral.audit.programs.script_check import unsafe, unsafe_pickle
 from corral.audit.targets import load_target
 from corral.errors import CorralError
 

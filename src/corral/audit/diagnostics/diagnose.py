@@ -1,5 +1,6 @@
 """All checks on one model, in order of cost, within a deadline."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from corral.attacks.balls import NORMS, Norm
 from corral.attacks.checks import check_batch
-from corral.audit.diagnostics import direction, gradients, monotonicity, outputs, steadiness, stronger
+from corral.audit.diagnostics import gradients, monotonicity, outputs, stronger
 from corral.audit.diagnostics.findings import Diagnosis, Finding, Reading
 from corral.audit.diagnostics.subject import RESTARTS, STEPS, DiagnosedModel
 from corral.errors import CorralError
@@ -18,7 +19,7 @@ from corral.progress import Progress, duration
 
 @dataclass(frozen=True)
 class Check:
-    """A check: its name, its title, what it does, and at most how many passes an image it takes.
+    """A check: its name, its title, what it does, and at most how many forward and backward passes an image it takes.
 
     `attacks` marks checks that need images which the model classifies right.
     """
@@ -31,36 +32,24 @@ class Check:
 
 
 WHITE = STEPS * RESTARTS
+DIRECTIONS, EPS = gradients.STEPS + gradients.RANDOM, len(monotonicity.EPS_FACTORS) * monotonicity.EPS_STEPS
+STARTS = sum(monotonicity.RESTARTS) * monotonicity.RESTART_STEPS
 CHECKS = (
-    Check("train_mode", "Layers left in train mode", steadiness.train_mode_layers, 0, attacks=False),
-    Check("randomness", "Identical passes, identical answers", steadiness.randomness, 3, attacks=False),
+    Check("train_mode", "Layers left in train mode", outputs.train_mode_layers, 0, attacks=False),
+    Check("randomness", "Identical passes, identical answers", outputs.randomness, 3, attacks=False),
     Check("bounded_outputs", "Outputs that serve as logits", outputs.bounded_outputs, 4, attacks=False),
     Check("zero_gradients", "Input gradients that are exactly zero", gradients.zero_gradients, 2),
     Check("gradient_underflow", "Cross-entropy gradients that underflow", gradients.gradient_underflow, 4),
-    Check(
-        "random_directions",
-        "Gradient steps against random directions",
-        direction.random_directions,
-        direction.STEPS + direction.RANDOM,
-    ),
+    Check("random_directions", "Gradient steps against random directions", gradients.random_directions, DIRECTIONS),
     Check("one_step", "One step against many", stronger.one_step, WHITE + 1),
     Check("unbounded", "Accuracy when any change is allowed", monotonicity.unbounded, monotonicity.UNBOUNDED_STEPS),
     Check("other_objective", "The outputs read otherwise", stronger.other_objective, 3 * WHITE),
     Check("black_box", "Attack without gradients against white-box", stronger.black_box, stronger.QUERIES // 2),
-    Check(
-        "eps",
-        "Robust accuracy against eps",
-        monotonicity.against_eps,
-        len(monotonicity.EPS_FACTORS) * monotonicity.EPS_STEPS,
-    ),
+    Check("eps", "Robust accuracy against eps", monotonicity.against_eps, EPS),
     Check("steps", "Robust accuracy against steps", monotonicity.against_steps, sum(monotonicity.STEPS)),
-    Check(
-        "restarts",
-        "Robust accuracy against restarts",
-        monotonicity.against_restarts,
-        sum(monotonicity.RESTARTS) * monotonicity.RESTART_STEPS,
-    ),
+    Check("restarts", "Robust accuracy against restarts", monotonicity.against_restarts, STARTS),
 )
+MISFIT = "Check that images, labels and classes are the model's own: value range, normalisation, order of the classes."
 
 
 def diagnose(
@@ -82,7 +71,7 @@ def diagnose(
     Args:
         model: any module from float images in [0, 1] to (N, C) logits; measured in eval mode, its mode, gradients and
             the global random state are restored.
-        x: (N, C, H, W) images in [0, 1], or (N, ...); 100 to 200 make every check able to speak.
+        x: (N, C, H, W) images in [0, 1], or (N, ...); 100 to 200 are enough for every check.
         y: (N,) int64 labels.
         eps: radius of the threat in pixel units, above 0.
         norm: "Linf" or "L2".
@@ -122,35 +111,25 @@ def _run(check: Check, subject: DiagnosedModel, deadline: float | None) -> Findi
         try:
             reading = check.read(subject)
         except CorralError as error:
-            # The outputs were finite on the images themselves, so this came up beside them.
-            reading = Reading(
-                value=None,
-                verdict="masked",
-                explanation=f"The check broke off: {error}. Where an attack cannot go on, nothing is known of what it "
-                "would have found.",
-                remedy="Make outputs and gradients finite on the whole of [0, 1], then diagnose again.",
-                n=subject.n,
-            )
+            # The outputs were finite on the images themselves: these come from other points.
+            why = f"The check broke off: {error}. What an attack would have found that cannot go on is not known."
+            remedy = "Make outputs and gradients finite on the whole of [0, 1], then diagnose again."
+            reading = Reading(value=None, verdict="masked", explanation=why, remedy=remedy, n=subject.n)
     return Finding(**reading.model_dump(), name=check.name, title=check.title, seconds=time.monotonic() - begun)
 
 
 def _skipped(check: Check, subject: DiagnosedModel, deadline: float | None) -> Reading | None:
     """Why a check is not begun, None if it is."""
+    left = math.inf if deadline is None else deadline - time.monotonic()
+    needed = check.passes * subject.robust * subject.seconds_a_pass
+    remedy = "Allow more time, or fewer images."
     if check.attacks and subject.n == 0:
-        why = f"Not measured: the model classifies none of the {len(subject.every_y)} images right."
-        return Reading(value=None, verdict="skipped", explanation=why, remedy=MISFIT, n=0)
-    if deadline is None:
+        why = f"the model classifies none of the {len(subject.every_y)} images right"
+        remedy = MISFIT
+    elif left <= 0:
+        why = "the time was up"
+    elif needed > left:
+        why = f"it may take {duration(needed)}, and {duration(left)} are left"
+    else:
         return None
-    left = deadline - time.monotonic()
-    needed = check.passes * subject.standing * subject.seconds_a_pass
-    if left > 0 and needed <= left:
-        return None
-    why = (
-        "Not measured: the time was up."
-        if left <= 0
-        else (f"Not measured: it may take {duration(needed)}, and {duration(left)} are left.")
-    )
-    return Reading(value=None, verdict="skipped", explanation=why, remedy="Allow more time, or fewer images.", n=0)
-
-
-MISFIT = "Check that images, labels and classes are the model's own: value range, normalisation, order of the classes."
+    return Reading(value=None, verdict="skipped", explanation=f"Not measured: {why}.", remedy=remedy, n=0)

@@ -1,12 +1,12 @@
 """Whether robust accuracy falls as the attack gets more: eps, steps, restarts, and at last everything."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
+from torch import Tensor
 
-from corral.audit.diagnostics.findings import Reading, percent
-from corral.audit.diagnostics.paired import CHANCE, Comparison, compare
+from corral.audit.diagnostics.findings import CHANCE, Reading, binomial_tail, compare, percent
 from corral.audit.diagnostics.subject import DiagnosedModel
 
 # Multiples of eps, and the steps that each level of the curve gets.
@@ -22,31 +22,22 @@ UNFINISHED = 0.10
 
 
 def unbounded(subject: DiagnosedModel) -> Reading:
-    """Accuracy when any image is allowed: it must be at chance or 0, else the attack cannot find what is there."""
-    from scipy.special import bdtrc  # late: importing it takes 0.2 s
-
+    """Accuracy when any image is allowed: at chance or 0, unless the attack cannot find what is there."""
     # Linf: every image is within 1 of every other. L2: the diagonal of the box.
     eps = 1.0 if subject.norm == "Linf" else math.sqrt(subject.x[0].numel())
-    standing = int((~subject.broken(eps=eps, steps=UNBOUNDED_STEPS, restarts=1)).sum())
+    right = int((~subject.broken(eps=eps, steps=UNBOUNDED_STEPS, restarts=1)).sum())
     total = len(subject.every_y)
-    accuracy, guess = standing / total, 1 / subject.classes
-    above = float(bdtrc(standing - 1, total, guess)) < CHANCE
-    explanation = f"With any change of the image allowed (eps {eps:.3g}), PGD leaves {percent(accuracy)} right"
-    if above:
-        return Reading(
-            value=accuracy,
-            verdict="masked",
-            explanation=f"{explanation}, more than guessing would ({percent(guess)}). An attacker who may paint any "
-            "image at all always wins, so the attack is blind here.",
-            remedy="Find what stops the gradient; no robust accuracy of this attack means anything yet.",
-            n=total,
-        )
-    return Reading(
-        value=accuracy,
-        verdict="ok",
-        explanation=f"{explanation}: no more than guessing ({percent(guess)}), as it must be.",
-        n=total,
+    accuracy, guess = right / total, 1 / subject.classes
+    why = f"With any change of the image allowed (eps {eps:.3g}), PGD leaves {percent(accuracy)} right"
+    if not binomial_tail(right, total, guess) < CHANCE:
+        why = f"{why}: no more than guessing ({percent(guess)}), as it must be."
+        return Reading(value=accuracy, verdict="ok", explanation=why, n=total)
+    why = (
+        f"{why}, more than guessing would ({percent(guess)}). An attack that may choose any image succeeds "
+        "wherever it works, so it does not work here."
     )
+    remedy = "Find what stops the gradient; no robust accuracy of this attack means anything yet."
+    return Reading(value=accuracy, verdict="masked", explanation=why, remedy=remedy, n=total)
 
 
 def against_eps(subject: DiagnosedModel) -> Reading:
@@ -54,63 +45,44 @@ def against_eps(subject: DiagnosedModel) -> Reading:
     largest = 1.0 if subject.norm == "Linf" else math.inf
     radii = [eps for factor in EPS_FACTORS if (eps := factor * subject.eps) <= largest]
     broken = [subject.broken(eps=eps, steps=EPS_STEPS, restarts=1) for eps in radii]
-    curve = ", ".join(f"{_standing(level)} at {eps:.3g}" for eps, level in zip(radii, broken, strict=True))
-    rise = _worst_rise(broken)
-    return _told(rise, "eps", curve, subject.n)
+    return _reading(subject, broken, "eps", _curve(broken, [f"at {eps:.3g}" for eps in radii]))
 
 
 def against_steps(subject: DiagnosedModel) -> Reading:
     """Robust accuracy after more and more steps: it must not rise, and should have stopped falling."""
     broken = [subject.broken(eps=subject.eps, steps=steps, restarts=1) for steps in STEPS]
-    curve = ", ".join(f"{_standing(level)} after {steps}" for steps, level in zip(STEPS, broken, strict=True))
-    return _unless_unfinished(broken, "steps", f"{curve} steps", subject.n)
+    curve = _curve(broken, [f"after {steps}" for steps in STEPS])
+    return _reading(subject, broken, "steps", f"{curve} steps", may_fall=UNFINISHED)
 
 
 def against_restarts(subject: DiagnosedModel) -> Reading:
-    """Robust accuracy with one and with many random starts: it must not rise, and luck should not decide."""
+    """Robust accuracy with one and with many random starts: it must not rise, nor depend much on the start."""
     broken = [subject.broken(eps=subject.eps, steps=RESTART_STEPS, restarts=restarts) for restarts in RESTARTS]
-    curve = ", ".join(f"{_standing(level)} with {count}" for count, level in zip(RESTARTS, broken, strict=True))
-    return _unless_unfinished(broken, "restarts", f"{curve} random starts", subject.n)
+    curve = _curve(broken, [f"with {count}" for count in RESTARTS])
+    return _reading(subject, broken, "restarts", f"{curve} random starts", may_fall=UNFINISHED)
 
 
-def _unless_unfinished(broken: list[torch.Tensor], more: str, curve: str, n: int) -> Reading:
-    """The usual finding, but a note where accuracy does not rise and still falls much from the last level but one."""
-    rise, last = _worst_rise(broken), compare(broken[-1], broken[-2])
-    if rise.verdict(RISE) == "ok" and last.at_least(UNFINISHED):
-        return Reading(
-            value=rise.excess,
-            verdict="note",
-            explanation=f"Robust accuracy is {curve}: it still falls by {percent(last.excess)}, more than usual. An "
-            f"attack with few {more} flatters this model.",
-            remedy=f"Use more {more}, or an attack that sets its own step size (APGD).",
-            n=n,
+def _curve(broken: Sequence[Tensor], levels: Sequence[str]) -> str:
+    pairs = zip(broken, levels, strict=True)
+    return ", ".join(f"{percent(1 - float(which.double().mean()))} {level}" for which, level in pairs)
+
+
+def _reading(
+    subject: DiagnosedModel, broken: list[Tensor], more: str, curve: str, *, may_fall: float = math.inf
+) -> Reading:
+    """What the largest rise of accuracy between levels says; else a note where the last level takes `may_fall`."""
+    rise = max((compare(before, after) for before, after in pairwise(broken)), key=lambda rise: rise.excess)
+    last, verdict = compare(broken[-1], broken[-2]), rise.verdict(RISE)
+    if verdict != "ok":
+        why = (
+            f"it rises by {percent(rise.excess)} where it must fall, beyond chance. A stronger attack "
+            "does worse, so it follows misleading gradients."
         )
-    return _told(rise, more, curve, n)
-
-
-def _worst_rise(broken: list[torch.Tensor]) -> Comparison:
-    """The largest rise of accuracy from one level to the next."""
-    rises = [compare(before, after) for before, after in pairwise(broken)]
-    return max(rises, key=lambda rise: rise.excess)
-
-
-def _standing(broken: torch.Tensor) -> str:
-    return percent(1 - float(broken.double().mean()))
-
-
-def _told(rise: Comparison, more: str, curve: str, n: int) -> Reading:
-    verdict = rise.verdict(RISE)
-    if verdict == "ok":
-        explanation = f"Robust accuracy is {curve}: more {more} never help the model, as it must be."
+        remedy = "Attack another objective, or without gradients (Square, AutoAttack)."
+    elif last.at_least(may_fall):
+        why = f"it still falls by {percent(last.excess)}, more than usual. Few {more} overstate its robustness."
+        verdict, remedy = "note", f"Use more {more}, or an attack that sets its own step size (APGD)."
     else:
-        explanation = (
-            f"Robust accuracy is {curve}: it rises by {percent(rise.excess)} where it must fall, beyond chance. The "
-            "attack with more in hand does worse, so it follows a misleading slope."
-        )
-    return Reading(
-        value=rise.excess,
-        verdict=verdict,
-        explanation=explanation,
-        remedy="" if verdict == "ok" else "Attack another objective, or without gradients (Square, AutoAttack).",
-        n=n,
-    )
+        why, remedy = f"more {more} never help the model, as it must be.", ""
+    explanation = f"Robust accuracy is {curve}: {why}"
+    return Reading(value=rise.excess, verdict=verdict, explanation=explanation, remedy=remedy, n=subject.n)

@@ -4,6 +4,7 @@ Started by `process`. Requests are one at a time: "forward" gives logits of imag
 earlier forward pass at its images. A reader thread ends the process as soon as the other side is gone.
 """
 
+import io
 import os
 import queue
 import threading
@@ -12,7 +13,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from corral.audit.programs.loading import load_program
+from corral.audit.programs.compiled import CompiledProgram
 from corral.audit.programs.rights import hold_reads
 from corral.audit.programs.wire import packed, receive, send, unpacked
 from corral.errors import CorralError
@@ -22,13 +23,13 @@ from corral.precision import full_float32
 ANY_SIZE = 1 << 62
 MOST_WORDS = 4000
 
+Requests = queue.SimpleQueue[tuple[dict[str, Any], bytearray]]
+
 
 def main(replies: int, still_open: list[str]) -> None:
-    """Receive a program, load it, serve it.
+    """Receive a program on standard input, load it, and answer requests about it on the file descriptor `replies`.
 
-    Args:
-        replies: the file descriptor that answers go to; requests come on standard input.
-        still_open: what `hold_writes` could not take away.
+    `still_open` is what `hold_writes` could not take away.
     """
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(replies, "wb")
     setup, archive = receive(requests, ANY_SIZE)
@@ -41,11 +42,11 @@ def main(replies: int, still_open: list[str]) -> None:
         send(answers, {"refused": f"its process cannot use {device} ({_words(error)}); give --device cpu"})
         return
     still_open = [*still_open, *hold_reads(setup["device"])]
-    waiting: queue.SimpleQueue[tuple[dict[str, Any], bytearray]] = queue.SimpleQueue()
+    waiting: Requests = queue.SimpleQueue()
     threading.Thread(target=_read, args=(requests, waiting), daemon=True).start()
     with full_float32():
         try:
-            program, shape = load_program(setup["kind"], bytes(archive), device)
+            program, shape = _loaded(setup["kind"], bytes(archive), device)
         except CorralError as error:
             send(answers, {"refused": str(error)})
             return
@@ -64,7 +65,34 @@ def _warm_up(device: torch.device) -> None:
     ).backward()
 
 
-def _read(requests: BinaryIO, waiting: "queue.SimpleQueue[tuple[dict[str, Any], bytearray]]") -> None:
+def _loaded(kind: str, archive: bytes, device: torch.device) -> tuple[CompiledProgram, tuple[int | None, ...] | None]:
+    """The program of a checked archive and the (C, H, W) that it was traced for, None where unknown or varying."""
+    if kind == "torchscript":
+        script: nn.Module = torch.jit.load(io.BytesIO(archive), map_location=device)  # type: ignore[no-untyped-call]
+        # A frozen program has no mode left to set.
+        if hasattr(script, "training"):
+            script.eval()
+        return CompiledProgram(script), None
+    program = torch.export.load(io.BytesIO(archive))
+    if device.type != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, str(device))
+    shape = _traced_shape(program)
+    return CompiledProgram(program.module(), batch_size=shape[0]), shape[1:]
+
+
+def _traced_shape(program: Any) -> tuple[int | None, ...]:
+    """(N, C, H, W) that the program was traced for, None where it may vary."""
+    inputs = program.graph_signature.user_inputs
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    found = [nodes[name].meta.get("val") for name in inputs if name in nodes]
+    if len(inputs) != 1 or len(found) != 1 or not isinstance(found[0], torch.Tensor):
+        raise CorralError(f"the program takes {len(inputs)} inputs, expected one batch of images; wrap it")
+    return tuple(int(size) if isinstance(size, int) else None for size in found[0].shape)
+
+
+def _read(requests: BinaryIO, waiting: Requests) -> None:
     try:
         while True:
             waiting.put(receive(requests, ANY_SIZE))
@@ -83,7 +111,7 @@ class _Service:
         self.program, self.device = program, device
         self.passes: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def serve(self, waiting: "queue.SimpleQueue[tuple[dict[str, Any], bytearray]]", answers: BinaryIO) -> None:
+    def serve(self, waiting: Requests, answers: BinaryIO) -> None:
         """Answer requests without end."""
         while True:
             header, content = waiting.get()

@@ -33,144 +33,76 @@ CONTAINERS = ("builtins.tuple", "builtins.list", "builtins.dict")
 # JSON holds no infinities: torch writes them as text.
 SPECIAL_FLOATS = ("Infinity", "-Infinity", "NaN")
 
-# A kind is a table below, one of `LEAVES`, or one of those in a list "[kind]" or a dictionary "{kind}".
-OBJECTS: dict[str, dict[str, str]] = {
-    "ExportedProgram": {
-        "graph_module": "GraphModule",
-        "opset_version": "{int}",
-        "range_constraints": "{RangeConstraint}",
-        "schema_version": "SchemaVersion",
-        "verifiers": "[name]",
-        "torch_version": "text",
-        "guards_code": "dropped",
-    },
-    "SchemaVersion": {"major": "int", "minor": "int"},
-    "RangeConstraint": {"min_val": "int", "max_val": "int"},
-    "GraphModule": {
-        "graph": "Graph",
-        "signature": "GraphSignature",
-        "module_call_graph": "[ModuleCallEntry]",
-        "metadata": "dropped",
-        "treespec_namedtuple_fields": "dropped",
-    },
-    "Graph": {
-        "inputs": "[Argument]",
-        "outputs": "[Argument]",
-        "nodes": "[Node]",
-        "tensor_values": "{TensorMeta}",
-        "sym_int_values": "{SymInt}",
-        "sym_bool_values": "{SymBool}",
-        "sym_float_values": "{SymFloat}",
-        "is_single_tensor_return": "bool",
-        "custom_obj_values": "nothing",
-    },
-    "Node": {
-        "target": "operator",
-        "inputs": "[NamedArgument]",
-        "outputs": "[Argument]",
-        "metadata": "dropped",
-        "is_hop_single_tensor_return": "bool",
-        "name": "name",
-    },
-    "NamedArgument": {"name": "name", "arg": "Argument", "kind": "int"},
-    "GraphArgument": {"name": "name", "graph": "Graph"},
-    "TensorArgument": {"name": "name"},
-    "ComplexValue": {"real": "float", "imag": "float"},
-    "Device": {"type": "name", "index": "int"},
-    "SymExpr": {"expr_str": "expression", "hint": "SymExprHint"},
-    "TensorMeta": {
-        "dtype": "int",
-        "sizes": "[SymInt]",
-        "requires_grad": "bool",
-        "device": "Device",
-        "strides": "[SymInt]",
-        "storage_offset": "SymInt",
-        "layout": "int",
-    },
-    "GraphSignature": {"input_specs": "[InputSpec]", "output_specs": "[OutputSpec]"},
-    "UserInputSpec": {"arg": "Argument"},
-    "InputToParameterSpec": {"arg": "TensorArgument", "parameter_name": "path"},
-    "InputToBufferSpec": {"arg": "TensorArgument", "buffer_name": "path", "persistent": "bool"},
-    "InputToTensorConstantSpec": {"arg": "TensorArgument", "tensor_constant_name": "path"},
-    "InputToConstantInputSpec": {"name": "name", "value": "ConstantValue"},
-    "UserOutputSpec": {"arg": "Argument"},
-    "LossOutputSpec": {"arg": "TensorArgument"},
-    "BufferMutationSpec": {"arg": "TensorArgument", "buffer_name": "path"},
-    "ParameterMutationSpec": {"arg": "TensorArgument", "parameter_name": "path"},
-    "GradientToParameterSpec": {"arg": "TensorArgument", "parameter_name": "path"},
-    "GradientToUserInputSpec": {"arg": "TensorArgument", "user_input_name": "path"},
-    "UserInputMutationSpec": {"arg": "TensorArgument", "user_input_name": "path"},
-    "ModuleCallEntry": {"fqn": "path", "signature": "ModuleCallSignature"},
-    "ModuleCallSignature": {
-        "inputs": "[Argument]",
-        "outputs": "[Argument]",
-        "in_spec": "tree",
-        "out_spec": "tree",
-        "forward_arg_names": "[identifier]",
-    },
-    "PayloadConfig": {"config": "{PayloadMeta}"},
-    "PayloadMeta": {"path_name": "name", "is_param": "bool", "use_pickle": "bool", "tensor_meta": "TensorMeta"},
-}
+
+def _tables(text: str) -> dict[str, dict[str, str]]:
+    """Tables by name, each of kinds by key, from lines "NAME: KEY KIND, KEY KIND, ..."; indented lines continue one."""
+    lines = (line.split(": ") for line in text.strip().replace(",\n    ", ", ").splitlines())
+    return {name: dict(field.split() for field in fields.split(", ")) for name, fields in lines}
+
+
+# A kind is a table below, one of those of `_leaf`, or one of those in a list "[kind]" or a dictionary "{kind}".
+OBJECTS = _tables("""
+ExportedProgram: graph_module GraphModule, opset_version {int}, range_constraints {RangeConstraint},
+    schema_version SchemaVersion, verifiers [name], torch_version text, guards_code dropped
+SchemaVersion: major int, minor int
+RangeConstraint: min_val int, max_val int
+GraphModule: graph Graph, signature GraphSignature, module_call_graph [ModuleCallEntry], metadata dropped,
+    treespec_namedtuple_fields dropped
+Graph: inputs [Argument], outputs [Argument], nodes [Node], tensor_values {TensorMeta}, sym_int_values {SymInt},
+    sym_bool_values {SymBool}, sym_float_values {SymFloat}, is_single_tensor_return bool, custom_obj_values nothing
+Node: target operator, inputs [NamedArgument], outputs [Argument], metadata dropped, is_hop_single_tensor_return bool,
+    name name
+NamedArgument: name name, arg Argument, kind int
+GraphArgument: name name, graph Graph
+TensorArgument: name name
+ComplexValue: real float, imag float
+Device: type name, index int
+SymExpr: expr_str expression, hint SymExprHint
+TensorMeta: dtype int, sizes [SymInt], requires_grad bool, device Device, strides [SymInt], storage_offset SymInt,
+    layout int
+GraphSignature: input_specs [InputSpec], output_specs [OutputSpec]
+UserInputSpec: arg Argument
+InputToParameterSpec: arg TensorArgument, parameter_name path
+InputToBufferSpec: arg TensorArgument, buffer_name path, persistent bool
+InputToTensorConstantSpec: arg TensorArgument, tensor_constant_name path
+InputToConstantInputSpec: name name, value ConstantValue
+UserOutputSpec: arg Argument
+LossOutputSpec: arg TensorArgument
+BufferMutationSpec: arg TensorArgument, buffer_name path
+ParameterMutationSpec: arg TensorArgument, parameter_name path
+GradientToParameterSpec: arg TensorArgument, parameter_name path
+GradientToUserInputSpec: arg TensorArgument, user_input_name path
+UserInputMutationSpec: arg TensorArgument, user_input_name path
+ModuleCallEntry: fqn path, signature ModuleCallSignature
+ModuleCallSignature: inputs [Argument], outputs [Argument], in_spec tree, out_spec tree, forward_arg_names [identifier]
+PayloadConfig: config {PayloadMeta}
+PayloadMeta: path_name name, is_param bool, use_pickle bool, tensor_meta TensorMeta
+""")
 # Of these a document holds exactly one key each.
-UNIONS: dict[str, dict[str, str]] = {
-    "Argument": {
-        "as_none": "bool",
-        "as_tensor": "TensorArgument",
-        "as_tensors": "[TensorArgument]",
-        "as_int": "int",
-        "as_ints": "[int]",
-        "as_float": "float",
-        "as_floats": "[float]",
-        "as_string": "text",
-        "as_strings": "[text]",
-        "as_sym_int": "SymIntArgument",
-        "as_sym_ints": "[SymIntArgument]",
-        "as_scalar_type": "int",
-        "as_memory_format": "int",
-        "as_layout": "int",
-        "as_device": "Device",
-        "as_bool": "bool",
-        "as_bools": "[bool]",
-        "as_sym_bool": "SymBoolArgument",
-        "as_sym_bools": "[SymBoolArgument]",
-        "as_graph": "GraphArgument",
-        "as_optional_tensors": "[OptionalTensorArgument]",
-        "as_operator": "operator",
-        "as_sym_float": "SymFloatArgument",
-        "as_sym_floats": "[SymFloatArgument]",
-        "as_optional_tensor": "OptionalTensorArgument",
-        "as_complex": "ComplexValue",
-        "as_nested_tensors": "[[TensorArgument]]",
-        "as_int_lists": "[[int]]",
-        "as_string_to_argument": "{Argument}",
-        "as_float_lists": "[[float]]",
-    },
-    "SymExprHint": {"as_int": "int", "as_bool": "bool", "as_float": "float"},
-    "SymInt": {"as_expr": "SymExpr", "as_int": "int"},
-    "SymFloat": {"as_expr": "SymExpr", "as_float": "float"},
-    "SymBool": {"as_expr": "SymExpr", "as_bool": "bool"},
-    "SymIntArgument": {"as_name": "name", "as_int": "int"},
-    "SymFloatArgument": {"as_name": "name", "as_float": "float"},
-    "SymBoolArgument": {"as_name": "name", "as_bool": "bool"},
-    "OptionalTensorArgument": {"as_tensor": "TensorArgument", "as_none": "bool"},
-    "ConstantValue": {"as_none": "bool", "as_int": "int", "as_float": "float", "as_string": "text", "as_bool": "bool"},
-    "InputSpec": {
-        "user_input": "UserInputSpec",
-        "parameter": "InputToParameterSpec",
-        "buffer": "InputToBufferSpec",
-        "tensor_constant": "InputToTensorConstantSpec",
-        "constant_input": "InputToConstantInputSpec",
-    },
-    "OutputSpec": {
-        "user_output": "UserOutputSpec",
-        "loss_output": "LossOutputSpec",
-        "buffer_mutation": "BufferMutationSpec",
-        "gradient_to_parameter": "GradientToParameterSpec",
-        "gradient_to_user_input": "GradientToUserInputSpec",
-        "user_input_mutation": "UserInputMutationSpec",
-        "parameter_mutation": "ParameterMutationSpec",
-    },
-}
+UNIONS = _tables("""
+Argument: as_none bool, as_tensor TensorArgument, as_tensors [TensorArgument], as_int int, as_ints [int],
+    as_float float, as_floats [float], as_string text, as_strings [text], as_sym_int SymIntArgument,
+    as_sym_ints [SymIntArgument], as_scalar_type int, as_memory_format int, as_layout int, as_device Device,
+    as_bool bool, as_bools [bool], as_sym_bool SymBoolArgument, as_sym_bools [SymBoolArgument], as_graph GraphArgument,
+    as_optional_tensors [OptionalTensorArgument], as_operator operator, as_sym_float SymFloatArgument,
+    as_sym_floats [SymFloatArgument], as_optional_tensor OptionalTensorArgument, as_complex ComplexValue,
+    as_nested_tensors [[TensorArgument]], as_int_lists [[int]], as_string_to_argument {Argument},
+    as_float_lists [[float]]
+SymExprHint: as_int int, as_bool bool, as_float float
+SymInt: as_expr SymExpr, as_int int
+SymFloat: as_expr SymExpr, as_float float
+SymBool: as_expr SymExpr, as_bool bool
+SymIntArgument: as_name name, as_int int
+SymFloatArgument: as_name name, as_float float
+SymBoolArgument: as_name name, as_bool bool
+OptionalTensorArgument: as_tensor TensorArgument, as_none bool
+ConstantValue: as_none bool, as_int int, as_float float, as_string text, as_bool bool
+InputSpec: user_input UserInputSpec, parameter InputToParameterSpec, buffer InputToBufferSpec,
+    tensor_constant InputToTensorConstantSpec, constant_input InputToConstantInputSpec
+OutputSpec: user_output UserOutputSpec, loss_output LossOutputSpec, buffer_mutation BufferMutationSpec,
+    gradient_to_parameter GradientToParameterSpec, gradient_to_user_input GradientToUserInputSpec,
+    user_input_mutation UserInputMutationSpec, parameter_mutation ParameterMutationSpec
+""")
 
 
 class RefusedError(Exception):
@@ -178,12 +110,7 @@ class RefusedError(Exception):
 
 
 def plain(kind: str, part: Any, key: str = "") -> Any:
-    """A part of a document, checked: what comes back holds nothing but what the tables name.
-
-    Args:
-        kind: what it must be.
-        part: the JSON.
-        key: where it stands, for the message.
+    """A part of a document, checked to be of a kind: what comes back holds nothing but what the tables name.
 
     Raises:
         RefusedError: an unknown key, a value of another kind, or a text that could do more than compute.

@@ -36,12 +36,7 @@ TEXTS, PRIMITIVES, HIGHER_ORDER = (frozenset(words.split()) for words in (_TEXTS
 
 
 def computes(namespace: str, name: str) -> bool:
-    """Whether an operator of this torch only computes; False too for one that it does not have.
-
-    Args:
-        namespace: such as "aten".
-        name: without its overload.
-    """
+    """Whether an operator of this torch, named without its overload, only computes; False for one that it has not."""
     if namespace == "prim":
         return name in PRIMITIVES
     if namespace == "higher_order":

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,13 +37,7 @@ END_SECONDS, MOST_WORDS = 5.0, 4000
 
 
 class Process:
-    """A child process that holds one program.
-
-    Args:
-        name: of the file, for messages.
-        kind: "export" or "torchscript".
-        archive: the checked file.
-        device: where the program goes.
+    """A child process that holds one program, of a checked archive of `kind` "export" or "torchscript".
 
     Attributes:
         shape: (C, H, W) that the program was traced for, None for what may vary; None where nothing is known.
@@ -72,15 +66,19 @@ class Process:
         with self._lock:
             setup = {"kind": kind, "device": str(device), "threads": torch.get_num_threads()}
             header, _ = self._exchange(setup, memoryview(archive))
+        if "error" in header:
+            reader, again = ("torch.export", "export") if kind == "export" else ("TorchScript", "save")
+            header["refused"] = f"{reader} cannot read it ({header['error']}); {again} it again with this torch"
         if "refused" in header:
             self._end()
             raise CorralError(f"{name}: {header['refused']}")
-        if "error" in header:
+        shape = header.get("shape")
+        if shape is not None and not (
+            isinstance(shape, list) and all(size is None or type(size) is int for size in shape)
+        ):
             self._end()
-            reader = "torch.export" if kind == "export" else "TorchScript"
-            again = "export" if kind == "export" else "save"
-            raise CorralError(f"{name}: {reader} cannot read it ({header['error']}); {again} it again with this torch")
-        self.shape = self._shape(header.get("shape"))
+            raise CorralError(f"{name}: its process answered with a shape that is none")
+        self.shape: tuple[int | None, ...] | None = None if shape is None else tuple(shape)
         self.still_open = [str(words)[:60] for words in header.get("open", [])]
         self._loaded = True
 
@@ -96,19 +94,14 @@ class Process:
             number = self._number
             header, content = self._ask({"do": "forward", "number": number, "gradient": gradient}, x)
         if "kind" in header:
-            kind = str(header["kind"])[:60]
+            found = f"a {str(header['kind'])[:60]}"
             raise CorralError(
-                f"{self.name}: the model returns a {kind}, expected a tensor of logits; return only the logits"
+                f"{self.name}: the model returns {found}, expected a tensor of logits; return only the logits"
             )
         return self._tensor(header, content).to(x.device), number if header.get("connected") else None
 
     def backward(self, number: int, gradient: Tensor) -> Tensor:
-        """The vector-Jacobian product of a forward pass.
-
-        Raises:
-            RuntimeError: the program failed.
-            CorralError: the process ended.
-        """
+        """The vector-Jacobian product of a forward pass; raises as `forward` does."""
         with self._lock:
             header, content = self._ask({"do": "backward", "number": number}, gradient)
         return self._tensor(header, content).to(gradient.device)
@@ -132,22 +125,12 @@ class Process:
             self._end()
             raise CorralError(f"{self.name}: its process answered with {error}") from error
 
-    def _shape(self, found: Any) -> tuple[int | None, ...] | None:
-        if found is None:
-            return None
-        if not isinstance(found, list) or not all(size is None or type(size) is int for size in found):
-            self._end()
-            raise CorralError(f"{self.name}: its process answered with a shape that is none")
-        return tuple(found)
-
     def _exchange(self, header: dict[str, Any], content: memoryview) -> tuple[dict[str, Any], bytearray]:
         """One request and its answer; whatever comes between leaves no process behind that is half asked."""
-        requests, answers = self._child.stdin, self._child.stdout
-        assert requests is not None
-        assert answers is not None
+        child: Any = self._child  # both of its streams are pipes
         try:
-            send(_binary(requests), header, content)
-            return receive(_binary(answers), MOST_CONTENT)
+            send(child.stdin, header, content)
+            return receive(child.stdout, MOST_CONTENT)
         except (EOFError, OSError, ValueError) as error:
             when = "" if self._loaded else " while it was loaded"
             raise CorralError(
@@ -174,11 +157,6 @@ class Process:
             return f"signal {-code}, {signal.Signals(-code).name}"
         except ValueError:
             return f"signal {-code}"
-
-
-def _binary(stream: Any) -> BinaryIO:
-    found: BinaryIO = stream
-    return found
 
 
 def _ended(child: subprocess.Popen[bytes]) -> None:

@@ -11,11 +11,7 @@ from corral.audit.programs.process import Process
 
 
 class Remote(nn.Module):
-    """A program of a file behind a plain module: no weights, one mode, and the process ends with it.
-
-    Args:
-        process: holds the program.
-    """
+    """The program of a process behind a plain module: no weights, one mode, and the process ends with it."""
 
     def __init__(self, process: Process) -> None:
         super().__init__()
@@ -30,8 +26,12 @@ class Remote(nn.Module):
             CorralError: its process ended.
         """
         process: Process = self.__dict__["process"]
-        if process.shape is not None and not fits(tuple(x.shape[1:]), process.shape):
-            raise ValueError(f"the program takes images of {shape_words(process.shape)}, found {tuple(x.shape[1:])}")
+        found, expected = tuple(x.shape[1:]), process.shape
+        if expected is not None and not (
+            len(found) == len(expected) and all(e is None or f == e for f, e in zip(found, expected, strict=True))
+        ):
+            words = ", ".join("any" if size is None else str(size) for size in expected)
+            raise ValueError(f"the program takes images of ({words}), found {found}")
         wanted = torch.is_grad_enabled() and x.requires_grad
         logits, number = process.forward(x.detach(), gradient=wanted)
         if number is None:
@@ -60,13 +60,3 @@ class _Pass(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return ctx.held.process.backward(ctx.held.number, gradient), None, None
-
-
-def fits(found: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
-    """Whether an image shape is one that the program takes; None stands for any size."""
-    return len(found) == len(expected) and all(e is None or f == e for f, e in zip(found, expected, strict=True))
-
-
-def shape_words(shape: tuple[int | None, ...]) -> str:
-    """A shape for a message: "(3, 32, 32)", with "any" where the size may vary."""
-    return f"({', '.join('any' if size is None else str(size) for size in shape)})"

@@ -14,7 +14,7 @@ import struct
 import sys
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
-EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, DEVICE_CONTROL = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 15
+WRITE_FILE, READ_FILE, READ_DIR, DEVICE_CONTROL = 1 << 1, 1 << 2, 1 << 3, 1 << 15
 READS = READ_FILE | READ_DIR
 # Rights over files that Landlock knows, by its version: 13, then linking elsewhere, truncating, controlling devices.
 KNOWN = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
@@ -23,35 +23,20 @@ NO_NEW_PRIVILEGES = 38
 DEVICES = ("/dev/nvidia*", "/dev/dxg", "/dev/kfd", "/dev/dri")
 SYSTEM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/sys")
 HARMLESS = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
-# By machine: its name for seccomp, the number of the call, and the calls refused: socket, socketpair, connect, bind,
-# execve, execveat, ptrace, process_vm_readv and _writev, chmod, fchmod, fchmodat, fchmodat2, chown, fchown, lchown,
-# fchownat, the setxattrs, utime, utimes, futimesat, utimensat, mount, bpf, perf_event_open, userfaultfd,
-# open_by_handle_at, init_module, finit_module, io_uring_setup.
-SECCOMP = {
-    "x86_64": (
-        0xC000003E,
-        317,
-        (
-            *(41, 53, 42, 49, 59, 322, 101, 310, 311, 90, 91, 268, 452, 92, 93, 94, 260, 188, 189, 190),
-            *(132, 235, 261, 280, 165, 321, 298, 323, 304, 175, 313, 425),
-        ),
-    ),
-    "aarch64": (
-        0xC00000B7,
-        277,
-        (
-            *(198, 199, 203, 200, 221, 281, 117, 270, 271, 52, 53, 452, 54, 55, 5, 6, 7, 88, 40, 280, 241, 282),
-            *(265, 105, 273, 425),
-        ),
-    ),
-}
+# The calls refused by seccomp, with their numbers on x86-64 and on aarch64, "-" for none.
+CALLS = """
+socket 41 198, socketpair 53 199, connect 42 203, bind 49 200, execve 59 221, execveat 322 281, ptrace 101 117,
+process_vm_readv 310 270, process_vm_writev 311 271, chmod 90 -, fchmod 91 52, fchmodat 268 53, fchmodat2 452 452,
+chown 92 -, fchown 93 55, lchown 94 -, fchownat 260 54, setxattr 188 5, lsetxattr 189 6, fsetxattr 190 7, utime 132 -,
+utimes 235 -, futimesat 261 -, utimensat 280 88, mount 165 40, bpf 321 280, perf_event_open 298 241,
+userfaultfd 323 282, open_by_handle_at 304 265, init_module 175 105, finit_module 313 273, io_uring_setup 425 425
+"""
+# By machine: its name for seccomp, the number of the call seccomp, and the column of its numbers.
+SECCOMP = {"x86_64": (0xC000003E, 317, 1), "aarch64": (0xC00000B7, 277, 2)}
 
 
 def hold_writes(device: str) -> list[str]:
-    """Give up making and changing files, starting programs and TCP, for good.
-
-    Args:
-        device: "cuda..." keeps the graphics driver's device files usable.
+    """Give up making and changing files, starting programs and TCP, for good; on "cuda..." all but the driver's files.
 
     Returns:
         What this system cannot take away, in words; empty where all is held.
@@ -69,11 +54,7 @@ def hold_writes(device: str) -> list[str]:
 def hold_reads(device: str) -> list[str]:
     """Give up reading files but the system's and what Python imports from, sockets and the like, for good.
 
-    Args:
-        device: "cuda..." keeps the graphics driver's device files readable.
-
-    Returns:
-        What this system cannot take away, in words; empty where all is held.
+    Arguments and what is returned are as for `hold_writes`.
     """
     allowed = dict.fromkeys([*_read_places(), *_devices(device)], READS)
     held = [] if _landlock(READS, allowed, alone=False) else ["reading files"]
@@ -81,7 +62,6 @@ def hold_reads(device: str) -> list[str]:
 
 
 def _devices(device: str) -> list[str]:
-    """The graphics driver's device files, for a device that needs them."""
     return [place for form in DEVICES if device.startswith("cuda") for place in glob.glob(form)]
 
 
@@ -98,15 +78,10 @@ def _read_places() -> list[str]:
 
 
 def _landlock(rights: int, allowed: dict[str, int], *, alone: bool) -> int:
-    """Take rights over files away from this thread and all that it starts, but for some places.
+    """Take rights over files away from this thread and all that it starts, but for those allowed by file or folder.
 
-    Args:
-        rights: those that are taken away.
-        allowed: which of them stay, by file or folder.
-        alone: take away TCP and signals to others too.
-
-    Returns:
-        The kernel's version of Landlock; 0 where it has none or refuses.
+    `alone` takes away TCP and signals to others too. Returns the kernel's version of Landlock; 0 where it has none or
+    refuses.
     """
     if sys.platform != "linux":
         return 0
@@ -146,14 +121,15 @@ def _seccomp() -> bool:
     """Refuse the calls of this machine's list to every thread; False where that is impossible."""
     if sys.platform != "linux" or platform.machine() not in SECCOMP:
         return False
-    architecture, number, calls = SECCOMP[platform.machine()]
+    architecture, number, column = SECCOMP[platform.machine()]
+    numbers = [line.split()[column] for line in CALLS.split(",")]
     libc = ctypes.CDLL(None, use_errno=True)
     load, equal, above, give = 0x20, 0x15, 0x35, 0x06
     refuse, allow = 0x00050001, 0x7FFF0000
     steps = [(load, 0, 0, 4), (equal, 1, 0, architecture), (give, 0, 0, refuse), (load, 0, 0, 0)]
     # Numbers from here up are x86-64's second way to the same calls.
     steps += [(above, 0, 1, 0x40000000), (give, 0, 0, refuse)]
-    for call in calls:
+    for call in (int(found) for found in numbers if found != "-"):
         steps += [(equal, 0, 1, call), (give, 0, 0, refuse)]
     steps.append((give, 0, 0, allow))
     program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))

@@ -4,6 +4,7 @@ What comes from the program's process is not trusted: sizes are bounded, and byt
 """
 
 import json
+import math
 import struct
 from typing import Any, BinaryIO
 
@@ -23,11 +24,7 @@ class WireError(Exception):
 
 
 def send(stream: BinaryIO, header: dict[str, Any], content: bytes | memoryview = b"") -> None:
-    """Write one message.
-
-    Raises:
-        OSError: nobody reads.
-    """
+    """Write one message; OSError where nobody reads."""
     words = json.dumps(header).encode()
     stream.write(SIZES.pack(len(words), len(content)))
     stream.write(words)
@@ -36,11 +33,7 @@ def send(stream: BinaryIO, header: dict[str, Any], content: bytes | memoryview =
 
 
 def receive(stream: BinaryIO, most: int) -> tuple[dict[str, Any], bytearray]:
-    """Read one message.
-
-    Args:
-        stream: buffered.
-        most: bytes of content that are taken at most.
+    """Read one message of at most so many bytes of content.
 
     Raises:
         EOFError: the other side is gone.
@@ -70,11 +63,7 @@ def _exactly(stream: BinaryIO, size: int) -> bytearray:
 
 
 def packed(tensor: Tensor) -> tuple[dict[str, Any], memoryview]:
-    """What a header says of a tensor, and its numbers.
-
-    Raises:
-        ValueError: a tensor of a type that no message carries.
-    """
+    """What a header says of a tensor, and its numbers; ValueError for a type that no message carries."""
     name = str(tensor.dtype).removeprefix("torch.")
     if name not in DTYPES or tensor.layout != torch.strided:
         raise ValueError(f"a tensor of {tensor.dtype} and {tensor.layout}")
@@ -84,17 +73,11 @@ def packed(tensor: Tensor) -> tuple[dict[str, Any], memoryview]:
 
 
 def unpacked(header: dict[str, Any], content: bytearray) -> Tensor:
-    """The tensor of a message, on the CPU.
-
-    Raises:
-        WireError: the header and the numbers do not fit.
-    """
+    """The tensor of a message, on the CPU; WireError where the header and the numbers do not fit."""
     dtype, shape = DTYPES.get(str(header.get("dtype"))), header.get("shape")
     if dtype is None or not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise WireError("a tensor without type or shape")
-    count = 1
-    for size in shape:
-        count *= size
+    count = math.prod(shape)
     if count * dtype.itemsize != len(content):
         raise WireError(f"{len(content)} bytes for a tensor of {shape}")
     return torch.frombuffer(content, dtype=dtype).reshape(shape) if count else torch.empty(shape, dtype=dtype)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from corral.evaluation.projection import plane
+from corral.evaluation.page_arrays import plane
 
 
 @pytest.mark.parametrize("shape", [(50, 7), (5, 20), (30, 2), (3, 3)])

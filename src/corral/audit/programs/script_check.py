@@ -1,11 +1,12 @@
-"""TorchScript source, checked as text: every operator that it could call is one that only computes.
+"""What a TorchScript archive may hold: code whose every operator only computes, and pickles of known classes.
 
-Archives hold the text that torch's printer wrote, or that somebody wrote by hand. It is not parsed: it is cut into
+The code is the text that torch's printer wrote, or that somebody wrote by hand. It is not parsed: it is cut into
 words by rules no wider than those of torch's lexer, and every way from a word to an operator is closed but the named
 ones. Operators are reached as `torch.NAME`, as `ops.NAMESPACE.NAME`, as methods `value.NAME` of any value, as
 `getattr(value, "NAME")`, and through custom C++ classes.
 """
 
+import pickletools
 import re
 
 from corral.audit.programs.operators import computes, refused
@@ -19,22 +20,30 @@ NAMED = re.compile(r'"[\w.]*"', re.A)
 # Members of the name `torch` that are types and values.
 TYPES = ("device", "dtype", "layout", "memory_format", "Generator", "Stream")
 CLASSES = ("quantized",)
+# What torch's TorchScript pickler writes.
+_STEPS = (
+    "APPEND APPENDS BINFLOAT BINGET BININT BININT1 BININT2 BINPERSID BINPUT BINUNICODE BUILD EMPTY_DICT EMPTY_LIST "
+    "EMPTY_TUPLE GLOBAL LONG1 LONG_BINGET LONG_BINPUT MARK NEWFALSE NEWOBJ NEWTRUE NONE PROTO REDUCE SETITEM SETITEMS "
+    "STOP TUPLE TUPLE1 TUPLE2 TUPLE3"
+)
+STEPS = frozenset(_STEPS.split())
+# Script classes (their code is checked), packed weights of quantized layers, tensors, and lists of one type.
+PICKLED = re.compile(
+    r"__torch__(\.(?!torch\.classes\b)\w+)* \w+|__torch__\.torch\.classes\.quantized \w+|"
+    r"torch\.jit\._pickle (build_(intlist|tensorlist|doublelist|boollist)|restore_type_tag)|"
+    r"torch\._utils _rebuild_(tensor_v2|qtensor|sparse_tensor|meta_tensor_no_storage)|"
+    r"torch (\w+Storage|device|per_tensor_affine|per_channel_affine)|collections OrderedDict|builtins complex",
+    re.ASCII,
+)
 
 
 def unsafe(source: str) -> str | None:
-    """What in a program's text could do more than compute, for a message; None where nothing can.
-
-    Args:
-        source: one file of the code of a TorchScript archive.
-    """
+    """What in one file of a program's code could do more than compute, for a message; None where nothing can."""
     words = _words(source)
     if words is None:
         return "text that torch.jit.save does not write"
-    for place, word in enumerate(words):
-        found = _found(words, place, word)
-        if found is not None:
-            return found
-    return None
+    found = (_found(words, place, word) for place, word in enumerate(words))
+    return next((part for part in found if part is not None), None)
 
 
 def _words(source: str) -> list[str] | None:
@@ -83,3 +92,20 @@ def _getattr_is_plain(ahead: list[str]) -> bool:
         if word == "," and depth == 1:
             commas.append(place)
     return False
+
+
+def unsafe_pickle(content: bytes) -> str | None:
+    """What in a pickle TorchScript does not write, for a message; None where nothing is.
+
+    It is read as a list of steps, and no class that they name is made. TorchScript's own unpickler, in C++, imports no
+    Python; what it makes of a class is decided by the class's name.
+    """
+    try:
+        for step, argument, _ in pickletools.genops(content):
+            if step.name not in STEPS:
+                return f"the step {step.name}"
+            if step.name == "GLOBAL" and not PICKLED.fullmatch(str(argument)):
+                return f"the class {str(argument)[:60]!r}"
+    except ValueError as error:
+        return f"a damaged pickle ({error})"
+    return None

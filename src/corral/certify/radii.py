@@ -1,4 +1,6 @@
-"""The radius that goes with a head: the one that its own class defines."""
+"""The l2 radius that goes with a head, and the same radius in other norms."""
+
+import math
 
 from torch import Tensor
 
@@ -23,3 +25,23 @@ def head_radius(head: Head, features: Tensor, *, lipschitz: float = 1.0) -> Tens
     """
     require_own_radius(head)
     return head.certified_radius(features, lipschitz=lipschitz)
+
+
+def l2_to_l1(radii: Tensor) -> Tensor:
+    """(N,) l1 radii of (N,) l2 radii: ||x||_2 <= ||x||_1, so the same number holds."""
+    return radii
+
+
+def l2_to_linf(radii: Tensor, values: int) -> Tensor:
+    """(N,) l-infinity radii of (N,) l2 radii: ||x||_2 <= sqrt(n) ||x||_inf.
+
+    Args:
+        radii: l2 radii.
+        values: n, the number of input values (channels × height × width).
+
+    Raises:
+        ValueError: values below 1.
+    """
+    if values < 1:
+        raise ValueError(f"values must be the number of input values, at least 1, found {values}")
+    return radii / math.sqrt(values)

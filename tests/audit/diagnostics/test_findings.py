@@ -7,14 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corral.audit.diagnostics.paired import Comparison, compare, sign_test
+from corral.audit.diagnostics.findings import Comparison, binomial_tail, compare
 
 
 @given(more=st.integers(0, 60), less=st.integers(0, 60))
 def test_the_sign_test_is_the_tail_of_fair_coins(more, less):
     tosses = more + less
     tail = sum(math.comb(tosses, heads) for heads in range(more, tosses + 1)) / 2**tosses
-    assert sign_test(more, less) == pytest.approx(tail, rel=1e-9)
+    assert binomial_tail(more, tosses, 0.5) == pytest.approx(tail, rel=1e-9)
 
 
 def test_six_images_may_be_chance_and_seven_may_not():
