@@ -16,6 +16,7 @@ from corral.attacks.balls import l2_norms
 from corral.attacks.bisector import bisector_search
 from corral.attacks.ddn import ddn
 from corral.attacks.engine import Attacked
+from corral.attacks.minimal import MinimalOutcome
 from corral.attacks.outcome import Outcome
 from corral.attacks.presets import PgdPreset
 from corral.attacks.threat import Threat
@@ -200,7 +201,8 @@ def _own(lipschitz: float, model: nn.Module, x: Tensor, y: Tensor, *, seed: int)
 
 
 def _ddn(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
-    return ddn.outcome(model, x, y, steps=100, seed=seed).outcome()
+    found: MinimalOutcome = ddn.outcome(model, x, y, steps=100, seed=seed)
+    return found.outcome()
 
 
 def _bisectors(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
