@@ -1,6 +1,9 @@
 """Each row of docs/method.md, and each published method, against a slow twin written from that page."""
 
+import inspect
 import math
+import re
+import sys
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from corral.models import ClusterHead, FeaturesHead, PublishedHead
 from corral.training import Run, RunFolder, load_model, load_recipe
 from corral.training.checkpoints import read_checkpoint
 from corral.training.features import extract_features
+from corral.training.methods.base import METHODS
 from corral.training.methods.clusters import ClusterMethod
 from corral.training.methods.clustr import LOGIT_CONSISTENCIES, SCORE_CONSISTENCIES, scored
 
@@ -380,3 +384,13 @@ def test_features_that_are_not_finite_are_one_line(begun):
         next(iter(run.model.backbone.parameters())).fill_(1e38)
     with pytest.raises(CorralError, match="features are not finite or too large to measure: lower the learning rate"):
         run.method.after_epoch()
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].__module__.startswith("corral.")])
+def test_every_option_of_a_method_is_read(name: str) -> None:
+    """By the modules of its class and of those that it builds on: an option that nothing reads lies to its user."""
+    method = METHODS[name]
+    modules = {base.__module__ for base in method.__mro__ if base.__module__.startswith("corral.")}
+    source = "\n".join(inspect.getsource(sys.modules[module]) for module in modules)
+    options = method.Options.model_fields.keys() - {"name"}
+    assert [one for one in options if not re.search(rf"\b(options|method)\.{one}\b", source)] == []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from corral.data import DATA_SETS, NamedDataSet
 from corral.errors import UsageError
 from corral.models import BackboneSpec
-from corral.training import chosen_sets, load_recipe, parse_eps, shipped_recipes
+from corral.training import Recipe, chosen_sets, load_recipe, parse_eps, shipped_recipes
 from corral.training.start import prepare_data
 
 RECIPES = sorted(shipped_recipes())
@@ -407,3 +407,14 @@ def test_an_l2_eps_may_exceed_the_pixel_range():
     assert load_recipe("at", overrides={"threat.norm": "L2", "threat.eps": 2}).threat.eps == 2.0
     with pytest.raises(UsageError, match=r"did you mean 2/255\?"):
         load_recipe("at", overrides={"threat.eps": 2})
+
+
+def test_a_linear_head_on_clean_images_has_no_adversary() -> None:
+    """Recipes of versions before 0.2 state one for "slf", which nothing read: they are read without it."""
+    recipe = load_recipe("slf")
+    stated = recipe.model_dump(exclude_none=True)
+    stated["method"]["inner"] = {"steps": 10}
+    with pytest.warns(FutureWarning, match="method 'slf' attacks no images: 'inner' is left out now"):
+        assert Recipe.model_validate(stated) == recipe
+    assert "inner" not in recipe.to_toml()
+    assert load_recipe("alf").method.inner.steps == 10

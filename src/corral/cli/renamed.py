@@ -25,7 +25,7 @@ def tell_in_one_line() -> None:
 
     def line(message: Warning | str, category: type[Warning], *where: object, **more: object) -> str:
         text = str(message)
-        if not (issubclass(category, FutureWarning) and " is called " in text and text.endswith(" now")):
+        if not (issubclass(category, FutureWarning) and text.endswith(" now")):
             return trace(message, category, *where, **more)  # type: ignore[arg-type]
         words = "" if text in said else f"corral: {text}\n"
         said.add(text)

@@ -1,8 +1,10 @@
 """Linear evaluation of an encoder: a linear head on frozen features, trained on clean or on adversarial images."""
 
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,14 +24,7 @@ class LinearEvaluation(LabelMethod):
     trains = "head"
     continues_from = "encoder"
 
-    class Options(MethodOptions):
-        """The adversary of "alf"; "slf" has none and takes the table all the same."""
-
-        inner: InnerAttack = InnerAttack(steps=10)
-
-    options: Options
-
-    def __init__(self, context: Context, options: Options) -> None:
+    def __init__(self, context: Context, options: MethodOptions) -> None:
         super().__init__(context, options)
         context.model.backbone.requires_grad_(False)
 
@@ -58,6 +53,17 @@ class StandardLinear(LinearEvaluation):
     name = "slf"
     kept: Tensor | None = None
 
+    class Options(MethodOptions):
+        """None: the images are clean. Recipes of versions before 0.2 state an `inner` attack, which nothing read."""
+
+        @model_validator(mode="before")
+        @classmethod
+        def _earlier(cls, data: Any) -> Any:
+            if not isinstance(data, dict) or "inner" not in data:
+                return data
+            warnings.warn("method 'slf' attacks no images: 'inner' is left out now", FutureWarning, stacklevel=2)
+            return {key: value for key, value in data.items() if key != "inner"}
+
     @classmethod
     def check(cls, recipe: "Recipe") -> None:
         if recipe.data.crop or recipe.data.flip:
@@ -80,6 +86,13 @@ class AdversarialLinear(LinearEvaluation):
     """ALF: on the features of images that PGD moves against the head as it stands."""
 
     name = "alf"
+
+    class Options(MethodOptions):
+        """The attack on the batch."""
+
+        inner: InnerAttack = InnerAttack(steps=10)
+
+    options: Options
 
     def features(self, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
         """Those of the batch's adversarial images."""
