@@ -126,7 +126,7 @@ def test_a_wrong_base_is_one_line(tmp_path, text, message):
 def test_a_shipped_recipe_names_its_source_and_is_what_the_file_is_called(name):
     recipe = load_recipe(name)
     assert recipe.summary
-    assert re.search(r"Table|Eq\.|Sec\.|Algorithm|lab notes", recipe.source), recipe.source
+    assert re.search(r"Table|Eq\.|Sec\.|Algorithm|docs/method\.md", recipe.source), recipe.source
 
 
 @given(st.floats(0, 1))
