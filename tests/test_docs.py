@@ -55,7 +55,7 @@ def test_a_block_is_refreshed_in_place(tmp_path):
 FOLDERS = ("src", "docs", "benchmarks", "experiments", "tests", "examples")
 TEXTS = [
     *(path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*"))),
-    *(path for path in sorted(ROOT.iterdir()) if path.is_file()),
+    *(path for path in sorted(ROOT.iterdir()) if path.is_file() and not path.name.startswith(".")),
 ]
 # What a run of the library writes; and this file makes names up.
 WRITTEN, MADE_UP = {"table.md", "card.md"}, {"test_docs.py"}
