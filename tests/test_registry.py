@@ -37,6 +37,27 @@ def test_what_is_registered_is_found_in_the_order_of_registering(numbers):
     assert "three" not in numbers
 
 
+def test_a_second_name_stands_for_the_first_and_is_nobody_else_s(numbers):
+    numbers.add("two", 2)
+    numbers.alias("pair", "two")
+    assert numbers.find("pair") == numbers["two"] == 2
+    assert "pair" in numbers
+    assert numbers.names() == ("two",)
+    with pytest.raises(UsageError, match=r"number 'pair' is 'two' already: give \S+ another name"):
+        numbers.add("pair", 22)
+
+
+def test_an_earlier_name_warns_until_somebody_registers_it(numbers):
+    numbers.add("two", 2)
+    numbers.alias("zwei", "two", earlier=True)
+    with pytest.warns(FutureWarning, match="number 'zwei' is called 'two' now"):
+        assert numbers.find("zwei") == 2
+    numbers.add("zwei", 22)
+    assert numbers.find("zwei") == 22
+    assert numbers.find("two") == 2
+    assert numbers.names() == ("two", "zwei")
+
+
 def test_an_unknown_name_says_what_is_near_and_what_is_known(numbers):
     numbers.add("seven", 7)
     with pytest.raises(UsageError, match=r"unknown number 'sevn'; did you mean 'seven'.*known: seven"):

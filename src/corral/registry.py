@@ -64,6 +64,8 @@ class Registry(Generic[T]):
         place = f"{getattr(origin, '__module__', '')}.{getattr(origin, '__qualname__', type(origin).__name__)}"
         if not place.startswith("corral."):
             self._fill()  # the package's own names come first
+        if name in self._aliases and name not in self._earlier:
+            raise UsageError(f"{self.noun} {name!r} is {self._aliases[name]!r} already: give {place} another name")
         if name in self._things and self._places[name] != place:
             raise UsageError(
                 f"{self.noun} {name!r} is registered already, by {self._places[name]}: give {place} another name"
@@ -72,7 +74,10 @@ class Registry(Generic[T]):
         return thing
 
     def alias(self, name: str, of: str, *, earlier: bool = False) -> None:
-        """Let a second name stand for what is registered as `of`; lists show `of` alone. An `earlier` one warns."""
+        """Let a second name stand for what is registered as `of`; lists show `of` alone.
+
+        An `earlier` one warns, and is free for whoever registers it.
+        """
         self._aliases[name] = of
         if earlier:
             self._earlier.add(name)
@@ -91,10 +96,12 @@ class Registry(Generic[T]):
         """
         self._fill()
         if name in self._earlier:
-            warnings.warn(f"{self.noun} {name!r} is called {self._aliases[name]!r} now", FutureWarning, stacklevel=2)
-        name = self._aliases.get(name, name)
-        if name in self:
-            return self._things[name]
+            self._read_entries()  # a plugin may have taken the name
+        present = self._present(name)
+        if present != name and name in self._earlier:
+            warnings.warn(f"{self.noun} {name!r} is called {present!r} now", FutureWarning, stacklevel=2)
+        if present in self:
+            return self._things[present]
         if is_target(name):
             return self._checked(name, find_target(name, self.noun, code=code))
         raise UsageError(
@@ -117,16 +124,21 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         self._fill()
-        name = self._aliases.get(name, name) if isinstance(name, str) else name
+        if not isinstance(name, str):
+            return False
         if name not in self._things:
             self._read_entries()
-        return name in self._things
+        return self._present(name) in self._things
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 
     def __len__(self) -> int:
         return len(self.names())
+
+    def _present(self, name: str) -> str:
+        """The name that a thing is registered by, of a second one."""
+        return name if name in self._things else self._aliases.get(name, name)
 
     def _fill(self) -> None:
         """Import the modules of the package's own folder."""

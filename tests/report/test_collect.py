@@ -122,6 +122,17 @@ def test_inconsistent_records_are_named(write_run: WriteRun, record: MakeRecord,
     assert "the curve of 'pgd_ce' has 2 eps but 1 accuracies" in refusal(write_run(record("c", curves=[curve])))
 
 
+def test_one_run_at_two_radii_is_told_apart_by_them_alone(write_run: WriteRun, record: MakeRecord) -> None:
+    run = write_run(record("a", eps=0.3))
+    for suffix in (".json", ".npz"):
+        (run / "records" / "quick").with_suffix(suffix).rename(run / "records" / f"quick-eps03{suffix}")
+    write_run(record("a"))
+    assert [one.label for one in collect([run])] == [
+        "a (Linf eps 0.3, n = 400, seed 7)",
+        "a (Linf eps 0.2, n = 400, seed 7)",
+    ]
+
+
 def test_runs_of_one_name_are_told_apart_by_their_folder(write_run: WriteRun, record: MakeRecord) -> None:
     runs = [
         write_run(record("same"), folder="x"),

@@ -74,7 +74,7 @@ def collect(runs: Sequence[Path | str]) -> list[Evidence]:
     for run in runs:
         folders.setdefault(Path(run).resolve(), Path(run))
     read = [(folder, piece) for folder in folders.values() for piece in read_run(folder)]
-    names = Counter(record.run for _, (record, *_) in read)
+    names = Counter(run for _, run in {(folder, record.run) for folder, (record, *_) in read})
     evidence = []
     for folder, (record, arrays, outcomes) in read:
         apart = "" if names[record.run] == 1 else f" ({folder})"
