@@ -80,7 +80,8 @@ def test_the_toy_sets_have_recipes_that_train_the_papers_network():
     for name in ("magnet", "clustr", "at", "corral"):
         for data in ("toy-moons", "toy-circles"):
             recipe = load_recipe(name, data=data)
-            assert (recipe.model.backbone, recipe.model.options()["hidden"]) == ("mlp", [20, 20])
+            assert recipe.model.backbone == "mlp"
+            assert recipe.model.options() == {"features": 20, "hidden": [20, 20], "rectify": False}
             assert load(data).train.shape == (2, 1, 1)
 
 

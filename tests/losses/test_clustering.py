@@ -227,3 +227,11 @@ def test_one_example_has_no_variance():
     with pytest.raises(ValueError, match="at least 2 examples, found 1"):
         magnet(features, assigned, centroids, classes, alpha=1.0)
     assert magnet(features, assigned, centroids, classes, alpha=1.0, variance=1.0).shape == (1,)
+
+
+@pytest.mark.parametrize(("name", "words"), [("magnet_full", "nearest_own"), ("cluster_cross_entropy", "class_scores")])
+def test_a_loss_that_went_says_what_is_the_same(name, words):
+    with pytest.raises(AttributeError, match=f"no attribute '{name}': .*{words}"):
+        getattr(losses, name)
+    with pytest.raises(AttributeError, match="no attribute 'other'$"):
+        _ = losses.other

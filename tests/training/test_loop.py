@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -153,6 +154,14 @@ def test_another_recipe_does_not_resume_a_run(tiny, monkeypatch, overrides, mess
             tiny("nominal")
     with pytest.raises(UsageError, match=message):
         tiny("nominal", resume=True, **overrides)
+
+
+def test_what_is_said_about_a_recipe_does_not_keep_it_from_resuming(tiny):
+    run = tiny("nominal")
+    path = RunFolder(run).recipe
+    path.write_text(re.sub("^(summary|source) = .*$", r'\1 = "in other words"', path.read_text(), flags=re.MULTILINE))
+    assert tiny("nominal", resume=True) == run
+    assert "in other words" in path.read_text()
 
 
 def test_a_folder_that_is_no_run_is_neither_used_nor_resumed(tiny, tmp_path):

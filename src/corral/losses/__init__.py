@@ -69,3 +69,14 @@ __all__ = [
     "unlogged_kl",
     "weighted",
 ]
+
+# What went, with what says the same.
+_GONE = {
+    "magnet_full": "give `magnet` the clusters of `nearest_own`",
+    "cluster_cross_entropy": "take the cross-entropy of `ClusterHead`'s logits, or of `geometry.class_scores`",
+}
+
+
+def __getattr__(name: str) -> object:
+    remedy = f": {_GONE[name]}" if name in _GONE else ""
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{remedy}")

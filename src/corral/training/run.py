@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +51,7 @@ class RunInfo(Frozen):
     device: str
 
 
+@dataclass(unsafe_hash=True)
 class RunFolder:
     """The paths of a run's files.
 
@@ -63,8 +65,10 @@ class RunFolder:
         records: the folder of evaluations.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    path: Path
+
+    def __post_init__(self) -> None:
+        path = self.path
         self.recipe = path / "recipe.toml"
         self.metrics = path / "metrics.jsonl"
         self.state = path / "checkpoints" / "last.safetensors"

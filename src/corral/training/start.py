@@ -13,7 +13,7 @@ from corral.models.spec import head_spec
 from corral.training.methods import Method, method_class
 from corral.training.recipes.files import load_recipe
 from corral.training.recipes.layers import LEAST_SIDE
-from corral.training.recipes.recipe import Recipe
+from corral.training.recipes.recipe import WORDS, Recipe
 from corral.training.run import RunFolder
 
 # Images whose pixels are held as floats at once for their mean: up to so many all, otherwise so many at a time.
@@ -36,8 +36,8 @@ def finished(folder: RunFolder, recipe: Recipe, *, resume: bool) -> bool:
         return False
     if not resume:
         raise UsageError(f"{path}: holds a run already; continue it with --resume, or choose another --out")
-    words = {"summary", "source"}  # other words are no other run
-    differing = _first_difference(load_recipe(path).model_dump(exclude=words), recipe.model_dump(exclude=words))
+    before, now = (one.model_dump(exclude=set(WORDS)) for one in (load_recipe(path), recipe))
+    differing = _first_difference(before, now)
     if differing:
         raise UsageError(f"{path}: the run's recipe differs: {differing}; ask for the same or choose another --out")
     return folder.model.is_file()
