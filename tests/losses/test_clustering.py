@@ -233,5 +233,5 @@ def test_one_example_has_no_variance():
 def test_a_loss_that_went_says_what_is_the_same(name, words):
     with pytest.raises(AttributeError, match=f"no attribute '{name}': .*{words}"):
         getattr(losses, name)
-    with pytest.raises(AttributeError, match="no attribute 'other'$"):
+    with pytest.raises(AttributeError, match=r"no attribute 'other'$"):
         _ = losses.other
