@@ -4,7 +4,7 @@ from corral.audit.diagnostics.findings import Finding
 from corral.audit.record import AuditRecord, run_words
 from corral.evaluation.records import as_percent
 from corral.report.runs.verdict import Verdict
-from corral.report.template import PACKAGE, filled
+from corral.report.template import filled
 from corral.report.words import attack_title, counted, environment_facts, eps_words, listed, percent, seconds_words
 
 VERDICTS = {"masked": "masked", "note": "note", "skipped": "not measured", "ok": "ok"}
@@ -39,8 +39,8 @@ def audit_verdict(record: AuditRecord) -> Verdict:
 def render_audit(record: AuditRecord) -> str:
     """The page as text; equal records give equal bytes."""
     return filled(
-        PACKAGE,
-        "audit_page.html",
+        "corral.report.audit",
+        "page.html",
         record=record,
         verdict=audit_verdict(record),
         threat=f"{record.norm} eps {eps_words(record.eps)}",

@@ -2,7 +2,7 @@
 
 from corral.evaluation.certificate import Certificate
 from corral.evaluation.records import as_percent
-from corral.report.template import PACKAGE, filled
+from corral.report.template import filled
 from corral.report.words import counted, environment_facts, percent, seconds_words
 
 # Of the layers of a Lipschitz constant the page shows at most so many rows; the record has all.
@@ -54,8 +54,8 @@ def render_certificate(certificate: Certificate) -> str:
 
     described = "Share of test images against the l2 radius: certified, and empirically robust"
     return filled(
-        PACKAGE,
-        "certificate_page.html",
+        "corral.report.certificate",
+        "page.html",
         record=certificate,
         sentences=certificate_sentences(certificate),
         figure=certificate_figure(certificate, name="certified", description=described),

@@ -13,7 +13,7 @@ from corral.report.runs.compare import RunGroup, attacks_of, group_runs
 from corral.report.runs.protocols import claims, differing_protocols, protocols, reduced_warnings
 from corral.report.runs.tables import evidence_table, per_class_table, runs_table
 from corral.report.runs.verdict import verdict
-from corral.report.template import PACKAGE, filled
+from corral.report.template import filled
 from corral.report.words import WORST_CASE, listed
 from corral.version import __version__
 
@@ -52,7 +52,7 @@ def render(evidence: Sequence[Evidence]) -> str:
     groups = group_runs(evidence)
     numbers = {piece.label: i for i, piece in enumerate(piece for group in groups for piece in group.members)}
     return filled(
-        PACKAGE,
+        "corral.report.runs",
         "page.html",
         title=listed(list(dict.fromkeys(group.title for group in groups))),
         groups=[_group_page(group, numbers, f"g{i}") for i, group in enumerate(groups)],
