@@ -1,0 +1,170 @@
+"""Damaged files by the thousand: each is read or refused in one line, in bounded time and memory, or it is a fault.
+
+usage: python -m tests.fuzz.driver [KIND ...] [--n 10000] [--seed 0] [--keep FOLDER]      (`make fuzz`)
+
+Reads run in forked processes with a limit on memory and on time, so that a parser that dies or hangs is a row of the
+table and not the end of it. A case is its kind, seed and number: the same three give the same bytes.
+"""
+
+import argparse
+import os
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.fuzz.kinds import KINDS, Kind
+from tests.fuzz.mutations import mutated
+
+from corral.errors import CorralError
+
+# What one read may take beyond what the process holds, and how long: each far above what a whole file needs.
+MEMORY, SECONDS = 3 << 30, 20
+# Cases of a forked process.
+BATCH = 200
+READ, REFUSED = "read", "refused"
+
+
+@dataclass
+class Outcome:
+    """What became of the cases of one kind."""
+
+    kind: str
+    counts: Counter[str] = field(default_factory=Counter)
+    faults: list[tuple[int, str]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def cases(self) -> int:
+        """How many."""
+        return sum(self.counts.values())
+
+
+def case(kind: Kind, whole: list[bytes], seed: int, number: int) -> bytes:
+    """The damaged file of a number."""
+    rng = random.Random(f"{kind.name} {seed} {number}")
+    return mutated(rng.choice(whole), rng)
+
+
+def _fate(kind: Kind, path: Path) -> str:
+    try:
+        kind.read(path)
+    except CorralError as error:
+        text = str(error)
+        return REFUSED if text and len(text.splitlines()) == 1 and len(text) < 1500 else f"not one line: {text[:200]!r}"
+    except BaseException as error:
+        last = traceback.extract_tb(error.__traceback__)
+        ours = [frame for frame in last if "/corral/" in frame.filename]
+        where = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "?"
+        return f"escaped: {type(error).__name__} from {where}: {' '.join(str(error).split())[:120]}"
+    return READ
+
+
+def _child(kind: Kind, whole: list[bytes], seed: int, numbers: Iterable[int], folder: Path, pipe: int) -> None:
+    """Read cases; a line before each read and one after it."""
+    warnings.simplefilter("ignore")
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process whatever C code it is in
+    for number in numbers:
+        path = kind.place(folder)
+        path.write_bytes(case(kind, whole, seed, number))
+        os.write(pipe, f"{number} begun\n".encode())
+        signal.alarm(SECONDS)
+        fate = _fate(kind, path)
+        signal.alarm(0)
+        os.write(pipe, f"{number} {fate}\n".encode(errors="replace"))
+
+
+def fuzz(kind: Kind, *, n: int, seed: int = 0) -> Outcome:
+    """Read `n` damaged files of a kind."""
+    outcome, started = Outcome(kind.name), time.monotonic()
+    with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as folder:
+        whole = kind.whole(Path(made))
+        for content in whole:
+            kind.prepare(Path(folder))
+            kind.place(Path(folder)).write_bytes(content)
+            kind.read(kind.place(Path(folder)))  # a seed that is not read would make every case a refusal
+        left = list(range(n))
+        while left:
+            left = _run(kind, whole, seed, left, Path(folder), outcome)
+    outcome.seconds = time.monotonic() - started
+    return outcome
+
+
+def _run(kind: Kind, whole: list[bytes], seed: int, numbers: list[int], folder: Path, outcome: Outcome) -> list[int]:
+    """Fork, read the first of `numbers`, and return those that are left."""
+    batch = numbers[:BATCH]
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reader)
+            _child(kind, whole, seed, batch, folder, writer)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, errors="replace") as lines:
+        said = [line.rstrip("\n").partition(" ") for line in lines]
+    status = os.waitpid(child, 0)[1]
+    fates = {int(number): fate for number, _, fate in said if fate != "begun"}
+    begun = [int(number) for number, _, fate in said if fate == "begun"]
+    if os.WIFSIGNALED(status) and begun:
+        name = signal.Signals(os.WTERMSIG(status)).name
+        fates[begun[-1]] = f"hung {SECONDS} s" if name == "SIGALRM" else f"died: {name}"
+    for number, fate in fates.items():
+        outcome.counts[fate.split(" from ")[0] if fate.startswith("escaped") else fate.split(": ")[0]] += 1
+        if fate not in (READ, REFUSED):
+            outcome.faults.append((number, fate))
+    if not fates:
+        raise RuntimeError(f"{kind.name}: the reading process ended with {status} before its first case")
+    return [number for number in numbers if number not in fates]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kinds", nargs="*", help=", ".join(KINDS))
+    parser.add_argument("--n", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="write the files of the first faults here")
+    given = parser.parse_args()
+    print("| file | cases | read | refused in one line | faults | seconds |\n| --- | --- | --- | --- | --- | --- |")
+    faults = 0
+    for name in given.kinds or KINDS:
+        kind = KINDS[name]
+        outcome = fuzz(kind, n=given.n, seed=given.seed)
+        others = outcome.cases - outcome.counts[READ] - outcome.counts[REFUSED]
+        faults += others
+        print(
+            f"| {name} | {outcome.cases:,} | {outcome.counts[READ]:,} | {outcome.counts[REFUSED]:,} | {others:,} | "
+            f"{outcome.seconds:.0f} |",
+            flush=True,
+        )
+        shown: Counter[str] = Counter()
+        for number, fate in outcome.faults:
+            words = fate[:90]
+            shown[words] += 1
+            if shown[words] == 1:
+                print(f"  {name} case {number}: {fate}", file=sys.stderr, flush=True)
+                if given.keep:
+                    given.keep.mkdir(parents=True, exist_ok=True)
+                    with tempfile.TemporaryDirectory() as made:
+                        content = case(kind, kind.whole(Path(made)), given.seed, number)
+                    (given.keep / f"{name}-{number}{kind.suffix}").write_bytes(content)
+    sys.exit(bool(faults))
+
+
+if __name__ == "__main__":
+    main()
