@@ -225,7 +225,7 @@ def _report(path: Path) -> object:
 for name, suffix, where in (
     ("record", ".json", "run/records/quick-n20"),
     ("record arrays", ".npz", "run/records/quick-n20"),
-    ("certificate", ".json", "run/records/certificate-n10"),
+    ("certificate", ".json", "run/certificates/l2-n10"),
     ("metrics", ".jsonl", "run/metrics"),
     ("run's recipe", ".toml", "run/recipe"),
 ):

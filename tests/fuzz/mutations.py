@@ -22,7 +22,7 @@ WORD = re.compile(rb"[A-Za-z_]{3,}")
 
 
 def _place(content: bytes, rng: random.Random) -> int:
-    """Somewhere, the head more often than the rest: that is where the sizes are."""
+    """Somewhere, more often in the head: that is where the sizes are."""
     return rng.randrange(max(1, min(len(content), 256) if rng.random() < 0.4 else len(content)))
 
 
