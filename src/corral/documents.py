@@ -1,7 +1,6 @@
 """JSON documents of a fixed form and arrays: written whole, read strictly, one line where a file is of another form."""
 
 import io
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from corral.errors import CorralError
 from corral.files import write_atomically
+from corral.reading import MOST_TEXT, parse_json, read_bytes
 
 # A list of numbers over several lines; inside a string there is no line break.
 NUMBERS = re.compile(r"\[\n\s*(-?\d[\d.eE+-]*(?:,\s+-?\d[\d.eE+-]*)*)\n\s*\]")
@@ -52,17 +52,11 @@ def read_document(path: Path, form: type[Document], *, kind: str, command: str) 
         CorralError: the file is missing, not JSON, or not of this form; the message names file and field.
     """
     try:
-        content: Any = json.loads(path.read_text(), parse_constant=_refuse_constant)
-        return form.model_validate(content)
-    except OSError as error:
-        raise CorralError(f"{path}: cannot be read ({error.strerror}); make it with `{command}`") from error
+        content = read_bytes(path, remedy=f"make it with `{command}`", most=MOST_TEXT)
+        return form.model_validate(parse_json(content))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or kind
         raise CorralError(f"{path}: not a corral {kind}, {where}: {first['msg']}") from error
     except ValueError as error:
         raise CorralError(f"{path}: not a corral {kind} ({error}); make it again with `{command}`") from error
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a measurement")

@@ -2,7 +2,6 @@
 
 import io
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 from corral.attacks.engine import Batch
 from corral.errors import CorralError
 from corral.files import write_atomically
+from corral.reading import read_arrays
 from corral.strict import Frozen
 
 
@@ -85,20 +85,19 @@ class EvaluationCache:
         path = self._path(key, number)
         if not path.is_file():
             return None
+        remedy = "delete it to attack that batch again"
         try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
-                return Batch(
-                    correct=held["correct"],
-                    step=held["step"],
-                    shown=held["shown"],
-                    seconds=float(held["seconds"]),
-                    forwards=int(held["forwards"]),
-                    backwards=int(held["backwards"]),
-                )
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise CorralError(
-                f"{path}: not a finished batch ({type(error).__name__}); delete it to attack that batch again"
-            ) from error
+            held = read_arrays(path, remedy=remedy)
+            return Batch(
+                correct=held["correct"],
+                step=held["step"],
+                shown=held["shown"],
+                seconds=float(held["seconds"]),
+                forwards=int(held["forwards"]),
+                backwards=int(held["backwards"]),
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise CorralError(f"{path}: not a finished batch ({error}); {remedy}") from error
 
     def write(self, key: str, number: int, batch: Batch) -> None:
         """Keep a finished batch; CorralError where the disk is full or the folder cannot be written."""

@@ -1,23 +1,20 @@
 """A data set from one .npz file of images and labels."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from corral.data.images import DataSet
 from corral.data.loading.arrays import Layout, as_labels, as_pixels, labelled_parts, layout_by_channels
 from corral.data.registry import register_path_data
 from corral.data.split import split_off_test
 from corral.errors import CorralError
+from corral.reading import read_arrays
 
 SPLIT_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 WHOLE_NAMES = ("images", "labels")
 OPTIONAL_NAMES = ("classes", "layout")
-# What a damaged header asks for: another compression, a password, more memory than there is.
-UNREADABLE = (NotImplementedError, RuntimeError, MemoryError)
+REMEDY = "write it again with numpy.savez"
 
 
 @register_path_data("npz", description="one .npz file of images and labels")
@@ -36,7 +33,7 @@ def load_npz(path: Path) -> DataSet:
     Raises:
         CorralError: names the file and the array, what was found and what was expected.
     """
-    arrays = _read_arrays(path)
+    arrays = read_arrays(path, remedy=REMEDY)
     names = SPLIT_NAMES if any(name in arrays for name in SPLIT_NAMES) else WHOLE_NAMES
     absent = [name for name in names if name not in arrays]
     if absent:
@@ -57,37 +54,6 @@ def load_npz(path: Path) -> DataSet:
         return DataSet(f"npz:{path}", classes, parts[0], parts[1], note=note)
     train, test, split = split_off_test(parts[0], str(path))
     return DataSet(f"npz:{path}", classes, train, test, note=f"{note}; {split}", split_off=True)
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        # Opened here, because numpy leaves the file open where it is not a whole archive.
-        with open(path, "rb") as stream:
-            return _named_arrays(path, np.load(stream, allow_pickle=False))
-    except OSError as error:
-        raise CorralError(
-            f"{path}: cannot be read ({error.strerror or error}); give the path of an .npz file"
-        ) from error
-    except (ValueError, EOFError, zipfile.BadZipFile, *UNREADABLE) as error:
-        raise CorralError(f"{path}: truncated or not an .npz file; write it again with numpy.savez") from error
-
-
-def _named_arrays(path: Path, content: object) -> dict[str, np.ndarray]:
-    if not isinstance(content, NpzFile):
-        raise CorralError(f"{path}: found a single array, expected an .npz file; write it with numpy.savez")
-    arrays = {}
-    with content:
-        for name in content.files:
-            try:
-                arrays[name] = content[name]
-            except (zipfile.BadZipFile, zlib.error, EOFError, OSError, *UNREADABLE) as error:
-                raise CorralError(f"{path}: array {name} is damaged ({error}); write the file again") from error
-            except ValueError as error:
-                raise CorralError(
-                    f"{path}: array {name} holds Python objects, which corral does not unpickle; "
-                    "store numbers or strings"
-                ) from error
-    return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
 
 
 def _layout(path: Path, name: str, arrays: dict[str, np.ndarray]) -> Layout | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from corral.errors import CorralError, UsageError
 from corral.evaluation.records import Record, read_record
+from corral.reading import read_arrays
 from corral.report.runs.merge import merged, protocol_order, together
 from corral.report.runs.outcomes import Outcomes, array_names, outcomes_problem, with_worst_case
 from corral.report.words import eps_words
@@ -138,15 +139,12 @@ def _read_one(folder: Path, path: Path) -> tuple[Record, Arrays, Outcomes, NDArr
     path = path.with_suffix(".npz")
     if not path.is_file():
         raise CorralError(f"{path}: missing; {remedy}")
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = Arrays(**{one.name: archive[one.name] for one in fields(Arrays)})
-            stored = {key: archive[name] for key, name in array_names(record, archive.files).items()}
-            labels = archive["labels"] if "labels" in archive.files else None
-    except KeyError as error:
-        raise CorralError(f"{path}: {str(error.args[0]).splitlines()[0]}; {remedy}") from error
-    except Exception as error:  # a damaged archive makes zipfile, zlib, tokenize and numpy raise a dozen kinds
-        raise CorralError(f"{path}: not the arrays of an evaluation ({type(error).__name__}); {remedy}") from error
+    held = read_arrays(path, remedy=remedy)
+    if absent := [one.name for one in fields(Arrays) if one.name not in held]:
+        raise CorralError(f"{path}: not the arrays of an evaluation, without {', '.join(absent)}; {remedy}")
+    arrays = Arrays(**{one.name: held[one.name] for one in fields(Arrays)})
+    stored = {key: held[name] for key, name in array_names(record, list(held)).items()}
+    labels = held.get("labels")
     problem = _arrays_problem(arrays, len(record.classes)) or outcomes_problem(stored, record)
     outcomes = stored if problem else with_worst_case(stored, record)
     if problem := problem or outcomes_problem(outcomes, record):

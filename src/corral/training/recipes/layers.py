@@ -1,6 +1,5 @@
 """A recipe's layers: what a data set's preset says, what the recipe it is based on says, what it says itself."""
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -8,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corral.data import DATA_SETS, is_known
-from corral.errors import CorralError, UsageError
+from corral.errors import UsageError
+from corral.reading import MOST_TEXT, parse_toml, read_bytes
 from corral.training.methods import METHODS
 
 FOLDER = Path(__file__).parents[2] / "recipes"
@@ -153,11 +153,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         CorralError: it cannot be read.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return parse_toml(read_bytes(path, remedy="name a recipe or a TOML file", most=MOST_TEXT).decode())
+    except ValueError as error:  # of the bytes, of the syntax, or of a value
         raise UsageError(f"{path}: not valid TOML ({error})") from error
-    except OSError as error:
-        raise CorralError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def part(table: Table, name: str) -> Table:

@@ -1,0 +1,184 @@
+"""Files that a user or another machine wrote: regular ones, within the memory, and one line where one is damaged."""
+
+import json
+import lzma
+import math
+import os
+import stat
+import struct
+import tomllib
+import zipfile
+import zlib
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corral.errors import CorralError
+
+# What zipfile, its decompressors and numpy's header parser raise where an archive is damaged.
+DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, TokenError, SyntaxError, EOFError, OSError),
+    *(ValueError, TypeError, OverflowError, MemoryError, RecursionError, NotImplementedError, RuntimeError),
+)
+# A document or a recipe of ours is far smaller.
+MOST_TEXT = 256 << 20
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+# The largest whole number that a document or a recipe may hold: what JSON, TOML and torch agree on.
+MOST_WHOLE = 2**63 - 1
+
+
+def memory_bytes() -> int:
+    """Physical memory of this machine, what a file may at most be read into."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_file(path: Path, *, remedy: str, most: int | None = None) -> int:
+    """The size in bytes of a regular file; reading a pipe would wait for ever, and some devices never end.
+
+    Args:
+        path: the file, or a link to one.
+        remedy: what a message ends with.
+        most: bytes that it may have; by default the machine's memory.
+
+    Raises:
+        CorralError: absent, not a regular file, or larger than that.
+    """
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CorralError(f"{path}: cannot be read ({reason}); {remedy}") from error
+    if not stat.S_ISREG(found.st_mode):
+        what = KINDS.get(stat.S_IFMT(found.st_mode), "no file")
+        raise CorralError(f"{path}: {what}, expected a regular file; {remedy}")
+    most = memory_bytes() if most is None else most
+    if found.st_size > most:
+        raise CorralError(f"{path}: {found.st_size:,} bytes, expected at most {most:,}; {remedy}")
+    return found.st_size
+
+
+def read_bytes(path: Path, *, remedy: str, most: int | None = None) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        CorralError: as `check_file`, or it cannot be read.
+    """
+    check_file(path, remedy=remedy, most=most)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CorralError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """A JSON text; NaN, infinite and endless numbers, nesting without end and lone surrogates are refused.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    _check_values(content)
+    return content
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """A TOML text; numbers beyond 64 bits and nesting without end are refused.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    try:
+        content = tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    _check_values(content)
+    return content
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a measurement")
+
+
+def _check_values(content: Any) -> None:
+    """Refuse values that no later step could hold; without recursion, for nesting may be deep."""
+    left = [content]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            left += value
+        elif isinstance(value, int) and abs(value) > MOST_WHOLE:
+            raise ValueError("a whole number beyond 64 bits")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{value} is not a finite number")
+        elif isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError("a text with half a character (a lone surrogate)") from error
+
+
+def read_arrays(path: Path, *, remedy: str) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz file by name; nothing is unpickled, and nothing allocated that the file does not hold.
+
+    Args:
+        path: the file.
+        remedy: what a message ends with.
+
+    Raises:
+        CorralError: as `check_file`; not an archive; an array that is damaged, of Python objects, or whose stated shape
+            is not that of its bytes.
+    """
+    check_file(path, remedy=remedy)
+    arrays = {}
+    try:
+        with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+            if sum(member.file_size for member in members) > memory_bytes():
+                raise CorralError(f"{path}: its arrays are larger than the memory; {remedy}")
+            for member in members:
+                name = member.filename.removesuffix(".npy")
+                try:
+                    arrays[name] = _array(archive, member)
+                except DAMAGED as error:
+                    raise CorralError(f"{path}: array {name!r} is damaged ({_words(error)}); {remedy}") from error
+    except DAMAGED as error:
+        raise CorralError(f"{path}: truncated or not an .npz file ({_words(error)}); {remedy}") from error
+    return arrays
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """One array, its header checked before anything of its size is made; ValueError where it is not what it says."""
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in readers:
+            raise ValueError(f"header version {version[0]}.{version[1]}")
+        shape, by_columns, dtype = readers[version](stream)
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects, which are not unpickled: store numbers or text")
+        content = stream.read()
+    wanted = math.prod(shape) * dtype.itemsize
+    if wanted != len(content) or min(shape, default=1) < 0:
+        raise ValueError(f"{dtype} of shape {shape} is {wanted:,} bytes, found {len(content):,}")
+    flat = np.frombuffer(content, dtype, count=math.prod(shape)) if wanted else np.zeros(math.prod(shape), dtype)
+    return flat.reshape(shape, order="F" if by_columns else "C").copy()
+
+
+def _words(error: BaseException) -> str:
+    """The first line of an error, or its name."""
+    lines = str(error).splitlines()
+    return lines[0] if lines and lines[0] else type(error).__name__
