@@ -19,7 +19,7 @@ class Sample(Frozen):
 @given(
     words=st.text(),
     numbers=st.lists(st.floats(allow_nan=False, allow_infinity=False)),
-    rows=st.lists(st.lists(st.integers())),
+    rows=st.lists(st.lists(st.integers(-(2**63) + 1, 2**63 - 1))),
     names=st.lists(st.text()),
 )
 def test_what_is_written_is_read_back(tmp_path_factory, words, numbers, rows, names):

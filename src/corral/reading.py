@@ -131,11 +131,12 @@ def _check_values(content: Any) -> None:
                 raise ValueError("a text with half a character (a lone surrogate)") from error
 
 
-def read_arrays(path: Path, *, remedy: str) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path, *, kind: str = "an .npz file", remedy: str) -> dict[str, NDArray[Any]]:
     """The arrays of an .npz file by name; nothing is unpickled, and nothing allocated that the file does not hold.
 
     Args:
         path: the file.
+        kind: what a message calls what it should be.
         remedy: what a message ends with.
 
     Raises:
@@ -154,9 +155,11 @@ def read_arrays(path: Path, *, remedy: str) -> dict[str, NDArray[Any]]:
                 try:
                     arrays[name] = _array(archive, member)
                 except DAMAGED as error:
-                    raise CorralError(f"{path}: array {name!r} is damaged ({_words(error)}); {remedy}") from error
+                    raise CorralError(
+                        f"{path}: not {kind}, array {name} is damaged ({_words(error)}); {remedy}"
+                    ) from error
     except DAMAGED as error:
-        raise CorralError(f"{path}: truncated or not an .npz file ({_words(error)}); {remedy}") from error
+        raise CorralError(f"{path}: not {kind}, or truncated ({_words(error)}); {remedy}") from error
     return arrays
 
 

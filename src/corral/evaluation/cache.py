@@ -87,7 +87,7 @@ class EvaluationCache:
             return None
         remedy = "delete it to attack that batch again"
         try:
-            held = read_arrays(path, remedy=remedy)
+            held = read_arrays(path, kind="a finished batch", remedy=remedy)
             return Batch(
                 correct=held["correct"],
                 step=held["step"],

@@ -139,7 +139,7 @@ def _read_one(folder: Path, path: Path) -> tuple[Record, Arrays, Outcomes, NDArr
     path = path.with_suffix(".npz")
     if not path.is_file():
         raise CorralError(f"{path}: missing; {remedy}")
-    held = read_arrays(path, remedy=remedy)
+    held = read_arrays(path, kind="the arrays of an evaluation", remedy=remedy)
     if absent := [one.name for one in fields(Arrays) if one.name not in held]:
         raise CorralError(f"{path}: not the arrays of an evaluation, without {', '.join(absent)}; {remedy}")
     arrays = Arrays(**{one.name: held[one.name] for one in fields(Arrays)})
