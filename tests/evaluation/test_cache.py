@@ -107,7 +107,7 @@ def test_damaged_files_are_named(tmp_path, content):
     cache.write("a", 0, batch())
     path = tmp_path / "x" / "a-00000.npz"
     path.write_bytes(content)
-    with pytest.raises(CorralError, match=r"a-00000\.npz: not a finished batch .* delete it"):
+    with pytest.raises(CorralError, match=r"a-00000\.npz: not a finished batch.* delete it"):
         cache.read("a", 0)
     (tmp_path / "x" / "plan.json").write_bytes(content)
     with pytest.raises(CorralError, match=r"plan\.json: not the plan of an evaluation"):
