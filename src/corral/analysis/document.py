@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from corral.documents import read_document
+from corral.documents import Document, read_document
 from corral.evaluation.records import Environment
-from corral.strict import Frozen
 
 
 def _current_name(name: str) -> str:
@@ -38,7 +37,7 @@ class Found:
     n: int | None = None
 
 
-class Analysis(Frozen):
+class Analysis(Document):
     """One analysis of one run.
 
     Attributes:
@@ -54,7 +53,7 @@ class Analysis(Frozen):
         environment: versions and device.
     """
 
-    format: Literal["corral-analysis-1"] = "corral-analysis-1"
+    format: Literal["corral-analysis-1", "corral-analysis-2"] = "corral-analysis-2"
     name: AnalysisName
     model_fingerprint: str
     data: str

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from corral.attacks.balls import Norm
 from corral.audit.diagnostics.findings import Finding
-from corral.documents import read_document
+from corral.documents import Document, read_document
 from corral.evaluation.records import Environment
 from corral.strict import Frozen
 
@@ -29,7 +29,7 @@ class AuditAttack(Frozen):
     seconds: float = Field(ge=0)
 
 
-class AuditRecord(Frozen):
+class AuditRecord(Document):
     """One audit of one model.
 
     `n_data` images are in the data, `n_asked` of them were asked for, `n_clean` classified without attack and
@@ -37,7 +37,7 @@ class AuditRecord(Frozen):
     Accuracies are fractions in [0, 1]; `robust` is None where no image was attacked.
     """
 
-    format: Literal["corral-audit-1"] = "corral-audit-1"
+    format: Literal["corral-audit-1", "corral-audit-2"] = "corral-audit-2"
     target: str
     kind: str
     preparation: list[str]

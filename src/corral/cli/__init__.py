@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from corral import checksums
 from corral.cli import analyze, audit, certify, data, demo, evaluate, export, recipes, report, reproduce, train
 from corral.cli.renamed import tell_in_one_line, with_new_names
 from corral.errors import CorralError
@@ -29,15 +30,21 @@ def show_version(asked: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     plugin: Annotated[
         list[str] | None,
         typer.Option(help="A .py file or a module that registers your own methods ...; repeatable. Or CORRAL_PLUGINS."),
     ] = None,
+    accept_edited: Annotated[
+        bool, typer.Option("--accept-edited", help="Read files that were edited since they were written; pages say so.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Train image classifiers whose decision is a cluster, attack and certify them, report the results."""
+    if accept_edited:
+        context.with_resource(checksums.accept_edited())
     import_plugins(plugin or ())
 
 

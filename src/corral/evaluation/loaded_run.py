@@ -18,11 +18,10 @@ from corral.devices import choose_device, device_name
 from corral.documents import write_arrays, write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation.cache import EvaluationCache, EvaluationPlan, PlannedAttack
-from corral.evaluation.records import environment, now
+from corral.evaluation.records import OfRun, environment, now
 from corral.models import Classifier, ModelSpec
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress
-from corral.strict import Frozen
 from corral.training import RunFolder, RunInfo, load_model
 from corral.training.recipes.recipe import MOST_SEED
 from corral.version import __version__
@@ -152,13 +151,13 @@ class LoadedRun:
             "environment": environment(self.device),
         }
 
-    def write(self, record: Frozen, arrays: Mapping[str, Tensor | NDArray[Any]], path: Path, done: str) -> None:
+    def write(self, record: OfRun, arrays: Mapping[str, Tensor | NDArray[Any]], path: Path, done: str) -> None:
         """Write a record to `path` (.json) and its arrays beside it, and say what was done."""
         found = {
             name: values.cpu().numpy() if isinstance(values, Tensor) else values for name, values in arrays.items()
         }
-        write_arrays(found, path.with_suffix(".npz"))
-        write_document(record, path)
+        digest = write_arrays(found, path.with_suffix(".npz"))
+        write_document(record.model_copy(update={"arrays_sha256": digest}), path)
         Progress("", 0, "", enabled=self.progress).say(f"{self.folder.path}: {done}: {path}")
 
 

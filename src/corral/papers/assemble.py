@@ -9,7 +9,7 @@ from corral.papers.definition import Column, Part, Row, Table
 from corral.papers.entries import SAME
 from corral.papers.lines import AnalysisLine, AttackLine, RowKey, RowLine, RunLine, changed_words
 from corral.papers.result import Measured, Result, ResultPart, ResultRow
-from corral.papers.store import Store
+from corral.papers.store import EDITED, Store
 from corral.report.runs.outcomes import CLEAN
 from corral.report.words import AGGREGATES, WORST_CASE, attack_title
 from corral.training.convergence import Ending
@@ -70,6 +70,7 @@ def row_of(table: Table, key: RowKey, lines: Sequence[RowLine], store: Store) ->
         environments=tuple(dict.fromkeys(line.environment for line in made if "+" not in line.protocol)),
         analyses={one[0].name: one for one in (tuple(of_seeds) for of_seeds in zip(*analyses, strict=True))},
         fingerprints=tuple(line.fingerprint for line in lines),
+        edited=any(line.digest == EDITED for line in lines),
     )
 
 

@@ -161,6 +161,8 @@ class RowLine(Line):
         evaluations: ids, as in attacks.csv, with spaces between them.
         analyses: ids, as in analyses.csv, likewise.
         columns: digest of what the table's columns meant; empty in results of earlier versions.
+        digest: of this line and of all lines that it names, as they were written; "edited" of a row with numbers that
+            somebody changed by hand and accepted; empty in results of earlier versions.
     """
 
     table: str
@@ -177,6 +179,7 @@ class RowLine(Line):
     evaluations: str
     analyses: str = ""
     columns: str = ""
+    digest: str = ""
 
     @property
     def of(self) -> "RowKey":

@@ -11,11 +11,14 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from corral.checksums import checksum, edited
 from corral.errors import CorralError
 from corral.files import write_atomically
 from corral.papers.lines import AnalysisLine, AttackLine, Line, RowKey, RowLine, RunLine
 from corral.papers.lock import locked
 
+# The digest of a row that somebody changed by hand.
+EDITED = "edited"
 RUNS, ATTACKS, ANALYSES, ROWS = "runs.csv", "attacks.csv", "analyses.csv", "rows.csv"
 # A curve of an analysis may have more digits than csv reads by default.
 csv.field_size_limit(1 << 24)
@@ -74,13 +77,16 @@ def read_store(folder: Path) -> Store:
         found.analyses.setdefault(analysis.analysis, []).append(analysis)
     for row in _read(folder / ROWS, RowLine):
         found.rows.setdefault(row.of, []).append(row)
-    for lines in found.rows.values():
+    summed = any(row.digest for lines in found.rows.values() for row in lines)
+    for key, lines in found.rows.items():
         for row in lines:
             if lost := _lost(found, row):
                 raise CorralError(
                     f"{folder / ROWS}: row {row.row!r} of {row.table} names {lost}, which is in no other file; "
                     "restore the files or delete the row"
                 )
+        if summed:
+            found.rows[key] = [_unedited(found, row, folder) for row in lines]
     return found
 
 
@@ -92,6 +98,31 @@ def _lost(store: Store, row: RowLine) -> str | None:
     known = (store.attacks[name][0] for name in evaluations if name in store.attacks)
     missing += [f"run {line.run}" for line in known if (line.run, line.fingerprint) not in store.runs]
     return missing[0] if missing else None
+
+
+def _unedited(store: Store, row: RowLine, folder: Path) -> RowLine:
+    """A row as it was written, or marked as edited where that is accepted."""
+    if row.digest == _digest(store, row):
+        return row
+    where = f"{folder / ROWS}: row {row.row!r} of {row.table} on {row.data}, seed {row.seed}"
+    edited(folder / ROWS, what=where, remedy="restore the files or delete the row")
+    return row.model_copy(update={"digest": EDITED})
+
+
+def _with_digest(store: Store, row: RowLine) -> RowLine:
+    """A row to be written, with the digest that it has now; an edited one stays that."""
+    return row if row.digest == EDITED else row.model_copy(update={"digest": _digest(store, row)})
+
+
+def _digest(store: Store, row: RowLine) -> str:
+    """Of a row and everything that it names; empty cells do not count, for a later version may have more columns."""
+    named: list[AttackLine | AnalysisLine] = []
+    named += chain(*(store.attacks[name] for name in row.evaluations.split()))
+    named += chain(*(store.analyses[name] for name in row.analyses.split()))
+    keys = {(row.run, row.fingerprint)} | {(line.run, line.fingerprint) for line in named}
+    lines: list[Line] = [row, *named, *(store.runs[key] for key in sorted(keys & store.runs.keys()))]
+    filled = [{key: _cell(value) for key, value in line if key != "digest"} for line in lines]
+    return checksum([{key: cell for key, cell in cells.items() if cell} for cells in filled])[:16]
 
 
 @contextmanager
@@ -120,7 +151,8 @@ def _write_store(store: Store, folder: Path) -> None:
     attacks = _sorted(store.attacks.values(), "run", "fingerprint", "eps", "created", "protocol")
     _write(folder / ATTACKS, AttackLine, attacks)
     _write(folder / ANALYSES, AnalysisLine, _sorted(store.analyses.values(), "run", "fingerprint", "name", "analysis"))
-    _write(folder / ROWS, RowLine, _sorted(store.rows.values(), "table", "scale", "changed", "data", "beside"))
+    rows = [[_with_digest(store, line) for line in lines] for lines in store.rows.values()]
+    _write(folder / ROWS, RowLine, _sorted(rows, "table", "scale", "changed", "data", "beside"))
 
 
 def _sorted(groups: Iterable[list[AnyLine]], *fields: str) -> Iterator[AnyLine]:

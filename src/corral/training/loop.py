@@ -23,7 +23,7 @@ from corral.training.methods import Context, Method, method_class
 from corral.training.methods.nominal import Nominal
 from corral.training.optimisers import make_optimiser, schedule
 from corral.training.pretrained import begin_from
-from corral.training.recipes.files import load_recipe
+from corral.training.recipes.files import load_recipe, with_checksum
 from corral.training.recipes.recipe import Recipe
 from corral.training.run import RunFolder, RunInfo
 from corral.training.start import check_head, finished, make_model, prepare_data
@@ -151,7 +151,7 @@ class Run:
             begin_from(self.model, self.recipe.training.start, normalised=self.method.continues_from == "encoder")
             self.started_from = fingerprint(self.model.backbone)
             self.take_normalisation()
-        write_atomically(self.folder.recipe, self.recipe.to_toml().encode())
+        write_atomically(self.folder.recipe, with_checksum(self.recipe.to_toml()).encode())
         if self.folder.metrics.is_file():  # of a run that was killed before its first checkpoint
             write_atomically(self.folder.metrics, b"")
         try:

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor
 
+from corral.checksums import checksum, edited
 from corral.errors import CorralError, UsageError
 from corral.models import Classifier, ModelSpec, build_classifier
 from corral.models.backbones import BACKBONES, build_backbone
@@ -27,7 +28,9 @@ class RunInfo(Frozen):
     `train_seconds` are of the wall clock, `work_seconds` of the `work_clock` ("cpu": CPU time of the process and all
     its threads; "device": wall clock between synchronisations of a GPU; None in files of earlier versions). Both are
     sums over the pieces of a resumed run, warm start included, of steps, refits and fits; validation and saving do not
-    count. `ending` says whether the run converged, None where its recipe has no `training.converged`.
+    count. `ending` says whether the run converged, None where its recipe has no `training.converged`. `recipe_sha256`
+    and `metrics_sha256` are the `checksum` of the contents of recipe.toml and of the list of metrics.jsonl's lines,
+    None in files of earlier versions.
     """
 
     recipe: str
@@ -46,6 +49,8 @@ class RunInfo(Frozen):
     work_clock: WorkClock | None = None
     ending: Ending | None = None
     validation: dict[str, float]
+    recipe_sha256: str | None = None
+    metrics_sha256: str | None = None
     corral: str
     torch: str
     device: str
@@ -173,12 +178,33 @@ def _first(error: Exception) -> str:
     return f"missing {error}" if isinstance(error, KeyError) else str(error)
 
 
+def written_digest(folder: RunFolder, name: Literal["recipe_sha256", "metrics_sha256"]) -> str | None:
+    """The `checksum` of a file's content that a finished run's model states; None where there is none.
+
+    Raises:
+        CorralError: a damaged model file.
+    """
+    if not folder.model.is_file():
+        return None
+    info = read_checkpoint(folder.model, kind="model")[1].get("info")
+    return info.get(name) if isinstance(info, dict) else None
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The epochs' numbers, one dictionary each with an "epoch" among them.
 
     Raises:
-        CorralError: the file is missing, or a line is not such a dictionary.
+        CorralError: the file is missing, a line is not such a dictionary, or the run is finished and the file was
+            edited since.
     """
+    entries = read_epochs(path)
+    if written_digest(RunFolder(path.parent), "metrics_sha256") not in (None, checksum(entries)):
+        edited(path, remedy="restore it or train again")
+    return entries
+
+
+def read_epochs(path: Path) -> list[dict[str, Any]]:
+    """`read_metrics` of a run that may be unfinished, whose checkpoint says what its metrics were."""
     try:
         entries = [json.loads(line) for line in path.read_text().splitlines() if line]
     except OSError as error:

@@ -75,6 +75,7 @@ def _group_page(group: RunGroup, numbers: dict[str, int], name: str) -> dict[str
         "title": group.title,
         "verdict": verdict(group),
         "warnings": [*reduced_warnings(group.members), *differing_protocols(group)],
+        "edited": [f"{name} of {piece.label}" for piece in group.members for name in piece.record.edited],
         "table": runs_table(group, numbers),
         "table_notes": _table_notes(group),
         "per_class": per_class_table(group),
