@@ -41,15 +41,16 @@ AnyDocument = TypeVar("AnyDocument", bound=Document)
 
 def document_text(document: Document) -> str:
     """A document as indented JSON with its checksum, lists of numbers on one line each."""
-    content = document.model_dump(mode="json")
-    text = json.dumps(content | {CHECKSUM: checksum(content)}, indent=2, ensure_ascii=False, allow_nan=False)
-    return NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
+    text = NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", document.model_dump_json(indent=2))
+    return text.removesuffix("\n}") + f',\n  "{CHECKSUM}": "{checksum(json.loads(text))}"\n}}\n'
 
 
-def write_document(document: Document, path: Path) -> None:
-    """Write a document as `document_text`, atomically, with the files that were edited and accepted above it."""
+def write_document(document: AnyDocument, path: Path) -> AnyDocument:
+    """Write a document as `document_text`, atomically; returns it, naming the accepted edits above."""
     names = tuple(dict.fromkeys([*document.edited, *edited_above(path)]))
-    write_atomically(path, document_text(document.model_copy(update={"edited": names})).encode())
+    written = document.model_copy(update={"edited": names})
+    write_atomically(path, document_text(written).encode())
+    return written
 
 
 def write_arrays(arrays: Mapping[str, NDArray[Any]], path: Path) -> str:

@@ -79,7 +79,7 @@ def audit(
             batch_size=batch_size,
             **common.keywords(),
         )
-    write_document(record, out.with_suffix(".json"))
+    record = write_document(record, out.with_suffix(".json"))
     write_atomically(out, render_audit(record).encode())
     if common.as_json:
         print_json(record.model_dump(mode="json"))

@@ -148,7 +148,7 @@ def certify_run(
         certify_seconds=max(time.perf_counter() - begun, sum(outcome.seconds for outcome in outcomes)),
     )
     arrays = {"labels": given.labels, "predicted": predicted, "radius": proved, "distance": distances}
-    given.write(certificate, arrays, path, f"certified in {duration(certificate.certify_seconds)}")
+    certificate = given.write(certificate, arrays, path, f"certified in {duration(certificate.certify_seconds)}")
     cache.close()
     if broken:
         raise BrokenCertificatesError(

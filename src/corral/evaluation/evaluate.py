@@ -103,7 +103,9 @@ def evaluate(
     cache = EvaluationCache(folder.records / f"{label}.unfinished", plan, overwrite=overwrite)
     with full_float32():
         record, arrays = _measure(given, planned, threat, protocol, recipe, cache)
-    given.write(record, arrays, folder.records / f"{label}.json", f"evaluated in {duration(record.eval_seconds)}")
+    record = given.write(
+        record, arrays, folder.records / f"{label}.json", f"evaluated in {duration(record.eval_seconds)}"
+    )
     cache.close()
     return record
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from corral.training import RunFolder, RunInfo, load_model
 from corral.training.recipes.recipe import MOST_SEED
 from corral.version import __version__
 
+AnyRecord = TypeVar("AnyRecord", bound=OfRun)
 CPU_BATCH, DEVICE_BATCH = 125, 500
 
 
@@ -151,14 +152,15 @@ class LoadedRun:
             "environment": environment(self.device),
         }
 
-    def write(self, record: OfRun, arrays: Mapping[str, Tensor | NDArray[Any]], path: Path, done: str) -> None:
-        """Write a record to `path` (.json) and its arrays beside it, and say what was done."""
+    def write(self, record: AnyRecord, arrays: Mapping[str, Tensor | NDArray[Any]], path: Path, done: str) -> AnyRecord:
+        """Write a record to `path` (.json), its arrays beside it, and say what was done; returns what was written."""
         found = {
             name: values.cpu().numpy() if isinstance(values, Tensor) else values for name, values in arrays.items()
         }
         digest = write_arrays(found, path.with_suffix(".npz"))
-        write_document(record.model_copy(update={"arrays_sha256": digest}), path)
+        written = write_document(record.model_copy(update={"arrays_sha256": digest}), path)
         Progress("", 0, "", enabled=self.progress).say(f"{self.folder.path}: {done}: {path}")
+        return written
 
 
 def loaded_run(

@@ -7,8 +7,8 @@ from typing import Any
 
 from corral.analysis import Analysis
 from corral.evaluation.records import Record
-from corral.papers.lines import AnalysisLine, AttackLine, RowKey, RowLine, RunLine, content_id
-from corral.papers.store import EDITED, Store
+from corral.papers.lines import EDITED, AnalysisLine, AttackLine, RowKey, RowLine, RunLine, content_id
+from corral.papers.store import Store
 from corral.report.runs.merge import protocol_order
 from corral.report.runs.outcomes import CLEAN
 from corral.report.words import WORST_CASE

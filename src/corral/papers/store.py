@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,11 +15,9 @@ from pydantic import ValidationError
 from corral.checksums import checksum, edited
 from corral.errors import CorralError
 from corral.files import write_atomically
-from corral.papers.lines import AnalysisLine, AttackLine, Line, RowKey, RowLine, RunLine
+from corral.papers.lines import EDITED, AnalysisLine, AttackLine, Line, RowKey, RowLine, RunLine
 from corral.papers.lock import locked
 
-# The digest of a row that somebody changed by hand.
-EDITED = "edited"
 RUNS, ATTACKS, ANALYSES, ROWS = "runs.csv", "attacks.csv", "analyses.csv", "rows.csv"
 # A curve of an analysis may have more digits than csv reads by default.
 csv.field_size_limit(1 << 24)
@@ -77,16 +76,23 @@ def read_store(folder: Path) -> Store:
         found.analyses.setdefault(analysis.analysis, []).append(analysis)
     for row in _read(folder / ROWS, RowLine):
         found.rows.setdefault(row.of, []).append(row)
-    summed = any(row.digest for lines in found.rows.values() for row in lines)
-    for key, lines in found.rows.items():
+    for lines in found.rows.values():
         for row in lines:
             if lost := _lost(found, row):
                 raise CorralError(
                     f"{folder / ROWS}: row {row.row!r} of {row.table} names {lost}, which is in no other file; "
                     "restore the files or delete the row"
                 )
-        if summed:
-            found.rows[key] = [_unedited(found, row, folder) for row in lines]
+    files = {
+        RUNS: found.runs.values(),
+        ATTACKS: chain(*found.attacks.values()),
+        ANALYSES: chain(*found.analyses.values()),
+        ROWS: chain(*found.rows.values()),
+    }
+    for name, all_lines in files.items():
+        for line in all_lines:
+            if line.digest == EDITED:
+                edited(folder / name, what=f"{folder / name}: {line.words}", remedy="restore the file")
     return found
 
 
@@ -100,29 +106,15 @@ def _lost(store: Store, row: RowLine) -> str | None:
     return missing[0] if missing else None
 
 
-def _unedited(store: Store, row: RowLine, folder: Path) -> RowLine:
-    """A row as it was written, or marked as edited where that is accepted."""
-    if row.digest == _digest(store, row):
-        return row
-    where = f"{folder / ROWS}: row {row.row!r} of {row.table} on {row.data}, seed {row.seed}"
-    edited(folder / ROWS, what=where, remedy="restore the files or delete the row")
-    return row.model_copy(update={"digest": EDITED})
+def _digest(line: Line, count: int) -> str:
+    """Of a line and how many its group has; empty cells do not count, for a later version may have more columns."""
+    cells = {name: _cell(value) for name, value in line if name != "digest"}
+    return checksum([count, {name: cell for name, cell in cells.items() if cell}])[:8]
 
 
-def _with_digest(store: Store, row: RowLine) -> RowLine:
-    """A row to be written, with the digest that it has now; an edited one stays that."""
-    return row if row.digest == EDITED else row.model_copy(update={"digest": _digest(store, row)})
-
-
-def _digest(store: Store, row: RowLine) -> str:
-    """Of a row and everything that it names; empty cells do not count, for a later version may have more columns."""
-    named: list[AttackLine | AnalysisLine] = []
-    named += chain(*(store.attacks[name] for name in row.evaluations.split()))
-    named += chain(*(store.analyses[name] for name in row.analyses.split()))
-    keys = {(row.run, row.fingerprint)} | {(line.run, line.fingerprint) for line in named}
-    lines: list[Line] = [row, *named, *(store.runs[key] for key in sorted(keys & store.runs.keys()))]
-    filled = [{key: _cell(value) for key, value in line if key != "digest"} for line in lines]
-    return checksum([{key: cell for key, cell in cells.items() if cell} for cells in filled])[:16]
+def _counts(lines: Sequence[Line]) -> Counter[str]:
+    """How many lines each group has; a line that is in none counts once."""
+    return Counter(line.group for line in lines if line.group)
 
 
 @contextmanager
@@ -151,8 +143,7 @@ def _write_store(store: Store, folder: Path) -> None:
     attacks = _sorted(store.attacks.values(), "run", "fingerprint", "eps", "created", "protocol")
     _write(folder / ATTACKS, AttackLine, attacks)
     _write(folder / ANALYSES, AnalysisLine, _sorted(store.analyses.values(), "run", "fingerprint", "name", "analysis"))
-    rows = [[_with_digest(store, line) for line in lines] for lines in store.rows.values()]
-    _write(folder / ROWS, RowLine, _sorted(rows, "table", "scale", "changed", "data", "beside"))
+    _write(folder / ROWS, RowLine, _sorted(store.rows.values(), "table", "scale", "changed", "data", "beside"))
 
 
 def _sorted(groups: Iterable[list[AnyLine]], *fields: str) -> Iterator[AnyLine]:
@@ -179,9 +170,14 @@ def _read(path: Path, form: type[AnyLine]) -> list[AnyLine]:
                 raise CorralError(
                     f"{path}: not corral results, no column {missing[0]!r}; restore the file or delete it"
                 )
-            return [_line(path, reader.line_num, form, cells) for cells in reader]
+            lines = [_line(path, reader.line_num, form, cells) for cells in reader]
     except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise CorralError(f"{path}: not corral results ({error}); restore the file or delete it") from error
+    if not any(line.digest for line in lines):  # of an earlier version
+        return lines
+    counts = _counts(lines)
+    same = [line.digest == _digest(line, counts[line.group]) for line in lines]
+    return [line.model_copy(update={"digest": "" if so else EDITED}) for line, so in zip(lines, same, strict=True)]
 
 
 def _line(path: Path, number: int, form: type[AnyLine], cells: dict[str, str | None]) -> AnyLine:
@@ -197,9 +193,9 @@ def _line(path: Path, number: int, form: type[AnyLine], cells: dict[str, str | N
 
 
 def _columns(form: type[Line]) -> list[str]:
-    """A file's columns: what the line is first, what it was made with last."""
+    """A file's columns: what the line is first, what it was made with and its digest last."""
     versions = [name for name in form.model_fields if name in ("corral", "torch", "python", "device", "threads")]
-    last = [*versions, *(name for name in form.model_fields if name == "platform")]
+    last = [*versions, *(name for name in ("platform", "digest") if name in form.model_fields)]
     return [*(name for name in form.model_fields if name not in last), *last]
 
 
@@ -208,8 +204,11 @@ def _write(path: Path, form: type[AnyLine], lines: Iterable[AnyLine]) -> None:
     columns = _columns(form)
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    for line in lines:
-        writer.writerow([_cell(getattr(line, name)) for name in columns])
+    found = list(lines)
+    counts = _counts(found)
+    for line in found:
+        digest = line.digest or _digest(line, counts[line.group])
+        writer.writerow([digest if name == "digest" else _cell(getattr(line, name)) for name in columns])
     content = text.getvalue().encode()
     if not (path.is_file() and path.read_bytes() == content):
         write_atomically(path, content)
