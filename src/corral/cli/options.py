@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from corral.errors import UsageError
+from corral.reading import parse_toml
 
 if TYPE_CHECKING:
     from corral.evaluation.records import Record
@@ -85,9 +86,11 @@ def parse_setting(text: str) -> tuple[str, Any]:
     if not value.strip():
         return key.strip(), None
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        return key.strip(), parse_toml(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
+    except ValueError as error:
+        raise UsageError(f"--set {key.strip()}: {error}") from error
 
 
 def print_json(content: Any) -> None:

@@ -1,7 +1,6 @@
 """The lines of the results' CSV files: a run, an attack on it, a number of an analysis, a seed of a table's row."""
 
 import hashlib
-import tomllib
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -9,6 +8,7 @@ from pydantic import Field, model_validator
 
 from corral.analysis.document import AnalysisName
 from corral.evaluation.records import Environment
+from corral.reading import parse_toml
 from corral.strict import Frozen
 from corral.training.clock import WorkClock
 
@@ -216,6 +216,6 @@ def _value(text: str) -> Any:
     if text in ("", "True", "False"):
         return {"": None, "True": True, "False": False}[text]
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text

@@ -1,6 +1,5 @@
 """A run: the folder that training writes and everything else reads."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from corral.errors import CorralError, UsageError
 from corral.models import Classifier, ModelSpec, build_classifier
 from corral.models.backbones import BACKBONES, build_backbone
 from corral.models.heads import HEADS
+from corral.reading import MOST_TEXT, parse_json, read_bytes
 from corral.strict import Frozen
 from corral.training.checkpoints import load_tensors, read_checkpoint, write_checkpoint
 from corral.training.clock import WorkClock
@@ -179,13 +179,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
         CorralError: the file is missing, or a line is not such a dictionary.
     """
+    remedy = "restore it or train again"
+    content = read_bytes(path, remedy=remedy, most=MOST_TEXT)
     try:
-        entries = [json.loads(line) for line in path.read_text().splitlines() if line]
-    except OSError as error:
-        raise CorralError(f"{path}: cannot be read ({error.strerror}); restore it or train again") from error
+        entries = [parse_json(line) for line in content.splitlines() if line]
     except ValueError as error:
-        raise CorralError(f"{path}: not JSON lines ({error}); restore it or train again") from error
+        raise CorralError(f"{path}: not JSON lines ({error}); {remedy}") from error
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, dict) or not isinstance(entry.get("epoch"), int):
-            raise CorralError(f"{path}: line {number} is not an epoch's numbers; restore it or train again")
+            raise CorralError(f"{path}: line {number} is not an epoch's numbers; {remedy}")
     return entries
