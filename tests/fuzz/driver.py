@@ -1,12 +1,13 @@
 """Damaged files by the thousand: each is read or refused in one line, in bounded time and memory, or it is a fault.
 
-usage: python -m tests.fuzz.driver [KIND ...] [--n 10000] [--seed 0] [--keep FOLDER]      (`make fuzz`)
+usage: python -m tests.fuzz.driver [KIND ...] [--n 10000] [--seed 0] [--results FILE] [--keep FOLDER]   (`make fuzz`)
 
 Reads run in forked processes with a limit on memory and on time, so that a parser that dies or hangs is a row of the
 table and not the end of it. A case is its kind, seed and number: the same three give the same bytes.
 """
 
 import argparse
+import json
 import os
 import random
 import resource
@@ -42,10 +43,15 @@ class Outcome:
     faults: list[tuple[int, str]] = field(default_factory=list)
     seconds: float = 0.0
 
-    @property
-    def cases(self) -> int:
-        """How many."""
-        return sum(self.counts.values())
+    def line(self, n: int, seed: int) -> dict[str, object]:
+        """The row of the table."""
+        deaths = sum(fate.startswith("died") for _, fate in self.faults)
+        hangs = sum(fate.startswith("hung") for _, fate in self.faults)
+        return {
+            "kind": self.kind, "n": n, "seed": seed, "refused": self.counts[REFUSED], "read": self.counts[READ],
+            "escaped": len(self.faults) - deaths - hangs, "deaths": deaths, "hangs": hangs,
+            "seconds": round(self.seconds, 1),
+        }  # fmt: skip
 
 
 def case(kind: Kind, whole: list[bytes], seed: int, number: int) -> bytes:
@@ -134,36 +140,44 @@ def _run(kind: Kind, whole: list[bytes], seed: int, numbers: list[int], folder: 
 
 
 def main() -> None:
+    """Read files of every kind, but for those that the results hold already; one JSON line a kind."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", help=", ".join(KINDS))
     parser.add_argument("--n", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", type=Path, help="append each kind's line to this file; skip kinds in it")
     parser.add_argument("--keep", type=Path, help="write the files of the first faults here")
     given = parser.parse_args()
-    print("| file | cases | read | refused in one line | faults | seconds |\n| --- | --- | --- | --- | --- | --- |")
+    lines = given.results.read_text().splitlines() if given.results and given.results.exists() else []
+    done = {(line["kind"], line["n"], line["seed"]): line for line in map(json.loads, lines)}
     faults = 0
     for name in given.kinds or KINDS:
-        kind = KINDS[name]
-        outcome = fuzz(kind, n=given.n, seed=given.seed)
-        others = outcome.cases - outcome.counts[READ] - outcome.counts[REFUSED]
-        faults += others
-        print(
-            f"| {name} | {outcome.cases:,} | {outcome.counts[READ]:,} | {outcome.counts[REFUSED]:,} | {others:,} | "
-            f"{outcome.seconds:.0f} |",
-            flush=True,
-        )
-        shown: Counter[str] = Counter()
-        for number, fate in outcome.faults:
-            words = fate[:90]
-            shown[words] += 1
-            if shown[words] == 1:
-                print(f"  {name} case {number}: {fate}", file=sys.stderr, flush=True)
-                if given.keep:
-                    given.keep.mkdir(parents=True, exist_ok=True)
-                    with tempfile.TemporaryDirectory() as made:
-                        content = case(kind, kind.whole(Path(made)), given.seed, number)
-                    (given.keep / f"{name}-{number}{kind.suffix}").write_bytes(content)
+        line = done.get((name, given.n, given.seed))
+        if line is None:
+            outcome = fuzz(KINDS[name], n=given.n, seed=given.seed)
+            line = outcome.line(given.n, given.seed)
+            _show(outcome, given.seed, given.keep)
+            if given.results:
+                with given.results.open("a") as stream:
+                    stream.write(json.dumps(line) + "\n")
+        print(json.dumps(line), flush=True)
+        faults += line["escaped"] + line["deaths"] + line["hangs"]
     sys.exit(bool(faults))
+
+
+def _show(outcome: Outcome, seed: int, keep: Path | None) -> None:
+    """Say the first fault of each sort on stderr, and keep its file."""
+    kind, shown = KINDS[outcome.kind], set()
+    for number, fate in outcome.faults:
+        if (words := fate[:90]) in shown:
+            continue
+        shown.add(words)
+        print(f"  {kind.name} case {number}: {fate}", file=sys.stderr, flush=True)
+        if keep:
+            keep.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory() as made:
+                content = case(kind, kind.whole(Path(made)), seed, number)
+            (keep / f"{kind.name}-{number}{kind.suffix}").write_bytes(content)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Every kind of file that corral reads and that a user or another machine may have written."""
 
+import gzip
 import io
 import struct
 from collections.abc import Callable
@@ -13,12 +14,18 @@ from PIL import Image
 from scipy.io import savemat
 
 import corral
+from corral.analysis.analyze import analyze
+from corral.analysis.document import read_analysis
 from corral.audit.targets import load_target
 from corral.data import load
+from corral.evaluation.certificate import read_certificate
+from corral.papers.result import read_result
+from corral.papers.store import read_store
 from corral.training import load_recipe, train
 
 # A committed model of ten classes of 8x8 digits.
-CHECKPOINT = Path(__file__).resolve().parents[2] / "results" / "checkpoints" / "digits-corral"
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+CHECKPOINT = RESULTS / "checkpoints" / "digits-corral"
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def _idx(array: np.ndarray) -> bytes:
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
 
 
-def _mnist(folder: Path) -> None:
+def _mnist(folder: Path, without: str = "") -> None:
     for prefix, count in (("train", 30), ("t10k", 20)):
         for name, array in (
             ("images-idx3", _rng().integers(0, 256, (count, 28, 28))),
@@ -92,7 +99,7 @@ def _mnist(folder: Path) -> None:
         ):
             path = folder / f"MNIST/raw/{prefix}-{name}-ubyte"
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
+            if not path.exists() and f"{prefix}-{name}-ubyte" != without:
                 path.write_bytes(_idx(array))
 
 
@@ -112,6 +119,16 @@ def idx_images(folder: Path) -> list[bytes]:
 def idx_labels(folder: Path) -> list[bytes]:
     """MNIST's labels."""
     return [_idx(np.arange(30) % 10)]
+
+
+@kind(
+    "idx.gz", ".gz", lambda path: load("mnist", root=path.parents[2], download=False),
+    where="MNIST/raw/train-labels-idx1-ubyte", prepare=lambda folder: _mnist(folder, without="train-labels-idx1-ubyte"),
+)  # fmt: skip
+def idx_packed(folder: Path) -> list[bytes]:
+    """MNIST's labels, gzipped."""
+    content = _idx(np.arange(30) % 10)
+    return [gzip.compress(content, mtime=0), gzip.compress(content, mtime=0, compresslevel=1)]
 
 
 def _cifar_rows() -> bytes:
@@ -142,6 +159,7 @@ def _svhn_arrays(count: int) -> dict[str, np.ndarray]:
 
 
 def _svhn(folder: Path) -> None:
+    (folder / "svhn").mkdir(exist_ok=True)
     savemat(folder / "svhn/test_32x32.mat", _svhn_arrays(20))
 
 
@@ -209,12 +227,8 @@ def _run(folder: Path) -> Path:
         )  # fmt: skip
         corral.evaluate(run, n=20, progress=False)
         corral.certify_run(run, n=10, progress=False)
+        analyze(run, only=["silhouettes"], n=20, progress=False)
     return run
-
-
-def _beside_run(folder: Path) -> None:
-    if not (folder / "run").exists():
-        _run(folder)
 
 
 def _report(path: Path) -> object:
@@ -222,25 +236,38 @@ def _report(path: Path) -> object:
     return corral.report([run], out=run.parent / "page.html")
 
 
-for name, suffix, where in (
-    ("record", ".json", "run/records/quick-n20"),
-    ("record arrays", ".npz", "run/records/quick-n20"),
-    ("certificate", ".json", "run/certificates/l2-n10"),
-    ("metrics", ".jsonl", "run/metrics"),
-    ("run's recipe", ".toml", "run/recipe"),
+def _resume(path: Path) -> object:
+    run = next(parent for parent in path.parents if parent.name == "run")
+    (run / "model.safetensors").unlink(missing_ok=True)  # a finished run would not be continued
+    return train(run, out=run, resume=True, progress=False)
+
+
+for name, suffix, where, read in (
+    ("record", ".json", "run/records/quick-n20", _report),
+    ("record arrays", ".npz", "run/records/quick-n20", _report),
+    ("certificate", ".json", "run/certificates/l2-n10", read_certificate),
+    ("analysis", ".json", "run/analyses/silhouettes", read_analysis),
+    ("metrics", ".jsonl", "run/metrics", _resume),
+    ("run's recipe", ".toml", "run/recipe", lambda path: load_recipe(path.parent)),
+    ("state", ".safetensors", "run/checkpoints/last", _resume),
 ):
 
     def _whole(folder: Path, place: str = f"{where}{suffix}") -> list[bytes]:
         return [(_run(folder).parent / place).read_bytes()]
 
-    kind(name, suffix, _report, where=where, prepare=_beside_run)(_whole)
+    kind(name, suffix, read, where=where, prepare=_run)(_whole)
 
 
-@kind("state", ".safetensors", lambda path: train(path.parents[1], out=path.parents[1], resume=True, progress=False),
-      where="run/checkpoints/last", prepare=_beside_run)  # fmt: skip
-def state(folder: Path) -> list[bytes]:
-    """A training state, which the command to resume reads."""
-    return [(_run(folder) / "checkpoints/last.safetensors").read_bytes()]
+@kind("table", ".json", read_result)
+def table(folder: Path) -> list[bytes]:
+    """A committed table."""
+    return [(RESULTS / "tables" / "ncp-table5-small" / "table.json").read_bytes()]
+
+
+@kind("results", ".csv", lambda path: read_store(path.parent), where="runs")
+def results(folder: Path) -> list[bytes]:
+    """The first runs of the committed results."""
+    return [b"".join((RESULTS / "runs.csv").read_bytes().splitlines(keepends=True)[:20])]
 
 
 class Tiny(torch.nn.Module):
