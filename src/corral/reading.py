@@ -10,6 +10,7 @@ import math
 import os
 import stat
 import struct
+import sys
 import tomllib
 import zipfile
 import zlib
@@ -101,7 +102,7 @@ def parse_json(text: str | bytes) -> Any:
         content = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
-    _check_values(content)
+    check_values(content)
     return content
 
 
@@ -115,7 +116,7 @@ def parse_toml(text: str) -> dict[str, Any]:
         content = tomllib.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
-    _check_values(content)
+    check_values(content)
     return content
 
 
@@ -123,8 +124,12 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a measurement")
 
 
-def _check_values(content: Any) -> None:
-    """Refuse values that no later step could hold; without recursion, for nesting may be deep."""
+def check_values(content: Any) -> None:
+    """Refuse values that no later step could hold; without recursion, for nesting may be deep.
+
+    Raises:
+        ValueError: a number that is not finite or beyond 64 bits, or a lone surrogate.
+    """
     left = [content]
     while left:
         value = left.pop()
@@ -215,6 +220,10 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
     wanted = math.prod(shape) * dtype.itemsize
     if wanted != len(content) or min(shape, default=1) < 0:
         raise ValueError(f"{dtype} of shape {shape} is {wanted:,} bytes, found {len(content):,}")
+    if dtype.kind == "U":
+        codes = np.frombuffer(content, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+        if ((codes > sys.maxunicode) | ((codes >= 0xD800) & (codes < 0xE000))).any():
+            raise ValueError("it holds letters that are none")
     flat = np.frombuffer(content, dtype, count=math.prod(shape)) if wanted else np.zeros(math.prod(shape), dtype)
     return flat.reshape(shape, order="F" if by_columns else "C").copy()
 

@@ -18,7 +18,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,10 +28,12 @@ from tests.fuzz.mutations import mutated
 from corral.errors import CorralError
 
 # What one read may take beyond what the process holds, and how long: each far above what a whole file needs.
-MEMORY, SECONDS = 3 << 30, 20
+MEMORY, SECONDS = 3 << 30, 60
 # Cases of a forked process.
 BATCH = 200
 READ, REFUSED = "read", "refused"
+# Makes the file of a number at a path.
+Make = Callable[[int, Path], object]
 
 
 @dataclass
@@ -74,7 +76,7 @@ def _fate(kind: Kind, path: Path) -> str:
     return READ
 
 
-def _child(kind: Kind, whole: list[bytes], seed: int, numbers: Iterable[int], folder: Path, pipe: int) -> None:
+def _child(kind: Kind, make: Make, numbers: Iterable[int], folder: Path, pipe: int) -> None:
     """Read cases; a line before each read and one after it."""
     warnings.simplefilter("ignore")
     null = os.open(os.devnull, os.O_RDWR)
@@ -86,7 +88,8 @@ def _child(kind: Kind, whole: list[bytes], seed: int, numbers: Iterable[int], fo
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process whatever C code it is in
     for number in numbers:
         path = kind.place(folder)
-        path.write_bytes(case(kind, whole, seed, number))
+        path.unlink(missing_ok=True)
+        make(number, path)
         os.write(pipe, f"{number} begun\n".encode())
         signal.alarm(SECONDS)
         fate = _fate(kind, path)
@@ -97,46 +100,57 @@ def _child(kind: Kind, whole: list[bytes], seed: int, numbers: Iterable[int], fo
 def fuzz(kind: Kind, *, n: int, seed: int = 0) -> Outcome:
     """Read `n` damaged files of a kind."""
     outcome, started = Outcome(kind.name), time.monotonic()
-    with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as made:
         whole = kind.whole(Path(made))
-        for content in whole:
-            kind.prepare(Path(folder))
-            kind.place(Path(folder)).write_bytes(content)
-            kind.read(kind.place(Path(folder)))  # a seed that is not read would make every case a refusal
-        left = list(range(n))
-        while left:
-            left = _run(kind, whole, seed, left, Path(folder), outcome)
+
+    def make(number: int, path: Path) -> None:
+        path.write_bytes(case(kind, whole, seed, number))
+
+    for number, fate in fates(kind, make, range(n), whole).items():
+        outcome.counts[fate.split(" from ")[0] if fate.startswith("escaped") else fate.split(": ")[0]] += 1
+        if fate not in (READ, REFUSED):
+            outcome.faults.append((number, fate))
     outcome.seconds = time.monotonic() - started
     return outcome
 
 
-def _run(kind: Kind, whole: list[bytes], seed: int, numbers: list[int], folder: Path, outcome: Outcome) -> list[int]:
-    """Fork, read the first of `numbers`, and return those that are left."""
-    batch = numbers[:BATCH]
+def fates(kind: Kind, make: Make, numbers: Iterable[int], whole: Iterable[bytes] = ()) -> dict[int, str]:
+    """What becomes of each of some files of a kind, which `make` makes, after the `whole` ones were read."""
+    found: dict[int, str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        kind.prepare(Path(folder))
+        for one in whole:
+            kind.place(Path(folder)).write_bytes(one)
+            kind.read(kind.place(Path(folder)))  # one that is not read would make every case a refusal
+        left = list(numbers)
+        while left:
+            found |= _some(kind, make, left[:BATCH], Path(folder))
+            left = [number for number in left if number not in found]
+    return found
+
+
+def _some(kind: Kind, make: Make, numbers: list[int], folder: Path) -> dict[int, str]:
+    """Fork, and read the first of some files, until one ends the process."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             os.close(reader)
-            _child(kind, whole, seed, batch, folder, writer)
+            _child(kind, make, numbers, folder, writer)
         finally:
             os._exit(0)
     os.close(writer)
     with os.fdopen(reader, errors="replace") as lines:
         said = [line.rstrip("\n").partition(" ") for line in lines]
     status = os.waitpid(child, 0)[1]
-    fates = {int(number): fate for number, _, fate in said if fate != "begun"}
+    found = {int(number): fate for number, _, fate in said if fate != "begun"}
     begun = [int(number) for number, _, fate in said if fate == "begun"]
     if os.WIFSIGNALED(status) and begun:
         name = signal.Signals(os.WTERMSIG(status)).name
-        fates[begun[-1]] = f"hung {SECONDS} s" if name == "SIGALRM" else f"died: {name}"
-    for number, fate in fates.items():
-        outcome.counts[fate.split(" from ")[0] if fate.startswith("escaped") else fate.split(": ")[0]] += 1
-        if fate not in (READ, REFUSED):
-            outcome.faults.append((number, fate))
-    if not fates:
+        found[begun[-1]] = f"hung {SECONDS} s" if name == "SIGALRM" else f"died: {name}"
+    if not found:
         raise RuntimeError(f"{kind.name}: the reading process ended with {status} before its first case")
-    return [number for number in numbers if number not in fates]
+    return found
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from corral.analysis.document import AnalysisName
 from corral.evaluation.records import Environment
 from corral.reading import parse_toml
-from corral.strict import Frozen
+from corral.strict import Amount, Frozen, Radius, Seconds
 from corral.training.clock import WorkClock
 
 Norm = Literal["Linf", "L2", "L1"]
@@ -42,16 +42,16 @@ class RunLine(Line):
     rule: str | None = None
     data: str
     data_fingerprint: str
-    classes: int
-    n_test: int
+    classes: Amount
+    n_test: Amount
     norm: Norm
-    eps: float
+    eps: Radius
     seed: int
-    train_seconds: float
-    work_seconds: float | None = None
+    train_seconds: Seconds
+    work_seconds: Seconds | None = None
     work_clock: WorkClock | None = None
-    warm_epochs: int | None = None
-    epochs: int | None = None
+    warm_epochs: Amount | None = None
+    epochs: Amount | None = None
     converged: bool | None = None
 
     @property
@@ -67,7 +67,7 @@ class Versions(Line):
     torch: str
     python: str
     device: str
-    threads: int
+    threads: Amount
     platform: str
 
     @property
@@ -97,14 +97,14 @@ class AttackLine(Versions):
     fingerprint: str
     protocol: str
     norm: Norm
-    eps: float
+    eps: Radius
     n: int = Field(ge=1)
     seed: int
     attack: str
     robust: int = Field(ge=0)
-    seconds: float | None = None
-    forwards: int | None = None
-    backwards: int | None = None
+    seconds: Seconds | None = None
+    forwards: Amount | None = None
+    backwards: Amount | None = None
     settings: str = ""
     outcomes: str = Field(default="", pattern=r"^([0-9a-f]{2})*$")
     created: str
@@ -140,13 +140,13 @@ class AnalysisLine(Versions):
     fingerprint: str
     name: AnalysisName
     data: str
-    n: int
-    eps: float
+    n: Amount
+    eps: Radius
     seed: int
     key: str
     kind: Literal["number", "curve"]
     values: str = ""
-    seconds: float
+    seconds: Seconds
 
 
 class RowLine(Line):

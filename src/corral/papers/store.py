@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -138,7 +139,7 @@ def _with_outcomes(lines: Sequence[AttackLine], others: Sequence[AttackLine]) ->
 
 
 def _read(path: Path, form: type[AnyLine]) -> list[AnyLine]:
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
     remedy = "restore the file or delete it"
     check_file(path, remedy=remedy, most=MOST_TEXT)

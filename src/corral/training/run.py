@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from corral.errors import CorralError, UsageError
@@ -14,13 +14,13 @@ from corral.models import Classifier, ModelSpec, build_classifier
 from corral.models.backbones import BACKBONES, build_backbone
 from corral.models.heads import HEADS
 from corral.reading import MOST_TEXT, parse_json, read_bytes
-from corral.strict import Frozen
+from corral.strict import Amount, OfThreat, Radius, Seconds
 from corral.training.checkpoints import load_tensors, read_checkpoint, write_checkpoint
 from corral.training.clock import WorkClock
 from corral.training.convergence import Ending
 
 
-class RunInfo(Frozen):
+class RunInfo(OfThreat):
     """Facts of a model's training, saved in its file.
 
     `started_from` is the fingerprint of the backbone that `training.start` gave; None where weights were random.
@@ -36,13 +36,13 @@ class RunInfo(Frozen):
     data_fingerprint: str
     classes: list[str]
     norm: Literal["Linf", "L2"]
-    eps: float = Field(ge=0)
+    eps: Radius
     seed: int
-    epochs: int
+    epochs: Amount
     started_from: str | None = None
-    train_images: int
-    train_seconds: float
-    work_seconds: float | None = None
+    train_images: Amount
+    train_seconds: Seconds
+    work_seconds: Seconds | None = None
     work_clock: WorkClock | None = None
     ending: Ending | None = None
     validation: dict[str, float]

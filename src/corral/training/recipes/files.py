@@ -13,6 +13,7 @@ from corral.data import is_known, known_names, resolved_name
 from corral.errors import UsageError, closest
 from corral.models.backbones import BACKBONES, backbone_options
 from corral.models.heads import HEADS
+from corral.reading import check_values
 from corral.registry import Registry, is_target
 from corral.training.methods import METHODS, MethodOptions
 from corral.training.recipes.base import Config, ThreatConfig
@@ -54,6 +55,10 @@ def load_recipe(
     """
     source = _of_shipped(recipe) if isinstance(recipe, str) and recipe in shipped_recipes() else _checked(_read(recipe))
     for key, value in (overrides or {}).items():
+        try:
+            check_values(value)
+        except ValueError as error:
+            raise UsageError(f"recipe key {key!r}: {error}") from error
         _import_model(_nested(key if "." in key else f"model.{key}", value))
     given = {_full_key(key, source.laid(())): value for key, value in (overrides or {}).items()}
     table = _laid_for(source, data, given)
