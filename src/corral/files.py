@@ -20,6 +20,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         CorralError: the disk is full or the folder cannot be written.
     """
+    if path.exists() and not path.is_file():
+        raise CorralError(f"{path}: no regular file, and only those are written over; give another path")
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from corral.documents import Document, read_document
 from corral.evaluation.records import Environment
+from corral.strict import Radius, Seconds
 
 
 def _current_name(name: str) -> str:
@@ -57,12 +58,12 @@ class Analysis(Document):
     name: AnalysisName
     model_fingerprint: str
     data: str
-    n: int = Field(ge=1)
-    eps: float = Field(ge=0)
+    n: int = Field(ge=1, le=2**53)
+    eps: Radius
     seed: int
     numbers: dict[str, float]
     series: dict[str, tuple[float, ...]] = Field(default_factory=dict)
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     environment: Environment
 
 

@@ -66,6 +66,9 @@ def main() -> None:
         words = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
         sys.stderr.write(f"corral: {words}\n")
         sys.exit(error.exit_code)
+    except MemoryError:
+        sys.stderr.write("corral: out of memory: give fewer images, a smaller batch or model, or a larger machine\n")
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("\ncorral: interrupted\n")
         sys.exit(130)

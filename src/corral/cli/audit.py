@@ -9,6 +9,7 @@ import typer
 
 from corral.cli.options import Common, Images, interruptible, print_json, with_common
 from corral.errors import UsageError
+from corral.strict import MOST_REAL, MOST_WHOLE
 
 if TYPE_CHECKING:
     from corral.audit.record import AuditRecord
@@ -27,7 +28,9 @@ def audit(
     ] = None,
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default a run's own.")] = None,
     norm: Annotated[str | None, typer.Option(help="Linf, L2 or L1; default a run's own, else Linf.")] = None,
-    minutes: Annotated[float, typer.Option(help="Time budget; AutoAttack does whole images until it ends.")] = 10,
+    minutes: Annotated[
+        float, typer.Option(max=MOST_REAL, help="Time budget; AutoAttack does whole images until it ends.")
+    ] = 10,
     n: Images = None,
     path: Annotated[
         Path | None, typer.Option(help="The folder that code is imported from, and no other; default the file's own.")
@@ -35,16 +38,22 @@ def audit(
     normalise: Annotated[
         str | None, typer.Option(help="The model wants normalised inputs: imagenet, cifar10, ... or M,M,M/S,S,S.")
     ] = None,
-    scale: Annotated[float, typer.Option(help="The model wants inputs in [0, SCALE], such as 255.")] = 1.0,
+    scale: Annotated[
+        float, typer.Option(max=MOST_REAL, help="The model wants inputs in [0, SCALE], such as 255.")
+    ] = 1.0,
     bgr: Annotated[bool, typer.Option("--bgr", help="The model wants channels in the order BGR.")] = False,
     nhwc: Annotated[bool, typer.Option("--nhwc", help="The model wants images (N, H, W, C).")] = False,
-    label_offset: Annotated[int, typer.Option(help="Added to the data's labels to get the model's.")] = 0,
+    label_offset: Annotated[
+        int, typer.Option(min=-MOST_WHOLE, max=MOST_WHOLE, help="Added to the data's labels to get the model's.")
+    ] = 0,
     as_is: Annotated[
         bool, typer.Option("--as-is", help="Audit it even if it is evidently fed what it was not trained on.")
     ] = False,
     out: Annotated[Path, typer.Option(help="The page; the record goes beside it as .json.")] = Path("audit.html"),
-    batch_size: Annotated[int, typer.Option(min=1, help="Most images attacked at once.")] = 128,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of the images and of the attacks.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, max=MOST_WHOLE, help="Most images attacked at once.")] = 128,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MOST_WHOLE, help="Of the order of the images and of the attacks.")
+    ] = 0,
     *,
     common: Common,
 ) -> None:

@@ -7,14 +7,15 @@ from typing import Annotated
 import typer
 
 from corral.cli.options import Json, Quiet, print_json, print_records
+from corral.strict import MOST_WHOLE
 
 EPILOG = "Example: corral demo --out runs/demo"
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the runs and the page.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one a core.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_WHOLE)] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, max=MOST_WHOLE, help="Processes; default one a core.")] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:

@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from corral.errors import UsageError
+from corral.reading import parse_toml
+from corral.strict import MOST_WHOLE
 
 if TYPE_CHECKING:
     from corral.evaluation.records import Record
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for machines.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of data-set files; default CORRAL_DATA or a user cache.")]
-Images = Annotated[int | None, typer.Option(min=1, help="This many test images, class-balanced; default all.")]
+Images = Annotated[
+    int | None, typer.Option(min=1, max=MOST_WHOLE, help="This many test images, class-balanced; default all.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away what an interrupted call finished.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Default 125 on a CPU, else 500.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, max=MOST_WHOLE, help="Default 125 on a CPU, else 500.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 
 
@@ -85,9 +89,11 @@ def parse_setting(text: str) -> tuple[str, Any]:
     if not value.strip():
         return key.strip(), None
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        return key.strip(), parse_toml(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
+    except ValueError as error:
+        raise UsageError(f"--set {key.strip()}: {error}") from error
 
 
 def print_json(content: Any) -> None:

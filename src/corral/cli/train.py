@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from corral.cli.options import Common, interruptible, parse_setting, print_json, with_common
+from corral.strict import MOST_WHOLE
 
 EPILOG = "Example: corral train corral --data mnist --out runs/mnist-corral --seed 1 --set epochs=10"
 
@@ -17,9 +18,9 @@ def train(
     ],
     data: Annotated[str | None, typer.Option(help="Data set (see `corral data`); default the recipe's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/RECIPE-DATA-SEED.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=MOST_WHOLE)] = None,
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs after the warm start.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, max=MOST_WHOLE, help="Epochs after the warm start.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Recipe key=value, repeatable; key= for its default.")
     ] = None,

@@ -1,7 +1,6 @@
 """The lines of the results' CSV files: a run, an attack on it, a number of an analysis, a seed of a table's row."""
 
 import hashlib
-import tomllib
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -9,7 +8,8 @@ from pydantic import Field, model_validator
 
 from corral.analysis.document import AnalysisName
 from corral.evaluation.records import Environment
-from corral.strict import Frozen
+from corral.reading import parse_toml
+from corral.strict import Amount, Frozen, Radius, Seconds
 from corral.training.clock import WorkClock
 
 # The digest of a line that somebody changed by hand.
@@ -61,16 +61,16 @@ class RunLine(Line):
     rule: str | None = None
     data: str
     data_fingerprint: str
-    classes: int
-    n_test: int
+    classes: Amount
+    n_test: Amount
     norm: Norm
-    eps: float
+    eps: Radius
     seed: int
-    train_seconds: float
-    work_seconds: float | None = None
+    train_seconds: Seconds
+    work_seconds: Seconds | None = None
     work_clock: WorkClock | None = None
-    warm_epochs: int | None = None
-    epochs: int | None = None
+    warm_epochs: Amount | None = None
+    epochs: Amount | None = None
     converged: bool | None = None
 
     @property
@@ -91,7 +91,7 @@ class Versions(Line):
     torch: str
     python: str
     device: str
-    threads: int
+    threads: Amount
     platform: str
 
     @property
@@ -121,14 +121,14 @@ class AttackLine(Versions):
     fingerprint: str
     protocol: str
     norm: Norm
-    eps: float
+    eps: Radius
     n: int = Field(ge=1)
     seed: int
     attack: str
     robust: int = Field(ge=0)
-    seconds: float | None = None
-    forwards: int | None = None
-    backwards: int | None = None
+    seconds: Seconds | None = None
+    forwards: Amount | None = None
+    backwards: Amount | None = None
     settings: str = ""
     outcomes: str = Field(default="", pattern=r"^([0-9a-f]{2})*$")
     created: str
@@ -174,13 +174,13 @@ class AnalysisLine(Versions):
     fingerprint: str
     name: AnalysisName
     data: str
-    n: int
-    eps: float
+    n: Amount
+    eps: Radius
     seed: int
     key: str
     kind: Literal["number", "curve"]
     values: str = ""
-    seconds: float
+    seconds: Seconds
 
     @property
     def group(self) -> str:
@@ -270,6 +270,6 @@ def _value(text: str) -> Any:
     if text in ("", "True", "False"):
         return {"": None, "True": True, "False": False}[text]
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from corral.analysis import Analysis
 from corral.documents import Document, read_document
 from corral.evaluation.records import Environment
-from corral.strict import Frozen
+from corral.strict import Frozen, OfThreat, Radius, Seconds
 from corral.training.clock import WorkClock
 from corral.training.convergence import Ending
 
@@ -61,7 +61,17 @@ class Measured(Frozen):
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
-class ResultRow(Frozen):
+def _share(measured: Measured) -> Measured:
+    """A measured accuracy, if it is one."""
+    if not all(0 <= value <= 1 for value in measured.values):
+        raise ValueError(f"an accuracy is from 0 to 1, found {max(measured.values, key=abs):g}")
+    return measured
+
+
+Accuracy = Annotated[Measured, AfterValidator(_share)]
+
+
+class ResultRow(OfThreat):
     """One method on one data set.
 
     Attributes:
@@ -93,9 +103,9 @@ class ResultRow(Frozen):
     published: dict[str, float]
     minutes: float | None
     protocol: dict[str, Measured]
-    sound: dict[str, Measured]
-    train_seconds: tuple[float, ...]
-    eps: float
+    sound: dict[str, Accuracy]
+    train_seconds: tuple[Seconds, ...]
+    eps: Radius
     norm: str
     runs: tuple[str, ...]
     rule: Literal["soft", "nearest", "fuzzy"] | int | None
@@ -109,7 +119,7 @@ class ResultRow(Frozen):
     earlier: bool = False
     edited: bool = False
 
-    work_seconds: tuple[float, ...] = ()
+    work_seconds: tuple[Seconds, ...] = ()
     work_clock: WorkClock | None = None
     endings: tuple[Ending, ...] = ()
 
@@ -135,9 +145,9 @@ class ResultPart(Frozen):
 
     data: str
     beside: str
-    n: int
-    n_test: int
-    classes: int
+    n: int = Field(ge=1, le=2**53)
+    n_test: int = Field(ge=1, le=2**53)
+    classes: int = Field(ge=2, le=2**53)
     rows: tuple[ResultRow, ...]
     data_fingerprint: str | None = None
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from corral.errors import CorralError
 from corral.files import write_atomically
 from corral.papers.lines import EDITED, AnalysisLine, AttackLine, Line, RowKey, RowLine, RunLine
 from corral.papers.lock import locked
+from corral.reading import MOST_TEXT, check_file
 
 RUNS, ATTACKS, ANALYSES, ROWS = "runs.csv", "attacks.csv", "analyses.csv", "rows.csv"
 # A curve of an analysis may have more digits than csv reads by default.
@@ -160,19 +162,19 @@ def _with_outcomes(lines: Sequence[AttackLine], others: Sequence[AttackLine]) ->
 
 
 def _read(path: Path, form: type[AnyLine]) -> list[AnyLine]:
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
+    remedy = "restore the file or delete it"
+    check_file(path, remedy=remedy, most=MOST_TEXT)
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream, strict=True)
             needed = {name for name, field in form.model_fields.items() if field.is_required()}
             if missing := sorted(needed - set(reader.fieldnames or ())):
-                raise CorralError(
-                    f"{path}: not corral results, no column {missing[0]!r}; restore the file or delete it"
-                )
+                raise CorralError(f"{path}: not corral results, no column {missing[0]!r}; {remedy}")
             lines = [_line(path, reader.line_num, form, cells) for cells in reader]
     except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise CorralError(f"{path}: not corral results ({error}); restore the file or delete it") from error
+        raise CorralError(f"{path}: not corral results ({error}); {remedy}") from error
     if not any(line.digest for line in lines):  # of an earlier version
         return lines
     counts = _counts(lines)

@@ -1,13 +1,12 @@
 """A run: the folder that training writes and everything else reads."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from corral.checksums import checksum, edited
@@ -15,13 +14,14 @@ from corral.errors import CorralError, UsageError
 from corral.models import Classifier, ModelSpec, build_classifier
 from corral.models.backbones import BACKBONES, build_backbone
 from corral.models.heads import HEADS
-from corral.strict import Frozen
+from corral.reading import MOST_TEXT, parse_json, read_bytes
+from corral.strict import Amount, OfThreat, Radius, Seconds
 from corral.training.checkpoints import load_tensors, read_checkpoint, write_checkpoint
 from corral.training.clock import WorkClock
 from corral.training.convergence import Ending
 
 
-class RunInfo(Frozen):
+class RunInfo(OfThreat):
     """Facts of a model's training, saved in its file.
 
     `started_from` is the fingerprint of the backbone that `training.start` gave; None where weights were random.
@@ -39,13 +39,13 @@ class RunInfo(Frozen):
     data_fingerprint: str
     classes: list[str]
     norm: Literal["Linf", "L2"]
-    eps: float = Field(ge=0)
+    eps: Radius
     seed: int
-    epochs: int
+    epochs: Amount
     started_from: str | None = None
-    train_images: int
-    train_seconds: float
-    work_seconds: float | None = None
+    train_images: Amount
+    train_seconds: Seconds
+    work_seconds: Seconds | None = None
     work_clock: WorkClock | None = None
     ending: Ending | None = None
     validation: dict[str, float]
@@ -205,13 +205,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def read_epochs(path: Path) -> list[dict[str, Any]]:
     """`read_metrics` of a run that may be unfinished, whose checkpoint says what its metrics were."""
+    remedy = "restore it or train again"
+    content = read_bytes(path, remedy=remedy, most=MOST_TEXT)
     try:
-        entries = [json.loads(line) for line in path.read_text().splitlines() if line]
-    except OSError as error:
-        raise CorralError(f"{path}: cannot be read ({error.strerror}); restore it or train again") from error
+        entries = [parse_json(line) for line in content.splitlines() if line]
     except ValueError as error:
-        raise CorralError(f"{path}: not JSON lines ({error}); restore it or train again") from error
+        raise CorralError(f"{path}: not JSON lines ({error}); {remedy}") from error
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, dict) or not isinstance(entry.get("epoch"), int):
-            raise CorralError(f"{path}: line {number} is not an epoch's numbers; restore it or train again")
+            raise CorralError(f"{path}: line {number} is not an epoch's numbers; {remedy}")
     return entries

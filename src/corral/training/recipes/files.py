@@ -15,7 +15,7 @@ from corral.data import is_known, known_names, resolved_name
 from corral.errors import UsageError, closest
 from corral.models.backbones import BACKBONES, backbone_options
 from corral.models.heads import HEADS
-from corral.reading import parse_toml
+from corral.reading import check_values, parse_toml, read_bytes
 from corral.registry import Registry, is_target
 from corral.training.methods import METHODS, MethodOptions
 from corral.training.recipes.base import Config, ThreatConfig
@@ -60,6 +60,10 @@ def load_recipe(
     """
     source = _of_shipped(recipe) if isinstance(recipe, str) and recipe in shipped_recipes() else _checked(_read(recipe))
     for key, value in (overrides or {}).items():
+        try:
+            check_values(value)
+        except ValueError as error:
+            raise UsageError(f"recipe key {key!r}: {error}") from error
         _import_model(_nested(key if "." in key else f"model.{key}", value))
     given = {_full_key(key, source.laid(())): value for key, value in (overrides or {}).items()}
     table = _laid_for(source, data, given)
@@ -198,7 +202,7 @@ def with_checksum(text: str) -> str:
 
 def _check_unedited(path: Path, table: Mapping[str, Any]) -> None:
     """Refuse a run's recipe with another content than its own comment or the run's model states; see `edited`."""
-    stated = SAVED_CHECKSUM.search(path.read_text(encoding="utf-8"))
+    stated = SAVED_CHECKSUM.search(read_bytes(path, remedy="restore it").decode())
     known = {written_digest(RunFolder(path.parent), "recipe_sha256"), stated and stated[1]}
     if known - {None, checksum(dict(table))}:
         edited(path, remedy="restore it or train again in another folder")
