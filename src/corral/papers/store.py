@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from corral.errors import CorralError
 from corral.files import write_atomically
+from corral.lock import locked
 from corral.papers.lines import AnalysisLine, AttackLine, Line, RowKey, RowLine, RunLine
-from corral.papers.lock import locked
 
 RUNS, ATTACKS, ANALYSES, ROWS = "runs.csv", "attacks.csv", "analyses.csv", "rows.csv"
 # A curve of an analysis may have more digits than csv reads by default.
