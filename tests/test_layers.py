@@ -8,7 +8,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "corral"
 LAYERS = (
     {"errors", "version", "precision", "renamed", "strict", "terminal"},
-    {"files", "devices", "registry", "options", "progress", "reading"},
+    {"files"},
+    {"devices", "registry", "options", "progress", "reading", "workers"},
     {"documents", "lock"},
     {"data", "geometry"},
     {"losses"},

@@ -67,7 +67,7 @@ def test_a_folder_made_for_a_lock_goes_with_it_unless_something_was_written_ther
         pass
     with held(tmp_path / "b", "train"):
         (tmp_path / "b" / "file").write_text("x")
-    assert not (tmp_path / "a" / "run").exists()
+    assert not (tmp_path / "a").exists()
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["file"]
 
 

@@ -1,14 +1,10 @@
 """The demo: the main job on embedded data, small enough for two minutes on two cores."""
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import connection
 from pathlib import Path
 
 import torch
@@ -22,6 +18,7 @@ from corral.lock import held
 from corral.progress import Progress, duration
 from corral.report import report
 from corral.training import train
+from corral.workers import begin_worker, ended_on_failure, started_whole
 
 RECIPES = ("nominal", "at", "clustr-published", "clustr", "clustr-qtrades-published", "clustr-qtrades", "corral")
 
@@ -62,12 +59,12 @@ def _made(out: Path, seed: int, workers: int | None, progress: bool) -> dict[str
     with (
         Progress("demo", len(RECIPES), "classifiers", enabled=progress) as bar,
         _ended_together(out),
-        ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker) as pool,
-        _children_end_first(),
+        ProcessPoolExecutor(count, mp_context=context, initializer=begin_worker) as pool,
+        ended_on_failure(),
     ):
         bar.say(f"training and attacking {len(RECIPES)} classifiers in {count} processes")
         # The costliest first, so that the last worker does not wait for it.
-        with _held_back():
+        with started_whole():
             jobs = {
                 pool.submit(_train_and_evaluate, recipe, out / recipe, seed): recipe for recipe in reversed(RECIPES)
             }
@@ -86,51 +83,9 @@ def _made(out: Path, seed: int, workers: int | None, progress: bool) -> dict[str
 
 def _train_and_evaluate(recipe: str, path: Path, seed: int) -> Record:
     """One worker's job: a run, trained or taken up again, and its record."""
+    torch.set_num_threads(1)
     train(recipe, data="digits", out=path, resume="auto", progress=False, seed=seed)
     return evaluate(path, progress=False)
-
-
-@contextmanager
-def _held_back() -> Iterator[None]:
-    """A block in which processes are started: none is left half started, and Ctrl-C, which reaches all, ends the first.
-
-    What is blocked here is blocked in the processes too; `_begin_worker` lets SIGTERM pass.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin_worker() -> None:
-    """One thread, and an end when the process that started it ends, however it does."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    torch.set_num_threads(1)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
-
-
-@contextmanager
-def _children_end_first() -> Iterator[None]:
-    """End the processes that were started in the block if it fails: the pool would wait for their work."""
-    before = set(multiprocessing.active_children())
-    try:
-        yield
-    except BaseException:
-        for child in set(multiprocessing.active_children()) - before:
-            child.kill()
-        raise
 
 
 @contextmanager

@@ -93,6 +93,18 @@ def _unwritable(path: Path, reason: str | None) -> CorralError:
     return CorralError(f"{path}: cannot be written ({reason}); nothing was changed")
 
 
+def user_path(path: str | Path) -> Path:
+    """A path, "~" as the user's home.
+
+    Raises:
+        CorralError: there is no such home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise CorralError(f"{path}: no home folder is known for ~; set HOME or give the whole path") from error
+
+
 def is_temporary(name: str) -> bool:
     """Whether a file's name is that of a write that is going on or was killed."""
     return TEMPORARY.fullmatch(name) is not None

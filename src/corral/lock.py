@@ -58,7 +58,8 @@ def held(folder: Path, work: str) -> Iterator[None]:
     Raises:
         CorralError: another process holds it, or the folder cannot be written.
     """
-    made, path = not folder.is_dir(), folder / f".{work}.lock"
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    path = folder / f".{work}.lock"
     stream = _held(path, folder, work)
     done = threading.Event()
     beating = threading.Thread(target=_beat, args=(path, done), daemon=True)
@@ -71,9 +72,9 @@ def held(folder: Path, work: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             path.unlink()
         stream.close()
-        if made:
-            with contextlib.suppress(OSError):  # something was written there
-                folder.rmdir()
+        with contextlib.suppress(OSError):  # something was written there
+            for one in made:
+                one.rmdir()
 
 
 def is_lock(name: str) -> bool:

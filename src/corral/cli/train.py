@@ -59,8 +59,9 @@ def train(
         return what + (f"; continue with: corral train {given} --resume" if run.recipe.is_file() else "")
 
     with interruptible(kept):
-        going_on = "auto" if auto_resume else resume
-        path = train_run(resolved, out=folder, resume=going_on, loggers=log or None, **common.keywords())
+        path = train_run(
+            resolved, out=folder, resume="auto" if auto_resume else resume, loggers=log or None, **common.keywords()
+        )
     _, _, info = load_model(path, encoder=True)
     if common.as_json:
         print_json({"run": str(path), **info.model_dump(mode="json")})
