@@ -64,11 +64,13 @@ def audit(
     from corral.audit.audit import audit as run_audit
     from corral.audit.prepare import Preparation, parse_normalise
     from corral.documents import write_document
-    from corral.files import write_atomically
+    from corral.files import check_writable, write_atomically
     from corral.report.audit.page import render_audit
 
     if out.is_dir() or out.suffix == ".json":
         raise UsageError(f"--out {out} must name the page, such as audit.html; the record goes beside it as .json")
+    for path_out in (out, out.with_suffix(".json")):
+        check_writable(path_out)
     if not 0 < scale < float("inf"):
         raise UsageError(f"--scale must be above 0, found {scale:g}")
     mean, std = parse_normalise(normalise) if normalise is not None else (None, None)

@@ -33,7 +33,8 @@ from corral.evaluation.certificate import (
     CertifyingAttack,
     LayerConstant,
 )
-from corral.evaluation.loaded_run import LoadedRun, loaded_run, share
+from corral.evaluation.loaded_run import LoadedRun, loaded_run, run_folder, share
+from corral.lock import held
 from corral.models import Classifier
 from corral.precision import full_float32
 from corral.progress import duration
@@ -93,16 +94,22 @@ def certify_run(
         The certificate that was written to `RUN/certificates/LABEL.json`.
 
     Raises:
-        CorralError: no finished run, damaged files, other data, or an unfinished certification of another plan.
+        CorralError: no finished run, damaged files, other data, an unfinished certification of another plan, or
+            another process certifies the run.
         BrokenCertificatesError: an attack broke a certificate; everything is written first.
         UsageError: an impossible radius, n or batch size, a head or a layer without a certificate.
     """
-    begun = time.perf_counter()
-    wanted = _radii(radii)
-    given = loaded_run(
-        run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device, progress=progress
-    )
-    label = certificate_label(n=len(given.test), n_test=len(given.data.test), seed=seed)
+    begun, wanted, folder = time.perf_counter(), _radii(radii), run_folder(run)
+    with held(folder.path / "certificates", "l2"):
+        given = loaded_run(
+            run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device, progress=progress
+        )
+        return _certificate(given, wanted, attack=attack, overwrite=overwrite, begun=begun)
+
+
+def _certificate(given: LoadedRun, wanted: list[float], *, attack: bool, overwrite: bool, begun: float) -> Certificate:
+    """Certify a run that nobody else certifies."""
+    label = certificate_label(n=len(given.test), n_test=len(given.data.test), seed=given.seed)
     path = given.folder.path / "certificates" / f"{label}.json"
     with full_float32():
         bound = lipschitz_upper(given.model, given.spec.image_shape)
@@ -143,7 +150,7 @@ def certify_run(
             for one, outcome in zip(attacks, outcomes, strict=False)  # none where nothing was attacked
         ],
         broken=broken,
-        seed=seed,
+        seed=given.seed,
         # Batches that an earlier, interrupted call finished count with what they took then.
         certify_seconds=max(time.perf_counter() - begun, sum(outcome.seconds for outcome in outcomes)),
     )

@@ -72,7 +72,7 @@ def fitted_heads(
             start = str(before)
         overrides["training.start"] = start
         recipe = load_recipe(kind, data=parent.data.name, overrides=overrides)
-        train(recipe, out=folder.path, resume=resume, device=device, data_root=data_root, progress=progress)
+        train(recipe, out=folder.path, resume="auto", device=device, data_root=data_root, progress=progress)
         model, _, info = load_model(folder.path)
         kept = _before_the_head(model) if METHODS[kind].trains == "head" else {}
         if info.started_from != begun or any(not torch.equal(tensor, frozen[name]) for name, tensor in kept.items()):

@@ -163,6 +163,20 @@ class LoadedRun:
         return written
 
 
+def run_folder(run: str | Path) -> RunFolder:
+    """The folder of a finished run.
+
+    Raises:
+        CorralError: no such folder, or no finished model in it.
+    """
+    folder = RunFolder(Path(run))
+    if not folder.path.is_dir():
+        raise CorralError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
+    if not folder.model.is_file():
+        load_model(folder.path)  # says what is missing
+    return folder
+
+
 def loaded_run(
     run: str | Path,
     *,
@@ -179,10 +193,7 @@ def loaded_run(
         CorralError: no finished run, damaged files, or other data than the run was trained on.
         UsageError: an impossible n, batch size or seed.
     """
-    chosen = choose_device(device)
-    folder = RunFolder(Path(run))
-    if not folder.path.is_dir():
-        raise CorralError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
+    chosen, folder = choose_device(device), run_folder(run)
     if batch_size is None:
         batch_size = CPU_BATCH if chosen.type == "cpu" else DEVICE_BATCH
     if batch_size < 1:

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from corral.checksums import checksum, edited
 from corral.errors import CorralError
 from corral.files import write_atomically
+from corral.lock import locked
 from corral.papers.lines import EDITED, AnalysisLine, AttackLine, Line, RowKey, RowLine, RunLine
-from corral.papers.lock import locked
 from corral.reading import MOST_TEXT, check_file
 
 RUNS, ATTACKS, ANALYSES, ROWS = "runs.csv", "attacks.csv", "analyses.csv", "rows.csv"

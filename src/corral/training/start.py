@@ -1,13 +1,15 @@
 """Before training: checks of the folder and the head, the images, and the first weights."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from corral.data import DataSet, Images, joined, load, random_subset, split_validation, stratified_subset
 from corral.errors import UsageError
+from corral.files import is_temporary
+from corral.lock import is_lock
 from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
 from corral.models.spec import head_spec
 from corral.training.methods import Method, method_class
@@ -16,23 +18,27 @@ from corral.training.recipes.layers import LEAST_SIDE
 from corral.training.recipes.recipe import WORDS, Recipe
 from corral.training.run import RunFolder
 
+# Whether a run is continued: "auto" begins it where there is none.
+Resume = bool | Literal["auto"]
 # Images whose pixels are held as floats at once for their mean: up to so many all, otherwise so many at a time.
 AT_ONCE, PART = 2**28, 1_000
 
 
-def finished(folder: RunFolder, recipe: Recipe, *, resume: bool) -> bool:
+def finished(folder: RunFolder, recipe: Recipe, *, resume: Resume) -> bool:
     """Whether the run in a folder is finished.
 
     Raises:
         UsageError: the folder holds a run although none is to be resumed, or the other way round, or one of another
-            recipe, or something else.
+            recipe, or something else. A run that was ended before its first checkpoint is none, unless it is resumed.
     """
-    path = folder.path
+    path, kept = folder.path, folder.model.is_file() or folder.state.is_file()
     if not folder.recipe.is_file():
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(not _own(found.name) for found in path.iterdir())):
             raise UsageError(f"{path}: exists and is not a run; choose another --out")
-        if resume:
+        if resume is True:
             raise UsageError(f"{path}: holds no run to resume; leave out --resume to begin one")
+        return False
+    if not kept and resume is not True:
         return False
     if not resume:
         raise UsageError(f"{path}: holds a run already; continue it with --resume, or choose another --out")
@@ -41,6 +47,11 @@ def finished(folder: RunFolder, recipe: Recipe, *, resume: bool) -> bool:
     if differing:
         raise UsageError(f"{path}: the run's recipe differs: {differing}; ask for the same or choose another --out")
     return folder.model.is_file()
+
+
+def _own(name: str) -> bool:
+    """Whether a file's name is that of a lock, or of a write that was killed."""
+    return is_lock(name) or is_temporary(name)
 
 
 def prepare_data(recipe: Recipe, *, root: str | Path | None) -> tuple[DataSet, Images, Images | None]:
