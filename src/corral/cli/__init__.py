@@ -1,5 +1,6 @@
 """The command line: parse, call, print; one file a command."""
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -48,6 +49,9 @@ for module in (demo, train, evaluate, report, recipes, data, certify, audit, ana
 
 def main() -> None:
     """Entry point: errors of this package are one line on stderr and their exit code; anything else is a bug."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale that has no such character gets its number
+            stream.reconfigure(errors="backslashreplace")
     tell_in_one_line()
     try:
         try:

@@ -38,7 +38,7 @@ class Logged:
         if self.first_epoch == 1 or not path.is_file():
             return None
         try:
-            return str(json.loads(path.read_text())["id"])
+            return str(json.loads(path.read_text(encoding="utf-8"))["id"])
         except (ValueError, KeyError, TypeError) as error:
             raise CorralError(f"{path}: does not hold this run's id; delete it to log to a new one") from error
 

@@ -6,7 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corral.data import DataSet, Images, joined, load, random_subset, split_validation, stratified_subset
+from corral.data import (
+    DataSet,
+    Images,
+    joined,
+    load,
+    random_subset,
+    require_all_classes,
+    split_validation,
+    stratified_subset,
+)
 from corral.errors import UsageError
 from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
 from corral.models.spec import head_spec
@@ -49,9 +58,12 @@ def prepare_data(recipe: Recipe, *, root: str | Path | None) -> tuple[DataSet, I
     Raises:
         UsageError: images that the recipe's preset is not for, too few of them, or so small that the recipe's crop
             moves them out of sight.
+        CorralError: a class without a training image.
     """
     data = load(recipe.data.name, root=root, code=False)
     images, validation = data.train, None
+    if images.labels is not None:
+        require_all_classes(images.labels, data.classes, f"{data.name}: train")
     if recipe.data.validation:
         images, validation = split_validation(images, recipe.data.validation, seed=0)
     if recipe.data.unlabeled:

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from corral.data.loading.memmap import allocate
 from corral.errors import CorralError
+from corral.files import printable
 
 # Of all that Pillow reads, what it keeps every bit of.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM")
@@ -33,11 +34,6 @@ REMEDY = f"remove or replace it, or {LEAVE_OUT}"
 def suffixes() -> frozenset[str]:
     """The endings of the names of files in these formats, in small letters."""
     return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in (*FORMATS, PREVIEWED))
-
-
-def printable(path: Path | str) -> str:
-    """A path as a document can hold it; bytes that are no text are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
 
 
 def named(files: list[Path] | list[str]) -> str:

@@ -10,6 +10,7 @@ from corral.data.loading.pictures import SKIP, WORDS, Reading, common_shape, dec
 from corral.data.registry import register_path_data
 from corral.data.split import split_off_test
 from corral.errors import CorralError
+from corral.files import as_text
 
 UNLABELED = "unlabeled"
 # What systems and archives leave in folders, beside whatever begins with a dot.
@@ -52,7 +53,8 @@ def load_folder(path: Path) -> DataSet:
             f"{path}: found {found} without {absent}; add {path / absent}, or put the classes into {path}"
         )
     trees = {name: _list_files(top) for name, top in tops.items()} or {"all": _list_files(path, without=UNLABELED)}
-    classes = _class_names(path, trees)
+    classes = _class_folders(path, trees)
+    texts = tuple(map(as_text, classes))  # before any image is decoded
     more, others = _list_unlabeled(path / UNLABELED)
     files = [file for tree, _ in trees.values() for members in tree.values() for file in members]
     reading = Reading(skipping)
@@ -77,11 +79,11 @@ def load_folder(path: Path) -> DataSet:
     words = [str(file.relative_to(path)) for file in ignored]
     note = f"{len(files) + len(more):,} files" + (f", {len(words):,} others ignored: {named(words)}" if words else "")
     note += reading.note()
-    name = f"folder:{path}{SKIP if skipping else ''}"
+    name = f"folder:{as_text(path)}{SKIP if skipping else ''}"
     if tops:
-        return DataSet(name, classes, parts["train"], parts["test"], unlabeled, note)
+        return DataSet(name, texts, parts["train"], parts["test"], unlabeled, note)
     train, test, split = split_off_test(parts["all"], str(path))
-    return DataSet(name, classes, train, test, unlabeled, f"{note}; {split}", split_off=True)
+    return DataSet(name, texts, train, test, unlabeled, f"{note}; {split}", split_off=True)
 
 
 def _is_data(name: str) -> bool:
@@ -141,16 +143,11 @@ def _list_files(top: Path, *, without: str | None = None) -> tuple[dict[str, lis
     return tree, others
 
 
-def _class_names(path: Path, trees: dict[str, tuple[dict[str, list[Path]], list[Path]]]) -> tuple[str, ...]:
+def _class_folders(path: Path, trees: dict[str, tuple[dict[str, list[Path]], list[Path]]]) -> tuple[str, ...]:
     names = [set(tree) for tree, _ in trees.values()]
     different = sorted(names[0] ^ names[-1])
     if different:
         name = different[0]
         found, absent = ("train", "test") if name in names[0] else ("test", "train")
         raise CorralError(f"{path}: class {name} is in {found} but not in {absent}; both need the same class folders")
-    for name in sorted(names[0]):
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise CorralError(f"{path}: class folder {name!r} has a name that is not UTF-8; rename it") from error
     return tuple(sorted(names[0]))
