@@ -22,7 +22,7 @@ from corral.attacks.presets import PgdPreset
 from corral.attacks.threat import Threat
 from corral.attacks.within import pgd_within
 from corral.certify import head_radius, lipschitz_upper
-from corral.data import Images
+from corral.data import DataSet, Images
 from corral.errors import CorralError, UsageError
 from corral.evaluation.cache import EvaluationCache
 from corral.evaluation.certificate import (
@@ -65,6 +65,7 @@ def certify_run(
     batch_size: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    data: str | DataSet | None = None,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -85,6 +86,8 @@ def certify_run(
         batch_size: images at a time; default 125 on a CPU, else 500.
         seed: of the attacks' random numbers.
         overwrite: throw away what an interrupted certification has finished.
+        data: where the run's data lie now, as `corral.data.load` takes it, or the data set; default where they lay at
+            training. The images must be the same, by their fingerprint.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: show progress on stderr.
@@ -100,7 +103,14 @@ def certify_run(
     begun = time.perf_counter()
     wanted = _radii(radii)
     given = loaded_run(
-        run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device, progress=progress
+        run,
+        n=n,
+        batch_size=batch_size,
+        seed=seed,
+        data=data,
+        data_root=data_root,
+        device=device,
+        progress=progress,
     )
     label = certificate_label(n=len(given.test), n_test=len(given.data.test), seed=seed)
     path = given.folder.path / "certificates" / f"{label}.json"

@@ -16,6 +16,7 @@ from corral.attacks.attack import Attack
 from corral.attacks.engine import Attacked
 from corral.attacks.protocols import PROTOCOLS
 from corral.attacks.threat import Threat
+from corral.data import DataSet
 from corral.errors import UsageError
 from corral.evaluation.cache import EvaluationCache
 from corral.evaluation.loaded_run import LoadedRun, loaded_run, share
@@ -50,6 +51,7 @@ def evaluate(
     batch_size: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    data: str | DataSet | None = None,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -71,6 +73,8 @@ def evaluate(
             not depend on the others beyond the model's own rounding.
         seed: of the attacks' random numbers.
         overwrite: throw away what an interrupted evaluation has finished.
+        data: where the run's data lie now, as `corral.data.load` takes it, or the data set; default where they lay at
+            training. The images must be the same, by their fingerprint.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: show progress on stderr.
@@ -84,11 +88,18 @@ def evaluate(
         UsageError: an impossible protocol, eps, n or batch size.
     """
     given = loaded_run(
-        run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device, progress=progress
+        run,
+        n=n,
+        batch_size=batch_size,
+        seed=seed,
+        data=data,
+        data_root=data_root,
+        device=device,
+        progress=progress,
     )
-    folder, info, data = given.folder, given.info, given.data
+    folder, info, images = given.folder, given.info, given.data
     recipe, threat = load_recipe(folder.path), parsed_threat(info.norm, info.eps if eps is None else eps)
-    bound: dict[str, Any] = {"threat": threat, "classes": len(data.classes), "recipe": recipe}
+    bound: dict[str, Any] = {"threat": threat, "classes": len(images.classes), "recipe": recipe}
     if attacks is None:
         protocol = PROTOCOLS.find(protocol).name
         planned = protocol_attacks(protocol, given.model, **bound)
@@ -97,7 +108,7 @@ def evaluate(
     names = [attack.name for attack in planned]
     if not names or len(set(names)) < len(names):
         raise UsageError(f"attacks must be one or more, each once, found {', '.join(names) or 'none'}")
-    n, n_test = len(given.test), len(data.test)
+    n, n_test = len(given.test), len(images.test)
     label = record_label(protocol, n=n, n_test=n_test, eps=threat.eps, run_eps=info.eps, seed=seed)
     plan = given.plan(protocol, threat, planned)
     cache = EvaluationCache(folder.records / f"{label}.unfinished", plan, overwrite=overwrite)
