@@ -78,7 +78,9 @@ class AnalysisCache:
         path = next((path for path in paths if path.is_file()), None)
         if path is not None and not overwrite:
             stored = read_analysis(path)
-            if stored.model_fingerprint == self.fingerprint and stored.numbers.keys() >= set(needs):
+            if stored.model_fingerprint == self.fingerprint and stored.numbers.keys() | stored.absent.keys() >= set(
+                needs
+            ):
                 return stored
         begun = time.perf_counter()
         made = kind(self.subject)
