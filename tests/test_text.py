@@ -133,7 +133,7 @@ def test_a_path_is_recorded_as_text_or_refused() -> None:
     assert as_path(broken) == broken
     assert printable(broken) == "caf\\xe9.png"
     assert printable("a\x1b[31m\nb") == "a\\x1b[31m\\nb"
-    with pytest.raises(CorralError, match=r"caf\\xe9\.png: a name that is not UTF-8 cannot be recorded; rename it"):
+    with pytest.raises(CorralError, match=r"caf\\xe9\.png: has a name that is not UTF-8; rename it"):
         as_text(broken)
 
 
@@ -146,7 +146,7 @@ def test_a_run_folder_whose_name_is_no_text_is_refused_before_anything_is_made(t
 
 @pytest.mark.parametrize("kind", ["folder", "npz"])
 def test_data_at_a_path_that_is_no_text_are_refused(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(CorralError, match=r"caf\\xe9: a name that is not UTF-8 cannot be recorded; rename it"):
+    with pytest.raises(CorralError, match=r"caf\\xe9: has a name that is not UTF-8; rename it"):
         load(f"{kind}:{tmp_path / os.fsdecode(b'caf' + bytes([0xE9]))}")
 
 

@@ -21,7 +21,7 @@ def as_text(path: Path | str) -> str:
     try:
         return str(path).encode("utf-8", "surrogateescape").decode("utf-8")
     except UnicodeError as error:
-        raise CorralError(f"{printable(path)}: a name that is not UTF-8 cannot be recorded; rename it") from error
+        raise CorralError(f"{printable(path)}: has a name that is not UTF-8; rename it") from error
 
 
 def as_path(text: str) -> str:

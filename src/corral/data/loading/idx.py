@@ -48,8 +48,9 @@ def load_idx(
     folder = provide(release, root, download)
     parts = {}
     for prefix, official in OFFICIAL.items():
-        pixels, _ = _read_idx(folder, f"{prefix}-images-idx3-ubyte", 3)
-        labels, path = _read_idx(folder, f"{prefix}-labels-idx1-ubyte", 1)
+        pixels = _read_idx(release.path(folder, f"{prefix}-images-idx3-ubyte"), 3)
+        path = release.path(folder, f"{prefix}-labels-idx1-ubyte")
+        labels = _read_idx(path, 1)
         if pixels.shape != (len(labels), SIDE, SIDE) or not len(labels):
             raise CorralError(
                 f"{path}: found {len(labels):,} labels beside images of shape {pixels.shape}, expected one label for "
@@ -67,14 +68,12 @@ def load_idx(
     return DataSet(release.name, classes, parts["train"], parts["t10k"], note=note)
 
 
-def _read_idx(folder: Path, name: str, dimensions: int) -> tuple[np.ndarray, Path]:
-    """The uint8 array of an idx file, and the file it came from: magic number 8 (uint8) and rank, then the lengths."""
-    path = folder / name
+def _read_idx(path: Path, dimensions: int) -> np.ndarray:
+    """The uint8 array of an idx file: magic number 8 (uint8) and rank, then the lengths."""
     try:
-        if path.exists():
+        if path.suffix != ".gz":
             content = path.read_bytes()
         else:
-            path = folder / f"{name}.gz"
             with gzip.open(path) as stream:
                 content = stream.read()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -94,4 +93,4 @@ def _read_idx(folder: Path, name: str, dimensions: int) -> tuple[np.ndarray, Pat
         raise CorralError(
             f"{path}: truncated or foreign: found {len(content):,} bytes, expected {expected:,}; {REMEDY}"
         )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(lengths).copy(), path
+    return np.frombuffer(content, np.uint8, offset=header).reshape(lengths).copy()

@@ -54,7 +54,8 @@ def load_folder(path: Path) -> DataSet:
         )
     trees = {name: _list_files(top) for name, top in tops.items()} or {"all": _list_files(path, without=UNLABELED)}
     classes = _class_folders(path, trees)
-    texts = tuple(map(as_text, classes))  # before any image is decoded
+    first, _ = next(iter(trees.values()))
+    texts = tuple(Path(as_text(first[folder][0].parent)).name for folder in classes)  # before any image is decoded
     more, others = _list_unlabeled(path / UNLABELED)
     files = [file for tree, _ in trees.values() for members in tree.values() for file in members]
     reading = Reading(skipping)
