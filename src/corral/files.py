@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and their names as documents record them."""
 
 import contextlib
 import glob
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from corral.errors import CorralError
+from corral.terminal import one_line
 
 if sys.platform == "win32":
 
@@ -36,6 +37,32 @@ else:
 # write that takes longer than this was killed.
 UNLOCKED_SECONDS, ABANDONED_SECONDS = 2, 600
 TEMPORARY = re.compile(r"\..+\.corral-.{8}")
+
+
+def as_text(path: Path | str) -> str:
+    """A path or a part of one as a document records it, the same text in every locale.
+
+    Raises:
+        CorralError: its bytes are no UTF-8, so that no document can hold it.
+    """
+    try:
+        return str(path).encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError as error:
+        raise CorralError(f"{printable(path)}: has a name that is not UTF-8; rename it") from error
+
+
+def as_path(text: str) -> str:
+    """The path that `as_text` recorded, in this process's locale; a path as the user gave it stays as it is."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:  # a locale without these characters: the system has the bytes all the same
+        return os.fsdecode(text.encode("utf-8"))
+    return text
+
+
+def printable(path: Path | str) -> str:
+    """A path as one line of text, whatever its bytes are; what is no text and what does not print is escaped."""
+    return one_line(str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -8,13 +8,14 @@ import torch
 from corral.analysis.cache import AnalysisCache
 from corral.analysis.document import Analysis
 from corral.analysis.registry import ANALYSES
-from corral.data import load
+from corral.data import DataSet
 from corral.devices import choose_device
 from corral.errors import CorralError, UsageError
 from corral.lock import held
 from corral.renamed import renamed
 from corral.training import RunFolder, load_model
 from corral.training.recipes.recipe import MOST_SEED
+from corral.training.start import data_of
 
 DEFAULT_IMAGES = 1000
 
@@ -27,6 +28,7 @@ def analyze(
     n: int | None = DEFAULT_IMAGES,
     seed: int = 0,
     overwrite: bool = False,
+    data: str | DataSet | None = None,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -42,6 +44,8 @@ def analyze(
         n: a class-balanced subset of this many test images; None, or more than there are, for the whole test set.
         seed: of the attacks and of t-SNE.
         overwrite: make them all again.
+        data: where the run's data lie now, as `corral.data.load` takes it, or the data set; default where they lay at
+            training. The images must be the same, by their fingerprint.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: say what was made.
@@ -61,11 +65,13 @@ def analyze(
         raise CorralError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
     with held(folder.path / "analyses", "analyze"):
         model, _, info = load_model(folder.path)
-        n_test = len(load(info.data, root=data_root, code=False).test)
+        images = data_of(run, info, data=data, root=data_root)
+        n_test = len(images.test)
         cache = AnalysisCache(
             folder.path,
             n=None if n is None or n >= n_test else n,
             seed=seed,
+            data=images,
             data_root=data_root,
             device=choose_device(device),
             progress=progress,

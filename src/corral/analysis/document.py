@@ -23,6 +23,10 @@ AnalysisName = Annotated[str, AfterValidator(_current_name)]
 """The name of an analysis in a document; one of an earlier version is read as today's, with a warning."""
 
 
+# Why a number of the images that are classified right is absent.
+NONE_RIGHT = "no test image is classified right"
+
+
 @dataclass(frozen=True)
 class Found:
     """What an analysis measured.
@@ -31,11 +35,13 @@ class Found:
         numbers: by what they are; fractions, percentages or lengths as the analysis says.
         series: curves, by what they are.
         n: images measured; None where they are the subject's test images.
+        absent: what cannot be computed of this run and these images, with the reason; none of it is in `numbers`.
     """
 
     numbers: dict[str, float]
     series: dict[str, tuple[float, ...]] = field(default_factory=dict)
     n: int | None = None
+    absent: dict[str, str] = field(default_factory=dict)
 
 
 class Analysis(Document):
@@ -50,6 +56,7 @@ class Analysis(Document):
         seed: of the random numbers.
         numbers: by what they are; fractions, percentages or lengths as the analysis says.
         series: curves, by what they are.
+        absent: what could not be computed, with the reason.
         seconds: that it took.
         environment: versions and device.
     """
@@ -63,6 +70,7 @@ class Analysis(Document):
     seed: int
     numbers: dict[str, float]
     series: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    absent: dict[str, str] = Field(default_factory=dict)
     seconds: Seconds = 0.0
     environment: Environment
 

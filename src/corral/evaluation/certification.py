@@ -22,7 +22,7 @@ from corral.attacks.presets import PgdPreset
 from corral.attacks.threat import Threat
 from corral.attacks.within import pgd_within
 from corral.certify import head_radius, lipschitz_upper
-from corral.data import Images
+from corral.data import DataSet, Images
 from corral.errors import CorralError, UsageError
 from corral.evaluation.cache import EvaluationCache
 from corral.evaluation.certificate import (
@@ -66,6 +66,7 @@ def certify_run(
     batch_size: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    data: str | DataSet | None = None,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -86,6 +87,8 @@ def certify_run(
         batch_size: images at a time; default 125 on a CPU, else 500.
         seed: of the attacks' random numbers.
         overwrite: throw away what an interrupted certification has finished.
+        data: where the run's data lie now, as `corral.data.load` takes it, or the data set; default where they lay at
+            training. The images must be the same, by their fingerprint.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: show progress on stderr.
@@ -102,7 +105,14 @@ def certify_run(
     begun, wanted, folder = time.perf_counter(), _radii(radii), run_folder(run)
     with held(folder.path / "certificates", "l2"):
         given = loaded_run(
-            run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device, progress=progress
+            run,
+            n=n,
+            batch_size=batch_size,
+            seed=seed,
+            data=data,
+            data_root=data_root,
+            device=device,
+            progress=progress,
         )
         return _certificate(given, wanted, attack=attack, overwrite=overwrite, begun=begun)
 

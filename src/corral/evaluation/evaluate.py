@@ -16,6 +16,7 @@ from corral.attacks.attack import Attack
 from corral.attacks.engine import Attacked
 from corral.attacks.protocols import PROTOCOLS
 from corral.attacks.threat import Threat
+from corral.data import DataSet
 from corral.errors import UsageError
 from corral.evaluation.cache import EvaluationCache
 from corral.evaluation.loaded_run import LoadedRun, loaded_run, run_folder, share
@@ -51,6 +52,7 @@ def evaluate(
     batch_size: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    data: str | DataSet | None = None,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -72,6 +74,8 @@ def evaluate(
             not depend on the others beyond the model's own rounding.
         seed: of the attacks' random numbers.
         overwrite: throw away what an interrupted evaluation has finished.
+        data: where the run's data lie now, as `corral.data.load` takes it, or the data set; default where they lay at
+            training. The images must be the same, by their fingerprint.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: show progress on stderr.
@@ -88,7 +92,14 @@ def evaluate(
     folder = run_folder(run)
     with held(folder.records, named):
         given = loaded_run(
-            run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device, progress=progress
+            run,
+            n=n,
+            batch_size=batch_size,
+            seed=seed,
+            data=data,
+            data_root=data_root,
+            device=device,
+            progress=progress,
         )
         return _evaluated(given, named, eps, attacks, overwrite)
 
@@ -97,9 +108,9 @@ def _evaluated(
     run: LoadedRun, protocol: str, eps: float | str | None, attacks: Sequence[AttackLike] | None, overwrite: bool
 ) -> Record:
     """Evaluate a run that nobody else evaluates by this protocol."""
-    folder, info, data = run.folder, run.info, run.data
+    folder, info, images = run.folder, run.info, run.data
     recipe, threat = load_recipe(folder.path), parsed_threat(info.norm, info.eps if eps is None else eps)
-    bound: dict[str, Any] = {"threat": threat, "classes": len(data.classes), "recipe": recipe}
+    bound: dict[str, Any] = {"threat": threat, "classes": len(images.classes), "recipe": recipe}
     if attacks is None:
         planned = protocol_attacks(protocol, run.model, **bound)
     else:
@@ -107,7 +118,7 @@ def _evaluated(
     names = [attack.name for attack in planned]
     if not names or len(set(names)) < len(names):
         raise UsageError(f"attacks must be one or more, each once, found {', '.join(names) or 'none'}")
-    n, n_test = len(run.test), len(data.test)
+    n, n_test = len(run.test), len(images.test)
     label = record_label(protocol, n=n, n_test=n_test, eps=threat.eps, run_eps=info.eps, seed=run.seed)
     plan = run.plan(protocol, threat, planned)
     cache = EvaluationCache(folder.records / f"{label}.unfinished", plan, overwrite=overwrite)

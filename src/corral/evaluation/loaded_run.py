@@ -13,7 +13,7 @@ from torch import Tensor
 from corral.attacks.attack import Attack
 from corral.attacks.engine import Attacked, run_attacks
 from corral.attacks.threat import Threat
-from corral.data import DataSet, Images, load, stratified_subset
+from corral.data import DataSet, Images, stratified_subset
 from corral.devices import choose_device, device_name
 from corral.documents import write_arrays, write_document
 from corral.errors import CorralError, UsageError
@@ -24,6 +24,7 @@ from corral.models.fingerprint import fingerprint
 from corral.progress import Progress
 from corral.training import RunFolder, RunInfo, load_model
 from corral.training.recipes.recipe import MOST_SEED
+from corral.training.start import data_of
 from corral.version import __version__
 
 AnyRecord = TypeVar("AnyRecord", bound=OfRun)
@@ -183,6 +184,7 @@ def loaded_run(
     n: int | None,
     batch_size: int | None,
     seed: int,
+    data: str | DataSet | None,
     data_root: str | Path | None,
     device: str | torch.device | None,
     progress: bool,
@@ -201,14 +203,9 @@ def loaded_run(
     if not 0 <= seed <= MOST_SEED:
         raise UsageError(f"seed must be from 0 to {MOST_SEED}, found {seed}")
     model, spec, info = load_model(folder.path, device=chosen)
-    data = load(info.data, root=data_root, code=False)
-    if data.fingerprint != info.data_fingerprint:
-        raise CorralError(
-            f"{run}: trained on other data: {info.data} has fingerprint {data.fingerprint}, the run's was "
-            f"{info.data_fingerprint}; restore the data or train again"
-        )
-    test = data.test if n is None or n == len(data.test) else stratified_subset(data.test, n, seed=0)
-    return LoadedRun(folder, model, spec, info, data, test.to(chosen), chosen, batch_size, seed, progress)
+    images = data_of(run, info, data=data, root=data_root)
+    test = images.test if n is None or n == len(images.test) else stratified_subset(images.test, n, seed=0)
+    return LoadedRun(folder, model, spec, info, images, test.to(chosen), chosen, batch_size, seed, progress)
 
 
 def share(values: Tensor) -> float:

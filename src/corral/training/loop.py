@@ -177,7 +177,7 @@ class Run:
         title = f"{self.recipe.name} on {self.data.name}"
         if self.recipe.preset is not None:
             self.say(f"{self.data.name}: settings of the preset {self.recipe.preset!r}; `corral recipes` shows them")
-        if "skipped" in self.data.note:
+        if "skipped" in self.data.note or "ignored" in self.data.note:
             self.say(f"{self.data.name}: {self.data.note}")
         logged = Logged(self.folder.path, self.recipe.model_dump(exclude_none=True), first_epoch=self.epoch + 1)
         with opened(self.loggers, logged) as log, Progress(title, 0, "images", enabled=self.progress) as bar:
@@ -305,7 +305,7 @@ class Run:
         if best and self.validated and self.validated["validation_pgd"] > self.best:
             self.best = self.validated["validation_pgd"]
             save_weights(self, self.folder.best)
-        lines = self.folder.metrics.read_text() if self.folder.metrics.is_file() else ""
+        lines = self.folder.metrics.read_text(encoding="utf-8") if self.folder.metrics.is_file() else ""
         write_atomically(self.folder.metrics, (lines + json.dumps(numbers) + "\n").encode())
         save_state(self)
 

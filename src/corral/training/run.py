@@ -11,6 +11,7 @@ from torch import Tensor
 
 from corral.checksums import checksum, edited
 from corral.errors import CorralError, UsageError
+from corral.files import printable
 from corral.models import Classifier, ModelSpec, build_classifier
 from corral.models.backbones import BACKBONES, build_backbone
 from corral.models.heads import HEADS
@@ -68,12 +69,22 @@ class RunFolder:
         best: the model of the best validation accuracy under attack so far, where the recipe selects it.
         model: the finished model.
         records: the folder of evaluations.
+
+    Raises:
+        UsageError: a path that is no text.
     """
 
     path: Path
 
     def __post_init__(self) -> None:
         path = self.path
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:  # neither documents nor the libraries that write a run take it
+            raise UsageError(
+                f"{printable(path)}: a run's folder needs a name that is UTF-8 text in this locale; rename it, or set "
+                "LC_ALL=C.UTF-8"
+            ) from error
         self.recipe = path / "recipe.toml"
         self.metrics = path / "metrics.jsonl"
         self.state = path / "checkpoints" / "last.safetensors"

@@ -6,8 +6,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from corral.data import DataSet, Images, joined, load, random_subset, split_validation, stratified_subset
-from corral.errors import UsageError
+from corral.data import (
+    DataSet,
+    Images,
+    joined,
+    load,
+    random_subset,
+    require_all_classes,
+    split_validation,
+    stratified_subset,
+)
+from corral.errors import CorralError, UsageError
 from corral.files import is_temporary
 from corral.lock import is_lock
 from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
@@ -16,7 +25,7 @@ from corral.training.methods import Method, method_class
 from corral.training.recipes.files import load_recipe
 from corral.training.recipes.layers import LEAST_SIDE
 from corral.training.recipes.recipe import WORDS, Recipe
-from corral.training.run import RunFolder
+from corral.training.run import RunFolder, RunInfo
 
 # Whether a run is continued: "auto" begins it where there is none.
 Resume = bool | Literal["auto"]
@@ -54,15 +63,54 @@ def _own(name: str) -> bool:
     return is_lock(name) or is_temporary(name)
 
 
-def prepare_data(recipe: Recipe, *, root: str | Path | None) -> tuple[DataSet, Images, Images | None]:
+def data_of(run: str | Path, info: RunInfo, *, data: str | DataSet | None, root: str | Path | None) -> DataSet:
+    """The data set that a run was trained on, by the fingerprint of its images.
+
+    Args:
+        run: what a message calls it.
+        info: its facts.
+        data: where the data lie now, as `corral.data.load` takes it, or the data set; default as the run recorded it.
+        root: folder of the data-set files.
+
+    Raises:
+        CorralError: the data are absent or damaged, or others than the run's.
+    """
+    name = info.data if data is None else data
+    try:
+        found = load(name, root=root, code=data is not None) if isinstance(name, str) else name
+    except UsageError:
+        raise
+    except CorralError as error:
+        if data is not None or ":" not in info.data:
+            raise
+        raise CorralError(f"{error}; where the run's data lie elsewhere now, name them by --data (data=...)") from error
+    if found.fingerprint != info.data_fingerprint:
+        raise CorralError(
+            f"{run}: trained on other data: {found.name} has fingerprint {found.fingerprint}, the run's was "
+            f"{info.data_fingerprint}; restore the data, name where they lie by --data (data=...), or train again"
+        )
+    return found
+
+
+def prepare_data(
+    recipe: Recipe, *, root: str | Path | None, data: DataSet | None = None
+) -> tuple[DataSet, Images, Images | None]:
     """The data set of a recipe, its training images (subset taken) and the held-out validation images.
+
+    Args:
+        recipe: its `data` table says which.
+        root: folder of the data-set files.
+        data: the recipe's data set, where it was loaded already.
 
     Raises:
         UsageError: images that the recipe's preset is not for, too few of them, or so small that the recipe's crop
             moves them out of sight.
+        CorralError: a class without a training image.
     """
-    data = load(recipe.data.name, root=root, code=False)
+    data = load(recipe.data.name, root=root, code=False) if data is None else data
     images, validation = data.train, None
+    if images.labels is not None:
+        require_all_classes(images.labels, data.classes, f"{data.name}: train")
     if recipe.data.validation:
         images, validation = split_validation(images, recipe.data.validation, seed=0)
     if recipe.data.unlabeled:
