@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from corral.attacks.balls import Norm
-from corral.audit.diagnostics.findings import Finding
+from corral.audit.diagnostics.findings import Finding, Overall, overall
 from corral.documents import read_document
 from corral.evaluation.records import Environment
 from corral.strict import Frozen
@@ -65,7 +65,7 @@ class AuditRecord(Frozen):
     attacks: list[AuditAttack]
     inputs: list[Finding]
     findings: list[Finding]
-    verdict: Literal["pass", "masked"]
+    verdict: Overall
     notes: list[str]
     created: str
     environment: Environment
@@ -78,10 +78,17 @@ class AuditRecord(Frozen):
             raise ValueError(f"{self.n_attacked} of {self.n_asked} images does not go with reduced = {self.reduced}")
         if (self.robust is None) != (self.n_attacked == 0):
             raise ValueError(f"robust accuracy {self.robust} of {self.n_attacked} images")
-        masked = any(finding.verdict == "masked" for finding in (*self.inputs, *self.findings))
-        if masked != (self.verdict == "masked"):
+        if self.verdict != verdict_of(self.inputs, self.findings, self.attacks):
             raise ValueError(f"the verdict {self.verdict} is not that of the findings")
         return self
+
+
+def verdict_of(inputs: list[Finding], findings: list[Finding], attacks: list[AuditAttack]) -> Overall:
+    """The verdict of an audit; "not measured" also where no image was there to attack."""
+    found = overall(findings)
+    if any(finding.verdict == "masked" for finding in inputs):
+        return "masked"
+    return found if found == "masked" or any(attack.given for attack in attacks) else "not measured"
 
 
 def standard_error(share: float, n: int) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from corral.attacks.attack import Attack
 from corral.attacks.balls import l2_norms
 from corral.attacks.bisector import bisector_search
+from corral.attacks.checks import check_inside
 from corral.attacks.ddn import ddn
 from corral.attacks.engine import Attacked
 from corral.attacks.minimal import MinimalOutcome
@@ -42,6 +43,8 @@ from corral.training import parse_eps
 
 RADII = (0.0, 36 / 255, 72 / 255, 108 / 255, 1.0)
 CURVE_POINTS = 60
+# The largest l2 radius that is given as a plain number; certificates in the literature go up to 4.
+MOST_RADIUS = 8
 # What the forward passes' own rounding can move a boundary by, relative to the radius.
 ROUNDING = 1e-5
 # Share of each image's own radius that PGD is let go to.
@@ -102,6 +105,7 @@ def certify_run(
     given = loaded_run(
         run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device, progress=progress
     )
+    _check_radii(wanted, given.spec.image_shape)
     label = certificate_label(n=len(given.test), n_test=len(given.data.test), seed=seed)
     path = given.folder.path / "certificates" / f"{label}.json"
     with full_float32():
@@ -241,4 +245,18 @@ def _radii(radii: Sequence[float | str]) -> list[float]:
         raise UsageError(str(error).replace("eps", "a radius", 1)) from None
     if not found:
         raise UsageError("radii must be one or more, found none")
+    # A number of this size is of 256 levels: whoever means it can still write it as a fraction.
+    for radius, value in ((radius, parse_eps(radius, "L2")) for radius in radii):
+        if value > MOST_RADIUS and "/" not in str(radius):
+            raise UsageError(
+                f"a radius of {radius} is in units of pixels in [0, 1]; did you mean {radius}/255? Write {value:g} as "
+                f"{255 * value:g}/255 if not"
+            )
     return found
+
+
+def _check_radii(radii: Sequence[float], shape: Sequence[int]) -> None:
+    try:
+        check_inside(max(radii), "L2", shape, "a radius of")
+    except ValueError as error:
+        raise UsageError(str(error)) from None

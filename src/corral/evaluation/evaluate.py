@@ -87,7 +87,7 @@ def evaluate(
         run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device, progress=progress
     )
     folder, info, data = given.folder, given.info, given.data
-    recipe, threat = load_recipe(folder.path), parsed_threat(info.norm, info.eps if eps is None else eps)
+    recipe, threat = load_recipe(folder.path), _threat(given, eps)
     bound: dict[str, Any] = {"threat": threat, "classes": len(data.classes), "recipe": recipe}
     if attacks is None:
         protocol = PROTOCOLS.find(protocol).name
@@ -106,6 +106,11 @@ def evaluate(
     given.write(record, arrays, folder.records / f"{label}.json", f"evaluated in {duration(record.eval_seconds)}")
     cache.close()
     return record
+
+
+def _threat(run: LoadedRun, eps: float | str | None) -> Threat:
+    """The run's own threat, or its norm at another radius."""
+    return parsed_threat(run.info.norm, run.info.eps if eps is None else eps, run.spec.image_shape)
 
 
 def record_label(protocol: str, *, n: int, n_test: int, eps: float, run_eps: float, seed: int) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from corral.attacks.checks import check_inside
 from corral.data import DataSet, Images, joined, load, random_subset, split_validation, stratified_subset
 from corral.errors import UsageError
 from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
@@ -47,8 +48,8 @@ def prepare_data(recipe: Recipe, *, root: str | Path | None) -> tuple[DataSet, I
     """The data set of a recipe, its training images (subset taken) and the held-out validation images.
 
     Raises:
-        UsageError: images that the recipe's preset is not for, too few of them, or so small that the recipe's crop
-            moves them out of sight.
+        UsageError: images that the recipe's preset is not for, too few of them, a threat past their box, or so small
+            that the recipe's crop moves them out of sight.
     """
     data = load(recipe.data.name, root=root, code=False)
     images, validation = data.train, None
@@ -65,6 +66,10 @@ def prepare_data(recipe: Recipe, *, root: str | Path | None) -> tuple[DataSet, I
             f"{data.name} has images of {images.shape} (C, H, W), the preset '{recipe.preset}' is of colour images of "
             f"{LEAST_SIDE} pixels and more: give --set model.backbone=... --set threat.eps=... and what else differs"
         )
+    try:
+        check_inside(recipe.threat.eps, recipe.threat.norm, images.shape, "threat.eps")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     if len(images) < 2:
         raise UsageError(f"training needs at least 2 images, found {len(images)}: raise data.train")
     if recipe.data.crop >= min(images.shape[1:]):
