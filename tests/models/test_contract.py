@@ -157,10 +157,10 @@ def test_other_outputs_are_refused_in_one_line(kind, call):
 def test_a_half_precision_model_is_computed_in_float32_and_stays_what_it_is(call, dtype):
     x, y = batch()
     model = net().to(dtype)
-    held = [parameter.data for parameter in model.parameters()]
+    held = [parameter.data_ptr() for parameter in model.parameters()]
     found = CALLS[call](model, x, y)
     assert torch.equal(found, CALLS[call](net().to(dtype).float(), x, y))
-    assert all(one.data is two for one, two in zip(model.parameters(), held, strict=True))
+    assert [parameter.data_ptr() for parameter in model.parameters()] == held
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
 
 
@@ -244,7 +244,7 @@ def test_corrals_own_export_is_attacked_as_the_classifier_is(tmp_path):
     assert torch.allclose(CALLS["apgd"](program, x, y), CALLS["apgd"](model, x, y))
 
 
-@pytest.mark.parametrize("call", CHEAPEST)
+@pytest.mark.parametrize("call", CHEAPEST[:-1])
 def test_arrays_lists_and_other_integers_are_taken(call):
     x, y = batch()
     expected = CALLS[call](net(), x, y)
