@@ -105,8 +105,8 @@ UNAMBIGUOUS = {
     "squeezed": lambda f: f.squeeze(0),
 }
 REFUSED = {
-    "a tuple of two": (lambda f: (f, f), "returns a tuple of 2, expected a tensor of logits"),
-    "a dict of two": (lambda f: {"a": f, "b": f}, "returns a dict of 2, expected a tensor of logits"),
+    "a tuple of two": (lambda f: (f, f), "returns a tuple, expected a tensor of logits"),
+    "a dict of two": (lambda f: {"a": f, "b": f}, "returns a dict, expected a tensor of logits"),
     "numpy": (lambda f: f.detach().numpy(), "returns a numpy.ndarray, through which no gradient leads"),
     "nothing": (lambda f: None, "returns a NoneType, expected a tensor of logits"),
     "labels": (lambda f: f.argmax(1), r"returns torch.int64 \(\d,\) for \d images?, expected float logits"),

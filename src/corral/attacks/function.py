@@ -85,10 +85,11 @@ def guarded(norms: tuple[Norm, ...] | None = None) -> Callable[[Callable[P, R | 
                 given["eps"] = eps = radius
             if not len(x):
                 return (MinimalOutcome if returned is MinimalOutcome else Outcome).nothing(x)
-            with attacked(model), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+            held = given[names[0]]
+            with attacked(held), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
                 if returned in (Outcome, MinimalOutcome):
                     return function(*bound.args, **bound.kwargs)
-                with counted_passes(given[names[0]]) as passes:
+                with counted_passes(held) as passes:
                     found = function(*bound.args, **bound.kwargs)
                 if not isinstance(found, Tensor):
                     return found

@@ -246,7 +246,7 @@ def _record(
         attacks=attacks,
         inputs=session.inputs,
         findings=findings,
-        verdict=verdict_of(session.inputs, findings, attacks),
+        verdict=verdict_of(session.inputs, findings),
         notes=_notes(session, found, threat.norm),
         created=now(),
         environment=environment(given.labels.device),

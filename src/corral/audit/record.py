@@ -78,17 +78,14 @@ class AuditRecord(Frozen):
             raise ValueError(f"{self.n_attacked} of {self.n_asked} images does not go with reduced = {self.reduced}")
         if (self.robust is None) != (self.n_attacked == 0):
             raise ValueError(f"robust accuracy {self.robust} of {self.n_attacked} images")
-        if self.verdict != verdict_of(self.inputs, self.findings, self.attacks):
+        if self.verdict != verdict_of(self.inputs, self.findings):
             raise ValueError(f"the verdict {self.verdict} is not that of the findings")
         return self
 
 
-def verdict_of(inputs: list[Finding], findings: list[Finding], attacks: list[AuditAttack]) -> Overall:
-    """The verdict of an audit; "not measured" also where no image was there to attack."""
-    found = overall(findings)
-    if any(finding.verdict == "masked" for finding in inputs):
-        return "masked"
-    return found if found == "masked" or any(attack.given for attack in attacks) else "not measured"
+def verdict_of(inputs: list[Finding], findings: list[Finding]) -> Overall:
+    """The verdict of an audit: that of its checks, or "masked" by what its inputs show."""
+    return "masked" if overall(inputs) == "masked" else overall(findings)
 
 
 def standard_error(share: float, n: int) -> float:

@@ -31,6 +31,13 @@ class ContractedModel(nn.Module):
         """
         return logits_in(ask(self.model, x), len(x))
 
+    def __getattr__(self, name: str) -> Any:
+        """What the model itself has, such as a Classifier's `features` and `head`."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("model"), name)
+
 
 def contracted(model: nn.Module) -> nn.Module:
     """A model that never gets the caller's own images and gives (N, C) float logits or one line that says why not.
@@ -108,7 +115,7 @@ def _described(found: Any) -> str:
     name = type(found).__name__
     if type(found).__module__ == "numpy":
         return f"a {type(found).__module__}.{name}, through which no gradient leads"
-    return f"a {name} of {len(found)}" if isinstance(found, tuple | list | dict) else f"a {name}"
+    return f"a {name}"
 
 
 def _batch(x: Tensor) -> str:
