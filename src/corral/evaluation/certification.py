@@ -121,7 +121,8 @@ def certify_run(
         outcomes = [given.attack(one, cache) for one in attacks] if attack else []
         for outcome in outcomes:
             distances = torch.minimum(distances, _distances(outcome, given.test))
-    broken = int((right & (distances <= proved * (1 - ROUNDING))).sum())
+    # A radius of 0 promises nothing: two classes tie there, and the rounding of another batch may decide otherwise.
+    broken = int((right & (proved > 0) & (distances <= proved * (1 - ROUNDING))).sum())
     largest = max([*wanted, float(proved.max()), NEXT_IMAGE])
 
     def at(radius: float) -> CertifiedAt:
