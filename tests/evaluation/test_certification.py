@@ -226,6 +226,18 @@ def test_a_radius_in_levels_says_what_was_likely_meant(isometry, radius, words):
         certify_run(isometry, radii=[radius], n=10, progress=False, device="cpu")
 
 
+def test_what_a_bound_or_a_radius_refuses_is_one_line(isometry, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("only zero padding has a bound here")
+
+    for name in ("lipschitz_upper", "head_radius"):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, refuse)
+            with pytest.raises(CorralError, match="no certificate: only zero") as caught:
+                certify_run(isometry, n=10, progress=False, device="cpu")
+        assert "\n" not in str(caught.value)
+
+
 def test_a_radius_past_the_box_is_refused(isometry):
     with pytest.raises(UsageError, match=r"a radius of 8.03\d+ is more than 8, the largest L2 distance .* 1×8×8"):
         certify_run(isometry, radii=["2050/255"], n=10, progress=False, device="cpu")

@@ -96,7 +96,8 @@ def certify_run(
         The certificate that was written to `RUN/certificates/LABEL.json`.
 
     Raises:
-        CorralError: no finished run, damaged files, other data, or an unfinished certification of another plan.
+        CorralError: no finished run, damaged files, other data, an unfinished certification of another plan, or layers,
+            centroids or values that no bound or radius is known for.
         BrokenCertificatesError: an attack broke a certificate; everything is written first.
         UsageError: an impossible radius, n or batch size, a head or a layer without a certificate.
     """
@@ -109,10 +110,13 @@ def certify_run(
     label = certificate_label(n=len(given.test), n_test=len(given.data.test), seed=seed)
     path = given.folder.path / "certificates" / f"{label}.json"
     with full_float32():
-        bound = lipschitz_upper(given.model, given.spec.image_shape)
-        # A product past float64 still is a bound, of no use: the record says so by its number.
-        lipschitz = min(bound.value, sys.float_info.max)
-        predicted, found = _certified(given, lipschitz)
+        try:
+            bound = lipschitz_upper(given.model, given.spec.image_shape)
+            # A product past float64 still is a bound, of no use: the record says so by its number.
+            lipschitz = min(bound.value, sys.float_info.max)
+            predicted, found = _certified(given, lipschitz)
+        except ValueError as error:  # what bounds and radii refuse of a layer, a head or its values
+            raise CorralError(f"{given.folder.path}: this model has no certificate: {error}") from error
         right = predicted == given.labels
         proved, distances = torch.where(right, found, 0.0), torch.where(right, torch.inf, 0.0).double()
         attacks = radius_attacks(given.model, wanted, lipschitz)
