@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from corral.attacks.balls import Norm
-from corral.audit.diagnostics.findings import Finding
+from corral.audit.diagnostics.findings import Finding, Overall, overall
 from corral.documents import Document, read_document
 from corral.evaluation.records import Environment
 from corral.strict import MOST_RADIUS, Amount, Frozen, OfThreat, Seconds, Share
@@ -65,7 +65,7 @@ class AuditRecord(Document, OfThreat):
     attacks: list[AuditAttack]
     inputs: list[Finding]
     findings: list[Finding]
-    verdict: Literal["pass", "masked"]
+    verdict: Overall
     notes: list[str]
     created: str
     environment: Environment
@@ -78,10 +78,14 @@ class AuditRecord(Document, OfThreat):
             raise ValueError(f"{self.n_attacked} of {self.n_asked} images does not go with reduced = {self.reduced}")
         if (self.robust is None) != (self.n_attacked == 0):
             raise ValueError(f"robust accuracy {self.robust} of {self.n_attacked} images")
-        masked = any(finding.verdict == "masked" for finding in (*self.inputs, *self.findings))
-        if masked != (self.verdict == "masked"):
+        if self.verdict != verdict_of(self.inputs, self.findings):
             raise ValueError(f"the verdict {self.verdict} is not that of the findings")
         return self
+
+
+def verdict_of(inputs: list[Finding], findings: list[Finding]) -> Overall:
+    """The verdict of an audit: that of its checks, or "masked" by what its inputs show."""
+    return "masked" if overall(inputs) == "masked" else overall(findings)
 
 
 def standard_error(share: float, n: int) -> float:

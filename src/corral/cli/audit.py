@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from corral.audit.record import AuditRecord
 
 EPILOG = "Example: corral audit models.py:load --data cifar10 --eps 8/255 --normalise cifar10 --n 1000 --minutes 30"
-MASKED = 3
+EXIT_CODES = {"pass": 0, "masked": 3, "not measured": 4}
 
 
 @with_common
@@ -59,7 +59,8 @@ def audit(
 ) -> None:
     """Look for gradient masking in a model and attack it within a time budget; write a page and a record.
 
-    Exit code 0: pass; 3: masked gradients were found; 1: it could not be audited; 2: wrong usage.
+    Exit code 0: pass; 3: masked gradients were found; 4: too little was measured for a verdict; 1: it could not be
+    audited; 2: wrong usage.
     """
     from corral.audit.audit import audit as run_audit
     from corral.audit.prepare import Preparation, parse_normalise
@@ -96,8 +97,8 @@ def audit(
         print_json(record.model_dump(mode="json"))
     else:
         typer.echo("\n".join([*audit_lines(record), f"The page: {out}"]))
-    if record.verdict == "masked":
-        raise typer.Exit(MASKED)
+    if code := EXIT_CODES[record.verdict]:
+        raise typer.Exit(code)
 
 
 def audit_lines(record: "AuditRecord") -> list[str]:

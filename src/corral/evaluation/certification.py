@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from corral.attacks.attack import Attack
 from corral.attacks.balls import l2_norms
 from corral.attacks.bisector import bisector_search
+from corral.attacks.checks import check_inside
 from corral.attacks.ddn import ddn
 from corral.attacks.engine import Attacked
 from corral.attacks.minimal import MinimalOutcome
@@ -43,6 +44,8 @@ from corral.training import parse_eps
 
 RADII = (0.0, 36 / 255, 72 / 255, 108 / 255, 1.0)
 CURVE_POINTS = 60
+# The largest l2 radius that is given as a plain number; certificates in the literature go up to 4.
+MOST_RADIUS = 8
 # What the forward passes' own rounding can move a boundary by, relative to the radius.
 ROUNDING = 1e-5
 # Share of each image's own radius that PGD is let go to.
@@ -97,8 +100,8 @@ def certify_run(
         The certificate that was written to `RUN/certificates/LABEL.json`.
 
     Raises:
-        CorralError: no finished run, damaged files, other data, an unfinished certification of another plan, or
-            another process certifies the run.
+        CorralError: no finished run, damaged files, other data, an unfinished certification of another plan, another
+            process certifies the run, or layers, centroids or values that no bound or radius is known for.
         BrokenCertificatesError: an attack broke a certificate; everything is written first.
         UsageError: an impossible radius, n or batch size, a head or a layer without a certificate.
     """
@@ -114,6 +117,7 @@ def certify_run(
             device=device,
             progress=progress,
         )
+        _check_radii(wanted, given.spec.image_shape)
         return _certificate(given, wanted, attack=attack, overwrite=overwrite, begun=begun)
 
 
@@ -122,10 +126,13 @@ def _certificate(given: LoadedRun, wanted: list[float], *, attack: bool, overwri
     label = certificate_label(n=len(given.test), n_test=len(given.data.test), seed=given.seed)
     path = given.folder.path / "certificates" / f"{label}.json"
     with full_float32():
-        bound = lipschitz_upper(given.model, given.spec.image_shape)
-        # A product past float64 still is a bound, of no use: the record says so by its number.
-        lipschitz = min(bound.value, sys.float_info.max)
-        predicted, found = _certified(given, lipschitz)
+        try:
+            bound = lipschitz_upper(given.model, given.spec.image_shape)
+            # A product past float64 still is a bound, of no use: the record says so by its number.
+            lipschitz = min(bound.value, sys.float_info.max)
+            predicted, found = _certified(given, lipschitz)
+        except ValueError as error:  # what bounds and radii refuse of a layer, a head or its values
+            raise CorralError(f"{given.folder.path}: this model has no certificate: {error}") from error
         right = predicted == given.labels
         proved, distances = torch.where(right, found, 0.0), torch.where(right, torch.inf, 0.0).double()
         attacks = radius_attacks(given.model, wanted, lipschitz)
@@ -134,7 +141,8 @@ def _certificate(given: LoadedRun, wanted: list[float], *, attack: bool, overwri
         outcomes = [given.attack(one, cache) for one in attacks] if attack else []
         for outcome in outcomes:
             distances = torch.minimum(distances, _distances(outcome, given.test))
-    broken = int((right & (distances <= proved * (1 - ROUNDING))).sum())
+    # A radius of 0 promises nothing: two classes tie there, and the rounding of another batch may decide otherwise.
+    broken = int((right & (proved > 0) & (distances <= proved * (1 - ROUNDING))).sum())
     largest = max([*wanted, float(proved.max()), NEXT_IMAGE])
 
     def at(radius: float) -> CertifiedAt:
@@ -258,4 +266,18 @@ def _radii(radii: Sequence[float | str]) -> list[float]:
         raise UsageError(str(error).replace("eps", "a radius", 1)) from None
     if not found:
         raise UsageError("radii must be one or more, found none")
+    # A number of this size is of 256 levels: whoever means it can still write it as a fraction.
+    for radius, value in ((radius, parse_eps(radius, "L2")) for radius in radii):
+        if value > MOST_RADIUS and "/" not in str(radius):
+            raise UsageError(
+                f"a radius of {radius} is in units of pixels in [0, 1]; did you mean {radius}/255? Write {value:g} as "
+                f"{255 * value:g}/255 if not"
+            )
     return found
+
+
+def _check_radii(radii: Sequence[float], shape: Sequence[int]) -> None:
+    try:
+        check_inside(max(radii), "L2", shape, "a radius of")
+    except ValueError as error:
+        raise UsageError(str(error)) from None

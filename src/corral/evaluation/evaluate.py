@@ -109,7 +109,7 @@ def _evaluated(
 ) -> Record:
     """Evaluate a run that nobody else evaluates by this protocol."""
     folder, info, images = run.folder, run.info, run.data
-    recipe, threat = load_recipe(folder.path), parsed_threat(info.norm, info.eps if eps is None else eps)
+    recipe, threat = load_recipe(folder.path), _threat(run, eps)
     bound: dict[str, Any] = {"threat": threat, "classes": len(images.classes), "recipe": recipe}
     if attacks is None:
         planned = protocol_attacks(protocol, run.model, **bound)
@@ -129,6 +129,11 @@ def _evaluated(
     )
     cache.close()
     return record
+
+
+def _threat(run: LoadedRun, eps: float | str | None) -> Threat:
+    """The run's own threat, or its norm at another radius."""
+    return parsed_threat(run.info.norm, run.info.eps if eps is None else eps, run.spec.image_shape)
 
 
 def record_label(protocol: str, *, n: int, n_test: int, eps: float, run_eps: float, seed: int) -> str:

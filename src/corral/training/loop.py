@@ -224,7 +224,7 @@ class Run:
         method = self.warm if warm else self.method
         self.model.train()
         sums: dict[str, Tensor] = {}
-        guard = FiniteGuard(self.epoch + 1, self.folder, self.device)
+        guard = FiniteGuard(self.model, self.epoch + 1, self.folder, self.device)
         seen = 0
         batches = iter(method.batches())
         while True:
@@ -249,7 +249,7 @@ class Run:
             seen += len(indices)
             bar.advance(len(indices), f"epoch {self.epoch + 1}/{self.total_epochs}")
         guard.check()
-        guard.check_weights(self.model)
+        guard.check_weights()
         return {
             "epoch": self.epoch + 1,
             "phase": "warm start" if warm else self.recipe.method.name,

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from corral.attacks.checks import check_inside
 from corral.data import (
     DataSet,
     Images,
@@ -103,8 +104,8 @@ def prepare_data(
         data: the recipe's data set, where it was loaded already.
 
     Raises:
-        UsageError: images that the recipe's preset is not for, too few of them, or so small that the recipe's crop
-            moves them out of sight.
+        UsageError: images that the recipe's preset is not for, too few of them, a threat past their box, or so small
+             that the recipe's crop moves them out of sight.
         CorralError: a class without a training image.
     """
     data = load(recipe.data.name, root=root, code=False) if data is None else data
@@ -124,6 +125,10 @@ def prepare_data(
             f"{data.name} has images of {images.shape} (C, H, W), the preset '{recipe.preset}' is of colour images of "
             f"{LEAST_SIDE} pixels and more: give --set model.backbone=... --set threat.eps=... and what else differs"
         )
+    try:
+        check_inside(recipe.threat.eps, recipe.threat.norm, images.shape, "threat.eps")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     if len(images) < 2:
         raise UsageError(f"training needs at least 2 images, found {len(images)}: raise data.train")
     if recipe.data.crop >= min(images.shape[1:]):
