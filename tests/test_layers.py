@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "corral"
 LAYERS = (
     {"errors", "version", "precision", "renamed", "strict"},
-    {"files", "devices", "registry", "options", "progress"},
+    {"files", "devices", "reading", "registry", "options", "progress"},
     {"documents"},
     {"data", "geometry"},
     {"losses"},
