@@ -11,6 +11,7 @@ from corral.analysis.registry import ANALYSES
 from corral.data import DataSet
 from corral.devices import choose_device
 from corral.errors import CorralError, UsageError
+from corral.lock import held
 from corral.renamed import renamed
 from corral.training import RunFolder, load_model
 from corral.training.recipes.recipe import MOST_SEED
@@ -54,7 +55,7 @@ def analyze(
 
     Raises:
         UsageError: an unknown analysis, or one that does not fit the run; an impossible n or seed.
-        CorralError: no finished run, damaged files, or a file that cannot be written.
+        CorralError: no finished run, damaged files, a file that cannot be written, or another process analyses the run.
     """
     asked = {ANALYSES.find(name).name for name in only or ()}
     if not 0 <= seed <= MOST_SEED:
@@ -62,19 +63,20 @@ def analyze(
     folder = RunFolder(Path(run))
     if not folder.path.is_dir():
         raise CorralError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
-    model, _, info = load_model(folder.path)
-    images = data_of(run, info, data=data, root=data_root)
-    n_test = len(images.test)
-    cache = AnalysisCache(
-        folder.path,
-        n=None if n is None or n >= n_test else n,
-        seed=seed,
-        data=images,
-        data_root=data_root,
-        device=choose_device(device),
-        progress=progress,
-    )
-    kinds = [kind for _, kind in ANALYSES.items()]
-    chosen = [k for k in kinds if (k.name in asked if asked else k.page is not None and k.fits(model))]
-    chosen.sort(key=lambda kind: (kind.page is None, kind.page or 0))
-    return {kind.name: cache.analysis(kind.name, overwrite=overwrite) for kind in chosen}
+    with held(folder.path / "analyses", "analyze"):
+        model, _, info = load_model(folder.path)
+        images = data_of(run, info, data=data, root=data_root)
+        n_test = len(images.test)
+        cache = AnalysisCache(
+            folder.path,
+            n=None if n is None or n >= n_test else n,
+            seed=seed,
+            data=images,
+            data_root=data_root,
+            device=choose_device(device),
+            progress=progress,
+        )
+        kinds = [kind for _, kind in ANALYSES.items()]
+        chosen = [k for k in kinds if (k.name in asked if asked else k.page is not None and k.fits(model))]
+        chosen.sort(key=lambda kind: (kind.page is None, kind.page or 0))
+        return {kind.name: cache.analysis(kind.name, overwrite=overwrite) for kind in chosen}

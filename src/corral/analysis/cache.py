@@ -85,7 +85,7 @@ class AnalysisCache:
         begun = time.perf_counter()
         made = kind(self.subject)
         made = made.model_copy(update={"seconds": time.perf_counter() - begun})
-        write_document(made, paths[0])
+        made = write_document(made, paths[0])
         Progress("", 0, "", enabled=self.progress).say(
             f"{self.run}: analysis {kind.name!r} in {duration(made.seconds)}"
         )

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
-from corral.documents import read_document
+from corral.documents import Document, read_document
 from corral.evaluation.records import Environment
-from corral.strict import Frozen
+from corral.strict import Radius, Seconds
 
 
 def _current_name(name: str) -> str:
@@ -44,7 +44,7 @@ class Found:
     absent: dict[str, str] = field(default_factory=dict)
 
 
-class Analysis(Frozen):
+class Analysis(Document):
     """One analysis of one run.
 
     Attributes:
@@ -61,17 +61,17 @@ class Analysis(Frozen):
         environment: versions and device.
     """
 
-    format: Literal["corral-analysis-1"] = "corral-analysis-1"
+    format: Literal["corral-analysis-1", "corral-analysis-2"] = "corral-analysis-2"
     name: AnalysisName
     model_fingerprint: str
     data: str
-    n: int = Field(ge=1)
-    eps: float = Field(ge=0)
+    n: int = Field(ge=1, le=2**53)
+    eps: Radius
     seed: int
     numbers: dict[str, float]
     series: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     absent: dict[str, str] = Field(default_factory=dict)
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     environment: Environment
 
     @model_serializer(mode="wrap")

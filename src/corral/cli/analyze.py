@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from corral.cli.options import Common, Overwrite, RunData, interruptible, print_json, with_common
+from corral.strict import MOST_WHOLE
 
 EPILOG = "Example: corral analyze runs/mnist-mat --n 500"
 
@@ -14,8 +15,10 @@ EPILOG = "Example: corral analyze runs/mnist-mat --n 500"
 def analyze(
     run: Annotated[list[Path], typer.Argument(help="Run folders.")],
     only: Annotated[list[str] | None, typer.Option(help="Only this one, repeatable; default all that fit.")] = None,
-    n: Annotated[int, typer.Option(min=2, help="This many test images, class-balanced, or all if fewer.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the attacks and of t-SNE.")] = 0,
+    n: Annotated[
+        int, typer.Option(min=2, max=MOST_WHOLE, help="This many test images, class-balanced, or all if fewer.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_WHOLE, help="Of the attacks and of t-SNE.")] = 0,
     data: RunData = None,
     overwrite: Overwrite = False,
     *,

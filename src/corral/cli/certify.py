@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from corral.cli.options import BatchSize, Common, Images, Overwrite, RunData, measuring, print_json, with_common
+from corral.strict import MOST_WHOLE
 
 EPILOG = "Example: corral certify runs/mnist-certified --n 1000 --radius 36/255 --radius 1.58"
 
@@ -21,7 +22,7 @@ def certify(
     data: RunData = None,
     overwrite: Overwrite = False,
     batch_size: BatchSize = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the attacks.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_WHOLE, help="Of the attacks.")] = 0,
     *,
     common: Common,
 ) -> None:

@@ -19,6 +19,7 @@ from corral.cli.options import (
     with_common,
 )
 from corral.errors import UsageError
+from corral.strict import MOST_WHOLE
 
 EPILOG = "Example: corral evaluate runs/mnist-corral --protocol standard --n 1000"
 
@@ -56,7 +57,7 @@ def evaluate(
     data: RunData = None,
     overwrite: Overwrite = False,
     batch_size: BatchSize = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the attacks' random starts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_WHOLE, help="Of the attacks' random starts.")] = 0,
     *,
     common: Common,
 ) -> None:

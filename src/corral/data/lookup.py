@@ -9,7 +9,7 @@ from pathlib import Path
 from corral.data.images import DataSet
 from corral.data.registry import DATA_SETS, PATH_DATA_SETS
 from corral.errors import UsageError, closest
-from corral.files import as_path, as_text
+from corral.files import as_path, as_text, user_path
 from corral.registry import is_target, lasting
 
 # What `load` has read within `loaded_once`.
@@ -100,5 +100,5 @@ def _read(name: str, root: Path | str | None, download: bool, code: bool) -> Dat
     name = resolved_name(name, code=code)
     if _at_path(name):
         kind, _, path = name.partition(":")
-        return PATH_DATA_SETS[kind].loader(Path(as_path(path)))
+        return PATH_DATA_SETS[kind].loader(user_path(as_path(path)))
     return DATA_SETS.find(name, code=code).load(name, root=None if root is None else Path(root), download=download)

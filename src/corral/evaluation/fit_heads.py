@@ -82,7 +82,7 @@ def fitted_heads(
                 start, name = str(before.training.start), before.data.name
         overrides["training.start"] = start
         recipe = load_recipe(kind, data=name, overrides=overrides)
-        train(recipe, out=folder.path, resume=resume, device=device, data_root=data_root, progress=progress)
+        train(recipe, out=folder.path, resume="auto", device=device, data_root=data_root, progress=progress)
         model, _, fitted = load_model(folder.path)
         kept = _before_the_head(model) if METHODS[kind].trains == "head" else {}
         if fitted.started_from != begun or any(not torch.equal(tensor, frozen[name]) for name, tensor in kept.items()):

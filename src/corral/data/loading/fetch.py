@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from corral.errors import CorralError
+from corral.files import user_path
 from corral.progress import Progress
 
 # Temporary folders; one that nothing was written to for so long is of a fetch that was killed.
@@ -118,11 +119,17 @@ def _spelt(base: Path, folder: str) -> Path:
 def data_folders(root: Path | None) -> list[Path]:
     """Where data sets may lie: `root`, or else the folder in CORRAL_DATA, if set, and the per-user cache."""
     if root is not None:
-        return [Path(root).expanduser()]
+        return [user_path(root)]
     import pooch
 
     chosen = os.environ.get("CORRAL_DATA")
-    return [*([Path(chosen).expanduser()] if chosen else []), Path(pooch.os_cache("corral"))]
+    folders = [user_path(chosen)] if chosen else []
+    try:
+        return [*folders, Path(pooch.os_cache("corral"))]
+    except RuntimeError as error:  # a user without a home
+        if not folders:
+            raise CorralError("no home folder for a cache of data sets: set CORRAL_DATA, or HOME") from error
+        return folders
 
 
 def provide(release: Release, root: Path | None, download: bool) -> Path:

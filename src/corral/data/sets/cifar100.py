@@ -8,6 +8,10 @@ from corral.data.loading.fetch import Release, Source, provide
 from corral.data.loading.layout import REMEDY
 from corral.data.registry import register_data
 from corral.errors import CorralError
+from corral.reading import read_bytes
+
+# The official file has 1 kB.
+MOST_NAMES = 1 << 16
 
 CIFAR100 = Release(
     name="cifar100",
@@ -33,8 +37,8 @@ def load_cifar100(root: Path | None = None, download: bool = True) -> DataSet:
 
 def _class_names(path: Path, expected: int) -> tuple[str, ...]:
     try:
-        names = tuple(path.read_text("utf-8").split())
-    except (OSError, UnicodeDecodeError) as error:
+        names = tuple(read_bytes(path, remedy=REMEDY, most=MOST_NAMES).decode().split())
+    except UnicodeDecodeError as error:
         raise CorralError(f"{path}: cannot be read ({error}); {REMEDY}") from error
     if len(names) != expected:
         raise CorralError(f"{path}: found {len(names)} class names, expected {expected}; {REMEDY}")

@@ -11,6 +11,7 @@ from corral.data.loading.layout import (
     REMEDY,
     as_labels,
     check_balanced,
+    check_rows,
     foreign_label,
     read_rows,
     source_note,
@@ -72,9 +73,7 @@ def _read_part(folder: Path, part: str) -> Images:
 def _map_unlabeled(path: Path) -> Images | None:
     if not path.exists():
         return None
-    size = path.stat().st_size
-    if size == 0 or size % IMAGE_BYTES:
-        raise truncated(path, size, IMAGE_BYTES, OFFICIAL["unlabeled"])
+    check_rows(path, IMAGE_BYTES, OFFICIAL["unlabeled"])
     # Copy-on-write: torch asks for writable memory, and the file must never change.
     rows = np.memmap(path, dtype=np.uint8, mode="c").reshape(-1, IMAGE_BYTES)
     return Images(torch.from_numpy(_upright(rows)))

@@ -36,6 +36,7 @@ def render_analyses(run: str, info: RunInfo, analyses: Mapping[str, Analysis]) -
         info=info,
         shown=[_shown(analysis, info.classes) for analysis in analyses.values()],
         facts=facts,
+        edited=[name for analysis in analyses.values() for name in analysis.edited],
     )
 
 
