@@ -28,7 +28,8 @@ from corral.errors import CorralError
 from corral.training import load_recipe, shipped_recipes, train
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "results" / "checkpoints"
-VOLATILE = ("second", "time", "date", "version", "path", "host", "platform", "created", "minutes", "per_s", "sha256", "format", "edited")
+VOLATILE = ("second", "time", "date", "version", "path", "host", "platform", "created", "minutes", "per_s")
+VOLATILE += ("sha256", "format", "edited")
 # Recipes that start from another one's weights, and from whose.
 STARTS = {
     **dict.fromkeys(("slf", "alf", "nearest", "soft", "aff", "deacl", "ncp-acl", "dynacl++", "dynacl-air++"), "simclr"),

@@ -107,7 +107,17 @@ def test_the_verbs_say_and_write_the_same_in_every_locale(tmp_path: Path) -> Non
         assert "中" in (run / "page.html").read_text("utf-8")
         assert f'name = "folder:{photographs}"' in (run / "recipe.toml").read_text("utf-8")
     assert "classes: ä, 中" in said["C.UTF-8"].decode("utf-8")
-    assert len({re.sub(r"[\d.]+ s", "", said[one].decode("utf-8").replace(f"/{one}/", "")) for one in LOCALES}) == 1
+    for locale in ("C", "POSIX"):  # what the terminal does not have is shown by its number, and the rest is the same
+        shown = said["C.UTF-8"].decode("utf-8").replace("/C.UTF-8/", f"/{locale}/")
+        assert without_seconds(said[locale].decode("ascii")) == without_seconds(escaped(shown))
+
+
+def without_seconds(text: str) -> str:
+    return re.sub(r"[\d.]+ s", "", text)
+
+
+def escaped(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode("ascii")
 
 
 def test_a_terminal_that_cannot_show_a_character_gets_its_number(

@@ -44,7 +44,7 @@ class Progress:
     ) -> None:
         self.title, self.total, self.unit, self.scale, self.enabled = title, total, unit, scale, enabled
         # A process may have been started without standard error.
-        self.stream = stream or sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+        self.stream = stream or sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         self.live = self.stream.isatty()
         self.done, self.note = 0, ""
         self.started = self.shown = time.monotonic()

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corral.data import DATA_SETS, NamedDataSet
+from corral.data import DATA_SETS, NamedDataSet, resolved_name
 from corral.errors import UsageError
 from corral.models import BackboneSpec
 from corral.training import Recipe, chosen_sets, load_recipe, parse_eps, shipped_recipes
@@ -63,7 +64,9 @@ def test_settings_that_are_given_stand_on_the_recipe_s_own():
 def test_colour_images_of_the_user_s_take_the_preset_for_such_and_say_so(data):
     for name in ("at", "corral", "clustr-qtrades", "simclr"):
         found = load_recipe(name, data=data)
-        assert (found.preset, found.data.name, found.threat.eps) == ("images", data, 8 / 255)
+        # A path is recorded whole: the run is used from other working directories.
+        assert (found.preset, found.data.name, found.threat.eps) == ("images", resolved_name(data), 8 / 255)
+        assert os.path.isabs(found.data.name.partition(":")[2])
         assert found.model.backbone == "resnet"
         assert (found.data.validation, found.training.select, found.reported) == (0, "last", None)
         assert 'preset = "images"' in found.to_toml()

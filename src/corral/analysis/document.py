@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from corral.documents import Document, read_document
 from corral.evaluation.records import Environment
@@ -73,6 +73,12 @@ class Analysis(Document):
     absent: dict[str, str] = Field(default_factory=dict)
     seconds: Seconds = 0.0
     environment: Environment
+
+    @model_serializer(mode="wrap")
+    def _without_an_empty_list(self, form: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As documents of earlier versions were, where nothing is absent."""
+        found: dict[str, Any] = form(self)
+        return {key: value for key, value in found.items() if key != "absent" or value}
 
 
 def mean_number(analyses: Sequence[Analysis], number: str) -> float:

@@ -58,7 +58,7 @@ def install() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:  # in this order each gets its own number, which no file may have
-            stream = open(os.devnull, mode)  # noqa: SIM115
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115
         setattr(sys, name, stream if mode == "r" or isinstance(stream, Terminal) else Terminal(stream))
 
 

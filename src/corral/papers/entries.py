@@ -152,7 +152,7 @@ def _over_all(records: Sequence[Record], worst: Worst) -> AttackLine:
 
 def analysis_lines(analysis: Analysis, run: str) -> list[AnalysisLine]:
     """The numbers and curves of an analysis."""
-    words = analysis.model_dump_json(exclude={"seconds", "environment", "format", "edited"})
+    words = analysis.model_dump_json(exclude={"seconds", "environment", "format", "edited", "absent"})
     shared: dict[str, Any] = {
         "analysis": content_id(run, words),
         "run": run,

@@ -1,6 +1,7 @@
 """A data set from a tree of image files, one folder for each class."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -60,17 +61,10 @@ def load_folder(path: Path) -> DataSet:
     files = [file for tree, _ in trees.values() for members in tree.values() for file in members]
     reading = Reading(skipping)
     shape = common_shape([*files, *more], reading)
-    parts = {}
-    for part, (tree, _) in trees.items():
-        members = [(file, label) for label, folder in enumerate(classes) for file in tree[folder]]
-        pixels, indices = decoded([file for file, _ in members], shape, reading)
-        labels = torch.tensor([members[index][1] for index in indices], dtype=torch.int64)
-        missing = set(range(len(classes))) - set(labels.tolist())
-        if missing:
-            raise CorralError(
-                f"{path}: every image of class {classes[min(missing)]} in {part} is damaged; replace them"
-            )
-        parts[part] = Images(pixels, labels)
+    parts = {
+        part: _labelled({folder: tree[folder] for folder in classes}, shape, reading, f"in {part}", path)
+        for part, (tree, _) in trees.items()
+    }
     unlabeled = Images(decoded(more, shape, reading)[0]) if more else None
     if unlabeled is not None and not len(unlabeled):
         raise CorralError(f"{path / UNLABELED}: every image is damaged; replace them")
@@ -85,6 +79,19 @@ def load_folder(path: Path) -> DataSet:
         return DataSet(name, texts, parts["train"], parts["test"], unlabeled, note)
     train, test, split = split_off_test(parts["all"], str(path))
     return DataSet(name, texts, train, test, unlabeled, f"{note}; {split}", split_off=True)
+
+
+def _labelled(
+    tree: Mapping[str, Sequence[Path]], shape: tuple[int, int, int], reading: Reading, part: str, path: Path
+) -> Images:
+    """The images of one part, by class in order; CorralError where a class has none that can be read."""
+    files = [(file, label) for label, members in enumerate(tree.values()) for file in members]
+    pixels, indices = decoded([file for file, _ in files], shape, reading)
+    labels = torch.tensor([files[index][1] for index in indices], dtype=torch.int64)
+    missing = set(range(len(tree))) - set(labels.tolist())
+    if missing:
+        raise CorralError(f"{path}: every image of class {list(tree)[min(missing)]} {part} is damaged; replace them")
+    return Images(pixels, labels)
 
 
 def _is_data(name: str) -> bool:
