@@ -71,16 +71,17 @@ def train(
     """
     resolved = load_recipe(recipe, data=data, overrides=overrides)
     folder = RunFolder(Path(out))
-    if finished(folder, resolved, resume=resume):
-        Progress("", 0, "", enabled=progress).say(f"{folder.path}: finished already")
-        return folder.path
-    kinds, where = find_loggers(loggers), choose_device(device)
-    with held(folder.path, "train"):
-        if not finished(folder, resolved, resume=resume):  # until now another process may have been at work
-            remove_abandoned(folder.state.parent)
-            run = Run(resolved, folder, where, data_root=data_root, progress=progress, loggers=kinds)
-            run.begin(resume=resume is not False)
-            run.execute()
+    idle = folder.model.is_file() or not folder.recipe.is_file()  # nobody trains what is finished or is no run
+    if not (idle and finished(folder, resolved, resume=resume)):
+        kinds, where = find_loggers(loggers), choose_device(device)
+        with held(folder.path, "train"):
+            if not finished(folder, resolved, resume=resume):
+                remove_abandoned(folder.state.parent)
+                run = Run(resolved, folder, where, data_root=data_root, progress=progress, loggers=kinds)
+                run.begin(resume=resume is not False)
+                run.execute()
+                return folder.path
+    Progress("", 0, "", enabled=progress).say(f"{folder.path}: finished already")
     return folder.path
 
 
