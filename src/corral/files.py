@@ -76,9 +76,11 @@ def check_writable(path: Path) -> None:
         CorralError: no folder that can be made or written, or what lies there is no regular file.
     """
     try:
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            what = "a folder" if path.is_dir() else "no regular file"
-            raise CorralError(f"{path}: is {what} and cannot be written; name another file")
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            mode = os.stat(path).st_mode
+            if not stat.S_ISREG(mode):
+                what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+                raise CorralError(f"{path}: is {what} and cannot be written; name another file")
         folder = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
         if not folder.is_dir():
             raise _unwritable(path, f"{folder} is no folder")
