@@ -8,8 +8,8 @@ import pytest
 
 from corral import files
 from corral.data.loading.fetch import data_folders
-from corral.errors import CorralError
-from corral.files import check_writable, user_path, write_atomically
+from corral.errors import CorralError, UsageError
+from corral.files import check_recordable, check_writable, user_path, write_atomically
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path):
@@ -114,3 +114,9 @@ def test_a_user_without_a_home_is_told_so(monkeypatch):
     monkeypatch.delenv("CORRAL_DATA")
     with pytest.raises(CorralError, match="no home folder for a cache of data sets: set CORRAL_DATA, or HOME"):
         data_folders(None)
+
+
+def test_a_name_that_no_record_can_hold_is_refused():
+    check_recordable("a", Path("b/ü"), "")
+    with pytest.raises(UsageError, match="this name is not UTF-8, so that no record can hold it; rename it"):
+        check_recordable("a", Path(os.fsdecode(b"run\xff")))

@@ -142,3 +142,30 @@ def test_a_default_folder_lies_in_runs_whatever_the_recipe_is_called(name, folde
     from corral.cli.train import _slug
 
     assert _slug(name) == folder
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"train nominal --data digits --out $'made\\xff' {SMALL}",
+        f"train nominal --data $'npz:d\\xff.npz' --out made {SMALL}",
+        "evaluate $'run\\xff'",
+        "analyze $'run\\xff'",
+        "report $'run\\xff'",
+        "audit $'run\\xff' --eps 0.1",
+        "report run --out $'page\\xff'",
+    ],
+)
+def test_a_name_that_no_record_can_hold_is_refused_before_the_work(tmp_path, monkeypatch, capsys, line):
+    from corral.cli import main
+
+    arguments = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True).stdout
+    monkeypatch.setattr(sys, "argv", ["corral", *map(os.fsdecode, arguments.split(b"\0")[:-1])])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    err = capsys.readouterr().err
+    assert ended.value.code in (1, 2)
+    assert "not UTF-8" in err or "no name for a file" in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

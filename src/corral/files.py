@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from corral.errors import CorralError
+from corral.errors import CorralError, UsageError
 
 if sys.platform == "win32":
 
@@ -93,6 +93,19 @@ def check_writable(path: Path) -> None:
 
 def _unwritable(path: Path, reason: str | None) -> CorralError:
     return CorralError(f"{path}: cannot be written ({reason}); nothing was changed")
+
+
+def check_recordable(*names: str | Path) -> None:
+    """Refuse names that no record, page or log could hold, before the work that ends with one.
+
+    Raises:
+        UsageError: a name, of a file or in a setting, with bytes that are no UTF-8.
+    """
+    for name in names:
+        try:
+            str(name).encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{name}: this name is not UTF-8, so that no record can hold it; rename it") from None
 
 
 def user_path(path: str | Path) -> Path:

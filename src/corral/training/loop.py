@@ -11,7 +11,7 @@ from torch import Tensor
 from corral.data import Images
 from corral.data.augment import crop_and_flip
 from corral.devices import choose_device
-from corral.files import remove_abandoned, write_atomically
+from corral.files import check_recordable, remove_abandoned, write_atomically
 from corral.lock import held
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress, duration
@@ -71,6 +71,7 @@ def train(
     """
     resolved = load_recipe(recipe, data=data, overrides=overrides)
     folder = RunFolder(Path(out))
+    check_recordable(folder.path, resolved.data.name, resolved.to_toml())
     idle = folder.model.is_file() or not folder.recipe.is_file()  # nobody trains what is finished or is no run
     if not (idle and finished(folder, resolved, resume=resume)):
         kinds, where = find_loggers(loggers), choose_device(device)
