@@ -11,7 +11,7 @@ TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 COVERED := geometry losses attacks certify models
 GATED := src/corral/geometry/**,src/corral/losses/**,src/corral/attacks/**,src/corral/certify/**,src/corral/models/heads/**
 
-.PHONY: demo fast test lint types unit bench soundness tables env lock clean
+.PHONY: demo fast test lint types unit bench soundness faults tables env lock clean
 .DEFAULT_GOAL := test
 
 env: $(READY)
@@ -57,6 +57,10 @@ bench: $(READY)
 # No attack from inside breaks a radius: 105,000 random configurations (three tests of 35,000) of 40 features each.
 soundness: $(READY)
 	CORRAL_CONFIGURATIONS=35000 $(TEST_ENV) $(BIN)/python -m pytest -n 2 --timeout 3600 tests/certify/test_radii.py -k no_point_within
+
+# Every verb killed and disturbed at random moments, 50 tries each: hours. A part: make faults FAULTS="--verb train".
+faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.driver $(FAULTS)
 
 # Every table of results/ again from its CSV files, and the tables that documents show; tests fail where one is behind.
 tables: $(READY)

@@ -108,3 +108,20 @@ def test_there_is_one_progress():
     root = Path(corral.__file__).parent
     owners = [path for path in root.rglob("*.py") if "class Progress" in path.read_text()]
     assert owners == [root / "progress.py"]
+
+
+def test_names_in_a_line_move_no_cursor(clock):
+    stream = Terminal()
+    with Progress("run \x1b[2J\u202e", 10, "images", stream=stream) as bar:
+        clock[0] = 1.0
+        bar.advance(1)
+        bar.say("class \x07\x9b2J")
+    assert not any(letter in stream.getvalue().replace("\x1b[K", "") for letter in "\x1b\x07\x9b\u202e")
+    assert "run \\x1b[2J\\u202e" in stream.getvalue()
+    assert "class \\x07\\x9b2J\n" in stream.getvalue()
+
+
+def test_a_process_without_standard_error_shows_nothing(monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    with Progress("task", 10, "images") as bar:
+        bar.say("said")

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from corral.errors import CorralError
+from corral.errors import CorralError, UsageError
 from corral.terminal import one_line
 
 if sys.platform == "win32":
@@ -103,9 +103,11 @@ def check_writable(path: Path) -> None:
         CorralError: no folder that can be made or written, or what lies there is no regular file.
     """
     try:
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            what = "a folder" if path.is_dir() else "no regular file"
-            raise CorralError(f"{path}: is {what} and cannot be written; name another file")
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            mode = os.stat(path).st_mode
+            if not stat.S_ISREG(mode):
+                what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+                raise CorralError(f"{path}: is {what} and cannot be written; name another file")
         folder = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
         if not folder.is_dir():
             raise _unwritable(path, f"{folder} is no folder")
@@ -118,6 +120,19 @@ def check_writable(path: Path) -> None:
 
 def _unwritable(path: Path, reason: str | None) -> CorralError:
     return CorralError(f"{path}: cannot be written ({reason}); nothing was changed")
+
+
+def check_recordable(*names: str | Path) -> None:
+    """Refuse names that no record, page or log could hold, before the work that ends with one.
+
+    Raises:
+        UsageError: a name, of a file or in a setting, with bytes that are no UTF-8.
+    """
+    for name in names:
+        try:
+            str(name).encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{name}: this name is not UTF-8, so that no record can hold it; rename it") from None
 
 
 def user_path(path: str | Path) -> Path:

@@ -1,6 +1,6 @@
 """Progress of long work: a live line with rate and time left on a terminal, plain lines in a log."""
 
-import os
+import io
 import sys
 import time
 from types import TracebackType
@@ -42,9 +42,9 @@ class Progress:
         enabled: bool = True,
         stream: TextIO | None = None,
     ) -> None:
-        self.title, self.total, self.unit, self.scale, self.enabled = title, total, unit, scale, enabled
+        self.title, self.total, self.unit, self.scale = title, total, unit, scale
         # A process may have been started without standard error.
-        self.stream = stream or sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        self.enabled, self.stream = enabled, stream or sys.stderr or io.StringIO()
         self.live = self.stream.isatty()
         self.done, self.note = 0, ""
         self.started = self.shown = time.monotonic()

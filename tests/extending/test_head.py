@@ -97,6 +97,20 @@ def test_a_head_that_could_not_be_read_again_is_refused_before_training(file: Pa
         train("at", out=tmp_path / "run", progress=False, **TINY, **{"model.head": f"{file}:nn"})
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [("torch.ones(8)", "is of Tensor, which JSON does not hold"), ("float('inf')", "is of float, which JSON does not")],
+)
+def test_a_head_with_an_option_that_no_file_holds_is_refused_before_training(
+    tmp_path: Path, value: str, words: str
+) -> None:
+    file = tmp_path / "kept.py"
+    file.write_text(HEAD.replace("= features, classes, scale", f"= features, classes, {value}"))
+    with pytest.raises(UsageError, match=f"head Scaled cannot be saved: its option 'scale' {words}"):
+        train("nominal", out=tmp_path / "run", progress=False, **TINY, **{"model.head": f"{file}:Scaled"})
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_method_whose_head_nobody_registered_is_refused_before_training(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

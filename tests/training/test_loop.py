@@ -177,6 +177,55 @@ def test_a_folder_that_is_no_run_is_neither_used_nor_resumed(tiny, tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "foreign", "precious"]
 
 
+def test_auto_begins_a_run_and_continues_it_and_leaves_a_finished_one(tiny, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupted(patch, "_save", 1)
+        with pytest.raises(KeyboardInterrupt):
+            tiny("nominal", resume="auto")
+    run = tiny("nominal", resume="auto")
+    assert [entry["epoch"] for entry in read_metrics(RunFolder(run).metrics)] == [1, 2, 3]
+    before = RunFolder(run).model.stat().st_mtime_ns
+    assert tiny("nominal", resume="auto") == run
+    assert RunFolder(run).model.stat().st_mtime_ns == before
+    assert_same(tensors(run), tensors(tiny("nominal", "another")))
+    with pytest.raises(UsageError, match="recipe differs"):
+        tiny("nominal", resume="auto", eps=0.2)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_keeps_no_folder(tiny, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    for name in (".recipe.toml.corral-abcdefgh", ".train.lock"):
+        (folder.path / name).write_text("")
+    tiny("nominal")
+    for path in (folder.model, folder.state):
+        path.unlink()
+    (folder.path / ".recipe.toml.corral-abcdefgh").write_text("")
+    os.utime(folder.path / ".recipe.toml.corral-abcdefgh", (0, 0))
+    tiny("at", **INNER)
+    assert load_recipe(folder.path).method.name == "at"
+    assert [path.name for path in folder.path.glob(".*")] == []
+
+
+def test_a_second_training_in_a_folder_is_refused_and_the_first_is_untouched(tiny, monkeypatch):
+    save, refused = Run._save, []
+
+    def saved(self, numbers):
+        for resume in (False, True, "auto"):
+            with pytest.raises(
+                CorralError, match=rf"run: process {os.getpid()} on .* is at work here \(train\)"
+            ) as found:
+                tiny("nominal", resume=resume)
+            refused.append(found)
+        save(self, numbers)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_save", saved)
+        run = tiny("nominal")
+    assert_same(tensors(run), tensors(tiny("nominal", "another")))
+    assert len(refused) == 9
+
+
 @pytest.mark.parametrize("recipe", ["nominal", "at", "corral", "clustr"])
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_checkpoint(tiny, tmp_path, recipe):
     with pytest.raises(CorralError, match=r"not finite.*lower the learning rate") as caught:

@@ -10,10 +10,11 @@ from corral.analysis.document import Analysis
 from corral.analysis.registry import ANALYSES
 from corral.data import DataSet
 from corral.devices import choose_device
-from corral.errors import CorralError, UsageError
+from corral.errors import UsageError
+from corral.evaluation.loaded_run import run_folder
 from corral.lock import held
 from corral.renamed import renamed
-from corral.training import RunFolder, load_model
+from corral.training import load_model
 from corral.training.recipes.recipe import MOST_SEED
 from corral.training.start import data_of
 
@@ -60,9 +61,7 @@ def analyze(
     asked = {ANALYSES.find(name).name for name in only or ()}
     if not 0 <= seed <= MOST_SEED:
         raise UsageError(f"seed must be from 0 to {MOST_SEED}, found {seed}")
-    folder = RunFolder(Path(run))
-    if not folder.path.is_dir():
-        raise CorralError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
+    folder = run_folder(run)
     with held(folder.path / "analyses", "analyze"):
         model, _, info = load_model(folder.path)
         images = data_of(run, info, data=data, root=data_root)

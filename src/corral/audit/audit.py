@@ -25,6 +25,7 @@ from corral.devices import choose_device
 from corral.errors import CorralError, UsageError
 from corral.evaluation.protocols import parsed_threat
 from corral.evaluation.records import environment, now
+from corral.files import check_recordable
 from corral.progress import Progress, duration
 from corral.training.recipes.recipe import MOST_SEED
 from corral.training.start import data_of
@@ -80,6 +81,7 @@ def audit(
         raise UsageError(f"--minutes must be above 0, found {minutes:g}")
     if not 0 <= seed <= MOST_SEED or batch_size < 1:
         raise UsageError(f"seed must be from 0 to {MOST_SEED} and batch size at least 1, found {seed} and {batch_size}")
+    check_recordable(*(given for given in (target, data) if isinstance(given, str)))
     budget, chosen = Budget(60 * minutes), choose_device(device)
     with staying(str(target) if isinstance(target, str) else type(target).__name__):
         loaded = load_target(target, path=path, device=chosen)

@@ -1,5 +1,6 @@
 """What a classifier is made of, as checked, frozen data that JSON can hold."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -142,7 +143,7 @@ def head_spec(head: Head, *, like: str | None = None) -> dict[str, Any]:
     `like` is preferred where it names the head's class, such as the recipe's "file.py:MyHead".
 
     Raises:
-        UsageError: no such name: what cannot be built again should not be trained.
+        UsageError: no such name, or an option that no file can hold: what cannot be built again should not be trained.
     """
     kind = type(head)
     names = [name for name in (like, getattr(kind, "name", "")) if name]
@@ -152,7 +153,16 @@ def head_spec(head: Head, *, like: str | None = None) -> dict[str, Any]:
             f"a {kind.__name__} is no registered head, so a model with it cannot be read again: give the class a name "
             "of its own and decorate it by @corral.register"
         )
-    return {**head.spec(), "name": found[0]}
+    spec = {**head.spec(), "name": found[0]}
+    for option, value in spec.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"head {kind.__name__} cannot be saved: its option {option!r} is of {type(value).__name__}, which JSON "
+                f"does not hold ({error}); keep numbers, texts and lists, and tensors as buffers"
+            ) from error
+    return spec
 
 
 def _stands_for(name: str, kind: type) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from corral.data import Images
 from corral.data.augment import crop_and_flip
 from corral.devices import choose_device
-from corral.files import remove_abandoned, write_atomically
+from corral.files import check_recordable, remove_abandoned, write_atomically
 from corral.lock import held
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress, duration
@@ -71,16 +71,18 @@ def train(
     """
     resolved = load_recipe(recipe, data=data, overrides=overrides)
     folder = RunFolder(Path(out))
-    if finished(folder, resolved, resume=resume):
-        Progress("", 0, "", enabled=progress).say(f"{folder.path}: finished already")
-        return folder.path
-    kinds, where = find_loggers(loggers), choose_device(device)
-    with held(folder.path, "train"):
-        if not finished(folder, resolved, resume=resume):  # until now another process may have been at work
-            remove_abandoned(folder.state.parent)
-            run = Run(resolved, folder, where, data_root=data_root, progress=progress, loggers=kinds)
-            run.begin(resume=resume is not False)
-            run.execute()
+    check_recordable(folder.path, resolved.data.name, resolved.to_toml())
+    idle = folder.model.is_file() or not folder.recipe.is_file()  # nobody trains what is finished or is no run
+    if not (idle and finished(folder, resolved, resume=resume)):
+        kinds, where = find_loggers(loggers), choose_device(device)
+        with held(folder.path, "train"):
+            if not finished(folder, resolved, resume=resume):
+                remove_abandoned(folder.state.parent)
+                run = Run(resolved, folder, where, data_root=data_root, progress=progress, loggers=kinds)
+                run.begin(resume=resume is not False)
+                run.execute()
+                return folder.path
+    Progress("", 0, "", enabled=progress).say(f"{folder.path}: finished already")
     return folder.path
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from corral.files import check_writable, write_atomically
+from corral.files import check_recordable, check_writable, write_atomically
 from corral.report.palette import swatch
 from corral.report.runs.collect import Evidence, collect
 from corral.report.runs.compare import RunGroup, attacks_of, group_runs
@@ -40,6 +40,7 @@ def report(runs: Sequence[Path | str], *, out: Path | str) -> Path:
     """
     path = Path(out)
     check_writable(path)
+    check_recordable(*runs)
     write_atomically(path, render(collect(runs)).encode())
     return path
 
