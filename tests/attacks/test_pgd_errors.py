@@ -69,7 +69,7 @@ def test_images_that_are_none(x, message, keep):
 LABELS = {
     "too large": (torch.tensor([0, 1, 2, 3]), r"label 3 is outside the model's 3 classes"),
     "negative": (torch.tensor([0, -1, 2, 0]), r"labels must be >= 0, found -1"),
-    "of another dtype": (torch.zeros(4, dtype=torch.int32), r"labels must be int64 \(4,\), found torch.int32 \(4,\)"),
+    "of another dtype": (torch.zeros(4), r"labels must be int64 \(4,\), found torch.float32 \(4,\)"),
     "too few": (torch.zeros(3, dtype=torch.int64), r"labels must be int64 \(4,\), found torch.int64 \(3,\)"),
     "one-hot": (torch.zeros(4, 3, dtype=torch.int64), r"labels must be int64 \(4,\), found torch.int64 \(4, 3\)"),
 }
@@ -127,7 +127,7 @@ def test_gradients_that_are_nan_are_no_success():
 
 
 def test_logits_of_another_shape():
-    with pytest.raises(ValueError, match=r"the model must give logits \(4, classes\), found \(4, 1, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"\(4, 1, 2, 2\) for 4 images, expected float logits \(4, classes\)"):
         attack(model=nn.Identity())
 
 

@@ -13,6 +13,7 @@ from corral.attacks.state import attacked
 from corral.models import Classifier, LinearHead
 from corral.models.backbones import Backbone, Embedded
 from corral.models.backbones.convnet import ConvNet
+from corral.models.contract import ModelError
 from corral.precision import full_float32
 
 
@@ -115,7 +116,7 @@ def test_a_model_that_fails_is_restored_too():
 
     model = Broken().train()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    with pytest.raises(BrokenError):
+    with pytest.raises(ModelError, match="BrokenError"):
         pgd(
             model,
             torch.rand(4, 1, 4, 4),

@@ -30,6 +30,7 @@ from corral.cli.audit import audit as audit_command
 from corral.data import DataSet, Images, load
 from corral.documents import write_document
 from corral.errors import CorralError, UsageError
+from corral.models.contract import bare
 
 CPU = torch.device("cpu")
 EPS = 0.1
@@ -292,7 +293,7 @@ def test_a_file_without_a_test_part_is_audited_on_all_its_images(tmp_path, fast)
     assert "all 500 images, the source has no test part" in whole.data_note
     assert "no test part" not in split.data_note
     name = f"npz:{tmp_path}/whole.npz"
-    own = audit_images(name, n=None, seed=0, root=None, device=CPU, trained_on=True)
+    own = audit_images(name, n=None, seed=0, root=None, device=CPU, trained_on=load(name).fingerprint)
     assert torch.bincount(own.labels).tolist() == torch.bincount(load(name).test.labels).tolist()
 
 
@@ -357,6 +358,52 @@ def test_classes_in_another_order_are_recognised(fast):
         quick(Linear(weight[order], bias[order]))
 
 
+def test_an_audit_in_which_next_to_nothing_was_measured_does_not_pass():
+    """A model of 1,000 other classes classifies no image right: there is nothing to attack, and nothing to say."""
+    weight = torch.randn(1000, 64, generator=torch.Generator().manual_seed(0))
+    record = quick(Linear(weight, 1000.0 * (torch.arange(1000) >= 10)), as_is=True, n=20, minutes=1)
+    made = [one.name for one in record.findings if one.verdict != "skipped"]
+    assert (record.clean, len(made), len(record.findings)) == (0.0, 4, 14)
+    assert record.verdict == "not measured"
+    assert not any(attack.given for attack in record.attacks)
+    with pytest.raises(ValueError, match="the verdict pass is not that of the findings"):
+        AuditRecord(**(dict(record) | {"verdict": "pass"}))
+
+
+@pytest.mark.parametrize("fails", [lambda x: len(x) % 2, lambda x: len(x) == 1, lambda x: x.requires_grad])
+def test_a_model_that_fails_under_a_condition_is_refused_before_anything_is_measured(fast, fails):
+    def end(z):
+        if fails(z):
+            raise RuntimeError("not this batch\nand more")
+        return z
+
+    with pytest.raises(CorralError, match=r"^Linear: the model fails on .*: RuntimeError: not this batch; ") as caught:
+        quick(classifier(end=end))
+    assert "\n" not in str(caught.value)
+    assert not fast["calls"]
+
+
+@pytest.mark.parametrize("end", [lambda z: (z,), lambda z: {"logits": z, "loss": z.sum()}, lambda z: z.squeeze(0)])
+def test_unambiguous_outputs_are_audited_as_their_logits(fast, end):
+    found, expected = quick(classifier(end=end)), quick()
+    assert (found.clean, found.robust) == (expected.clean, expected.robust)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_precision_model_is_audited_in_float32_and_the_record_says_so(fast, dtype):
+    found, expected = quick(classifier().to(dtype)), quick(classifier().to(dtype).float())
+    assert (found.clean, found.robust) == (expected.clean, expected.robust)
+    assert found.notes[0] == f"the model's weights are {dtype}; it was computed in float32 with these weights"
+    assert not expected.notes
+
+
+@pytest.mark.parametrize(("norm", "eps", "largest"), [("L2", 128, "8"), ("L1", 255, "64")])
+def test_a_radius_past_the_box_of_the_images_is_refused(fast, norm, eps, largest):
+    words = f"eps {eps} is more than {largest}, the largest {norm} distance .* 1×8×8: did you mean {eps}/255?"
+    with pytest.raises(UsageError, match=words):
+        quick(norm=norm, eps=eps)
+
+
 def test_reordering_cannot_make_accuracy_out_of_noise():
     generator = torch.Generator().manual_seed(0)
     y = torch.randint(0, 50, (500,), generator=generator)
@@ -381,7 +428,7 @@ def test_probabilities_are_attacked_as_their_logarithm(fast):
     assert record.inputs[0].name == "probabilities"
     assert "the model ends in a softmax" in record.inputs[0].explanation
     quick(classifier(end=lambda z: z.log_softmax(1)))
-    assert isinstance(fast["calls"][-1][0], Linear)
+    assert isinstance(bare(fast["calls"][-1][0]), Linear)
 
 
 @pytest.mark.parametrize(
@@ -507,7 +554,10 @@ def command(tmp_path, fast, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize(("verdict", "code", "head"), [("ok", 0, "Pass: no sign of"), ("masked", 3, "Masked: ")])
+@pytest.mark.parametrize(
+    ("verdict", "code", "head"),
+    [("ok", 0, "Pass: no sign of"), ("masked", 3, "Masked: "), ("skipped", 4, "Not measured: only 0 of 1 checks ")],
+)
 def test_the_exit_code_says_pass_or_masked(command, fast, tmp_path, verdict, code, head):
     fast["verdict"] = verdict
     result = command()

@@ -244,6 +244,15 @@ def test_the_counterexample_to_the_papers_shortcut():
     assert float(soft_radius(z, centroids, owners, 1.0)) == pytest.approx(float(sound), rel=1e-6)
 
 
+@pytest.mark.parametrize("place", [0.0, 1.5])
+@pytest.mark.parametrize("owners", [[0, 1], [0, 0, 1], [0, 1, 0, 1, 2]])
+def test_clusters_at_one_point_tie_everywhere_and_have_no_radius(place, owners):
+    owners = torch.tensor(owners)
+    z, centroids = torch.randn(7, 3), torch.full((len(owners), 3), place)
+    for radii in (soft_radius(z, centroids, owners, 1.0), nearest_radius(z, centroids, owners)):
+        assert torch.equal(radii, torch.zeros(7, dtype=torch.float64))
+
+
 def test_on_an_isometry_the_radius_is_attained():
     """ClusTR (arXiv), App. C: f = L Q x with Q orthogonal. Along the bisector's normal the class flips just past it."""
     for seed in range(40):

@@ -201,6 +201,53 @@ def test_an_interrupted_certification_goes_on_and_ends_the_same(ordinary, monkey
         certify_run(ordinary, n=N, radii=[0.3], progress=False, device="cpu", seed=3)
 
 
+@pytest.mark.parametrize("rule", ["nearest", "soft"])
+@pytest.mark.parametrize("apart", [0, 1])
+def test_coincident_centroids_have_no_radius_and_attacks_go_on(isometry, rule, apart):
+    """Every decision between two equal centroids is a tie: no radius is above 0, and no attack contradicts it."""
+    model, spec, info = load_model(isometry)
+    centroids = model.head.centroids.clone()
+    centroids[: 10 - apart] = centroids[0]
+    model.head = ClusterHead(centroids, torch.arange(10), 1.0, rule=rule)
+    spec = spec.model_copy(update={"head": spec.head | {"rule": rule}})
+    save_model(isometry / "model.safetensors", model.state_dict(), spec, info)
+    found = certify_run(isometry, n=10, progress=False, device="cpu")
+    kept = arrays(isometry, "l2-n10")
+    tied = kept["predicted"] < 10 - apart
+    assert (kept["radius"][tied] == 0).all()
+    assert found.broken == 0
+
+
+@pytest.mark.parametrize(
+    ("radius", "words"), [(36, "did you mean 36/255"), ("36", "did you mean 36/255"), (128.0, "128")]
+)
+def test_a_radius_in_levels_says_what_was_likely_meant(isometry, radius, words):
+    with pytest.raises(UsageError, match=words):
+        certify_run(isometry, radii=[radius], n=10, progress=False, device="cpu")
+
+
+def test_what_a_bound_or_a_radius_refuses_is_one_line(isometry, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("only zero padding has a bound here")
+
+    for name in ("lipschitz_upper", "head_radius"):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, refuse)
+            with pytest.raises(CorralError, match="no certificate: only zero") as caught:
+                certify_run(isometry, n=10, progress=False, device="cpu")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_radius_past_the_box_is_refused(isometry):
+    with pytest.raises(UsageError, match=r"a radius of 8.03\d+ is more than 8, the largest L2 distance .* 1×8×8"):
+        certify_run(isometry, radii=["2050/255"], n=10, progress=False, device="cpu")
+
+
+def test_one_image_of_each_class_and_none_of_some_are_certified(isometry):
+    assert certify_run(isometry, n=10, progress=False, device="cpu").n == 10
+    assert certify_run(isometry, n=3, progress=False, device="cpu").n == 3
+
+
 def test_what_cannot_be_certified_is_one_line(ordinary, tmp_path):
     for arguments, kind, words in (
         ({"radii": [-1.0]}, UsageError, "radius is in pixel units"),

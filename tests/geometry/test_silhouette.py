@@ -75,6 +75,8 @@ def test_impossible_candidates_are_refused(candidates):
         (torch.zeros(3, 2), torch.tensor([0, 1, 1]), "a zero vector has no direction"),
         (torch.ones(3, 2), torch.tensor([1, 1, 1]), "at least two clusters"),
         (torch.ones(3, 2), torch.tensor([0, 1]), "must fit"),
+        (torch.tensor([[1.0, 0.0], [0.0, torch.nan]]), torch.tensor([0, 1]), "found NaN or infinity in 1 of 2"),
+        (torch.tensor([[1.0, 0.0], [0.0, torch.inf]]), torch.tensor([0, 1]), "found NaN or infinity in 1 of 2"),
     ],
 )
 def test_what_has_no_width_is_refused(points, assignments, words):

@@ -15,6 +15,7 @@ from corral.errors import CorralError, UsageError
 from corral.training import Recipe, Run, RunFolder, load_model, load_recipe, read_metrics
 from corral.training.checkpoints import read_checkpoint
 from corral.training.methods import Method
+from corral.training.methods.nominal import Nominal
 from corral.training.start import prepare_data
 
 INNER = {"method.inner.steps": 2}
@@ -187,6 +188,23 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_checkpoint(
     assert metadata["epoch"] == 1
     assert all(bool(torch.isfinite(tensor).all()) for tensor in kept.values() if tensor.is_floating_point())
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_gradients_that_are_not_finite_are_named_by_the_weights_that_they_spoilt(tiny, monkeypatch):
+    """A finite loss whose gradient is NaN: the next step's loss is where it shows, the step before is where it was."""
+    whole = Nominal.loss
+
+    def loss(self, x, y, indices):
+        found, metrics = whole(self, x, y, indices)
+        root = (found - found.detach()).sqrt()  # 0, with an infinite slope
+        return found + 0 * root, metrics
+
+    monkeypatch.setattr(Nominal, "loss", loss)
+    message = (
+        r"the loss is not finite at step 2 of epoch 1: after step 1 the weights backbone\.\S+ were not, so neither"
+    )
+    with pytest.raises(CorralError, match=message):
+        tiny("nominal")
 
 
 def rows(images):

@@ -10,7 +10,7 @@ from corral.attacks.apgd.attack import apgd
 from corral.attacks.attack import Attack, Runner, Setting, bound
 from corral.attacks.attacked_model import AttackedModel
 from corral.attacks.balls import ALL_NORMS, Norm
-from corral.attacks.checks import check_batch
+from corral.attacks.checks import take_batch
 from corral.attacks.engine import Attacked, run_attacks
 from corral.attacks.function import images_of
 from corral.attacks.objectives import clusters_of
@@ -65,7 +65,7 @@ def adaptive_outcome(
         ValueError: impossible arguments or labels, images that are not finite or not in [0, 1].
         CorralError: the model's logits or gradients are not finite.
     """
-    check_batch(x, y, eps, norm, norms=ALL_NORMS)
+    x, y, eps = take_batch(x, y, eps, norm, norms=ALL_NORMS)
     members = adaptive_attacks(model, threat=Threat(norm, eps), steps=steps, restarts=restarts, eot=eot)
     return run_attacks(model, x, y, members, seed=seed)
 

@@ -11,7 +11,7 @@ from corral.attacks.apgd.attack import apgd
 from corral.attacks.attack import Attack, Setting, bound
 from corral.attacks.attacked_model import AttackedModel
 from corral.attacks.balls import ALL_NORMS, Norm
-from corral.attacks.checks import check_batch, check_counts
+from corral.attacks.checks import check_counts, take_batch
 from corral.attacks.engine import Attacked, run_attacks
 from corral.attacks.fab.attack import fab
 from corral.attacks.outcome import Outcome
@@ -19,6 +19,7 @@ from corral.attacks.registry import register_binder
 from corral.attacks.square.attack import square
 from corral.attacks.state import attacked
 from corral.attacks.threat import Threat
+from corral.models.contract import contracted
 
 P = ParamSpec("P")
 Version = Literal["standard", "plus", "rand"]
@@ -58,9 +59,9 @@ def autoattack(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, found {batch_size}")
-    check_batch(x, y, eps, norm, norms=ALL_NORMS)
+    x, y, eps = take_batch(x, y, eps, norm, norms=ALL_NORMS)
     if not len(x):
-        return x.detach().clone()
+        return x.clone()
     attacks = ensemble(version, Threat(norm, eps), count_classes(model, x))
     return run_attacks(model, x, y, attacks, seed=seed, batch_size=batch_size).x_adv
 
@@ -69,7 +70,7 @@ def autoattack_outcome(
     model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm = "Linf", seed: int = 0
 ) -> Attacked:
     """The standard ensemble on one batch, with each image's first successful attack and its step."""
-    check_batch(x, y, eps, norm, norms=ALL_NORMS)
+    x, y, eps = take_batch(x, y, eps, norm, norms=ALL_NORMS)
     return run_attacks(model, x, y, standard_attacks(Threat(norm, eps), count_classes(model, x)), seed=seed)
 
 
@@ -78,8 +79,8 @@ def count_classes(model: nn.Module, x: Tensor) -> int:
     if not len(x):
         raise ValueError("counting the classes needs an image, found none")
     with attacked(model), torch.no_grad():
-        logits = model(x[:1])
-    if logits.dim() != 2 or len(logits) != 1 or logits.shape[1] < 2:
+        logits = contracted(model)(x[:1])
+    if logits.shape[1] < 2:
         raise ValueError(f"the model must give logits (1, classes) with 2 classes or more, found {tuple(logits.shape)}")
     return int(logits.shape[1])
 

@@ -7,7 +7,10 @@ from corral.attacks.balls import per_example
 from corral.attacks.checks import check_counts
 from corral.attacks.function import guarded
 from corral.attacks.minimal import Closest, MinimalOutcome
+from corral.attacks.objectives import classifier_of, clusters_of
+from corral.attacks.wrapped_model import image_gradient
 from corral.models import Classifier, Clusters
+from corral.models.contract import ask
 
 # A step goes this much past the linearised bisector.
 OVERSHOOT = 1.02
@@ -34,20 +37,18 @@ def bisector_search(
         CorralError: the model's logits or gradients are not finite.
     """
     check_counts(rivals=rivals)
-    clusters = model.head.clusters
-    if clusters is None:
-        raise ValueError("a search along bisectors needs a cluster head")
+    classifier, clusters = classifier_of(model, clusters_of(model), "a search along bisectors needs")
     closest = Closest(model, x, y)
     indices = closest.remaining
     if len(indices):
         with torch.no_grad():
-            distances = torch.cdist(model.features(x[indices]), clusters.centroids)
+            distances = torch.cdist(ask(classifier.features, x[indices]), clusters.centroids)
         own = clusters.classes == y[indices].unsqueeze(1)
         mine = distances.masked_fill(~own, torch.inf).argmin(1)
         away = distances.masked_fill(own, torch.inf)
         order = away.argsort(1)[:, : min(rivals, int((~own).sum(1).min()))]
         for column in range(order.shape[1]):
-            _walk(closest, model, clusters, indices, mine, order[:, column], steps)
+            _walk(closest, classifier, clusters, indices, mine, order[:, column], steps)
         closest.bisect()
     return closest.outcome()
 
@@ -62,8 +63,8 @@ def _walk(
     for _ in range(steps):
         with torch.enable_grad():
             at = points.detach().requires_grad_(True)
-            gaps = ((model.features(at) - middle) * difference).sum(1)
-            (gradient,) = torch.autograd.grad(gaps.sum(), at)
+            gaps = ((ask(model.features, at) - middle) * difference).sum(1)
+            gradient = image_gradient(gaps, at)
         closest.wrapped.forwards += len(at)
         closest.wrapped.backwards += len(at)
         squares = gradient.flatten(1).square().sum(1)

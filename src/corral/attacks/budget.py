@@ -28,8 +28,8 @@ PROBED, PROBE_SHARE = 8, 0.05
 MEASURE_SECONDS, REPEATED = 2.0, 3
 
 
-class BudgetEndedError(Exception):
-    """The deadline passed in the middle of an attack."""
+class BudgetEndedError(BaseException):
+    """The deadline passed in the middle of an attack; like an interruption it is no error to handle."""
 
 
 class Budget:

@@ -22,6 +22,7 @@ from corral.attacks.training_loss import TrainingLoss as TrainingLoss
 from corral.errors import UsageError
 from corral.models import Head
 from corral.models.centre_logits import CentreLogits
+from corral.models.contract import contracted
 from corral.models.linear_equivalent import centres_of_equal_length
 
 # Steps of the papers' PGD, and the share of eps that one goes: 2/255 at 8/255.
@@ -43,7 +44,7 @@ class RandomTarget:
     def bind(self, model: nn.Module, x: Tensor, y: Tensor) -> Objective:
         """As `ModelObjective`; it needs two classes or more, and labels inside them."""
         with torch.no_grad():
-            classes = model(x[:1]).shape[1]
+            classes = contracted(model)(x[:1]).shape[1]
         if classes < 2:
             raise ValueError(f"a target needs a second class, the model has {classes}")
         if int(y.max()) >= classes:

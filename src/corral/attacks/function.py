@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.balls import NORMS, Norm, l2_norms, per_example
-from corral.attacks.checks import check_batch, check_counts
+from corral.attacks.checks import check_counts, take_batch
 from corral.attacks.minimal import MinimalOutcome
 from corral.attacks.outcome import Outcome
 from corral.attacks.state import attacked
 from corral.attacks.wrapped_model import WrappedModel
 from corral.errors import CorralError
+from corral.models.contract import contracted
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", bound=Outcome | MinimalOutcome, covariant=True)
@@ -55,9 +56,9 @@ class Decorator(Protocol):
 def guarded(norms: tuple[Norm, ...] | None = None) -> Callable[[Callable[P, R | Tensor]], Callable[P, R]]:
     """A decorator that calls a function with checked arguments, on at least one image, and restores the model's state.
 
-    The model is in eval mode, without weight gradients, TF32 or autocast; gradients are enabled. The function returns
-    an outcome or adversarial images alone: of these the shape, the box and the ball are checked, success is measured
-    on exactly these pixels, and passes are counted.
+    The model is behind its contract (`corral.models.contract`), in eval mode, without weight gradients, TF32 or
+    autocast; gradients are enabled. The function returns an outcome or adversarial images alone: of these the shape,
+    the box and the ball are checked, success is measured on exactly these pixels, and passes are counted.
 
     Args:
         norms: that it knows; default Linf and L2 where it takes `norm`, Linf where it takes `eps` alone, else L2.
@@ -77,15 +78,18 @@ def guarded(norms: tuple[Norm, ...] | None = None) -> Callable[[Callable[P, R | 
             names = list(given)[:3]
             model, x, y = (given[name] for name in names)
             eps, norm = given.get("eps"), given.get("norm", known[0])
-            check_batch(x, y, 0.0 if eps is None else eps, norm, norms=known)
+            x, y, radius = take_batch(x, y, 0.0 if eps is None else eps, norm, norms=known)
             check_counts(**{name: given[name] for name in COUNTS if name in given})
-            given[names[1]] = x = x.detach()
+            given.update(zip(names, (contracted(model), x, y), strict=True))
+            if eps is not None:
+                given["eps"] = eps = radius
             if not len(x):
                 return (MinimalOutcome if returned is MinimalOutcome else Outcome).nothing(x)
-            with attacked(model), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+            held = given[names[0]]
+            with attacked(held), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
                 if returned in (Outcome, MinimalOutcome):
                     return function(*bound.args, **bound.kwargs)
-                with counted_passes(model) as passes:
+                with counted_passes(held) as passes:
                     found = function(*bound.args, **bound.kwargs)
                 if not isinstance(found, Tensor):
                     return found

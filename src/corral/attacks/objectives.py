@@ -13,6 +13,7 @@ from corral.attacks.wrapped_model import image_gradient
 from corral.errors import CorralError, closest
 from corral.losses import kl, magnet_open, magnet_published, nearest_own, soft_cross_entropy
 from corral.models import Classifier, Clusters, Head, PublishedHead
+from corral.models.contract import ask, bare, contracted
 
 # One of the keys of the tables below; `known_objective` checks it.
 ObjectiveName = str
@@ -85,6 +86,7 @@ Values = Callable[[Tensor, Tensor], Tensor]
 
 def on_logits(model: nn.Module, values: Values) -> Objective:
     """An objective of the logits, which decide."""
+    model = contracted(model)
 
     def evaluate(x_adv: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         logits = model(x_adv)
@@ -97,7 +99,7 @@ def on_features(model: Classifier, values: Values) -> Objective:
     """An objective of the features; the model's own logits decide."""
 
     def evaluate(x_adv: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        features = model.features(x_adv)
+        features = ask(model.features, x_adv)
         return values(features, indices), model.logits_from(features)
 
     return evaluate
@@ -185,7 +187,7 @@ def prepare(
             outside the classes, and for logits or values of the wrong shape.
     """
     if not isinstance(objective, str) and not callable(objective):
-        return objective.bind(model, x, y)
+        return objective.bind(bare(model), x, y)
     if callable(objective) or objective in LOGIT_OBJECTIVES:
         function = objective if callable(objective) else LOGIT_OBJECTIVES[objective]
         return _with_labels(function, model, y, largest_label)
@@ -203,6 +205,7 @@ def prepare(
 
 def clusters_of(model: nn.Module) -> Clusters | None:
     """The clusters that a corral Classifier's head decides by; None of a head or a model without."""
+    model = bare(model)
     # A plain module may serve as a head too; it has none.
     return getattr(model.head, "clusters", None) if isinstance(model, Classifier) else None
 
@@ -217,8 +220,9 @@ def classifier_of(model: nn.Module, clusters: Clusters | None, what: str) -> tup
     """The model with the clusters of its head, or ValueError where there are none; `what` needs them."""
     if clusters is None:
         raise ValueError(f"{what} a corral Classifier with a ClusterHead")
-    assert isinstance(model, Classifier)
-    return model, clusters
+    classifier = bare(model)
+    assert isinstance(classifier, Classifier)
+    return classifier, clusters
 
 
 @dataclass(frozen=True)
@@ -281,15 +285,9 @@ def _check_classes(largest_label: int | None, classes: int) -> None:
         raise ValueError(f"label {largest_label} is outside the model's {classes} classes")
 
 
-def _check_logits(logits: Tensor, count: int, largest_label: int | None) -> None:
-    if logits.dim() != 2 or len(logits) != count:
-        raise ValueError(f"the model must give logits ({count}, classes), found {tuple(logits.shape)}")
-    _check_classes(largest_label, logits.shape[1])
-
-
 def _with_labels(function: LogitObjective, model: nn.Module, y: Tensor, largest_label: int | None) -> Objective:
     def values(logits: Tensor, indices: Tensor) -> Tensor:
-        _check_logits(logits, len(indices), largest_label)
+        _check_classes(largest_label, logits.shape[1])
         found = function(logits, y[indices])
         if found.shape != indices.shape:
             raise ValueError(f"the objective must give values ({len(indices)},), found {tuple(found.shape)}")
@@ -300,8 +298,8 @@ def _with_labels(function: LogitObjective, model: nn.Module, y: Tensor, largest_
 
 def _against_clean(function: LogitObjective, model: nn.Module, x: Tensor, largest_label: int | None) -> Objective:
     with torch.no_grad():
-        clean = model(x)
-    _check_logits(clean, len(x), largest_label)
+        clean = contracted(model)(x)
+    _check_classes(largest_label, clean.shape[1])
     return on_logits(model, lambda logits, indices: function(clean[indices], logits))
 
 

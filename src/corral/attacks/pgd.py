@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.balls import NORMS, Norm, ascend, per_example, project, random_in_ball, start_in_ball
-from corral.attacks.checks import check_counts, check_shapes, check_threat
+from corral.attacks.checks import check_counts, check_inside, take_eps, take_shapes
 from corral.attacks.function import guarded
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import Objective, ObjectiveLike, check_finite, prepare, value_and_gradient
@@ -95,11 +95,11 @@ def pgd(
             keep=keep,
             targeted=targeted,
         ).x_adv
-    check_shapes(x, y)
-    check_threat(eps, norm)
+    eps = take_eps(eps, norm)
+    x, y = take_shapes(x, y)
+    check_inside(eps, norm, x.shape[1:])
     check_counts(steps=steps, restarts=restarts)
     _check_step_size(step_size)
-    x = x.detach()
     if len(x) == 0:
         return x.clone()
     mixed = torch.is_autocast_enabled(x.device.type)

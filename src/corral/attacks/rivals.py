@@ -10,6 +10,7 @@ from corral.geometry.scores import cluster_scores, squared_distances
 from corral.losses.mat import mat_terms, mmc
 from corral.losses.terms import weighted
 from corral.models import Classifier, Clusters
+from corral.models.contract import ask
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class MatObjective:
         classifier, centres = _single_centres(model)
         weights = {"ftc": 1.0, "so": self.so_weight, "bibo": self.bibo_weight}
         with torch.no_grad():
-            clean = classifier.features(x)
+            clean = ask(classifier.features, x)
 
         def values(features: Tensor, indices: Tensor) -> Tensor:
             return weighted(mat_terms(features, centres, y[indices], (clean[indices], features)), weights)
@@ -76,7 +77,7 @@ def rival_order(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     if clusters.num_classes < 2:
         raise ValueError("a rival centroid needs a second class, the head has one")
     with torch.no_grad():
-        distances = squared_distances(classifier.features(x).to(clusters.centroids.dtype), clusters.centroids)
+        distances = squared_distances(ask(classifier.features, x).to(clusters.centroids.dtype), clusters.centroids)
     own = clusters.classes.unsqueeze(0) == y.unsqueeze(1)
     return distances.masked_fill(own, torch.inf).argsort(1)
 

@@ -9,21 +9,28 @@ from torch import nn
 
 from corral.models.backbones import Backbone
 from corral.models.layout import takes_channels_last
+from corral.models.modes import set_mode
 from corral.precision import full_float32
 
 Mode = Literal["eval", "train"]
+# Computed in float32: widening changes no weight, and in half precision gradients underflow, which hides attacks.
+REDUCED = (torch.float16, torch.bfloat16)
 
 
 @contextmanager
 def attacked(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
     """Hold a model for an attack: the given mode, no weight gradients, float32 without TF32.
 
+    Weights and buffers of half precision are widened to float32, so that what is attacked is the function of these
+    weights without the rounding of a half-precision machine. A torch.export program keeps the mode of its export.
+
     In eval mode the convolutions of corral's own backbones hold their weights with channels last: up to three times
     the images a second on a CPU, for another rounding. A backbone with a foreign module inside, which may count on its
     strides, stays as it is (`takes_channels_last`).
 
     On leaving, also by an exception, every module's training flag, every parameter's memory and `requires_grad` and
-    (mode "train") every buffer is restored: batch statistics of adversarial images never leak into the running ones.
+    every buffer that could have changed is restored: batch statistics of adversarial images never leak into the running
+    ones.
 
     Args:
         model: any module; `.grad` of its parameters is never touched.
@@ -34,9 +41,11 @@ def attacked(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
     # Copies are put in the buffers' places, not written back into them: a graph built before the attack may hold them.
     buffers = [
         (module, name, buffer)
-        for module in (model.modules() if mode == "train" else ())
+        for module in model.modules()
         for name, buffer in module.named_buffers(recurse=False)
+        if mode == "train" or buffer.dtype in REDUCED
     ]
+    narrow = [(parameter, parameter.data) for parameter in model.parameters() if parameter.dtype in REDUCED]
     kernels = [
         (parameter, parameter.data)
         for backbone in (_own_backbones(model) if mode == "eval" else ())
@@ -44,18 +53,20 @@ def attacked(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
         if parameter.dim() == 4
     ]
     try:
-        for parameter, data in kernels:
+        for parameter, data in narrow:
+            parameter.data = data.float()
+        for parameter, _ in kernels:
             # A clone: kernels of one channel count as lying so already, and their results would not.
-            parameter.data = data.clone(memory_format=torch.channels_last)
+            parameter.data = parameter.data.clone(memory_format=torch.channels_last)
         for module, name, buffer in buffers:
-            setattr(module, name, buffer.clone())
-        model.train(mode == "train")
+            setattr(module, name, buffer.float() if buffer.dtype in REDUCED else buffer.clone())
+        set_mode(model, mode == "train")
         for parameter in trainable:
             parameter.requires_grad_(False)
         with full_float32():
             yield
     finally:
-        for parameter, data in kernels:
+        for parameter, data in (*kernels, *narrow):
             parameter.data = data
         for parameter in trainable:
             parameter.requires_grad_(True)

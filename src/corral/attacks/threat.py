@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from corral.attacks.balls import ALL_NORMS, Norm
-from corral.attacks.checks import check_threat
+from corral.attacks.checks import take_eps
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Threat:
     eps: float
 
     def __post_init__(self) -> None:
-        check_threat(self.eps, self.norm, ALL_NORMS)
+        take_eps(self.eps, self.norm, ALL_NORMS)
 
     def __str__(self) -> str:
         return f"{self.norm} eps {self.eps:.4g}"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from corral.attacks.attack import Setting
 from corral.attacks.objectives import ModelObjective, Objective, ObjectiveName, on_features
 from corral.models import Classifier
+from corral.models.contract import ask
 
 # Of the model, the clean images' features, the adversarial ones' and the labels.
 FeatureValues = Callable[[Classifier, Tensor, Tensor, Tensor], Tensor]
@@ -30,7 +31,7 @@ class FeaturesObjective:
         if not isinstance(model, Classifier):
             raise ValueError(f"the loss of training needs a corral Classifier, found {type(model).__name__}")
         with torch.no_grad():
-            clean = model.features(x)
+            clean = ask(model.features, x)
 
         return on_features(model, lambda features, indices: self.values(model, clean[indices], features, y[indices]))
 

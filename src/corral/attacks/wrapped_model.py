@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from corral.attacks.checks import check_labels
 from corral.errors import CorralError
+from corral.models.contract import ModelError, contracted, reason_of
 
 
 def image_gradient(values: Tensor, x: Tensor, *, retain: bool = False) -> Tensor:
@@ -16,11 +17,19 @@ def image_gradient(values: Tensor, x: Tensor, *, retain: bool = False) -> Tensor
         values: (n,), or one number.
         x: (n, ...) images that require a gradient.
         retain: whether the graph is needed again.
+
+    Raises:
+        ModelError: the model's backward pass fails.
     """
     gradient = None
     if values.requires_grad:
         ones = torch.ones_like(values)
-        (gradient,) = torch.autograd.grad(values, x, ones, retain_graph=retain, allow_unused=True)
+        try:
+            (gradient,) = torch.autograd.grad(values, x, ones, retain_graph=retain, allow_unused=True)
+        except (CorralError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # foreign code: anything can come
+            raise ModelError(f"the model has no gradient for {len(x)} images: {reason_of(error)}") from error
     return torch.zeros_like(x) if gradient is None else gradient
 
 
@@ -34,7 +43,7 @@ class WrappedModel:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model
+        self.model = contracted(model)
         self.forwards = self.backwards = 0
         self.classes = 0
 
@@ -46,8 +55,8 @@ class WrappedModel:
         return logits
 
     def clean_logits(self, x: Tensor, y: Tensor) -> Tensor:
-        """`logits` of the clean images, from a copy that the model may change; ValueError for labels outside them."""
-        logits = self.logits(x.clone())
+        """`logits` of the clean images; ValueError for labels outside them."""
+        logits = self.logits(x)
         check_labels(y, self.classes)
         return logits
 
@@ -59,8 +68,7 @@ class WrappedModel:
             function: (n, C) logits to (n,) values, each of its own row alone.
 
         Raises:
-            CorralError: logits or gradients that are not finite.
-            ValueError: logits of the wrong shape.
+            CorralError: logits or gradients that are not finite, or what the model's contract says.
         """
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
@@ -81,8 +89,6 @@ class WrappedModel:
     def _check(self, logits: Tensor, count: int) -> None:
         """Count a forward pass and check its logits."""
         self.forwards += count
-        if logits.dim() != 2 or len(logits) != count:
-            raise ValueError(f"the model must give logits ({count}, classes), found {tuple(logits.shape)}")
         # NaN logits have an argmax too: unchecked, they would count as a successful attack.
         if not bool(torch.isfinite(logits.detach()).all()):
             bad = int((~torch.isfinite(logits.detach())).any(1).sum())

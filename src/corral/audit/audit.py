@@ -11,12 +11,13 @@ from corral.attacks.autoattack import standard_attacks
 from corral.attacks.balls import ALL_NORMS, Norm
 from corral.attacks.budget import Budget, Paced
 from corral.attacks.engine import Attacked, run_attacks
+from corral.attacks.state import REDUCED
 from corral.attacks.threat import Threat
 from corral.audit.data import audit_images
 from corral.audit.diagnostics.findings import Finding, Verdict
 from corral.audit.outputs import measuring
 from corral.audit.prepare import Preparation
-from corral.audit.record import AuditAttack, AuditRecord, run_words, standard_error
+from corral.audit.record import AuditAttack, AuditRecord, run_words, standard_error, verdict_of
 from corral.audit.session import AuditSession
 from corral.audit.targets import Target, load_target
 from corral.data import DataSet
@@ -26,6 +27,7 @@ from corral.evaluation.protocols import parsed_threat
 from corral.evaluation.records import environment, now
 from corral.progress import Progress, duration
 from corral.training.recipes.recipe import MOST_SEED
+from corral.training.start import data_of
 
 PLAIN = Preparation()
 # Shares of all images where Square, which sees no gradient, succeeds after three white-box attacks: a note, masked.
@@ -81,13 +83,14 @@ def audit(
     budget, chosen = Budget(60 * minutes), choose_device(device)
     with staying(str(target) if isinstance(target, str) else type(target).__name__):
         loaded = load_target(target, path=path, device=chosen)
-        threat, own = _threat(loaded, eps, norm), loaded.info.data if loaded.info else None
-        source = own if data is None else data
+        threat, source = _threat(loaded, eps, norm), data
+        if source is None and loaded.info is not None:
+            source = data_of(str(target), loaded.info, data=None, root=data_root)
         if source is None:
             raise UsageError("give --data: a named set (see `corral data`), npz:PATH or folder:PATH")
-        given = audit_images(
-            source, n=n, seed=seed, root=data_root, device=chosen, trained_on=source == own, code=data is not None
-        )
+        trained_on = loaded.info.data_fingerprint if loaded.info else None
+        given = audit_images(source, n=n, seed=seed, root=data_root, device=chosen, trained_on=trained_on)
+        threat = parsed_threat(threat.norm, threat.eps, given.images.shape)
         session = AuditSession(loaded, given, preparation, as_is=as_is, budget=budget, batch_size=batch_size)
         return _measured(session, threat, minutes, seed, batch_size, progress)
 
@@ -216,7 +219,6 @@ def _record(
         if done
     ]
     robust = int(found.correct.sum()) / done if done else None
-    masked = any(finding.verdict == "masked" for finding in (*session.inputs, *findings))
     return AuditRecord(
         target=target.name,
         kind=target.kind,
@@ -245,7 +247,7 @@ def _record(
         attacks=attacks,
         inputs=session.inputs,
         findings=findings,
-        verdict="masked" if masked else "pass",
+        verdict=verdict_of(session.inputs, findings),
         notes=_notes(session, found, threat.norm),
         created=now(),
         environment=environment(given.labels.device),
@@ -254,6 +256,8 @@ def _record(
 
 def _notes(session: AuditSession, found: Attacked, norm: Norm) -> list[str]:
     notes = list(session.target.notes)
+    if narrow := sorted({str(one.dtype) for one in session.target.model.parameters() if one.dtype in REDUCED}):
+        notes.append(f"the model's weights are {', '.join(narrow)}; it was computed in float32 with these weights")
     if len(session.right) < len(session.given.labels):
         notes.append(f"clean accuracy is of the first {len(session.right):,} images, more did not fit into the budget")
     if norm == "L1":

@@ -12,6 +12,7 @@ from corral.audit.diagnostics.findings import Finding, Verdict, percent
 from corral.audit.outputs import outputs
 from corral.audit.prepare import STATISTICS, Preparation, Statistics, prepared
 from corral.errors import CorralError
+from corral.models.contract import ModelError
 
 # A variant is worth a word if it gains this much and 3 standard errors, and stops the audit if it gains this much.
 WORTH_NOTING, WRONGLY_FED = 0.02, 0.1
@@ -60,9 +61,7 @@ def _trials(model: nn.Module, words: str, preparation: Preparation, x: Tensor, y
     """One way to feed the model, with the labels as they are and shifted by one; nothing where the model fails."""
     try:
         found = outputs(prepared(model, preparation, x.device), x)
-    except Exception as error:  # foreign code; what it refuses is not what it was trained on
-        if isinstance(error, CorralError):
-            raise
+    except ModelError:  # what it refuses is not what it was trained on
         return
     if not bool(torch.isfinite(found).all()):
         return

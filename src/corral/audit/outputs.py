@@ -7,10 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.state import attacked
+from corral.attacks.wrapped_model import image_gradient
 from corral.errors import CorralError
+from corral.models.contract import ModelError, reason_of
 
 SHAPES = ((1, 28), (3, 32), (1, 32), (3, 28), (3, 64), (3, 96), (3, 224), (1, 224), (3, 299))
 SUM_TOLERANCE = 1e-3
+# Numbers of images that a model must take with gradients: attacks go on with whichever are left.
+BATCHES = (1, 2, 3, 8)
 
 
 @contextmanager
@@ -40,19 +44,10 @@ def check_outputs(name: str, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """
     try:
         with torch.no_grad():
-            found = model(x)
-    except CorralError:
-        raise
-    except Exception as error:  # foreign code: anything can come
-        raise CorralError(f"{name}: {_refusal(model, x, error)}") from error
-    if not isinstance(found, Tensor):
-        kind = type(found).__name__
-        raise CorralError(f"{name}: the model returns a {kind}, expected a tensor of logits; return only the logits")
-    if found.dim() != 2 or len(found) != len(x) or not found.is_floating_point():
-        raise CorralError(
-            f"{name}: the model returns {found.dtype} {tuple(found.shape)} for {len(x)} images, expected float logits "
-            f"({len(x)}, classes)"
-        )
+            found: Tensor = model(x)
+    except ModelError as error:
+        # What it returned says what is wrong; where it failed, other images are tried.
+        raise CorralError(f"{name}: {_refusal(model, x, error) if error.__cause__ else error}") from error
     if found.shape[1] < 2:
         raise CorralError(
             f"{name}: the model returns one score an image, expected one a class; return (n, 2) logits such as (-s, s)"
@@ -67,12 +62,33 @@ def check_outputs(name: str, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             f"{name}: the model has {classes} classes (0 to {classes - 1}) but the labels run from {low} to {high}: "
             f"give the data that the model was trained for{hint}"
         )
+    _check_batches(name, model, x, found)
     return found
 
 
-def _refusal(model: nn.Module, x: Tensor, error: Exception) -> str:
+def _check_batches(name: str, model: nn.Module, x: Tensor, found: Tensor) -> None:
+    """Whether the model also takes gradients and other numbers of images, as attacks need it; `found` are its outputs.
+
+    Raises:
+        CorralError: it fails, or gives another number of classes.
+    """
+    try:
+        for count in BATCHES:
+            part = x[:count].clone().requires_grad_(True)
+            with torch.enable_grad():
+                logits = model(part)
+                image_gradient(logits.logsumexp(1), part)
+            if logits.shape[1] != found.shape[1]:
+                raise ModelError(
+                    f"the model gives {logits.shape[1]} classes for {len(part)} images, {found.shape[1]} for {len(x)}"
+                )
+    except ModelError as error:
+        raise CorralError(f"{name}: {error}") from error
+
+
+def _refusal(model: nn.Module, x: Tensor, error: ModelError) -> str:
     """Why a model does not take these images, and what it would take."""
-    reason = (str(error).splitlines() or [""])[0]
+    reason = reason_of(error.__cause__) if isinstance(error.__cause__, Exception) else str(error)
     found = tuple(x.shape[1:])
     if _takes(model, x.permute(0, 2, 3, 1)):
         return f"the model takes images (N, H, W, C), found (N, C, H, W) with {found}; give --nhwc"
@@ -82,18 +98,16 @@ def _refusal(model: nn.Module, x: Tensor, error: Exception) -> str:
         shape = (channels, size, size)
         if shape != found and _takes(model, torch.zeros(len(x), *shape, device=x.device)):
             return f"the model takes images of {shape}, found {found} (C, H, W); give such data, or wrap it"
-    return f"the model does not take images of {found} (C, H, W): {type(error).__name__}: {reason}"
+    return f"the model does not take images of {found} (C, H, W): {reason}"
 
 
 def _takes(model: nn.Module, x: Tensor) -> bool:
     try:
         with torch.no_grad():
-            found = model(x)
-    except CorralError:
-        raise
-    except Exception:  # foreign code: anything can come
+            model(x)
+    except ModelError:
         return False
-    return isinstance(found, Tensor) and found.dim() == 2 and len(found) == len(x)
+    return True
 
 
 def are_probabilities(found: Tensor) -> bool:

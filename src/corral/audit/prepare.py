@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from corral.errors import UsageError
 from corral.models.classifier import Normalisation
+from corral.models.contract import contracted
 
 # Mean and standard deviation of each channel, or one for all.
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -105,10 +106,11 @@ class Prepared(nn.Module):
 
 
 def prepared(model: nn.Module, preparation: Preparation, device: torch.device, *, log: bool = False) -> nn.Module:
-    """The model behind its preparation, and behind a logarithm; the model itself where there is neither.
+    """The model behind its contract, its preparation and a logarithm, as far as there are the last two.
 
     Raises:
         UsageError: a number of means that no image can have.
     """
     plain = replace(preparation, offset=0) == Preparation() and not log
+    model = contracted(model)
     return model if plain else Prepared(model, preparation, device, log=log)

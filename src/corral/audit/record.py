@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from corral.attacks.balls import Norm
-from corral.audit.diagnostics.findings import Finding
-from corral.documents import read_document
+from corral.audit.diagnostics.findings import Finding, Overall, overall
+from corral.documents import Document, read_document
 from corral.evaluation.records import Environment
 from corral.strict import MOST_RADIUS, Amount, Frozen, OfThreat, Seconds, Share
 
@@ -29,7 +29,7 @@ class AuditAttack(Frozen):
     seconds: Seconds
 
 
-class AuditRecord(OfThreat):
+class AuditRecord(Document, OfThreat):
     """One audit of one model.
 
     `n_data` images are in the data, `n_asked` of them were asked for, `n_clean` classified without attack and
@@ -37,7 +37,7 @@ class AuditRecord(OfThreat):
     Accuracies are fractions in [0, 1]; `robust` is None where no image was attacked.
     """
 
-    format: Literal["corral-audit-1"] = "corral-audit-1"
+    format: Literal["corral-audit-1", "corral-audit-2"] = "corral-audit-2"
     target: str
     kind: str
     preparation: list[str]
@@ -65,7 +65,7 @@ class AuditRecord(OfThreat):
     attacks: list[AuditAttack]
     inputs: list[Finding]
     findings: list[Finding]
-    verdict: Literal["pass", "masked"]
+    verdict: Overall
     notes: list[str]
     created: str
     environment: Environment
@@ -78,10 +78,14 @@ class AuditRecord(OfThreat):
             raise ValueError(f"{self.n_attacked} of {self.n_asked} images does not go with reduced = {self.reduced}")
         if (self.robust is None) != (self.n_attacked == 0):
             raise ValueError(f"robust accuracy {self.robust} of {self.n_attacked} images")
-        masked = any(finding.verdict == "masked" for finding in (*self.inputs, *self.findings))
-        if masked != (self.verdict == "masked"):
+        if self.verdict != verdict_of(self.inputs, self.findings):
             raise ValueError(f"the verdict {self.verdict} is not that of the findings")
         return self
+
+
+def verdict_of(inputs: list[Finding], findings: list[Finding]) -> Overall:
+    """The verdict of an audit: that of its checks, or "masked" by what its inputs show."""
+    return "masked" if overall(inputs) == "masked" else overall(findings)
 
 
 def standard_error(share: float, n: int) -> float:

@@ -14,6 +14,7 @@ from corral.audit.programs.process import Process
 from corral.audit.programs.remote import Remote
 from corral.audit.python import load_python
 from corral.errors import CorralError, UsageError
+from corral.files import user_path
 from corral.reading import check_file, opened_zip
 from corral.training import RunInfo, load_model
 
@@ -58,8 +59,8 @@ def load_target(
     device = torch.device(device)
     if isinstance(target, nn.Module):
         return Target(type(target).__name__, "module", _plain(target.to(device)))
-    place = Path(target).expanduser()
-    folder = None if path is None else Path(path).expanduser()
+    place = user_path(target)
+    folder = None if path is None else user_path(path)
     if place.is_dir() or place.suffix == ".safetensors":
         model, _, info = load_model(place, device=device)
         return Target(target, "run", model, info)

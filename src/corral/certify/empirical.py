@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from corral.models import Classifier
+from corral.models.contract import ask, one_tensor
 from corral.models.modes import eval_mode
 
 # Images are moved by this much, off the kinks on which a derivative would be a matter of convention.
@@ -30,6 +31,7 @@ def empirical_lipschitz_lower(
 
     Raises:
         ValueError: no images, or no steps.
+        CorralError: the model fails, or gives something else than one tensor.
     """
     if len(x) == 0 or steps < 1 or batch_size < 1:
         raise ValueError(f"x, steps and batch_size must be at least 1, found {len(x)}, {steps} and {batch_size}")
@@ -46,7 +48,7 @@ def empirical_lipschitz_lower(
                 torch.randn(part.shape, dtype=part.dtype, device=part.device, generator=generator) for _ in range(2)
             )
             images = (part + NUDGE * noise).requires_grad_(True)
-            features: Tensor = functional_call(body, tensors, (images,))
+            features = one_tensor(ask(lambda x: functional_call(body, tensors, (x,)), images))
             # J^T u is linear in u: its derivative along v is J v, from the same graph for every step.
             dual = torch.zeros_like(features, requires_grad=True)
             (pulled,) = torch.autograd.grad(features, images, dual, create_graph=True)

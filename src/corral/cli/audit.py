@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from corral.audit.record import AuditRecord
 
 EPILOG = "Example: corral audit models.py:load --data cifar10 --eps 8/255 --normalise cifar10 --n 1000 --minutes 30"
-MASKED = 3
+EXIT_CODES = {"pass": 0, "masked": 3, "not measured": 4}
 
 
 @with_common
@@ -59,16 +59,19 @@ def audit(
 ) -> None:
     """Look for gradient masking in a model and attack it within a time budget; write a page and a record.
 
-    Exit code 0: pass; 3: masked gradients were found; 1: it could not be audited; 2: wrong usage.
+    Exit code 0: pass; 3: masked gradients were found; 4: too little was measured for a verdict; 1: it could not be
+    audited; 2: wrong usage.
     """
     from corral.audit.audit import audit as run_audit
     from corral.audit.prepare import Preparation, parse_normalise
     from corral.documents import write_document
-    from corral.files import write_atomically
+    from corral.files import check_writable, write_atomically
     from corral.report.audit.page import render_audit
 
     if out.is_dir() or out.suffix == ".json":
         raise UsageError(f"--out {out} must name the page, such as audit.html; the record goes beside it as .json")
+    for path_out in (out, out.with_suffix(".json")):
+        check_writable(path_out)
     if not 0 < scale < float("inf"):
         raise UsageError(f"--scale must be above 0, found {scale:g}")
     mean, std = parse_normalise(normalise) if normalise is not None else (None, None)
@@ -88,14 +91,14 @@ def audit(
             batch_size=batch_size,
             **common.keywords(),
         )
-    write_document(record, out.with_suffix(".json"))
+    record = write_document(record, out.with_suffix(".json"))
     write_atomically(out, render_audit(record).encode())
     if common.as_json:
         print_json(record.model_dump(mode="json"))
     else:
         typer.echo("\n".join([*audit_lines(record), f"The page: {out}"]))
-    if record.verdict == "masked":
-        raise typer.Exit(MASKED)
+    if code := EXIT_CODES[record.verdict]:
+        raise typer.Exit(code)
 
 
 def audit_lines(record: "AuditRecord") -> list[str]:

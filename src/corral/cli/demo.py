@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from corral.cli.options import Json, Quiet, print_json, print_records
+from corral.cli.options import Json, Quiet, interruptible, print_json, print_records
 from corral.strict import MOST_WHOLE
 
 EPILOG = "Example: corral demo --out runs/demo"
@@ -23,7 +23,8 @@ def demo(
     from corral.demo import run_demo
 
     started = time.perf_counter()
-    page, records = run_demo(out, seed=seed, workers=workers, progress=not quiet)
+    with interruptible("finished epochs and batches are kept, the same command goes on"):
+        page, records = run_demo(out, seed=seed, workers=workers, progress=not quiet)
     seconds = time.perf_counter() - started
     if as_json:
         print_json({"report": str(page), "seconds": seconds, "records": [r.model_dump(mode="json") for r in records]})

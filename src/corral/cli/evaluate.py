@@ -11,6 +11,7 @@ from corral.cli.options import (
     Common,
     Images,
     Overwrite,
+    RunData,
     interruptible,
     measuring,
     print_json,
@@ -53,6 +54,7 @@ def evaluate(
         str | None,
         typer.Option(help="Fit heads to an encoder first and attack them, such as slf,alf; also aff, nearest, soft."),
     ] = None,
+    data: RunData = None,
     overwrite: Overwrite = False,
     batch_size: BatchSize = None,
     seed: Annotated[int, typer.Option(min=0, max=MOST_WHOLE, help="Of the attacks' random starts.")] = 0,
@@ -75,7 +77,7 @@ def evaluate(
 
         kinds = [kind.strip() for kind in fit_heads.split(",")]
         with interruptible("finished epochs are kept; call it again"):
-            run = [head for path in run for head in fitted_heads(path, kinds, **common.keywords())]
+            run = [head for path in run for head in fitted_heads(path, kinds, data=data, **common.keywords())]
     records = []
     for path in run:
         with measuring(path):
@@ -89,6 +91,7 @@ def evaluate(
                     batch_size=batch_size,
                     seed=seed,
                     overwrite=overwrite,
+                    data=data,
                     **common.keywords(),
                 )
             )

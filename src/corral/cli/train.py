@@ -25,6 +25,10 @@ def train(
         list[str] | None, typer.Option("--set", help="Recipe key=value, repeatable; key= for its default.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    auto_resume: Annotated[
+        bool,
+        typer.Option("--auto-resume", help="Continue it, or begin it where there is none: for jobs that are requeued."),
+    ] = False,
     log: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,7 +51,7 @@ def train(
     shipped = shipped_recipes()
     if out is None and recipe not in shipped and Path(recipe).is_dir():
         out = Path(recipe)
-    folder = out or Path("runs") / f"{resolved.name}-{_slug(resolved.data.name)}-{resolved.training.seed}"
+    folder = out or Path("runs") / f"{_slug(resolved.name)}-{_slug(resolved.data.name)}-{resolved.training.seed}"
 
     def kept() -> str:
         run = RunFolder(folder)
@@ -56,7 +60,9 @@ def train(
         return what + (f"; continue with: corral train {given} --resume" if run.recipe.is_file() else "")
 
     with interruptible(kept):
-        path = train_run(resolved, out=folder, resume=resume, loggers=log or None, **common.keywords())
+        path = train_run(
+            resolved, out=folder, resume="auto" if auto_resume else resume, loggers=log or None, **common.keywords()
+        )
     _, _, info = load_model(path, encoder=True)
     if common.as_json:
         print_json({"run": str(path), **info.model_dump(mode="json")})
@@ -68,4 +74,5 @@ def train(
 
 
 def _slug(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name.rsplit("/", 1)[-1])
+    kept = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name.rsplit("/", 1)[-1])
+    return kept[:80] or "-"

@@ -58,7 +58,7 @@ class Certificate(OfRun):
             certificates are wrong.
     """
 
-    format: Literal["corral-certificate-1"] = "corral-certificate-1"
+    format: Literal["corral-certificate-1", "corral-certificate-2"] = "corral-certificate-2"
     norm: Literal["L2"] = "L2"
     clean: Share
     lipschitz: float = Field(ge=0)

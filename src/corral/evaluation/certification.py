@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from corral.attacks.attack import Attack
 from corral.attacks.balls import l2_norms
 from corral.attacks.bisector import bisector_search
+from corral.attacks.checks import check_inside
 from corral.attacks.ddn import ddn
 from corral.attacks.engine import Attacked
 from corral.attacks.minimal import MinimalOutcome
@@ -22,7 +23,7 @@ from corral.attacks.presets import PgdPreset
 from corral.attacks.threat import Threat
 from corral.attacks.within import pgd_within
 from corral.certify import head_radius, lipschitz_upper
-from corral.data import Images
+from corral.data import DataSet, Images
 from corral.errors import CorralError, UsageError
 from corral.evaluation.cache import EvaluationCache
 from corral.evaluation.certificate import (
@@ -33,7 +34,8 @@ from corral.evaluation.certificate import (
     CertifyingAttack,
     LayerConstant,
 )
-from corral.evaluation.loaded_run import LoadedRun, loaded_run, share
+from corral.evaluation.loaded_run import LoadedRun, loaded_run, run_folder, share
+from corral.lock import held
 from corral.models import Classifier
 from corral.precision import full_float32
 from corral.progress import duration
@@ -42,6 +44,8 @@ from corral.training import parse_eps
 
 RADII = (0.0, 36 / 255, 72 / 255, 108 / 255, 1.0)
 CURVE_POINTS = 60
+# The largest l2 radius that is given as a plain number; certificates in the literature go up to 4.
+MOST_RADIUS = 8
 # What the forward passes' own rounding can move a boundary by, relative to the radius.
 ROUNDING = 1e-5
 # Share of each image's own radius that PGD is let go to.
@@ -65,6 +69,7 @@ def certify_run(
     batch_size: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    data: str | DataSet | None = None,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -85,6 +90,8 @@ def certify_run(
         batch_size: images at a time; default 125 on a CPU, else 500.
         seed: of the attacks' random numbers.
         overwrite: throw away what an interrupted certification has finished.
+        data: where the run's data lie now, as `corral.data.load` takes it, or the data set; default where they lay at
+            training. The images must be the same, by their fingerprint.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: show progress on stderr.
@@ -93,22 +100,39 @@ def certify_run(
         The certificate that was written to `RUN/certificates/LABEL.json`.
 
     Raises:
-        CorralError: no finished run, damaged files, other data, or an unfinished certification of another plan.
+        CorralError: no finished run, damaged files, other data, an unfinished certification of another plan, another
+            process certifies the run, or layers, centroids or values that no bound or radius is known for.
         BrokenCertificatesError: an attack broke a certificate; everything is written first.
         UsageError: an impossible radius, n or batch size, a head or a layer without a certificate.
     """
-    begun = time.perf_counter()
-    wanted = _radii(radii)
-    given = loaded_run(
-        run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device, progress=progress
-    )
-    label = certificate_label(n=len(given.test), n_test=len(given.data.test), seed=seed)
+    begun, wanted, folder = time.perf_counter(), _radii(radii), run_folder(run)
+    with held(folder.path / "certificates", "l2"):
+        given = loaded_run(
+            run,
+            n=n,
+            batch_size=batch_size,
+            seed=seed,
+            data=data,
+            data_root=data_root,
+            device=device,
+            progress=progress,
+        )
+        _check_radii(wanted, given.spec.image_shape)
+        return _certificate(given, wanted, attack=attack, overwrite=overwrite, begun=begun)
+
+
+def _certificate(given: LoadedRun, wanted: list[float], *, attack: bool, overwrite: bool, begun: float) -> Certificate:
+    """Certify a run that nobody else certifies."""
+    label = certificate_label(n=len(given.test), n_test=len(given.data.test), seed=given.seed)
     path = given.folder.path / "certificates" / f"{label}.json"
     with full_float32():
-        bound = lipschitz_upper(given.model, given.spec.image_shape)
-        # A product past float64 still is a bound, of no use: the record says so by its number.
-        lipschitz = min(bound.value, sys.float_info.max)
-        predicted, found = _certified(given, lipschitz)
+        try:
+            bound = lipschitz_upper(given.model, given.spec.image_shape)
+            # A product past float64 still is a bound, of no use: the record says so by its number.
+            lipschitz = min(bound.value, sys.float_info.max)
+            predicted, found = _certified(given, lipschitz)
+        except ValueError as error:  # what bounds and radii refuse of a layer, a head or its values
+            raise CorralError(f"{given.folder.path}: this model has no certificate: {error}") from error
         right = predicted == given.labels
         proved, distances = torch.where(right, found, 0.0), torch.where(right, torch.inf, 0.0).double()
         attacks = radius_attacks(given.model, wanted, lipschitz)
@@ -117,7 +141,8 @@ def certify_run(
         outcomes = [given.attack(one, cache) for one in attacks] if attack else []
         for outcome in outcomes:
             distances = torch.minimum(distances, _distances(outcome, given.test))
-    broken = int((right & (distances <= proved * (1 - ROUNDING))).sum())
+    # A radius of 0 promises nothing: two classes tie there, and the rounding of another batch may decide otherwise.
+    broken = int((right & (proved > 0) & (distances <= proved * (1 - ROUNDING))).sum())
     largest = max([*wanted, float(proved.max()), NEXT_IMAGE])
 
     def at(radius: float) -> CertifiedAt:
@@ -143,12 +168,12 @@ def certify_run(
             for one, outcome in zip(attacks, outcomes, strict=False)  # none where nothing was attacked
         ],
         broken=broken,
-        seed=seed,
+        seed=given.seed,
         # Batches that an earlier, interrupted call finished count with what they took then.
         certify_seconds=max(time.perf_counter() - begun, sum(outcome.seconds for outcome in outcomes)),
     )
     arrays = {"labels": given.labels, "predicted": predicted, "radius": proved, "distance": distances}
-    given.write(certificate, arrays, path, f"certified in {duration(certificate.certify_seconds)}")
+    certificate = given.write(certificate, arrays, path, f"certified in {duration(certificate.certify_seconds)}")
     cache.close()
     if broken:
         raise BrokenCertificatesError(
@@ -241,4 +266,18 @@ def _radii(radii: Sequence[float | str]) -> list[float]:
         raise UsageError(str(error).replace("eps", "a radius", 1)) from None
     if not found:
         raise UsageError("radii must be one or more, found none")
+    # A number of this size is of 256 levels: whoever means it can still write it as a fraction.
+    for radius, value in ((radius, parse_eps(radius, "L2")) for radius in radii):
+        if value > MOST_RADIUS and "/" not in str(radius):
+            raise UsageError(
+                f"a radius of {radius} is in units of pixels in [0, 1]; did you mean {radius}/255? Write {value:g} as "
+                f"{255 * value:g}/255 if not"
+            )
     return found
+
+
+def _check_radii(radii: Sequence[float], shape: Sequence[int]) -> None:
+    try:
+        check_inside(max(radii), "L2", shape, "a radius of")
+    except ValueError as error:
+        raise UsageError(str(error)) from None

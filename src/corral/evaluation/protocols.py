@@ -7,6 +7,7 @@ from torch import nn
 from corral.attacks.attack import Attack
 from corral.attacks.attacked_model import AttackedModel
 from corral.attacks.balls import Norm
+from corral.attacks.checks import check_inside
 from corral.attacks.presets import PgdPreset
 from corral.attacks.protocols import PROTOCOLS
 from corral.attacks.registry import NamedAttack, named_attack, parse_attack
@@ -20,14 +21,16 @@ from corral.training.recipes.recipe import Recipe
 AttackLike = str | PgdPreset | NamedAttack | Callable[..., object]
 
 
-def parsed_threat(norm: Norm, eps: float | str) -> Threat:
-    """The threat of a norm and a radius in pixel units, 0.1 or "8/255".
+def parsed_threat(norm: Norm, eps: float | str, shape: Sequence[int] | None = None) -> Threat:
+    """The threat of a norm and a radius in pixel units, 0.1 or "8/255", to images of a shape where that is known.
 
     Raises:
-        UsageError: an impossible radius, 0 among them.
+        UsageError: an impossible radius, 0 among them, or one past the box of such images.
     """
     try:
         radius = parse_eps(eps, norm)
+        if shape is not None:
+            check_inside(radius, norm, shape)
     except ValueError as error:
         raise UsageError(str(error)) from None
     if radius == 0:

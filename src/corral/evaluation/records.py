@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, model_validator
 
 from corral.devices import device_name
-from corral.documents import read_document
+from corral.documents import Document, read_document
 from corral.strict import Amount, Frozen, OfThreat, Radius, Seconds, Share
 from corral.training.clock import WorkClock
 from corral.version import __version__
@@ -116,14 +116,14 @@ class Environment(Frozen):
     platform: str
 
 
-class OfRun(Frozen):
+class OfRun(Document):
     """What every record of a run states: the run, its weights, and the test images it was measured on.
 
     `n` is the number of test examples measured and `n_test` the size of the whole test set. `train_seconds`,
     `work_seconds` and `work_clock` are the run's (`RunInfo`), the latter two None of runs of earlier versions.
+    `arrays_sha256` is of the .npz file beside the record, None likewise.
     """
 
-    format: str
     run: str
     recipe: str
     method: str
@@ -141,6 +141,7 @@ class OfRun(Frozen):
     created: str
     environment: Environment
     notes: list[str] = Field(default_factory=list)
+    arrays_sha256: str | None = None
 
     @model_validator(mode="after")
     def _part_of_the_test_set(self) -> Self:
@@ -156,7 +157,7 @@ class Record(OfRun, OfThreat):
     else is measured.
     """
 
-    format: Literal["corral-record-1"] = "corral-record-1"
+    format: Literal["corral-record-1", "corral-record-2"] = "corral-record-2"
     classes: list[str]
     reduced: bool
     norm: Literal["Linf", "L2", "L1"]

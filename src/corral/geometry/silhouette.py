@@ -35,12 +35,14 @@ def cosine_silhouette(points: Tensor, assignments: Tensor) -> Tensor:
         float64 in [-1, 1].
 
     Raises:
-        ValueError: shapes that do not fit, a zero vector, or fewer than two clusters.
+        ValueError: shapes that do not fit, NaN or infinity, a zero vector, or fewer than two clusters.
     """
     if points.dim() != 2 or assignments.shape != points.shape[:1]:
         raise ValueError(
             f"points (N, d) and assignments (N,) must fit, found {tuple(points.shape)} and {tuple(assignments.shape)}"
         )
+    if not bool(torch.isfinite(points).all()):
+        raise ValueError(f"points must be finite, found NaN or infinity in {_not_finite(points)} of {len(points)}")
     lengths = points.double().norm(dim=1, keepdim=True)
     if bool((lengths == 0).any()):
         raise ValueError("a zero vector has no direction: leave such points out")
@@ -58,6 +60,10 @@ def cosine_silhouette(points: Tensor, assignments: Tensor) -> Tensor:
     largest = torch.maximum(inside, outside)
     widths = torch.where(largest > ROUNDING, (outside - inside) / largest, torch.zeros_like(largest))
     return torch.where(size > 1, widths, torch.zeros_like(widths)).clamp(-1, 1)
+
+
+def _not_finite(points: Tensor) -> int:
+    return int((~torch.isfinite(points)).any(1).sum())
 
 
 def choose_clusters(

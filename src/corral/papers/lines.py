@@ -12,11 +12,30 @@ from corral.reading import parse_toml
 from corral.strict import Amount, Frozen, Radius, Seconds
 from corral.training.clock import WorkClock
 
+# The digest of a line that somebody changed by hand.
+EDITED = "edited"
 Norm = Literal["Linf", "L2", "L1"]
 
 
 class Line(Frozen):
-    """One line of a CSV file; an empty cell is the field's default."""
+    """One line of a CSV file; an empty cell is the field's default.
+
+    Attributes:
+        digest: in the file, of the line's other cells and the number of lines of its group; in memory empty, or
+            "edited" of a line that was edited since it was written and accepted all the same.
+    """
+
+    digest: str = ""
+
+    @property
+    def group(self) -> str:
+        """What the lines that stand together have in common; empty where there are none."""
+        return ""
+
+    @property
+    def words(self) -> str:
+        """Which line it is, in a message."""
+        return self.group
 
 
 class RunLine(Line):
@@ -58,6 +77,11 @@ class RunLine(Line):
     def key(self) -> tuple[str, str]:
         """Run and fingerprint, which identify it."""
         return self.run, self.fingerprint
+
+    @property
+    def words(self) -> str:
+        """The run."""
+        return f"run {self.run}"
 
 
 class Versions(Line):
@@ -109,6 +133,16 @@ class AttackLine(Versions):
     outcomes: str = Field(default="", pattern=r"^([0-9a-f]{2})*$")
     created: str
 
+    @property
+    def group(self) -> str:
+        """The evaluation."""
+        return self.evaluation
+
+    @property
+    def words(self) -> str:
+        """The attack."""
+        return f"attack {self.attack} ({self.protocol}) on {self.run}"
+
     @model_validator(mode="after")
     def _counted(self) -> Self:
         if self.robust > self.n:
@@ -148,6 +182,16 @@ class AnalysisLine(Versions):
     values: str = ""
     seconds: Seconds
 
+    @property
+    def group(self) -> str:
+        """The analysis."""
+        return self.analysis
+
+    @property
+    def words(self) -> str:
+        """The number."""
+        return f"{self.key} of analysis {self.name} of {self.run}"
+
 
 class RowLine(Line):
     """One seed of a table's row: the run that it is of, and the evaluations and analyses that its numbers are from.
@@ -177,6 +221,16 @@ class RowLine(Line):
     evaluations: str
     analyses: str = ""
     columns: str = ""
+
+    @property
+    def group(self) -> str:
+        """The row."""
+        return "|".join(getattr(self, name) for name in RowKey.model_fields)
+
+    @property
+    def words(self) -> str:
+        """The row and its seed."""
+        return f"row {self.row!r} of {self.table} on {self.data}, seed {self.seed}"
 
     @property
     def of(self) -> "RowKey":

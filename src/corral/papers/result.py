@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from corral.analysis import Analysis
-from corral.documents import read_document
+from corral.documents import Document, read_document
 from corral.evaluation.records import Environment
 from corral.strict import Frozen, OfThreat, Radius, Seconds
 from corral.training.clock import WorkClock
 from corral.training.convergence import Ending
 
+# What a row is marked with whose numbers somebody changed since they were written, and accepted.
+BY_HAND = "edited by hand"
 # What a row is marked with that was not made again since its setting or its recipe changed.
 EARLIER = "of an earlier setting"
 
@@ -91,6 +93,7 @@ class ResultRow(OfThreat):
         records: files beside this one, by seed, in results of versions before 0.2, which had them.
         columns: what every column meant, likewise.
         earlier: made with a setting or a recipe that the table has no more; shown, and compared with no row of today's.
+        edited: with a number that was edited since it was written.
     """
 
     name: str
@@ -114,6 +117,7 @@ class ResultRow(OfThreat):
     columns: dict[str, str] = Field(default_factory=dict)
     environments: tuple[Environment, ...] = ()
     earlier: bool = False
+    edited: bool = False
 
     work_seconds: tuple[Seconds, ...] = ()
     work_clock: WorkClock | None = None
@@ -122,7 +126,8 @@ class ResultRow(OfThreat):
     @property
     def shown(self) -> str:
         """The name as tables print it."""
-        return f"{self.name} ({EARLIER})" if self.earlier else self.name
+        marks = [mark for mark, so in ((EARLIER, self.earlier), (BY_HAND, self.edited)) if so]
+        return f"{self.name} ({', '.join(marks)})" if marks else self.name
 
     @model_validator(mode="after")
     def _one_a_seed(self) -> "ResultRow":
@@ -165,13 +170,13 @@ class ResultPart(Frozen):
         return self
 
 
-class Result(Frozen):
+class Result(Document):
     """A table as far as it was made: rows may be of several calls.
 
     `changed` are recipe keys that the caller set on top of the scale's, as text, "RECIPE:" before those of one recipe.
     """
 
-    format: Literal["corral-table-1"] = "corral-table-1"
+    format: Literal["corral-table-1", "corral-table-2"] = "corral-table-2"
     table: str
     scale: str
     changed: dict[str, str] = Field(default_factory=dict)

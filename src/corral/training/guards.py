@@ -10,14 +10,18 @@ from corral.training.run import RunFolder
 class FiniteGuard:
     """The losses of an epoch's steps and the weights after them; a GPU's losses are checked 25 at a time.
 
+    A message names what was not finite first: the weights, if they were so before the loss, which means that the
+    gradients of the step before were.
+
     Args:
+        model: that is trained.
         epoch: the number of the epoch, from 1.
         folder: of the run, to say which checkpoint there is.
         device: of the losses.
     """
 
-    def __init__(self, epoch: int, folder: RunFolder, device: torch.device) -> None:
-        self.epoch, self.folder = epoch, folder
+    def __init__(self, model: nn.Module, epoch: int, folder: RunFolder, device: torch.device) -> None:
+        self.model, self.epoch, self.folder = model, epoch, folder
         self.every = 1 if device.type == "cpu" else 25
         self.pending: list[Tensor] = []
         self.steps = 0
@@ -42,19 +46,27 @@ class FiniteGuard:
         finite = torch.isfinite(torch.stack(self.pending)) if self.pending else torch.ones(1, dtype=torch.bool)
         if not bool(finite.all()):
             step = self.steps - len(self.pending) + int((~finite).nonzero()[0]) + 1
-            raise self._error(f"the loss is not finite at step {step}")
+            # Later steps of a device that is checked seldom would have spoilt the weights as well.
+            name = self._spoilt() if self.every == 1 else None
+            after = f": after step {step - 1} the weights {name} were not, so neither were their gradients"
+            raise self._error(f"the loss is not finite at step {step}", after if name and step > 1 else "")
         self.pending.clear()
 
-    def check_weights(self, model: nn.Module) -> None:
+    def check_weights(self) -> None:
         """Check the weights after an epoch, since no later loss follows from the last updates.
 
         Raises:
             CorralError: a weight is not finite.
         """
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
-            raise self._error(f"the weights are not finite after step {self.steps}")
+        if (name := self._spoilt()) is not None:
+            raise self._error(f"the weights {name} are not finite after step {self.steps}")
 
-    def _error(self, what: str) -> CorralError:
+    def _spoilt(self) -> str | None:
+        """The first tensor of the model that is not finite."""
+        held = self.model.state_dict().items()
+        return next((name for name, tensor in held if not bool(torch.isfinite(tensor).all())), None)
+
+    def _error(self, what: str, after: str = "") -> CorralError:
         state = self.folder.state
         there = f"; the checkpoint of epoch {self.epoch - 1} is kept in {state}" if state.is_file() else ""
-        return CorralError(f"{what} of epoch {self.epoch}: lower the learning rate{there}")
+        return CorralError(f"{what} of epoch {self.epoch}{after}; lower the learning rate{there}")

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.balls import NORMS, Norm
-from corral.attacks.checks import check_batch
+from corral.attacks.checks import take_batch
 from corral.audit.diagnostics import gradients, monotonicity, outputs, stronger
 from corral.audit.diagnostics.findings import Diagnosis, Finding, Reading
 from corral.audit.diagnostics.subject import RESTARTS, STEPS, DiagnosedModel
 from corral.errors import CorralError
+from corral.models.contract import ModelError
 from corral.progress import Progress, duration
 
 
@@ -87,7 +88,7 @@ def diagnose(
         ValueError: impossible arguments, no images, labels outside the classes, images outside [0, 1].
         CorralError: the model's outputs on these images are not finite.
     """
-    check_batch(x, y, eps, norm, norms=NORMS)
+    x, y, eps = take_batch(x, y, eps, norm, norms=NORMS)
     if not len(x) or eps == 0:
         raise ValueError(f"a diagnosis needs images and eps > 0, found {len(x)} images and eps {eps:g}")
     devices = [x.device] if x.device.type == "cuda" else []
@@ -110,6 +111,8 @@ def _run(check: Check, subject: DiagnosedModel, deadline: float | None) -> Findi
     if reading is None:
         try:
             reading = check.read(subject)
+        except ModelError:
+            raise  # it fails, which says nothing about gradients
         except CorralError as error:
             # The outputs were finite on the images themselves: these come from other points.
             why = f"The check broke off: {error}. What an attack would have found that cannot go on is not known."

@@ -1,5 +1,6 @@
 """What diagnostics report: findings, each a number with a verdict in words, and when a difference is beyond chance."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,8 @@ from torch import Tensor
 from corral.strict import Frozen
 
 Verdict = Literal["ok", "note", "masked", "skipped"]
+# Of a whole diagnosis or audit.
+Overall = Literal["pass", "masked", "not measured"]
 # A sound model is called masked by chance in at most 1 of 100 comparisons; most differ so clearly that it never is.
 CHANCE = 0.01
 
@@ -40,15 +43,23 @@ class Finding(Reading):
     seconds: float = Field(ge=0)
 
 
+def overall(findings: Sequence[Finding]) -> Overall:
+    """ "masked" if any finding is; "not measured" if half of them or more were skipped; else "pass"."""
+    if any(finding.verdict == "masked" for finding in findings):
+        return "masked"
+    made = sum(finding.verdict != "skipped" for finding in findings)
+    return "pass" if 2 * made > len(findings) else "not measured"
+
+
 class Diagnosis(Frozen):
     """All findings on one model, in the order of the checks."""
 
     findings: tuple[Finding, ...]
 
     @property
-    def verdict(self) -> Literal["pass", "masked"]:
-        """ "masked" if any finding is, else "pass"."""
-        return "masked" if any(finding.verdict == "masked" for finding in self.findings) else "pass"
+    def verdict(self) -> Overall:
+        """ "masked" if any finding is, "not measured" if half of the checks or more were skipped, else "pass"."""
+        return overall(self.findings)
 
 
 def percent(share: float) -> str:

@@ -23,8 +23,7 @@ UNFINISHED = 0.10
 
 def unbounded(subject: DiagnosedModel) -> Reading:
     """Accuracy when any image is allowed: at chance or 0, unless the attack cannot find what is there."""
-    # Linf: every image is within 1 of every other. L2: the diagonal of the box.
-    eps = 1.0 if subject.norm == "Linf" else math.sqrt(subject.x[0].numel())
+    eps = _largest(subject)
     right = int((~subject.broken(eps=eps, steps=UNBOUNDED_STEPS, restarts=1)).sum())
     total = len(subject.every_y)
     accuracy, guess = right / total, 1 / subject.classes
@@ -40,9 +39,14 @@ def unbounded(subject: DiagnosedModel) -> Reading:
     return Reading(value=accuracy, verdict="masked", explanation=why, remedy=remedy, n=total)
 
 
+def _largest(subject: DiagnosedModel) -> float:
+    """Within which every image is of every other: in Linf 1, in L2 the diagonal of the box."""
+    return 1.0 if subject.norm == "Linf" else math.sqrt(subject.x[0].numel())
+
+
 def against_eps(subject: DiagnosedModel) -> Reading:
     """Robust accuracy at half, one and two eps: a larger ball holds the smaller one, so it must not rise."""
-    largest = 1.0 if subject.norm == "Linf" else math.inf
+    largest = _largest(subject)
     radii = [eps for factor in EPS_FACTORS if (eps := factor * subject.eps) <= largest]
     broken = [subject.broken(eps=eps, steps=EPS_STEPS, restarts=1) for eps in radii]
     return _reading(subject, broken, "eps", _curve(broken, [f"at {eps:.3g}" for eps in radii]))

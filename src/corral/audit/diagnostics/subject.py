@@ -11,7 +11,8 @@ from corral.attacks.checks import check_labels
 from corral.attacks.objectives import LogitObjective, cross_entropy
 from corral.attacks.pgd import Keep, pgd
 from corral.attacks.state import attacked
-from corral.attacks.wrapped_model import WrappedModel
+from corral.attacks.wrapped_model import WrappedModel, image_gradient
+from corral.models.contract import contracted
 
 # Images that go through the model at once.
 BATCH = 256
@@ -48,7 +49,7 @@ class DiagnosedModel:
     """
 
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> None:
-        self.model, self.every_x, self.every_y = model, x.detach(), y
+        self.model, self.every_x, self.every_y = contracted(model), x, y
         self.eps, self.norm, self.seed = eps, norm, seed
         self.outputs = self.forward(self.every_x)
         self.classes = self.outputs.shape[1]
@@ -64,7 +65,7 @@ class DiagnosedModel:
         """(n, C) finite outputs of (n, ...) images, in eval mode and full float32."""
         with attacked(self.model), torch.autocast(x.device.type, enabled=False):
             wrapped = WrappedModel(self.model)
-            return torch.cat([wrapped.logits(part.clone()) for part in parts(x)])
+            return torch.cat([wrapped.logits(part) for part in parts(x)])
 
     def generator(self) -> torch.Generator:
         """A source of random starts, the same for every attack, so that none has the better ones."""
@@ -80,7 +81,7 @@ class DiagnosedModel:
             for part, labels in zip(parts(x), parts(self.y), strict=True):
                 part = part.clone().requires_grad_(True)
                 values = function(_Connected(self.model)(part), labels)
-                (gradient,) = torch.autograd.grad(values.sum(), part)
+                gradient = image_gradient(values, part)
                 largest.append(gradient.flatten(1).abs().amax(1))
         self.seconds_a_pass = (time.perf_counter() - begun) / max(len(x), 1)
         return torch.cat(largest)

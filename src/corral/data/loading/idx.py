@@ -50,8 +50,9 @@ def load_idx(
     folder = provide(release, root, download)
     parts = {}
     for prefix, official in OFFICIAL.items():
-        pixels, _ = _read_idx(folder, f"{prefix}-images-idx3-ubyte", 3, official * SIDE * SIDE)
-        labels, path = _read_idx(folder, f"{prefix}-labels-idx1-ubyte", 1, official)
+        pixels = _read_idx(release.path(folder, f"{prefix}-images-idx3-ubyte"), 3, official * SIDE * SIDE)
+        path = release.path(folder, f"{prefix}-labels-idx1-ubyte")
+        labels = _read_idx(path, 1, official)
         if pixels.shape != (len(labels), SIDE, SIDE) or not len(labels):
             raise CorralError(
                 f"{path}: found {len(labels):,} labels beside images of shape {pixels.shape}, expected one label for "
@@ -69,14 +70,12 @@ def load_idx(
     return DataSet(release.name, classes, parts["train"], parts["t10k"], note=note)
 
 
-def _read_idx(folder: Path, name: str, dimensions: int, most: int) -> tuple[np.ndarray, Path]:
-    """The uint8 array of an idx file, and the file it came from: magic number 8 (uint8) and rank, then the lengths.
+def _read_idx(path: Path, dimensions: int, most: int) -> np.ndarray:
+    """The uint8 array of an idx file: magic number 8 (uint8) and rank, then the lengths.
 
     No more is read, or unpacked, than the lengths say, at most `most` bytes.
     """
-    path = folder / name
-    packed = not path.exists()
-    path = folder / f"{name}.gz" if packed else path
+    packed = path.suffix == ".gz"
     size = check_file(path, remedy=REMEDY)
     try:
         with gzip.open(path) if packed else path.open("rb") as stream:
@@ -97,7 +96,7 @@ def _read_idx(folder: Path, name: str, dimensions: int, most: int) -> tuple[np.n
         found = f"{len(content) + header if packed else size:,} bytes"
         found += " or more" if packed and len(content) > expected else ""
         raise CorralError(f"{path}: truncated or foreign: found {found}, expected {expected + header:,}; {REMEDY}")
-    return np.frombuffer(content, np.uint8).reshape(lengths).copy(), path
+    return np.frombuffer(content, np.uint8).reshape(lengths).copy()
 
 
 def _lengths(path: Path, header: bytes, dimensions: int) -> tuple[int, ...]:

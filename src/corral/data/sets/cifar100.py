@@ -30,8 +30,9 @@ def load_cifar100(root: Path | None = None, download: bool = True) -> DataSet:
     See `read_cifar` for what is accepted, `corral.data.load` for the arguments.
     """
     folder = provide(CIFAR100, root, download)
-    classes = _class_names(folder / "fine_label_names.txt", 100)
-    return read_cifar("cifar100", classes, [folder / "train.bin"], folder / "test.bin", label_bytes=2)
+    classes = _class_names(CIFAR100.path(folder, "fine_label_names.txt"), 100)
+    train, test = (CIFAR100.path(folder, f"{part}.bin") for part in ("train", "test"))
+    return read_cifar("cifar100", classes, [train], test, label_bytes=2)
 
 
 def _class_names(path: Path, expected: int) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ def load_svhn(root: Path | None = None, download: bool = True) -> DataSet:
     For the arguments and errors see `corral.data.load`.
     """
     folder = provide(SVHN, root, download)
-    train, test = (_read(folder / f"{part}_32x32.mat", official) for part, official in OFFICIAL.items())
+    train, test = (_read(SVHN.path(folder, f"{part}_32x32.mat"), official) for part, official in OFFICIAL.items())
     note = source_note(len(train), OFFICIAL["train"], len(test), OFFICIAL["test"])
     return DataSet("svhn", tuple("0123456789"), train, test, note=note)
 

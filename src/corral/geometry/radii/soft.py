@@ -74,7 +74,8 @@ class _Rules:
         self.squares = self.flat.square().sum(1)
         self.largest = self.squares.max().sqrt()
         # What a squared distance of two of them, or of their means, is off by.
-        self.room = inner_product_error(self.dimension + self.clusters, (2 * self.largest).square()) * 4
+        room = inner_product_error(self.dimension + self.clusters, (2 * self.largest).square()) * 4
+        self.room = room.clamp_min(torch.finfo(room.dtype).tiny)  # also where all centroids are one point
 
     def radii(self, points: Tensor) -> Tensor:
         """(n,) radii in feature space."""

@@ -27,6 +27,10 @@ def audit_verdict(record: AuditRecord) -> Verdict:
         sentences = [f"What says so: {_quoted(masked)}."]
         above = "; take it for an upper bound that may lie far above the true one" if record.robust != 0 else ""
         sentences.append(f"{robust}{above}.")
+    elif record.verdict == "not measured":
+        made = f"only {len(record.findings) - len(skipped)} of {len(record.findings)} checks were made"
+        headline = f"Not measured: {made}, so that little is known of masked gradients. {robust}."
+        sentences = []
     else:
         headline = f"Pass: no sign of masked gradients{made if skipped else ''}. {robust}."
         sentences = []

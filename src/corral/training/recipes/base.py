@@ -1,17 +1,15 @@
 """What every table of a recipe is built from, and the tables that methods read."""
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from corral.attacks.checks import eps_number
 from corral.strict import MOST_RADIUS, Settings
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-
-FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 
 
 class Config(Settings):
@@ -48,14 +46,7 @@ def parse_eps(value: object, norm: str = "Linf") -> float:
     Raises:
         ValueError: not a number, negative, or above the pixel range (the message says what was likely meant).
     """
-    wrong = f"eps must be a number such as 0.1 or a fraction such as '8/255', found {value!r}"
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(wrong)
-    fraction = FRACTION.fullmatch(str(value))
-    try:
-        number = float(fraction[1]) / float(fraction[2]) if fraction else float(value)
-    except (ValueError, ZeroDivisionError, OverflowError):
-        raise ValueError(wrong) from None
+    number = eps_number(value)
     if not 0 <= number <= MOST_RADIUS or (norm == "Linf" and number > 1):
         hint = f"; did you mean {value}/255?" if 1 < number <= 255 else ""
         raise ValueError(f"eps is in pixel units of images in [0, 1], found {value}{hint}")
