@@ -11,7 +11,11 @@ from tests.fuzz.kinds import KINDS
 # Files, called by their kind, that once raised something else, killed the process or hung; `--keep` writes such.
 FOUND = Path(__file__).parent / "found"
 # Kinds whose reading starts processes or trains, and how many of them and of the others.
-SLOW, FEW, MANY = {"svhn", "torchscript", "torch.export", "record", "record arrays", "metrics", "state"}, 3, 25
+SLOW, FEW, MANY = (
+    {"svhn", "torchscript", "torch.export", "record", "record arrays", "metrics", "state", "state metadata"},
+    3,
+    25,
+)
 NO_FILES = (
     os.mkfifo,
     lambda path: path.symlink_to("/dev/zero"),
