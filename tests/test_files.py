@@ -71,13 +71,3 @@ def test_what_a_killed_write_left_goes_with_a_later_write_and_nothing_else_does(
         os.utime(old, (0, 0))
     write_atomically(path, b"whole")
     assert {found.name for found in tmp_path.iterdir()} == others | {path.name}
-
-
-def test_what_is_no_regular_file_is_not_written_over(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "full").symlink_to("/dev/full")
-    for name in ("pipe", "full", "."):
-        with pytest.raises(CorralError, match="no regular file, and only those are written over; give another path"):
-            write_atomically(tmp_path / name, b"content")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "pipe"]
-    assert (tmp_path / "full").is_symlink()
