@@ -11,7 +11,7 @@ TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 COVERED := geometry losses attacks certify models
 GATED := src/corral/geometry/**,src/corral/losses/**,src/corral/attacks/**,src/corral/certify/**,src/corral/models/heads/**
 
-.PHONY: demo fast test lint types unit bench soundness faults tables env lock clean
+.PHONY: demo fast test lint types unit bench soundness fuzz faults tables env lock clean
 .DEFAULT_GOAL := test
 
 env: $(READY)
@@ -53,6 +53,10 @@ bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/layout.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/overhead.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/autoattack.py --data mnist --n 100 --out runs/mnist
+
+# 10,000 damaged files of every kind that is read; a JSON line a kind, and kinds in the file are not done again.
+fuzz: $(READY)
+	$(TEST_ENV) $(BIN)/python -m tests.fuzz.driver --n 10000 --results fuzz.jsonl --keep fuzz-faults
 
 # No attack from inside breaks a radius: 105,000 random configurations (three tests of 35,000) of 40 features each.
 soundness: $(READY)

@@ -190,7 +190,8 @@ def test_every_committed_table_is_within_the_bounds():
 
 
 def test_a_message_is_never_endless():
-    message = str(CorralError("a" * 10_000 + "end"))
+    assert str(CorralError("found " + "9" * 10_000 + "; do this")) == f"found {'9' * 150} ... {'9' * 149}; do this"
+    message = str(CorralError("word " * 10_000 + "end"))
     assert len(message) == MOST_LETTERS + len(" ... ")
     assert message.endswith("end")
     assert str(CorralError("short")) == "short"

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from corral.errors import CorralError
-from corral.reading import check_file, memory_bytes, parse_json, parse_toml, read_arrays, read_bytes
+from corral.reading import (
+    check_file,
+    memory_bytes,
+    most_bytes,
+    opened_zip,
+    parse_json,
+    parse_toml,
+    read_arrays,
+    read_bytes,
+)
 
 DTYPES = (
     arrays_of.boolean_dtypes()
@@ -168,3 +177,33 @@ def test_every_other_json_text_is_what_json_reads(content):
 
 def test_the_limit_of_digits_is_python_s():
     assert sys.get_int_max_str_digits() == 4300
+
+
+def test_no_more_is_unpacked_than_half_of_the_memory(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "bomb.npz", x=np.zeros(4096, np.uint8))
+    monkeypatch.setattr("corral.reading.memory_bytes", lambda: 8192)
+    assert "4,224 bytes unpacked, expected at most 4,096; again" in refusal(
+        lambda: read_arrays(tmp_path / "bomb.npz", remedy="again")
+    )
+    assert most_bytes() == 4096
+
+
+def test_text_of_letters_that_are_none_is_refused(tmp_path):
+    for letter in (0x110000, 0xD800, 2**32 - 1):
+        content = np.array([65, letter], np.uint32)
+        header = "{'descr': '<U1', 'fortran_order': False, 'shape': (2,)}"
+        path = archive(tmp_path / "a.npz", x=member(content, header))
+        assert "letters that are none" in refusal(lambda path=path: read_arrays(path, remedy="again"))
+
+
+def test_an_archive_of_a_damaged_member_is_one_line_whatever_reads_it(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", x=np.arange(500))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[200] ^= 255
+    (tmp_path / "a.npz").write_bytes(content)
+
+    def read():
+        with opened_zip(tmp_path / "a.npz", problem="damaged", remedy="again") as (found, members):
+            found.read(members[0])
+
+    assert refusal(read).startswith(f"{tmp_path / 'a.npz'}: damaged (")

@@ -149,7 +149,7 @@ def test_a_path_is_recorded_as_text_or_refused() -> None:
 
 def test_a_run_folder_whose_name_is_no_text_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     out = tmp_path / os.fsdecode(b"caf\xe9")
-    with pytest.raises(UsageError, match=r"caf\\xe9: a run's folder needs a name that is UTF-8 text in this locale"):
+    with pytest.raises(UsageError, match=r"caf\\xe9: this name is not UTF-8 text in this locale"):
         train("at", out=out, progress=False)
     assert not out.exists()
 

@@ -3,8 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
-# Of a message; what a damaged file holds, and a message quotes, may be endless.
-MOST_LETTERS = 1200
+# Of a message, and of a word in it; what a damaged file holds, and a message quotes, may be endless.
+MOST_LETTERS, MOST_OF_A_WORD = 4000, 300
 
 
 class CorralError(Exception):
@@ -13,14 +13,21 @@ class CorralError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        text, half = super().__str__(), MOST_LETTERS // 2
-        return text if len(text) <= MOST_LETTERS else f"{text[:half]} ... {text[-half:]}"
+        text = super().__str__()
+        if len(text) <= MOST_OF_A_WORD:
+            return text
+        return shortened(" ".join(shortened(word, MOST_OF_A_WORD) for word in text.split(" ")), MOST_LETTERS)
 
 
 class UsageError(CorralError):
     """The request itself is wrong (an unknown key, an impossible value); the command line exits with 2."""
 
     exit_code = 2
+
+
+def shortened(text: str, most: int) -> str:
+    """A text without its middle where it has more letters than `most`."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
 
 
 def closest(name: str, known: Iterable[str]) -> str:

@@ -126,13 +126,16 @@ def check_recordable(*names: str | Path) -> None:
     """Refuse names that no record, page or log could hold, before the work that ends with one.
 
     Raises:
-        UsageError: a name, of a file or in a setting, with bytes that are no UTF-8.
+        UsageError: a name, of a file or in a setting, that is no UTF-8 text in this locale.
     """
     for name in names:
         try:
             str(name).encode()
         except UnicodeEncodeError:
-            raise UsageError(f"{name}: this name is not UTF-8, so that no record can hold it; rename it") from None
+            raise UsageError(
+                f"{printable(name)}: this name is not UTF-8 text in this locale, so that no record can hold it; rename "
+                "it, or set LC_ALL=C.UTF-8"
+            ) from None
 
 
 def user_path(path: str | Path) -> Path:

@@ -12,7 +12,7 @@ import threading
 LIMITED = """
 import resource, sys
 _, most = resource.getrlimit(resource.RLIMIT_AS)
-resource.setrlimit(resource.RLIMIT_AS, (4 << 30, most))
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30 if most == resource.RLIM_INFINITY else min(4 << 30, most), most))
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 """
 

@@ -67,7 +67,7 @@ def _fate(kind: Kind, path: Path) -> str:
         kind.read(path)
     except CorralError as error:
         text = str(error)
-        return REFUSED if text and len(text.splitlines()) == 1 and len(text) < 1500 else f"not one line: {text[:200]!r}"
+        return REFUSED if text and len(text.splitlines()) == 1 and len(text) < 4100 else f"not one line: {text[:200]!r}"
     except BaseException as error:
         last = traceback.extract_tb(error.__traceback__)
         ours = [frame for frame in last if "/corral/" in frame.filename]

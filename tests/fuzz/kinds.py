@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import shutil
 import struct
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save
 from scipy.io import savemat
 
 import corral
@@ -26,6 +28,7 @@ from corral.evaluation.certificate import read_certificate
 from corral.papers.result import read_result
 from corral.papers.store import read_store
 from corral.training import load_recipe, train
+from corral.training.checkpoints import CHECKSUM_KEY, METADATA_KEY, _checksum, read_tensors
 
 # A committed model of ten classes of 8x8 digits.
 RESULTS = Path(__file__).resolve().parents[2] / "results"
@@ -192,14 +195,21 @@ def _photos(folder: Path) -> None:
 
 def _picture(form: str) -> Callable[[Path], list[bytes]]:
     def whole(folder: Path) -> list[bytes]:
-        stream = io.BytesIO()
-        Image.fromarray(_rng().integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(stream, form)
-        return [stream.getvalue()]
+        found = []
+        for compression in (None, "tiff_lzw", "tiff_adobe_deflate") if form == "TIFF" else (None,):
+            stream = io.BytesIO()
+            picture = Image.fromarray(_rng().integers(0, 256, (8, 8, 3), dtype=np.uint8))
+            picture.save(stream, form, **({} if compression is None else {"compression": compression}))
+            found.append(stream.getvalue())
+        return found
 
     return whole
 
 
-for form, suffix in (("PNG", ".png"), ("JPEG", ".jpg"), ("BMP", ".bmp"), ("WEBP", ".webp")):
+for form, suffix in (
+    ("PNG", ".png"), ("JPEG", ".jpg"), ("BMP", ".bmp"), ("WEBP", ".webp"), ("GIF", ".gif"), ("TIFF", ".tif"),
+    ("PPM", ".ppm"),
+):  # fmt: skip
     kind(
         f"photo {suffix}", suffix, lambda path: load(f"folder:{path.parents[2]}"), where="photos/train/a/damaged",
         prepare=_photos,
@@ -243,6 +253,16 @@ def _made() -> tempfile.TemporaryDirectory[str]:
     return folder
 
 
+def _accepted(read: Callable[[Path], object]) -> Callable[[Path], object]:
+    """A reader that believes edited files, which it is left to the forms to judge."""
+
+    def accepted(path: Path) -> object:
+        with corral.accept_edited():
+            return read(path)
+
+    return accepted
+
+
 def _report(path: Path) -> object:
     run = next(parent for parent in path.parents if parent.name == "run")
     return corral.report([run], out=run.parent / "page.html")
@@ -255,11 +275,11 @@ def _resume(path: Path) -> object:
 
 
 for name, suffix, where, read in (
-    ("record", ".json", "run/records/quick-n20", _report),
-    ("record arrays", ".npz", "run/records/quick-n20", _report),
-    ("certificate", ".json", "run/certificates/l2-n10", read_certificate),
-    ("analysis", ".json", "run/analyses/silhouettes-n20", read_analysis),
-    ("metrics", ".jsonl", "run/metrics", _resume),
+    ("record", ".json", "run/records/quick-n20", _accepted(_report)),
+    ("record arrays", ".npz", "run/records/quick-n20", _accepted(_report)),
+    ("certificate", ".json", "run/certificates/l2-n10", _accepted(read_certificate)),
+    ("analysis", ".json", "run/analyses/silhouettes-n20", _accepted(read_analysis)),
+    ("metrics", ".jsonl", "run/metrics", _accepted(_resume)),
     ("run's recipe", ".toml", "run/recipe", lambda path: load_recipe(path.parent)),
     ("state", ".safetensors", "run/checkpoints/last", _resume),
 ):
@@ -270,13 +290,41 @@ for name, suffix, where, read in (
     kind(name, suffix, read, where=where, prepare=_run)(_whole)
 
 
-@kind("table", ".json", read_result)
+def _sealed(path: Path, whole: Path, into: Path) -> Path:
+    """Tensors of a checkpoint with a file's content for metadata, its checksum right, so that readers get past it."""
+    tensors, _ = read_tensors(whole)
+    text = path.read_bytes().decode(errors="replace")
+    into.write_bytes(save(tensors, {METADATA_KEY: text, CHECKSUM_KEY: _checksum(tensors, text)}))
+    return into
+
+
+@kind(
+    "model metadata", ".json",
+    lambda path: corral.load(_sealed(path, CHECKPOINT / "model.safetensors", path.with_suffix(".safetensors"))),
+)  # fmt: skip
+def model_metadata(folder: Path) -> list[bytes]:
+    """What a committed model's file says of it."""
+    return [json.dumps(read_tensors(CHECKPOINT / "model.safetensors")[1]).encode()]
+
+
+def _resume_sealed(path: Path) -> object:
+    state = path.parent / "run/checkpoints/last.safetensors"
+    return _resume(_sealed(path, Path(_made().name) / "run/checkpoints/last.safetensors", state))
+
+
+@kind("state metadata", ".json", _resume_sealed, prepare=_run)
+def state_metadata(folder: Path) -> list[bytes]:
+    """What a training state says of the run."""
+    return [json.dumps(read_tensors(_run(folder) / "checkpoints/last.safetensors")[1]).encode()]
+
+
+@kind("table", ".json", _accepted(read_result))
 def table(folder: Path) -> list[bytes]:
     """A committed table."""
     return [(RESULTS / "tables" / "ncp-table5-small" / "table.json").read_bytes()]
 
 
-@kind("results", ".csv", lambda path: read_store(path.parent), where="runs")
+@kind("results", ".csv", _accepted(lambda path: read_store(path.parent)), where="runs")
 def results(folder: Path) -> list[bytes]:
     """The first runs of the committed results."""
     return [b"".join((RESULTS / "runs.csv").read_bytes().splitlines(keepends=True)[:20])]

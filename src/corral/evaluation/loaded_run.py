@@ -19,7 +19,6 @@ from corral.documents import write_arrays, write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation.cache import EvaluationCache, EvaluationPlan, PlannedAttack
 from corral.evaluation.records import OfRun, environment, now
-from corral.files import check_recordable
 from corral.models import Classifier, ModelSpec
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress
@@ -173,7 +172,6 @@ def run_folder(run: str | Path) -> RunFolder:
         UsageError: a name that no record can hold.
     """
     folder = RunFolder(Path(run))
-    check_recordable(folder.path)
     if not folder.path.is_dir():
         raise CorralError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
     if not folder.model.is_file():

@@ -71,7 +71,7 @@ def train(
     """
     resolved = load_recipe(recipe, data=data, overrides=overrides)
     folder = RunFolder(Path(out))
-    check_recordable(folder.path, resolved.data.name, resolved.to_toml())
+    check_recordable(resolved.data.name, resolved.to_toml())
     idle = folder.model.is_file() or not folder.recipe.is_file()  # nobody trains what is finished or is no run
     if not (idle and finished(folder, resolved, resume=resume)):
         kinds, where = find_loggers(loggers), choose_device(device)

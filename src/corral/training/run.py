@@ -11,7 +11,7 @@ from torch import Tensor
 
 from corral.checksums import checksum, edited
 from corral.errors import CorralError, UsageError
-from corral.files import printable
+from corral.files import check_recordable
 from corral.models import Classifier, ModelSpec, build_classifier
 from corral.models.backbones import BACKBONES, build_backbone
 from corral.models.heads import HEADS
@@ -78,13 +78,7 @@ class RunFolder:
 
     def __post_init__(self) -> None:
         path = self.path
-        try:
-            str(path).encode()
-        except UnicodeEncodeError as error:  # neither documents nor the libraries that write a run take it
-            raise UsageError(
-                f"{printable(path)}: a run's folder needs a name that is UTF-8 text in this locale; rename it, or set "
-                "LC_ALL=C.UTF-8"
-            ) from error
+        check_recordable(path)
         self.recipe = path / "recipe.toml"
         self.metrics = path / "metrics.jsonl"
         self.state = path / "checkpoints" / "last.safetensors"

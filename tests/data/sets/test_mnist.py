@@ -114,3 +114,19 @@ def test_a_broken_gzip_file_is_named(content: bytes, tmp_path: Path, refusal: Re
     path = tmp_path / RAW / "train-labels-idx1-ubyte.gz"
     path.write_bytes(content)
     assert f"{path}: truncated or not a gzip file" in refusal(lambda: load("mnist", root=tmp_path, download=False))
+
+
+def test_no_more_is_unpacked_than_a_file_says(tmp_path: Path, refusal: Refusal) -> None:
+    """Zeros by the gigabyte pack into nothing."""
+    write_tiny(tmp_path / RAW)
+    (tmp_path / RAW / "train-labels-idx1-ubyte").unlink()
+    path = tmp_path / RAW / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(gzip.compress(idx(np.arange(30) % 10) + bytes(10_000_000)))
+    read, sizes = gzip.GzipFile.read, []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(gzip.GzipFile, "read", lambda self, size=-1: (sizes.append(size), read(self, size))[1])
+        assert "found 39 bytes or more, expected 38" in refusal(lambda: load("mnist", root=tmp_path, download=False))
+    assert sizes == [8, 31]
+    path.write_bytes(gzip.compress(bytes((0, 0, 8, 1)) + b"\xff" * 4))
+    message = refusal(lambda: load("mnist", root=tmp_path, download=False))
+    assert "found shape (4294967295,), expected at most 60,000 values" in message
