@@ -276,7 +276,9 @@ def test_more_than_rounding_is_printed_as_it_is():
 def test_a_fraction_is_an_eps():
     x, y = batch()
     assert torch.equal(attacks.fgsm(net(), x, y, eps="8/255"), attacks.fgsm(net(), x, y, eps=8 / 255))
-    assert torch.equal(pgd(net(), x, y, eps="8/255"), pgd(net(), x, y, eps=8 / 255))
+    assert torch.equal(
+        pgd(net(), x, y, eps="8/255", step_size="2/255"), pgd(net(), x, y, eps=8 / 255, step_size=2 / 255)
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.balls import NORMS, Norm, l2_norms, per_example
-from corral.attacks.checks import check_counts, take_batch
+from corral.attacks.checks import check_counts, take_batch, take_step_size
 from corral.attacks.minimal import MinimalOutcome
 from corral.attacks.outcome import Outcome
 from corral.attacks.state import attacked
@@ -83,6 +83,8 @@ def guarded(norms: tuple[Norm, ...] | None = None) -> Callable[[Callable[P, R | 
             given.update(zip(names, (contracted(model), x, y), strict=True))
             if eps is not None:
                 given["eps"] = eps = radius
+            if given.get("step_size") is not None:
+                given["step_size"] = take_step_size(given["step_size"], radius, norm)
             if not len(x):
                 return (MinimalOutcome if returned is MinimalOutcome else Outcome).nothing(x)
             held = given[names[0]]

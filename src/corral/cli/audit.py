@@ -38,12 +38,14 @@ def audit(
     scale: Annotated[float, typer.Option(help="The model wants inputs in [0, SCALE], such as 255.")] = 1.0,
     bgr: Annotated[bool, typer.Option("--bgr", help="The model wants channels in the order BGR.")] = False,
     nhwc: Annotated[bool, typer.Option("--nhwc", help="The model wants images (N, H, W, C).")] = False,
-    label_offset: Annotated[int, typer.Option(help="Added to the data's labels to get the model's.")] = 0,
+    label_offset: Annotated[
+        int, typer.Option(min=-(2**31), max=2**31, help="Added to the data's labels to get the model's.")
+    ] = 0,
     as_is: Annotated[
         bool, typer.Option("--as-is", help="Audit it even if it is evidently fed what it was not trained on.")
     ] = False,
     out: Annotated[Path, typer.Option(help="The page; the record goes beside it as .json.")] = Path("audit.html"),
-    batch_size: Annotated[int, typer.Option(min=1, help="Most images attacked at once.")] = 128,
+    batch_size: Annotated[int, typer.Option(min=1, max=2**31, help="Most images attacked at once.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of the images and of the attacks.")] = 0,
     *,
     common: Common,

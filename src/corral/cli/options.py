@@ -21,7 +21,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of data-set files; default CORRAL_DATA or a user cache.")]
 Images = Annotated[int | None, typer.Option(min=1, help="This many test images, class-balanced; default all.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away what an interrupted call finished.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Default 125 on a CPU, else 500.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, max=2**31, help="Default 125 on a CPU, else 500.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 
 
