@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from corral.attacks.balls import NORMS, Norm
 FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 # What pixels may be outside [0, 1] by, for the rounding of resizing and of files: they are clamped.
 EXCESS = 1e-5
+# Settings of these names must be at least 1.
+COUNTS = ("steps", "restarts", "searches", "queries", "eot")
 # Steps past the pixel range and so many eps are in levels, not in pixel units.
 LONGEST_STEP = 10
 LABEL_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -147,6 +149,13 @@ def check_counts(**counts: int) -> None:
             raise ValueError(f"{name} must be an integer >= 1, found {count!r}")
         if count < 1:
             raise ValueError(f"{name} must be >= 1, found {count}")
+
+
+def check_settings(settings: Mapping[str, Any], eps: float, norm: str) -> dict[str, Any]:
+    """Settings of an attack with its counts checked and its step size as a number; ValueError for impossible ones."""
+    check_counts(**{name: settings[name] for name in COUNTS if name in settings})
+    size = settings.get("step_size")
+    return dict(settings) if size is None else {**settings, "step_size": take_step_size(size, eps, norm)}
 
 
 def check_labels(y: Tensor, classes: int) -> None:
