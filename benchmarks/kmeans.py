@@ -37,7 +37,9 @@ def machine_busy() -> float:
     stat = Path("/proc/stat")
     if not stat.exists():
         return 0.0
-    user, nice, system, _, _, *rest = (int(field) for field in stat.read_text().split("\n", 1)[0].split()[1:9])
+    user, nice, system, _, _, *rest = (
+        int(field) for field in stat.read_text(encoding="utf-8").split("\n", 1)[0].split()[1:9]
+    )
     return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
 
 

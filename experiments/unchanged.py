@@ -28,7 +28,7 @@ from corral.errors import CorralError
 from corral.training import load_recipe, shipped_recipes, train
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "results" / "checkpoints"
-VOLATILE = ("second", "time", "date", "version", "path", "host", "platform", "created", "minutes", "per_s")
+VOLATILE = ("second", "time", "date", "version", "path", "host", "platform", "created", "minutes", "per_s", "sha256", "format", "edited")
 # Recipes that start from another one's weights, and from whose.
 STARTS = {
     **dict.fromkeys(("slf", "alf", "nearest", "soft", "aff", "deacl", "ncp-acl", "dynacl++", "dynacl-air++"), "simclr"),
@@ -169,7 +169,9 @@ def commands(folder: Path) -> Iterator[tuple[str, str]]:
         title = " ".join(words[:1] + [Path(word).name for word in words[1:]])
         yield title, f"exit {done.returncode}" + (f" {done.stderr.strip()[-300:]}" if done.returncode else "")
     for document in sorted(folder.rglob("*.json")):
-        yield from leaves(without_volatile(json.loads(document.read_text())), str(document.relative_to(folder)))
+        yield from leaves(
+            without_volatile(json.loads(document.read_text(encoding="utf-8"))), str(document.relative_to(folder))
+        )
 
 
 def everything() -> dict[str, str]:
@@ -191,9 +193,9 @@ def main() -> None:
     given = parser.parse_args()
     found = everything()
     if given.what == "write":
-        given.file.write_text(json.dumps(found, indent=1) + "\n")
+        given.file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         return
-    before = json.loads(given.file.read_text())
+    before = json.loads(given.file.read_text(encoding="utf-8"))
     names = [name for name in before | found if before.get(name) != found.get(name)]
     for name in names:
         print(f"DIFFERS {name}: {before.get(name)} -> {found.get(name)}")

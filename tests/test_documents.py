@@ -5,11 +5,11 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corral.documents import read_document, write_document
-from corral.strict import Frozen
+from corral.documents import Document, read_document, write_document
 
 
-class Sample(Frozen):
+class Sample(Document):
+    format: str = "corral-sample-2"
     words: str
     numbers: tuple[float, ...]
     rows: tuple[tuple[int, ...], ...]

@@ -7,9 +7,10 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "corral"
 LAYERS = (
-    {"errors", "version", "precision", "renamed", "strict"},
-    {"files", "devices", "registry", "options", "progress"},
-    {"documents"},
+    {"errors", "version", "precision", "renamed", "strict", "terminal"},
+    {"files"},
+    {"devices", "registry", "options", "progress", "reading", "workers", "processes", "checksums"},
+    {"documents", "lock"},
     {"data", "geometry"},
     {"losses"},
     {"models"},

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from corral.api import load
     from corral.audit.audit import audit
     from corral.audit.diagnostics import diagnose
+    from corral.checksums import accept_edited
     from corral.evaluation import evaluate
     from corral.evaluation.certification import certify_run
     from corral.models import Head
@@ -24,6 +25,7 @@ __all__ = [
     "Head",
     "Method",
     "__version__",
+    "accept_edited",
     "attacks",
     "audit",
     "certify",
@@ -44,6 +46,7 @@ __all__ = [
 _HOMES = {
     "Head": "corral.models",
     "Method": "corral.training.methods",
+    "accept_edited": "corral.checksums",
     "audit": "corral.audit.audit",
     "certify_run": "corral.evaluation.certification",
     "diagnose": "corral.audit.diagnostics",

@@ -1,18 +1,24 @@
 """The demo: the main job on embedded data, small enough for two minutes on two cores."""
 
 import multiprocessing
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from corral.devices import cores
-from corral.errors import UsageError
+from corral.errors import CorralError, UsageError
 from corral.evaluation import Record, evaluate
 from corral.evaluation.records import as_percent
+from corral.files import check_writable
+from corral.lock import held
 from corral.progress import Progress, duration
 from corral.report import report
-from corral.training import RunFolder, train
+from corral.training import train
+from corral.workers import begin_worker, ended_on_failure, started_whole
 
 RECIPES = ("nominal", "at", "clustr-published", "clustr", "clustr-qtrades-published", "clustr-qtrades", "corral")
 
@@ -33,20 +39,35 @@ def run_demo(
 
     Raises:
         UsageError: `out` exists and is not a folder.
+        CorralError: another process makes the demo there, it cannot be written, or a worker was ended from outside.
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: exists and is not a folder; choose another --out")
+    page = out / "report.html"
+    check_writable(page)
+    with held(out, "demo"):
+        records = _made(out, seed, workers, progress)
+        return report([out / recipe for recipe in RECIPES], out=page), [records[recipe] for recipe in RECIPES]
+
+
+def _made(out: Path, seed: int, workers: int | None, progress: bool) -> dict[str, Record]:
+    """The runs' records by recipe, each run made by one of several processes."""
     count = min(workers or cores(), len(RECIPES))
     records: dict[str, Record] = {}
     # Spawned, not forked: torch's thread pools do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with (
         Progress("demo", len(RECIPES), "classifiers", enabled=progress) as bar,
-        ProcessPoolExecutor(count, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        _ended_together(out),
+        ProcessPoolExecutor(count, mp_context=context, initializer=begin_worker) as pool,
+        ended_on_failure(),
     ):
         bar.say(f"training and attacking {len(RECIPES)} classifiers in {count} processes")
         # The costliest first, so that the last worker does not wait for it.
-        jobs = {pool.submit(_train_and_evaluate, recipe, out / recipe, seed): recipe for recipe in reversed(RECIPES)}
+        with started_whole():
+            jobs = {
+                pool.submit(_train_and_evaluate, recipe, out / recipe, seed): recipe for recipe in reversed(RECIPES)
+            }
         for job in as_completed(jobs):
             record = job.result()
             records[jobs[job]] = record
@@ -57,12 +78,22 @@ def run_demo(
                 f"all attacks {found['worst_case']}%  (trained {duration(record.train_seconds)}, "
                 f"attacked {duration(record.eval_seconds)})"
             )
-    page = report([out / recipe for recipe in RECIPES], out=out / "report.html")
-    return page, [records[recipe] for recipe in RECIPES]
+    return records
 
 
 def _train_and_evaluate(recipe: str, path: Path, seed: int) -> Record:
     """One worker's job: a run, trained or taken up again, and its record."""
-    folder = RunFolder(path)
-    train(recipe, data="digits", out=path, resume=folder.recipe.is_file(), progress=False, seed=seed)
+    torch.set_num_threads(1)
+    train(recipe, data="digits", out=path, resume="auto", progress=False, seed=seed)
     return evaluate(path, progress=False)
+
+
+@contextmanager
+def _ended_together(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise CorralError(
+            f"{out}: a worker process was ended from outside (out of memory?); the same command goes on, "
+            "with fewer --workers"
+        ) from error

@@ -3,11 +3,18 @@
 import difflib
 from collections.abc import Iterable
 
+# Of a message; what a damaged file holds, and a message quotes, may be endless.
+MOST_LETTERS = 1200
+
 
 class CorralError(Exception):
     """Something failed for a reason that the message names, with the remedy; the command line exits with 1."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        text, half = super().__str__(), MOST_LETTERS // 2
+        return text if len(text) <= MOST_LETTERS else f"{text[:half]} ... {text[-half:]}"
 
 
 class UsageError(CorralError):

@@ -10,16 +10,18 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from corral.errors import UsageError, closest
-from corral.strict import Frozen
+from corral.strict import Settings
 
-Count = Annotated[int, Field(ge=1)]
+# Sizes of networks; beyond these a single layer, or the list of all, takes more than any memory.
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Depth = Annotated[int, Field(ge=1, le=10_000)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class Options(Frozen):
-    """What was not declared is an error, and so is a value of another type."""
+class Options(Settings):
+    """What was not declared is an error, and so is a value of another type, or a number beyond every use."""
 
-    model_config = ConfigDict(strict=True, protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=())
 
 
 @lru_cache(maxsize=256)
@@ -76,13 +78,13 @@ def read_options(
             raise ValueError(f"{what} does not read {name!r}: it reads {listed}{closest(name, known)}")
     try:
         found = options_model(*of, given=given).model_validate_json(json.dumps(dict(values)))
-    except TypeError as error:
-        raise ValueError(f"{what}: options must be numbers, texts, lists or tables ({error})") from None
     except ValidationError as error:
         first = error.errors()[0]
         place, words = first["loc"][0], first["msg"].removeprefix("Value error, ")
         shown = "" if first["type"] == "missing" else f", found {first['input']!r}"
         raise ValueError(f"{what}: {place}: {words}{shown}") from None
+    except (TypeError, ValueError) as error:  # of what JSON does not hold
+        raise ValueError(f"{what}: options must be numbers, texts, lists or tables ({error})") from None
     return {name: getattr(found, name) for name in known}
 
 

@@ -1,9 +1,12 @@
 """Progress of long work: a live line with rate and time left on a terminal, plain lines in a log."""
 
+import os
 import sys
 import time
 from types import TracebackType
 from typing import TextIO
+
+from corral.terminal import printable
 
 LIVE_SECONDS = 0.2
 LOG_SECONDS = 15.0
@@ -40,7 +43,8 @@ class Progress:
         stream: TextIO | None = None,
     ) -> None:
         self.title, self.total, self.unit, self.scale, self.enabled = title, total, unit, scale, enabled
-        self.stream = stream or sys.stderr
+        # A process may have been started without standard error.
+        self.stream = stream or sys.stderr or open(os.devnull, "w")  # noqa: SIM115
         self.live = self.stream.isatty()
         self.done, self.note = 0, ""
         self.started = self.shown = time.monotonic()
@@ -56,8 +60,7 @@ class Progress:
     def close(self) -> None:
         """Clear the live line."""
         if self.enabled and self.live:
-            self.stream.write("\r\x1b[K")
-            self.stream.flush()
+            self._write("\r\x1b[K")
 
     def reset(self) -> None:
         """Count from nothing again; pooch does so before it counts a finished download as a whole."""
@@ -70,8 +73,7 @@ class Progress:
         moment = time.monotonic()
         if self.enabled and moment - self.shown >= (LIVE_SECONDS if self.live else LOG_SECONDS):
             self.shown = moment
-            self.stream.write(f"\r{self.line()}\x1b[K" if self.live else f"{self.line()}\n")
-            self.stream.flush()
+            self._write(f"\r{printable(self.line())}\x1b[K" if self.live else f"{printable(self.line())}\n")
 
     update = advance  # as pooch calls it
 
@@ -92,5 +94,9 @@ class Progress:
     def say(self, text: str) -> None:
         """Write a lasting line above the live one."""
         if self.enabled:
-            self.stream.write(f"\r\x1b[K{text}\n" if self.live else f"{text}\n")
-            self.stream.flush()
+            self._write(f"\r\x1b[K{printable(text)}\n" if self.live else f"{printable(text)}\n")
+
+    def _write(self, text: str) -> None:
+        # The command line's own streams show control characters as escapes, but for these.
+        getattr(self.stream, "control", self.stream.write)(text)
+        self.stream.flush()

@@ -1,4 +1,8 @@
-"""Files that a user or another machine wrote: regular ones, within the memory, and one line where one is damaged."""
+"""Files that a user or another machine wrote: regular ones, within the memory, and one line where one is damaged.
+
+One file is read into half of the machine's memory at most, unpacked: what claims to need more is refused before it is
+read. Parsers that can die run in a process of their own (`corral.processes`).
+"""
 
 import json
 import lzma
@@ -6,9 +10,13 @@ import math
 import os
 import stat
 import struct
+import sys
 import tomllib
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -23,8 +31,8 @@ DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, TokenError, SyntaxError, EOFError, OSError),
     *(ValueError, TypeError, OverflowError, MemoryError, RecursionError, NotImplementedError, RuntimeError),
 )
-# A document or a recipe of ours is far smaller.
-MOST_TEXT = 256 << 20
+# A document of ours is far smaller; a recipe, whose parser is slow, has a few kilobytes.
+MOST_TEXT, MOST_RECIPE = 256 << 20, 1 << 20
 KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -37,8 +45,13 @@ MOST_WHOLE = 2**63 - 1
 
 
 def memory_bytes() -> int:
-    """Physical memory of this machine, what a file may at most be read into."""
+    """Physical memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def most_bytes() -> int:
+    """What one file, unpacked, may be read into: half of the memory, for the numbers are copied once."""
+    return memory_bytes() // 2
 
 
 def check_file(path: Path, *, remedy: str, most: int | None = None) -> int:
@@ -47,7 +60,7 @@ def check_file(path: Path, *, remedy: str, most: int | None = None) -> int:
     Args:
         path: the file, or a link to one.
         remedy: what a message ends with.
-        most: bytes that it may have; by default the machine's memory.
+        most: bytes that it may have; by default `most_bytes`.
 
     Raises:
         CorralError: absent, not a regular file, or larger than that.
@@ -60,7 +73,7 @@ def check_file(path: Path, *, remedy: str, most: int | None = None) -> int:
     if not stat.S_ISREG(found.st_mode):
         what = KINDS.get(stat.S_IFMT(found.st_mode), "no file")
         raise CorralError(f"{path}: {what}, expected a regular file; {remedy}")
-    most = memory_bytes() if most is None else most
+    most = most_bytes() if most is None else most
     if found.st_size > most:
         raise CorralError(f"{path}: {found.st_size:,} bytes, expected at most {most:,}; {remedy}")
     return found.st_size
@@ -89,7 +102,7 @@ def parse_json(text: str | bytes) -> Any:
         content = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
-    _check_values(content)
+    check_values(content)
     return content
 
 
@@ -103,7 +116,7 @@ def parse_toml(text: str) -> dict[str, Any]:
         content = tomllib.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
-    _check_values(content)
+    check_values(content)
     return content
 
 
@@ -111,8 +124,12 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a measurement")
 
 
-def _check_values(content: Any) -> None:
-    """Refuse values that no later step could hold; without recursion, for nesting may be deep."""
+def check_values(content: Any) -> None:
+    """Refuse values that no later step could hold; without recursion, for nesting may be deep.
+
+    Raises:
+        ValueError: a number that is not finite or beyond 64 bits, or a lone surrogate.
+    """
     left = [content]
     while left:
         value = left.pop()
@@ -131,35 +148,61 @@ def _check_values(content: Any) -> None:
                 raise ValueError("a text with half a character (a lone surrogate)") from error
 
 
-def read_arrays(path: Path, *, kind: str = "an .npz file", remedy: str) -> dict[str, NDArray[Any]]:
+@contextmanager
+def opened_zip(
+    path: Path, *, problem: str, remedy: str, content: bytes | None = None
+) -> Iterator[tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]]:
+    """A zip archive and its members, which together fit the memory; damages that show in the block are one line too.
+
+    Args:
+        path: the file.
+        problem: what a message says of a damaged one.
+        remedy: what a message ends with.
+        content: of the file, where it is not to be read from there.
+
+    Raises:
+        CorralError: as `check_file`, not an archive, damaged, or larger unpacked than the memory allows.
+    """
+    if content is None:
+        check_file(path, remedy=remedy)
+    try:
+        with zipfile.ZipFile(path if content is None else BytesIO(content)) as archive:
+            members = archive.infolist()
+            size, most = sum(member.file_size for member in members), most_bytes()
+            if size > most:
+                raise CorralError(f"{path}: {size:,} bytes unpacked, expected at most {most:,}; {remedy}")
+            yield archive, members
+    except DAMAGED as error:
+        raise CorralError(f"{path}: {problem} ({first_line(error)}); {remedy}") from error
+
+
+def read_arrays(
+    path: Path, *, kind: str = "an .npz file", remedy: str, content: bytes | None = None
+) -> dict[str, NDArray[Any]]:
     """The arrays of an .npz file by name; nothing is unpickled, and nothing allocated that the file does not hold.
 
     Args:
         path: the file.
         kind: what a message calls what it should be.
         remedy: what a message ends with.
+        content: of the file, where it is not to be read from there.
 
     Raises:
-        CorralError: as `check_file`; not an archive; an array that is damaged, of Python objects, or whose stated shape
-            is not that of its bytes.
+        CorralError: as `opened_zip`; an array that is damaged, of Python objects, or whose stated shape is not that of
+            its bytes.
     """
-    check_file(path, remedy=remedy)
     arrays = {}
-    try:
-        with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
-            if sum(member.file_size for member in members) > memory_bytes():
-                raise CorralError(f"{path}: its arrays are larger than the memory; {remedy}")
-            for member in members:
-                name = member.filename.removesuffix(".npy")
-                try:
-                    arrays[name] = _array(archive, member)
-                except DAMAGED as error:
-                    raise CorralError(
-                        f"{path}: not {kind}, array {name} is damaged ({_words(error)}); {remedy}"
-                    ) from error
-    except DAMAGED as error:
-        raise CorralError(f"{path}: not {kind}, or truncated ({_words(error)}); {remedy}") from error
+    problem = f"not {kind}, or truncated"
+    with opened_zip(path, problem=problem, remedy=remedy, content=content) as (archive, members):
+        for member in members:
+            if not member.filename.endswith(".npy"):
+                continue
+            name = member.filename.removesuffix(".npy")
+            try:
+                arrays[name] = _array(archive, member)
+            except DAMAGED as error:
+                words = first_line(error)
+                raise CorralError(f"{path}: not {kind}, array {name} is damaged ({words}); {remedy}") from error
     return arrays
 
 
@@ -177,11 +220,15 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
     wanted = math.prod(shape) * dtype.itemsize
     if wanted != len(content) or min(shape, default=1) < 0:
         raise ValueError(f"{dtype} of shape {shape} is {wanted:,} bytes, found {len(content):,}")
+    if dtype.kind == "U":
+        codes = np.frombuffer(content, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+        if ((codes > sys.maxunicode) | ((codes >= 0xD800) & (codes < 0xE000))).any():
+            raise ValueError("it holds letters that are none")
     flat = np.frombuffer(content, dtype, count=math.prod(shape)) if wanted else np.zeros(math.prod(shape), dtype)
     return flat.reshape(shape, order="F" if by_columns else "C").copy()
 
 
-def _words(error: BaseException) -> str:
-    """The first line of an error, or its name."""
+def first_line(error: BaseException) -> str:
+    """The first line of an error that has one, or its name."""
     lines = str(error).splitlines()
     return lines[0] if lines and lines[0] else type(error).__name__

@@ -9,11 +9,11 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import entry_points
-from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar
 
 from corral.errors import CorralError, UsageError, closest
+from corral.files import user_path
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
@@ -243,7 +243,7 @@ def import_plugin(source: str) -> ModuleType:
     name = _module_name(source)
     if name in sys.modules:
         return sys.modules[name]
-    path = Path(source).expanduser()
+    path = user_path(source)
     try:
         if source.endswith(".py"):
             if not path.is_file():
@@ -295,12 +295,12 @@ def lasting(target: str) -> str:
 
 def lasting_source(source: str) -> str:
     """A plugin as another process should name it: a file by its whole path."""
-    return str(Path(source).expanduser().resolve()) if source.endswith(".py") else source
+    return str(user_path(source).resolve()) if source.endswith(".py") else source
 
 
 def _module_name(source: str) -> str:
     """The name in `sys.modules` of a module or of a file."""
     if not source.endswith(".py"):
         return source
-    path = Path(source).expanduser().resolve()
+    path = user_path(source).resolve()
     return f"corral_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"

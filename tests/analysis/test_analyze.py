@@ -6,6 +6,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from tests.earlier import write_with
 from typer.testing import CliRunner
 
 from corral.analysis import ANALYSES, AnalysisCache, Found, read_analysis
@@ -46,8 +47,7 @@ def test_a_second_call_makes_nothing_and_fresh_makes_it_again(released, found, m
 
 def test_an_analysis_of_other_weights_is_made_again(released, found):
     path = released / "analyses" / f"cosine-n{N}.json"
-    document = json.loads(path.read_text())
-    path.write_text(json.dumps(document | {"model_fingerprint": "0" * 16, "numbers": {"clean": 0.0}}))
+    write_with(path, model_fingerprint="0" * 16, numbers={"clean": 0.0})
     again = analyze(released, only=["cosine"], n=N, device="cpu", progress=False)["cosine"]
     assert again.numbers == pytest.approx(found["cosine"].numbers)
 
@@ -58,7 +58,7 @@ def test_an_analysis_of_an_earlier_version_is_made_again_where_a_number_is_asked
     path = run / "analyses" / f"cosine-n{N}.json"
     document = json.loads(path.read_text())
     old = {name: value for name, value in document["numbers"].items() if not name.endswith("of classes")}
-    path.write_text(json.dumps(document | {"numbers": old}))
+    write_with(path, numbers=old)
     kept = AnalysisCache(run, n=N, progress=False)
     assert kept.analysis("cosine", needs=["clean sd"]).numbers == old
     again = kept.analysis("cosine", needs=["clean sd of classes"])

@@ -142,7 +142,7 @@ def test_a_document_of_an_analysis_that_is_not_here_is_shown_plainly(released):
     made(released, "gone")
     del ANALYSES._things["gone"]
     found = read_analysis(path)
-    assert json.loads(path.read_text())["format"] == "corral-analysis-1"
+    assert json.loads(path.read_text())["format"] == "corral-analysis-2"
     assert described("gone").title == "gone"
     assert analysis_lines(found) == [("x", "1.5")]
 

@@ -293,7 +293,7 @@ def test_a_file_without_a_test_part_is_audited_on_all_its_images(tmp_path, fast)
     assert "all 500 images, the source has no test part" in whole.data_note
     assert "no test part" not in split.data_note
     name = f"npz:{tmp_path}/whole.npz"
-    own = audit_images(name, n=None, seed=0, root=None, device=CPU, trained_on=True)
+    own = audit_images(name, n=None, seed=0, root=None, device=CPU, trained_on=load(name).fingerprint)
     assert torch.bincount(own.labels).tolist() == torch.bincount(load(name).test.labels).tolist()
 
 

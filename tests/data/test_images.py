@@ -1,5 +1,6 @@
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,6 +53,21 @@ def test_take_and_float_agree_on_rows_and_masks(device: torch.device) -> None:
 def test_wrong_pixels_are_named(wrong: torch.Tensor, words: list[str], refusal: Refusal) -> None:
     message = refusal(lambda: Images(wrong))
     assert all(word in message for word in words)
+
+
+def test_a_type_is_never_said_to_be_what_was_asked_for(refusal: Refusal) -> None:
+    """NumPy's uint8 and int64 have the names that are expected of a tensor."""
+    words = "must be a torch tensor, found ndarray: `corral.data.from_arrays` takes arrays and lists"
+    assert words in refusal(lambda: Images(pixels().numpy()))  # type: ignore[arg-type]
+    assert words in refusal(lambda: Images(pixels(), np.zeros(4, np.int64)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("excess", "words"), [(1e-6, "found 9.54e-07 outside of it"), (2e-3, "found 0.002 outside")])
+def test_a_slight_excess_is_printed_and_is_no_other_scale(excess: float, words: str, refusal: Refusal) -> None:
+    for values in (torch.full((1, 1, 2, 2), 1 + excess), torch.full((1, 1, 2, 2), -excess)):
+        message = refusal(lambda values=values: Images(values))
+        assert "clip them" in message
+        assert (words in message) or "found 1e-06 outside" in message
 
 
 def test_nan_pixels_are_counted_and_the_first_row_named(refusal: Refusal) -> None:

@@ -130,7 +130,22 @@ def test_a_document_imports_no_code(blobs: Path, tmp_path: Path) -> None:
         ("raise ValueError('no')", "its loader failed (ValueError: no)"),
         ("return 3", "its loader returned int, expected (x_train, y_train, x_test, y_test) or a corral.data.DataSet"),
         ("return 3, 4", "its loader returned 2 things, expected (x_train"),
-        ("return [1], [2], [3], [4]", "x_train: found list, expected a tensor or a NumPy array"),
+        ("return 'x', y, x, y", "x_train: found str, expected a tensor or a NumPy array"),
+        ("return [[1, 2], [3]], y, x, y", "x_train: found list that is no array of numbers (setting an array element"),
+        (
+            "return [1], [2], [3], [4]",
+            "x_train is int64, expected uint8 or floats in [0, 1]: convert it (found 1 to 1)",
+        ),
+        ("return x.byte(), y, x, y", "x_train is uint8 of 0 and 1 alone, almost black where 255 is white: multiply it"),
+        ("return x * 1.001, y, x, y", "x_train: pixels must be in [0, 1]; found 0.001 outside of it: clip them"),
+        (
+            "return x, y + 1, x, y + 1",
+            "no image of class 0 among 8, of 5 classes; labels that count from 1 leave class",
+        ),
+        (
+            "return x, y * 2, x, y * 2",
+            "no image of class 1, 3, 5 among 8, of 7 classes; number the labels from 0 without",
+        ),
         ("return x.int(), y, x, y", "x_train is int32, expected uint8 or floats in [0, 1]: convert it"),
         ("return x * 2.0, y, x, y", "x_train: pixels must be in [0, 1]; found max 2: divide by 255 or store uint8"),
         ("return x[:, 0, 0], y, x, y", "x_train has the shape (4, 5), expected (N, H, W), (N, H, W, C) or (N, C, H, W"),
@@ -168,6 +183,38 @@ def test_floats_of_any_width_are_images(dtype: torch.dtype) -> None:
     y = torch.arange(4)
     data = from_arrays(x, y, x, y, name="own")
     assert torch.equal(data.train.pixels, x.float())
+
+
+def test_lists_and_an_excess_of_rounding_are_taken() -> None:
+    x, y, x_test, y_test = arrays()
+    floats = np.clip(x / 255, 0, 1)
+    over = np.where(floats == floats.max(), 1 + 1e-7, np.where(floats == floats.min(), -1e-7, floats))
+    data = from_arrays(over.tolist(), y.tolist(), x_test / 255, tuple(y_test), name="own")
+    expected = np.where(floats == floats.max(), 255, np.where(floats == floats.min(), 0, x))
+    assert np.array_equal(data.train.pixels.numpy(), expected)
+    assert data.train.labels.tolist() == y.tolist()
+
+
+def test_a_class_without_training_images_is_no_class_to_train(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refusal: Refusal
+) -> None:
+    """Where the classes are stated, a set without some of them serves an audit, but no training."""
+    x, y, x_test, y_test = arrays()
+
+    @corral.register.data("five-named", classes=("a", "b", "c", "d", "e"))
+    def five() -> tuple[np.ndarray, ...]:
+        return x, y + 1, x_test, y_test + 1
+
+    assert load("five-named").classes == ("a", "b", "c", "d", "e")
+    for method in ("at", "trades", "mat", "corral", "nominal"):
+        small = {"model.backbone": "mlp", "model.hidden": [8], "threat.eps": 0.1}
+        words = refusal(
+            lambda method=method, small=small: corral.train(
+                method, data="five-named", out=tmp_path / "run", progress=False, device="cpu", **small
+            )
+        )
+        assert "five-named: train: no image of class a, e among 12, of 5 classes; number the labels from 0" in words
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_shape_that_is_stated_says_how_images_lie(refusal: Refusal) -> None:

@@ -1,12 +1,13 @@
 """Damaged files by the thousand: each is read or refused in one line, in bounded time and memory, or it is a fault.
 
-usage: python -m tests.fuzz.driver [KIND ...] [--n 10000] [--seed 0] [--keep FOLDER]      (`make fuzz`)
+usage: python -m tests.fuzz.driver [KIND ...] [--n 10000] [--seed 0] [--results FILE] [--keep FOLDER]   (`make fuzz`)
 
 Reads run in forked processes with a limit on memory and on time, so that a parser that dies or hangs is a row of the
 table and not the end of it. A case is its kind, seed and number: the same three give the same bytes.
 """
 
 import argparse
+import json
 import os
 import random
 import resource
@@ -17,7 +18,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,10 +28,12 @@ from tests.fuzz.mutations import mutated
 from corral.errors import CorralError
 
 # What one read may take beyond what the process holds, and how long: each far above what a whole file needs.
-MEMORY, SECONDS = 3 << 30, 20
+MEMORY, SECONDS = 3 << 30, 60
 # Cases of a forked process.
 BATCH = 200
 READ, REFUSED = "read", "refused"
+# Makes the file of a number at a path.
+Make = Callable[[int, Path], object]
 
 
 @dataclass
@@ -42,10 +45,15 @@ class Outcome:
     faults: list[tuple[int, str]] = field(default_factory=list)
     seconds: float = 0.0
 
-    @property
-    def cases(self) -> int:
-        """How many."""
-        return sum(self.counts.values())
+    def line(self, n: int, seed: int) -> dict[str, object]:
+        """The row of the table."""
+        deaths = sum(fate.startswith("died") for _, fate in self.faults)
+        hangs = sum(fate.startswith("hung") for _, fate in self.faults)
+        return {
+            "kind": self.kind, "n": n, "seed": seed, "refused": self.counts[REFUSED], "read": self.counts[READ],
+            "escaped": len(self.faults) - deaths - hangs, "deaths": deaths, "hangs": hangs,
+            "seconds": round(self.seconds, 1),
+        }  # fmt: skip
 
 
 def case(kind: Kind, whole: list[bytes], seed: int, number: int) -> bytes:
@@ -68,7 +76,7 @@ def _fate(kind: Kind, path: Path) -> str:
     return READ
 
 
-def _child(kind: Kind, whole: list[bytes], seed: int, numbers: Iterable[int], folder: Path, pipe: int) -> None:
+def _child(kind: Kind, make: Make, numbers: Iterable[int], folder: Path, pipe: int) -> None:
     """Read cases; a line before each read and one after it."""
     warnings.simplefilter("ignore")
     null = os.open(os.devnull, os.O_RDWR)
@@ -80,7 +88,8 @@ def _child(kind: Kind, whole: list[bytes], seed: int, numbers: Iterable[int], fo
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process whatever C code it is in
     for number in numbers:
         path = kind.place(folder)
-        path.write_bytes(case(kind, whole, seed, number))
+        path.unlink(missing_ok=True)
+        make(number, path)
         os.write(pipe, f"{number} begun\n".encode())
         signal.alarm(SECONDS)
         fate = _fate(kind, path)
@@ -91,79 +100,98 @@ def _child(kind: Kind, whole: list[bytes], seed: int, numbers: Iterable[int], fo
 def fuzz(kind: Kind, *, n: int, seed: int = 0) -> Outcome:
     """Read `n` damaged files of a kind."""
     outcome, started = Outcome(kind.name), time.monotonic()
-    with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as made:
         whole = kind.whole(Path(made))
-        for content in whole:
-            kind.prepare(Path(folder))
-            kind.place(Path(folder)).write_bytes(content)
-            kind.read(kind.place(Path(folder)))  # a seed that is not read would make every case a refusal
-        left = list(range(n))
-        while left:
-            left = _run(kind, whole, seed, left, Path(folder), outcome)
+
+    def make(number: int, path: Path) -> None:
+        path.write_bytes(case(kind, whole, seed, number))
+
+    for number, fate in fates(kind, make, range(n), whole).items():
+        outcome.counts[fate.split(" from ")[0] if fate.startswith("escaped") else fate.split(": ")[0]] += 1
+        if fate not in (READ, REFUSED):
+            outcome.faults.append((number, fate))
     outcome.seconds = time.monotonic() - started
     return outcome
 
 
-def _run(kind: Kind, whole: list[bytes], seed: int, numbers: list[int], folder: Path, outcome: Outcome) -> list[int]:
-    """Fork, read the first of `numbers`, and return those that are left."""
-    batch = numbers[:BATCH]
+def fates(kind: Kind, make: Make, numbers: Iterable[int], whole: Iterable[bytes] = ()) -> dict[int, str]:
+    """What becomes of each of some files of a kind, which `make` makes, after the `whole` ones were read."""
+    found: dict[int, str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        kind.prepare(Path(folder))
+        for one in whole:
+            kind.place(Path(folder)).write_bytes(one)
+            kind.read(kind.place(Path(folder)))  # one that is not read would make every case a refusal
+        left = list(numbers)
+        while left:
+            found |= _some(kind, make, left[:BATCH], Path(folder))
+            left = [number for number in left if number not in found]
+    return found
+
+
+def _some(kind: Kind, make: Make, numbers: list[int], folder: Path) -> dict[int, str]:
+    """Fork, and read the first of some files, until one ends the process."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             os.close(reader)
-            _child(kind, whole, seed, batch, folder, writer)
+            _child(kind, make, numbers, folder, writer)
         finally:
             os._exit(0)
     os.close(writer)
     with os.fdopen(reader, errors="replace") as lines:
         said = [line.rstrip("\n").partition(" ") for line in lines]
     status = os.waitpid(child, 0)[1]
-    fates = {int(number): fate for number, _, fate in said if fate != "begun"}
+    found = {int(number): fate for number, _, fate in said if fate != "begun"}
     begun = [int(number) for number, _, fate in said if fate == "begun"]
     if os.WIFSIGNALED(status) and begun:
         name = signal.Signals(os.WTERMSIG(status)).name
-        fates[begun[-1]] = f"hung {SECONDS} s" if name == "SIGALRM" else f"died: {name}"
-    for number, fate in fates.items():
-        outcome.counts[fate.split(" from ")[0] if fate.startswith("escaped") else fate.split(": ")[0]] += 1
-        if fate not in (READ, REFUSED):
-            outcome.faults.append((number, fate))
-    if not fates:
+        found[begun[-1]] = f"hung {SECONDS} s" if name == "SIGALRM" else f"died: {name}"
+    if not found:
         raise RuntimeError(f"{kind.name}: the reading process ended with {status} before its first case")
-    return [number for number in numbers if number not in fates]
+    return found
 
 
 def main() -> None:
+    """Read files of every kind, but for those that the results hold already; one JSON line a kind."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", help=", ".join(KINDS))
     parser.add_argument("--n", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", type=Path, help="append each kind's line to this file; skip kinds in it")
     parser.add_argument("--keep", type=Path, help="write the files of the first faults here")
     given = parser.parse_args()
-    print("| file | cases | read | refused in one line | faults | seconds |\n| --- | --- | --- | --- | --- | --- |")
+    lines = given.results.read_text().splitlines() if given.results and given.results.exists() else []
+    done = {(line["kind"], line["n"], line["seed"]): line for line in map(json.loads, lines)}
     faults = 0
     for name in given.kinds or KINDS:
-        kind = KINDS[name]
-        outcome = fuzz(kind, n=given.n, seed=given.seed)
-        others = outcome.cases - outcome.counts[READ] - outcome.counts[REFUSED]
-        faults += others
-        print(
-            f"| {name} | {outcome.cases:,} | {outcome.counts[READ]:,} | {outcome.counts[REFUSED]:,} | {others:,} | "
-            f"{outcome.seconds:.0f} |",
-            flush=True,
-        )
-        shown: Counter[str] = Counter()
-        for number, fate in outcome.faults:
-            words = fate[:90]
-            shown[words] += 1
-            if shown[words] == 1:
-                print(f"  {name} case {number}: {fate}", file=sys.stderr, flush=True)
-                if given.keep:
-                    given.keep.mkdir(parents=True, exist_ok=True)
-                    with tempfile.TemporaryDirectory() as made:
-                        content = case(kind, kind.whole(Path(made)), given.seed, number)
-                    (given.keep / f"{name}-{number}{kind.suffix}").write_bytes(content)
+        line = done.get((name, given.n, given.seed))
+        if line is None:
+            outcome = fuzz(KINDS[name], n=given.n, seed=given.seed)
+            line = outcome.line(given.n, given.seed)
+            _show(outcome, given.seed, given.keep)
+            if given.results:
+                with given.results.open("a") as stream:
+                    stream.write(json.dumps(line) + "\n")
+        print(json.dumps(line), flush=True)
+        faults += line["escaped"] + line["deaths"] + line["hangs"]
     sys.exit(bool(faults))
+
+
+def _show(outcome: Outcome, seed: int, keep: Path | None) -> None:
+    """Say the first fault of each sort on stderr, and keep its file."""
+    kind, shown = KINDS[outcome.kind], set()
+    for number, fate in outcome.faults:
+        if (words := fate[:90]) in shown:
+            continue
+        shown.add(words)
+        print(f"  {kind.name} case {number}: {fate}", file=sys.stderr, flush=True)
+        if keep:
+            keep.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory() as made:
+                content = case(kind, kind.whole(Path(made)), seed, number)
+            (keep / f"{kind.name}-{number}{kind.suffix}").write_bytes(content)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,14 @@
 """Every kind of file that corral reads and that a user or another machine may have written."""
 
+import gzip
 import io
+import shutil
 import struct
+import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +18,18 @@ from PIL import Image
 from scipy.io import savemat
 
 import corral
+from corral.analysis.analyze import analyze
+from corral.analysis.document import read_analysis
 from corral.audit.targets import load_target
 from corral.data import load
+from corral.evaluation.certificate import read_certificate
+from corral.papers.result import read_result
+from corral.papers.store import read_store
 from corral.training import load_recipe, train
 
 # A committed model of ten classes of 8x8 digits.
-CHECKPOINT = Path(__file__).resolve().parents[2] / "results" / "checkpoints" / "digits-corral"
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+CHECKPOINT = RESULTS / "checkpoints" / "digits-corral"
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ def _idx(array: np.ndarray) -> bytes:
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
 
 
-def _mnist(folder: Path) -> None:
+def _mnist(folder: Path, without: str = "") -> None:
     for prefix, count in (("train", 30), ("t10k", 20)):
         for name, array in (
             ("images-idx3", _rng().integers(0, 256, (count, 28, 28))),
@@ -92,7 +103,7 @@ def _mnist(folder: Path) -> None:
         ):
             path = folder / f"MNIST/raw/{prefix}-{name}-ubyte"
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
+            if not path.exists() and f"{prefix}-{name}-ubyte" != without:
                 path.write_bytes(_idx(array))
 
 
@@ -112,6 +123,16 @@ def idx_images(folder: Path) -> list[bytes]:
 def idx_labels(folder: Path) -> list[bytes]:
     """MNIST's labels."""
     return [_idx(np.arange(30) % 10)]
+
+
+@kind(
+    "idx.gz", ".gz", lambda path: load("mnist", root=path.parents[2], download=False),
+    where="MNIST/raw/train-labels-idx1-ubyte", prepare=lambda folder: _mnist(folder, without="train-labels-idx1-ubyte"),
+)  # fmt: skip
+def idx_packed(folder: Path) -> list[bytes]:
+    """MNIST's labels, gzipped."""
+    content = _idx(np.arange(30) % 10)
+    return [gzip.compress(content, mtime=0), gzip.compress(content, mtime=0, compresslevel=1)]
 
 
 def _cifar_rows() -> bytes:
@@ -142,6 +163,7 @@ def _svhn_arrays(count: int) -> dict[str, np.ndarray]:
 
 
 def _svhn(folder: Path) -> None:
+    (folder / "svhn").mkdir(exist_ok=True)
     savemat(folder / "svhn/test_32x32.mat", _svhn_arrays(20))
 
 
@@ -177,7 +199,7 @@ def _picture(form: str) -> Callable[[Path], list[bytes]]:
     return whole
 
 
-for form, suffix in (("PNG", ".png"), ("JPEG", ".jpg"), ("BMP", ".bmp"), ("GIF", ".gif"), ("WEBP", ".webp")):
+for form, suffix in (("PNG", ".png"), ("JPEG", ".jpg"), ("BMP", ".bmp"), ("WEBP", ".webp")):
     kind(
         f"photo {suffix}", suffix, lambda path: load(f"folder:{path.parents[2]}"), where="photos/train/a/damaged",
         prepare=_photos,
@@ -200,21 +222,25 @@ def model(folder: Path) -> list[bytes]:
 
 
 def _run(folder: Path) -> Path:
-    """A tiny evaluated, analysed and certified run."""
-    run = folder / "run"
-    if not run.exists():
-        train(
-            "corral", data="digits", out=run, progress=False, device="cpu",
-            **{"data.train": 120, "training.epochs": 1, "model.width": 4, "model.features": 8},
-        )  # fmt: skip
-        corral.evaluate(run, n=20, progress=False)
-        corral.certify_run(run, n=10, progress=False)
-    return run
-
-
-def _beside_run(folder: Path) -> None:
+    """A copy of a tiny evaluated, analysed and certified run."""
     if not (folder / "run").exists():
-        _run(folder)
+        shutil.copytree(Path(_made().name) / "run", folder / "run")
+    return folder / "run"
+
+
+@cache
+def _made() -> tempfile.TemporaryDirectory[str]:
+    """A folder with that run, which goes with the process."""
+    folder = tempfile.TemporaryDirectory()
+    run = Path(folder.name) / "run"
+    train(
+        "corral", data="digits", out=run, progress=False, device="cpu",
+        **{"data.train": 120, "training.epochs": 1, "model.width": 4, "model.features": 8},
+    )  # fmt: skip
+    corral.evaluate(run, n=20, progress=False)
+    corral.certify_run(run, n=10, progress=False)
+    analyze(run, only=["silhouettes"], n=20, progress=False)
+    return folder
 
 
 def _report(path: Path) -> object:
@@ -222,25 +248,38 @@ def _report(path: Path) -> object:
     return corral.report([run], out=run.parent / "page.html")
 
 
-for name, suffix, where in (
-    ("record", ".json", "run/records/quick-n20"),
-    ("record arrays", ".npz", "run/records/quick-n20"),
-    ("certificate", ".json", "run/certificates/l2-n10"),
-    ("metrics", ".jsonl", "run/metrics"),
-    ("run's recipe", ".toml", "run/recipe"),
+def _resume(path: Path) -> object:
+    run = next(parent for parent in path.parents if parent.name == "run")
+    (run / "model.safetensors").unlink(missing_ok=True)  # a finished run would not be continued
+    return train(run, out=run, resume=True, progress=False)
+
+
+for name, suffix, where, read in (
+    ("record", ".json", "run/records/quick-n20", _report),
+    ("record arrays", ".npz", "run/records/quick-n20", _report),
+    ("certificate", ".json", "run/certificates/l2-n10", read_certificate),
+    ("analysis", ".json", "run/analyses/silhouettes-n20", read_analysis),
+    ("metrics", ".jsonl", "run/metrics", _resume),
+    ("run's recipe", ".toml", "run/recipe", lambda path: load_recipe(path.parent)),
+    ("state", ".safetensors", "run/checkpoints/last", _resume),
 ):
 
     def _whole(folder: Path, place: str = f"{where}{suffix}") -> list[bytes]:
         return [(_run(folder).parent / place).read_bytes()]
 
-    kind(name, suffix, _report, where=where, prepare=_beside_run)(_whole)
+    kind(name, suffix, read, where=where, prepare=_run)(_whole)
 
 
-@kind("state", ".safetensors", lambda path: train(path.parents[1], out=path.parents[1], resume=True, progress=False),
-      where="run/checkpoints/last", prepare=_beside_run)  # fmt: skip
-def state(folder: Path) -> list[bytes]:
-    """A training state, which the command to resume reads."""
-    return [(_run(folder) / "checkpoints/last.safetensors").read_bytes()]
+@kind("table", ".json", read_result)
+def table(folder: Path) -> list[bytes]:
+    """A committed table."""
+    return [(RESULTS / "tables" / "ncp-table5-small" / "table.json").read_bytes()]
+
+
+@kind("results", ".csv", lambda path: read_store(path.parent), where="runs")
+def results(folder: Path) -> list[bytes]:
+    """The first runs of the committed results."""
+    return [b"".join((RESULTS / "runs.csv").read_bytes().splitlines(keepends=True)[:20])]
 
 
 class Tiny(torch.nn.Module):
@@ -261,7 +300,8 @@ class Tiny(torch.nn.Module):
 def torchscript(folder: Path) -> list[bytes]:
     """A scripted module."""
     path = folder / "made.pt"
-    torch.jit.save(torch.jit.trace(Tiny().eval(), torch.zeros(2, 1, 8, 8)), str(path))
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        torch.jit.save(torch.jit.trace(Tiny().eval(), torch.zeros(2, 1, 8, 8)), str(path))
     return [path.read_bytes()]
 
 

@@ -149,7 +149,7 @@ def test_rows_without_their_images_are_made_again_from_what_the_runs_keep(tmp_pa
     with path.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(line | {"outcomes": ""} for line in lines)
+        writer.writerows(line | {"outcomes": "", "digest": ""} for line in lines)
     assert f"Against {REFERENCE}" not in show("ncp-toward", results=tmp_path / "results").read_text()
     monkeypatch.setattr(measure, "evaluate", None)  # nothing is attacked again
     reproduce("ncp-toward", rows=ROWS[:2], **where)

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.earlier import make_earlier
 
 from corral.documents import write_document
 from corral.papers import load_table, reproduce, show
@@ -38,6 +39,8 @@ def made(tmp_path_factory):
         rows.append(row.model_copy(update={"records": (f"{row.recipe}.json",), "columns": columns}))
     parts = (part.model_copy(update={"rows": tuple(rows)}),)
     write_document(Result(table=result.table, scale=result.scale, parts=parts), folder / "table.json")
+    for path in folder.glob("*.json"):
+        make_earlier(path)
     shutil.copyfile(page.with_name("table.md"), folder / "table.md")
     return base
 

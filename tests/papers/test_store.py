@@ -2,12 +2,14 @@
 
 import hashlib
 import multiprocessing
+import re
 import shutil
 
 import pytest
 import torch
 
 from corral.analysis import Analysis
+from corral.checksums import accept_edited
 from corral.errors import CorralError
 from corral.evaluation.records import AttackResult, Record, environment
 from corral.papers import store as module
@@ -226,3 +228,51 @@ def test_columns_keep_their_digest_when_an_analysis_is_renamed():
     assert "cluster_attack." in words
     earlier = hashlib.sha256(words.replace("cluster_attack.", "pursuit.").encode()).hexdigest()[:8]
     assert columns_digest(table) == earlier
+
+
+def cells_changed(text):
+    """Each text of a CSV file that has one digit of one cell more by one."""
+    head, _, rest = text.partition("\n")
+    for found in re.finditer(r"\d", rest):
+        at = found.start()
+        yield f"{head}\n{rest[:at]}{(int(rest[at]) + 1) % 10}{rest[at + 1 :]}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_each_changed_digit_of_the_results_is_named(tmp_path, name):
+    write(tmp_path, entries(analyses=[an_analysis()]))
+    path, alike = tmp_path / name, read_store(tmp_path)
+    text = path.read_text()
+    count = 0
+    for changed in cells_changed(text):
+        path.write_text(changed)
+        try:
+            found = read_store(tmp_path)
+        except CorralError:
+            count += 1
+        else:
+            assert found == alike
+    assert count > 20
+    path.write_text("\n".join(text.splitlines()[:-1]) + "\n")  # one line less
+    if name != "rows.csv":
+        with pytest.raises(CorralError):
+            read_store(tmp_path)
+
+
+def test_an_accepted_edit_is_a_mark_that_stays(tmp_path):
+    whole = entries(analyses=[an_analysis()])
+    write(tmp_path, whole)
+    path = tmp_path / "attacks.csv"
+    path.write_text(path.read_text().replace(",pgd_published,1,", ",pgd_published,2,"))
+    with pytest.raises(
+        CorralError,
+        match=r"attacks\.csv: attack pgd_published \(quick\) on r: edited since it was written.*--accept-edited",
+    ):
+        read_store(tmp_path)
+    with accept_edited():
+        write(tmp_path, entries(row="Another", run="another"))
+        store = read_store(tmp_path)
+        shown = [row_of(TABLE, one, lines, store).shown for one, lines in store.rows.items()]
+    assert sorted(shown) == ["Another", "ClusTR (edited by hand)"]
+    with pytest.raises(CorralError, match="edited since it was written"):
+        read_store(tmp_path)

@@ -8,12 +8,14 @@ import torch
 from corral.analysis.cache import AnalysisCache
 from corral.analysis.document import Analysis
 from corral.analysis.registry import ANALYSES
-from corral.data import load
+from corral.data import DataSet
 from corral.devices import choose_device
 from corral.errors import CorralError, UsageError
+from corral.lock import held
 from corral.renamed import renamed
 from corral.training import RunFolder, load_model
 from corral.training.recipes.recipe import MOST_SEED
+from corral.training.start import data_of
 
 DEFAULT_IMAGES = 1000
 
@@ -26,6 +28,7 @@ def analyze(
     n: int | None = DEFAULT_IMAGES,
     seed: int = 0,
     overwrite: bool = False,
+    data: str | DataSet | None = None,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -41,6 +44,8 @@ def analyze(
         n: a class-balanced subset of this many test images; None, or more than there are, for the whole test set.
         seed: of the attacks and of t-SNE.
         overwrite: make them all again.
+        data: where the run's data lie now, as `corral.data.load` takes it, or the data set; default where they lay at
+            training. The images must be the same, by their fingerprint.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: say what was made.
@@ -50,7 +55,7 @@ def analyze(
 
     Raises:
         UsageError: an unknown analysis, or one that does not fit the run; an impossible n or seed.
-        CorralError: no finished run, damaged files, or a file that cannot be written.
+        CorralError: no finished run, damaged files, a file that cannot be written, or another process analyses the run.
     """
     asked = {ANALYSES.find(name).name for name in only or ()}
     if not 0 <= seed <= MOST_SEED:
@@ -58,17 +63,20 @@ def analyze(
     folder = RunFolder(Path(run))
     if not folder.path.is_dir():
         raise CorralError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
-    model, _, info = load_model(folder.path)
-    n_test = len(load(info.data, root=data_root, code=False).test)
-    cache = AnalysisCache(
-        folder.path,
-        n=None if n is None or n >= n_test else n,
-        seed=seed,
-        data_root=data_root,
-        device=choose_device(device),
-        progress=progress,
-    )
-    kinds = [kind for _, kind in ANALYSES.items()]
-    chosen = [k for k in kinds if (k.name in asked if asked else k.page is not None and k.fits(model))]
-    chosen.sort(key=lambda kind: (kind.page is None, kind.page or 0))
-    return {kind.name: cache.analysis(kind.name, overwrite=overwrite) for kind in chosen}
+    with held(folder.path / "analyses", "analyze"):
+        model, _, info = load_model(folder.path)
+        images = data_of(run, info, data=data, root=data_root)
+        n_test = len(images.test)
+        cache = AnalysisCache(
+            folder.path,
+            n=None if n is None or n >= n_test else n,
+            seed=seed,
+            data=images,
+            data_root=data_root,
+            device=choose_device(device),
+            progress=progress,
+        )
+        kinds = [kind for _, kind in ANALYSES.items()]
+        chosen = [k for k in kinds if (k.name in asked if asked else k.page is not None and k.fits(model))]
+        chosen.sort(key=lambda kind: (kind.page is None, kind.page or 0))
+        return {kind.name: cache.analysis(kind.name, overwrite=overwrite) for kind in chosen}

@@ -2,7 +2,7 @@
 
 import torch
 
-from corral.analysis.document import Found
+from corral.analysis.document import NONE_RIGHT, Found
 from corral.analysis.registry import register_analysis
 from corral.analysis.subject import AnalysedModel, labels_of
 from corral.certify import critique_bounds, nearest_radius, published_radius_unsound
@@ -68,4 +68,5 @@ def radius_bounds(subject: AnalysedModel) -> Found:
         for name, values in (("lower", lower), ("pair_unsound", pair), ("upper", upper), ("exact", exact)):
             numbers[name] = float(values.median())
             series[name] = tuple(values.quantile(at).tolist())
-    return Found(numbers, series)
+    shown = ("own", "rival", "lower", "pair_unsound", "upper", "exact", "too_large")
+    return Found(numbers, series, absent=dict.fromkeys(shown, NONE_RIGHT))

@@ -10,6 +10,7 @@ import torch
 from corral.analysis.document import Analysis, read_analysis
 from corral.analysis.registry import ANALYSES
 from corral.analysis.subject import AnalysedModel, measured
+from corral.data import DataSet
 from corral.documents import write_document
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress, duration
@@ -23,6 +24,7 @@ class AnalysisCache:
         run: the run folder.
         n: class-balanced test images; None for all.
         seed: of the random numbers; stands in the files' names where it is not 0.
+        data: where the run's data lie now, or the data set; default as the run recorded it.
         data_root: folder of the data-set files.
         device: where to run.
         progress: say what was made.
@@ -38,17 +40,20 @@ class AnalysisCache:
         *,
         n: int | None,
         seed: int = 0,
+        data: str | DataSet | None = None,
         data_root: str | Path | None = None,
         device: torch.device | str = "cpu",
         progress: bool = True,
     ) -> None:
         self.run, self.n, self.seed, self.progress = Path(run), n, seed, progress
-        self.data_root, self.device = data_root, device
+        self.data, self.data_root, self.device = data, data_root, device
 
     @cached_property
     def subject(self) -> AnalysedModel:
         """The run and the images, loaded when first asked for."""
-        return measured(self.run, n=self.n, seed=self.seed, data_root=self.data_root, device=self.device)
+        return measured(
+            self.run, n=self.n, seed=self.seed, data=self.data, data_root=self.data_root, device=self.device
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -73,12 +78,14 @@ class AnalysisCache:
         path = next((path for path in paths if path.is_file()), None)
         if path is not None and not overwrite:
             stored = read_analysis(path)
-            if stored.model_fingerprint == self.fingerprint and stored.numbers.keys() >= set(needs):
+            if stored.model_fingerprint == self.fingerprint and stored.numbers.keys() | stored.absent.keys() >= set(
+                needs
+            ):
                 return stored
         begun = time.perf_counter()
         made = kind(self.subject)
         made = made.model_copy(update={"seconds": time.perf_counter() - begun})
-        write_document(made, paths[0])
+        made = write_document(made, paths[0])
         Progress("", 0, "", enabled=self.progress).say(
             f"{self.run}: analysis {kind.name!r} in {duration(made.seconds)}"
         )

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from corral.analysis.document import Found
+from corral.analysis.document import NONE_RIGHT, Found
 from corral.analysis.registry import register_analysis
 from corral.analysis.silhouettes import choice_for, directions_of
 from corral.analysis.subject import AnalysedModel, labelled
@@ -66,11 +66,13 @@ def cluster_attack(subject: AnalysedModel) -> Found:
     before, right = _probabilities(subject, x, y)
     numbers = {"clusters": float(len(centroids)), "right": float(right.sum())}
     x, y, before = x[right], y[right], before[right]
-    for name in ("noise", "pursuit", "away", "both", "labelled") if len(x) else ():
+    names = ("noise", "pursuit", "away", "both", "labelled")
+    for name in names if len(x) else ():
         after, still = _probabilities(subject, _moved(subject, name, x, y, centroids), y)
         numbers[f"{name} decrease"] = float((before - after).mean())
         numbers[f"{name} success"] = float((~still).double().mean())
-    return Found(numbers)
+    absent = {f"{name} {part}": NONE_RIGHT for name in names for part in ("decrease", "success")}
+    return Found(numbers, absent=absent)
 
 
 def _moved(subject: AnalysedModel, name: str, x: Tensor, y: Tensor, centroids: Tensor) -> Tensor:

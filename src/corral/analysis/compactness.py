@@ -39,18 +39,21 @@ def compactness(subject: AnalysedModel) -> Found:
 
     labels = labels_of(subject.test)
     numbers: dict[str, float] = {}
+    absent: dict[str, str] = {}
     names: tuple[ViewName, ...] = ("clean", "pgd")
     for name in names:
         seen = view(subject, name)
         for words, groups in ((f"silhouette {name}", labels), (f"silhouette predicted {name}", seen.predicted)):
             distinct = len(torch.unique(groups))
+            absent[words] = f"{len(groups)} images in {distinct} of the classes: it needs 2 classes, one with 2 images"
             if 2 <= distinct < len(groups):
                 numbers[words] = float(silhouette_score(seen.features.cpu().numpy(), groups.cpu().numpy()))
         within, between = scatter(seen.features.double(), labels)
         numbers |= {f"within {name}": within, f"between {name}": between}
+        absent[f"ratio {name}"] = "the means of the classes are equal"
         if between > 0:
             numbers[f"ratio {name}"] = within / between
-    return Found(numbers)
+    return Found(numbers, absent=absent)
 
 
 def scatter(features: Tensor, labels: Tensor) -> tuple[float, float]:

@@ -8,6 +8,8 @@ from corral.analysis.subject import AnalysedModel
 from corral.analysis.views import ViewName, centres_of, own_centre, view
 from corral.losses import bibo_distance
 
+PARTS = ("", " sd", " of classes", " sd of classes")
+
 
 @register_analysis(
     "cosine",
@@ -46,16 +48,23 @@ def centre_cosine(subject: AnalysedModel) -> Found:
     origin = centres.mean(0)
     numbers: dict[str, float] = {}
     series: dict[str, tuple[float, ...]] = {}
+    absent: dict[str, str] = {}
     names: tuple[ViewName, ...] = ("clean", "pgd")
     for name in names:
         seen = view(subject, name)
-        own = own_centre(seen.features, centres, classes, seen.predicted)
-        cosines = 1 - bibo_distance(seen.features - origin, own - origin).double()
+        # A class without training images has no centre.
+        known = torch.isin(seen.predicted, classes)
+        if not bool(known.any()):
+            absent |= dict.fromkeys((f"{name}{part}" for part in PARTS), "no predicted class has a centre")
+            continue
+        features, predicted = seen.features[known], seen.predicted[known]
+        own = own_centre(features, centres, classes, predicted)
+        cosines = 1 - bibo_distance(features - origin, own - origin).double()
         numbers |= {name: float(cosines.mean()), f"{name} sd": float(cosines.std(correction=0))}
-        of_class = [cosines[seen.predicted == label] for label in range(len(subject.info.classes))]
+        of_class = [cosines[predicted == label] for label in range(len(subject.info.classes))]
         means = torch.stack([values.mean() for values in of_class if len(values)])
         numbers |= {f"{name} of classes": float(means.mean()), f"{name} sd of classes": float(means.std(correction=0))}
         series[f"{name} by class"] = tuple(float(values.mean()) if len(values) else 0.0 for values in of_class)
         spreads = (float(values.std(correction=0)) if len(values) else 0.0 for values in of_class)
         series[f"{name} sd by class"] = tuple(spreads)
-    return Found(numbers, series)
+    return Found(numbers, series, absent=absent)

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from corral.documents import read_document
+from corral.documents import Document, read_document
 from corral.evaluation.records import Environment
-from corral.strict import Frozen
+from corral.strict import Radius, Seconds
 
 
 def _current_name(name: str) -> str:
@@ -23,6 +23,10 @@ AnalysisName = Annotated[str, AfterValidator(_current_name)]
 """The name of an analysis in a document; one of an earlier version is read as today's, with a warning."""
 
 
+# Why a number of the images that are classified right is absent.
+NONE_RIGHT = "no test image is classified right"
+
+
 @dataclass(frozen=True)
 class Found:
     """What an analysis measured.
@@ -31,14 +35,16 @@ class Found:
         numbers: by what they are; fractions, percentages or lengths as the analysis says.
         series: curves, by what they are.
         n: images measured; None where they are the subject's test images.
+        absent: what cannot be computed of this run and these images, with the reason; none of it is in `numbers`.
     """
 
     numbers: dict[str, float]
     series: dict[str, tuple[float, ...]] = field(default_factory=dict)
     n: int | None = None
+    absent: dict[str, str] = field(default_factory=dict)
 
 
-class Analysis(Frozen):
+class Analysis(Document):
     """One analysis of one run.
 
     Attributes:
@@ -50,20 +56,22 @@ class Analysis(Frozen):
         seed: of the random numbers.
         numbers: by what they are; fractions, percentages or lengths as the analysis says.
         series: curves, by what they are.
+        absent: what could not be computed, with the reason.
         seconds: that it took.
         environment: versions and device.
     """
 
-    format: Literal["corral-analysis-1"] = "corral-analysis-1"
+    format: Literal["corral-analysis-1", "corral-analysis-2"] = "corral-analysis-2"
     name: AnalysisName
     model_fingerprint: str
     data: str
-    n: int = Field(ge=1)
-    eps: float = Field(ge=0)
+    n: int = Field(ge=1, le=2**53)
+    eps: Radius
     seed: int
     numbers: dict[str, float]
     series: dict[str, tuple[float, ...]] = Field(default_factory=dict)
-    seconds: float = 0.0
+    absent: dict[str, str] = Field(default_factory=dict)
+    seconds: Seconds = 0.0
     environment: Environment
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from corral.analysis.document import Found
+from corral.analysis.document import NONE_RIGHT, Found
 from corral.analysis.registry import CurvePoint, register_analysis
 from corral.analysis.subject import AnalysedModel, labelled
 from corral.attacks import PUBLISHED_20
@@ -14,6 +14,8 @@ from corral.attacks.state import attacked
 from corral.geometry import squared_distances
 
 SCORES: dict[str, ObjectiveName] = {"exponentiated": "published_cross_entropy", "log": "cross_entropy"}
+# What a page shows.
+SHOWN = ("own", "rival", *(f"kept {score}" for score in SCORES))
 
 
 # The ends of the curves, as a table shows them.
@@ -66,7 +68,7 @@ def gradient_norms(subject: AnalysedModel) -> Found:
         with torch.no_grad():
             right = subject.model(x).argmax(1) == y
             if not bool(right.any()):
-                return Found({"accuracy": 0.0})
+                return Found({"accuracy": 0.0}, absent=dict.fromkeys(SHOWN, NONE_RIGHT))
             x, y = x[right], y[right]
             halves = squared_distances(subject.model.features(x), clusters.centroids) / (
                 2 * clusters.effective_variance

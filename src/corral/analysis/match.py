@@ -40,10 +40,14 @@ def match_rate(subject: AnalysedModel) -> Found:
     not say where it cut); the distance to a cluster is that to its mean; its dominant class is the one that most of
     its members are predicted as. Under DDN only the images that it makes misclassified count.
 
-    Numbers: `clean`, `pgd`, `ddn`, shares in [0, 1]; `clusters`; `broken ddn`, how many images that is of.
+    Numbers: `clean`, `pgd`, `ddn`, shares in [0, 1]; `clusters`; `broken ddn`, how many images that is of. Of fewer
+    images than classes only `clusters`.
     """
     clean = view(subject, "clean")
-    count = len(subject.info.classes)
+    count, images = len(subject.info.classes), len(clean.features)
+    if images < count:
+        reason = f"{images} test images are fewer than the {count} clusters, one a class: raise --n"
+        return Found({"clusters": float(count)}, absent=dict.fromkeys(VIEWS, reason))
     members = torch.from_numpy(ward(clean.features, count)).to(clean.features.device)
     means = torch.stack([clean.features[members == cluster].mean(0) for cluster in range(count)])
     votes = torch.zeros(count, count, device=means.device)
@@ -58,7 +62,7 @@ def match_rate(subject: AnalysedModel) -> Found:
         if len(matched):
             numbers[name] = float(matched.double().mean())
     numbers["broken ddn"] = float(view(subject, "ddn").broken.sum())
-    return Found(numbers)
+    return Found(numbers, absent={"ddn": "DDN makes no image misclassified that is classified right"})
 
 
 def ward(features: Tensor, clusters: int) -> NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """How far the closest misclassified images are: mean l2 norms under C&W and DDN (MAT, Table 2)."""
 
-from corral.analysis.document import Found
+from corral.analysis.document import NONE_RIGHT, Found
 from corral.analysis.registry import register_analysis
 from corral.analysis.subject import AnalysedModel, labels_of
 from corral.analysis.views import ViewName, view
@@ -37,6 +37,7 @@ def minimal_norms(subject: AnalysedModel) -> Found:
     clean = view(subject, "clean").predicted == labels
     numbers = {"right": float(clean.sum())}
     series: dict[str, tuple[float, ...]] = {}
+    reason = "the attack makes none of them misclassified" if bool(clean.any()) else NONE_RIGHT
     names: tuple[ViewName, ...] = ("cw", "ddn")
     for name in names:
         seen = view(subject, name)
@@ -46,4 +47,5 @@ def minimal_norms(subject: AnalysedModel) -> Found:
         if len(found):
             numbers |= {name: float(found.mean()), f"{name} median": float(found.median())}
         series[f"{name} distances"] = tuple(found.sort().values.tolist())
-    return Found(numbers, series)
+    absent = {f"{name}{part}": reason for name in names for part in ("", " median", " broken")}
+    return Found(numbers, series, absent=absent)

@@ -108,7 +108,8 @@ def protocol_ablation(subject: AnalysedModel) -> Found:
         numbers[name] = robust / len(x)
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in subject.model.modules()):
         numbers |= _with_batch_statistics(subject)
-    return Found(numbers)
+    reason = "the backbone has no batch statistics"
+    return Found(numbers, absent=dict.fromkeys(("clean, batch statistics", "batch statistics"), reason))
 
 
 def _published(subject: AnalysedModel, *, reach: bool = False) -> dict[str, Any]:

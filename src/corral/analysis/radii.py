@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
-from corral.analysis.document import Found
+from corral.analysis.document import NONE_RIGHT, Found
 from corral.analysis.registry import register_analysis
 from corral.analysis.subject import AnalysedModel, labelled
 from corral.certify import exact_lipschitz, head_radius, local_lipschitz
@@ -93,7 +93,7 @@ def planar_radii(subject: AnalysedModel) -> Found:
         "second": tuple(round(value, 5) for value in points[:, 1].flatten().tolist()),
         "labels": tuple(labels.double().tolist()),
     }
-    return Found(numbers, series)
+    return Found(numbers, series, absent=dict.fromkeys(("global", "local", "true", "room"), NONE_RIGHT))
 
 
 def _square(side: int) -> Tensor:

@@ -15,6 +15,7 @@ from corral.models import Classifier
 from corral.models.fingerprint import fingerprint
 from corral.registry import Registry
 
+UNDEFINED = "not defined on this run and these images"
 Measure = Callable[[AnalysedModel], Any]
 F = TypeVar("F", bound=Measure)
 
@@ -80,6 +81,11 @@ class AnalysisKind:
         """Its columns; where it states none, one for each of the numbers."""
         return self.columns or tuple(Column(number, number) for number in dict.fromkeys(numbers))
 
+    def _absent(self, found: Found) -> dict[str, str]:
+        """What a page shows of it that was not computed, with the reason."""
+        shown = {column.number: UNDEFINED for column in self.columns} | found.absent
+        return {number: reason for number, reason in shown.items() if number not in found.numbers}
+
     def __call__(self, subject: AnalysedModel) -> Analysis:
         """Measure a subject.
 
@@ -112,6 +118,7 @@ class AnalysisKind:
                 seed=subject.seed,
                 numbers=found.numbers,
                 series=found.series,
+                absent=self._absent(found),
                 environment=environment(subject.test.pixels.device),
             )
         except ValidationError as error:

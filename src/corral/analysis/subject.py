@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corral.data import Images, load, stratified_subset
+from corral.data import DataSet, Images, stratified_subset
 from corral.errors import UsageError
 from corral.models import Classifier, Clusters
 from corral.training import RunFolder, RunInfo, load_model, load_recipe
 from corral.training.recipes.recipe import Recipe
-from corral.training.start import prepare_data
+from corral.training.start import data_of, prepare_data
 
 
 def labelled(images: Images) -> tuple[Tensor, Tensor]:
@@ -66,6 +66,7 @@ def measured(
     *,
     n: int | None = None,
     seed: int = 0,
+    data: str | DataSet | None = None,
     data_root: str | Path | None = None,
     device: torch.device | str = "cpu",
 ) -> AnalysedModel:
@@ -73,7 +74,8 @@ def measured(
     folder = RunFolder(Path(run))
     model, _, info = load_model(folder.path, device=device)
     recipe = load_recipe(folder.path)
-    _, train, _ = prepare_data(recipe, root=data_root)
-    test = load(info.data, root=data_root, code=False).test
+    images = data_of(run, info, data=data, root=data_root)
+    _, train, _ = prepare_data(recipe, root=data_root, data=images)
+    test = images.test
     test = test if n is None or n == len(test) else stratified_subset(test, n, seed=0)
     return AnalysedModel(model, recipe, info, train.to(torch.device(device)), test.to(torch.device(device)), seed)

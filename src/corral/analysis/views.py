@@ -86,17 +86,18 @@ def _moved(subject: AnalysedModel, name: ViewName, indices: Tensor) -> Tensor:
 def centres_of(subject: AnalysedModel) -> tuple[Tensor, Tensor]:
     """(M, d) centres that a run has for its classes, and their (M,) classes.
 
-    The head's centroids; of one that has none, such as a linear one, the mean features of each class's training images.
+    The head's centroids; of one that has none, such as a linear one, the mean features of each class's training images,
+    where it has any.
     """
     clusters = subject.model.head.clusters
     if clusters is not None:
         return clusters.centroids, clusters.classes
     features, labels = extract_features(subject.model, subject.train), labels_of(subject.train)
-    classes = torch.arange(len(subject.info.classes), device=features.device)
+    classes = torch.unique(labels)
     return torch.stack([features[labels == label].mean(0) for label in classes]), classes
 
 
 def own_centre(features: Tensor, centres: Tensor, classes: Tensor, labels: Tensor) -> Tensor:
-    """(n, d) the nearest centre of each feature's label."""
+    """(n, d) the nearest centre of each feature's label, each of which has one."""
     distances = squared_distances(features, centres).masked_fill(classes != labels.unsqueeze(1), torch.inf)
     return centres[distances.argmin(1)]

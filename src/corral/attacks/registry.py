@@ -20,6 +20,7 @@ from corral.attacks.outcome import Outcome
 from corral.attacks.threat import Threat
 from corral.errors import UsageError, closest
 from corral.registry import Registry
+from corral.strict import check_bounded
 
 # What the threat and the engine give to an attack, and what only a call from Python can.
 GIVEN = ("eps", "norm", "seed", "generator", "targeted", "mode")
@@ -86,9 +87,17 @@ class Option:
                     return value
             else:
                 with suppress(KeyError, ValueError, ZeroDivisionError):
-                    return READERS[kind][1](value)
+                    return _bounded(key, READERS[kind][1](value))
         wanted = " or ".join("|".join(kind) if isinstance(kind, tuple) else READERS[kind][0] for kind in self.kinds)
         raise UsageError(f"setting {key} takes {wanted}, found {value!r}")
+
+
+def _bounded(key: str, value: Any) -> Any:
+    try:
+        check_bounded(value)
+    except ValueError as error:
+        raise UsageError(f"setting {key} {error}, found {value}") from None
+    return value
 
 
 def _number(value: Any) -> float:

@@ -27,6 +27,7 @@ from corral.evaluation.protocols import parsed_threat
 from corral.evaluation.records import environment, now
 from corral.progress import Progress, duration
 from corral.training.recipes.recipe import MOST_SEED
+from corral.training.start import data_of
 
 PLAIN = Preparation()
 # Shares of all images where Square, which sees no gradient, succeeds after three white-box attacks: a note, masked.
@@ -82,13 +83,13 @@ def audit(
     budget, chosen = Budget(60 * minutes), choose_device(device)
     with staying(str(target) if isinstance(target, str) else type(target).__name__):
         loaded = load_target(target, path=path, device=chosen)
-        threat, own = _threat(loaded, eps, norm), loaded.info.data if loaded.info else None
-        source = own if data is None else data
+        threat, source = _threat(loaded, eps, norm), data
+        if source is None and loaded.info is not None:
+            source = data_of(str(target), loaded.info, data=None, root=data_root)
         if source is None:
             raise UsageError("give --data: a named set (see `corral data`), npz:PATH or folder:PATH")
-        given = audit_images(
-            source, n=n, seed=seed, root=data_root, device=chosen, trained_on=source == own, code=data is not None
-        )
+        trained_on = loaded.info.data_fingerprint if loaded.info else None
+        given = audit_images(source, n=n, seed=seed, root=data_root, device=chosen, trained_on=trained_on)
         threat = parsed_threat(threat.norm, threat.eps, given.images.shape)
         session = AuditSession(loaded, given, preparation, as_is=as_is, budget=budget, batch_size=batch_size)
         return _measured(session, threat, minutes, seed, batch_size, progress)

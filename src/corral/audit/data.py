@@ -27,25 +27,25 @@ def audit_images(
     seed: int,
     root: str | Path | None,
     device: torch.device,
-    trained_on: bool = False,
-    code: bool = True,
+    trained_on: str | None = None,
 ) -> AuditImages:
     """Load the test images; all images of a source that has no test part of its own.
 
     Args:
-        data, root, code: as `corral.data.load` takes them; or a data set.
+        data, root: as `corral.data.load` takes them; or a data set.
         n: a class-balanced subset of this many; default all.
         seed: of the order.
         device: where the images go.
-        trained_on: the model is a run that was trained on this data set, so that only its test part is new to it.
+        trained_on: fingerprint of the data that the model was trained on, where it is a run: of these only the test
+            part is new to it.
 
     Raises:
         UsageError: an unknown data set or an impossible n.
         CorralError: data that are absent or damaged.
     """
-    found = load(data, root=root, code=code) if isinstance(data, str) else data
+    found = load(data, root=root) if isinstance(data, str) else data
     images, note = found.test, found.note
-    if found.split_off and not trained_on:
+    if found.split_off and found.fingerprint != trained_on:
         parts = (found.train, found.test)
         labels = torch.cat([part.labels for part in parts if part.labels is not None])
         images = Images(torch.cat([part.pixels for part in parts]), labels)

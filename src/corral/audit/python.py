@@ -11,6 +11,7 @@ from types import ModuleType
 from torch import nn
 
 from corral.errors import CorralError, UsageError
+from corral.files import user_path
 
 
 def load_python(target: str, folder: Path | None) -> nn.Module:
@@ -48,7 +49,7 @@ def load_python(target: str, folder: Path | None) -> nn.Module:
 def _located(target: str, place: str, folder: Path | None) -> tuple[str, Path, Path]:
     """The module's name, its file and the folder that it is imported from."""
     if place.endswith(".py"):
-        file = Path(place).expanduser()
+        file = user_path(place)
         if not file.is_file() and folder is not None and (folder / place).is_file():
             file = folder / place
         if not file.is_file():

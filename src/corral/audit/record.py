@@ -8,9 +8,9 @@ from pydantic import Field, model_validator
 
 from corral.attacks.balls import Norm
 from corral.audit.diagnostics.findings import Finding, Overall, overall
-from corral.documents import read_document
+from corral.documents import Document, read_document
 from corral.evaluation.records import Environment
-from corral.strict import Frozen
+from corral.strict import MOST_RADIUS, Amount, Frozen, OfThreat, Seconds, Share
 
 
 class AuditAttack(Frozen):
@@ -21,15 +21,15 @@ class AuditAttack(Frozen):
 
     name: str
     description: str
-    given: int = Field(ge=0)
-    broken: int = Field(ge=0)
-    accuracy: float = Field(ge=0, le=1)
-    forwards: int = Field(ge=0)
-    backwards: int = Field(ge=0)
-    seconds: float = Field(ge=0)
+    given: Amount
+    broken: Amount
+    accuracy: Share
+    forwards: Amount
+    backwards: Amount
+    seconds: Seconds
 
 
-class AuditRecord(Frozen):
+class AuditRecord(Document, OfThreat):
     """One audit of one model.
 
     `n_data` images are in the data, `n_asked` of them were asked for, `n_clean` classified without attack and
@@ -37,7 +37,7 @@ class AuditRecord(Frozen):
     Accuracies are fractions in [0, 1]; `robust` is None where no image was attacked.
     """
 
-    format: Literal["corral-audit-1"] = "corral-audit-1"
+    format: Literal["corral-audit-1", "corral-audit-2"] = "corral-audit-2"
     target: str
     kind: str
     preparation: list[str]
@@ -48,20 +48,20 @@ class AuditRecord(Frozen):
     classes: int = Field(ge=2)
     class_names: list[str]
     norm: Norm
-    eps: float = Field(gt=0)
+    eps: float = Field(gt=0, le=MOST_RADIUS)
     seed: int
-    n_data: int = Field(ge=1)
+    n_data: int = Field(ge=1, le=2**53)
     n_asked: int = Field(ge=1)
     n_clean: int = Field(ge=1)
-    n_attacked: int = Field(ge=0)
+    n_attacked: Amount
     reduced: bool
     minutes: float = Field(gt=0)
-    seconds: float = Field(ge=0)
-    diagnostics_seconds: float = Field(ge=0)
-    clean: float = Field(ge=0, le=1)
-    clean_attacked: float | None = Field(ge=0, le=1)
-    robust: float | None = Field(ge=0, le=1)
-    robust_error: float | None = Field(ge=0)
+    seconds: Seconds
+    diagnostics_seconds: Seconds
+    clean: Share
+    clean_attacked: Share | None
+    robust: Share | None
+    robust_error: Share | None
     attacks: list[AuditAttack]
     inputs: list[Finding]
     findings: list[Finding]

@@ -14,6 +14,8 @@ from corral.audit.programs.process import Process
 from corral.audit.programs.remote import Remote
 from corral.audit.python import load_python
 from corral.errors import CorralError, UsageError
+from corral.files import user_path
+from corral.reading import check_file, opened_zip
 from corral.training import RunInfo, load_model
 
 Kind = Literal["run", "python", "torchscript", "export", "module"]
@@ -57,14 +59,14 @@ def load_target(
     device = torch.device(device)
     if isinstance(target, nn.Module):
         return Target(type(target).__name__, "module", _plain(target.to(device)))
-    place = Path(target).expanduser()
-    folder = None if path is None else Path(path).expanduser()
+    place = user_path(target)
+    folder = None if path is None else user_path(path)
     if place.is_dir() or place.suffix == ".safetensors":
         model, _, info = load_model(place, device=device)
         return Target(target, "run", model, info)
     if place.is_file() and place.suffix == ".py":
         raise UsageError(f"target {target} needs the function that makes the model: {target}:function")
-    if place.is_file():
+    if place.exists():
         return _from_file(target, place, device)
     if ":" in target:
         made = load_python(target, folder)
@@ -105,15 +107,18 @@ def _from_file(name: str, path: Path, device: torch.device) -> Target:
 
 def _kind_of(path: Path) -> Literal["torchscript", "export", "pickle", "other"]:
     """What a file is, by its content alone; nothing in it is run."""
+    remedy = "give a model file"
+    check_file(path, remedy=remedy)
     try:
         with open(path, "rb") as stream:
             head = stream.read(512)
         if not zipfile.is_zipfile(path):
             return "pickle" if head[:1] == PICKLE or head[257:262] == TAR else "other"
-        with zipfile.ZipFile(path) as archive:
-            entries = {name.partition("/")[2] for name in archive.namelist()} | set(archive.namelist())
-    except (OSError, zipfile.BadZipFile) as error:
-        raise CorralError(f"{path}: cannot be read ({error}); give a model file") from error
+    except OSError as error:
+        raise CorralError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+    with opened_zip(path, problem="truncated or damaged", remedy=remedy) as (_, members):
+        names = {member.filename for member in members}
+    entries = {name.partition("/")[2] for name in names} | names
     if "archive_format" in entries or "serialized_exported_program.json" in entries:
         return "export"
     if "constants.pkl" in entries and any(entry.startswith("code/") for entry in entries):

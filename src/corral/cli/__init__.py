@@ -1,70 +1,51 @@
 """The command line: parse, call, print; one file a command."""
 
-import os
 import sys
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from corral.cli import analyze, audit, certify, data, demo, evaluate, export, recipes, report, reproduce, train
-from corral.cli.renamed import tell_in_one_line, with_new_names
+from corral.cli import signals, streams
 from corral.errors import CorralError
-from corral.registry import import_plugins
-from corral.version import __version__
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+from corral.terminal import one_line
 
 
-def show_version(asked: bool) -> None:
-    """Print the version and end."""
-    if asked:
-        typer.echo(f"corral {__version__}")
-        raise typer.Exit
+def __getattr__(name: str) -> Any:
+    # The commands are imported when signals are handled: that takes half a second, and torch, which they import, more.
+    if name == "app":
+        from corral.cli.commands import app
 
-
-@app.callback()
-def options(
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option(help="A .py file or a module that registers your own methods ...; repeatable. Or CORRAL_PLUGINS."),
-    ] = None,
-    version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """Train image classifiers whose decision is a cluster, attack and certify them, report the results."""
-    import_plugins(plugin or ())
-
-
-for module in (demo, train, evaluate, report, recipes, data, certify, audit, analyze, reproduce, export):
-    name = module.__name__.rpartition(".")[2]
-    app.command(cls=getattr(module, "Command", None), epilog=module.EPILOG)(getattr(module, name))
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def main() -> None:
     """Entry point: errors of this package are one line on stderr and their exit code; anything else is a bug."""
+    signals.install()
+    streams.install()
+    from corral.cli.commands import app
+    from corral.cli.renamed import tell_in_one_line, with_new_names
+
     tell_in_one_line()
     try:
         try:
             app(with_new_names(sys.argv[1:]), prog_name="corral", standalone_mode=True)
         finally:
             sys.stdout.flush()
-    except CorralError as error:
-        # One line, whatever a file's name holds.
-        words = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
-        sys.stderr.write(f"corral: {words}\n")
+    except streams.OutputError as error:
+        streams.abandon()
+        if str(error):
+            streams.complain(f"corral: {error}")
         sys.exit(error.exit_code)
+    except CorralError as error:
+        streams.complain(f"corral: {one_line(str(error))}")
+        sys.exit(error.exit_code)
+    except MemoryError:
+        streams.complain("corral: out of memory: give fewer images, a smaller batch or model, or a larger machine")
+        sys.exit(1)
     except KeyboardInterrupt:
-        sys.stderr.write("\ncorral: interrupted\n")
-        sys.exit(130)
+        streams.complain(f"\n{signals.last_line()}")
+        sys.exit(signals.exit_code())
     except OSError as error:
-        # Output that cannot be written; files of the package's own raise CorralError.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            sys.stderr.write(f"corral: cannot write the output ({error.strerror})\n")
+        # Of a file that neither the package nor its libraries expected to fail.
+        where = f"{error.filename}: " if error.filename else ""
+        streams.complain(f"corral: {one_line(f'{where}cannot be read or written ({error.strerror})')}")
         sys.exit(1)

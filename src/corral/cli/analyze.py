@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from corral.cli.options import Common, Overwrite, interruptible, print_json, with_common
+from corral.cli.options import Common, Overwrite, RunData, interruptible, print_json, with_common
+from corral.strict import MOST_WHOLE
 
 EPILOG = "Example: corral analyze runs/mnist-mat --n 500"
 
@@ -14,8 +15,11 @@ EPILOG = "Example: corral analyze runs/mnist-mat --n 500"
 def analyze(
     run: Annotated[list[Path], typer.Argument(help="Run folders.")],
     only: Annotated[list[str] | None, typer.Option(help="Only this one, repeatable; default all that fit.")] = None,
-    n: Annotated[int, typer.Option(min=2, help="This many test images, class-balanced, or all if fewer.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the attacks and of t-SNE.")] = 0,
+    n: Annotated[
+        int, typer.Option(min=2, max=MOST_WHOLE, help="This many test images, class-balanced, or all if fewer.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_WHOLE, help="Of the attacks and of t-SNE.")] = 0,
+    data: RunData = None,
     overwrite: Overwrite = False,
     *,
     common: Common,
@@ -32,7 +36,7 @@ def analyze(
     made = []
     for path in run:
         with interruptible(f"finished analyses of {path} are kept, the same command goes on"):
-            found = analyze_run(path, only=only, n=n, seed=seed, overwrite=overwrite, **common.keywords())
+            found = analyze_run(path, only=only, n=n, seed=seed, overwrite=overwrite, data=data, **common.keywords())
         page = path / "analyses" / "page.html"
         write_atomically(page, render_analyses(path.name, load_model(path)[2], found).encode())
         made.append((path, found, page))

@@ -9,6 +9,7 @@ import typer
 
 from corral.cli.options import Common, Images, interruptible, print_json, with_common
 from corral.errors import UsageError
+from corral.strict import MOST_REAL, MOST_WHOLE
 
 if TYPE_CHECKING:
     from corral.audit.record import AuditRecord
@@ -27,7 +28,9 @@ def audit(
     ] = None,
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default a run's own.")] = None,
     norm: Annotated[str | None, typer.Option(help="Linf, L2 or L1; default a run's own, else Linf.")] = None,
-    minutes: Annotated[float, typer.Option(help="Time budget; AutoAttack does whole images until it ends.")] = 10,
+    minutes: Annotated[
+        float, typer.Option(max=MOST_REAL, help="Time budget; AutoAttack does whole images until it ends.")
+    ] = 10,
     n: Images = None,
     path: Annotated[
         Path | None, typer.Option(help="The folder that code is imported from, and no other; default the file's own.")
@@ -35,18 +38,22 @@ def audit(
     normalise: Annotated[
         str | None, typer.Option(help="The model wants normalised inputs: imagenet, cifar10, ... or M,M,M/S,S,S.")
     ] = None,
-    scale: Annotated[float, typer.Option(help="The model wants inputs in [0, SCALE], such as 255.")] = 1.0,
+    scale: Annotated[
+        float, typer.Option(max=MOST_REAL, help="The model wants inputs in [0, SCALE], such as 255.")
+    ] = 1.0,
     bgr: Annotated[bool, typer.Option("--bgr", help="The model wants channels in the order BGR.")] = False,
     nhwc: Annotated[bool, typer.Option("--nhwc", help="The model wants images (N, H, W, C).")] = False,
     label_offset: Annotated[
-        int, typer.Option(min=-(2**31), max=2**31, help="Added to the data's labels to get the model's.")
+        int, typer.Option(min=-MOST_WHOLE, max=MOST_WHOLE, help="Added to the data's labels to get the model's.")
     ] = 0,
     as_is: Annotated[
         bool, typer.Option("--as-is", help="Audit it even if it is evidently fed what it was not trained on.")
     ] = False,
     out: Annotated[Path, typer.Option(help="The page; the record goes beside it as .json.")] = Path("audit.html"),
-    batch_size: Annotated[int, typer.Option(min=1, max=2**31, help="Most images attacked at once.")] = 128,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of the images and of the attacks.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, max=MOST_WHOLE, help="Most images attacked at once.")] = 128,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MOST_WHOLE, help="Of the order of the images and of the attacks.")
+    ] = 0,
     *,
     common: Common,
 ) -> None:
@@ -58,11 +65,13 @@ def audit(
     from corral.audit.audit import audit as run_audit
     from corral.audit.prepare import Preparation, parse_normalise
     from corral.documents import write_document
-    from corral.files import write_atomically
+    from corral.files import check_writable, write_atomically
     from corral.report.audit.page import render_audit
 
     if out.is_dir() or out.suffix == ".json":
         raise UsageError(f"--out {out} must name the page, such as audit.html; the record goes beside it as .json")
+    for path_out in (out, out.with_suffix(".json")):
+        check_writable(path_out)
     if not 0 < scale < float("inf"):
         raise UsageError(f"--scale must be above 0, found {scale:g}")
     mean, std = parse_normalise(normalise) if normalise is not None else (None, None)
@@ -82,7 +91,7 @@ def audit(
             batch_size=batch_size,
             **common.keywords(),
         )
-    write_document(record, out.with_suffix(".json"))
+    record = write_document(record, out.with_suffix(".json"))
     write_atomically(out, render_audit(record).encode())
     if common.as_json:
         print_json(record.model_dump(mode="json"))

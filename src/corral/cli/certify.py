@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from corral.cli.options import BatchSize, Common, Images, Overwrite, measuring, print_json, with_common
+from corral.cli.options import BatchSize, Common, Images, Overwrite, RunData, measuring, print_json, with_common
+from corral.strict import MOST_WHOLE
 
 EPILOG = "Example: corral certify runs/mnist-certified --n 1000 --radius 36/255 --radius 1.58"
 
@@ -18,9 +19,10 @@ def certify(
     ] = None,
     n: Images = None,
     attack: Annotated[bool, typer.Option(help="Try to break the certificates.")] = True,
+    data: RunData = None,
     overwrite: Overwrite = False,
     batch_size: BatchSize = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the attacks.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_WHOLE, help="Of the attacks.")] = 0,
     *,
     common: Common,
 ) -> None:
@@ -45,6 +47,7 @@ def certify(
                     batch_size=batch_size,
                     seed=seed,
                     overwrite=overwrite,
+                    data=data,
                     **common.keywords(),
                 )
             except BrokenCertificatesError as error:

@@ -6,15 +6,16 @@ from typing import Annotated
 
 import typer
 
-from corral.cli.options import Json, Quiet, print_json, print_records
+from corral.cli.options import Json, Quiet, interruptible, print_json, print_records
+from corral.strict import MOST_WHOLE
 
 EPILOG = "Example: corral demo --out runs/demo"
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the runs and the page.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one a core.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_WHOLE)] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, max=MOST_WHOLE, help="Processes; default one a core.")] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -22,7 +23,8 @@ def demo(
     from corral.demo import run_demo
 
     started = time.perf_counter()
-    page, records = run_demo(out, seed=seed, workers=workers, progress=not quiet)
+    with interruptible("finished epochs and batches are kept, the same command goes on"):
+        page, records = run_demo(out, seed=seed, workers=workers, progress=not quiet)
     seconds = time.perf_counter() - started
     if as_json:
         print_json({"report": str(page), "seconds": seconds, "records": [r.model_dump(mode="json") for r in records]})

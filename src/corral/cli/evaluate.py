@@ -11,6 +11,7 @@ from corral.cli.options import (
     Common,
     Images,
     Overwrite,
+    RunData,
     interruptible,
     measuring,
     print_json,
@@ -18,6 +19,7 @@ from corral.cli.options import (
     with_common,
 )
 from corral.errors import UsageError
+from corral.strict import MOST_WHOLE
 
 EPILOG = "Example: corral evaluate runs/mnist-corral --protocol standard --n 1000"
 
@@ -52,9 +54,10 @@ def evaluate(
         str | None,
         typer.Option(help="Fit heads to an encoder first and attack them, such as slf,alf; also aff, nearest, soft."),
     ] = None,
+    data: RunData = None,
     overwrite: Overwrite = False,
     batch_size: BatchSize = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the attacks' random starts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_WHOLE, help="Of the attacks' random starts.")] = 0,
     *,
     common: Common,
 ) -> None:
@@ -74,7 +77,7 @@ def evaluate(
 
         kinds = [kind.strip() for kind in fit_heads.split(",")]
         with interruptible("finished epochs are kept; call it again"):
-            run = [head for path in run for head in fitted_heads(path, kinds, **common.keywords())]
+            run = [head for path in run for head in fitted_heads(path, kinds, data=data, **common.keywords())]
     records = []
     for path in run:
         with measuring(path):
@@ -88,6 +91,7 @@ def evaluate(
                     batch_size=batch_size,
                     seed=seed,
                     overwrite=overwrite,
+                    data=data,
                     **common.keywords(),
                 )
             )

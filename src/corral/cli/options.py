@@ -12,16 +12,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from corral.cli import signals
 from corral.errors import UsageError
+from corral.reading import parse_toml
+from corral.strict import MOST_WHOLE
 
 if TYPE_CHECKING:
     from corral.evaluation.records import Record
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for machines.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of data-set files; default CORRAL_DATA or a user cache.")]
-Images = Annotated[int | None, typer.Option(min=1, help="This many test images, class-balanced; default all.")]
+Images = Annotated[
+    int | None, typer.Option(min=1, max=MOST_WHOLE, help="This many test images, class-balanced; default all.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away what an interrupted call finished.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, max=2**31, help="Default 125 on a CPU, else 500.")]
+RunData = Annotated[
+    str | None,
+    typer.Option("--data", help="Where the run's data lie now, such as folder:PATH; the same images by fingerprint."),
+]
+BatchSize = Annotated[int | None, typer.Option(min=1, max=MOST_WHOLE, help="Default 125 on a CPU, else 500.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 
 
@@ -64,12 +73,23 @@ def with_common(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def interruptible(kept: str | Callable[[], str]) -> Iterator[None]:
-    """End the command on Ctrl-C with exit code 130 and a line that says what is kept; a function is called then."""
+    """End the command on Ctrl-C, SIGTERM or SIGHUP with its code and a line that says what is kept, also by a call."""
+
+    def words() -> str:
+        return kept if isinstance(kept, str) else kept()
+
     try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"\ncorral: interrupted; {kept if isinstance(kept, str) else kept()}", err=True)
-        raise typer.Exit(130) from None
+        with signals.working(words):
+            yield
+    except BaseException as error:
+        # After a signal, whatever was raised is what the work, or foreign code in it, made of the interruption.
+        if not isinstance(error, KeyboardInterrupt) and not signals.received():
+            raise
+    else:
+        if not signals.received():
+            return
+    typer.echo(f"\n{signals.unwound(words)}", err=True)
+    raise typer.Exit(signals.exit_code()) from None
 
 
 def measuring(run: Path) -> AbstractContextManager[None]:
@@ -85,9 +105,11 @@ def parse_setting(text: str) -> tuple[str, Any]:
     if not value.strip():
         return key.strip(), None
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        return key.strip(), parse_toml(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
+    except ValueError as error:
+        raise UsageError(f"--set {key.strip()}: {error}") from error
 
 
 def print_json(content: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from corral.cli.options import Common, interruptible, parse_setting, print_json, with_common
+from corral.strict import MOST_WHOLE
 
 EPILOG = "Example: corral train corral --data mnist --out runs/mnist-corral --seed 1 --set epochs=10"
 
@@ -17,13 +18,17 @@ def train(
     ],
     data: Annotated[str | None, typer.Option(help="Data set (see `corral data`); default the recipe's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/RECIPE-DATA-SEED.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=MOST_WHOLE)] = None,
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs after the warm start.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, max=MOST_WHOLE, help="Epochs after the warm start.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Recipe key=value, repeatable; key= for its default.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    auto_resume: Annotated[
+        bool,
+        typer.Option("--auto-resume", help="Continue it, or begin it where there is none: for jobs that are requeued."),
+    ] = False,
     log: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,7 +51,7 @@ def train(
     shipped = shipped_recipes()
     if out is None and recipe not in shipped and Path(recipe).is_dir():
         out = Path(recipe)
-    folder = out or Path("runs") / f"{resolved.name}-{_slug(resolved.data.name)}-{resolved.training.seed}"
+    folder = out or Path("runs") / f"{_slug(resolved.name)}-{_slug(resolved.data.name)}-{resolved.training.seed}"
 
     def kept() -> str:
         run = RunFolder(folder)
@@ -55,7 +60,9 @@ def train(
         return what + (f"; continue with: corral train {given} --resume" if run.recipe.is_file() else "")
 
     with interruptible(kept):
-        path = train_run(resolved, out=folder, resume=resume, loggers=log or None, **common.keywords())
+        path = train_run(
+            resolved, out=folder, resume="auto" if auto_resume else resume, loggers=log or None, **common.keywords()
+        )
     _, _, info = load_model(path, encoder=True)
     if common.as_json:
         print_json({"run": str(path), **info.model_dump(mode="json")})
@@ -67,4 +74,5 @@ def train(
 
 
 def _slug(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name.rsplit("/", 1)[-1])
+    kept = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name.rsplit("/", 1)[-1])
+    return kept[:80] or "-"

@@ -2,7 +2,7 @@
 
 from corral.data.augment import crop_and_flip
 from corral.data.batches import shuffled
-from corral.data.images import DataSet, Images, joined
+from corral.data.images import DataSet, Images, joined, require_all_classes
 from corral.data.loading.arrays import from_arrays
 from corral.data.lookup import is_known, known_names, load, loaded_once, resolved_name
 from corral.data.registry import DATA_SETS, PATH_DATA_SETS, NamedDataSet, PathDataSet
@@ -23,6 +23,7 @@ __all__ = [
     "load",
     "loaded_once",
     "random_subset",
+    "require_all_classes",
     "resolved_name",
     "shuffled",
     "split_validation",

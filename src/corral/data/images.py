@@ -1,6 +1,7 @@
 """Images with their labels, and a data set of them: what every other part of corral reads."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -9,9 +10,14 @@ from torch import Tensor
 
 from corral.data.loading.memmap import rows_of, stacked
 from corral.errors import CorralError
+from corral.files import as_text
 
 # Images without labels whose bytes are in their fingerprint, at most.
 SAMPLED = 1000
+# Classes that a message names.
+NAMED = 3
+# Pixels that are so little outside of [0, 1] are not of another scale.
+SLIGHT = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +37,12 @@ class Images:
 
     def __post_init__(self) -> None:
         pixels, labels = self.pixels, self.labels
+        for part, values in (("pixels", pixels), ("labels", labels)):
+            if not isinstance(values, Tensor) and (part == "pixels" or values is not None):
+                raise CorralError(
+                    f"{part} must be a torch tensor, found {type(values).__name__}: `corral.data.from_arrays` takes "
+                    "arrays and lists, or convert them by torch.as_tensor"
+                )
         if pixels.ndim != 4 or 0 in pixels.shape[1:]:
             raise CorralError(f"pixels must have the shape (N, C, H, W), found {tuple(pixels.shape)}")
         if pixels.dtype not in (torch.uint8, torch.float32):
@@ -100,7 +112,8 @@ class DataSet:
         split_off: the source has no test part, and `test` was split off its images here.
 
     Raises:
-        CorralError: images without labels, a label outside the classes, an empty part, or parts of different shapes.
+        CorralError: images without labels, a label outside the classes, an empty part, parts of different shapes, or a
+            name that is no UTF-8 text.
     """
 
     name: str
@@ -112,6 +125,8 @@ class DataSet:
     split_off: bool = False
 
     def __post_init__(self) -> None:
+        for text in (self.name, *self.classes, self.note):
+            as_text(text)  # what no document can hold is refused before anything is made of it
         if len(self.classes) < 2:
             raise CorralError(f"{self.name}: needs at least 2 classes, found {len(self.classes)}: {list(self.classes)}")
         for part, images in (("train", self.train), ("test", self.test)):
@@ -174,6 +189,29 @@ def check_labels(labels: Tensor, num_classes: int, where: str) -> None:
         )
 
 
+def require_all_classes(labels: Tensor, classes: Sequence[str], where: str) -> None:
+    """Refuse classes without an image: a classifier would be trained with outputs, clusters or centres of nothing.
+
+    Args:
+        labels: (N,) integers in [0, len(classes)).
+        classes: the names.
+        where: what the message begins with.
+
+    Raises:
+        CorralError: names the classes that have no image, up to three.
+    """
+    counts = torch.bincount(labels.cpu(), minlength=len(classes))
+    absent = [classes[label] for label in (counts == 0).nonzero().flatten().tolist()]
+    if not absent:
+        return
+    named = ", ".join(absent[:NAMED]) + (f" and {len(absent) - NAMED:,} more" if len(absent) > NAMED else "")
+    first = "; labels that count from 1 leave class 0 empty: subtract 1" if absent == [classes[0]] else ""
+    raise CorralError(
+        f"{where}: no image of class {named} among {len(labels):,}, of {len(classes):,} classes{first}; "
+        "number the labels from 0 without gaps, or add images"
+    )
+
+
 def _check_range(pixels: Tensor) -> None:
     finite = torch.isfinite(pixels)
     if not bool(finite.all()):
@@ -184,6 +222,9 @@ def _check_range(pixels: Tensor) -> None:
             f"the first in row {row}: repair or drop these images"
         )
     lowest, highest = float(pixels.min()), float(pixels.max())
+    outside = max(highest - 1, -lowest)
+    if 0 < outside < SLIGHT:
+        raise CorralError(f"pixels must be in [0, 1]; found {outside:.3g} outside of it: clip them, `x.clip(0, 1)`")
     if highest > 1:
         raise CorralError(f"pixels must be in [0, 1]; found max {highest:g}: divide by 255 or store uint8")
     if lowest < 0:

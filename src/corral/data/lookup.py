@@ -1,5 +1,6 @@
 """Data sets by name: registered, at a path, or made by a function of the user's."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -8,6 +9,7 @@ from pathlib import Path
 from corral.data.images import DataSet
 from corral.data.registry import DATA_SETS, PATH_DATA_SETS
 from corral.errors import UsageError, closest
+from corral.files import as_path, as_text, user_path
 from corral.registry import is_target, lasting
 
 # What `load` has read within `loaded_once`.
@@ -54,17 +56,20 @@ def loaded_once() -> Iterator[None]:
 
 
 def resolved_name(name: str, *, code: bool = True) -> str:
-    """A data set's name as a run folder records it: a file of the user's by its whole path.
+    """A data set's name as a run folder records it: a file or folder of the user's by its whole path.
 
     Args:
         name: what `load` takes. Nothing is read but a function's file or module, where that may be imported.
         code: see `load`.
 
     Raises:
-        UsageError: an unknown name, or a function that is not there.
+        UsageError: an unknown name, a function that is not there, or a path that is not UTF-8.
         CorralError: a function's file or module failed.
     """
-    if _at_path(name) or name in DATA_SETS:
+    if _at_path(name):
+        kind, _, path = name.partition(":")
+        return f"{kind}:{as_text(os.path.abspath(os.path.expanduser(as_path(path))))}"
+    if name in DATA_SETS:
         return name
     if not is_target(name):
         raise UsageError(
@@ -95,5 +100,5 @@ def _read(name: str, root: Path | str | None, download: bool, code: bool) -> Dat
     name = resolved_name(name, code=code)
     if _at_path(name):
         kind, _, path = name.partition(":")
-        return PATH_DATA_SETS[kind].loader(Path(path).expanduser())
+        return PATH_DATA_SETS[kind].loader(user_path(as_path(path)))
     return DATA_SETS.find(name, code=code).load(name, root=None if root is None else Path(root), download=download)

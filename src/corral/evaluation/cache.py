@@ -7,12 +7,11 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from pydantic import ValidationError
 
 from corral.attacks.engine import Batch
 from corral.errors import CorralError
 from corral.files import write_atomically
-from corral.reading import read_arrays
+from corral.reading import MOST_TEXT, parse_json, read_arrays, read_bytes
 from corral.strict import Frozen
 
 
@@ -67,8 +66,8 @@ class EvaluationCache:
     def _refuse_other(self, held: Path, plan: EvaluationPlan) -> None:
         remedy = "give --overwrite to throw away what is finished and begin anew"
         try:
-            found = EvaluationPlan.model_validate_json(held.read_bytes())
-        except (OSError, ValidationError, ValueError) as error:
+            found = EvaluationPlan.model_validate(parse_json(read_bytes(held, remedy=remedy, most=MOST_TEXT)))
+        except ValueError as error:  # pydantic's are too
             raise CorralError(f"{held}: not the plan of an evaluation ({type(error).__name__}); {remedy}") from error
         for name in EvaluationPlan.model_fields:
             before, now = getattr(found, name), getattr(plan, name)

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from corral.documents import read_document
 from corral.errors import CorralError
 from corral.evaluation.records import OfRun
-from corral.strict import Frozen
+from corral.strict import Amount, Frozen, Radius, Seconds, Share
 
 # The least l2 distance between two different images of 8 bits a value: a smaller radius holds no other image.
 NEXT_IMAGE = 1 / 255
@@ -29,9 +29,9 @@ class CertifiedAt(Frozen):
     share that is classified right under every attack within the radius; None without attacks.
     """
 
-    radius: float = Field(ge=0)
-    certified: float = Field(ge=0, le=1)
-    attacked: float | None = Field(default=None, ge=0, le=1)
+    radius: Radius
+    certified: Share
+    attacked: Share | None = None
 
 
 class CertifyingAttack(Frozen):
@@ -40,7 +40,7 @@ class CertifyingAttack(Frozen):
     name: str
     description: str
     settings: dict[str, int | float | str | bool]
-    seconds: float
+    seconds: Seconds
 
 
 class Certificate(OfRun):
@@ -58,22 +58,24 @@ class Certificate(OfRun):
             certificates are wrong.
     """
 
-    format: Literal["corral-certificate-1"] = "corral-certificate-1"
+    format: Literal["corral-certificate-1", "corral-certificate-2"] = "corral-certificate-2"
     norm: Literal["L2"] = "L2"
-    clean: float = Field(ge=0, le=1)
+    clean: Share
     lipschitz: float = Field(ge=0)
     layers: list[LayerConstant]
     at: list[CertifiedAt]
     curve: list[CertifiedAt]
     median: float = Field(ge=0)
-    below_next: float = Field(ge=0, le=1)
+    below_next: Share
     attacks: list[CertifyingAttack]
-    broken: int = Field(ge=0)
+    broken: Amount
     seed: int
-    certify_seconds: float
+    certify_seconds: Seconds
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.broken > self.n:
+            raise ValueError(f"{self.broken} broken certificates of {self.n} images")
         for point in (*self.at, *self.curve):
             if not self.broken and point.attacked is not None and point.certified > point.attacked:
                 raise ValueError(f"certified {point.certified} is above attacked {point.attacked} at {point.radius:g}")

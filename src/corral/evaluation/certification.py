@@ -23,7 +23,7 @@ from corral.attacks.presets import PgdPreset
 from corral.attacks.threat import Threat
 from corral.attacks.within import pgd_within
 from corral.certify import head_radius, lipschitz_upper
-from corral.data import Images
+from corral.data import DataSet, Images
 from corral.errors import CorralError, UsageError
 from corral.evaluation.cache import EvaluationCache
 from corral.evaluation.certificate import (
@@ -34,7 +34,8 @@ from corral.evaluation.certificate import (
     CertifyingAttack,
     LayerConstant,
 )
-from corral.evaluation.loaded_run import LoadedRun, loaded_run, share
+from corral.evaluation.loaded_run import LoadedRun, loaded_run, run_folder, share
+from corral.lock import held
 from corral.models import Classifier
 from corral.precision import full_float32
 from corral.progress import duration
@@ -68,6 +69,7 @@ def certify_run(
     batch_size: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    data: str | DataSet | None = None,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -88,6 +90,8 @@ def certify_run(
         batch_size: images at a time; default 125 on a CPU, else 500.
         seed: of the attacks' random numbers.
         overwrite: throw away what an interrupted certification has finished.
+        data: where the run's data lie now, as `corral.data.load` takes it, or the data set; default where they lay at
+            training. The images must be the same, by their fingerprint.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: show progress on stderr.
@@ -96,18 +100,30 @@ def certify_run(
         The certificate that was written to `RUN/certificates/LABEL.json`.
 
     Raises:
-        CorralError: no finished run, damaged files, other data, an unfinished certification of another plan, or layers,
-            centroids or values that no bound or radius is known for.
+        CorralError: no finished run, damaged files, other data, an unfinished certification of another plan, another
+            process certifies the run, or layers, centroids or values that no bound or radius is known for.
         BrokenCertificatesError: an attack broke a certificate; everything is written first.
         UsageError: an impossible radius, n or batch size, a head or a layer without a certificate.
     """
-    begun = time.perf_counter()
-    wanted = _radii(radii)
-    given = loaded_run(
-        run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device, progress=progress
-    )
-    _check_radii(wanted, given.spec.image_shape)
-    label = certificate_label(n=len(given.test), n_test=len(given.data.test), seed=seed)
+    begun, wanted, folder = time.perf_counter(), _radii(radii), run_folder(run)
+    with held(folder.path / "certificates", "l2"):
+        given = loaded_run(
+            run,
+            n=n,
+            batch_size=batch_size,
+            seed=seed,
+            data=data,
+            data_root=data_root,
+            device=device,
+            progress=progress,
+        )
+        _check_radii(wanted, given.spec.image_shape)
+        return _certificate(given, wanted, attack=attack, overwrite=overwrite, begun=begun)
+
+
+def _certificate(given: LoadedRun, wanted: list[float], *, attack: bool, overwrite: bool, begun: float) -> Certificate:
+    """Certify a run that nobody else certifies."""
+    label = certificate_label(n=len(given.test), n_test=len(given.data.test), seed=given.seed)
     path = given.folder.path / "certificates" / f"{label}.json"
     with full_float32():
         try:
@@ -152,12 +168,12 @@ def certify_run(
             for one, outcome in zip(attacks, outcomes, strict=False)  # none where nothing was attacked
         ],
         broken=broken,
-        seed=seed,
+        seed=given.seed,
         # Batches that an earlier, interrupted call finished count with what they took then.
         certify_seconds=max(time.perf_counter() - begun, sum(outcome.seconds for outcome in outcomes)),
     )
     arrays = {"labels": given.labels, "predicted": predicted, "radius": proved, "distance": distances}
-    given.write(certificate, arrays, path, f"certified in {duration(certificate.certify_seconds)}")
+    certificate = given.write(certificate, arrays, path, f"certified in {duration(certificate.certify_seconds)}")
     cache.close()
     if broken:
         raise BrokenCertificatesError(

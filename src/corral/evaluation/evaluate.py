@@ -16,12 +16,14 @@ from corral.attacks.attack import Attack
 from corral.attacks.engine import Attacked
 from corral.attacks.protocols import PROTOCOLS
 from corral.attacks.threat import Threat
+from corral.data import DataSet
 from corral.errors import UsageError
 from corral.evaluation.cache import EvaluationCache
-from corral.evaluation.loaded_run import LoadedRun, loaded_run, share
+from corral.evaluation.loaded_run import LoadedRun, loaded_run, run_folder, share
 from corral.evaluation.page_arrays import SHOWN_IMAGES, one_per_class, page_arrays
 from corral.evaluation.protocols import AttackLike, chosen_attacks, parsed_threat, protocol_attacks
 from corral.evaluation.records import AttackResult, Curve, Record, Reported, pointwise_minimum
+from corral.lock import held
 from corral.precision import full_float32
 from corral.progress import duration
 from corral.renamed import renamed
@@ -50,6 +52,7 @@ def evaluate(
     batch_size: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    data: str | DataSet | None = None,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -71,6 +74,8 @@ def evaluate(
             not depend on the others beyond the model's own rounding.
         seed: of the attacks' random numbers.
         overwrite: throw away what an interrupted evaluation has finished.
+        data: where the run's data lie now, as `corral.data.load` takes it, or the data set; default where they lay at
+            training. The images must be the same, by their fingerprint.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: show progress on stderr.
@@ -79,31 +84,49 @@ def evaluate(
         The record that was written. "worst_case" in it counts, per example, every attack listed.
 
     Raises:
-        CorralError: no finished run, damaged files, other data than the run was trained on, or an unfinished
-            evaluation of another model, threat or attack list.
+        CorralError: no finished run, damaged files, other data than the run was trained on, an unfinished evaluation of
+            another model, threat or attack list, or another process evaluates the run by this protocol.
         UsageError: an impossible protocol, eps, n or batch size.
     """
-    given = loaded_run(
-        run, n=n, batch_size=batch_size, seed=seed, data_root=data_root, device=device, progress=progress
-    )
-    folder, info, data = given.folder, given.info, given.data
-    recipe, threat = load_recipe(folder.path), _threat(given, eps)
-    bound: dict[str, Any] = {"threat": threat, "classes": len(data.classes), "recipe": recipe}
+    named = "custom" if attacks is not None else PROTOCOLS.find(protocol).name
+    folder = run_folder(run)
+    with held(folder.records, named):
+        given = loaded_run(
+            run,
+            n=n,
+            batch_size=batch_size,
+            seed=seed,
+            data=data,
+            data_root=data_root,
+            device=device,
+            progress=progress,
+        )
+        return _evaluated(given, named, eps, attacks, overwrite)
+
+
+def _evaluated(
+    run: LoadedRun, protocol: str, eps: float | str | None, attacks: Sequence[AttackLike] | None, overwrite: bool
+) -> Record:
+    """Evaluate a run that nobody else evaluates by this protocol."""
+    folder, info, images = run.folder, run.info, run.data
+    recipe, threat = load_recipe(folder.path), _threat(run, eps)
+    bound: dict[str, Any] = {"threat": threat, "classes": len(images.classes), "recipe": recipe}
     if attacks is None:
-        protocol = PROTOCOLS.find(protocol).name
-        planned = protocol_attacks(protocol, given.model, **bound)
+        planned = protocol_attacks(protocol, run.model, **bound)
     else:
-        protocol, planned = "custom", chosen_attacks(attacks, given.model, **bound)
+        planned = chosen_attacks(attacks, run.model, **bound)
     names = [attack.name for attack in planned]
     if not names or len(set(names)) < len(names):
         raise UsageError(f"attacks must be one or more, each once, found {', '.join(names) or 'none'}")
-    n, n_test = len(given.test), len(data.test)
-    label = record_label(protocol, n=n, n_test=n_test, eps=threat.eps, run_eps=info.eps, seed=seed)
-    plan = given.plan(protocol, threat, planned)
+    n, n_test = len(run.test), len(images.test)
+    label = record_label(protocol, n=n, n_test=n_test, eps=threat.eps, run_eps=info.eps, seed=run.seed)
+    plan = run.plan(protocol, threat, planned)
     cache = EvaluationCache(folder.records / f"{label}.unfinished", plan, overwrite=overwrite)
     with full_float32():
-        record, arrays = _measure(given, planned, threat, protocol, recipe, cache)
-    given.write(record, arrays, folder.records / f"{label}.json", f"evaluated in {duration(record.eval_seconds)}")
+        record, arrays = _measure(run, planned, threat, protocol, recipe, cache)
+    record = run.write(
+        record, arrays, folder.records / f"{label}.json", f"evaluated in {duration(record.eval_seconds)}"
+    )
     cache.close()
     return record
 

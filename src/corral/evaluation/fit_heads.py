@@ -12,12 +12,14 @@ from corral.models import Classifier
 from corral.models.fingerprint import fingerprint
 from corral.training import RunFolder, load_model, load_recipe, train
 from corral.training.methods import METHODS
+from corral.training.start import data_of
 
 
 def fitted_heads(
     run: str | Path,
     kinds: Sequence[str],
     *,
+    data: str | None = None,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -29,6 +31,8 @@ def fitted_heads(
         kinds: linear heads on frozen features, "slf" of clean images and "alf" of adversarial ones, at the run's norm
             and eps; "aff", adversarial fine-tuning of all weights by TRADES; cluster heads on frozen features, without
             any training, "nearest" and "soft".
+        data: where the run's data lie now, as `corral.data.load` takes it; default where they lay at training. The
+            images must be the same, by their fingerprint.
         data_root, device, progress: as `train` takes them.
 
     Returns:
@@ -48,9 +52,11 @@ def fitted_heads(
         raise UsageError(f"unknown linear evaluation {name!r}; known: {', '.join(known)}")
     if Path(run).is_file():
         raise UsageError(f"{run}: a file; heads are kept in the folder of their encoder's run: name that")
-    encoder = load_model(run, encoder=True)[0]
+    encoder, _, info = load_model(run, encoder=True)
     begun, frozen = fingerprint(encoder.backbone), _before_the_head(encoder)
     parent = load_recipe(Path(run))
+    if data is not None:
+        data_of(run, info, data=data, root=data_root)
     shared: dict[str, Any] = {f"model.{name}": value for name, value in parent.model.model_dump().items()} | {
         "data.train": None if parent.data.unlabeled else parent.data.train,  # heads need labelled images
         "data.validation": parent.data.validation,
@@ -63,19 +69,23 @@ def fitted_heads(
     for kind in dict.fromkeys(kinds):
         folder = RunFolder(Path(run) / "linear" / f"{Path(run).resolve().name}-{kind}")
         resume, start = folder.recipe.is_file(), str(Path(run).resolve())
-        if resume and (before := load_recipe(folder.path).training.start) != start:
-            if not folder.model.is_file():
+        name = parent.data.name if data is None else data
+        if resume:
+            before = load_recipe(folder.path)
+            if before.training.start != start and not folder.model.is_file():
                 raise CorralError(
-                    f"{folder.path}: it was begun where the encoder lay then, {before}; delete the folder"
+                    f"{folder.path}: it was begun where the encoder lay then, {before.training.start}; delete the "
+                    "folder"
                 )
-            # The folder was moved since the head was fitted; whether it is the same encoder is checked below.
-            start = str(before)
+            if folder.model.is_file():
+                # Folder or data were moved since the head was fitted; whether it is the same encoder is checked below.
+                start, name = str(before.training.start), before.data.name
         overrides["training.start"] = start
-        recipe = load_recipe(kind, data=parent.data.name, overrides=overrides)
-        train(recipe, out=folder.path, resume=resume, device=device, data_root=data_root, progress=progress)
-        model, _, info = load_model(folder.path)
+        recipe = load_recipe(kind, data=name, overrides=overrides)
+        train(recipe, out=folder.path, resume="auto", device=device, data_root=data_root, progress=progress)
+        model, _, fitted = load_model(folder.path)
         kept = _before_the_head(model) if METHODS[kind].trains == "head" else {}
-        if info.started_from != begun or any(not torch.equal(tensor, frozen[name]) for name, tensor in kept.items()):
+        if fitted.started_from != begun or any(not torch.equal(tensor, frozen[name]) for name, tensor in kept.items()):
             raise CorralError(f"{folder.path}: it began from other weights than {run}'s; delete the folder")
         found.append(folder.path)
     return found

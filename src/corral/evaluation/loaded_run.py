@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -13,20 +13,21 @@ from torch import Tensor
 from corral.attacks.attack import Attack
 from corral.attacks.engine import Attacked, run_attacks
 from corral.attacks.threat import Threat
-from corral.data import DataSet, Images, load, stratified_subset
+from corral.data import DataSet, Images, stratified_subset
 from corral.devices import choose_device, device_name
 from corral.documents import write_arrays, write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation.cache import EvaluationCache, EvaluationPlan, PlannedAttack
-from corral.evaluation.records import environment, now
+from corral.evaluation.records import OfRun, environment, now
 from corral.models import Classifier, ModelSpec
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress
-from corral.strict import Frozen
 from corral.training import RunFolder, RunInfo, load_model
 from corral.training.recipes.recipe import MOST_SEED
+from corral.training.start import data_of
 from corral.version import __version__
 
+AnyRecord = TypeVar("AnyRecord", bound=OfRun)
 CPU_BATCH, DEVICE_BATCH = 125, 500
 
 
@@ -152,14 +153,29 @@ class LoadedRun:
             "environment": environment(self.device),
         }
 
-    def write(self, record: Frozen, arrays: Mapping[str, Tensor | NDArray[Any]], path: Path, done: str) -> None:
-        """Write a record to `path` (.json) and its arrays beside it, and say what was done."""
+    def write(self, record: AnyRecord, arrays: Mapping[str, Tensor | NDArray[Any]], path: Path, done: str) -> AnyRecord:
+        """Write a record to `path` (.json), its arrays beside it, and say what was done; returns what was written."""
         found = {
             name: values.cpu().numpy() if isinstance(values, Tensor) else values for name, values in arrays.items()
         }
-        write_arrays(found, path.with_suffix(".npz"))
-        write_document(record, path)
+        digest = write_arrays(found, path.with_suffix(".npz"))
+        written = write_document(record.model_copy(update={"arrays_sha256": digest}), path)
         Progress("", 0, "", enabled=self.progress).say(f"{self.folder.path}: {done}: {path}")
+        return written
+
+
+def run_folder(run: str | Path) -> RunFolder:
+    """The folder of a finished run.
+
+    Raises:
+        CorralError: no such folder, or no finished model in it.
+    """
+    folder = RunFolder(Path(run))
+    if not folder.path.is_dir():
+        raise CorralError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
+    if not folder.model.is_file():
+        load_model(folder.path)  # says what is missing
+    return folder
 
 
 def loaded_run(
@@ -168,6 +184,7 @@ def loaded_run(
     n: int | None,
     batch_size: int | None,
     seed: int,
+    data: str | DataSet | None,
     data_root: str | Path | None,
     device: str | torch.device | None,
     progress: bool,
@@ -178,10 +195,7 @@ def loaded_run(
         CorralError: no finished run, damaged files, or other data than the run was trained on.
         UsageError: an impossible n, batch size or seed.
     """
-    chosen = choose_device(device)
-    folder = RunFolder(Path(run))
-    if not folder.path.is_dir():
-        raise CorralError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
+    chosen, folder = choose_device(device), run_folder(run)
     if batch_size is None:
         batch_size = CPU_BATCH if chosen.type == "cpu" else DEVICE_BATCH
     if batch_size < 1:
@@ -189,14 +203,9 @@ def loaded_run(
     if not 0 <= seed <= MOST_SEED:
         raise UsageError(f"seed must be from 0 to {MOST_SEED}, found {seed}")
     model, spec, info = load_model(folder.path, device=chosen)
-    data = load(info.data, root=data_root, code=False)
-    if data.fingerprint != info.data_fingerprint:
-        raise CorralError(
-            f"{run}: trained on other data: {info.data} has fingerprint {data.fingerprint}, the run's was "
-            f"{info.data_fingerprint}; restore the data or train again"
-        )
-    test = data.test if n is None or n == len(data.test) else stratified_subset(data.test, n, seed=0)
-    return LoadedRun(folder, model, spec, info, data, test.to(chosen), chosen, batch_size, seed, progress)
+    images = data_of(run, info, data=data, root=data_root)
+    test = images.test if n is None or n == len(images.test) else stratified_subset(images.test, n, seed=0)
+    return LoadedRun(folder, model, spec, info, images, test.to(chosen), chosen, batch_size, seed, progress)
 
 
 def share(values: Tensor) -> float:

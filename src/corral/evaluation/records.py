@@ -11,8 +11,8 @@ import torch
 from pydantic import Field, model_validator
 
 from corral.devices import device_name
-from corral.documents import read_document
-from corral.strict import Frozen
+from corral.documents import Document, read_document
+from corral.strict import Amount, Frozen, OfThreat, Radius, Seconds, Share
 from corral.training.clock import WorkClock
 from corral.version import __version__
 
@@ -20,7 +20,7 @@ from corral.version import __version__
 EARLIER_NAMES = {"pgd_log": "pgd_ce", "pgd_log_margin": "pgd_cw"}
 
 
-class AttackResult(Frozen):
+class AttackResult(OfThreat):
     """One attack at one eps: its full protocol and the accuracy under it.
 
     `steps` are gradient steps or queries of one restart and target; `step_size` is None where the attack adapts it;
@@ -30,20 +30,20 @@ class AttackResult(Frozen):
     name: str
     protocol: str
     norm: Literal["Linf", "L2", "L1"]
-    eps: float = Field(ge=0)
-    steps: int
-    step_size: float | None
-    restarts: int
+    eps: Radius
+    steps: Amount
+    step_size: Radius | None
+    restarts: Amount
     objective: str
     success_rule: Literal["any_iterate", "max_loss_restart"]
     n: int = Field(ge=1)
-    accuracy: float = Field(ge=0, le=1)
-    per_class: list[float | None]
-    seconds: float
+    accuracy: Share
+    per_class: list[Share | None]
+    seconds: Seconds
     seed: int
     settings: dict[str, int | float | str | bool] = Field(default_factory=dict)
-    forwards: int | None = None
-    backwards: int | None = None
+    forwards: Amount | None = None
+    backwards: Amount | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -89,20 +89,20 @@ def pointwise_minimum(
 class Reported(Frozen):
     """What others report for this method on this data; a page prints it beside what was measured."""
 
-    clean: float = Field(ge=0, le=1)
-    robust: float = Field(ge=0, le=1)
+    clean: Share
+    robust: Share
     attack: str
     source: str
 
 
-class Curve(Frozen):
+class Curve(OfThreat):
     """Accuracy against eps under one attack, on the first `n` test examples."""
 
     attack: str
     norm: Literal["Linf", "L2", "L1"]
-    n: int
-    eps: list[float]
-    accuracy: list[float]
+    n: Amount
+    eps: list[Radius]
+    accuracy: list[Share]
 
 
 class Environment(Frozen):
@@ -112,18 +112,18 @@ class Environment(Frozen):
     torch: str
     python: str
     device: str
-    threads: int
+    threads: Amount
     platform: str
 
 
-class OfRun(Frozen):
+class OfRun(Document):
     """What every record of a run states: the run, its weights, and the test images it was measured on.
 
     `n` is the number of test examples measured and `n_test` the size of the whole test set. `train_seconds`,
     `work_seconds` and `work_clock` are the run's (`RunInfo`), the latter two None of runs of earlier versions.
+    `arrays_sha256` is of the .npz file beside the record, None likewise.
     """
 
-    format: str
     run: str
     recipe: str
     method: str
@@ -133,14 +133,15 @@ class OfRun(Frozen):
     data_fingerprint: str
     model_fingerprint: str
     n: int = Field(ge=1)
-    n_test: int = Field(ge=1)
+    n_test: int = Field(ge=1, le=2**53)
     train_seed: int
-    train_seconds: float
-    work_seconds: float | None = None
+    train_seconds: Seconds
+    work_seconds: Seconds | None = None
     work_clock: WorkClock | None = None
     created: str
     environment: Environment
     notes: list[str] = Field(default_factory=list)
+    arrays_sha256: str | None = None
 
     @model_validator(mode="after")
     def _part_of_the_test_set(self) -> Self:
@@ -149,26 +150,26 @@ class OfRun(Frozen):
         return self
 
 
-class Record(OfRun):
+class Record(OfRun, OfThreat):
     """One evaluation of one run.
 
     `accuracy` values are fractions in [0, 1]; a reduced evaluation shows itself (`reduced`). `reported` is a claim, all
     else is measured.
     """
 
-    format: Literal["corral-record-1"] = "corral-record-1"
+    format: Literal["corral-record-1", "corral-record-2"] = "corral-record-2"
     classes: list[str]
     reduced: bool
     norm: Literal["Linf", "L2", "L1"]
-    eps: float
-    clean: float = Field(ge=0, le=1)
-    clean_per_class: list[float | None]
+    eps: Radius
+    clean: Share
+    clean_per_class: list[Share | None]
     attacks: list[AttackResult]
     curves: list[Curve] = Field(default_factory=list)
     eval_seed: int
-    eval_seconds: float
+    eval_seconds: Seconds
     protocol: str = "quick"
-    batch_size: int | None = None
+    batch_size: Amount | None = None
     reported: Reported | None = None
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from corral.errors import CorralError, UsageError
-from corral.files import write_atomically
+from corral.files import check_writable, write_atomically
 from corral.models.classifier import Classifier
 from corral.models.modes import eval_mode
 
@@ -66,6 +66,7 @@ def export_classifier(
             f"{path}: what format is meant? The ending must be one of {', '.join(SUFFIXES)}, or format one of "
             f"{', '.join(get_args(Format))}"
         )
+    check_writable(path)
     program, images = _program(model, image_size)
     _check(model, program.module()(images), images, "its graph")
     stream = io.BytesIO()

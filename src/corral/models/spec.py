@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from corral.errors import UsageError
-from corral.models.backbones import backbone_options, build_backbone, read_backbone
+from corral.models.backbones import BACKBONES, backbone_options, build_backbone, read_backbone
 from corral.models.classifier import Classifier
 from corral.models.heads import HEADS, Head
+from corral.reading import memory_bytes
 from corral.strict import Frozen
 
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -170,6 +172,7 @@ def build_classifier(spec: ModelSpec) -> Classifier:
         UsageError: the backbone or the head refuses the options or the image shape.
     """
     try:
+        _check_memory(spec)
         backbone = build_backbone(spec.backbone.name, spec.image_shape, spec.backbone.options())
     except ValueError as error:
         raise UsageError(f"backbone {spec.backbone.name!r}: {error}") from error
@@ -178,3 +181,18 @@ def build_classifier(spec: ModelSpec) -> Classifier:
     except ValueError as error:
         raise UsageError(f"head {spec.head['name']!r}: {error}") from error
     return Classifier(backbone, head, spec.mean, spec.std, image_size=spec.image_shape[1:])
+
+
+def _check_memory(spec: ModelSpec) -> None:
+    """Refuse a backbone of corral's own whose weights alone are more than the memory; ValueError."""
+    name = spec.backbone.name
+    if not BACKBONES.find(name, code=False).__module__.startswith("corral."):
+        return
+    try:
+        with torch.device("meta"):  # shapes without memory
+            backbone = build_backbone(name, spec.image_shape, spec.backbone.options())
+        size = sum(weight.numel() * weight.element_size() for weight in backbone.parameters())
+    except (RuntimeError, OverflowError, TypeError):  # sizes beyond what torch can count
+        size = 2**63
+    if size > memory_bytes():
+        raise ValueError(f"its weights have {size:,} bytes, more than this machine's memory; choose smaller options")

@@ -1,13 +1,14 @@
 """A table's result out of the lines of the CSV files: every number is looked up or counted, none is stored twice."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from corral.analysis import Analysis
 from corral.attacks.protocols import PROTOCOLS
 from corral.papers.definition import Column, Part, Row, Table
 from corral.papers.entries import SAME
-from corral.papers.lines import AnalysisLine, AttackLine, RowKey, RowLine, RunLine, changed_words
+from corral.papers.lines import EDITED, AnalysisLine, AttackLine, Line, RowKey, RowLine, RunLine, changed_words
 from corral.papers.result import Measured, Result, ResultPart, ResultRow
 from corral.papers.store import Store
 from corral.report.runs.outcomes import CLEAN
@@ -51,7 +52,10 @@ def row_of(table: Table, key: RowKey, lines: Sequence[RowLine], store: Store) ->
     radii = list(dict.fromkeys([*(f"{column.eps:g}" for column in table.columns), *at[0]]))
     factors = [factor for factor in radii if all(factor in found for found in at)]
     analyses = [[_analysis(store.analyses[name]) for name in line.analyses.split()] for line in lines]
-    made = [group[0] for line in lines for group in (store.attacks[name] for name in line.evaluations.split())]
+    groups = [store.attacks[name] for line in lines for name in line.evaluations.split()]
+    made = [group[0] for group in groups]
+    measured = [store.analyses[name] for line in lines for name in line.analyses.split()]
+    of_row: chain[Line] = chain(lines, runs, *groups, *measured)
     protocol = {column.name: _column(column, at, analyses) for column in table.columns}
     return ResultRow(
         name=key.row,
@@ -70,6 +74,7 @@ def row_of(table: Table, key: RowKey, lines: Sequence[RowLine], store: Store) ->
         environments=tuple(dict.fromkeys(line.environment for line in made if "+" not in line.protocol)),
         analyses={one[0].name: one for one in (tuple(of_seeds) for of_seeds in zip(*analyses, strict=True))},
         fingerprints=tuple(line.fingerprint for line in lines),
+        edited=any(line.digest == EDITED for line in of_row),
     )
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from corral.analysis import Analysis
 from corral.evaluation.records import Record
-from corral.papers.lines import AnalysisLine, AttackLine, RowKey, RowLine, RunLine, content_id
+from corral.papers.lines import EDITED, AnalysisLine, AttackLine, RowKey, RowLine, RunLine, content_id
 from corral.papers.store import Store
 from corral.report.runs.merge import protocol_order
 from corral.report.runs.outcomes import CLEAN
@@ -90,6 +91,7 @@ def row_entries(
             evaluations=" ".join(names),
             analyses=" ".join(analyses),
             columns=columns,
+            digest=EDITED if any(d.edited for d in (*one.analyses, *chain(*one.records.values()))) else "",
         )
         found.rows.setdefault(key, []).append(line)
     return found
@@ -150,7 +152,7 @@ def _over_all(records: Sequence[Record], worst: Worst) -> AttackLine:
 
 def analysis_lines(analysis: Analysis, run: str) -> list[AnalysisLine]:
     """The numbers and curves of an analysis."""
-    words = analysis.model_dump_json(exclude={"seconds", "environment"})
+    words = analysis.model_dump_json(exclude={"seconds", "environment", "format", "edited"})
     shared: dict[str, Any] = {
         "analysis": content_id(run, words),
         "run": run,

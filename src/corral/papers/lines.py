@@ -1,7 +1,6 @@
 """The lines of the results' CSV files: a run, an attack on it, a number of an analysis, a seed of a table's row."""
 
 import hashlib
-import tomllib
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -9,14 +8,34 @@ from pydantic import Field, model_validator
 
 from corral.analysis.document import AnalysisName
 from corral.evaluation.records import Environment
-from corral.strict import Frozen
+from corral.reading import parse_toml
+from corral.strict import Amount, Frozen, Radius, Seconds
 from corral.training.clock import WorkClock
 
+# The digest of a line that somebody changed by hand.
+EDITED = "edited"
 Norm = Literal["Linf", "L2", "L1"]
 
 
 class Line(Frozen):
-    """One line of a CSV file; an empty cell is the field's default."""
+    """One line of a CSV file; an empty cell is the field's default.
+
+    Attributes:
+        digest: in the file, of the line's other cells and the number of lines of its group; in memory empty, or
+            "edited" of a line that was edited since it was written and accepted all the same.
+    """
+
+    digest: str = ""
+
+    @property
+    def group(self) -> str:
+        """What the lines that stand together have in common; empty where there are none."""
+        return ""
+
+    @property
+    def words(self) -> str:
+        """Which line it is, in a message."""
+        return self.group
 
 
 class RunLine(Line):
@@ -42,22 +61,27 @@ class RunLine(Line):
     rule: str | None = None
     data: str
     data_fingerprint: str
-    classes: int
-    n_test: int
+    classes: Amount
+    n_test: Amount
     norm: Norm
-    eps: float
+    eps: Radius
     seed: int
-    train_seconds: float
-    work_seconds: float | None = None
+    train_seconds: Seconds
+    work_seconds: Seconds | None = None
     work_clock: WorkClock | None = None
-    warm_epochs: int | None = None
-    epochs: int | None = None
+    warm_epochs: Amount | None = None
+    epochs: Amount | None = None
     converged: bool | None = None
 
     @property
     def key(self) -> tuple[str, str]:
         """Run and fingerprint, which identify it."""
         return self.run, self.fingerprint
+
+    @property
+    def words(self) -> str:
+        """The run."""
+        return f"run {self.run}"
 
 
 class Versions(Line):
@@ -67,7 +91,7 @@ class Versions(Line):
     torch: str
     python: str
     device: str
-    threads: int
+    threads: Amount
     platform: str
 
     @property
@@ -97,17 +121,27 @@ class AttackLine(Versions):
     fingerprint: str
     protocol: str
     norm: Norm
-    eps: float
+    eps: Radius
     n: int = Field(ge=1)
     seed: int
     attack: str
     robust: int = Field(ge=0)
-    seconds: float | None = None
-    forwards: int | None = None
-    backwards: int | None = None
+    seconds: Seconds | None = None
+    forwards: Amount | None = None
+    backwards: Amount | None = None
     settings: str = ""
     outcomes: str = Field(default="", pattern=r"^([0-9a-f]{2})*$")
     created: str
+
+    @property
+    def group(self) -> str:
+        """The evaluation."""
+        return self.evaluation
+
+    @property
+    def words(self) -> str:
+        """The attack."""
+        return f"attack {self.attack} ({self.protocol}) on {self.run}"
 
     @model_validator(mode="after")
     def _counted(self) -> Self:
@@ -140,13 +174,23 @@ class AnalysisLine(Versions):
     fingerprint: str
     name: AnalysisName
     data: str
-    n: int
-    eps: float
+    n: Amount
+    eps: Radius
     seed: int
     key: str
     kind: Literal["number", "curve"]
     values: str = ""
-    seconds: float
+    seconds: Seconds
+
+    @property
+    def group(self) -> str:
+        """The analysis."""
+        return self.analysis
+
+    @property
+    def words(self) -> str:
+        """The number."""
+        return f"{self.key} of analysis {self.name} of {self.run}"
 
 
 class RowLine(Line):
@@ -177,6 +221,16 @@ class RowLine(Line):
     evaluations: str
     analyses: str = ""
     columns: str = ""
+
+    @property
+    def group(self) -> str:
+        """The row."""
+        return "|".join(getattr(self, name) for name in RowKey.model_fields)
+
+    @property
+    def words(self) -> str:
+        """The row and its seed."""
+        return f"row {self.row!r} of {self.table} on {self.data}, seed {self.seed}"
 
     @property
     def of(self) -> "RowKey":
@@ -216,6 +270,6 @@ def _value(text: str) -> Any:
     if text in ("", "True", "False"):
         return {"": None, "True": True, "False": False}[text]
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text

@@ -6,6 +6,7 @@ from typing import Any
 
 from corral.data import loaded_once
 from corral.errors import UsageError
+from corral.files import check_writable
 from corral.papers.assemble import key_of
 from corral.papers.definition import Part, Row, ScaleName, Table, load_table
 from corral.papers.kept import without_refused
@@ -13,7 +14,7 @@ from corral.papers.measure import Setup, measured_row
 from corral.papers.old import taken_over
 from corral.papers.plan import RunPlan
 from corral.papers.show import shown_again
-from corral.papers.store import changing, read_store
+from corral.papers.store import ROWS, changing, read_store
 from corral.progress import Progress
 from corral.report.words import listed
 
@@ -70,6 +71,7 @@ def reproduce(
     results = Path(results)
     plan = RunPlan(Path(runs) / scale, changed)
     setup = Setup(definition, size, plan, changed or {}, data_root, device, progress)
+    check_writable(results / ROWS)
     taken_over(results)
     read_store(results)  # damaged files are found now, not after a training
     with loaded_once():

@@ -96,7 +96,7 @@ def _trained(setup: Setup, part: Part, row: Row, seed: int) -> RunFolder:
         _trained(setup, *plan.before(part, row), seed)
     planned = [plan.planned(part, row, seed)] if row.pretrain else plan.chain(part, row, seed)
     for recipe, folder in planned:
-        train(recipe, out=folder.path, resume=folder.recipe.is_file(), **setup.where)
+        train(recipe, out=folder.path, resume="auto", **setup.where)
     return planned[-1][1]
 
 

@@ -6,15 +6,17 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from corral.analysis import Analysis
-from corral.documents import read_document
+from corral.documents import Document, read_document
 from corral.evaluation.records import Environment
-from corral.strict import Frozen
+from corral.strict import Frozen, OfThreat, Radius, Seconds
 from corral.training.clock import WorkClock
 from corral.training.convergence import Ending
 
+# What a row is marked with whose numbers somebody changed since they were written, and accepted.
+BY_HAND = "edited by hand"
 # What a row is marked with that was not made again since its setting or its recipe changed.
 EARLIER = "of an earlier setting"
 
@@ -59,7 +61,17 @@ class Measured(Frozen):
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
-class ResultRow(Frozen):
+def _share(measured: Measured) -> Measured:
+    """A measured accuracy, if it is one."""
+    if not all(0 <= value <= 1 for value in measured.values):
+        raise ValueError(f"an accuracy is from 0 to 1, found {max(measured.values, key=abs):g}")
+    return measured
+
+
+Accuracy = Annotated[Measured, AfterValidator(_share)]
+
+
+class ResultRow(OfThreat):
     """One method on one data set.
 
     Attributes:
@@ -81,6 +93,7 @@ class ResultRow(Frozen):
         records: files beside this one, by seed, in results of versions before 0.2, which had them.
         columns: what every column meant, likewise.
         earlier: made with a setting or a recipe that the table has no more; shown, and compared with no row of today's.
+        edited: with a number that was edited since it was written.
     """
 
     name: str
@@ -90,9 +103,9 @@ class ResultRow(Frozen):
     published: dict[str, float]
     minutes: float | None
     protocol: dict[str, Measured]
-    sound: dict[str, Measured]
-    train_seconds: tuple[float, ...]
-    eps: float
+    sound: dict[str, Accuracy]
+    train_seconds: tuple[Seconds, ...]
+    eps: Radius
     norm: str
     runs: tuple[str, ...]
     rule: Literal["soft", "nearest", "fuzzy"] | int | None
@@ -104,15 +117,17 @@ class ResultRow(Frozen):
     columns: dict[str, str] = Field(default_factory=dict)
     environments: tuple[Environment, ...] = ()
     earlier: bool = False
+    edited: bool = False
 
-    work_seconds: tuple[float, ...] = ()
+    work_seconds: tuple[Seconds, ...] = ()
     work_clock: WorkClock | None = None
     endings: tuple[Ending, ...] = ()
 
     @property
     def shown(self) -> str:
         """The name as tables print it."""
-        return f"{self.name} ({EARLIER})" if self.earlier else self.name
+        marks = [mark for mark, so in ((EARLIER, self.earlier), (BY_HAND, self.edited)) if so]
+        return f"{self.name} ({', '.join(marks)})" if marks else self.name
 
     @model_validator(mode="after")
     def _one_a_seed(self) -> "ResultRow":
@@ -130,9 +145,9 @@ class ResultPart(Frozen):
 
     data: str
     beside: str
-    n: int
-    n_test: int
-    classes: int
+    n: int = Field(ge=1, le=2**53)
+    n_test: int = Field(ge=1, le=2**53)
+    classes: int = Field(ge=2, le=2**53)
     rows: tuple[ResultRow, ...]
     data_fingerprint: str | None = None
 
@@ -155,13 +170,13 @@ class ResultPart(Frozen):
         return self
 
 
-class Result(Frozen):
+class Result(Document):
     """A table as far as it was made: rows may be of several calls.
 
     `changed` are recipe keys that the caller set on top of the scale's, as text, "RECIPE:" before those of one recipe.
     """
 
-    format: Literal["corral-table-1"] = "corral-table-1"
+    format: Literal["corral-table-1", "corral-table-2"] = "corral-table-2"
     table: str
     scale: str
     changed: dict[str, str] = Field(default_factory=dict)

@@ -7,9 +7,9 @@ from typing import Any
 from corral.documents import document_text
 from corral.errors import CorralError
 from corral.files import write_atomically
+from corral.lock import locked
 from corral.papers.assemble import result_of
 from corral.papers.definition import Table, load_table
-from corral.papers.lock import locked
 from corral.papers.old import taken_over
 from corral.papers.page import table_page
 from corral.papers.plan import RunPlan

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,10 +13,12 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from corral.checksums import checksum, edited
 from corral.errors import CorralError
 from corral.files import write_atomically
-from corral.papers.lines import AnalysisLine, AttackLine, Line, RowKey, RowLine, RunLine
-from corral.papers.lock import locked
+from corral.lock import locked
+from corral.papers.lines import EDITED, AnalysisLine, AttackLine, Line, RowKey, RowLine, RunLine
+from corral.reading import MOST_TEXT, check_file
 
 RUNS, ATTACKS, ANALYSES, ROWS = "runs.csv", "attacks.csv", "analyses.csv", "rows.csv"
 # A curve of an analysis may have more digits than csv reads by default.
@@ -81,6 +85,16 @@ def read_store(folder: Path) -> Store:
                     f"{folder / ROWS}: row {row.row!r} of {row.table} names {lost}, which is in no other file; "
                     "restore the files or delete the row"
                 )
+    files = {
+        RUNS: found.runs.values(),
+        ATTACKS: chain(*found.attacks.values()),
+        ANALYSES: chain(*found.analyses.values()),
+        ROWS: chain(*found.rows.values()),
+    }
+    for name, all_lines in files.items():
+        for line in all_lines:
+            if line.digest == EDITED:
+                edited(folder / name, what=f"{folder / name}: {line.words}", remedy="restore the file")
     return found
 
 
@@ -92,6 +106,17 @@ def _lost(store: Store, row: RowLine) -> str | None:
     known = (store.attacks[name][0] for name in evaluations if name in store.attacks)
     missing += [f"run {line.run}" for line in known if (line.run, line.fingerprint) not in store.runs]
     return missing[0] if missing else None
+
+
+def _digest(line: Line, count: int) -> str:
+    """Of a line and how many its group has; empty cells do not count, for a later version may have more columns."""
+    cells = {name: _cell(value) for name, value in line if name != "digest"}
+    return checksum([count, {name: cell for name, cell in cells.items() if cell}])[:8]
+
+
+def _counts(lines: Sequence[Line]) -> Counter[str]:
+    """How many lines each group has; a line that is in none counts once."""
+    return Counter(line.group for line in lines if line.group)
 
 
 @contextmanager
@@ -137,19 +162,24 @@ def _with_outcomes(lines: Sequence[AttackLine], others: Sequence[AttackLine]) ->
 
 
 def _read(path: Path, form: type[AnyLine]) -> list[AnyLine]:
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
+    remedy = "restore the file or delete it"
+    check_file(path, remedy=remedy, most=MOST_TEXT)
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream, strict=True)
             needed = {name for name, field in form.model_fields.items() if field.is_required()}
             if missing := sorted(needed - set(reader.fieldnames or ())):
-                raise CorralError(
-                    f"{path}: not corral results, no column {missing[0]!r}; restore the file or delete it"
-                )
-            return [_line(path, reader.line_num, form, cells) for cells in reader]
+                raise CorralError(f"{path}: not corral results, no column {missing[0]!r}; {remedy}")
+            lines = [_line(path, reader.line_num, form, cells) for cells in reader]
     except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise CorralError(f"{path}: not corral results ({error}); restore the file or delete it") from error
+        raise CorralError(f"{path}: not corral results ({error}); {remedy}") from error
+    if not any(line.digest for line in lines):  # of an earlier version
+        return lines
+    counts = _counts(lines)
+    same = [line.digest == _digest(line, counts[line.group]) for line in lines]
+    return [line.model_copy(update={"digest": "" if so else EDITED}) for line, so in zip(lines, same, strict=True)]
 
 
 def _line(path: Path, number: int, form: type[AnyLine], cells: dict[str, str | None]) -> AnyLine:
@@ -165,9 +195,9 @@ def _line(path: Path, number: int, form: type[AnyLine], cells: dict[str, str | N
 
 
 def _columns(form: type[Line]) -> list[str]:
-    """A file's columns: what the line is first, what it was made with last."""
+    """A file's columns: what the line is first, what it was made with and its digest last."""
     versions = [name for name in form.model_fields if name in ("corral", "torch", "python", "device", "threads")]
-    last = [*versions, *(name for name in form.model_fields if name == "platform")]
+    last = [*versions, *(name for name in ("platform", "digest") if name in form.model_fields)]
     return [*(name for name in form.model_fields if name not in last), *last]
 
 
@@ -176,8 +206,11 @@ def _write(path: Path, form: type[AnyLine], lines: Iterable[AnyLine]) -> None:
     columns = _columns(form)
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    for line in lines:
-        writer.writerow([_cell(getattr(line, name)) for name in columns])
+    found = list(lines)
+    counts = _counts(found)
+    for line in found:
+        digest = line.digest or _digest(line, counts[line.group])
+        writer.writerow([digest if name == "digest" else _cell(getattr(line, name)) for name in columns])
     content = text.getvalue().encode()
     if not (path.is_file() and path.read_bytes() == content):
         write_atomically(path, content)

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from corral.errors import CorralError
 from corral.files import write_atomically
+from corral.reading import check_file, first_line, parse_json
 
 METADATA_KEY, CHECKSUM_KEY = "corral", "sha256"
+REMEDY = "restore it or train again"
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -43,22 +45,20 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     Raises:
         CorralError: missing, truncated, damaged or foreign; one line naming file and remedy.
     """
+    if not path.exists():
+        raise CorralError(f"{path}: no such checkpoint; make one with `corral train`")
+    check_file(path, remedy=REMEDY)
     try:
         with safe_open(str(path), framework="pt") as archive:
             header = archive.metadata() or {}
-            metadata = json.loads(header.get(METADATA_KEY, "null"))
+            metadata = parse_json(header.get(METADATA_KEY, "null"))
             tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (not a dict)
-    except FileNotFoundError as error:
-        raise CorralError(f"{path}: no such checkpoint; make one with `corral train`") from error
     except (SafetensorError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CorralError(
-            f"{path}: truncated or not a safetensors file ({reason}); restore it or train again"
-        ) from error
+        raise CorralError(f"{path}: truncated or not a safetensors file ({first_line(error)}); {REMEDY}") from error
     # Files written before 0.1.0 was released have no checksum; other people's may mean something else by the word.
     checked = METADATA_KEY in header and CHECKSUM_KEY in header
     if checked and header[CHECKSUM_KEY] != _checksum(tensors, header[METADATA_KEY]):
-        raise CorralError(f"{path}: damaged, its contents do not match their checksum; restore it or train again")
+        raise CorralError(f"{path}: damaged, its contents do not match their checksum; {REMEDY}")
     return tensors, metadata
 
 

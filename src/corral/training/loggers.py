@@ -12,6 +12,7 @@ from typing import Any
 
 from corral.errors import CorralError, UsageError
 from corral.files import write_atomically
+from corral.reading import MOST_TEXT, parse_json, read_bytes
 from corral.registry import Registry
 
 # Called after each epoch with its number, from 1, and its numbers by name.
@@ -38,7 +39,7 @@ class Logged:
         if self.first_epoch == 1 or not path.is_file():
             return None
         try:
-            return str(json.loads(path.read_text())["id"])
+            return str(parse_json(read_bytes(path, remedy="delete it to log to a new one", most=MOST_TEXT))["id"])
         except (ValueError, KeyError, TypeError) as error:
             raise CorralError(f"{path}: does not hold this run's id; delete it to log to a new one") from error
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from corral.data import Images
 from corral.data.augment import crop_and_flip
 from corral.devices import choose_device
-from corral.files import write_atomically
+from corral.files import remove_abandoned, write_atomically
+from corral.lock import held
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress, duration
 from corral.training.checkpoints import read_checkpoint, write_checkpoint
@@ -23,10 +24,10 @@ from corral.training.methods import Context, Method, method_class
 from corral.training.methods.nominal import Nominal
 from corral.training.optimisers import make_optimiser, schedule
 from corral.training.pretrained import begin_from
-from corral.training.recipes.files import load_recipe
+from corral.training.recipes.files import load_recipe, with_checksum
 from corral.training.recipes.recipe import Recipe
 from corral.training.run import RunFolder, RunInfo
-from corral.training.start import check_head, finished, make_model, prepare_data
+from corral.training.start import Resume, check_head, finished, make_model, prepare_data
 from corral.training.state import outcome, restore_state, save_state, save_weights
 
 # The measures of held-out images in an epoch's line.
@@ -39,7 +40,7 @@ def train(
     data: str | None = None,
     out: str | Path,
     data_root: str | Path | None = None,
-    resume: bool = False,
+    resume: Resume = False,
     device: str | torch.device | None = None,
     progress: bool = True,
     loggers: Sequence[str | Logger] | None = None,
@@ -52,7 +53,8 @@ def train(
         data: data-set name; default the recipe's own. The recipe's values for that set apply.
         out: the run folder; must not hold a run already, unless `resume`.
         data_root: folder of the data-set files; default CORRAL_DATA or the per-user cache.
-        resume: continue an interrupted run of the same recipe; a finished one is not changed.
+        resume: continue an interrupted run of the same recipe; a finished one is not changed. "auto" begins the run
+            where there is none, so that one call serves a job that is started again until it is done.
         device: "cpu", "cuda" ...; default a GPU if there is one.
         progress: show progress on stderr.
         loggers: where each epoch's numbers go besides metrics.jsonl: "tensorboard", "wandb", "mlflow",
@@ -64,7 +66,8 @@ def train(
 
     Raises:
         UsageError: an unknown recipe, key, value, data set or logger, or a logger's package that is not installed.
-        CorralError: the loss is not finite, a file is damaged or cannot be written.
+        CorralError: another process trains in the folder, the loss is not finite, a file is damaged or cannot be
+            written.
     """
     resolved = load_recipe(recipe, data=data, overrides=overrides)
     folder = RunFolder(Path(out))
@@ -72,9 +75,12 @@ def train(
         Progress("", 0, "", enabled=progress).say(f"{folder.path}: finished already")
         return folder.path
     kinds, where = find_loggers(loggers), choose_device(device)
-    run = Run(resolved, folder, where, data_root=data_root, progress=progress, loggers=kinds)
-    run.begin(resume=resume)
-    run.execute()
+    with held(folder.path, "train"):
+        if not finished(folder, resolved, resume=resume):  # until now another process may have been at work
+            remove_abandoned(folder.state.parent)
+            run = Run(resolved, folder, where, data_root=data_root, progress=progress, loggers=kinds)
+            run.begin(resume=resume is not False)
+            run.execute()
     return folder.path
 
 
@@ -151,9 +157,9 @@ class Run:
             begin_from(self.model, self.recipe.training.start, normalised=self.method.continues_from == "encoder")
             self.started_from = fingerprint(self.model.backbone)
             self.take_normalisation()
-        write_atomically(self.folder.recipe, self.recipe.to_toml().encode())
-        if self.folder.metrics.is_file():  # of a run that was killed before its first checkpoint
-            write_atomically(self.folder.metrics, b"")
+        write_atomically(self.folder.recipe, with_checksum(self.recipe.to_toml()).encode())
+        for path in (self.folder.metrics, self.folder.best):  # of a run that was killed before its first checkpoint
+            path.unlink(missing_ok=True)
         try:
             self.enter_phase(fresh=True)
         except Exception:  # such a run cannot begin: another may in this folder
@@ -171,7 +177,7 @@ class Run:
         title = f"{self.recipe.name} on {self.data.name}"
         if self.recipe.preset is not None:
             self.say(f"{self.data.name}: settings of the preset {self.recipe.preset!r}; `corral recipes` shows them")
-        if "skipped" in self.data.note:
+        if "skipped" in self.data.note or "ignored" in self.data.note:
             self.say(f"{self.data.name}: {self.data.note}")
         logged = Logged(self.folder.path, self.recipe.model_dump(exclude_none=True), first_epoch=self.epoch + 1)
         with opened(self.loggers, logged) as log, Progress(title, 0, "images", enabled=self.progress) as bar:
@@ -299,7 +305,7 @@ class Run:
         if best and self.validated and self.validated["validation_pgd"] > self.best:
             self.best = self.validated["validation_pgd"]
             save_weights(self, self.folder.best)
-        lines = self.folder.metrics.read_text() if self.folder.metrics.is_file() else ""
+        lines = self.folder.metrics.read_text(encoding="utf-8") if self.folder.metrics.is_file() else ""
         write_atomically(self.folder.metrics, (lines + json.dumps(numbers) + "\n").encode())
         save_state(self)
 

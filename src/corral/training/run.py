@@ -1,33 +1,37 @@
 """A run: the folder that training writes and everything else reads."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
+from corral.checksums import checksum, edited
 from corral.errors import CorralError, UsageError
+from corral.files import printable
 from corral.models import Classifier, ModelSpec, build_classifier
 from corral.models.backbones import BACKBONES, build_backbone
 from corral.models.heads import HEADS
-from corral.strict import Frozen
+from corral.reading import MOST_TEXT, parse_json, read_bytes
+from corral.strict import Amount, OfThreat, Radius, Seconds
 from corral.training.checkpoints import load_tensors, read_checkpoint, write_checkpoint
 from corral.training.clock import WorkClock
 from corral.training.convergence import Ending
 
 
-class RunInfo(Frozen):
+class RunInfo(OfThreat):
     """Facts of a model's training, saved in its file.
 
     `started_from` is the fingerprint of the backbone that `training.start` gave; None where weights were random.
     `train_seconds` are of the wall clock, `work_seconds` of the `work_clock` ("cpu": CPU time of the process and all
     its threads; "device": wall clock between synchronisations of a GPU; None in files of earlier versions). Both are
     sums over the pieces of a resumed run, warm start included, of steps, refits and fits; validation and saving do not
-    count. `ending` says whether the run converged, None where its recipe has no `training.converged`.
+    count. `ending` says whether the run converged, None where its recipe has no `training.converged`. `recipe_sha256`
+    and `metrics_sha256` are the `checksum` of the contents of recipe.toml and of the list of metrics.jsonl's lines,
+    None in files of earlier versions.
     """
 
     recipe: str
@@ -36,16 +40,18 @@ class RunInfo(Frozen):
     data_fingerprint: str
     classes: list[str]
     norm: Literal["Linf", "L2"]
-    eps: float = Field(ge=0)
+    eps: Radius
     seed: int
-    epochs: int
+    epochs: Amount
     started_from: str | None = None
-    train_images: int
-    train_seconds: float
-    work_seconds: float | None = None
+    train_images: Amount
+    train_seconds: Seconds
+    work_seconds: Seconds | None = None
     work_clock: WorkClock | None = None
     ending: Ending | None = None
     validation: dict[str, float]
+    recipe_sha256: str | None = None
+    metrics_sha256: str | None = None
     corral: str
     torch: str
     device: str
@@ -63,12 +69,22 @@ class RunFolder:
         best: the model of the best validation accuracy under attack so far, where the recipe selects it.
         model: the finished model.
         records: the folder of evaluations.
+
+    Raises:
+        UsageError: a path that is no text.
     """
 
     path: Path
 
     def __post_init__(self) -> None:
         path = self.path
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:  # neither documents nor the libraries that write a run take it
+            raise UsageError(
+                f"{printable(path)}: a run's folder needs a name that is UTF-8 text in this locale; rename it, or set "
+                "LC_ALL=C.UTF-8"
+            ) from error
         self.recipe = path / "recipe.toml"
         self.metrics = path / "metrics.jsonl"
         self.state = path / "checkpoints" / "last.safetensors"
@@ -173,19 +189,40 @@ def _first(error: Exception) -> str:
     return f"missing {error}" if isinstance(error, KeyError) else str(error)
 
 
+def written_digest(folder: RunFolder, name: Literal["recipe_sha256", "metrics_sha256"]) -> str | None:
+    """The `checksum` of a file's content that a finished run's model states; None where there is none.
+
+    Raises:
+        CorralError: a damaged model file.
+    """
+    if not folder.model.is_file():
+        return None
+    info = read_checkpoint(folder.model, kind="model")[1].get("info")
+    return info.get(name) if isinstance(info, dict) else None
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The epochs' numbers, one dictionary each with an "epoch" among them.
 
     Raises:
-        CorralError: the file is missing, or a line is not such a dictionary.
+        CorralError: the file is missing, a line is not such a dictionary, or the run is finished and the file was
+            edited since.
     """
+    entries = read_epochs(path)
+    if written_digest(RunFolder(path.parent), "metrics_sha256") not in (None, checksum(entries)):
+        edited(path, remedy="restore it or train again")
+    return entries
+
+
+def read_epochs(path: Path) -> list[dict[str, Any]]:
+    """`read_metrics` of a run that may be unfinished, whose checkpoint says what its metrics were."""
+    remedy = "restore it or train again"
+    content = read_bytes(path, remedy=remedy, most=MOST_TEXT)
     try:
-        entries = [json.loads(line) for line in path.read_text().splitlines() if line]
-    except OSError as error:
-        raise CorralError(f"{path}: cannot be read ({error.strerror}); restore it or train again") from error
+        entries = [parse_json(line) for line in content.splitlines() if line]
     except ValueError as error:
-        raise CorralError(f"{path}: not JSON lines ({error}); restore it or train again") from error
+        raise CorralError(f"{path}: not JSON lines ({error}); {remedy}") from error
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, dict) or not isinstance(entry.get("epoch"), int):
-            raise CorralError(f"{path}: line {number} is not an epoch's numbers; restore it or train again")
+            raise CorralError(f"{path}: line {number} is not an epoch's numbers; {remedy}")
     return entries

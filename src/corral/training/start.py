@@ -1,39 +1,54 @@
 """Before training: checks of the folder and the head, the images, and the first weights."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from corral.attacks.checks import check_inside
-from corral.data import DataSet, Images, joined, load, random_subset, split_validation, stratified_subset
-from corral.errors import UsageError
+from corral.data import (
+    DataSet,
+    Images,
+    joined,
+    load,
+    random_subset,
+    require_all_classes,
+    split_validation,
+    stratified_subset,
+)
+from corral.errors import CorralError, UsageError
+from corral.files import is_temporary
+from corral.lock import is_lock
 from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
 from corral.models.spec import head_spec
 from corral.training.methods import Method, method_class
 from corral.training.recipes.files import load_recipe
 from corral.training.recipes.layers import LEAST_SIDE
 from corral.training.recipes.recipe import WORDS, Recipe
-from corral.training.run import RunFolder
+from corral.training.run import RunFolder, RunInfo
 
+# Whether a run is continued: "auto" begins it where there is none.
+Resume = bool | Literal["auto"]
 # Images whose pixels are held as floats at once for their mean: up to so many all, otherwise so many at a time.
 AT_ONCE, PART = 2**28, 1_000
 
 
-def finished(folder: RunFolder, recipe: Recipe, *, resume: bool) -> bool:
+def finished(folder: RunFolder, recipe: Recipe, *, resume: Resume) -> bool:
     """Whether the run in a folder is finished.
 
     Raises:
         UsageError: the folder holds a run although none is to be resumed, or the other way round, or one of another
-            recipe, or something else.
+            recipe, or something else. A run that was ended before its first checkpoint is none, unless it is resumed.
     """
-    path = folder.path
+    path, kept = folder.path, folder.model.is_file() or folder.state.is_file()
     if not folder.recipe.is_file():
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(not _own(found.name) for found in path.iterdir())):
             raise UsageError(f"{path}: exists and is not a run; choose another --out")
-        if resume:
+        if resume is True:
             raise UsageError(f"{path}: holds no run to resume; leave out --resume to begin one")
+        return False
+    if not kept and resume is not True:
         return False
     if not resume:
         raise UsageError(f"{path}: holds a run already; continue it with --resume, or choose another --out")
@@ -44,15 +59,59 @@ def finished(folder: RunFolder, recipe: Recipe, *, resume: bool) -> bool:
     return folder.model.is_file()
 
 
-def prepare_data(recipe: Recipe, *, root: str | Path | None) -> tuple[DataSet, Images, Images | None]:
+def _own(name: str) -> bool:
+    """Whether a file's name is that of a lock, or of a write that was killed."""
+    return is_lock(name) or is_temporary(name)
+
+
+def data_of(run: str | Path, info: RunInfo, *, data: str | DataSet | None, root: str | Path | None) -> DataSet:
+    """The data set that a run was trained on, by the fingerprint of its images.
+
+    Args:
+        run: what a message calls it.
+        info: its facts.
+        data: where the data lie now, as `corral.data.load` takes it, or the data set; default as the run recorded it.
+        root: folder of the data-set files.
+
+    Raises:
+        CorralError: the data are absent or damaged, or others than the run's.
+    """
+    name = info.data if data is None else data
+    try:
+        found = load(name, root=root, code=data is not None) if isinstance(name, str) else name
+    except UsageError:
+        raise
+    except CorralError as error:
+        if data is not None or ":" not in info.data:
+            raise
+        raise CorralError(f"{error}; where the run's data lie elsewhere now, name them by --data (data=...)") from error
+    if found.fingerprint != info.data_fingerprint:
+        raise CorralError(
+            f"{run}: trained on other data: {found.name} has fingerprint {found.fingerprint}, the run's was "
+            f"{info.data_fingerprint}; restore the data, name where they lie by --data (data=...), or train again"
+        )
+    return found
+
+
+def prepare_data(
+    recipe: Recipe, *, root: str | Path | None, data: DataSet | None = None
+) -> tuple[DataSet, Images, Images | None]:
     """The data set of a recipe, its training images (subset taken) and the held-out validation images.
+
+    Args:
+        recipe: its `data` table says which.
+        root: folder of the data-set files.
+        data: the recipe's data set, where it was loaded already.
 
     Raises:
         UsageError: images that the recipe's preset is not for, too few of them, a threat past their box, or so small
-            that the recipe's crop moves them out of sight.
+             that the recipe's crop moves them out of sight.
+        CorralError: a class without a training image.
     """
-    data = load(recipe.data.name, root=root, code=False)
+    data = load(recipe.data.name, root=root, code=False) if data is None else data
     images, validation = data.train, None
+    if images.labels is not None:
+        require_all_classes(images.labels, data.classes, f"{data.name}: train")
     if recipe.data.validation:
         images, validation = split_validation(images, recipe.data.validation, seed=0)
     if recipe.data.unlabeled:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from corral.checksums import checksum, edited
 from corral.devices import device_name
 from corral.errors import CorralError, UsageError
 from corral.files import write_atomically
@@ -19,7 +20,8 @@ from corral.training.checkpoints import (
 )
 from corral.training.convergence import Ending
 from corral.training.optimisers import state_names
-from corral.training.run import RunInfo, read_metrics, save_model
+from corral.training.recipes.files import recipe_checksum
+from corral.training.run import RunInfo, read_epochs, save_model
 from corral.version import __version__
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ def save_state(run: "Run") -> None:
         "data_fingerprint": run.data.fingerprint,
         "unlabeled_fingerprint": run.data.unlabeled_fingerprint if run.recipe.data.unlabeled else None,
         "device": run.device.type,
+        "metrics_sha256": checksum(read_epochs(run.folder.metrics)),
     }
     write_checkpoint(run.folder.state, tensors, metadata)
 
@@ -66,7 +69,9 @@ def restore_state(run: "Run") -> None:
         raise CorralError(
             f"{path}: not a checkpoint of this run ({reason}); delete it to begin again with --resume"
         ) from error
-    kept = [entry for entry in read_metrics(run.folder.metrics) if entry["epoch"] <= run.epoch]
+    kept = [entry for entry in read_epochs(run.folder.metrics) if entry["epoch"] <= run.epoch]
+    if metadata.get("metrics_sha256") not in (None, checksum(kept)):
+        edited(run.folder.metrics, remedy="restore it, or train again in another folder")
     write_atomically(run.folder.metrics, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
     run.say(f"{run.folder.path}: resumed after epoch {run.epoch} of {run.total_epochs}")
 
@@ -97,7 +102,7 @@ def save_weights(run: "Run", path: Path) -> None:
 
 
 def outcome(run: "Run") -> dict[str, Any]:
-    """Seconds and ending of the whole run, whichever epoch's weights are saved: fields of `RunInfo`."""
+    """What is of the whole run, whichever epoch's weights are saved: seconds, ending, files; fields of `RunInfo`."""
     ending = None
     if run.recipe.training.converged is not None:
         ending = Ending(converged=run.converged, epochs=len(run.accuracies), warm_epochs=run.warm_epochs)
@@ -106,6 +111,8 @@ def outcome(run: "Run") -> dict[str, Any]:
         "work_seconds": run.clock.work,
         "work_clock": None if run.clock.work is None else run.clock.kind,
         "ending": ending,
+        "recipe_sha256": recipe_checksum(run.recipe.to_toml()),
+        "metrics_sha256": checksum(read_epochs(run.folder.metrics) if run.folder.metrics.is_file() else []),
     }
 
 

@@ -278,3 +278,71 @@ def test_data_folders_and_the_order_they_are_looked_in(
     assert not chosen.exists()
     monkeypatch.delenv("CORRAL_DATA")
     assert data_folders(None) == [second]
+
+
+def write_mnist(folder: Path, spelling: Callable[[str], str], *, packed: bool = False) -> None:
+    folder.mkdir(parents=True)
+    for name in FILES:
+        count = 20 if name.startswith("train") else 10
+        shape = (count, 28, 28) if "images" in name else (count,)
+        content = bytes((0, 0, 8, len(shape))) + b"".join(length.to_bytes(4, "big") for length in shape)
+        content += bytes(range(10)) * (int(np.prod(shape)) // 10)
+        (folder / spelling(name)).write_bytes(gzip.compress(content) if packed else content)
+
+
+@pytest.mark.parametrize("place", ["MNIST/raw", "mnist/raw", "mnist", "Mnist", "mnist/MNIST/raw", "."])
+@pytest.mark.parametrize("packed", [False, True])
+def test_official_files_are_taken_under_other_usual_names(place: str, packed: bool, tmp_path: Path) -> None:
+    spellings: list[Callable[[str], str]] = [
+        lambda name: name,
+        lambda name: name.replace("-idx", ".idx"),
+        lambda name: name.replace("-", "_"),
+        str.upper,
+    ]
+    found = set()
+    for number, spelling in enumerate(spellings):
+        root = tmp_path / str(number)
+        name = (lambda name, s=spelling: f"{s(name)}.gz") if packed else spelling
+        write_mnist(root / place, name, packed=packed)
+        found.add(load("mnist", root=root, download=False).fingerprint)
+    assert len(found) == 1
+
+
+def test_a_folder_in_the_place_of_a_file_holds_it_not(tmp_path: Path) -> None:
+    """An archive unpacked by a browser: a folder of the file's name beside the file under another."""
+    write_mnist(tmp_path / "MNIST/raw", lambda name: name.replace("-idx", ".idx"))
+    (tmp_path / "MNIST/raw" / FILES[0]).mkdir()
+    assert len(load("mnist", root=tmp_path, download=False).train) == 20
+
+
+def test_two_files_that_could_be_meant_are_not_chosen_from(tmp_path: Path, refusal: Refusal) -> None:
+    write_mnist(tmp_path / "MNIST/raw", lambda name: name.replace("-idx", ".idx"))
+    shutil.copy(tmp_path / "MNIST/raw/train-images.idx3-ubyte", tmp_path / "MNIST/raw/train_images_idx3_ubyte")
+    words = refusal(lambda: load("mnist", root=tmp_path, download=False))
+    assert "is incomplete: train-images-idx3-ubyte is missing" in words
+
+
+@pytest.mark.parametrize("place", ["CIFAR10", "cifar-10", "cifar10/cifar-10-batches-bin", "Cifar_10_Batches_Bin"])
+def test_cifar_is_taken_from_other_usual_folders(place: str, tmp_path: Path) -> None:
+    (tmp_path / place).mkdir(parents=True)
+    for name, content in MEMBERS.items():
+        (tmp_path / place / Path(name).name.replace("_", "-")).write_bytes(content)
+    assert len(load("cifar10", root=tmp_path, download=False).train) == 100
+
+
+def test_what_lies_there_is_said_before_a_download_is_begun(
+    publish: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str], refusal: Refusal
+) -> None:
+    publish(archive(MEMBERS))
+    root = tmp_path / "root"
+    (root / "cifar10").mkdir(parents=True)
+    for number in range(7):
+        (root / "cifar10" / f"part{number}.zip").write_bytes(b"x")
+    names = ", ".join(f"part{number}.zip" for number in range(5))
+    words = f"cifar10: not found in {root} ({root / 'cifar10'} holds {names} and 2 more"
+    assert words in refusal(lambda: load("cifar10", root=root, download=False))
+    load("cifar10", root=root)
+    first, second, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith(words)
+    assert first.endswith("fetching it")
+    assert second.startswith("fetching cifar-10-binary.tar.gz")

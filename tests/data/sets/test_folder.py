@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,10 +42,13 @@ def test_classes_and_files_come_in_the_order_of_their_names(tmp_path: Path) -> N
     assert data.note == "15 files"
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "jpg", "JPEG", "webp"])
+@pytest.mark.parametrize(
+    "suffix", ["png", "bmp", "dib", "jpg", "JPEG", "jpe", "jfif", "webp", "tif", "tiff", "gif", "ppm", "pnm"]
+)
 def test_every_format_gives_what_pillow_decodes(suffix: str, tmp_path: Path) -> None:
     data = load(f"folder:{write_split(tmp_path, suffix=suffix)}")
-    expected = np.asarray(Image.open(tmp_path / f"test/cat/1.{suffix}").convert("RGB"))
+    with Image.open(tmp_path / f"test/cat/1.{suffix}") as image:
+        expected = np.asarray(image.convert("RGB"))
     assert np.array_equal(data.test.pixels[3].permute(1, 2, 0).numpy(), expected)
 
 
@@ -74,7 +78,7 @@ def test_without_train_and_test_a_fixed_stratified_fifth_is_split_off(tmp_path: 
     data = load(f"folder:{tmp_path}")
     assert data.train.labels.tolist() == [0] * 8 + [1] * 8
     assert data.test.labels.tolist() == [0, 0, 1, 1]
-    assert data.note.startswith("20 files, 1 others ignored; no test part in the source")
+    assert data.note.startswith("20 files, 1 others ignored: a/notes.txt; no test part in the source")
     assert data.fingerprint == load(f"folder:{tmp_path}").fingerprint
 
 
@@ -93,9 +97,9 @@ def test_broken_images_are_named(tmp_path: Path, refusal: Refusal) -> None:
     path.write_bytes(content[:-40])
     assert f"{path}: a damaged image" in refusal(lambda: load(f"folder:{tmp_path}"))
     path.write_bytes(b"not an image")
-    assert f"{path}: not a PNG, JPEG, BMP or WebP image" in refusal(lambda: load(f"folder:{tmp_path}"))
-    picture(0).save(path, format="GIF")
-    assert f"{path}: not a PNG, JPEG, BMP or WebP image" in refusal(lambda: load(f"folder:{tmp_path}"))
+    assert f"{path}: not a PNG, JPEG, BMP, WebP, TIFF, GIF or PPM image" in refusal(lambda: load(f"folder:{tmp_path}"))
+    picture(0).save(path, format="ICO")
+    assert f"{path}: not a PNG, JPEG, BMP, WebP, TIFF, GIF or PPM image" in refusal(lambda: load(f"folder:{tmp_path}"))
     Image.fromarray(np.zeros((4, 6), np.uint16)).save(path)
     assert f"{path}: found pixels of mode I;16, expected 8 bits a channel" in refusal(
         lambda: load(f"folder:{tmp_path}")
@@ -191,7 +195,7 @@ def test_unlabeled_images_are_found_at_any_depth(tmp_path: Path) -> None:
     assert data.unlabeled.labels is None
     for row, seed in enumerate((500, 501)):
         assert np.array_equal(data.unlabeled.pixels[row].permute(1, 2, 0).numpy(), np.asarray(picture(seed)))
-    assert data.note == "17 files, 1 others ignored"
+    assert data.note == "17 files, 1 others ignored: unlabeled/list.txt"
     for path in (tmp_path / "train", tmp_path / "test"):  # classes at the top: their folder is none of them
         path.rename(tmp_path.parent / f"{tmp_path.name}-{path.name}")
     for name in ("ant", "cat"):
@@ -231,7 +235,7 @@ def test_what_is_left_aside_is_counted_or_refused(tmp_path: Path, refusal: Refus
     write_split(tmp_path)
     (tmp_path / "val/ant").mkdir(parents=True)
     picture(0).save(tmp_path / "loose.png")
-    assert load(f"folder:{tmp_path}").note == "15 files, 2 others ignored"
+    assert load(f"folder:{tmp_path}").note == "15 files, 2 others ignored: loose.png, val"
     deeper = tmp_path / "train/ant/more"
     deeper.mkdir()
     picture(0).save(deeper / "a.png")
@@ -271,9 +275,11 @@ def test_a_damaged_image_decides_nothing(tmp_path: Path, refusal: Refusal) -> No
     data = load(f"folder:{tmp_path}?skip-damaged")
     assert data.train.shape == (1, 4, 6)
     assert torch.equal(data.train.pixels, whole.train.pixels[1:])
-    picture(0, "L", size=(9, 9)).save(tmp_path / "train/cat/0.png")
-    words = refusal(lambda: load(f"folder:{tmp_path}?skip-damaged"))
-    assert f"expected 6×4 as in {tmp_path / 'train/ant/1.png'}" in words
+    odd = tmp_path / "train/cat/0.png"
+    picture(0, "L", size=(9, 9)).save(odd)
+    data = load(f"folder:{tmp_path}?skip-damaged")
+    assert torch.equal(data.train.pixels, whole.train.pixels[[1, 2, 4, 5, 6, 7, 8]])
+    assert str(odd) in data.note
 
 
 def test_unlabeled_images_that_are_all_damaged_are_named(tmp_path: Path, refusal: Refusal) -> None:
@@ -298,6 +304,72 @@ def test_sixteen_bits_a_channel_are_refused(tmp_path: Path, refusal: Refusal) ->
     assert f"{path}: found 16 bits, expected 8 bits a channel; convert it" in refusal(
         lambda: load(f"folder:{tmp_path}")
     )
+    assert len(load(f"folder:{tmp_path}?skip-damaged").train) == 8
+    path.unlink()
+    for number, (suffix, mode) in enumerate((("ppm", b"P6"), ("pgm", b"P5"))):
+        deep = tmp_path / f"train/ant/0.{suffix}"
+        deep.write_bytes(mode + b" 6 4 65535\n" + bytes(6 * 4 * 2 * 3))
+        words = refusal(lambda: load(f"folder:{tmp_path}"))
+        assert f"{deep}: found {('16 bits', 'pixels of mode I')[number]}, expected 8 bits a channel" in words
+        deep.unlink()
+
+
+@pytest.mark.parametrize(("suffix", "options"), [("gif", {}), ("png", {}), ("webp", {"lossless": True}), ("tiff", {})])
+def test_an_animation_loses_no_frame_in_silence(
+    suffix: str, options: dict[str, Any], tmp_path: Path, refusal: Refusal
+) -> None:
+    write_split(tmp_path)
+    path = tmp_path / f"train/ant/moving.{suffix}"
+    picture(1).save(path, save_all=True, append_images=[picture(2), picture(3)], **options)
+    words = refusal(lambda: load(f"folder:{tmp_path}"))
+    assert f"{path}: found 3 pictures in one file (an animation or pages), expected one still image" in words
+    data = load(f"folder:{tmp_path}?skip-damaged")
+    assert data.note == f"16 files; 1 damaged and skipped: {path}"
+
+
+def test_previews_behind_a_photograph_are_no_animation(tmp_path: Path) -> None:
+    write_split(tmp_path)
+    path = tmp_path / "train/ant/0.jpg"
+    picture(1).save(path, format="MPO", save_all=True, append_images=[picture(2)])
+    row = load(f"folder:{tmp_path}").train.pixels[0]
+    with Image.open(path) as photograph:
+        assert np.array_equal(row.permute(1, 2, 0).numpy(), np.asarray(photograph))
+
+
+def test_one_odd_image_decides_nothing_wherever_it_stands(tmp_path: Path, refusal: Refusal) -> None:
+    """Also the first of all, whose size the others would have to have."""
+    write_split(tmp_path)
+    whole = load(f"folder:{tmp_path}")
+    odd = tmp_path / "train/ant/0.png"
+    picture(0, size=(7, 4)).save(odd)
+    assert "found 6×4 pixels, expected 7×4" in refusal(lambda: load(f"folder:{tmp_path}"))
+    data = load(f"folder:{tmp_path}?skip-damaged")
+    assert torch.equal(data.train.pixels, whole.train.pixels[1:])
+    assert data.note == f"15 files; 1 damaged and skipped: {odd}"
+
+
+def test_what_systems_leave_in_folders_is_no_part_of_the_data(tmp_path: Path) -> None:
+    write_split(tmp_path)
+    (tmp_path / "unlabeled").mkdir()
+    picture(9).save(tmp_path / "unlabeled/0.png")
+    whole = load(f"folder:{tmp_path}")
+    for place in (".", "train", "test", "train/ant", "unlabeled"):
+        for clutter in ("__MACOSX", "@eaDir", ".git", ".thumbs"):
+            (tmp_path / place / clutter / "ant").mkdir(parents=True)
+            picture(0, size=(9, 9)).save(tmp_path / place / clutter / "ant/x.png")
+        for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._0.png"):
+            (tmp_path / place / name).write_bytes(b"x")
+    data = load(f"folder:{tmp_path}")
+    assert (data.fingerprint, data.unlabeled_fingerprint) == (whole.fingerprint, whole.unlabeled_fingerprint)
+    assert data.note == whole.note == "16 files"
+
+
+def test_what_is_no_image_is_named_up_to_three(tmp_path: Path) -> None:
+    write_split(tmp_path)
+    for number in range(5):
+        (tmp_path / f"test/dog/{number}.heic").write_bytes(b"x")
+    names = ", ".join(f"test/dog/{number}.heic" for number in range(3))
+    assert load(f"folder:{tmp_path}").note == f"15 files, 5 others ignored: {names} and 2 more"
 
 
 def test_a_class_whose_name_is_no_text_is_refused(tmp_path: Path, refusal: Refusal) -> None:
@@ -329,6 +401,6 @@ def test_parts_beyond_memory_are_copied_into_a_file_too(tmp_path: Path, monkeypa
 def test_a_pipe_is_no_image_and_a_link_to_nowhere_is_named(tmp_path: Path, refusal: Refusal) -> None:
     write_split(tmp_path)
     os.mkfifo(tmp_path / "train/ant/pipe.png")
-    assert load(f"folder:{tmp_path}").note == "15 files, 1 others ignored"
+    assert load(f"folder:{tmp_path}").note == "15 files, 1 others ignored: train/ant/pipe.png"
     (tmp_path / "train/ant/gone.png").symlink_to(tmp_path / "nowhere.png")
     assert f"{tmp_path / 'train/ant/gone.png'}: cannot be read" in refusal(lambda: load(f"folder:{tmp_path}"))

@@ -15,7 +15,6 @@ import io
 import json
 import re
 import zipfile
-import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,11 +22,10 @@ from pathlib import Path
 from corral.audit.programs.export_schema import RefusedError, plain
 from corral.audit.programs.script_check import unsafe, unsafe_pickle
 from corral.errors import CorralError
+from corral.reading import opened_zip, parse_json
 
 EXPORT_REMEDY = "give module:function instead, or export a model of plain tensors"
 SCRIPT_REMEDY = "give module:function instead, or a program of torch's tensor operators"
-# What reading a damaged or hostile archive raises.
-DAMAGES = (OSError, EOFError, ValueError, RecursionError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
 PICKLES = ("data.pkl", "constants.pkl")
 
@@ -58,35 +56,32 @@ def rebuilt_script(path: Path) -> bytes:
 def _rebuilt(path: Path, kept: Callable[[Path, str, Read], bytes | None], again: str, *, needed: str = "") -> bytes:
     """A zip of what is kept of each entry, None for nothing; `again` is the remedy for damages."""
     clean = io.BytesIO()
-    try:
-        with zipfile.ZipFile(path) as source, zipfile.ZipFile(clean, "w", zipfile.ZIP_STORED) as target:
-            names = source.namelist()
-            # What torch looks for is named behind the archive's top folder.
-            entries = {name.partition("/")[2]: name for name in names}
-            if len(entries) < len(names):
-                raise CorralError(f"{path}: two entries of one name in the file; {again}")
-            if needed and needed not in entries:
-                raise CorralError(
-                    f"{path}: no exported program in the format of torch >= 2.8 in it; export it again with "
-                    "torch.export.save"
-                )
-            for entry, name in sorted(entries.items()):
-                content = kept(path, entry, partial(source.read, name))
-                if content is not None:
-                    target.writestr(f"archive/{entry}", content)
-    except DAMAGES as error:
-        raise CorralError(f"{path}: truncated or damaged ({error}); {again}") from error
+    opened = opened_zip(path, problem="truncated or damaged", remedy=again)
+    with opened as (source, members), zipfile.ZipFile(clean, "w", zipfile.ZIP_STORED) as target:
+        # What torch looks for is named behind the archive's top folder.
+        entries = {member.filename.partition("/")[2]: member for member in members}
+        if len(entries) < len(members):
+            raise CorralError(f"{path}: two entries of one name in the file; {again}")
+        if needed and needed not in entries:
+            raise CorralError(
+                f"{path}: no exported program in the format of torch >= 2.8 in it; export it again with "
+                "torch.export.save"
+            )
+        for entry, member in sorted(entries.items()):
+            content = kept(path, entry, partial(source.read, member))
+            if content is not None:
+                target.writestr(f"archive/{entry}", content)
     return clean.getvalue()
 
 
 def _kept_of_export(path: Path, entry: str, read: Read) -> bytes | None:
     content = read()  # also of what is dropped: a damaged entry is a damaged file
     if entry == "models/model.json":
-        return json.dumps(plain("ExportedProgram", json.loads(content))).encode()
+        return json.dumps(plain("ExportedProgram", parse_json(content))).encode()
     if entry == "data/sample_inputs/model.pt":
         return b""
     if entry in CONFIGS:
-        config = plain("PayloadConfig", json.loads(content))
+        config = plain("PayloadConfig", parse_json(content))
         for name, payload in config.get("config", {}).items():
             if payload.get("use_pickle") or not re.fullmatch(r"(weight|tensor)_\d+", str(payload.get("path_name"))):
                 raise CorralError(f"{path}: {name} is pickled, and weight files are never unpickled; {EXPORT_REMEDY}")

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from torch import Tensor
 from corral.audit.programs import rights
 from corral.audit.programs.wire import WireError, packed, receive, send, unpacked
 from corral.errors import CorralError
+from corral.processes import how_it_ended
 
 # Ctrl-C reaches every process of a terminal: this one is ended by the one that started it. What it prints goes nowhere.
 # torch asks where temporary and compiled files would go, and makes their folder where it is not there.
@@ -149,14 +149,7 @@ class Process:
             self._child.wait(END_SECONDS)
         code = self._child.poll()
         self._end()
-        if code is None:
-            return "it closed its pipes"
-        if code >= 0:
-            return f"exit code {code}"
-        try:
-            return f"signal {-code}, {signal.Signals(-code).name}"
-        except ValueError:
-            return f"signal {-code}"
+        return "it closed its pipes" if code is None else how_it_ended(code)
 
 
 def _ended(child: subprocess.Popen[bytes]) -> None:

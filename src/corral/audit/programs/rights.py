@@ -69,7 +69,7 @@ def _read_places() -> list[str]:
     """Folders that modules and shared libraries come from."""
     places = {*SYSTEM, *HARMLESS, sys.prefix, sys.base_prefix, *sys.path}
     try:
-        with open("/proc/self/maps") as maps:
+        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
             libraries = {line.split(maxsplit=5)[-1].strip() for line in maps if ".so" in line}
     except OSError:
         libraries = set()

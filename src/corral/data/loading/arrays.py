@@ -8,11 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corral.data.images import DataSet, Images, check_labels
+from corral.data.images import DataSet, Images, check_labels, require_all_classes
 from corral.errors import CorralError
 
 Layout = Literal["NCHW", "NHWC"]
 MAX_CHANNELS = 4
+# What a float of [0, 1] may be outside of it by rounding, as after a resize; clipped.
+ROUNDING = 1e-6
 LAYOUT_REMEDY = 'state layout="NHWC" or "NCHW"'
 
 
@@ -61,17 +63,23 @@ def from_arrays(
 
 
 def as_array(where: str, values: Any) -> NDArray[Any]:
-    """A tensor, wherever it is, or an array as an array.
+    """A tensor, wherever it is, an array, or nested lists of numbers, as an array.
 
     Raises:
-        CorralError: something else.
+        CorralError: something else, or lists of different lengths.
     """
     if isinstance(values, Tensor):
         host = values.detach().cpu()
         array: NDArray[Any] = (host.float() if host.is_floating_point() else host).numpy()
         return array
-    if isinstance(values, np.ndarray):
-        return values
+    if isinstance(values, list | tuple) or hasattr(values, "__array__"):
+        try:
+            found: NDArray[Any] = np.asarray(values)
+        except Exception as error:  # whatever a foreign class raises, and lists of different lengths
+            raise CorralError(
+                f"{where}: found {type(values).__name__} that is no array of numbers ({error})"
+            ) from error
+        return found
     raise CorralError(f"{where}: found {type(values).__name__}, expected a tensor or a NumPy array")
 
 
@@ -113,7 +121,12 @@ def as_pixels(where: str, array: NDArray[Any], *, layout: Layout | None) -> Tens
         CorralError: another type or rank. Values are checked by `Images`.
     """
     if array.dtype != np.uint8 and array.dtype.kind != "f":
-        raise CorralError(f"{where} is {array.dtype}, expected uint8 or floats in [0, 1]: convert it")
+        values = f" (found {array.min()} to {array.max()})" if array.dtype.kind in "iub" and array.size else ""
+        raise CorralError(f"{where} is {array.dtype}, expected uint8 or floats in [0, 1]: convert it{values}")
+    if array.dtype == np.uint8 and array.size and array.max() == 1:
+        raise CorralError(
+            f"{where} is uint8 of 0 and 1 alone, almost black where 255 is white: multiply it by 255, or store floats"
+        )
     if array.ndim not in (3, 4):
         raise CorralError(f"{where} has the shape {array.shape}, expected (N, H, W), (N, H, W, C) or (N, C, H, W)")
     if array.ndim == 3:
@@ -122,6 +135,8 @@ def as_pixels(where: str, array: NDArray[Any], *, layout: Layout | None) -> Tens
         array = array.transpose(0, 3, 1, 2)
     if array.dtype != np.uint8:
         array = array.astype(np.float32)
+        # What rounding leaves outside is inside.
+        array = np.where((array >= -ROUNDING) & (array <= 1 + ROUNDING), array.clip(0, 1), array)
         # NaN and values outside [0, 1] stay floats here, and `Images` names them.
         levels = np.rint(np.clip(np.nan_to_num(array), 0, 1) * 255)
         # Half a unit in the last place of float32 near 1, the rounding of k / 255 stored in any float type.
@@ -164,6 +179,7 @@ def labelled_parts(
         CorralError: a label outside the classes or, where these are not given, not below the number of images; pixels
             that are no `Images`.
     """
+    counted = classes is None
     if classes is None:
         classes, images = max(int(part.max()) for part in labels.values()) + 1, sum(map(len, labels.values()))
         if classes > images:
@@ -174,6 +190,8 @@ def labelled_parts(
     names = tuple(map(str, range(classes)) if isinstance(classes, int) else classes)
     for name, part in labels.items():
         check_labels(part, len(names), f"{where}: {name}")
+    if counted:
+        require_all_classes(torch.cat(list(labels.values())), names, where)
     parts = []
     for (name, x), y in zip(pixels.items(), labels.values(), strict=True):
         try:

@@ -7,18 +7,21 @@ import tarfile
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlparse
 
 from corral.errors import CorralError
+from corral.files import user_path
 from corral.progress import Progress
 
 # Temporary folders; one that nothing was written to for so long is of a fetch that was killed.
 SCRATCH, ABANDONED_SECONDS = ".corral-", 24 * 3600
 TIMEOUT_SECONDS = 30
+# Names of a folder that a message lists.
+SHOWN = 5
 CHUNK_BYTES = 1 << 18
 
 
@@ -42,7 +45,8 @@ class Release:
     Args:
         name: the data set's name in corral.
         folders: where it may lie below a data folder; a fetch writes the first.
-        files: what makes it complete; each may lie there as ".gz" where it is published so.
+        files: what makes it complete; each may lie there as ".gz" where it is published so, and under another usual
+            spelling, such as "train-images.idx3-ubyte" for "train-images-idx3-ubyte".
         sources: one .tar.gz archive whose members lie in a folder called like `folders[0]`, or single files.
         extras: further archive members to unpack.
         pickled: a folder that other libraries make of the same data, which corral does not read.
@@ -61,23 +65,71 @@ class Release:
         return self.sources[0].filename.endswith(".tar.gz")
 
     def missing(self, folder: Path) -> list[str]:
-        """The files that are not in `folder`, neither plain nor as they are published."""
-        published = {source.filename for source in self.sources}
-        return [
-            name
-            for name in self.files
-            if not (folder / name).exists() and not (f"{name}.gz" in published and (folder / f"{name}.gz").exists())
-        ]
+        """The files that are not in `folder`, neither plain nor as they are published, under no usual spelling."""
+        return [name for name in self.files if self._found(folder, name) is None]
+
+    def path(self, folder: Path, name: str) -> Path:
+        """Where one of the files lies in `folder`; where it would lie, if it does not."""
+        return self._found(folder, name) or folder / name
+
+    def _found(self, folder: Path, name: str) -> Path | None:
+        """The file of that name, or the only one whose name differs from it in signs and capitals alone."""
+        names = [name]
+        if any(source.filename == f"{name}.gz" for source in self.sources):
+            names.append(f"{name}.gz")
+        for official in names:
+            if (folder / official).is_file():
+                return folder / official
+        entries = _entries(folder)
+        for official in names:
+            alike = [entry for entry in entries if _bare(entry.name) == _bare(official) and entry.is_file()]
+            if len(alike) == 1:
+                return alike[0]
+        return None
+
+    def places(self, base: Path) -> list[Path]:
+        """The folders below a data folder where it may lie, the official ones first."""
+        spellings = (*self.folders, self.name, f"{self.name}/{self.folders[0]}")
+        return list(
+            dict.fromkeys([base / folder for folder in self.folders] + [_spelt(base, one) for one in spellings])
+        )
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder and is not hidden, by name; nothing where it is none or cannot be read."""
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError:
+        return []
+
+
+def _bare(name: str) -> str:
+    """A name without the signs and capitals in which spellings of it differ."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def _spelt(base: Path, folder: str) -> Path:
+    """A folder below `base`, each part of its path as it is spelt there."""
+    for part in Path(folder).parts:
+        alike = [entry for entry in _entries(base) if _bare(entry.name) == _bare(part) and entry.is_dir()]
+        base = alike[0] if len(alike) == 1 and not (base / part).is_dir() else base / part
+    return base
 
 
 def data_folders(root: Path | None) -> list[Path]:
     """Where data sets may lie: `root`, or else the folder in CORRAL_DATA, if set, and the per-user cache."""
     if root is not None:
-        return [Path(root).expanduser()]
+        return [user_path(root)]
     import pooch
 
     chosen = os.environ.get("CORRAL_DATA")
-    return [*([Path(chosen).expanduser()] if chosen else []), Path(pooch.os_cache("corral"))]
+    folders = [user_path(chosen)] if chosen else []
+    try:
+        return [*folders, Path(pooch.os_cache("corral"))]
+    except RuntimeError as error:  # a user without a home
+        if not folders:
+            raise CorralError("no home folder for a cache of data sets: set CORRAL_DATA, or HOME") from error
+        return folders
 
 
 def provide(release: Release, root: Path | None, download: bool) -> Path:
@@ -87,7 +139,7 @@ def provide(release: Release, root: Path | None, download: bool) -> Path:
         CorralError: absent and `download` is false, incomplete, or the fetch failed; nothing half-written stays.
     """
     bases = data_folders(root)
-    folders = [base / folder for base in bases for folder in release.folders]
+    folders = [folder for base in bases for folder in release.places(base)]
     for folder in folders:
         if not release.missing(folder):
             return folder
@@ -100,10 +152,10 @@ def provide(release: Release, root: Path | None, download: bool) -> Path:
             f"{release.name}: {partial} is incomplete: {release.missing(partial)[0]} is missing{hint}; "
             "delete the folder and load again with download=True, or complete it from the official archive"
         )
+    looked, lying = ", ".join(map(str, bases)), _lying(folders)
     if not download:
-        looked = ", ".join(map(str, bases))
         raise CorralError(
-            f"{release.name}: not found in {looked}{hint}; load it with download=True, "
+            f"{release.name}: not found in {looked}{hint}{lying}; load it with download=True, "
             f"or put the official files into {folders[0]}"
         )
     if partial and not _published(release, partial):
@@ -117,6 +169,8 @@ def provide(release: Release, root: Path | None, download: bool) -> Path:
             f"{release.name}: {target} holds something else than the data set: move it away, or choose another data "
             "folder"
         )
+    if lying and not partial:
+        Progress("", 0, "").say(f"{release.name}: not found in {looked}{hint}{lying}; fetching it")
     try:
         with _scratch(bases[0]) as scratch:
             (_fetch_archive if release.archived else _fetch_files)(release, target, scratch)
@@ -128,16 +182,25 @@ def provide(release: Release, root: Path | None, download: bool) -> Path:
     return target
 
 
+def _lying(folders: Sequence[Path]) -> str:
+    """What lies in the folders that were looked in, as a part of a message; a few names each."""
+    held = {folder.resolve(): [entry.name for entry in _entries(folder)] for folder in folders}
+    words = [
+        f"{folder} holds {', '.join(names[:SHOWN])}" + (f" and {len(names) - SHOWN:,} more" * (len(names) > SHOWN))
+        for folder, names in held.items()
+        if names
+    ]
+    return f" ({'; '.join(words)})" if words else ""
+
+
 def _published(release: Release, folder: Path) -> bool:
     """Whether every file of a release that lies there is as published; an unpacked one has no published hash."""
     import pooch
 
     known = {source.filename: source.md5 for source in release.sources}
-    present = {name: folder / f"{name}.gz" for name in release.files if name not in release.missing(folder)}
+    present = {name: release.path(folder, name) for name in release.files if name not in release.missing(folder)}
     return all(
-        path.is_file()
-        and not (folder / name).exists()
-        and pooch.file_hash(str(path), alg="md5") == known.get(path.name)
+        path.suffix == ".gz" and pooch.file_hash(str(path), alg="md5") == known.get(f"{name}.gz")
         for name, path in present.items()
     )
 

@@ -1,6 +1,7 @@
 """The idx files of MNIST and of the sets in its form, raw or gzipped."""
 
 import gzip
+import math
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from corral.data.images import DataSet, Images
 from corral.data.loading.fetch import Release, Source, provide
 from corral.data.loading.layout import REMEDY, as_labels, foreign_label, source_note
 from corral.errors import CorralError
+from corral.reading import check_file
 
 FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 OFFICIAL = {"train": 60_000, "t10k": 10_000}
@@ -48,8 +50,9 @@ def load_idx(
     folder = provide(release, root, download)
     parts = {}
     for prefix, official in OFFICIAL.items():
-        pixels, _ = _read_idx(folder, f"{prefix}-images-idx3-ubyte", 3)
-        labels, path = _read_idx(folder, f"{prefix}-labels-idx1-ubyte", 1)
+        pixels = _read_idx(release.path(folder, f"{prefix}-images-idx3-ubyte"), 3, official * SIDE * SIDE)
+        path = release.path(folder, f"{prefix}-labels-idx1-ubyte")
+        labels = _read_idx(path, 1, official)
         if pixels.shape != (len(labels), SIDE, SIDE) or not len(labels):
             raise CorralError(
                 f"{path}: found {len(labels):,} labels beside images of shape {pixels.shape}, expected one label for "
@@ -67,31 +70,41 @@ def load_idx(
     return DataSet(release.name, classes, parts["train"], parts["t10k"], note=note)
 
 
-def _read_idx(folder: Path, name: str, dimensions: int) -> tuple[np.ndarray, Path]:
-    """The uint8 array of an idx file, and the file it came from: magic number 8 (uint8) and rank, then the lengths."""
-    path = folder / name
+def _read_idx(path: Path, dimensions: int, most: int) -> np.ndarray:
+    """The uint8 array of an idx file: magic number 8 (uint8) and rank, then the lengths.
+
+    No more is read, or unpacked, than the lengths say, at most `most` bytes.
+    """
+    packed = path.suffix == ".gz"
+    size = check_file(path, remedy=REMEDY)
     try:
-        if path.exists():
-            content = path.read_bytes()
-        else:
-            path = folder / f"{name}.gz"
-            with gzip.open(path) as stream:
-                content = stream.read()
+        with gzip.open(path) if packed else path.open("rb") as stream:
+            lengths = _lengths(path, stream.read(4 + 4 * dimensions), dimensions)
+            expected = math.prod(lengths)
+            if expected > most:
+                raise CorralError(
+                    f"{path}: a foreign file: found shape {lengths}, expected at most {most:,} values; {REMEDY}"
+                )
+            content = stream.read(expected + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise CorralError(f"{path}: truncated or not a gzip file ({error}); {REMEDY}") from error
     except OSError as error:
         raise CorralError(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from error
-    header = 4 + 4 * dimensions
+    if len(content) != expected:
+        header = 4 + 4 * dimensions
+        # How much more is packed is not looked for.
+        found = f"{len(content) + header if packed else size:,} bytes"
+        found += " or more" if packed and len(content) > expected else ""
+        raise CorralError(f"{path}: truncated or foreign: found {found}, expected {expected + header:,}; {REMEDY}")
+    return np.frombuffer(content, np.uint8).reshape(lengths).copy()
+
+
+def _lengths(path: Path, header: bytes, dimensions: int) -> tuple[int, ...]:
+    """The lengths that a file's first bytes state."""
     magic = bytes((0, 0, 8, dimensions))
-    if len(content) < header or content[:4] != magic:
+    if len(header) < 4 + 4 * dimensions or header[:4] != magic:
         raise CorralError(
-            f"{path}: not an idx file: found first bytes {content[:4].hex(' ') or 'none'}, "
+            f"{path}: not an idx file: found first bytes {header[:4].hex(' ') or 'none'}, "
             f"expected {magic.hex(' ')}; {REMEDY}"
         )
-    lengths = struct.unpack(f">{dimensions}I", content[4:header])
-    expected = header + int(np.prod(lengths, dtype=object))
-    if len(content) != expected:
-        raise CorralError(
-            f"{path}: truncated or foreign: found {len(content):,} bytes, expected {expected:,}; {REMEDY}"
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(lengths).copy(), path
+    return struct.unpack(f">{dimensions}I", header[4:])

@@ -8,23 +8,30 @@ import torch
 from torch import Tensor
 
 from corral.errors import CorralError
+from corral.reading import check_file
 
 REMEDY = "delete it and load again to fetch the official one"
 
 
 def read_rows(path: Path, row_bytes: int, official: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    """(rows, row_bytes) uint8: a file of fixed-size rows, `official` of them in the official one.
+    """(rows, row_bytes) uint8: a file of fixed-size rows, `official` of them in the official one, or fewer.
 
     Raises:
-        CorralError: the file cannot be read, is empty, or ends within a row.
+        CorralError: the file cannot be read, is empty, ends within a row, or has more rows.
     """
+    check_rows(path, row_bytes, official)
     try:
         content = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise CorralError(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from error
-    if content.size == 0 or content.size % row_bytes:
-        raise truncated(path, content.size, row_bytes, official)
     return content.reshape(-1, row_bytes)
+
+
+def check_rows(path: Path, row_bytes: int, official: int) -> None:
+    """Refuse, before anything is read, a file that is not of 1 to `official` whole rows."""
+    size = check_file(path, remedy=REMEDY)
+    if not size or size % row_bytes or size > official * row_bytes:
+        raise truncated(path, size, row_bytes, official)
 
 
 def truncated(path: Path, found: int, row_bytes: int, official: int) -> CorralError:

@@ -26,5 +26,5 @@ def load_cifar10(root: Path | None = None, download: bool = True) -> DataSet:
     See `read_cifar` for what is accepted, `corral.data.load` for the arguments.
     """
     folder = provide(CIFAR10, root, download)
-    train = [folder / name for name in TRAIN]
-    return read_cifar("cifar10", CLASSES, train, folder / "test_batch.bin", label_bytes=1)
+    train = [CIFAR10.path(folder, name) for name in TRAIN]
+    return read_cifar("cifar10", CLASSES, train, CIFAR10.path(folder, "test_batch.bin"), label_bytes=1)

@@ -8,6 +8,10 @@ from corral.data.loading.fetch import Release, Source, provide
 from corral.data.loading.layout import REMEDY
 from corral.data.registry import register_data
 from corral.errors import CorralError
+from corral.reading import read_bytes
+
+# The official file has 1 kB.
+MOST_NAMES = 1 << 16
 
 CIFAR100 = Release(
     name="cifar100",
@@ -26,14 +30,15 @@ def load_cifar100(root: Path | None = None, download: bool = True) -> DataSet:
     See `read_cifar` for what is accepted, `corral.data.load` for the arguments.
     """
     folder = provide(CIFAR100, root, download)
-    classes = _class_names(folder / "fine_label_names.txt", 100)
-    return read_cifar("cifar100", classes, [folder / "train.bin"], folder / "test.bin", label_bytes=2)
+    classes = _class_names(CIFAR100.path(folder, "fine_label_names.txt"), 100)
+    train, test = (CIFAR100.path(folder, f"{part}.bin") for part in ("train", "test"))
+    return read_cifar("cifar100", classes, [train], test, label_bytes=2)
 
 
 def _class_names(path: Path, expected: int) -> tuple[str, ...]:
     try:
-        names = tuple(path.read_text("utf-8").split())
-    except (OSError, UnicodeDecodeError) as error:
+        names = tuple(read_bytes(path, remedy=REMEDY, most=MOST_NAMES).decode().split())
+    except UnicodeDecodeError as error:
         raise CorralError(f"{path}: cannot be read ({error}); {REMEDY}") from error
     if len(names) != expected:
         raise CorralError(f"{path}: found {len(names)} class names, expected {expected}; {REMEDY}")

@@ -9,6 +9,7 @@ from corral.data.loading.arrays import Layout, as_labels, as_pixels, labelled_pa
 from corral.data.registry import register_path_data
 from corral.data.split import split_off_test
 from corral.errors import CorralError
+from corral.files import as_text
 from corral.reading import read_arrays
 
 SPLIT_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
@@ -46,14 +47,14 @@ def load_npz(path: Path) -> DataSet:
     labels = {name: as_labels(f"{path}: {name}", arrays[name]) for name in names[1::2]}
     remedy = "add the names of all classes as an array classes"
     classes, parts = labelled_parts(str(path), _classes(path, arrays), pixels, labels, remedy=remedy)
-    note = f"arrays of {path.name}"
+    name, note = f"npz:{as_text(path)}", f"arrays of {as_text(path.name)}"
     ignored = sorted(set(arrays) - {*names, *OPTIONAL_NAMES})
     if ignored:
         note += f" without {', '.join(ignored)}"
     if len(parts) == 2:
-        return DataSet(f"npz:{path}", classes, parts[0], parts[1], note=note)
+        return DataSet(name, classes, parts[0], parts[1], note=note)
     train, test, split = split_off_test(parts[0], str(path))
-    return DataSet(f"npz:{path}", classes, train, test, note=f"{note}; {split}", split_off=True)
+    return DataSet(name, classes, train, test, note=f"{note}; {split}", split_off=True)
 
 
 def _layout(path: Path, name: str, arrays: dict[str, np.ndarray]) -> Layout | None:

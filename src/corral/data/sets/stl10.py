@@ -11,6 +11,7 @@ from corral.data.loading.layout import (
     REMEDY,
     as_labels,
     check_balanced,
+    check_rows,
     foreign_label,
     read_rows,
     source_note,
@@ -44,7 +45,7 @@ def load_stl10(root: Path | None = None, download: bool = True) -> DataSet:
     """
     folder = provide(STL10, root, download)
     train, test = (_read_part(folder, part) for part in ("train", "test"))
-    unlabeled = _map_unlabeled(folder / "unlabeled_X.bin")
+    unlabeled = _map_unlabeled(STL10.path(folder, "unlabeled_X.bin"))
     note = source_note(len(train), OFFICIAL["train"], len(test), OFFICIAL["test"])
     found = 0 if unlabeled is None else len(unlabeled)
     if found != OFFICIAL["unlabeled"]:
@@ -53,7 +54,7 @@ def load_stl10(root: Path | None = None, download: bool = True) -> DataSet:
 
 
 def _read_part(folder: Path, part: str) -> Images:
-    images, answers = folder / f"{part}_X.bin", folder / f"{part}_y.bin"
+    images, answers = STL10.path(folder, f"{part}_X.bin"), STL10.path(folder, f"{part}_y.bin")
     official = OFFICIAL[part]
     rows = read_rows(images, IMAGE_BYTES, official)
     labels = read_rows(answers, 1, official).ravel()
@@ -72,9 +73,7 @@ def _read_part(folder: Path, part: str) -> Images:
 def _map_unlabeled(path: Path) -> Images | None:
     if not path.exists():
         return None
-    size = path.stat().st_size
-    if size == 0 or size % IMAGE_BYTES:
-        raise truncated(path, size, IMAGE_BYTES, OFFICIAL["unlabeled"])
+    check_rows(path, IMAGE_BYTES, OFFICIAL["unlabeled"])
     # Copy-on-write: torch asks for writable memory, and the file must never change.
     rows = np.memmap(path, dtype=np.uint8, mode="c").reshape(-1, IMAGE_BYTES)
     return Images(torch.from_numpy(_upright(rows)))

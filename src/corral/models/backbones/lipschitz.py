@@ -8,7 +8,7 @@ from corral.models.backbones.base import Backbone, register_backbone
 from corral.models.lipschitz.isometries import HalfAbs, Shift, SpaceToDepth
 from corral.models.lipschitz.orthogonal import Orthogonal
 from corral.models.lipschitz.sll import SLL
-from corral.options import Count
+from corral.options import Count, Depth
 
 LayerKind = Literal["dense", "shift", "sll"]
 
@@ -42,7 +42,7 @@ class LipschitzNet(Backbone):
         in_channels: int,
         image_size: int | tuple[int, int],
         width: Count = 256,
-        depth: Count = 2,
+        depth: Depth = 2,
         features: Count = 64,
         layer: LayerKind = "dense",
     ) -> None:

@@ -8,7 +8,7 @@ from torch.nn import functional
 from corral.models.backbones.base import Backbone, register_backbone
 from corral.models.layout import channels_last
 from corral.models.pointwise import Pointwise
-from corral.options import Count
+from corral.options import Count, Depth
 
 BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -64,7 +64,7 @@ class ResNet(Backbone):
         ValueError: no such depth.
     """
 
-    def __init__(self, in_channels: int = 3, width: Count = 64, depth: Count = 18) -> None:
+    def __init__(self, in_channels: int = 3, width: Count = 64, depth: Depth = 18) -> None:
         super().__init__()
         if depth not in BLOCKS:
             raise ValueError(f"resnet depth must be one of {', '.join(map(str, BLOCKS))}, found {depth}")

@@ -6,7 +6,7 @@ from torch.nn import functional
 from corral.models.backbones.base import Backbone, register_backbone
 from corral.models.backbones.resnet import BasicBlock, residual_stages
 from corral.models.layout import channels_last
-from corral.options import Count
+from corral.options import Count, Depth
 
 
 class Subsample(nn.Module):
@@ -53,7 +53,7 @@ class ResNetCifar(Backbone):
         ValueError: the depth is not 6 n + 2.
     """
 
-    def __init__(self, in_channels: int = 3, width: Count = 16, depth: Count = 32) -> None:
+    def __init__(self, in_channels: int = 3, width: Count = 16, depth: Depth = 32) -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"resnet-cifar depth must be 6 n + 2 (20, 32, 44, 56, 110), found {depth}")

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from corral.models.backbones.base import Backbone, register_backbone
 from corral.models.layout import channels_last
-from corral.options import Count
+from corral.options import Count, Depth
 
 # Convolutions in each of the five stages; stage s has width × (1, 2, 4, 8, 8)[s] channels.
 STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -27,7 +27,7 @@ class VGG(Backbone):
         ValueError: no such depth.
     """
 
-    def __init__(self, in_channels: int = 3, width: Count = 64, depth: Count = 16) -> None:
+    def __init__(self, in_channels: int = 3, width: Count = 64, depth: Depth = 16) -> None:
         super().__init__()
         if depth not in STAGES:
             raise ValueError(f"vgg depth must be one of {', '.join(map(str, STAGES))}, found {depth}")

@@ -7,7 +7,7 @@ from corral.models.backbones.base import Backbone, register_backbone
 from corral.models.backbones.resnet import residual_stages
 from corral.models.layout import channels_last
 from corral.models.pointwise import Pointwise
-from corral.options import Count
+from corral.options import Count, Depth
 
 
 class PreActivationBlock(nn.Module):
@@ -43,7 +43,7 @@ class WideResNet(Backbone):
         ValueError: the depth is not 6 n + 4.
     """
 
-    def __init__(self, in_channels: int = 3, depth: Count = 28, width: Count = 10) -> None:
+    def __init__(self, in_channels: int = 3, depth: Depth = 28, width: Count = 10) -> None:
         super().__init__()
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f"wideresnet depth must be 6 n + 4 (10, 16, 22, 28, 34), found {depth}")

@@ -41,10 +41,14 @@ def embedding(runs: AnalysesByRun, classes: Sequence[str]) -> Figures:
 @register_figure("cosine")
 def cosine(runs: AnalysesByRun, classes: Sequence[str]) -> Figures:
     """Mean and standard deviation of each class's cosines, clean and attacked side by side."""
+    kinds = {"clean": "clean", "PGD": "pgd"}
     for found, *_ in runs.values():
+        known = {kind: key for kind, key in kinds.items() if f"{key} by class" in found.series}
+        if not known:
+            continue
         figure, axes = new_figure(max(4.2, 1.2 + 0.42 * len(classes)), 2.7)
         places = np.arange(len(classes))
-        for number, (kind, key) in enumerate((("clean", "clean"), ("PGD", "pgd"))):
+        for number, (kind, key) in enumerate(known.items()):
             style = line_style(number)
             axes.errorbar(
                 places + (number - 0.5) * 0.28, found.series[f"{key} by class"], found.series[f"{key} sd by class"],
@@ -81,7 +85,8 @@ def columns_in_percent(runs: AnalysesByRun, classes: Sequence[str]) -> Figures:
     """One bar a column of percent."""
     for found, *_ in runs.values():
         columns = [column for column in described(found.name).columns if column.scale == 100]
-        yield "", _bars({c.heading: found.numbers[c.number] for c in columns if c.number in found.numbers})
+        if known := {c.heading: found.numbers[c.number] for c in columns if c.number in found.numbers}:
+            yield "", _bars(known)
 
 
 @register_figure("cluster_attack")
@@ -132,6 +137,8 @@ def compactness(runs: AnalysesByRun, classes: Sequence[str]) -> Figures:
     for found, *_ in runs.values():
         columns = [column for column in described(found.name).columns if column.number.startswith("silhouette")]
         widths = {c.heading: found.numbers[c.number] for c in columns if c.number in found.numbers}
+        if not widths:
+            continue
         figure, axes = new_figure(5.2, 0.8 + 0.36 * len(widths))
         places = np.arange(len(widths))
         axes.axvline(0, color="#555555", linewidth=1, linestyle=(0, (1, 2)))

@@ -36,6 +36,7 @@ def render_analyses(run: str, info: RunInfo, analyses: Mapping[str, Analysis]) -
         info=info,
         shown=[_shown(analysis, info.classes) for analysis in analyses.values()],
         facts=facts,
+        edited=[name for analysis in analyses.values() for name in analysis.edited],
     )
 
 
@@ -62,15 +63,18 @@ def _attacks(info: RunInfo, analyses: Mapping[str, Analysis]) -> str:
 
 
 def analysis_lines(analysis: Analysis) -> list[tuple[str, str]]:
-    """The numbers of an analysis with their names, as shown."""
+    """The numbers of an analysis with their names, as shown, and why others could not be computed."""
     columns = described(analysis.name).columns
     if not columns:
         return [(name, f"{value:.4g}") for name, value in analysis.numbers.items()]
-    return [
-        (title, f"{scale * analysis.numbers[number]:.{digits}f}{'%' if scale == 100 and '%' not in title else ''}")
-        for title, number, scale, digits in columns
-        if number in analysis.numbers
-    ]
+    lines = []
+    for title, number, scale, digits in columns:
+        if number in analysis.numbers:
+            percent = "%" if scale == 100 and "%" not in title else ""
+            lines.append((title, f"{scale * analysis.numbers[number]:.{digits}f}{percent}"))
+        elif number in analysis.absent:
+            lines.append((title, f"not measured: {analysis.absent[number]}"))
+    return lines
 
 
 def _shown(analysis: Analysis, classes: list[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Reads what `corral evaluate` wrote in several runs, and refuses it in one line where it does not fit together."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
@@ -9,12 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corral.checksums import edited
 from corral.errors import CorralError, UsageError
 from corral.evaluation.records import Record, read_record
+from corral.models.fingerprint import fingerprint_of
 from corral.reading import read_arrays
 from corral.report.runs.merge import merged, protocol_order, together
 from corral.report.runs.outcomes import Outcomes, array_names, outcomes_problem, with_worst_case
 from corral.report.words import eps_words
+from corral.training.checkpoints import read_tensors
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,12 @@ def read_run(folder: Path, labels: Collection[str] | None = None) -> list[tuple[
         raise CorralError(
             f"{folder / 'records'}: records of different models ({which}); delete the old ones or evaluate again"
         )
+    model = folder / "model.safetensors"
+    if model.is_file() and (weights := fingerprint_of(read_tensors(model)[0])) not in models:
+        raise CorralError(
+            f"{folder / 'records'}: of another model ({next(iter(models))}) than {model} ({weights}); delete the "
+            f"records and make them again with `corral evaluate {folder}`"
+        )
     groups: list[list[tuple[Record, Arrays, Outcomes, NDArray[Any] | None]]] = []
     for one in held:
         for group in groups:
@@ -140,6 +150,9 @@ def _read_one(folder: Path, path: Path) -> tuple[Record, Arrays, Outcomes, NDArr
     if not path.is_file():
         raise CorralError(f"{path}: missing; {remedy}")
     held = read_arrays(path, kind="the arrays of an evaluation", remedy=remedy)
+    if record.arrays_sha256 not in (None, hashlib.sha256(path.read_bytes()).hexdigest()):
+        edited(path, remedy=remedy)
+        record = record.model_copy(update={"edited": (*record.edited, path.name)})
     if absent := [one.name for one in fields(Arrays) if one.name not in held]:
         raise CorralError(f"{path}: not the arrays of an evaluation, without {', '.join(absent)}; {remedy}")
     arrays = Arrays(**{one.name: held[one.name] for one in fields(Arrays)})

@@ -58,6 +58,7 @@ def merged(
             "protocol": "+".join(record.protocol for record in records),
             "eval_seconds": sum(record.eval_seconds for record in records),
             "created": max(record.created for record in records),
+            "edited": tuple(dict.fromkeys(name for record in records for name in record.edited)),
             "notes": list(dict.fromkeys(note for record in records for note in record.notes)),
         }
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from corral.files import write_atomically
+from corral.files import check_writable, write_atomically
 from corral.report.palette import swatch
 from corral.report.runs.collect import Evidence, collect
 from corral.report.runs.compare import RunGroup, attacks_of, group_runs
@@ -39,6 +39,7 @@ def report(runs: Sequence[Path | str], *, out: Path | str) -> Path:
         CorralError: an evaluation is missing or broken, or the page cannot be written.
     """
     path = Path(out)
+    check_writable(path)
     write_atomically(path, render(collect(runs)).encode())
     return path
 
@@ -75,6 +76,7 @@ def _group_page(group: RunGroup, numbers: dict[str, int], name: str) -> dict[str
         "title": group.title,
         "verdict": verdict(group),
         "warnings": [*reduced_warnings(group.members), *differing_protocols(group)],
+        "edited": [f"{name} of {piece.label}" for piece in group.members for name in piece.record.edited],
         "table": runs_table(group, numbers),
         "table_notes": _table_notes(group),
         "per_class": per_class_table(group),

@@ -16,9 +16,10 @@ from corral.errors import UsageError
 from corral.models import FeaturesHead, Head
 from corral.models.dual_norm import Branch, make_dual, single_branch, using
 from corral.models.projection import Projection
+from corral.options import Count as Size
 from corral.training.features import extract_features
 from corral.training.methods.base import Context, Method, MethodOptions
-from corral.training.recipes.base import Config, Count, Positive, ThreatConfig
+from corral.training.recipes.base import Config, Positive, ThreatConfig
 
 # Wu et al. 2018's classifier of features: this many neighbours, their votes weighed by exp(cos / tau).
 NEIGHBOURS, NEIGHBOUR_TEMPERATURE = 20, 0.07
@@ -47,8 +48,8 @@ class ViewsConfig(Config):
 class ProjectionConfig(Config):
     """The network between features and a contrastive loss; `hidden` is as wide as the features where it is not set."""
 
-    hidden: Count | None = None
-    outputs: Count = 128
+    hidden: Size | None = None
+    outputs: Size = 128
 
 
 class EncoderMethod(Method):

@@ -1,22 +1,19 @@
 """What every table of a recipe is built from, and the tables that methods read."""
 
-import math
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from corral.attacks.checks import eps_number
-from corral.strict import Frozen
+from corral.strict import MOST_RADIUS, Settings
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Config(Frozen):
-    """A table of a recipe: values of another type are errors too."""
-
-    model_config = ConfigDict(strict=True)
+class Config(Settings):
+    """A table of a recipe: values of another type are errors too, and numbers beyond every use."""
 
 
 class InnerAttack(Config):
@@ -50,7 +47,7 @@ def parse_eps(value: object, norm: str = "Linf") -> float:
         ValueError: not a number, negative, or above the pixel range (the message says what was likely meant).
     """
     number = eps_number(value)
-    if not 0 <= number < math.inf or (norm == "Linf" and number > 1):
+    if not 0 <= number <= MOST_RADIUS or (norm == "Linf" and number > 1):
         hint = f"; did you mean {value}/255?" if 1 < number <= 255 else ""
         raise ValueError(f"eps is in pixel units of images in [0, 1], found {value}{hint}")
     return number

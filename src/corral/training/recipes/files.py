@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from corral.checksums import checksum, edited
 from corral.data import is_known, known_names, resolved_name
 from corral.errors import UsageError, closest
 from corral.models.backbones import BACKBONES, backbone_options
 from corral.models.heads import HEADS
+from corral.reading import check_values, parse_toml, read_bytes
 from corral.registry import Registry, is_target
 from corral.training.methods import METHODS, MethodOptions
 from corral.training.recipes.base import Config, ThreatConfig
@@ -30,7 +33,10 @@ from corral.training.recipes.layers import (
     shipped_recipes,
 )
 from corral.training.recipes.recipe import DataConfig, Recipe, TrainingConfig
+from corral.training.run import RunFolder, written_digest
 
+# The comment at the head of a run's recipe.
+SAVED_CHECKSUM = re.compile(r"^# sha256: ([0-9a-f]{64}) ", re.MULTILINE)
 # What another data set needs at least, where nobody chose settings for it.
 NEEDED = ("model.backbone", "threat.eps")
 
@@ -54,6 +60,10 @@ def load_recipe(
     """
     source = _of_shipped(recipe) if isinstance(recipe, str) and recipe in shipped_recipes() else _checked(_read(recipe))
     for key, value in (overrides or {}).items():
+        try:
+            check_values(value)
+        except ValueError as error:
+            raise UsageError(f"recipe key {key!r}: {error}") from error
         _import_model(_nested(key if "." in key else f"model.{key}", value))
     given = {_full_key(key, source.laid(())): value for key, value in (overrides or {}).items()}
     table = _laid_for(source, data, given)
@@ -173,9 +183,29 @@ def _read(recipe: str | Path | Recipe) -> Layers:
             "of your own as file.py:Class"
         )
     table = read_toml(path)
+    if saved:
+        _check_unedited(path, table)
     name = str(recipe) if saved else str(table.get("name", recipe))
     tables = based(str(path), table, beside=path.parent)
     return Layers(str(path), name, tables, kind="saved" if saved else "file")
+
+
+def recipe_checksum(text: str) -> str:
+    """The `checksum` of the content of a recipe's TOML text."""
+    return checksum(parse_toml(text))
+
+
+def with_checksum(text: str) -> str:
+    """A resolved recipe's TOML text behind a comment with its `recipe_checksum`, as a run folder has it."""
+    return f"# sha256: {recipe_checksum(text)} of the content, written by corral; edit a copy elsewhere\n{text}"
+
+
+def _check_unedited(path: Path, table: Mapping[str, Any]) -> None:
+    """Refuse a run's recipe with another content than its own comment or the run's model states; see `edited`."""
+    stated = SAVED_CHECKSUM.search(read_bytes(path, remedy="restore it").decode())
+    known = {written_digest(RunFolder(path.parent), "recipe_sha256"), stated and stated[1]}
+    if known - {None, checksum(dict(table))}:
+        edited(path, remedy="restore it or train again in another folder")
 
 
 def _of_method(name: str) -> Layers:

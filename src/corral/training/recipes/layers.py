@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from corral.data import DATA_SETS, is_known
 from corral.errors import UsageError
-from corral.reading import MOST_TEXT, parse_toml, read_bytes
+from corral.reading import MOST_RECIPE, parse_toml, read_bytes
 from corral.training.methods import METHODS
 
 FOLDER = Path(__file__).parents[2] / "recipes"
@@ -153,7 +153,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         CorralError: it cannot be read.
     """
     try:
-        return parse_toml(read_bytes(path, remedy="name a recipe or a TOML file", most=MOST_TEXT).decode())
+        return parse_toml(read_bytes(path, remedy="name a recipe or a TOML file", most=MOST_RECIPE).decode())
     except ValueError as error:  # of the bytes, of the syntax, or of a value
         raise UsageError(f"{path}: not valid TOML ({error})") from error
 

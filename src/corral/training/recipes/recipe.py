@@ -10,13 +10,14 @@ from corral.errors import UsageError
 from corral.models.backbones import read_backbone
 from corral.models.spec import fill_head
 from corral.registry import is_target, lasting
+from corral.strict import MOST_WHOLE
 from corral.training.methods.base import METHODS, MethodOptions, method_class
 from corral.training.recipes.base import Config, Count, NotNegative, Positive, ThreatConfig
 
 # What a head's options are checked with before the data set is known; it is checked again with its classes.
 FEWEST_CLASSES = 2
 # Generators take more, but the noise's seed is offset from this one.
-MOST_SEED = 2**32 - 1
+MOST_SEED = MOST_WHOLE
 
 
 class DataConfig(Config):
@@ -30,7 +31,7 @@ class DataConfig(Config):
     name: str = "digits"
     train: Count | None = None
     validation: Annotated[int, Field(ge=0)] = 0
-    crop: Annotated[int, Field(ge=0)] = 0
+    crop: Annotated[int, Field(ge=0, le=1024)] = 0
     flip: bool = False
     unlabeled: bool | Literal["also"] | None = None
 

@@ -1,0 +1,54 @@
+"""Processes that work for this one: started whole, and never left behind."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import connection
+
+
+@contextmanager
+def started_whole() -> Iterator[None]:
+    """A block in which processes are started: none is left half started, and Ctrl-C, which reaches all, ends the first.
+
+    What is blocked here is blocked in the processes too; `begin_worker` lets SIGTERM pass.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def begin_worker() -> None:
+    """Begin a spawned process that ends when the one that started it does, however it does.
+
+    It is called, and this file read, before anything that takes long to import.
+    """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+@contextmanager
+def ended_on_failure() -> Iterator[None]:
+    """End the processes that were started in the block if it fails: the pool would wait for their work."""
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    except BaseException:
+        for child in set(multiprocessing.active_children()) - before:
+            child.kill()
+        raise
