@@ -27,6 +27,7 @@ ARGUMENTS = {
     "no restarts": ({"restarts": 0}, "restarts must be >= 1, found 0"),
     "no step size": ({"step_size": 0.0}, "step_size must be finite and > 0, found 0.0"),
     "infinite step size": ({"step_size": float("inf")}, "step_size must be finite and > 0, found inf"),
+    "step size 2 is 2/255": ({"step_size": 2.0}, r"step_size 2 exceeds the pixel range .*; did you mean 2/255\?"),
     "norm": ({"norm": "L1"}, r"norm 'L1' is not one of Linf, L2"),
     "keep": ({"keep": "bset"}, r"keep 'bset' is not one of best, last, max_loss_restart"),
     "mode": ({"mode": "test"}, r"mode 'test' is not one of eval, train"),

@@ -235,3 +235,17 @@ def test_a_protocol_from_outside_is_a_list_of_bound_attacks():
     assert (protocol.summary, protocol.ensemble, two.protocol) == ("two attacks", "both", protocol)
     with pytest.raises(UsageError, match="unknown protocol 'quik'; did you mean 'quick'"):
         PROTOCOLS.find("quik")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pgd:step_size=2", r"attack pgd: step_size 2 exceeds the pixel range \[0, 1\]; did you mean 2/255\?"),
+        ("mi-fgsm:step_size=2", "attack mi-fgsm: step_size 2 exceeds"),
+        ("mi-fgsm:steps=0", "attack mi-fgsm: steps must be >= 1, found 0"),
+        ("square:queries=-1", "attack square: queries must be >= 1, found -1"),
+    ],
+)
+def test_impossible_numbers_are_refused_when_an_attack_is_bound(text, message):
+    with pytest.raises(UsageError, match=message):
+        parse_attack(text)(THREAT, target(network()))

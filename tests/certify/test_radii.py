@@ -245,12 +245,18 @@ def test_the_counterexample_to_the_papers_shortcut():
 
 
 @pytest.mark.parametrize("place", [0.0, 1.5])
-@pytest.mark.parametrize("owners", [[0, 1], [0, 0, 1], [0, 1, 0, 1, 2]])
+@pytest.mark.parametrize("owners", [[0, 1], [0, 0, 1, 1], [0, 1, 0, 1, 2]])
 def test_clusters_at_one_point_tie_everywhere_and_have_no_radius(place, owners):
     owners = torch.tensor(owners)
     z, centroids = torch.randn(7, 3), torch.full((len(owners), 3), place)
     for radii in (soft_radius(z, centroids, owners, 1.0), nearest_radius(z, centroids, owners)):
         assert torch.equal(radii, torch.zeros(7, dtype=torch.float64))
+
+
+def test_where_all_clusters_are_one_point_the_class_with_the_most_of_them_has_the_larger_soft_score_everywhere():
+    z, centroids, owners = torch.randn(7, 3), torch.ones(3, 3), torch.tensor([0, 0, 1])
+    assert bool((soft_radius(z, centroids, owners, 1.0) > 1e100).all())
+    assert torch.equal(nearest_radius(z, centroids, owners), torch.zeros(7, dtype=torch.float64))
 
 
 def test_on_an_isometry_the_radius_is_attained():

@@ -22,7 +22,7 @@ CALLS = {
     "apgd": lambda m, x, y: attacks.apgd(m, x, y, eps=0.3, steps=3),
     "apgd targeted": lambda m, x, y: attacks.apgd(m, x, y, eps=0.3, steps=3, targets=2),
     "apgd L1": lambda m, x, y: attacks.apgd(m, x, y, eps=1.0, norm="L1", steps=5),
-    "autoattack rand": lambda m, x, y: attacks.autoattack(m, x, y, eps=0.01, version="rand", batch_size=2),
+    "autoattack": lambda m, x, y: attacks.autoattack(m, x, y, eps=0.9, batch_size=2),
     "carlini_wagner": lambda m, x, y: attacks.carlini_wagner(m, x, y, steps=3, searches=2),
     "ddn": lambda m, x, y: attacks.ddn(m, x, y, steps=3),
     "deepfool": lambda m, x, y: attacks.deepfool(m, x, y, steps=3),
@@ -276,7 +276,9 @@ def test_more_than_rounding_is_printed_as_it_is():
 def test_a_fraction_is_an_eps():
     x, y = batch()
     assert torch.equal(attacks.fgsm(net(), x, y, eps="8/255"), attacks.fgsm(net(), x, y, eps=8 / 255))
-    assert torch.equal(pgd(net(), x, y, eps="8/255"), pgd(net(), x, y, eps=8 / 255))
+    assert torch.equal(
+        pgd(net(), x, y, eps="8/255", step_size="2/255"), pgd(net(), x, y, eps=8 / 255, step_size=2 / 255)
+    )
 
 
 @pytest.mark.parametrize(

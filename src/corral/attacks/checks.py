@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,10 @@ from corral.attacks.balls import NORMS, Norm
 FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 # What pixels may be outside [0, 1] by, for the rounding of resizing and of files: they are clamped.
 EXCESS = 1e-5
+# Settings of these names must be at least 1.
+COUNTS = ("steps", "restarts", "searches", "queries", "eot")
+# Steps past the pixel range and so many eps are in levels, not in pixel units.
+LONGEST_STEP = 10
 LABEL_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -86,9 +90,9 @@ def _tensor(values: Any, what: str) -> Tensor:
     return found.to(torch.get_default_dtype()) if found.dtype == torch.float64 else found
 
 
-def eps_number(value: object) -> float:
+def eps_number(value: object, what: str = "eps") -> float:
     """The number in 0.1, "0.1" or "8/255"; ValueError for anything else."""
-    wrong = f"eps must be a number such as 0.1 or a fraction such as '8/255', found {value!r}"
+    wrong = f"{what} must be a number such as 0.1 or a fraction such as '8/255', found {value!r}"
     if isinstance(value, np.number | Tensor) and value.ndim == 0:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -110,6 +114,16 @@ def take_eps(eps: object, norm: str, norms: tuple[Norm, ...] = NORMS) -> float:
     if norm == "Linf" and radius > 1:
         raise ValueError(f"eps {radius:g} exceeds the pixel range [0, 1]; did you mean {radius:g}/255?")
     return radius
+
+
+def take_step_size(step_size: object, eps: float, norm: str) -> float:
+    """The length of a step in pixel units as a number; ValueError for an impossible one, or one in levels."""
+    size = eps_number(step_size, "step_size")
+    if not 0 < size < float("inf"):
+        raise ValueError(f"step_size must be finite and > 0, found {step_size}")
+    if norm == "Linf" and size > max(1, LONGEST_STEP * eps):
+        raise ValueError(f"step_size {size:g} exceeds the pixel range [0, 1]; did you mean {size:g}/255?")
+    return size
 
 
 def check_inside(eps: float, norm: str, shape: Sequence[int], what: str = "eps") -> None:
@@ -135,6 +149,13 @@ def check_counts(**counts: int) -> None:
             raise ValueError(f"{name} must be an integer >= 1, found {count!r}")
         if count < 1:
             raise ValueError(f"{name} must be >= 1, found {count}")
+
+
+def check_settings(settings: Mapping[str, Any], eps: float, norm: str) -> dict[str, Any]:
+    """Settings of an attack with its counts checked and its step size as a number; ValueError for impossible ones."""
+    check_counts(**{name: settings[name] for name in COUNTS if name in settings})
+    size = settings.get("step_size")
+    return dict(settings) if size is None else {**settings, "step_size": take_step_size(size, eps, norm)}
 
 
 def check_labels(y: Tensor, classes: int) -> None:

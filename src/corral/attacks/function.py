@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.balls import NORMS, Norm, l2_norms, per_example
-from corral.attacks.checks import check_counts, take_batch
+from corral.attacks.checks import check_settings, take_batch
 from corral.attacks.minimal import MinimalOutcome
 from corral.attacks.outcome import Outcome
 from corral.attacks.state import attacked
@@ -23,8 +23,6 @@ P = ParamSpec("P")
 R_co = TypeVar("R_co", bound=Outcome | MinimalOutcome, covariant=True)
 R = TypeVar("R", bound=Outcome | MinimalOutcome)
 
-# Numbers of these names must be at least 1.
-COUNTS = ("steps", "restarts", "searches", "queries", "eot")
 # What a point may be farther than eps by, for rounding: relative, and in pixels.
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
 
@@ -79,10 +77,10 @@ def guarded(norms: tuple[Norm, ...] | None = None) -> Callable[[Callable[P, R | 
             model, x, y = (given[name] for name in names)
             eps, norm = given.get("eps"), given.get("norm", known[0])
             x, y, radius = take_batch(x, y, 0.0 if eps is None else eps, norm, norms=known)
-            check_counts(**{name: given[name] for name in COUNTS if name in given})
-            given.update(zip(names, (contracted(model), x, y), strict=True))
             if eps is not None:
                 given["eps"] = eps = radius
+            given.update(check_settings(given, radius, norm))
+            given.update(zip(names, (contracted(model), x, y), strict=True))
             if not len(x):
                 return (MinimalOutcome if returned is MinimalOutcome else Outcome).nothing(x)
             held = given[names[0]]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.balls import NORMS, Norm, ascend, per_example, project, random_in_ball, start_in_ball
-from corral.attacks.checks import check_counts, check_inside, take_eps, take_shapes
+from corral.attacks.checks import check_counts, check_inside, take_eps, take_shapes, take_step_size
 from corral.attacks.function import guarded
 from corral.attacks.noise import image_keys
 from corral.attacks.objectives import Objective, ObjectiveLike, check_finite, prepare, value_and_gradient
@@ -99,7 +99,7 @@ def pgd(
     x, y = take_shapes(x, y)
     check_inside(eps, norm, x.shape[1:])
     check_counts(steps=steps, restarts=restarts)
-    _check_step_size(step_size)
+    step_size = take_step_size(step_size, eps, norm)
     if len(x) == 0:
         return x.clone()
     mixed = torch.is_autocast_enabled(x.device.type)
@@ -139,7 +139,6 @@ def pgd_outcome(
     targeted: bool = False,
 ) -> Outcome:
     """`pgd` in eval mode with what it found for each image; random starts depend on seed and image only."""
-    _check_step_size(step_size)
     keys = image_keys(x, seed)
     target = _directed(prepare(objective, model, x, y, largest_label=int(y.max())), targeted)
     climb = _Climb(target, x, y, targeted, eps, norm, steps, step_size)
@@ -238,8 +237,3 @@ def _directed(objective: Objective, targeted: bool) -> Objective:
         return -values, logits
 
     return evaluate
-
-
-def _check_step_size(step_size: float) -> None:
-    if not 0 < step_size < float("inf"):
-        raise ValueError(f"step_size must be finite and > 0, found {step_size}")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from corral.attacks.attack import Attack, Setting
 from corral.attacks.attacked_model import AttackedModel
 from corral.attacks.balls import Norm, per_example
+from corral.attacks.checks import check_settings
 from corral.attacks.function import AttackFunction, attack_function, norms_of
 from corral.attacks.minimal import MinimalOutcome
 from corral.attacks.outcome import Outcome
@@ -57,7 +58,7 @@ class NamedAttack:
                 raise UsageError(f"attack {self.name} has no setting {key!r}{hint}; it has {known}")
         try:
             given = {key: self.options[key].checked(key, value) for key, value in settings.items()}
-            return self._binder(target, threat, **given)
+            return self._binder(target, threat, **check_settings(given, threat.eps, threat.norm))
         except ValueError as error:
             raise UsageError(f"attack {self.name}: {error}") from error
 
