@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from corral.errors import CorralError, UsageError
-from corral.training import Recipe, Run, RunFolder, load_model, load_recipe, read_metrics
+from corral.training import Recipe, Run, RunFolder, load_model, load_recipe, read_metrics, train
 from corral.training.checkpoints import read_checkpoint
 from corral.training.methods import Method
 from corral.training.methods.nominal import Nominal
@@ -369,3 +369,14 @@ def test_metrics_that_are_no_metrics_are_one_line(tmp_path, content):
     path.write_text(json.dumps({"epoch": 1}) + "\n" + content + "\n")
     with pytest.raises(CorralError, match=r"metrics\.jsonl: (not JSON lines|line 2 is not an epoch's numbers)"):
         read_metrics(path)
+
+
+def test_a_number_that_could_not_be_measured_is_null_in_metrics_and_resumed(tmp_path, monkeypatch):
+    monkeypatch.setattr(Nominal, "after_epoch", lambda _: {"undefined": float("nan"), "endless": float("inf")})
+    path = tmp_path / "run"
+    settings = {"epochs": 2, "data.train": 60, "model.width": 4, "model.features": 8}
+    train("nominal", out=path, progress=False, device="cpu", **settings)
+    text = RunFolder(path).metrics.read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    assert [entry["undefined"] for entry in read_metrics(RunFolder(path).metrics)] == [None, None]

@@ -1,6 +1,7 @@
 """The training loop: epochs of any method, with a warm start and validation."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -308,7 +309,12 @@ class Run:
             self.best = self.validated["validation_pgd"]
             save_weights(self, self.folder.best)
         lines = self.folder.metrics.read_text(encoding="utf-8") if self.folder.metrics.is_file() else ""
-        write_atomically(self.folder.metrics, (lines + json.dumps(numbers) + "\n").encode())
+        # What a method could not measure, such as the accuracy on no image, is null: JSON has no NaN.
+        line = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in numbers.items()
+        }
+        write_atomically(self.folder.metrics, (lines + json.dumps(line) + "\n").encode())
         save_state(self)
 
     def _finish(self) -> None:
