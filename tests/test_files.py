@@ -118,5 +118,7 @@ def test_a_user_without_a_home_is_told_so(monkeypatch):
 
 def test_a_name_that_no_record_can_hold_is_refused():
     check_recordable("a", Path("b/ü"), "")
-    with pytest.raises(UsageError, match="this name is not UTF-8 text in this locale, so that no record can hold it; rename it"):
+    with pytest.raises(
+        UsageError, match="this name is not UTF-8 text in this locale, so that no record can hold it; rename it"
+    ):
         check_recordable("a", Path(os.fsdecode(b"run\xff")))
