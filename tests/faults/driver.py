@@ -135,7 +135,9 @@ def killed(ground: Ground, verb: Verb, tries: int, name: str, *, fresh: bool = F
     for _ in range(tries):
         row.tries += 1
         ended = Call(verb.line, folder, fresh=fresh).ended(number, ground.rng.uniform(0.0 if not fresh else 0.2, span))
-        row.note("bad", one_line(ended, {SIGNALS[name], 0}, "corral: interrupted"))
+        # An interpreter that is only being started has no handlers yet: the signal itself ends it, without a word.
+        codes = {SIGNALS[name], 0, *([-number] if fresh else [])}
+        row.note("bad", one_line(ended, codes, "corral: interrupted"))
         if verb.name != "demo" and (row.tries % 3 == 0 or ended.code == 0 or row.tries == tries):
             finished(ground, verb, folder, row, fresh=fresh)
             folder = ground.fresh()
