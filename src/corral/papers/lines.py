@@ -23,9 +23,11 @@ class Line(Frozen):
     Attributes:
         digest: in the file, of the line's other cells and the number of lines of its group; in memory empty, or
             "edited" of a line that was edited since it was written and accepted all the same.
+        lines: in the first line of a file, how many it has; None elsewhere and in memory.
     """
 
     digest: str = ""
+    lines: int | None = None
 
     @property
     def group(self) -> str:

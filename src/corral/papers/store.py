@@ -85,6 +85,8 @@ def read_store(folder: Path) -> Store:
                     f"{folder / ROWS}: row {row.row!r} of {row.table} names {lost}, which is in no other file; "
                     "restore the files or delete the row"
                 )
+    if found.attacks and not found.rows and (folder / ROWS).is_file():
+        edited(folder / ROWS, what=f"{folder / ROWS}: without a row, beside {ATTACKS}", remedy="restore the file")
     files = {
         RUNS: found.runs.values(),
         ATTACKS: chain(*found.attacks.values()),
@@ -110,7 +112,7 @@ def _lost(store: Store, row: RowLine) -> str | None:
 
 def _digest(line: Line, count: int) -> str:
     """Of a line and how many its group has; empty cells do not count, for a later version may have more columns."""
-    cells = {name: _cell(value) for name, value in line if name != "digest"}
+    cells = {name: _cell(value) for name, value in line if name not in ("digest", "lines")}
     return checksum([count, {name: cell for name, cell in cells.items() if cell}])[:8]
 
 
@@ -177,9 +179,15 @@ def _read(path: Path, form: type[AnyLine]) -> list[AnyLine]:
         raise CorralError(f"{path}: not corral results ({error}); {remedy}") from error
     if not any(line.digest for line in lines):  # of an earlier version
         return lines
+    if lines[0].lines != len(lines):
+        what = f"{path}: {len(lines):,} lines, written with {lines[0].lines or 'other first ones'}"
+        edited(path, what=what, remedy="restore the file")
     counts = _counts(lines)
     same = [line.digest == _digest(line, counts[line.group]) for line in lines]
-    return [line.model_copy(update={"digest": "" if so else EDITED}) for line, so in zip(lines, same, strict=True)]
+    return [
+        line.model_copy(update={"digest": "" if so else EDITED, "lines": None})
+        for line, so in zip(lines, same, strict=True)
+    ]
 
 
 def _line(path: Path, number: int, form: type[AnyLine], cells: dict[str, str | None]) -> AnyLine:
@@ -197,7 +205,7 @@ def _line(path: Path, number: int, form: type[AnyLine], cells: dict[str, str | N
 def _columns(form: type[Line]) -> list[str]:
     """A file's columns: what the line is first, what it was made with and its digest last."""
     versions = [name for name in form.model_fields if name in ("corral", "torch", "python", "device", "threads")]
-    last = [*versions, *(name for name in ("platform", "digest") if name in form.model_fields)]
+    last = [*versions, *(name for name in ("platform", "digest", "lines") if name in form.model_fields)]
     return [*(name for name in form.model_fields if name not in last), *last]
 
 
@@ -208,9 +216,10 @@ def _write(path: Path, form: type[AnyLine], lines: Iterable[AnyLine]) -> None:
     writer.writerow(columns)
     found = list(lines)
     counts = _counts(found)
-    for line in found:
+    for number, line in enumerate(found):
         digest = line.digest or _digest(line, counts[line.group])
-        writer.writerow([digest if name == "digest" else _cell(getattr(line, name)) for name in columns])
+        written = line.model_copy(update={"digest": digest, "lines": None if number else len(found)})
+        writer.writerow([_cell(getattr(written, name)) for name in columns])
     content = text.getvalue().encode()
     if not (path.is_file() and path.read_bytes() == content):
         write_atomically(path, content)
