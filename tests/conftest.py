@@ -1,6 +1,7 @@
 """What every test gets: no data but the repository's, and a skip where an extra is missing."""
 
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +20,11 @@ EXTRAS = {
     "wandb": "wandb",
     "mlflow": "mlflow",
 }
+
+# What was started by `nohup` or in the background ignores these, and so would the commands that tests interrupt.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(items):

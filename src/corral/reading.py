@@ -19,12 +19,12 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from corral.errors import CorralError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # What zipfile, its decompressors and numpy's header parser raise where an archive is damaged.
 DAMAGED = (
@@ -178,7 +178,7 @@ def opened_zip(
 
 def read_arrays(
     path: Path, *, kind: str = "an .npz file", remedy: str, content: bytes | None = None
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, "NDArray[Any]"]:
     """The arrays of an .npz file by name; nothing is unpickled, and nothing allocated that the file does not hold.
 
     Args:
@@ -206,8 +206,10 @@ def read_arrays(
     return arrays
 
 
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> "NDArray[Any]":
     """One array, its header checked before anything of its size is made; ValueError where it is not what it says."""
+    import numpy as np  # late: recipes and documents do without it, and so does the shell's completion
+
     with archive.open(member) as stream:
         version = np.lib.format.read_magic(stream)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

@@ -88,7 +88,6 @@ def test_a_linear_run_has_no_radius_bounds(tmp_path):
     ("arguments", "words"),
     [
         (["--only", "tsne"], "unknown analysis 'tsne'; did you mean 'cosine'?; known: "),
-        (["--seed", "99999999999"], "seed must be from 0 to"),
     ],
 )
 def test_wrong_use_is_one_line(released, arguments, words):
@@ -96,6 +95,14 @@ def test_wrong_use_is_one_line(released, arguments, words):
     assert isinstance(result.exception, UsageError)
     assert words in str(result.exception)
     assert "\n" not in str(result.exception)
+
+
+def test_a_seed_that_no_generator_takes_is_refused(released):
+    with pytest.raises(UsageError, match="seed must be from 0 to"):
+        analyze(released, n=N, seed=99999999999)
+    result = CliRunner().invoke(app, ["analyze", str(released), "--seed", "99999999999"])
+    assert result.exit_code == 2
+    assert "'--seed': Input should be less than or equal to 4294967295" in result.output
 
 
 def test_no_run_is_one_line(tmp_path):

@@ -322,6 +322,8 @@ def main(arguments: list[str]) -> None:
     parts = [(fault, verb) for fault in faults for verb in verbs if verb in FAULTS[fault][1]]
     if given.short:
         parts, verbs, tries = list(SHORT), [verb for _, verb in SHORT], 1
+    for number in (signal.SIGINT, signal.SIGHUP):  # which `nohup` and a shell's background ignore, and calls inherit
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     warm()
     failed = False
     with working_in(given.folder) as place:

@@ -1,6 +1,5 @@
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -158,11 +157,9 @@ def test_another_recipe_does_not_resume_a_run(tiny, monkeypatch, overrides, mess
 
 
 def test_what_is_said_about_a_recipe_does_not_keep_it_from_resuming(tiny):
-    run = tiny("nominal")
-    path = RunFolder(run).recipe
-    path.write_text(re.sub("^(summary|source) = .*$", r'\1 = "in other words"', path.read_text(), flags=re.MULTILINE))
+    run = tiny(load_recipe("nominal").model_copy(update={"summary": "in other words", "source": "in other words"}))
     assert tiny("nominal", resume=True) == run
-    assert "in other words" in path.read_text()
+    assert "in other words" in RunFolder(run).recipe.read_text()
 
 
 def test_a_folder_that_is_no_run_is_neither_used_nor_resumed(tiny, tmp_path):
@@ -229,7 +226,7 @@ def test_a_second_training_in_a_folder_is_refused_and_the_first_is_untouched(tin
 @pytest.mark.parametrize("recipe", ["nominal", "at", "corral", "clustr"])
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_checkpoint(tiny, tmp_path, recipe):
     with pytest.raises(CorralError, match=r"not finite.*lower the learning rate") as caught:
-        tiny(recipe, **{"training.learning_rate": 1e30, "optimiser": "sgd"})
+        tiny(recipe, **{"training.learning_rate": 1e9, "optimiser": "sgd"})
     assert "step" in str(caught.value)
     assert "of epoch 2" in str(caught.value)
     assert "the checkpoint of epoch 1 is kept in" in str(caught.value)

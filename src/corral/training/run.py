@@ -179,7 +179,8 @@ def _check_fits(spec: ModelSpec, tensors: dict[str, Tensor], path: Path) -> None
 def _first(error: Exception) -> str:
     if isinstance(error, ValidationError):
         entry = error.errors()[0]
-        return f"{'.'.join(map(str, entry['loc']))}: {entry['msg'].removeprefix('Value error, ')}"
+        where, words = ".".join(map(str, entry["loc"])), entry["msg"].removeprefix("Value error, ")
+        return f"{where}: {words}" if where else words
     return f"missing {error}" if isinstance(error, KeyError) else str(error)
 
 
