@@ -16,7 +16,7 @@ from corral.errors import MOST_LETTERS, CorralError, UsageError
 from corral.evaluation.records import Record
 from corral.models.heads import HEADS
 from corral.models.spec import ModelSpec, build_classifier
-from corral.papers.result import Result
+from corral.papers.result import Result, read_result
 from corral.strict import MOST_REAL, MOST_WHOLE
 from corral.training import load_recipe, parse_eps, shipped_recipes
 from corral.training.checkpoints import read_checkpoint, write_checkpoint
@@ -176,6 +176,7 @@ def test_every_number_of_a_record_has_bounds():
 def test_accuracies_of_a_table_are_shares():
     path = CHECKPOINT.parents[1] / "tables" / "ncp-table5-small" / "table.json"
     table = json.loads(path.read_text())
+    del table["sha256"]
     places = [place for place, _ in numbers(table) if "sound" in place or place[-2] == "train_seconds"]
     assert places
     for place in places:
@@ -186,7 +187,7 @@ def test_accuracies_of_a_table_are_shares():
 
 def test_every_committed_table_is_within_the_bounds():
     for path in sorted(CHECKPOINT.parents[1].glob("tables/*/table.json")):
-        Result.model_validate(json.loads(path.read_text()))
+        read_result(path)
 
 
 def test_a_message_is_never_endless():

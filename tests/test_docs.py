@@ -36,6 +36,12 @@ def test_links_within_the_repository_lead_somewhere(path):
             assert (path.parent / target).exists(), target
 
 
+def test_lines_that_differ_in_numbers_alone_are_one_row():
+    lines = ('{"fault": "a", "tries": 2, "lost": 0}', '{"other": 1}', '{"fault": "b", "tries": 1000, "lost": 1}')
+    table = TOOL["table_of_lines"]("\n".join((*lines, lines[0])), ["fault", "tries", "lost"])
+    assert table.splitlines()[2:] == ["| a | 4 | 0 |", "| b | 1,000 | 1 |"]
+
+
 def test_a_changed_number_is_noticed():
     source = "# A\n\n## B\n\ntext\n\n| x | y |\n| --- | ---: |\n| a | 1.0 |\n\nmore\n\n| z |\n"
     assert TOOL["table_below"](source, "B") == "| x | y |\n| --- | ---: |\n| a | 1.0 |\n"
