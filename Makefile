@@ -62,8 +62,10 @@ fuzz: $(READY)
 soundness: $(READY)
 	CORRAL_CONFIGURATIONS=35000 $(TEST_ENV) $(BIN)/python -m pytest -n 2 --timeout 3600 tests/certify/test_radii.py -k no_point_within
 
-# Every verb killed and disturbed at random moments, 50 tries each: hours. A part: make faults FAULTS="--verb train".
+# Files cut and flipped (a minute), then every verb killed and disturbed at random moments, 50 tries each: hours. A part:
+# make faults FAULTS="--verb train".
 faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.damage
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.driver $(FAULTS)
 
 # Every table of results/ again from its CSV files, and the tables that documents show; tests fail where one is behind.

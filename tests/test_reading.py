@@ -130,9 +130,21 @@ def test_a_file_larger_than_the_memory_is_refused_unread(tmp_path):
     assert "expected at most" in refusal(lambda: read_bytes(tmp_path / "sparse", remedy="another"))
 
 
-def test_the_memory_is_this_machine_s():
+def test_the_memory_is_this_machine_s_or_the_container_s(tmp_path, monkeypatch):
+    monkeypatch.setattr("corral.reading.CONTAINER", tmp_path / "memory.max")
     total = re.search(r"MemTotal: +(\d+) kB", Path("/proc/meminfo").read_text())
     assert memory_bytes() == pytest.approx(1024 * int(total[1]), rel=0.001)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory_bytes() == pytest.approx(1024 * int(total[1]), rel=0.001)
+    (tmp_path / "memory.max").write_text("1048576\n")
+    assert memory_bytes() == 1048576
+
+
+def test_without_sysconf_files_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("corral.reading.CONTAINER", tmp_path / "memory.max")
+    monkeypatch.delattr("os.sysconf")
+    (tmp_path / "x").write_bytes(b"four")
+    assert read_bytes(tmp_path / "x", remedy="another") == b"four"
 
 
 @pytest.mark.parametrize(

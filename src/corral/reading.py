@@ -4,6 +4,7 @@ One file is read into half of the machine's memory at most, unpacked: what claim
 read. Parsers that can die run in a process of their own (`corral.processes`).
 """
 
+import contextlib
 import json
 import lzma
 import math
@@ -42,11 +43,18 @@ KINDS = {
 }
 # The largest whole number that a document or a recipe may hold: what JSON, TOML and torch agree on.
 MOST_WHOLE = 2**63 - 1
+# Where Linux states the memory that a container may use.
+CONTAINER = Path("/sys/fs/cgroup/memory.max")
 
 
 def memory_bytes() -> int:
-    """Physical memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Memory of this machine, or what the container allows; without end where neither is known (Windows)."""
+    limits = [MOST_WHOLE]
+    if hasattr(os, "sysconf"):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+        limits.append(int(CONTAINER.read_text(encoding="ascii")))
+    return min(limits)
 
 
 def most_bytes() -> int:

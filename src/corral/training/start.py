@@ -46,7 +46,7 @@ def finished(folder: RunFolder, recipe: Recipe, *, resume: Resume) -> bool:
         if path.exists() and (not path.is_dir() or any(not _own(found.name) for found in path.iterdir())):
             raise UsageError(f"{path}: exists and is not a run; choose another --out")
         if resume is True:
-            raise UsageError(f"{path}: holds no run to resume; leave out --resume to begin one")
+            raise UsageError(f"{path}: holds no run to resume; leave out --resume to begin one, or give --auto-resume")
         return False
     if not kept and resume is not True:
         return False
