@@ -59,20 +59,25 @@ class Call:
                     preexec_fn=first,
                 ).pid
         else:
+            # What comes before the handlers are there is another fault, "from its start".
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
             self.pid = os.fork()
             if self.pid == 0:
-                self._be(line, first)
+                self._be(line, first, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _be(self, line: str, first: Callable[[], None] | None) -> None:
-        """The forked process."""
+    def _be(self, line: str, first: Callable[[], None] | None, mask: set[int]) -> None:
+        """The forked process, which takes signals, all but those of the mask, once they are handled."""
         try:
             os.setsid()
             os.chdir(self.folder)
             os.dup2(os.open(self.stderr, os.O_WRONLY | os.O_CREAT), 2)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-            from corral.cli import main
+            from corral.cli import main, signals
 
+            signals.install()
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             sys.argv = ["corral", *shlex.split(line)]
             if first is not None:
                 first()
