@@ -190,6 +190,10 @@ def test_every_committed_table_is_within_the_bounds():
         read_result(path)
 
 
+def test_a_message_is_one_line_whatever_it_quotes():
+    assert str(CorralError("a\nb: c\r\n; do this")) == "a\\nb: c\\n; do this"
+
+
 def test_a_message_is_never_endless():
     assert str(CorralError("found " + "9" * 10_000 + "; do this")) == f"found {'9' * 150} ... {'9' * 149}; do this"
     message = str(CorralError("word " * 10_000 + "end"))

@@ -13,7 +13,8 @@ class CorralError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        text = super().__str__()
+        # One line, whatever it quotes: a key of a damaged file may hold a line break.
+        text = "\\n".join(super().__str__().splitlines())
         if len(text) <= MOST_OF_A_WORD:
             return text
         return shortened(" ".join(shortened(word, MOST_OF_A_WORD) for word in text.split(" ")), MOST_LETTERS)
