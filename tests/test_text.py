@@ -16,7 +16,7 @@ from PIL import Image
 from corral.cli import main
 from corral.data import load
 from corral.errors import CorralError, UsageError
-from corral.files import as_path, as_text, printable
+from corral.files import as_path, as_text, path_words
 from corral.training import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,8 +141,8 @@ def test_a_path_is_recorded_as_text_or_refused() -> None:
     assert as_path("a/é") == "a/é"
     broken = os.fsdecode(b"caf\xe9.png")
     assert as_path(broken) == broken
-    assert printable(broken) == "caf\\xe9.png"
-    assert printable("a\x1b[31m\nb") == "a\\x1b[31m\\nb"
+    assert path_words(broken) == "caf\\xe9.png"
+    assert path_words("a\x1b[31m\nb") == "a\\x1b[31m\\nb"
     with pytest.raises(CorralError, match=r"caf\\xe9\.png: has a name that is not UTF-8; rename it"):
         as_text(broken)
 

@@ -48,7 +48,7 @@ def as_text(path: Path | str) -> str:
     try:
         return str(path).encode("utf-8", "surrogateescape").decode("utf-8")
     except UnicodeError as error:
-        raise CorralError(f"{printable(path)}: has a name that is not UTF-8; rename it") from error
+        raise CorralError(f"{path_words(path)}: has a name that is not UTF-8; rename it") from error
 
 
 def as_path(text: str) -> str:
@@ -60,7 +60,7 @@ def as_path(text: str) -> str:
     return text
 
 
-def printable(path: Path | str) -> str:
+def path_words(path: Path | str) -> str:
     """A path as one line of text, whatever its bytes are; what is no text and what does not print is escaped."""
     return one_line(str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
@@ -133,8 +133,8 @@ def check_recordable(*names: str | Path) -> None:
             str(name).encode()
         except UnicodeEncodeError:
             raise UsageError(
-                f"{printable(name)}: this name is not UTF-8 text in this locale, so that no record can hold it; rename "
-                "it, or set LC_ALL=C.UTF-8"
+                f"{path_words(name)}: this name is not UTF-8 text in this locale, so that no record can hold it; "
+                "rename it, or set LC_ALL=C.UTF-8"
             ) from None
 
 

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from corral.data.loading.memmap import allocate
 from corral.errors import CorralError
-from corral.files import printable
+from corral.files import path_words
 
 # Of all that Pillow reads, what it keeps every bit of.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM")
@@ -39,7 +39,7 @@ def suffixes() -> frozenset[str]:
 def named(files: list[Path] | list[str]) -> str:
     """The first few of some files, and how many others there are."""
     more = f" and {len(files) - NAMED:,} more" if len(files) > NAMED else ""
-    return ", ".join(map(printable, files[:NAMED])) + more
+    return ", ".join(map(path_words, files[:NAMED])) + more
 
 
 @dataclass
