@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from corral.cli.options import Common, Overwrite, RunData, interruptible, print_json, with_common
+from corral.cli.options import Common, Overwrite, RunBackbone, RunData, interruptible, print_json, with_common
 from corral.strict import MOST_WHOLE
 
 EPILOG = "Example: corral analyze runs/mnist-mat --n 500"
@@ -20,6 +20,7 @@ def analyze(
     ] = 1000,
     seed: Annotated[int, typer.Option(min=0, max=MOST_WHOLE, help="Of the attacks and of t-SNE.")] = 0,
     data: RunData = None,
+    backbone: RunBackbone = None,
     overwrite: Overwrite = False,
     *,
     common: Common,
@@ -32,9 +33,11 @@ def analyze(
     from corral.files import write_atomically
     from corral.report.analysis.page import analysis_lines, render_analyses
     from corral.training import load_model
+    from corral.training.run import bring
 
     made = []
     for path in run:
+        bring(path, backbone)
         with interruptible(f"finished analyses of {path} are kept, the same command goes on"):
             found = analyze_run(path, only=only, n=n, seed=seed, overwrite=overwrite, data=data, **common.keywords())
         page = path / "analyses" / "page.html"

@@ -63,9 +63,10 @@ def audit(
     audited; 2: wrong usage.
     """
     from corral.audit.audit import audit as run_audit
-    from corral.audit.prepare import Preparation, parse_normalise
+    from corral.audit.prepare import Preparation
     from corral.documents import write_document
     from corral.files import check_writable, write_atomically
+    from corral.models.statistics import parse_normalise
     from corral.report.audit.page import render_audit
 
     if out.is_dir() or out.suffix == ".json":

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from corral.cli.options import BatchSize, Common, Images, Overwrite, RunData, measuring, print_json, with_common
+from corral.cli.options import (
+    BatchSize,
+    Common,
+    Images,
+    Overwrite,
+    RunBackbone,
+    RunData,
+    measuring,
+    print_json,
+    with_common,
+)
 from corral.strict import MOST_WHOLE
 
 EPILOG = "Example: corral certify runs/mnist-certified --n 1000 --radius 36/255 --radius 1.58"
@@ -20,6 +30,7 @@ def certify(
     n: Images = None,
     attack: Annotated[bool, typer.Option(help="Try to break the certificates.")] = True,
     data: RunData = None,
+    backbone: RunBackbone = None,
     overwrite: Overwrite = False,
     batch_size: BatchSize = None,
     seed: Annotated[int, typer.Option(min=0, max=MOST_WHOLE, help="Of the attacks.")] = 0,
@@ -34,9 +45,11 @@ def certify(
     from corral.evaluation.certification import RADII, certificate_page, certify_run
     from corral.files import write_atomically
     from corral.report.certificate.page import certificate_sentences, render_certificate
+    from corral.training.run import bring
 
     made = []
     for path in run:
+        bring(path, backbone)
         with measuring(path):
             try:
                 found = certify_run(

@@ -11,6 +11,7 @@ from corral.cli.options import (
     Common,
     Images,
     Overwrite,
+    RunBackbone,
     RunData,
     interruptible,
     measuring,
@@ -55,6 +56,7 @@ def evaluate(
         typer.Option(help="Fit heads to an encoder first and attack them, such as slf,alf; also aff, nearest, soft."),
     ] = None,
     data: RunData = None,
+    backbone: RunBackbone = None,
     overwrite: Overwrite = False,
     batch_size: BatchSize = None,
     seed: Annotated[int, typer.Option(min=0, max=MOST_WHOLE, help="Of the attacks' random starts.")] = 0,
@@ -65,6 +67,7 @@ def evaluate(
     from corral.attacks.protocols import PROTOCOLS
     from corral.attacks.registry import parse_attack
     from corral.evaluation.evaluate import evaluate as evaluate_run
+    from corral.training.run import bring
 
     PROTOCOLS.find(protocol)
     if attack and protocol != "quick":
@@ -72,6 +75,8 @@ def evaluate(
     chosen = list(dict.fromkeys(attack)) if attack else None
     for text in chosen or ():
         parse_attack(text)
+    for path in run:
+        bring(path, backbone)
     if fit_heads is not None:
         from corral.evaluation.fit_heads import fitted_heads
 

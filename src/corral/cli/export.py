@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from corral.cli.options import Json, print_json
+from corral.cli.options import Json, RunBackbone, print_json
 
 EPILOG = "Example: corral export runs/mnist-corral --out corral.onnx"
 
@@ -15,13 +15,14 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help=".pt2 (torch.export), .ts (TorchScript) or .onnx; default RUN/model.pt2.")
     ] = None,
+    backbone: RunBackbone = None,
     as_json: Json = False,
 ) -> None:
     """Write a finished run's classifier, pixels in [0, 1] to logits, to a file that needs no corral."""
     from corral.models.export import export_classifier
     from corral.training import load_model
 
-    model, spec, info = load_model(run)
+    model, spec, info = load_model(run, backbone=backbone)
     path = export_classifier(model, out or run / "model.pt2", image_size=spec.image_shape[1:])
     if as_json:
         print_json({"path": str(path), "image_shape": list(spec.image_shape), "classes": info.classes})

@@ -30,6 +30,9 @@ RunData = Annotated[
     str | None,
     typer.Option("--data", help="Where the run's data lie now, such as folder:PATH; the same images by fingerprint."),
 ]
+RunBackbone = Annotated[
+    str | None, typer.Option("--backbone", help="The run's own backbone, where it is yours: file.py:function.")
+]
 BatchSize = Annotated[int | None, typer.Option(min=1, max=MOST_WHOLE, help="Default 125 on a CPU, else 500.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 

@@ -18,6 +18,12 @@ def train(
     ],
     data: Annotated[str | None, typer.Option(help="Data set (see `corral data`); default the recipe's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/RECIPE-DATA-SEED.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Your own: file.py:function or package.module:function; or a name.")
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="The layer of that backbone that gives the features, such as layer4.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=MOST_WHOLE)] = None,
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, max=MOST_WHOLE, help="Epochs after the warm start.")] = None,
@@ -40,12 +46,15 @@ def train(
     common: Common,
 ) -> None:
     """Train a classifier by a recipe into a run folder; Ctrl-C leaves a run that --resume continues."""
+    from corral.models.backbones import named_backbone
     from corral.training import RunFolder, load_model, load_recipe, shipped_recipes
     from corral.training import train as train_run
     from corral.training.methods import method_class
 
     overrides: dict[str, Any] = dict(parse_setting(text) for text in settings or [])
-    given = {"training.seed": seed, "threat.eps": eps, "training.epochs": epochs}
+    if backbone is not None:
+        overrides["model.backbone"] = named_backbone(backbone)
+    given = {"model.layer": features, "training.seed": seed, "threat.eps": eps, "training.epochs": epochs}
     overrides |= {key: value for key, value in given.items() if value is not None}
     resolved = load_recipe(recipe, data=data, overrides=overrides)
     shipped = shipped_recipes()

@@ -14,6 +14,7 @@ from corral.data.augment import crop_and_flip
 from corral.devices import choose_device
 from corral.files import check_recordable, remove_abandoned, write_atomically
 from corral.lock import held
+from corral.models.backbones import BACKBONES, BackboneLike, Embedded, is_own, named_backbone
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress, duration
 from corral.training.checkpoints import read_checkpoint, write_checkpoint
@@ -40,6 +41,8 @@ def train(
     *,
     data: str | None = None,
     out: str | Path,
+    backbone: BackboneLike | None = None,
+    features: str | int | None = None,
     data_root: str | Path | None = None,
     resume: Resume = False,
     device: str | torch.device | None = None,
@@ -53,6 +56,11 @@ def train(
         recipe: a shipped recipe's name, a TOML file, a run folder (repeats it), or a Recipe.
         data: data-set name; default the recipe's own. The recipe's values for that set apply.
         out: the run folder; must not hold a run already, unless `resume`.
+        backbone: instead of the recipe's: a registered name, "file.py:function" or "package.module:function", a module
+            (a copy is trained, from its weights), or a function or class that makes one. Its features and their number
+            are found (`corral.models.backbones.adapt`). `load` and other processes need it again, unless it has a name.
+        features: the layer of that backbone whose output are the features, such as "layer4"; or a number, for one more
+            linear layer to so many.
         data_root: folder of the data-set files; default CORRAL_DATA or the per-user cache.
         resume: continue an interrupted run of the same recipe; a finished one is not changed. "auto" begins the run
             where there is none, so that one call serves a job that is started again until it is done.
@@ -70,6 +78,10 @@ def train(
         CorralError: another process trains in the folder, the loss is not finite, a file is damaged or cannot be
             written.
     """
+    if backbone is not None:
+        overrides["model.backbone"] = named_backbone(backbone)
+    if features is not None:
+        overrides["model.layer" if isinstance(features, str) else "model.features"] = features
     resolved = load_recipe(recipe, data=data, overrides=overrides)
     folder = RunFolder(Path(out))
     check_recordable(resolved.data.name, resolved.to_toml())
@@ -158,8 +170,9 @@ class Run:
             return
         if self.recipe.training.start is not None:
             begin_from(self.model, self.recipe.training.start, normalised=self.method.continues_from == "encoder")
-            self.started_from = fingerprint(self.model.backbone)
             self.take_normalisation()
+        if self.recipe.training.start is not None or not is_own(BACKBONES[self.recipe.model.backbone]):
+            self.started_from = fingerprint(self.model.backbone)
         write_atomically(self.folder.recipe, with_checksum(self.recipe.to_toml()).encode())
         for path in (self.folder.metrics, self.folder.best):  # of a run that was killed before its first checkpoint
             path.unlink(missing_ok=True)
@@ -180,6 +193,10 @@ class Run:
         title = f"{self.recipe.name} on {self.data.name}"
         if self.recipe.preset is not None:
             self.say(f"{self.data.name}: settings of the preset {self.recipe.preset!r}; `corral recipes` shows them")
+        if not is_own(BACKBONES[self.recipe.model.backbone]):
+            inside = self.model.backbone
+            inside = inside.backbone if isinstance(inside, Embedded) else inside
+            self.say(f"backbone {self.spec.backbone.name}: {inside.features_dim} features, {inside.features_source}")
         if "skipped" in self.data.note or "ignored" in self.data.note:
             self.say(f"{self.data.name}: {self.data.note}")
         logged = Logged(self.folder.path, self.recipe.model_dump(exclude_none=True), first_epoch=self.epoch + 1)

@@ -22,6 +22,7 @@ from corral.files import is_temporary
 from corral.lock import is_lock
 from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
 from corral.models.spec import head_spec
+from corral.models.statistics import parse_normalise
 from corral.training.methods import Method, method_class
 from corral.training.recipes.files import load_recipe
 from corral.training.recipes.layers import LEAST_SIDE
@@ -148,13 +149,13 @@ def make_model(recipe: Recipe, images: Images, *, num_classes: int) -> tuple[Mod
             "file"
         )
     config = recipe.model
-    mean, deviation = moments(images)
+    mean, deviation = _statistics(config.normalise, images)
     spec = ModelSpec(
         backbone=BackboneSpec.model_validate({"name": config.backbone, **config.options()}),
         image_shape=images.shape,
         num_classes=num_classes,
-        mean=tuple(mean.tolist()),
-        std=tuple(deviation.clamp_min(1e-3).tolist()),
+        mean=mean,
+        std=deviation,
         head=config.head or {"name": "linear"},
     )
     with torch.random.fork_rng(devices=[]):
@@ -186,6 +187,24 @@ def check_head(recipe: Recipe, spec: ModelSpec, method: Method) -> None:
             f"method '{name}' does not fit a head of kind {wanted['name']!r}: leave model.head out, or choose a method "
             "that does, such as 'corral'"
         )
+
+
+def _statistics(normalise: str | None, images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """One mean and one positive standard deviation a channel, as a recipe's `model.normalise` says.
+
+    Raises:
+        UsageError: as many numbers as no channel has.
+    """
+    channels = images.shape[0]
+    if normalise is None:
+        mean, deviation = moments(images)
+        return tuple(mean.tolist()), tuple(deviation.clamp_min(1e-3).tolist())
+    if normalise == "none":
+        return (0.0,) * channels, (1.0,) * channels
+    means, deviations = (each * channels if len(each) == 1 else each for each in parse_normalise(normalise))
+    if len(means) != channels:
+        raise UsageError(f"model.normalise {normalise!r} is of {len(means)} channels, the images have {channels}")
+    return means, deviations
 
 
 def moments(images: Images) -> tuple[Tensor, Tensor]:
