@@ -150,7 +150,7 @@ def _classifier(net: nn.Module, shape: Shape) -> str | None:
 
 
 def probed(net: nn.Module, shape: Shape, function: Callable[[Tensor], Any]) -> Any:
-    """What a function of a network returns for one black image, in eval mode, without a trace in torch's random numbers.
+    """What a function of a network returns for a black image, in eval mode, drawing none of torch's random numbers.
 
     Raises:
         ValueError: it failed.
