@@ -16,6 +16,7 @@ LAYERS = (
     {"models"},
     {"attacks", "certify"},
     {"training"},
+    {"targets"},
     {"evaluation"},
     {"analysis", "audit"},
     {"report"},

@@ -22,11 +22,11 @@ from scipy.io import savemat
 import corral
 from corral.analysis.analyze import analyze
 from corral.analysis.document import read_analysis
-from corral.audit.targets import load_target
 from corral.data import load
 from corral.evaluation.certificate import read_certificate
 from corral.papers.result import read_result
 from corral.papers.store import read_store
+from corral.targets.target import load_target
 from corral.training import load_recipe, train
 from corral.training.checkpoints import CHECKSUM_KEY, METADATA_KEY, _checksum, read_tensors
 

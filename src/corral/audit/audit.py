@@ -15,11 +15,8 @@ from corral.attacks.state import REDUCED
 from corral.attacks.threat import Threat
 from corral.audit.data import audit_images
 from corral.audit.diagnostics.findings import Finding, Verdict
-from corral.audit.outputs import measuring
-from corral.audit.prepare import Preparation
 from corral.audit.record import AuditAttack, AuditRecord, run_words, standard_error, verdict_of
 from corral.audit.session import AuditSession
-from corral.audit.targets import Target, load_target
 from corral.data import DataSet
 from corral.devices import choose_device
 from corral.errors import CorralError, UsageError
@@ -27,6 +24,9 @@ from corral.evaluation.protocols import parsed_threat
 from corral.evaluation.records import environment, now
 from corral.files import check_recordable
 from corral.progress import Progress, duration
+from corral.targets.outputs import measuring
+from corral.targets.prepare import Preparation
+from corral.targets.target import Target, load_target
 from corral.training.recipes.recipe import MOST_SEED
 from corral.training.start import data_of
 

@@ -63,11 +63,11 @@ def audit(
     audited; 2: wrong usage.
     """
     from corral.audit.audit import audit as run_audit
-    from corral.audit.prepare import Preparation
     from corral.documents import write_document
     from corral.files import check_writable, write_atomically
     from corral.models.statistics import parse_normalise
     from corral.report.audit.page import render_audit
+    from corral.targets.prepare import Preparation
 
     if out.is_dir() or out.suffix == ".json":
         raise UsageError(f"--out {out} must name the page, such as audit.html; the record goes beside it as .json")
