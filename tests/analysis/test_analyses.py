@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from corral.analysis import ANALYSES, measured, read_analysis
+from corral.analysis import ANALYSES, measured_run, read_analysis
 from corral.analysis.document import Analysis
 from corral.analysis.gradient_norms import sign_agreement
 from corral.analysis.subject import labelled
@@ -94,7 +94,7 @@ def test_batch_statistics_are_measured_where_the_backbone_has_them(tmp_path):
         **{"model.backbone": "resnet", "model.width": 4, "model.depth": 10, "model.features": None, "data.train": 120},
         **{"training.epochs": 1, "training.warm_start.epochs": 1},
     )
-    subject = measured(run, n=30)
+    subject = measured_run(run, n=30)
     found = ANALYSES["protocol_ablation"](subject).numbers
     model, (x, y) = subject.model, labelled(subject.test)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -198,7 +198,7 @@ def test_a_linear_head_has_no_such_analysis_and_hears_so_in_one_line(name, tmp_p
         **{"data.train": 100, "model.width": 4, "training.epochs": 1, "training.warm_start.epochs": 0},
     )
     with pytest.raises(UsageError, match="recipe nominal: this analysis needs a cluster head"):
-        ANALYSES[name](measured(run, n=20))
+        ANALYSES[name](measured_run(run, n=20))
 
 
 def test_analyses_are_documents_that_say_what_they_were_made_on(subject, tmp_path):

@@ -9,7 +9,7 @@ import torch
 
 from corral.analysis.document import Analysis, read_analysis
 from corral.analysis.registry import ANALYSES
-from corral.analysis.subject import AnalysedModel, measured
+from corral.analysis.subject import AnalysedModel, measured_run
 from corral.data import DataSet
 from corral.documents import write_document
 from corral.models.fingerprint import fingerprint
@@ -51,7 +51,7 @@ class AnalysisCache:
     @cached_property
     def subject(self) -> AnalysedModel:
         """The run and the images, loaded when first asked for."""
-        return measured(
+        return measured_run(
             self.run, n=self.n, seed=self.seed, data=self.data, data_root=self.data_root, device=self.device
         )
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from corral.attacks.autoattack import standard_attacks
-from corral.attacks.balls import ALL_NORMS, Norm
+from corral.attacks.balls import Norm
 from corral.attacks.budget import Budget, Paced
 from corral.attacks.engine import Attacked, run_attacks
 from corral.attacks.state import REDUCED
@@ -20,7 +20,7 @@ from corral.audit.session import AuditSession
 from corral.data import DataSet
 from corral.devices import choose_device
 from corral.errors import CorralError, UsageError
-from corral.evaluation.protocols import parsed_threat
+from corral.evaluation.protocols import known_norm, parsed_threat
 from corral.evaluation.records import environment, now
 from corral.files import check_recordable
 from corral.progress import Progress, duration
@@ -156,11 +156,7 @@ def _measured(
 
 def _threat(loaded: Target, eps: float | str | None, norm: str | None) -> Threat:
     info = loaded.info
-    wanted = norm or (info.norm if info else "Linf")
-    names = {name.lower(): name for name in ALL_NORMS}
-    if wanted.lower() not in names:
-        raise UsageError(f"norm {wanted!r} is not one of {', '.join(ALL_NORMS)}")
-    chosen = names[wanted.lower()]
+    chosen = known_norm(norm or (info.norm if info else "Linf"))
     if eps is None:
         eps = info.eps if info and info.norm == chosen else 0
         if eps == 0:

@@ -1,4 +1,4 @@
-"""Models that a user names: a run, Python code, a TorchScript or torch.export file, or a module; loaded and prepared."""
+"""Models that a user names: a run, Python code, a TorchScript or torch.export file, a module; loaded and prepared."""
 
 from corral.targets.prepare import Preparation
 from corral.targets.target import Target, load_target

@@ -118,7 +118,7 @@ def _features(net: nn.Module, shape: Shape) -> _Place:
         except Exception as error:  # foreign code: anything can come
             raise ValueError(f"its reset_classifier(0) failed ({reason_of(error)}); name a layer") from error
         return _Place("the input of its classifier")
-    if (place := _classifier(net, shape)) is not None:
+    if (place := last_linear(net, shape)) is not None:
         parent, _, name = place.rpartition(".")
         setattr(net.get_submodule(parent), name, nn.Identity())
         return _Place(f"the input of its classifier {place!r}")
@@ -127,7 +127,7 @@ def _features(net: nn.Module, shape: Shape) -> _Place:
     return _Place("what it returns")
 
 
-def _classifier(net: nn.Module, shape: Shape) -> str | None:
+def last_linear(net: nn.Module, shape: Shape) -> str | None:
     """The name of a network's last linear layer, if it is called a classifier and its output is the network's."""
     for name in CLASSIFIERS:
         part = getattr(net, name, None)
