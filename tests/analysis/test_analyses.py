@@ -45,7 +45,7 @@ def test_far_from_every_centroid_the_exponentiated_gradient_is_nothing_and_the_l
             w for w, _, c in weights if c == label
         )
         slow.append(float((all_mean - own_mean).norm()))
-    far.info.__dict__["eps"] = 0.0
+    far.threat.__dict__["eps"] = 0.0
     still = ANALYSES["gradient_norms"](far)
     assert still.series["norm log"][0] == pytest.approx(float(torch.tensor(slow).median()), rel=1e-3)
 
@@ -135,9 +135,7 @@ def test_on_well_separated_features_every_reading_is_right(far):
     corners = torch.tensor([[0.1, 0.1, 0.1, 0.1], [0.9, 0.9, 0.1, 0.1], [0.1, 0.1, 0.9, 0.9]])
     pixels = corners[labels] + 0.02 * torch.rand(60, 4, generator=torch.Generator().manual_seed(1))
     images = type(far.test)(pixels.view(60, 1, 2, 2), labels)
-    subject = type(far)(
-        far.model, far.recipe, far.info.model_copy(update={"classes": ["a", "b", "c"]}), images, images, 0
-    )
+    subject = type(far)(far.model, far.name, far.data, ("a", "b", "c"), far.threat, images, images, 0)
     found = ANALYSES["features"](subject).numbers
     assert {name: found[name] for name in ("linear", "nearest", "soft", "majority")} == dict.fromkeys(
         ("linear", "nearest", "soft", "majority"), 1.0

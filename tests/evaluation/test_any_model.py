@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -200,7 +201,8 @@ def test_a_program_in_a_file_is_named_by_its_bytes(net, images, tmp_path):
     import hashlib
 
     path = tmp_path / "net.ts"
-    torch.jit.trace(net.eval(), images[0][:2]).save(path)
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        torch.jit.script(net.eval()).save(str(path))
     record = corral.evaluate(str(path), images, threat=("Linf", 0.1), n=10, **QUIET)
     assert record.model_fingerprint == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     assert record.kind == "torchscript"

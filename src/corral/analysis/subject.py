@@ -79,7 +79,7 @@ def measured_run(
     model, _, info = load_model(folder.path, device=device)
     images = data_of(run, info, data=data, root=data_root)
     _, train, _ = prepare_data(load_recipe(folder.path), root=data_root, data=images)
-    name, threat = f"run of recipe {info.recipe}, seed {info.seed}", Threat(info.norm, info.eps)
+    name, threat = f"run of recipe {info.recipe}", Threat(info.norm, info.eps)
     return _measured(model, name, info.data, tuple(info.classes), threat, train, images.test, n, seed, device)
 
 
