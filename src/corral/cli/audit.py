@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from corral.cli import complete
 from corral.cli.options import Common, Images, interruptible, print_json, with_common
 from corral.errors import UsageError
 from corral.strict import MOST_REAL, MOST_WHOLE
@@ -21,13 +22,25 @@ EXIT_CODES = {"pass": 0, "masked": 3, "not measured": 4}
 @with_common
 def audit(
     target: Annotated[
-        str, typer.Argument(help="file.py:function, a TorchScript or torch.export file, or a corral run.")
+        str,
+        typer.Argument(
+            help="file.py:function, a TorchScript or torch.export file, or a corral run.", autocompletion=complete.run
+        ),
     ],
     data: Annotated[
-        str | None, typer.Option(help="Named set (see `corral data`), npz:PATH or folder:PATH; default a run's own.")
+        str | None,
+        typer.Option(
+            help="Named set (see `corral data`), npz:PATH or folder:PATH; default a run's own.",
+            autocompletion=complete.names("data set"),
+        ),
     ] = None,
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default a run's own.")] = None,
-    norm: Annotated[str | None, typer.Option(help="Linf, L2 or L1; default a run's own, else Linf.")] = None,
+    norm: Annotated[
+        str | None,
+        typer.Option(
+            help="Linf, L2 or L1; default a run's own, else Linf.", autocompletion=complete.one_of("Linf", "L2", "L1")
+        ),
+    ] = None,
     minutes: Annotated[
         float, typer.Option(max=MOST_REAL, help="Time budget; AutoAttack does whole images until it ends.")
     ] = 10,

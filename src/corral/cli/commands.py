@@ -12,6 +12,7 @@ from corral.version import __version__
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

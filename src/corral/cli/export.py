@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
+from corral.cli import complete
 from corral.cli.options import Json, print_json
 
 EPILOG = "Example: corral export runs/mnist-corral --out corral.onnx"
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Annotated[Path, typer.Argument(help="Run folder.", autocompletion=complete.run)],
     out: Annotated[
         Path | None, typer.Option(help=".pt2 (torch.export), .ts (TorchScript) or .onnx; default RUN/model.pt2.")
     ] = None,

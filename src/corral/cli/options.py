@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from corral.cli import signals
+from corral.cli import complete, signals
 from corral.errors import UsageError
 from corral.reading import parse_toml
 from corral.strict import MOST_WHOLE
@@ -28,7 +28,11 @@ Images = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away what an interrupted call finished.")]
 RunData = Annotated[
     str | None,
-    typer.Option("--data", help="Where the run's data lie now, such as folder:PATH; the same images by fingerprint."),
+    typer.Option(
+        "--data",
+        help="Where the run's data lie now, such as folder:PATH; the same images by fingerprint.",
+        autocompletion=complete.names("data set"),
+    ),
 ]
 BatchSize = Annotated[int | None, typer.Option(min=1, max=MOST_WHOLE, help="Default 125 on a CPU, else 500.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]

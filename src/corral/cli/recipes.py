@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from corral.cli import complete
 from corral.cli.options import Json, print_json, print_named
 from corral.errors import UsageError
 
@@ -11,8 +12,13 @@ EPILOG = "Example: corral recipes corral --data mnist"
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Show this recipe, resolved, as TOML.")] = None,
-    data: Annotated[str | None, typer.Option(help="With the recipe's values for this data set.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show this recipe, resolved, as TOML.", autocompletion=complete.recipe_or_run)
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="With the recipe's values for this data set.", autocompletion=complete.names("data set")),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the shipped recipes with their sources, or show one in full."""

@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
+from corral.cli import complete
 from corral.cli.options import Json, print_json
 
 EPILOG = "Example: corral report runs/mnist-at runs/mnist-corral --out report.html"
 
 
 def report(
-    run: Annotated[list[Path], typer.Argument(help="Evaluated run folders.")],
+    run: Annotated[list[Path], typer.Argument(help="Evaluated run folders.", autocompletion=complete.run)],
     out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
     as_json: Json = False,
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from corral.cli import complete
 from corral.cli.options import Common, interruptible, parse_setting, print_json, with_common
 from corral.strict import MOST_WHOLE
 
@@ -14,9 +15,18 @@ EPILOG = "Example: corral train corral --data mnist --out runs/mnist-corral --se
 @with_common
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="A recipe's name (see `corral recipes`), a .toml file or a run, as ./at.")
+        str,
+        typer.Argument(
+            help="A recipe's name (see `corral recipes`), a .toml file or a run, as ./at.",
+            autocompletion=complete.recipe_or_run,
+        ),
     ],
-    data: Annotated[str | None, typer.Option(help="Data set (see `corral data`); default the recipe's.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Data set (see `corral data`); default the recipe's.", autocompletion=complete.names("data set")
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/RECIPE-DATA-SEED.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=MOST_WHOLE)] = None,
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255.")] = None,
@@ -33,7 +43,8 @@ def train(
         list[str] | None,
         typer.Option(
             help="Where each epoch's numbers go besides metrics.jsonl: tensorboard (default where it is installed), "
-            "wandb, mlflow or file.py:function; repeatable."
+            "wandb, mlflow or file.py:function; repeatable.",
+            autocompletion=complete.names("logger"),
         ),
     ] = None,
     *,
