@@ -3,7 +3,7 @@
 import inspect
 import json
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -128,6 +128,17 @@ def print_named(rows: list[tuple[str, str, str]]) -> None:
         typer.echo(f"{name:<{width}}  {words}\n{'':<{width}}  [{source}]")
 
 
+def print_table(rows: list[list[str]], *, left: Collection[int]) -> None:
+    """Print rows with aligned columns, those named to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        typer.echo("  ".join(cells).rstrip())
+
+
 def print_records(records: list["Record"]) -> None:
     """Print the robust accuracies of evaluated runs under each attack, one row a run."""
     from corral.evaluation.records import as_percent
@@ -141,7 +152,4 @@ def print_records(records: list["Record"]) -> None:
         count = f"{record.n} of {record.n_test}" if record.reduced else str(record.n)
         rows.append([record.run, count, f"{record.eps:.4g}", as_percent(record.clean)])
         rows[-1] += [as_percent(found.get(name)) for name in names]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    for row in [header, *rows]:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        typer.echo("  ".join(cells))
+    print_table([header, *rows], left=(0,))
