@@ -92,6 +92,21 @@ def read_run(path: Path) -> RunFacts:
     return RunFacts(path, state, info, spec, progress, records, problems)
 
 
+def epochs_words(run: Path, total: int) -> str:
+    """The epochs of a finished run, its warm start's apart.
+
+    Args:
+        run: the folder.
+        total: what its model states, both together; it is all that is known where metrics.jsonl is damaged.
+    """
+    try:
+        entries = _lines(read_bytes(run / "metrics.jsonl", remedy=REMEDY, most=MOST_TEXT))
+        warm = sum(entry["phase"] == "warm start" for entry in entries)
+    except (CorralError, ValueError, KeyError, TypeError):
+        return f"{total} epochs"
+    return f"{len(entries) - warm} epochs" + (f" after {warm} of warm start" if warm else "")
+
+
 def _of_recipe(path: Path) -> dict[str, Any]:
     """What a run's recipe says of what `RunInfo` will."""
     try:

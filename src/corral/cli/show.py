@@ -9,7 +9,7 @@ import typer
 from corral.cli import complete
 from corral.cli.headers import read_document, read_header, weights_fingerprint
 from corral.cli.options import Json, print_json
-from corral.cli.run_facts import RecordFacts, RunFacts, read_run
+from corral.cli.run_facts import RecordFacts, RunFacts, epochs_words, read_run
 from corral.cli.runs import problems, run_json, state_words, threat_words
 from corral.errors import CorralError
 from corral.progress import duration
@@ -90,7 +90,7 @@ def _training(facts: RunFacts) -> list[tuple[str, str]]:
         ("data", f"{info['data']}{images}"),
         ("threat", f"{threat_words(info)}, in pixel units"),
         ("seed", str(info["seed"])),
-        ("epochs", str(info["epochs"])),
+        ("training", epochs_words(facts.path, info["epochs"])),
     ]
     if "train_seconds" in info:
         rows.append(("trained", f"in {duration(info['train_seconds'])} on {info.get('device', '?')}"))

@@ -151,6 +151,12 @@ class Run:
         rule = training.converged
         return rule is not None and converged(self.accuracies, rule, settled=settled(training))
 
+    def epoch_words(self, number: int) -> str:
+        """What a line calls an epoch, by its number from 1 in metrics.jsonl: the warm start's are counted apart."""
+        if number <= self.warm_epochs:
+            return f"warm start {number}/{self.warm_epochs}"
+        return f"epoch {number - self.warm_epochs}/{self.recipe.training.epochs}"
+
     def begin(self, *, resume: bool) -> None:
         """Begin the run in its folder, or resume it."""
         if resume and self.folder.state.is_file():
@@ -186,10 +192,11 @@ class Run:
         with opened(self.loggers, logged) as log, Progress(title, 0, "images", enabled=self.progress) as bar:
             while self.epoch < self.total_epochs and not self.converged:
                 bar.total = bar.done + self._images_left()
+                words = self.epoch_words(self.epoch + 1)  # before the epoch, which may end the warm start early
                 numbers = self._epoch(bar)
                 self._save(numbers)
                 log(numbers, self.epoch)
-                bar.say(_line(numbers, self.total_epochs))
+                bar.say(_line(words, numbers))
             self._finish()
         ending = outcome(self)["ending"]
         how = "" if ending is None else f", {ending.words()}"
@@ -227,7 +234,8 @@ class Run:
         method = self.warm if warm else self.method
         self.model.train()
         sums: dict[str, Tensor] = {}
-        guard = FiniteGuard(self.model, self.epoch + 1, self.folder, self.device)
+        words = self.epoch_words(self.epoch + 1)
+        guard = FiniteGuard(self.model, words, self.epoch_words(self.epoch), self.folder, self.device)
         seen = 0
         batches = iter(method.batches())
         while True:
@@ -250,7 +258,7 @@ class Run:
             for name, value in {"loss": loss, **metrics}.items():
                 sums[name] = sums.get(name, 0) + value.detach() * len(indices)
             seen += len(indices)
-            bar.advance(len(indices), f"epoch {self.epoch + 1}/{self.total_epochs}")
+            bar.advance(len(indices), words)
         guard.check()
         guard.check_weights()
         return {
@@ -331,8 +339,8 @@ class Run:
         Progress("", 0, "", enabled=self.progress).say(text)
 
 
-def _line(numbers: dict[str, Any], total: int) -> str:
-    shown = [f"epoch {numbers['epoch']}/{total} ({numbers['phase']})"]
+def _line(epoch: str, numbers: dict[str, Any]) -> str:
+    shown = [epoch]
     shown += [f"loss {numbers['loss']:.4f}"] if "loss" in numbers else []
     measured = [f"{title} {100 * numbers[name]:.1f}%" for name, title in VALIDATED.items() if name in numbers]
     shown += [f"validation {', '.join(measured)}"] if measured else []
