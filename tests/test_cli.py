@@ -78,6 +78,20 @@ WRONG_USE = [
     ("evaluate {base}/run --eps 8", "did you mean 8/255?"),
     ("evaluate {base}/run --n 501", "a subset of 501 images is impossible: ask for 1 to 500"),
     ("evaluate {base}/run --attack pgd_publishd", "unknown attack 'pgd_publishd'; did you mean 'pgd_published'"),
+    *(
+        (f"{verb} {{base}}/none", "no such run")
+        for verb in ("evaluate", "certify", "analyze", "export", "report", "show")
+    ),
+    *((f"{verb} {{base}}/foreign", "in this folder") for verb in ("evaluate", "certify", "analyze", "export")),
+    ("report {base}/foreign", "holds no run"),
+    ("show {base}/foreign", "not a run folder"),
+    ("runs {base}/none", "no such folder"),
+    ("audit {base}/none", "no such file or run"),
+    ("audit {base}/foreign", "no model.safetensors in this folder"),
+    ("audit {base}/none.py:load", "no file"),
+    ("audit none.module:load", "no module none.module in"),
+    ("train at --out new --set training.start={base}/none --quiet", "no such file; training.start"),
+    ("train at --out new --set training.start={base}/foreign --quiet", "no model.safetensors in this folder"),
     ("recipes corall", "unknown recipe 'corall'"),
     ("recipes --data mnist", "--data goes with a recipe's name"),
     ("data minst", "unknown data set 'minst'"),
@@ -86,10 +100,7 @@ WRONG_USE = [
 FAILURES = [
     ("train at --out {base}/file/below --quiet", "cannot be written"),
     ("train at --out new --data npz:{base}/none.npz", "none.npz: cannot be read"),
-    ("evaluate {base}/none", "no such run folder"),
-    ("evaluate {base}/foreign", "no model.safetensors in this folder"),
     ("report {base}/run", "records: no record there; make one with `corral evaluate"),
-    ("report {base}/none", "no such run folder"),
 ]
 
 

@@ -16,6 +16,7 @@ def load(run: str | Path, *, device: str | torch.device = "cpu") -> Classifier:
         device: where the model goes.
 
     Raises:
-        CorralError: no such run, an unfinished one, or a truncated or foreign file.
+        UsageError: no such run.
+        CorralError: an unfinished run, or a truncated or foreign file.
     """
     return load_model(run, device=device)[0]
