@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from corral.cli import complete
-from corral.cli.options import Json, print_json
+from corral.cli.options import Json, check_out, print_json
 
 EPILOG = "Example: corral export runs/mnist-corral --out corral.onnx"
 
@@ -19,6 +19,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a finished run's classifier, pixels in [0, 1] to logits, to a file that needs no corral."""
+    if out is not None:
+        check_out(out)
     from corral.models.export import export_classifier
     from corral.training import load_model
 

@@ -14,6 +14,7 @@ import typer
 
 from corral.cli import complete, signals
 from corral.errors import UsageError
+from corral.files import check_writable
 from corral.reading import parse_toml
 from corral.strict import MOST_WHOLE
 
@@ -114,6 +115,21 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return key.strip(), value.strip()
     except ValueError as error:
         raise UsageError(f"--set {key.strip()}: {error}") from error
+
+
+def check_out(path: Path) -> None:
+    """Refuse a file that --out names, before the work that makes it, where more than its own folder is missing.
+
+    Folders of runs are made with all above them; for one page or model a path that is mostly absent is a slip.
+
+    Raises:
+        UsageError: the folder above the file's own does not exist.
+        CorralError: it cannot be written.
+    """
+    folder = path.parent
+    if not folder.exists() and not folder.parent.exists():
+        raise UsageError(f"--out {path}: there is no folder {folder.parent}; make it, or name another file")
+    check_writable(path)
 
 
 def print_json(content: Any) -> None:
