@@ -12,6 +12,7 @@ import typer
 from corral.cli import complete
 from corral.cli.headers import read_document
 from corral.cli.options import Common, Images, check_out, interruptible, print_json, with_common
+from corral.cli.streams import Colour, say
 from corral.errors import CorralError, UsageError
 from corral.strict import MOST_REAL, MOST_WHOLE
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from corral.audit.record import AuditRecord
 
 EPILOG = "Example: corral audit models.py:load --data cifar10 --eps 8/255 --normalise cifar10 --n 1000 --minutes 30"
+COLOURS: dict[str, Colour] = {"Pass": "green", "Masked": "red", "masked": "red", "Not measured": "yellow"}
+COLOURS |= {"note": "yellow", "Reduced": "yellow"}
 EXIT_CODES = {"pass": 0, "masked": 3, "not measured": 4}
 
 
@@ -117,7 +120,10 @@ def audit(
     if common.as_json:
         print_json(record.model_dump(mode="json"))
     else:
-        typer.echo("\n".join([*audit_lines(record), f"The page: {out}"]))
+        for line in audit_lines(record):
+            word, colon, rest = line.partition(": ")
+            say(word + colon, rest, COLOURS.get(word))
+        typer.echo(f"The page: {out}")
     if code := EXIT_CODES[record.verdict]:
         raise typer.Exit(code)
 

@@ -1,8 +1,9 @@
 """Earlier names on the command line: read, with one line that gives the present name."""
 
-import sys
 import warnings
 from collections.abc import Sequence
+
+from corral.cli.streams import say
 
 RENAMED = {"--fresh": "--overwrite", "--linear": "--fit-heads"}
 
@@ -13,7 +14,7 @@ def with_new_names(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if name in RENAMED:
-            sys.stderr.write(f"corral: {name} is called {RENAMED[name]} now\n")
+            say("corral: ", f"{name} is called {RENAMED[name]} now", "yellow", err=True)
             argument = RENAMED[name] + equals + value
         found.append(argument)
     return found

@@ -9,6 +9,7 @@ import typer
 from corral.cli.complete import run_folders
 from corral.cli.options import Json, print_json, print_table
 from corral.cli.run_facts import RecordFacts, RunFacts, read_run
+from corral.cli.streams import say
 from corral.errors import UsageError
 from corral.terminal import eps_words
 
@@ -34,7 +35,7 @@ def runs(
     else:
         print_table([HEADER, *(_row(facts) for facts in found)], left=range(len(HEADER)))
         for problem in (problem for facts in found for problem in problems(facts)):
-            typer.echo(f"damaged: {problem}")
+            say("damaged: ", problem, "red")
 
 
 def run_json(facts: RunFacts) -> dict[str, Any]:

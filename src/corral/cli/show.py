@@ -11,6 +11,7 @@ from corral.cli.headers import read_document, read_header, weights_fingerprint
 from corral.cli.options import Json, print_json
 from corral.cli.run_facts import RecordFacts, RunFacts, epochs_words, read_run
 from corral.cli.runs import problems, run_json, state_words, threat_words
+from corral.cli.streams import say
 from corral.errors import CorralError
 from corral.progress import duration
 from corral.terminal import eps_words
@@ -38,7 +39,7 @@ def show(
     width = max(len(name) for name, _ in rows)
     typer.echo(f"{run}")
     for name, words in rows:
-        typer.echo(f"  {name:<{width}}  {words}")
+        say(f"  {name:<{width}}  ", words, "red" if name == "damaged" else None)
 
 
 _LISTED = (("analyses", "analyses"), ("pages", "pages"), ("heads", "heads"))
