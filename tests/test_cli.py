@@ -208,12 +208,11 @@ def test_a_folder_called_as_a_recipe_is_no_run_of_it(corral, tmp_path, monkeypat
     assert "runs/nominal-digits-0" in out
 
 
-def test_recipes_are_listed_with_their_sources_and_shown_as_toml(corral, tmp_path):
+def test_recipes_are_listed_and_shown_as_toml(corral, tmp_path):
     code, out, _ = corral("recipes", "--json")
     assert code == 0
     assert [row["name"] for row in json.loads(out)] == list(shipped_recipes())
-    _, listed, _ = corral("recipes")
-    assert all(row["summary"] in listed and row["source"] in listed for row in json.loads(out))
+    assert all(row["summary"] and row["source"] and row["sets"] for row in json.loads(out))
     _, toml, _ = corral("recipes", "corral", "--data", "mnist")
     (tmp_path / "mine.toml").write_text(toml)
     _, shipped, _ = corral("recipes", "corral", "--data", "mnist", "--json")

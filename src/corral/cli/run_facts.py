@@ -130,7 +130,11 @@ def _checked(info: object, path: Path) -> dict[str, Any]:
     """The facts of a run, of the right types where they are shown."""
     kinds: dict[str, type | tuple[type, ...]] = dict.fromkeys(("recipe", "method", "data", "norm"), str)
     kinds |= {"eps": (int, float), "seed": int, "epochs": int}
-    optional = {"train_images": int, "train_seconds": (int, float), "validation": dict}
+    optional: dict[str, type | tuple[type, ...]] = {
+        "train_images": int,
+        "train_seconds": (int, float),
+        "validation": dict,
+    }
     facts = _table(info, path)
     kinds |= {name: kind for name, kind in optional.items() if name in facts}
     for name, kind in kinds.items():

@@ -106,7 +106,7 @@ def train(
     how: Resume = "auto" if auto_resume else resume
     if seeds:
         how = _resume_of_seeds(planned, how)
-    made = []
+    made: list[Path] = []
     for resolved, folder in planned:
         with interruptible(partial(_kept, folder, made, planned)):
             made.append(train_run(resolved, out=folder, resume=how, loggers=log or None, **common.keywords()))
