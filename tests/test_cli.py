@@ -23,7 +23,10 @@ SMALL = [
     "1",
     "--quiet",
 ]
-COMMANDS = ("demo", "train", "evaluate", "report", "audit", "reproduce", "recipes", "data")
+COMMANDS = (
+    *("demo", "train", "evaluate", "report", "runs", "show", "recipes", "data", "certify", "audit", "analyze"),
+    *("reproduce", "export"),
+)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from torch import Tensor
 from corral.data import Images
 from corral.data.augment import crop_and_flip
 from corral.devices import choose_device
+from corral.errors import UsageError
 from corral.files import check_recordable, remove_abandoned, write_atomically
 from corral.lock import held
 from corral.models.fingerprint import fingerprint
@@ -45,6 +46,11 @@ def train(
     device: str | torch.device | None = None,
     progress: bool = True,
     loggers: Sequence[str | Logger] | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    eps: float | str | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
     **overrides: Any,
 ) -> Path:
     """Train a classifier by a recipe into a run folder.
@@ -60,7 +66,12 @@ def train(
         progress: show progress on stderr.
         loggers: where each epoch's numbers go besides metrics.jsonl: "tensorboard", "wandb", "mlflow",
             "file.py:function", or a function of (epoch, numbers by name); default TensorBoard where it is installed.
-        **overrides: recipe keys, as `epochs=3` or `**{"training.epochs": 3}`.
+        epochs: of the method; a warm start's come before. Default the recipe's, as for those below.
+        seed: of weights, order and random numbers.
+        eps: radius in pixel units, 0.1 or "8/255".
+        batch_size: images a step.
+        learning_rate: the largest of the method's schedule.
+        **overrides: other recipe keys, as `clusters=2` or `**{"method.clusters": 2}`.
 
     Returns:
         The run folder, with recipe.toml, metrics.jsonl, checkpoints/ and model.safetensors.
@@ -70,7 +81,17 @@ def train(
         CorralError: another process trains in the folder, the loss is not finite, a file is damaged or cannot be
             written.
     """
-    resolved = load_recipe(recipe, data=data, overrides=overrides)
+    given = {
+        "training.epochs": epochs,
+        "training.seed": seed,
+        "threat.eps": eps,
+        "training.batch_size": batch_size,
+        "training.learning_rate": learning_rate,
+    }
+    named = {key: value for key, value in given.items() if value is not None}
+    if twice := sorted(named.keys() & overrides.keys()):
+        raise UsageError(f"{twice[0]} is given twice: leave out one of {twice[0]}= and {twice[0].split('.')[-1]}=")
+    resolved = load_recipe(recipe, data=data, overrides={**overrides, **named})
     folder = RunFolder(Path(out))
     check_recordable(resolved.data.name, resolved.to_toml())
     idle = folder.model.is_file() or not folder.recipe.is_file()  # nobody trains what is finished or is no run
