@@ -4,7 +4,7 @@ import time
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from corral import cli
@@ -13,6 +13,7 @@ from corral.cli.run_facts import read_run
 from corral.errors import CorralError, UsageError
 from corral.models.fingerprint import fingerprint
 from corral.training import load_model, train
+from corral.training.checkpoints import write_checkpoint
 
 SMALL = {"data.train": 100, "width": 4, "model.features": 8, "epochs": 1, "warm_start.epochs": 0}
 
@@ -132,6 +133,19 @@ def test_a_damaged_file_is_a_line_that_says_so_and_hides_no_other_run(copy, file
     shown = called("show", copy / file.split("/")[0]).splitlines()[-1]
     assert shown.split(maxsplit=1) == last.replace(":", "", 1).split(maxsplit=1)
     assert words in json.loads(called("show", copy / file.split("/")[0], "--json"))["problems"][-1]
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [("info", "seed", "x"), ("info", "epochs", True), ("info", "validation", {"a": "b"}), ("spec", "image_shape", 3)],
+)
+def test_a_description_of_other_kinds_is_damaged(copy, part, name, value):
+    path = copy / "done" / "model.safetensors"
+    metadata, _ = read_header(path)
+    metadata[part][name] = value
+    write_checkpoint(path, load_file(path), metadata)
+    assert f"damaged: {path}: its description is damaged ({name})" in called("runs", copy)
+    assert read_run(copy / "done").state == "damaged"
 
 
 def test_a_record_of_other_weights_is_told(copy):

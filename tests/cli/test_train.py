@@ -49,7 +49,7 @@ def test_seeds_make_a_run_each_the_same_as_one_by_one(here):
 
 @pytest.mark.parametrize(
     "given",
-    ["--seeds 4 5 nominal --json", "nominal --json --seeds 4 --seeds 5", "nominal --seeds 4 5 4 --json"],
+    ["--seeds 4 5 nominal --json", "nominal --json --seeds 4 --seeds 5", "nominal --seeds=4 5 4 --json"],
 )
 def test_seeds_follow_the_option_wherever_it_stands(here, monkeypatch, given):
     asked = []
@@ -87,6 +87,8 @@ def test_what_one_of_several_seeds_would_be_refused_for_is_said_before_the_first
     assert not (here / "runs/nominal-digits-0").exists()
     with pytest.raises(UsageError, match="holds no run to resume"):
         called("train", "at", "--seeds", 0, 1, "--resume", *SMALL)
+    with pytest.raises(UsageError, match=r"--out \.: with --seeds it needs a name"):
+        called("train", "at", "--seeds", 0, 1, "--out", ".")
     with pytest.raises(UsageError, match="--seeds names every seed, found --seed 3 too"):
         called("train", "at", "--seeds", 0, 1, "--seed", 3)
 

@@ -80,6 +80,8 @@ def read_run(path: Path) -> RunFacts:
         if state == "finished":
             metadata = read_header(model)[0]
             info, spec = _checked(metadata.get("info"), model), _table(metadata.get("spec"), model)
+            if not isinstance(spec.get("image_shape"), list):
+                raise CorralError(f"{model}: its description is damaged (image_shape); {REMEDY}")
             problems += _edits(path, info)
         else:
             info = _of_recipe(recipe)

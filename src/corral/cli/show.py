@@ -111,7 +111,7 @@ def _network(facts: RunFacts, model: dict[str, Any] | None) -> list[tuple[str, s
     if model is None or not spec:
         return []
     parts = [_options(spec.get(part)) for part in ("backbone", "head")]
-    shape = " × ".join(map(str, spec.get("image_shape", ())))
+    shape = " × ".join(map(str, spec["image_shape"]))
     return [
         ("backbone", f"{parts[0]}, images {shape} (C, H, W)"),
         ("head", f"{parts[1]}, {spec.get('num_classes')} classes"),

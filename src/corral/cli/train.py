@@ -31,7 +31,7 @@ class Command(TyperCommand):
             if seeds and argument.isdecimal() and found[-1] != "--seeds":
                 found.append("--seeds")
             elif not argument.isdecimal():
-                seeds = argument == "--seeds"
+                seeds = argument.partition("=")[0] == "--seeds"
             found.append(argument)
         return super().parse_args(ctx, found)
 
@@ -132,6 +132,8 @@ def _planned(
     if not seeds:
         resolved = load_recipe(recipe, data=data, overrides=overrides)
         return [(resolved, out or _default_folder(resolved))]
+    if out is not None and not out.name:
+        raise UsageError(f"--out {out}: with --seeds it needs a name that the seeds stand behind, such as runs/mine")
     planned = []
     for seed in dict.fromkeys(seeds):
         resolved = load_recipe(recipe, data=data, overrides={**overrides, "training.seed": seed})
