@@ -80,6 +80,7 @@ def test_the_command_line_tells_an_earlier_attack_s_name_once_in_one_line(tmp_pa
 
 def test_other_warnings_keep_their_place(monkeypatch):
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     tell_in_one_line()
     assert warnings.formatwarning("a future change", FutureWarning, "file.py", 3).startswith("file.py:3: FutureWarning")
     assert warnings.formatwarning("x is called y now", FutureWarning, "file.py", 3) == "corral: x is called y now\n"

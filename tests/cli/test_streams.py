@@ -1,8 +1,10 @@
 import io
 import sys
+import warnings
 
 import pytest
 
+from corral.cli.renamed import tell_in_one_line
 from corral.cli.streams import Terminal, complain, say
 
 
@@ -56,3 +58,16 @@ def test_colours_of_what_is_quoted_stay_escaped(written):
     held = written(True)
     say("note: ", "\x1b[31mred\x1b[0m", "yellow")
     assert held.getvalue().decode() == "\x1b[33mnote: \x1b[0m\\x1b[31mred\\x1b[0m\n"
+
+
+def test_warnings_are_lines_whose_first_word_has_a_colour(written, monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    held = written(True)
+    tell_in_one_line()
+    for _ in range(2):
+        warnings.showwarning(FutureWarning("x is called y now"), FutureWarning, "file.py", 3)
+    warnings.showwarning(UserWarning("odd"), UserWarning, "file.py", 3)
+    assert held.getvalue().decode() == (
+        "\x1b[33mcorral: \x1b[0mx is called y now\n\x1b[33mfile.py:3: \x1b[0mUserWarning: odd\n"
+    )

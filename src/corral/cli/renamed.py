@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from corral.cli.streams import say
 
@@ -32,4 +33,9 @@ def tell_in_one_line() -> None:
         said.add(text)
         return words
 
-    warnings.formatwarning = line
+    def shown(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        word, colon, rest = warnings.formatwarning(message, category, *where[:2]).partition(": ")
+        if word:
+            say(word + colon, rest.removesuffix("\n"), "yellow", err=True)
+
+    warnings.formatwarning, warnings.showwarning = line, shown
