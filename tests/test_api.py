@@ -1,10 +1,12 @@
+import inspect
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import corral
-from corral.errors import CorralError
-from corral.training import RunFolder, load_model, train
+from corral.errors import CorralError, UsageError
+from corral.training import RunFolder, load_model, load_recipe, train
 from corral.training.checkpoints import read_checkpoint, write_checkpoint
 
 
@@ -38,6 +40,42 @@ def test_a_run_folder_and_its_file_give_the_same_classifier_in_eval_mode(run):
     saved = load_file(run / "model.safetensors")
     assert saved.keys() == one.state_dict().keys()
     assert all(torch.equal(tensor, one.state_dict()[name]) for name, tensor in saved.items())
+
+
+def test_a_run_and_its_classifier_are_exported_alike(run, tmp_path):
+    x = torch.rand(3, 1, 8, 8)
+    of_run, of_model = corral.export(run), corral.export(corral.load(run), tmp_path / "model.pt2")
+    assert of_run == run / "model.pt2"
+    for path in (of_run, of_model):
+        assert torch.allclose(torch.export.load(path).module()(x), corral.load(run)(x), atol=1e-5)
+    of_run.unlink()
+    with pytest.raises(UsageError, match="needs out, the file, such as"):
+        corral.export(corral.load(run))
+
+
+def test_the_commonest_overrides_are_keywords_with_types():
+    keywords = inspect.signature(corral.train).parameters
+    for name in ("epochs", "seed", "eps", "batch_size", "learning_rate"):
+        assert keywords[name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert keywords[name].default is None
+        assert keywords[name].annotation is not inspect.Parameter.empty
+
+
+def test_an_override_by_its_keyword_and_by_its_key_are_the_same(tmp_path):
+    more = {"progress": False, "data.train": 100, "width": 4, "model.features": 8, "warm_start.epochs": 0}
+    given = {"epochs": 1, "seed": 3, "eps": "8/255", "batch_size": 50, "learning_rate": 1e-3}
+    one = corral.train("nominal", out=tmp_path / "one", **given, **more)
+    recipe = load_recipe(one)
+    assert (recipe.training.epochs, recipe.training.seed, recipe.threat.eps) == (1, 3, 8 / 255)
+    assert (recipe.training.batch_size, recipe.training.learning_rate) == (50, 1e-3)
+    again = corral.train(recipe, out=tmp_path / "one", resume=True, epochs=1, progress=False)
+    assert again == one
+    with pytest.raises(UsageError, match=r"the run's recipe differs: training\.epochs is 1, asked for 2"):
+        corral.train(recipe, out=tmp_path / "one", resume=True, epochs=2, progress=False)
+    with pytest.raises(
+        UsageError, match=r"training.epochs is given twice: leave out one of training.epochs= and epoch"
+    ):
+        corral.train("nominal", out=tmp_path / "two", epochs=1, **{"training.epochs": 2})
 
 
 def test_a_model_file_tells_how_it_was_made(run):

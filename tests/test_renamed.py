@@ -75,11 +75,12 @@ def test_the_command_line_tells_an_earlier_attack_s_name_once_in_one_line(tmp_pa
     first, second = done.stderr.splitlines()
     assert first == "corral: attack 'pgd_log' is called 'pgd_ce' now"
     assert second.startswith("corral: ")
-    assert done.returncode == 1
+    assert done.returncode == 2  # the folder holds no run
 
 
 def test_other_warnings_keep_their_place(monkeypatch):
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     tell_in_one_line()
     assert warnings.formatwarning("a future change", FutureWarning, "file.py", 3).startswith("file.py:3: FutureWarning")
     assert warnings.formatwarning("x is called y now", FutureWarning, "file.py", 3) == "corral: x is called y now\n"

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 from corral.version import __version__
 
 if TYPE_CHECKING:
-    from corral import attacks, certify, data, geometry, losses, models
-    from corral.api import load
+    from corral import attacks, data, geometry, losses, models
+    from corral.analysis.analyze import analyze
+    from corral.api import export, load
     from corral.audit.audit import audit
     from corral.audit.diagnostics import diagnose
     from corral.checksums import accept_edited
     from corral.evaluation import evaluate
     from corral.evaluation.certification import certify_run
+    from corral.evaluation.certification import certify_run as certify
     from corral.models import Head
+    from corral.papers import reproduce
     from corral.register import register
     from corral.report import report
     from corral.training import train
@@ -26,6 +29,7 @@ __all__ = [
     "Method",
     "__version__",
     "accept_edited",
+    "analyze",
     "attacks",
     "audit",
     "certify",
@@ -33,12 +37,14 @@ __all__ = [
     "data",
     "diagnose",
     "evaluate",
+    "export",
     "geometry",
     "load",
     "losses",
     "models",
     "register",
     "report",
+    "reproduce",
     "train",
 ]
 # Where the public names are that are no modules. They are imported at their first use, for torch takes seconds, which
@@ -47,15 +53,44 @@ _HOMES = {
     "Head": "corral.models",
     "Method": "corral.training.methods",
     "accept_edited": "corral.checksums",
-    "audit": "corral.audit.audit",
+    "analyze": "corral.analysis.analyze",
     "certify_run": "corral.evaluation.certification",
     "diagnose": "corral.audit.diagnostics",
     "evaluate": "corral.evaluation",
+    "export": "corral.api",
     "load": "corral.api",
     "register": "corral.register",
-    "report": "corral.report",
+    "reproduce": "corral.papers",
     "train": "corral.training",
 }
+# Verbs whose names are packages too, with the function that each calls. Such a package can be called, so that
+# `corral.certify(run)` and `corral.certify.nearest_radius`, `corral.report(runs, out=...)` and `import corral.report`
+# all work, whatever was imported before. The other way, a function in the package's place, would break programs that
+# import the package. Type checkers see the function: `from corral.certify import nearest_radius` is typed as well.
+_VERBS = {
+    "audit": ("corral.audit.audit", "audit"),
+    "certify": ("corral.evaluation.certification", "certify_run"),
+    "report": ("corral.report", "report"),
+}
+
+
+class _Verb(ModuleType):
+    """A package that is a function too; its signature and its documentation are the function's."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__wrapped__(*args, **kwargs)
+
+    @property
+    def __wrapped__(self) -> Any:
+        home, name = _VERBS[self.__name__.rpartition(".")[2]]
+        return vars(import_module(home))[name]
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        return str(self.__wrapped__.__doc__)
+
+    def __reduce__(self) -> Any:
+        return import_module, (self.__name__,)
 
 
 class _Package(ModuleType):
@@ -72,10 +107,12 @@ class _Package(ModuleType):
             raise AttributeError(f"module 'corral' has no attribute {name!r}") from None
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *__all__})
+        return sorted(__all__)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # `import corral.report.words` would put the package where the function `corral.report` belongs.
+        if name in _VERBS and isinstance(value, ModuleType):
+            value.__class__ = _Verb
+        # `import corral.register` would put the module where the object `corral.register` belongs.
         if not (name in _HOMES and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 

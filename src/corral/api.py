@@ -1,11 +1,13 @@
-"""`corral.load`: a run as a classifier."""
+"""`corral.load` and `corral.export`: a run as a classifier, and as a file that needs no corral."""
 
 from pathlib import Path
 
 import torch
 
+from corral.errors import UsageError
 from corral.models import Classifier
 from corral.models.backbones import BackboneLike
+from corral.models.export import Format, export_classifier
 from corral.training import load_model
 
 
@@ -19,6 +21,40 @@ def load(run: str | Path, *, device: str | torch.device = "cpu", backbone: Backb
             function that makes one. Its weights are replaced by the run's.
 
     Raises:
-        CorralError: no such run, an unfinished one, a truncated or foreign file, or a backbone that is not known here.
+        UsageError: no such run.
+        CorralError: an unfinished run, a truncated or foreign file, or a backbone that is not known here.
     """
     return load_model(run, device=device, backbone=backbone)[0]
+
+
+def export(
+    model: str | Path | Classifier,
+    out: str | Path | None = None,
+    *,
+    format: Format | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> Path:
+    """Write a classifier, in eval mode, to a file that its format's own tools run; corral is not needed to read it.
+
+    Args:
+        model: a run folder, its model.safetensors, or a classifier.
+        out: the file; ".pt2" means torch.export, ".pt" and ".ts" TorchScript, ".onnx" ONNX. Default RUN/model.pt2.
+        format: in the place of what the ending means.
+        image_size: (H, W) where the classifier takes any; default a run's own.
+
+    Returns:
+        The path. Images are (N, channels, H, W) floats in [0, 1], N free; the output is (N, C) logits.
+
+    Raises:
+        UsageError: no such run, no `out` for a classifier, a format that is not known, or packages that it needs and
+            that are not installed.
+        CorralError: an unfinished run, or a model that cannot be written in this format.
+    """
+    if isinstance(model, Classifier):
+        if out is None:
+            raise UsageError("export of a classifier needs out, the file, such as model.pt2 or model.onnx")
+        return export_classifier(model, out, format=format, image_size=image_size)
+    classifier, spec, _ = load_model(model)
+    place = Path(model) if Path(model).is_dir() else Path(model).parent
+    size = spec.image_shape[1:] if image_size is None else image_size
+    return export_classifier(classifier, out or place / "model.pt2", format=format, image_size=size)

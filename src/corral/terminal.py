@@ -1,4 +1,7 @@
-"""Text for a terminal: names of classes, folders and recipes may hold what would move its cursor or hide other text."""
+"""Text for a terminal, and numbers as it is shown.
+
+Names of classes, folders and recipes may hold what would move a terminal's cursor or hide other text.
+"""
 
 
 def printable(text: str) -> str:
@@ -11,3 +14,13 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """`printable`, line breaks and tabs escaped too."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def eps_words(eps: float) -> str:
+    """An eps or a step size: a short decimal as it is, a whole number of grey levels as k/255."""
+    if abs(eps - round(eps, 3)) < 1e-9:
+        return f"{eps:.3f}".rstrip("0").rstrip(".") or "0"
+    levels = eps * 255
+    if abs(levels - round(levels)) < 1e-4:
+        return f"{round(levels)}/255"
+    return f"{eps:.4g}"

@@ -223,13 +223,26 @@ def test_a_second_training_in_a_folder_is_refused_and_the_first_is_untouched(tin
     assert len(refused) == 9
 
 
+def test_lines_count_the_epochs_that_were_asked_for_and_name_the_warm_start_apart(tmp_path, monkeypatch, capsys):
+    settings = {"data.train": 200, "width": 4, "model.features": 16, "epochs": 2, "warm_start.epochs": 2}
+    with monkeypatch.context() as patch:
+        interrupted(patch, "_save", 3)
+        with pytest.raises(KeyboardInterrupt):
+            train("nominal", out=tmp_path / "run", **settings)
+    run = train("nominal", out=tmp_path / "run", resume=True, **settings)
+    begun = [line.split("  ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert begun[:3] == ["warm start 1/2", "warm start 2/2", "epoch 1/2"]
+    assert begun[3:-1] == [f"{run}: resumed after epoch 1/2", "epoch 2/2"]
+    assert [entry["epoch"] for entry in read_metrics(RunFolder(run).metrics)] == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("recipe", ["nominal", "at", "corral", "clustr"])
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_checkpoint(tiny, tmp_path, recipe):
     with pytest.raises(CorralError, match=r"not finite.*lower the learning rate") as caught:
         tiny(recipe, **{"training.learning_rate": 1e9, "optimiser": "sgd"})
     assert "step" in str(caught.value)
-    assert "of epoch 2" in str(caught.value)
-    assert "the checkpoint of epoch 1 is kept in" in str(caught.value)
+    assert "of epoch 1/2" in str(caught.value)
+    assert "the checkpoint of warm start 1/1 is kept in" in str(caught.value)
     kept, metadata = read_checkpoint(RunFolder(tmp_path / "run").state, kind="training")
     assert metadata["epoch"] == 1
     assert all(bool(torch.isfinite(tensor).all()) for tensor in kept.values() if tensor.is_floating_point())
@@ -246,9 +259,7 @@ def test_gradients_that_are_not_finite_are_named_by_the_weights_that_they_spoilt
         return found + 0 * root, metrics
 
     monkeypatch.setattr(Nominal, "loss", loss)
-    message = (
-        r"the loss is not finite at step 2 of epoch 1: after step 1 the weights backbone\.\S+ were not, so neither"
-    )
+    message = r"not finite at step 2 of warm start 1/1: after step 1 the weights backbone\.\S+ were not, so neither"
     with pytest.raises(CorralError, match=message):
         tiny("nominal")
 

@@ -5,16 +5,19 @@ from typing import Annotated
 
 import typer
 
+from corral.cli import complete
+from corral.cli.names import NAMES
 from corral.cli.options import Common, Overwrite, RunBackbone, RunData, interruptible, print_json, with_common
 from corral.strict import MOST_WHOLE
 
+ONLY = f"Only this one, repeatable; default those that fit. One of {', '.join(NAMES['analysis'])}, or your own."
 EPILOG = "Example: corral analyze runs/mnist-mat --n 500"
 
 
 @with_common
 def analyze(
-    run: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    only: Annotated[list[str] | None, typer.Option(help="Only this one, repeatable; default all that fit.")] = None,
+    run: Annotated[list[Path], typer.Argument(help="Run folders.", autocompletion=complete.run)],
+    only: Annotated[list[str] | None, typer.Option(help=ONLY, autocompletion=complete.names("analysis"))] = None,
     n: Annotated[
         int, typer.Option(min=2, max=MOST_WHOLE, help="This many test images, class-balanced, or all if fewer.")
     ] = 1000,

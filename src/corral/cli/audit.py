@@ -1,33 +1,52 @@
 """`corral audit` on the command line: parse, call, write, summarise."""
 
 import contextlib
+import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from corral.cli.options import Common, Images, interruptible, print_json, with_common
-from corral.errors import UsageError
+from corral.cli import complete
+from corral.cli.headers import read_document
+from corral.cli.options import Common, Images, check_out, interruptible, print_json, with_common
+from corral.cli.streams import Colour, say
+from corral.errors import CorralError, UsageError
 from corral.strict import MOST_REAL, MOST_WHOLE
 
 if TYPE_CHECKING:
     from corral.audit.record import AuditRecord
 
 EPILOG = "Example: corral audit models.py:load --data cifar10 --eps 8/255 --normalise cifar10 --n 1000 --minutes 30"
+COLOURS: dict[str, Colour] = {"Pass": "green", "Masked": "red", "masked": "red", "Not measured": "yellow"}
+COLOURS |= {"note": "yellow", "Reduced": "yellow"}
 EXIT_CODES = {"pass": 0, "masked": 3, "not measured": 4}
 
 
 @with_common
 def audit(
     target: Annotated[
-        str, typer.Argument(help="file.py:function, a TorchScript or torch.export file, or a corral run.")
+        str,
+        typer.Argument(
+            help="file.py:function, a TorchScript or torch.export file, or a corral run.", autocompletion=complete.run
+        ),
     ],
     data: Annotated[
-        str | None, typer.Option(help="Named set (see `corral data`), npz:PATH or folder:PATH; default a run's own.")
+        str | None,
+        typer.Option(
+            help="Named set (see `corral data`), npz:PATH or folder:PATH; default a run's own.",
+            autocompletion=complete.names("data set"),
+        ),
     ] = None,
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default a run's own.")] = None,
-    norm: Annotated[str | None, typer.Option(help="Linf, L2 or L1; default a run's own, else Linf.")] = None,
+    norm: Annotated[
+        str | None,
+        typer.Option(
+            help="Linf, L2 or L1; default a run's own, else Linf.", autocompletion=complete.one_of("Linf", "L2", "L1")
+        ),
+    ] = None,
     minutes: Annotated[
         float, typer.Option(max=MOST_REAL, help="Time budget; AutoAttack does whole images until it ends.")
     ] = 10,
@@ -49,7 +68,10 @@ def audit(
     as_is: Annotated[
         bool, typer.Option("--as-is", help="Audit it even if it is evidently fed what it was not trained on.")
     ] = False,
-    out: Annotated[Path, typer.Option(help="The page; the record goes beside it as .json.")] = Path("audit.html"),
+    out: Annotated[
+        Path, typer.Option(help="The page; the record goes beside it as .json. A page of another model is kept.")
+    ] = Path("audit.html"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace even a page of another model.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, max=MOST_WHOLE, help="Most images attacked at once.")] = 128,
     seed: Annotated[
         int, typer.Option(min=0, max=MOST_WHOLE, help="Of the order of the images and of the attacks.")
@@ -64,7 +86,7 @@ def audit(
     """
     from corral.audit.audit import audit as run_audit
     from corral.documents import write_document
-    from corral.files import check_writable, write_atomically
+    from corral.files import write_atomically
     from corral.models.statistics import parse_normalise
     from corral.report.audit.page import render_audit
     from corral.targets.prepare import Preparation
@@ -72,7 +94,9 @@ def audit(
     if out.is_dir() or out.suffix == ".json":
         raise UsageError(f"--out {out} must name the page, such as audit.html; the record goes beside it as .json")
     for path_out in (out, out.with_suffix(".json")):
-        check_writable(path_out)
+        check_out(path_out)
+    if not overwrite:
+        _check_replaceable(out, target)
     if not 0 < scale < float("inf"):
         raise UsageError(f"--scale must be above 0, found {scale:g}")
     mean, std = parse_normalise(normalise) if normalise is not None else (None, None)
@@ -97,9 +121,31 @@ def audit(
     if common.as_json:
         print_json(record.model_dump(mode="json"))
     else:
-        typer.echo("\n".join([*audit_lines(record), f"The page: {out}"]))
+        for line in audit_lines(record):
+            word, colon, rest = line.partition(": ")
+            say(word + colon, rest, COLOURS.get(word))
+        typer.echo(f"The page: {out}")
     if code := EXIT_CODES[record.verdict]:
         raise typer.Exit(code)
+
+
+def _check_replaceable(page: Path, target: str) -> None:
+    """Refuse to write over what is not a page of the same model, before the time budget is spent.
+
+    Raises:
+        UsageError: something else lies there.
+    """
+    record = page.with_suffix(".json")
+    if not page.exists() and not record.exists():
+        return
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", target).strip("-")[-60:]
+    remedy = f"give --out {page.with_name(f'audit-{stem}.html')}, or --overwrite"
+    try:
+        found = str(read_document(record, kind="audit").get("target"))
+    except CorralError as error:
+        raise UsageError(f"{page}: whether it is a page of this model cannot be told ({error}); {remedy}") from error
+    if os.path.normpath(found) != os.path.normpath(target):
+        raise UsageError(f"{page}: the page of another model ({found}); {remedy}")
 
 
 def audit_lines(record: "AuditRecord") -> list[str]:

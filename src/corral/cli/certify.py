@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from corral.cli import complete
 from corral.cli.options import (
     BatchSize,
     Common,
@@ -23,7 +24,7 @@ EPILOG = "Example: corral certify runs/mnist-certified --n 1000 --radius 36/255 
 
 @with_common
 def certify(
-    run: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    run: Annotated[list[Path], typer.Argument(help="Run folders.", autocompletion=complete.run)],
     radius: Annotated[
         list[str] | None, typer.Option(help="l2 radius in pixel units, repeatable; default 0, 36, 72, 108, 255/255.")
     ] = None,

@@ -5,13 +5,28 @@ from typing import Annotated
 import typer
 
 from corral import checksums
-from corral.cli import analyze, audit, certify, data, demo, evaluate, export, recipes, report, reproduce, train
+from corral.cli import (
+    analyze,
+    audit,
+    certify,
+    data,
+    demo,
+    evaluate,
+    export,
+    recipes,
+    report,
+    reproduce,
+    runs,
+    show,
+    train,
+)
 from corral.registry import import_plugins
 from corral.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -44,6 +59,6 @@ def options(
     import_plugins(plugin or ())
 
 
-for module in (demo, train, evaluate, report, recipes, data, certify, audit, analyze, reproduce, export):
+for module in (demo, train, evaluate, report, runs, show, recipes, data, certify, audit, analyze, reproduce, export):
     name = module.__name__.rpartition(".")[2]
     app.command(cls=getattr(module, "Command", None), epilog=module.EPILOG)(getattr(module, name))

@@ -4,13 +4,19 @@ from typing import Annotated
 
 import typer
 
+from corral.cli import complete
 from corral.cli.options import DataRoot, Json, print_json
 
 EPILOG = "Example: corral data mnist"
 
 
 def data(
-    name: Annotated[str | None, typer.Argument(help="Load this set (fetching it if need be) and describe it.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Load this set (fetching it if need be) and describe it.", autocompletion=complete.names("data set")
+        ),
+    ] = None,
     data_root: DataRoot = None,
     as_json: Json = False,
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperOption
 
+from corral.cli import complete
 from corral.cli.options import (
     BatchSize,
     Common,
@@ -46,11 +47,16 @@ class Command(TyperCommand):
 
 @with_common
 def evaluate(
-    run: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    protocol: Annotated[str, typer.Option(help="Which attacks, by the protocol's name.")] = "quick",
+    run: Annotated[list[Path], typer.Argument(help="Run folders.", autocompletion=complete.run)],
+    protocol: Annotated[
+        str, typer.Option(help="Which attacks, by the protocol's name.", autocompletion=complete.names("protocol"))
+    ] = "quick",
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default the run's.")] = None,
     n: Images = None,
-    attack: Annotated[list[str] | None, typer.Option(help="Instead of a protocol, repeatable.")] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(help="Instead of a protocol, repeatable.", autocompletion=complete.names("attack")),
+    ] = None,
     fit_heads: Annotated[
         str | None,
         typer.Option(help="Fit heads to an encoder first and attack them, such as slf,alf; also aff, nearest, soft."),

@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from corral.cli.options import Json, RunBackbone, print_json
+from corral.cli import complete
+from corral.cli.options import Json, RunBackbone, check_out, print_json
 
 EPILOG = "Example: corral export runs/mnist-corral --out corral.onnx"
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Annotated[Path, typer.Argument(help="Run folder.", autocompletion=complete.run)],
     out: Annotated[
         Path | None, typer.Option(help=".pt2 (torch.export), .ts (TorchScript) or .onnx; default RUN/model.pt2.")
     ] = None,
@@ -19,6 +20,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a finished run's classifier, pixels in [0, 1] to logits, to a file that needs no corral."""
+    if out is not None:
+        check_out(out)
     from corral.models.export import export_classifier
     from corral.training import load_model
 

@@ -3,7 +3,7 @@
 import inspect
 import json
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from corral.cli import signals
+from corral.cli import complete, signals
 from corral.errors import UsageError
+from corral.files import check_writable
 from corral.reading import parse_toml
 from corral.strict import MOST_WHOLE
 
@@ -28,7 +29,11 @@ Images = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away what an interrupted call finished.")]
 RunData = Annotated[
     str | None,
-    typer.Option("--data", help="Where the run's data lie now, such as folder:PATH; the same images by fingerprint."),
+    typer.Option(
+        "--data",
+        help="Where the run's data lie now, such as folder:PATH; the same images by fingerprint.",
+        autocompletion=complete.names("data set"),
+    ),
 ]
 RunBackbone = Annotated[
     str | None, typer.Option("--backbone", help="The run's own backbone, where it is yours: file.py:function.")
@@ -115,6 +120,21 @@ def parse_setting(text: str) -> tuple[str, Any]:
         raise UsageError(f"--set {key.strip()}: {error}") from error
 
 
+def check_out(path: Path) -> None:
+    """Refuse a file that --out names, before the work that makes it, where more than its own folder is missing.
+
+    Folders of runs are made with all above them; for one page or model a path that is mostly absent is a slip.
+
+    Raises:
+        UsageError: the folder above the file's own does not exist.
+        CorralError: it cannot be written.
+    """
+    folder = path.parent
+    if not folder.exists() and not folder.parent.exists():
+        raise UsageError(f"--out {path}: there is no folder {folder.parent}; make it, or name another file")
+    check_writable(path)
+
+
 def print_json(content: Any) -> None:
     """Print a JSON-ready document on stdout."""
     typer.echo(json.dumps(content, indent=2, allow_nan=False))
@@ -125,6 +145,17 @@ def print_named(rows: list[tuple[str, str, str]]) -> None:
     width = max(len(name) for name, _, _ in rows)
     for name, words, source in rows:
         typer.echo(f"{name:<{width}}  {words}\n{'':<{width}}  [{source}]")
+
+
+def print_table(rows: list[list[str]], *, left: Collection[int]) -> None:
+    """Print rows with aligned columns, those named to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        typer.echo("  ".join(cells).rstrip())
 
 
 def print_records(records: list["Record"]) -> None:
@@ -140,7 +171,4 @@ def print_records(records: list["Record"]) -> None:
         count = f"{record.n} of {record.n_test}" if record.reduced else str(record.n)
         rows.append([record.run, count, f"{record.eps:.4g}", as_percent(record.clean)])
         rows[-1] += [as_percent(found.get(name)) for name in names]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    for row in [header, *rows]:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        typer.echo("  ".join(cells))
+    print_table([header, *rows], left=(0,))

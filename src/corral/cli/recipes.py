@@ -1,35 +1,95 @@
 """`corral recipes` on the command line: list the recipes, or show one."""
 
+import shutil
+from collections.abc import Collection
+from importlib.resources import files
 from typing import Annotated
 
 import typer
 
-from corral.cli.options import Json, print_json, print_named
+from corral.cli import complete
+from corral.cli.names import known
+from corral.cli.options import Json, print_json
 from corral.errors import UsageError
+from corral.reading import parse_toml
 
 EPILOG = "Example: corral recipes corral --data mnist"
+# The papers of the tables, by a word of a recipe's source; a baseline is of the paper that compares with it.
+PAPERS = ("corral", "ClusTR", "critique", "MAT", "NCP-ACL")
+# Variants share the line of the recipe that they vary: the mark, the end of their names, and what differs.
+VARIANTS = {"*": ("-published", "as released"), "~": ("-mse", "squared error"), "+": ("++", "second stage")}
+WIDTH, LEAST_WIDTH = 100, 60
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Show this recipe, resolved, as TOML.")] = None,
-    data: Annotated[str | None, typer.Option(help="With the recipe's values for this data set.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Tell all about this recipe, resolved, as TOML with comments.", autocompletion=complete.recipe_or_run
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="With the recipe's values for this data set.", autocompletion=complete.names("data set")),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the shipped recipes with their sources, or show one in full."""
+    """List the shipped recipes by paper, or tell all about one: summary, source, data sets, every value."""
+    if name is None and data is not None:
+        raise UsageError("--data goes with a recipe's name")
+    if name is None and not as_json:
+        for line in listing():
+            typer.echo(line)
+        return
     from corral.training import chosen_sets, load_recipe, shipped_recipes
 
-    if name is not None:
-        resolved = load_recipe(name, data=data)
-        if as_json:
-            print_json(resolved.model_dump(mode="json"))
-        else:
-            typer.echo(resolved.to_toml(), nl=False)
+    if name is None:
+        rows = [load_recipe(recipe) for recipe in shipped_recipes()]
+        print_json(
+            [{"name": r.name, "summary": r.summary, "source": r.source, "sets": chosen_sets(r.name)} for r in rows]
+        )
         return
-    if data is not None:
-        raise UsageError("--data goes with a recipe's name")
-    rows = [load_recipe(recipe) for recipe in shipped_recipes()]
+    resolved = load_recipe(name, data=data)
     if as_json:
-        facts = [{"name": r.name, "summary": r.summary, "source": r.source, "sets": chosen_sets(r.name)} for r in rows]
-        print_json(facts)
+        print_json(resolved.model_dump(mode="json"))
         return
-    print_named([(r.name, r.summary, r.source) for r in rows])
+    sets = ", ".join(chosen_sets(name))
+    comments = [f"{resolved.name}: {resolved.summary}", f"Source: {resolved.source}"]
+    comments += [f"Data sets that it has settings for: {sets}; here are those for {resolved.data.name}."]
+    typer.echo("".join(f"# {' '.join(line.split())}\n" for line in comments if not line.endswith(": ")), nl=False)
+    typer.echo(resolved.to_toml(), nl=False)
+
+
+def listing() -> list[str]:
+    """The shipped recipes, a line each with its variants, by paper, as wide as the terminal; read without torch."""
+    width = max(shutil.get_terminal_size((WIDTH, 24)).columns, LEAST_WIDTH)
+    said = {}
+    for name in known("recipe"):
+        table = parse_toml((files("corral") / "recipes" / f"{name}.toml").read_text(encoding="utf-8"))
+        said[name] = (_paper(table["source"]), table["summary"])
+    marks: dict[str, str] = {}
+    for name in said:
+        base, found = _varied(name, said)
+        marks[base] = "".join(mark for mark in VARIANTS if mark in marks.get(base, "") + found)
+    column = max(len(name) for name in marks) + len(VARIANTS)
+    lines = []
+    for name in sorted(marks, key=lambda name: (PAPERS.index(said[name][0]), name)):
+        paper, summary = said[name]
+        line = f"{name + marks[name]:<{column}}  {paper:<{max(map(len, PAPERS))}}  {summary}"
+        lines.append(line if len(line) <= width else f"{line[: width - 3].rstrip()}...")
+    legend = "  ".join(f"{mark} {end} ({words})" for mark, (end, words) in VARIANTS.items())
+    return [*lines, f"also: {legend}", "all about one: corral recipes NAME"]
+
+
+def _paper(source: str) -> str:
+    """The paper that a recipe is of, by its source, where a later one quotes an earlier."""
+    return "corral" if source.startswith("corral") else next(paper for paper in reversed(PAPERS) if paper in source)
+
+
+def _varied(name: str, names: Collection[str]) -> tuple[str, str]:
+    """The recipe that one is a variant of, itself if of none, and the marks of how it varies it."""
+    for mark, (end, _) in VARIANTS.items():
+        if name.endswith(end) and (base := name.removesuffix(end)) in names:
+            first, marks = _varied(base, names)
+            return first, marks + mark
+    return name, ""

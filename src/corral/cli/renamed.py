@@ -1,8 +1,10 @@
 """Earlier names on the command line: read, with one line that gives the present name."""
 
-import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any
+
+from corral.cli.streams import say
 
 RENAMED = {"--fresh": "--overwrite", "--linear": "--fit-heads"}
 
@@ -13,7 +15,7 @@ def with_new_names(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if name in RENAMED:
-            sys.stderr.write(f"corral: {name} is called {RENAMED[name]} now\n")
+            say("corral: ", f"{name} is called {RENAMED[name]} now", "yellow", err=True)
             argument = RENAMED[name] + equals + value
         found.append(argument)
     return found
@@ -31,4 +33,9 @@ def tell_in_one_line() -> None:
         said.add(text)
         return words
 
-    warnings.formatwarning = line
+    def shown(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        word, colon, rest = warnings.formatwarning(message, category, *where[:2]).partition(": ")
+        if word:
+            say(word + colon, rest.removesuffix("\n"), "yellow", err=True)
+
+    warnings.formatwarning, warnings.showwarning = line, shown

@@ -5,19 +5,21 @@ from typing import Annotated
 
 import typer
 
-from corral.cli.options import Json, print_json
+from corral.cli import complete
+from corral.cli.options import Json, check_out, print_json
 
 EPILOG = "Example: corral report runs/mnist-at runs/mnist-corral --out report.html"
 
 
 def report(
-    run: Annotated[list[Path], typer.Argument(help="Evaluated run folders.")],
-    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    run: Annotated[list[Path], typer.Argument(help="Evaluated run folders.", autocompletion=complete.run)],
+    out: Annotated[Path, typer.Option(help="The page; its folder is made, but none above that.")] = Path("report.html"),
     as_json: Json = False,
 ) -> None:
     """Write one self-contained page about evaluated runs."""
     from corral.report import report as write_report
 
+    check_out(out)
     page = write_report(run, out=out)
     if as_json:
         print_json({"report": str(page)})

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from corral.cli import complete
 from corral.cli.options import Common, interruptible, parse_setting, print_json, print_named, with_common
 
 EPILOG = "Example: corral reproduce clustr-table1 --scale small --data-root data"
@@ -12,13 +13,22 @@ EPILOG = "Example: corral reproduce clustr-table1 --scale small --data-root data
 
 @with_common
 def reproduce(
-    table: Annotated[str | None, typer.Argument(help="The table; without it, a list of them.")] = None,
+    table: Annotated[
+        str | None,
+        typer.Argument(help="The table; without it, a list of them.", autocompletion=complete.names("table")),
+    ] = None,
     scale: Annotated[
         str,
-        typer.Option(help="smoke (minutes), small (hours of a CPU), short (fits one GPU) or full (the paper's own)."),
+        typer.Option(
+            help="smoke (minutes), small (hours of a CPU), short (fits one GPU) or full (the paper's own).",
+            autocompletion=complete.one_of("smoke", "small", "short", "full"),
+        ),
     ] = "smoke",
     row: Annotated[list[str] | None, typer.Option(help="Only this row, by the paper's name; repeatable.")] = None,
-    data: Annotated[list[str] | None, typer.Option(help="Only the part on this data set; repeatable.")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="Only the part on this data set; repeatable.", autocompletion=complete.names("data set")),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(

@@ -5,10 +5,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from corral.errors import CorralError
 from corral.terminal import printable
+
+Colour = Literal["red", "yellow", "green"]
+CODES: dict[Colour, int] = {"red": 31, "yellow": 33, "green": 32}
 
 
 class OutputError(CorralError):
@@ -73,6 +76,25 @@ def abandon() -> None:
 
 def complain(line: str) -> None:
     """Write the last line of a command that failed."""
+    word, colon, rest = line.partition(": ")
     with contextlib.suppress(OutputError):
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+        say(word + colon, rest, "red", err=True)
+
+
+def say(lead: str, rest: str, colour: Colour | None, *, err: bool = False) -> None:
+    """Write a line whose beginning has a colour, where the stream is a terminal that is to show some."""
+    stream = sys.stderr if err else sys.stdout
+    control = getattr(stream, "control", stream.write)
+    if colour is not None and shows_colour(stream):
+        control(f"\x1b[{CODES[colour]}m")
+        stream.write(lead)
+        control("\x1b[0m")
+    else:
+        stream.write(lead)
+    stream.write(f"{rest}\n")
+    stream.flush()
+
+
+def shows_colour(stream: Any) -> bool:
+    """Whether a stream is a terminal, and the user has not asked for no colour (https://no-color.org)."""
+    return bool(stream.isatty()) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

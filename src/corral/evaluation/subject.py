@@ -263,8 +263,8 @@ def place_of(target: AnyModel, out: str | Path | None) -> Path | None:
     """The folder that documents about a target go to: a run's own, or `out`.
 
     Raises:
-        CorralError: no such run, or no finished model in it.
-        UsageError: a name that no record can hold.
+        UsageError: no such run, or a name that no record can hold.
+        CorralError: a run that is not finished.
     """
     if isinstance(target, nn.Module) or not is_run(target):
         return None if out is None else RunFolder(Path(out)).path
@@ -276,12 +276,12 @@ def run_folder(run: str | Path) -> RunFolder:
     """The folder of a finished run.
 
     Raises:
-        CorralError: no such folder, or no finished model in it.
-        UsageError: a name that no record can hold.
+        UsageError: no such folder, one that holds no run, or a name that no record can hold.
+        CorralError: a run that is not finished.
     """
     folder = RunFolder(Path(run))
     if not folder.path.is_dir():
-        raise CorralError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
+        raise UsageError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
     if not folder.model.is_file():
         load_model(folder.path)  # says what is missing
     return folder

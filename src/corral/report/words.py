@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from corral.evaluation.records import AttackResult, Environment
+from corral.terminal import eps_words as eps_words
 
 PUBLISHED = "pgd_published"
 PUBLISHED_LOG = "pgd_published_log"
@@ -82,16 +83,6 @@ def attack_order(names: Sequence[str]) -> list[str]:
     known = [name for name in _TITLES if name in seen and name != WORST_CASE]
     rest = [name for name in seen if name not in _TITLES]
     return known + rest + [name for name in seen if name == WORST_CASE]
-
-
-def eps_words(eps: float) -> str:
-    """An eps or a step size: a short decimal as it is, a whole number of grey levels as k/255."""
-    if abs(eps - round(eps, 3)) < 1e-9:
-        return f"{eps:.3f}".rstrip("0").rstrip(".") or "0"
-    levels = eps * 255
-    if abs(levels - round(levels)) < 1e-4:
-        return f"{round(levels)}/255"
-    return f"{eps:.4g}"
 
 
 def percent(value: float) -> str:

@@ -27,8 +27,8 @@ def load_python(target: str, folder: Path | None) -> nn.Module:
         The model as the code made it, its mode untouched.
 
     Raises:
-        UsageError: a target that is neither form.
-        CorralError: no such module or name, code that fails, or something that is not a model.
+        UsageError: a target that is neither form, or no such file, module or name.
+        CorralError: code that fails, or something that is not a model.
     """
     place, _, name = target.rpartition(":")
     if not place or not name.isidentifier():
@@ -42,7 +42,7 @@ def load_python(target: str, folder: Path | None) -> nn.Module:
         except AttributeError:
             known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
             hint = f"; it has {', '.join(sorted(known)[:8])}" if known else ""
-            raise CorralError(f"{target}: {file} has no {name!r}{hint}") from None
+            raise UsageError(f"{target}: {file} has no {name!r}{hint}") from None
         return _model(target, found)
 
 
@@ -53,7 +53,7 @@ def _located(target: str, place: str, folder: Path | None) -> tuple[str, Path, P
         if not file.is_file() and folder is not None and (folder / place).is_file():
             file = folder / place
         if not file.is_file():
-            raise CorralError(f"{target}: no file {file}; give the path of a .py file")
+            raise UsageError(f"{target}: no file {file}; give the path of a .py file")
         return file.stem, file.resolve(), (folder or file.parent).resolve()
     if not all(part.isidentifier() for part in place.split(".")):
         raise UsageError(f"target {target!r}: {place!r} is neither a .py file nor a module's name; give one of them")
@@ -65,7 +65,7 @@ def _located(target: str, place: str, folder: Path | None) -> tuple[str, Path, P
         if file.is_file():
             return place, file, root
     where = "in --path" if folder else "in the current folder, and without --path nowhere else"
-    raise CorralError(
+    raise UsageError(
         f"{target}: no module {place} in {root}; it is looked up {where}: give --path DIR or the .py file's path"
     )
 

@@ -15,13 +15,14 @@ class FiniteGuard:
 
     Args:
         model: that is trained.
-        epoch: the number of the epoch, from 1.
+        epoch: which epoch, in words.
+        before: the epoch whose checkpoint there may be, in words.
         folder: of the run, to say which checkpoint there is.
         device: of the losses.
     """
 
-    def __init__(self, model: nn.Module, epoch: int, folder: RunFolder, device: torch.device) -> None:
-        self.model, self.epoch, self.folder = model, epoch, folder
+    def __init__(self, model: nn.Module, epoch: str, before: str, folder: RunFolder, device: torch.device) -> None:
+        self.model, self.epoch, self.before, self.folder = model, epoch, before, folder
         self.every = 1 if device.type == "cpu" else 25
         self.pending: list[Tensor] = []
         self.steps = 0
@@ -68,5 +69,5 @@ class FiniteGuard:
 
     def _error(self, what: str, after: str = "") -> CorralError:
         state = self.folder.state
-        there = f"; the checkpoint of epoch {self.epoch - 1} is kept in {state}" if state.is_file() else ""
-        return CorralError(f"{what} of epoch {self.epoch}{after}; lower the learning rate{there}")
+        there = f"; the checkpoint of {self.before} is kept in {state}" if state.is_file() else ""
+        return CorralError(f"{what} of {self.epoch}{after}; lower the learning rate{there}")

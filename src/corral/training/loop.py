@@ -12,6 +12,7 @@ from torch import Tensor
 from corral.data import Images
 from corral.data.augment import crop_and_flip
 from corral.devices import choose_device
+from corral.errors import UsageError
 from corral.files import check_recordable, remove_abandoned, write_atomically
 from corral.lock import held
 from corral.models.backbones import BACKBONES, BackboneLike, Embedded, is_own, named_backbone
@@ -48,6 +49,11 @@ def train(
     device: str | torch.device | None = None,
     progress: bool = True,
     loggers: Sequence[str | Logger] | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    eps: float | str | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
     **overrides: Any,
 ) -> Path:
     """Train a classifier by a recipe into a run folder.
@@ -68,7 +74,12 @@ def train(
         progress: show progress on stderr.
         loggers: where each epoch's numbers go besides metrics.jsonl: "tensorboard", "wandb", "mlflow",
             "file.py:function", or a function of (epoch, numbers by name); default TensorBoard where it is installed.
-        **overrides: recipe keys, as `epochs=3` or `**{"training.epochs": 3}`.
+        epochs: of the method; a warm start's come before. Default the recipe's, as for those below.
+        seed: of weights, order and random numbers.
+        eps: radius in pixel units, 0.1 or "8/255".
+        batch_size: images a step.
+        learning_rate: the largest of the method's schedule.
+        **overrides: other recipe keys, as `clusters=2` or `**{"method.clusters": 2}`.
 
     Returns:
         The run folder, with recipe.toml, metrics.jsonl, checkpoints/ and model.safetensors.
@@ -78,11 +89,19 @@ def train(
         CorralError: another process trains in the folder, the loss is not finite, a file is damaged or cannot be
             written.
     """
-    if backbone is not None:
-        overrides["model.backbone"] = named_backbone(backbone)
-    if features is not None:
-        overrides["model.layer" if isinstance(features, str) else "model.features"] = features
-    resolved = load_recipe(recipe, data=data, overrides=overrides)
+    given = {
+        "model.backbone": None if backbone is None else named_backbone(backbone),
+        "model.layer" if isinstance(features, str) else "model.features": features,
+        "training.epochs": epochs,
+        "training.seed": seed,
+        "threat.eps": eps,
+        "training.batch_size": batch_size,
+        "training.learning_rate": learning_rate,
+    }
+    named = {key: value for key, value in given.items() if value is not None}
+    if twice := sorted(named.keys() & overrides.keys()):
+        raise UsageError(f"{twice[0]} is given twice: leave out one of {twice[0]}= and {twice[0].split('.')[-1]}=")
+    resolved = load_recipe(recipe, data=data, overrides={**overrides, **named})
     folder = RunFolder(Path(out))
     check_recordable(resolved.data.name, resolved.to_toml())
     idle = folder.model.is_file() or not folder.recipe.is_file()  # nobody trains what is finished or is no run
@@ -163,6 +182,12 @@ class Run:
         rule = training.converged
         return rule is not None and converged(self.accuracies, rule, settled=settled(training))
 
+    def epoch_words(self, number: int) -> str:
+        """What a line calls an epoch, by its number from 1 in metrics.jsonl: the warm start's are counted apart."""
+        if number <= self.warm_epochs:
+            return f"warm start {number}/{self.warm_epochs}"
+        return f"epoch {number - self.warm_epochs}/{self.recipe.training.epochs}"
+
     def begin(self, *, resume: bool) -> None:
         """Begin the run in its folder, or resume it."""
         if resume and self.folder.state.is_file():
@@ -203,10 +228,11 @@ class Run:
         with opened(self.loggers, logged) as log, Progress(title, 0, "images", enabled=self.progress) as bar:
             while self.epoch < self.total_epochs and not self.converged:
                 bar.total = bar.done + self._images_left()
+                words = self.epoch_words(self.epoch + 1)  # before the epoch, which may end the warm start early
                 numbers = self._epoch(bar)
                 self._save(numbers)
                 log(numbers, self.epoch)
-                bar.say(_line(numbers, self.total_epochs))
+                bar.say(_line(words, numbers))
             self._finish()
         ending = outcome(self)["ending"]
         how = "" if ending is None else f", {ending.words()}"
@@ -244,7 +270,8 @@ class Run:
         method = self.warm if warm else self.method
         self.model.train()
         sums: dict[str, Tensor] = {}
-        guard = FiniteGuard(self.model, self.epoch + 1, self.folder, self.device)
+        words = self.epoch_words(self.epoch + 1)
+        guard = FiniteGuard(self.model, words, self.epoch_words(self.epoch), self.folder, self.device)
         seen = 0
         batches = iter(method.batches())
         while True:
@@ -267,7 +294,7 @@ class Run:
             for name, value in {"loss": loss, **metrics}.items():
                 sums[name] = sums.get(name, 0) + value.detach() * len(indices)
             seen += len(indices)
-            bar.advance(len(indices), f"epoch {self.epoch + 1}/{self.total_epochs}")
+            bar.advance(len(indices), words)
         guard.check()
         guard.check_weights()
         return {
@@ -348,8 +375,8 @@ class Run:
         Progress("", 0, "", enabled=self.progress).say(text)
 
 
-def _line(numbers: dict[str, Any], total: int) -> str:
-    shown = [f"epoch {numbers['epoch']}/{total} ({numbers['phase']})"]
+def _line(epoch: str, numbers: dict[str, Any]) -> str:
+    shown = [epoch]
     shown += [f"loss {numbers['loss']:.4f}"] if "loss" in numbers else []
     measured = [f"{title} {100 * numbers[name]:.1f}%" for name, title in VALIDATED.items() if name in numbers]
     shown += [f"validation {', '.join(measured)}"] if measured else []

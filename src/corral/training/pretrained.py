@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from corral.errors import CorralError
+from corral.errors import CorralError, UsageError
 from corral.models import Classifier
 from corral.models.backbones import Adapted
 from corral.training.checkpoints import load_tensors, read_tensors, unprefixed
@@ -23,16 +23,17 @@ def begin_from(model: Classifier, start: str | Path, *, normalised: bool = False
         normalised: take the normalisation too, where the file has one, for features of an encoder.
 
     Raises:
-        CorralError: no such file, an unfinished run, an encoder's checkpoint, no safetensors file, or a tensor that is
+        UsageError: no such file, or a folder without a finished run.
+        CorralError: an encoder's checkpoint, no safetensors file, or a tensor that is
             missing, unexpected, not finite or of another shape; one line naming file, tensor and remedy.
     """
     path = Path(start)
     if path.is_dir():
         path = RunFolder(path).model
         if not path.is_file():
-            raise CorralError(f"{start}: no model.safetensors in this folder for training.start; finish that run first")
+            raise UsageError(f"{start}: no model.safetensors in this folder for training.start; finish that run first")
     elif not path.is_file():
-        raise CorralError(f"{path}: no such file; training.start takes a run folder or a safetensors file")
+        raise UsageError(f"{path}: no such file; training.start takes a run folder or a safetensors file")
     tensors, metadata = read_tensors(path)
     if isinstance(metadata, dict) and metadata.get("kind") == "training":
         if any(".adversarial." in name or name.startswith("method.target.") for name in tensors):

@@ -123,7 +123,8 @@ def load_model(
         The classifier in eval mode, its spec and its `RunInfo`.
 
     Raises:
-        CorralError: no such run, an unfinished run, an encoder, or a truncated or foreign file.
+        UsageError: no such run.
+        CorralError: an unfinished run, an encoder, or a truncated or foreign file.
     """
     path = given = Path(path)
     if path.is_dir():
@@ -131,10 +132,10 @@ def load_model(
         if not folder.model.is_file():
             if folder.state.is_file():
                 raise CorralError(f"{path}: the run is unfinished; continue it with `corral train {path} --resume`")
-            raise CorralError(f"{path}: no model.safetensors in this folder; make a run with `corral train`")
+            raise UsageError(f"{path}: no model.safetensors in this folder; make a run with `corral train`")
         path = folder.model
     elif not path.exists():
-        raise CorralError(f"{path}: no such run or model file; `corral train RECIPE --out {path}` makes one")
+        raise UsageError(f"{path}: no such run or model file; `corral train RECIPE --out {path}` makes one")
     tensors, metadata = read_checkpoint(path, kind="model")
     _require_known(metadata.get("spec"), path, backbone)
     try:

@@ -73,7 +73,7 @@ def restore_state(run: "Run") -> None:
     if metadata.get("metrics_sha256") not in (None, checksum(kept)):
         edited(run.folder.metrics, remedy="restore it, or train again in another folder")
     write_atomically(run.folder.metrics, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
-    run.say(f"{run.folder.path}: resumed after epoch {run.epoch} of {run.total_epochs}")
+    run.say(f"{run.folder.path}: resumed after {run.epoch_words(run.epoch)}")
 
 
 def save_weights(run: "Run", path: Path) -> None:

@@ -70,8 +70,8 @@ def collect(runs: Sequence[Path | str]) -> list[Evidence]:
         In the given order, one piece a run, image set and threat; labels of equal names have their folders.
 
     Raises:
-        UsageError: no run was given.
-        CorralError: a folder, record or array is missing, broken or inconsistent; the message has the remedy.
+        UsageError: no run was given, or a folder that is none.
+        CorralError: a record or array is missing, broken or inconsistent; the message has the remedy.
     """
     if not runs:
         raise UsageError("a report needs at least one run folder, found none: `corral report RUN... --out report.html`")
@@ -97,14 +97,17 @@ def read_run(folder: Path, labels: Collection[str] | None = None) -> list[tuple[
         labels: file names, without ending, of the records to read; None for all there are.
 
     Raises:
-        CorralError: a folder, record or array is missing, broken or inconsistent; the message has the remedy.
+        UsageError: no such folder, or one that holds no run.
+        CorralError: a record or array is missing, broken or inconsistent; the message has the remedy.
     """
     if not folder.is_dir():
-        raise CorralError(f"{folder}: no such run folder; give the folder that `corral train` made")
+        raise UsageError(f"{folder}: no such run folder; give the folder that `corral train` made")
     paths = sorted((folder / "records").glob("*.json"))
     if labels is not None:
         paths = [folder / "records" / f"{label}.json" for label in labels]
     if not paths:
+        if not any((folder / name).exists() for name in ("model.safetensors", "recipe.toml", "records", "linear")):
+            raise UsageError(f"{folder}: holds no run; give the folder that `corral train` made")
         heads = sorted({str(path.parents[1]) for path in folder.glob("linear/*/records/*.json")})
         remedy = f"its heads have some: {', '.join(heads)}" if heads else f"make one with `corral evaluate {folder}`"
         raise CorralError(f"{folder / 'records'}: no record there; {remedy}")
