@@ -8,7 +8,7 @@ import torch
 from corral.analysis.cache import AnalysisCache
 from corral.analysis.document import Analysis
 from corral.analysis.registry import ANALYSES
-from corral.data import DataSet
+from corral.data import AnyData
 from corral.devices import choose_device
 from corral.errors import UsageError
 from corral.evaluation.loaded_run import run_folder
@@ -29,7 +29,7 @@ def analyze(
     n: int | None = DEFAULT_IMAGES,
     seed: int = 0,
     overwrite: bool = False,
-    data: str | DataSet | None = None,
+    data: AnyData | None = None,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -45,8 +45,9 @@ def analyze(
         n: a class-balanced subset of this many test images; None, or more than there are, for the whole test set.
         seed: of the attacks and of t-SNE.
         overwrite: make them all again.
-        data: where the run's data lie now, as `corral.data.load` takes it, or the data set; default where they lay at
-            training. The images must be the same, by their fingerprint.
+        data: where the run's data lie now, or the data themselves, as `corral.data.load` takes them: all of them, the
+            training part too, for the images must be the same by their fingerprint. Default where they lay at
+            training; a run on data given as an object needs them again.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: say what was made.

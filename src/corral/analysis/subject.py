@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corral.data import DataSet, Images, stratified_subset
+from corral.data import AnyData, Images, stratified_subset
 from corral.errors import UsageError
 from corral.models import Classifier, Clusters
 from corral.training import RunFolder, RunInfo, load_model, load_recipe
@@ -66,7 +66,7 @@ def measured(
     *,
     n: int | None = None,
     seed: int = 0,
-    data: str | DataSet | None = None,
+    data: AnyData | None = None,
     data_root: str | Path | None = None,
     device: torch.device | str = "cpu",
 ) -> AnalysedModel:

@@ -24,7 +24,8 @@ def audit(
         str, typer.Argument(help="file.py:function, a TorchScript or torch.export file, or a corral run.")
     ],
     data: Annotated[
-        str | None, typer.Option(help="Named set (see `corral data`), npz:PATH or folder:PATH; default a run's own.")
+        str | None,
+        typer.Option(help="A set (see `corral data`), folder:PATH, npz:PATH or file.py:function; default a run's own."),
     ] = None,
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255; default a run's own.")] = None,
     norm: Annotated[str | None, typer.Option(help="Linf, L2 or L1; default a run's own, else Linf.")] = None,

@@ -16,7 +16,10 @@ def train(
     recipe: Annotated[
         str, typer.Argument(help="A recipe's name (see `corral recipes`), a .toml file or a run, as ./at.")
     ],
-    data: Annotated[str | None, typer.Option(help="Data set (see `corral data`); default the recipe's.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Set (see `corral data`), folder:PATH, npz:PATH or file.py:function; default the recipe's."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/RECIPE-DATA-SEED.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=MOST_WHOLE)] = None,
     eps: Annotated[str | None, typer.Option(help="Radius in pixel units: 0.1 or 8/255.")] = None,

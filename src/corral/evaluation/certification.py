@@ -23,7 +23,7 @@ from corral.attacks.presets import PgdPreset
 from corral.attacks.threat import Threat
 from corral.attacks.within import pgd_within
 from corral.certify import head_radius, lipschitz_upper
-from corral.data import DataSet, Images
+from corral.data import AnyData, Images
 from corral.errors import CorralError, UsageError
 from corral.evaluation.cache import EvaluationCache
 from corral.evaluation.certificate import (
@@ -69,7 +69,7 @@ def certify_run(
     batch_size: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
-    data: str | DataSet | None = None,
+    data: AnyData | None = None,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -90,8 +90,9 @@ def certify_run(
         batch_size: images at a time; default 125 on a CPU, else 500.
         seed: of the attacks' random numbers.
         overwrite: throw away what an interrupted certification has finished.
-        data: where the run's data lie now, as `corral.data.load` takes it, or the data set; default where they lay at
-            training. The images must be the same, by their fingerprint.
+        data: where the run's data lie now, or the data themselves, as `corral.data.load` takes them: all of them, the
+            training part too, for the images must be the same by their fingerprint. Default where they lay at
+            training; a run on data given as an object needs them again.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: show progress on stderr.

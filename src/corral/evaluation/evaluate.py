@@ -16,7 +16,7 @@ from corral.attacks.attack import Attack
 from corral.attacks.engine import Attacked
 from corral.attacks.protocols import PROTOCOLS
 from corral.attacks.threat import Threat
-from corral.data import DataSet
+from corral.data import AnyData
 from corral.errors import UsageError
 from corral.evaluation.cache import EvaluationCache
 from corral.evaluation.loaded_run import LoadedRun, loaded_run, run_folder, share
@@ -52,7 +52,7 @@ def evaluate(
     batch_size: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
-    data: str | DataSet | None = None,
+    data: AnyData | None = None,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -74,8 +74,9 @@ def evaluate(
             not depend on the others beyond the model's own rounding.
         seed: of the attacks' random numbers.
         overwrite: throw away what an interrupted evaluation has finished.
-        data: where the run's data lie now, as `corral.data.load` takes it, or the data set; default where they lay at
-            training. The images must be the same, by their fingerprint.
+        data: where the run's data lie now, or the data themselves, as `corral.data.load` takes them: all of them, the
+            training part too, for the images must be the same by their fingerprint. Default where they lay at
+            training; a run on data given as an object needs them again.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: show progress on stderr.

@@ -13,7 +13,7 @@ from torch import Tensor
 from corral.attacks.attack import Attack
 from corral.attacks.engine import Attacked, run_attacks
 from corral.attacks.threat import Threat
-from corral.data import DataSet, Images, stratified_subset
+from corral.data import AnyData, DataSet, Images, stratified_subset
 from corral.devices import choose_device, device_name
 from corral.documents import write_arrays, write_document
 from corral.errors import CorralError, UsageError
@@ -185,7 +185,7 @@ def loaded_run(
     n: int | None,
     batch_size: int | None,
     seed: int,
-    data: str | DataSet | None,
+    data: AnyData | None,
     data_root: str | Path | None,
     device: str | torch.device | None,
     progress: bool,

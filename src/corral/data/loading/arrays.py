@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corral.data.images import DataSet, Images, check_labels, require_all_classes
+from corral.data.loading.memmap import ROWS, allocate
 from corral.errors import CorralError
 
 Layout = Literal["NCHW", "NHWC"]
@@ -120,9 +121,7 @@ def as_pixels(where: str, array: NDArray[Any], *, layout: Layout | None) -> Tens
     Raises:
         CorralError: another type or rank. Values are checked by `Images`.
     """
-    if array.dtype != np.uint8 and array.dtype.kind != "f":
-        values = f" (found {array.min()} to {array.max()})" if array.dtype.kind in "iub" and array.size else ""
-        raise CorralError(f"{where} is {array.dtype}, expected uint8 or floats in [0, 1]: convert it{values}")
+    check_pixel_type(where, array)
     if array.dtype == np.uint8 and array.size and array.max() == 1:
         raise CorralError(
             f"{where} is uint8 of 0 and 1 alone, almost black where 255 is white: multiply it by 255, or store floats"
@@ -133,16 +132,34 @@ def as_pixels(where: str, array: NDArray[Any], *, layout: Layout | None) -> Tens
         array = array[:, None]
     elif layout == "NHWC":
         array = array.transpose(0, 3, 1, 2)
-    if array.dtype != np.uint8:
-        array = array.astype(np.float32)
+    return torch.from_numpy(np.ascontiguousarray(array if array.dtype == np.uint8 else _levels_or_floats(array)))
+
+
+def check_pixel_type(where: str, array: NDArray[Any]) -> None:
+    """Refuse what is neither uint8 nor floats.
+
+    Raises:
+        CorralError: names the type, and the range of whole numbers.
+    """
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        values = f" (found {array.min()} to {array.max()})" if array.dtype.kind in "iub" and array.size else ""
+        raise CorralError(f"{where} is {array.dtype}, expected uint8 or floats in [0, 1]: convert it{values}")
+
+
+def _levels_or_floats(array: NDArray[Any]) -> NDArray[Any]:
+    """Floats as uint8 where every one is k / 255, else as float32; some images at a time, for copies are large."""
+    floats, levels, exact = allocate(array.shape, np.float32), allocate(array.shape), array.size > 0
+    for begin in range(0, len(array), ROWS):
+        part = array[begin : begin + ROWS].astype(np.float32)
         # What rounding leaves outside is inside.
-        array = np.where((array >= -ROUNDING) & (array <= 1 + ROUNDING), array.clip(0, 1), array)
+        part = np.where((part >= -ROUNDING) & (part <= 1 + ROUNDING), part.clip(0, 1), part)
+        floats[begin : begin + ROWS] = part
         # NaN and values outside [0, 1] stay floats here, and `Images` names them.
-        levels = np.rint(np.clip(np.nan_to_num(array), 0, 1) * 255)
+        nearest = np.rint(np.clip(np.nan_to_num(part), 0, 1) * 255)
+        levels[begin : begin + ROWS] = nearest.astype(np.uint8)
         # Half a unit in the last place of float32 near 1, the rounding of k / 255 stored in any float type.
-        if levels.size and np.abs(levels / np.float32(255) - array).max() <= 2**-23:
-            array = levels.astype(np.uint8)
-    return torch.from_numpy(np.ascontiguousarray(array))
+        exact = exact and bool(np.abs(nearest / np.float32(255) - part).max() <= 2**-23)
+    return levels if exact else floats
 
 
 def as_labels(where: str, array: NDArray[Any]) -> Tensor:

@@ -11,13 +11,11 @@ from corral.data.images import DataSet, Images
 from corral.data.loading.fit import Fit
 from corral.data.loading.pictures import SKIP, WORDS, Reading, common_shape, decoded, named, suffixes
 from corral.data.registry import register_path_data
-from corral.data.split import split_off_test
+from corral.data.split import TEST_PARTS, split_off_test
 from corral.errors import CorralError, UsageError
 from corral.files import as_text
 
 UNLABELED = "unlabeled"
-# What the test part is called; the first that has class folders is it.
-TEST_PARTS = ("test", "val", "valid", "validation")
 # What may stand behind the folder's name, after a "?" and separated by commas.
 OPTION, OPTIONS = re.compile(r"skip-damaged|upright|(size|resize)=\d{1,9}"), "size=N, resize=N, upright, skip-damaged"
 # What systems and archives leave in folders, beside whatever begins with a dot.
