@@ -163,7 +163,9 @@ def test_a_data_set_is_taken_as_it_is_and_read_once() -> None:
 
 
 def test_options_say_what_the_data_do_not(refusal: Refusal) -> None:
-    cube = (X[:, :, :4, :3], Y)  # of which either axis could be the channels
+    tensors = (X[:, :, :4, :3], Y)
+    assert torch.equal(load_measured(tensors).test.pixels, X[:, :, :4, :3])  # torch's layout
+    cube = (X[:, :, :4, :3].numpy(), Y)  # of which either axis could be the channels
     assert "own/arrays: x of shape (30, 3, 4, 3) could be NHWC or NCHW" in refusal(lambda: load_measured(cube))
     part = own(cube, layout="NHWC", classes=["a", "b", "c"], name="cube")
     assert (part.name, part.classes, part.images.shape) == ("own/cube", ("a", "b", "c"), (3, 3, 4))

@@ -265,11 +265,12 @@ def _read_part(
     array = as_array(f"{where}: x", x)
     if layout is None and array.ndim == 4:
         place, remedy = f"{where}: x", 'say it, corral.data.own(data, layout="NHWC") or "NCHW"'
-        layout = layout_by_channels(place, array, remedy=remedy) if shape is None else layout_of(place, array, shape)
-    pixels, labels = (
-        as_pixels(f"{where}: x", array, layout=layout),
-        as_labels(f"{where}: y", as_array(f"{where}: y", y)),
-    )
+        if shape is not None:
+            layout = layout_of(place, array, shape)
+        else:
+            layout = layout_by_channels(place, array, x, remedy=remedy)
+    pixels = as_pixels(f"{where}: x", array, layout=layout)
+    labels = as_labels(f"{where}: y", as_array(f"{where}: y", y))
     return pixels, labels, None
 
 

@@ -42,7 +42,8 @@ def from_arrays(
         name: of the data set; messages begin with it.
         classes: their number or their names; default the numbers up to the largest label.
         shape: (C, H, W) that every image must have; default that of the training images.
-        layout: of arrays of rank 4; default what `shape`, or an axis of 1 to 4 channels, says.
+        layout: of arrays of rank 4; default what `shape`, or an axis of 1 to 4 channels, says; of a tensor (N, C, H, W)
+            where both axes could be.
         note: what a reader should know of the source.
 
     Raises:
@@ -52,7 +53,7 @@ def from_arrays(
     for part, values in (("x_train", x_train), ("x_test", x_test)):
         where, array = f"{name}: {part}", as_array(f"{name}: {part}", values)
         if layout is None and array.ndim == 4:  # the layout of the training images is that of the test images
-            layout = layout_by_channels(where, array) if shape is None else layout_of(where, array, shape)
+            layout = layout_of(where, array, shape) if shape is not None else layout_by_channels(where, array, values)
         pixels[part] = as_pixels(where, array, layout=layout)
         found = tuple(pixels[part].shape[1:])
         if shape not in (None, found):
@@ -97,13 +98,15 @@ def layout_of(where: str, array: NDArray[Any], shape: tuple[int, int, int]) -> L
     return "NHWC" if last else "NCHW"
 
 
-def layout_by_channels(where: str, array: NDArray[Any], *, remedy: str = LAYOUT_REMEDY) -> Layout:
-    """The layout of images of rank 4 whose channels are the one axis of 1 to 4.
+def layout_by_channels(where: str, array: NDArray[Any], given: object = None, *, remedy: str = LAYOUT_REMEDY) -> Layout:
+    """The layout of images of rank 4 whose channels are the one axis of 1 to 4; torch's where it is given a tensor.
 
     Raises:
         CorralError: they could lie either way, or neither.
     """
     first, last = (1 <= array.shape[axis] <= MAX_CHANNELS for axis in (1, 3))
+    if first and isinstance(given, Tensor):
+        return "NCHW"
     if first == last:
         problem = "could be NHWC or NCHW" if first else f"has no axis of 1 to {MAX_CHANNELS} channels"
         raise CorralError(f"{where} of shape {array.shape} {problem}: {remedy}")
