@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def test_every_verb_takes_the_object_again_in_any_form_and_asks_for_it_in_one_li
 def test_an_audit_of_the_run_takes_its_test_part_and_of_a_module_all_images(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("corral.audit.audit._measured", lambda session, *settings: session.given)  # no attack is run
+    module = import_module("corral.audit.audit")
+    monkeypatch.setattr(module, "_measured", lambda session, *settings: session.given)  # no attack is run
     of_run: Any = corral.audit(str(run), (X, Y), **QUIET)
     of_module: Any = corral.audit(corral.load(run), (X, Y), eps=0.1, **QUIET)
     assert (of_run.available, of_module.available) == (6, 30)
