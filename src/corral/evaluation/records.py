@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from corral.devices import device_name
 from corral.documents import Document, read_document
-from corral.strict import Amount, Frozen, OfThreat, Radius, Seconds, Share
+from corral.strict import Amount, AtLeastOne, Frozen, OfThreat, Radius, Seconds, Share
 from corral.training.clock import WorkClock
 from corral.version import __version__
 
@@ -36,7 +36,7 @@ class AttackResult(OfThreat):
     restarts: Amount
     objective: str
     success_rule: Literal["any_iterate", "max_loss_restart"]
-    n: int = Field(ge=1)
+    n: AtLeastOne
     accuracy: Share
     per_class: list[Share | None]
     seconds: Seconds
@@ -100,7 +100,7 @@ class Curve(OfThreat):
 
     attack: str
     norm: Literal["Linf", "L2", "L1"]
-    n: Amount
+    n: AtLeastOne
     eps: list[Radius]
     accuracy: list[Share]
 
@@ -132,8 +132,8 @@ class OfRun(Document):
     data: str
     data_fingerprint: str
     model_fingerprint: str
-    n: int = Field(ge=1)
-    n_test: int = Field(ge=1, le=2**53)
+    n: AtLeastOne
+    n_test: AtLeastOne
     train_seed: int
     train_seconds: Seconds
     work_seconds: Seconds | None = None
