@@ -107,6 +107,15 @@ def test_one_part_is_split_for_training_and_measured_as_a_whole_in_its_order(kin
     assert torch.equal(load_measured(ONE_PART[kind], trained_on="0" * 16).test.pixels, X)
 
 
+def test_a_read_only_array_and_a_tensor_on_a_device_are_the_same_images(device: torch.device) -> None:
+    fixed = X.numpy().copy()
+    fixed.setflags(write=False)
+    expected = load_measured((X, Y)).fingerprint
+    assert load_measured((fixed, Y)).fingerprint == expected
+    assert load_measured((X.to(device), Y.to(device))).fingerprint == expected
+    assert load_measured(TensorDataset(X.to(device), Y.to(device))).fingerprint == expected
+
+
 def test_what_is_measured_may_be_few_images_of_a_few_classes(refusal: Refusal) -> None:
     few = (X[:2], torch.tensor([7, 2]))
     measured = load_measured(few, trained_on="0" * 16)
@@ -169,12 +178,31 @@ def test_options_say_what_the_data_do_not(refusal: Refusal) -> None:
     assert "own/arrays: x of shape (30, 3, 4, 3) could be NHWC or NCHW" in refusal(lambda: load_measured(cube))
     part = own(cube, layout="NHWC", classes=["a", "b", "c"], name="cube")
     assert (part.name, part.classes, part.images.shape) == ("own/cube", ("a", "b", "c"), (3, 3, 4))
+    assert from_arrays(X, Y, X, Y, name="x", classes=np.array(["a", "b", "c"])).classes == ("a", "b", "c")
     for options in ({"size": 3}, {"upright": True}, {"columns": ("a", "b")}):
         words = refusal(lambda options=options: own((X, Y), **options), UsageError)
         assert "own/arrays: arrays have no columns, and no pictures to resize or turn: leave these options out" in words
     for read in ("digits", WHOLE, part):
         words = refusal(lambda read=read: own(read), UsageError)
         assert words == f"own reads data of yours; a {type(read).__name__} goes to data= as it is"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"layout": "CHW"}, "layout is 'CHW', expected NCHW or NHWC"),
+        ({"classes": "abc"}, "classes must be their number, 1 to 1,048,576, or a list of their names, found str"),
+        ({"classes": 0}, "or a list of their names, found 0"),
+        ({"classes": 2**40}, "found 1099511627776"),
+        ({"classes": [1, 2]}, "found list"),
+        ({"columns": "image"}, "columns must be two names, as in columns=('image', 'label')"),
+        ({"columns": ("image",)}, "columns must be two names"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_one_line(options: dict[str, Any], words: str, refusal: Refusal) -> None:
+    assert words in refusal(lambda: own((X, Y), **options), UsageError)
+    if "columns" not in options:
+        assert words in refusal(lambda: from_arrays(X, Y, X, Y, name="x", **options), UsageError)
 
 
 class Streamed(IterableDataset[Any]):
@@ -229,6 +257,10 @@ def test_what_is_no_data_is_one_line_and_never_its_content(data: Any, words: str
         ((X, Y / 3), "own/arrays: y is float32 of shape (30,), expected one whole number for each image"),
         ((X, None), "own/arrays: y: found NoneType, expected a tensor or a NumPy array"),
         ((X / 2.0, Y), "own/arrays: pixels must be in [0, 1]; found max 127.5: divide by 255 or store uint8"),
+        (
+            (X, Y + 2**40),
+            "own/arrays: y: found label 1,099,511,627,778, expected numbers from 0 on: number the classes",
+        ),
         ((X, Y - 1), "own/arrays: y: label -1 in row 0 is outside the 2 classes"),
         (
             (Pictures(TRAIN), TensorDataset(X[:, :, 1:], Y)),

@@ -28,7 +28,10 @@ Images = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away what an interrupted call finished.")]
 RunData = Annotated[
     str | None,
-    typer.Option("--data", help="Where the run's data lie now, such as folder:PATH; the same images by fingerprint."),
+    typer.Option(
+        "--data",
+        help="Where the run's data lie now: folder:PATH, file.py:function ...; the same images by fingerprint.",
+    ),
 ]
 BatchSize = Annotated[int | None, typer.Option(min=1, max=MOST_WHOLE, help="Default 125 on a CPU, else 500.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]

@@ -12,10 +12,12 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from corral.data.images import DataSet, Images, check_labels, fingerprint_of
 from corral.data.loading.arrays import (
+    MOST_CLASSES,
     Layout,
     as_array,
     as_labels,
     as_pixels,
+    check_stated,
     from_arrays,
     labelled_parts,
     layout_by_channels,
@@ -100,9 +102,13 @@ class OnePart:
         """All images, in their order; a class may be absent.
 
         Raises:
-            CorralError: a label outside the classes.
+            CorralError: a label outside the classes, or too large to be one.
         """
         count = int(self._labels.max()) + 1 if self.classes is None else self.classes
+        if isinstance(count, int) and count > MOST_CLASSES:
+            raise CorralError(
+                f"{self.name}: y: found label {count - 1:,}, expected numbers from 0 on: number the classes"
+            )
         classes = tuple(map(str, range(count))) if isinstance(count, int) else count
         check_labels(self._labels, len(classes), f"{self.name}: y")
         note = f"{self.note}; all {len(self.images):,} images"
@@ -155,6 +161,10 @@ def own(
     """
     if isinstance(data, str | DataSet | OnePart):
         raise UsageError(f"own reads data of yours; a {type(data).__name__} goes to data= as it is")
+    check_stated(classes, layout)
+    named = isinstance(columns, list | tuple) and len(columns) == 2 and all(isinstance(key, str) for key in columns)
+    if columns is not None and not named:
+        raise UsageError("columns must be two names, as in columns=('image', 'label')")
     called = own_name(data) if name is None else f"{OWN}{as_text(str(name)).removeprefix(OWN)}"
     chosen = classes if classes is None or isinstance(classes, int) else tuple(classes)
     return read_given(data, called, columns=columns, classes=chosen, layout=layout, fit=Fit(size, resize, upright))
@@ -206,8 +216,10 @@ def read_given(
     arrays = [parts[part] for part in chosen if isinstance(parts[part], tuple | list) and not _listed(parts[part][0])]
     if arrays and (columns is not None or fit != AS_STORED):
         raise UsageError(f"{name}: arrays have no columns, and no pictures to resize or turn: leave these options out")
-    words = (note or ("arrays" if arrays else type(parts[chosen[0]]).__name__)) + "".join(
-        f"; images of {part} ignored: {_count(parts[part]):,}, {chosen[-1]} is used" for part in left
+    words = (
+        (note or ("arrays" if arrays else type(parts[chosen[0]]).__name__))
+        + fit.note
+        + "".join(f"; images of {part} ignored: {_count(parts[part]):,}, {chosen[-1]} is used" for part in left)
     )
     if len(arrays) == 2:
         (x, y), (x_test, y_test) = arrays

@@ -114,7 +114,9 @@ def test_pictures_of_different_sizes_are_resized_by_choice(refusal: Refusal) -> 
     assert (
         "own/Items: item 1: found (C, H, W) = (3, 4, 7), item 0 has (3, 3, 7): corral.data.own(data, size=N)" in words
     )
-    found = own(items, size=4).images.pixels
+    part = own(items, size=4)
+    assert part.note == "Items; shorter side resized to 4, middle 4×4 cut out"
+    found = part.images.pixels
     short = Image.fromarray(LEVELS[0, :3]).resize((9, 4), Image.Resampling.BILINEAR)
     assert np.array_equal(found[0].permute(1, 2, 0), np.asarray(short)[:, 2:6])
     words = refusal(lambda: own(Items([(LEVELS[0], 0)]), size=4), UsageError)

@@ -1,5 +1,6 @@
 """Every kind of pixels that a picture may have, by numpy's own arithmetic; and the parts of a tree."""
 
+import colorsys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from corral.data import DataSet, load
+from corral.data.loading.items import read_items
 from corral.errors import CorralError
 
 Refusal = Callable[..., str]
@@ -155,3 +157,24 @@ def test_a_part_alone_is_still_refused(tmp_path: Path) -> None:
     write_tree(tmp_path, test=1, val=1)
     with pytest.raises(CorralError, match="found test without train"):
         load(f"folder:{tmp_path}")
+
+
+def taken(image: Image.Image) -> np.ndarray:
+    """(H, W, C) levels of a picture given as an object, as floats."""
+    return read_items("own", [(image, 0)])[0][0].permute(1, 2, 0).numpy().astype(float)  # a list has items too
+
+
+def test_other_colour_spaces_become_rgb() -> None:
+    """By the formulas of JFIF and of HSV, and the lightness of a gray in CIELAB."""
+    y, cb, cr = (COLOURS[..., channel].astype(float) for channel in range(3))
+    of_jfif = [y + 1.402 * (cr - 128), y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128), y + 1.772 * (cb - 128)]
+    found = taken(Image.frombytes("YCbCr", (6, 4), COLOURS.tobytes()))
+    assert np.abs(found - np.clip(np.stack(of_jfif, -1), 0, 255)).max() <= 1.5
+    found = taken(Image.frombytes("HSV", (6, 4), COLOURS.tobytes()))
+    expected = [[colorsys.hsv_to_rgb(*(pixel / 255)) for pixel in row] for row in COLOURS]
+    assert np.abs(found - 255 * np.array(expected)).max() <= 3
+    level = 100 / 255 * 119  # L* of 119 levels of 255
+    linear = ((level + 16) / 116) ** 3
+    gray = 255 * (1.055 * linear ** (1 / 2.4) - 0.055)
+    found = taken(Image.frombytes("LAB", (6, 4), bytes([119, 0, 0]) * 24))
+    assert np.abs(found - gray).max() <= 2

@@ -1,5 +1,6 @@
 """Arrays of images and labels as a data set, whoever made them: a file or a function of the user's."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from corral.data.images import DataSet, Images, check_labels, require_all_classes
 from corral.data.loading.memmap import ROWS, allocate
-from corral.errors import CorralError
+from corral.errors import CorralError, UsageError
 
 Layout = Literal["NCHW", "NHWC"]
+# More than any set has; a label above is a mistake, and a name for each class before it would not fit the memory.
+MOST_CLASSES = 2**20
 MAX_CHANNELS = 4
 # What a float of [0, 1] may be outside of it by rounding, as after a resize; clipped.
 ROUNDING = 1e-6
@@ -47,8 +50,10 @@ def from_arrays(
         note: what a reader should know of the source.
 
     Raises:
+        UsageError: a number or names of classes, or a layout, that are none.
         CorralError: names the array, what was found and what was expected.
     """
+    check_stated(classes, layout)
     pixels, labels = {}, {}
     for part, values in (("x_train", x_train), ("x_test", x_test)):
         where, array = f"{name}: {part}", as_array(f"{name}: {part}", values)
@@ -62,6 +67,24 @@ def from_arrays(
         labels[part] = as_labels(f"{name}: {part}", as_array(f"{name}: {part}", values))
     names, (train, test) = labelled_parts(name, classes, pixels, labels, remedy="state the classes")
     return DataSet(name, names, train, test, note=note)
+
+
+def check_stated(classes: object, layout: object) -> None:
+    """Refuse what a user states of arrays and cannot be meant.
+
+    Raises:
+        UsageError: names it, and what is allowed.
+    """
+    if layout not in (None, "NCHW", "NHWC"):
+        raise UsageError(f"layout is {layout!r:.40}, expected NCHW or NHWC")
+    number = isinstance(classes, int) and not isinstance(classes, bool) and 1 <= classes <= MOST_CLASSES
+    listed = isinstance(classes, Sequence | np.ndarray) and not isinstance(classes, str)
+    names = listed and all(isinstance(name, str) for name in list(classes))
+    if not (classes is None or number or names):
+        found = classes if isinstance(classes, int) else type(classes).__name__
+        raise UsageError(
+            f"classes must be their number, 1 to {MOST_CLASSES:,}, or a list of their names, found {found}"
+        )
 
 
 def as_array(where: str, values: Any) -> NDArray[Any]:
@@ -135,7 +158,10 @@ def as_pixels(where: str, array: NDArray[Any], *, layout: Layout | None) -> Tens
         array = array[:, None]
     elif layout == "NHWC":
         array = array.transpose(0, 3, 1, 2)
-    return torch.from_numpy(np.ascontiguousarray(array if array.dtype == np.uint8 else _levels_or_floats(array)))
+    content = np.ascontiguousarray(array if array.dtype == np.uint8 else _levels_or_floats(array))
+    with warnings.catch_warnings():  # of arrays that are read-only, such as maps of files: nothing is written to pixels
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
+        return torch.from_numpy(content)
 
 
 def check_pixel_type(where: str, array: NDArray[Any]) -> None:

@@ -40,6 +40,14 @@ class Fit:
             found = "none" if self.size is None else self.size
             raise UsageError(f"resize goes with a size that is not larger, found resize {self.resize} and size {found}")
 
+    @property
+    def note(self) -> str:
+        """What is done, as the end of a data set's note."""
+        words = "; turned upright" if self.upright else ""
+        if self.size is None:
+            return words
+        return f"{words}; shorter side resized to {self.resize or self.size}, middle {self.size}×{self.size} cut out"
+
     def side_lengths(self, image: Image.Image) -> tuple[int, int]:
         """(width, height) that `applied` makes of a picture, from its header."""
         if self.size is not None:
