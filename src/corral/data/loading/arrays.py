@@ -69,7 +69,7 @@ def from_arrays(
     return DataSet(name, names, train, test, note=note)
 
 
-def check_stated(classes: object, layout: object) -> None:
+def check_stated(classes: Any, layout: object) -> None:
     """Refuse what a user states of arrays and cannot be meant.
 
     Raises:
@@ -79,7 +79,7 @@ def check_stated(classes: object, layout: object) -> None:
         raise UsageError(f"layout is {layout!r:.40}, expected NCHW or NHWC")
     number = isinstance(classes, int) and not isinstance(classes, bool) and 1 <= classes <= MOST_CLASSES
     listed = isinstance(classes, Sequence | np.ndarray) and not isinstance(classes, str)
-    names = listed and all(isinstance(name, str) for name in list(classes))
+    names = listed and all(isinstance(name, str) for name in classes)
     if not (classes is None or number or names):
         found = classes if isinstance(classes, int) else type(classes).__name__
         raise UsageError(
@@ -183,11 +183,13 @@ def _levels_or_floats(array: NDArray[Any]) -> NDArray[Any]:
         # What rounding leaves outside is inside.
         part = np.where((part >= -ROUNDING) & (part <= 1 + ROUNDING), part.clip(0, 1), part)
         floats[begin : begin + ROWS] = part
+        if not exact:
+            continue
         # NaN and values outside [0, 1] stay floats here, and `Images` names them.
         nearest = np.rint(np.clip(np.nan_to_num(part), 0, 1) * 255)
         levels[begin : begin + ROWS] = nearest.astype(np.uint8)
         # Half a unit in the last place of float32 near 1, the rounding of k / 255 stored in any float type.
-        exact = exact and bool(np.abs(nearest / np.float32(255) - part).max() <= 2**-23)
+        exact = bool(np.abs(nearest / np.float32(255) - part).max() <= 2**-23)
     return levels if exact else floats
 
 
