@@ -312,3 +312,12 @@ def test_hugging_faces_own_data_sets() -> None:
         assert (found.fingerprint, found.classes) == (WHOLE.fingerprint, ("ant", "bee", "cat"))
     with pytest.raises(UsageError, match="found IterableDataset"):
         load(parts["train"].to_iterable_dataset())
+
+
+def test_one_float_that_is_no_level_keeps_all_as_they_are() -> None:
+    """Also where it is in another part of the images than the first that is compared with levels."""
+    x = (X.repeat(12, 1, 1, 1) / 255).double()
+    levels = load_measured((x, Y.repeat(12))).test.pixels
+    assert torch.equal(levels, X.repeat(12, 1, 1, 1))
+    x[-1, 0, 0, 0] = 0.1234
+    assert torch.equal(load_measured((x, Y.repeat(12))).test.pixels, x.float())
