@@ -103,6 +103,8 @@ class Registry(Generic[T]):
             UsageError: nothing of the name, or a target that is not there or is something else.
             CorralError: a target's own code failed.
         """
+        if not isinstance(name, str):
+            raise UsageError(f"a {self.noun} is named by text, found {type(name).__name__}")
         if name in self._held:
             return self._held[name]
         self._fill()

@@ -17,7 +17,7 @@ from corral.audit.data import audit_images
 from corral.audit.diagnostics.findings import Finding, Verdict
 from corral.audit.record import AuditAttack, AuditRecord, run_words, standard_error, verdict_of
 from corral.audit.session import AuditSession
-from corral.data import DataSet
+from corral.data import AnyData
 from corral.devices import choose_device
 from corral.errors import CorralError, UsageError
 from corral.evaluation.protocols import known_norm, parsed_threat
@@ -37,7 +37,7 @@ SQUARE_NOTE, SQUARE_MASKED, SQUARE_IMAGES = 0.01, 0.05, 5
 
 def audit(
     target: str | nn.Module,
-    data: str | DataSet | None = None,
+    data: AnyData | None = None,
     *,
     eps: float | str | None = None,
     norm: str | None = None,
@@ -56,7 +56,8 @@ def audit(
 
     Args:
         target: as `load_target` takes it, or a module.
-        data: as `corral.data.load` takes it, or a data set; its test images are used. Default a corral run's own.
+        data: as `corral.data.load` takes them; the test images are used, and all images of data without a test part,
+            such as (x, y). Default a corral run's own.
         eps: radius in pixel units, 0.1 or "8/255"; default a corral run's own.
         norm: "Linf", "L2" or "L1"; default a corral run's own, else Linf.
         minutes: the budget; diagnostics take at most 30% of it, AutoAttack what remains.
@@ -89,7 +90,7 @@ def audit(
         if source is None and loaded.info is not None:
             source = data_of(str(target), loaded.info, data=None, root=data_root)
         if source is None:
-            raise UsageError("give --data: a named set (see `corral data`), npz:PATH or folder:PATH")
+            raise UsageError("give --data: a named set (see `corral data`), npz:PATH, folder:PATH or file.py:function")
         trained_on = loaded.info.data_fingerprint if loaded.info else None
         given = audit_images(source, n=n, seed=seed, root=data_root, device=chosen, trained_on=trained_on)
         threat = parsed_threat(threat.norm, threat.eps, given.images.shape)

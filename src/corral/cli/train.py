@@ -48,7 +48,8 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Data set (see `corral data`); default the recipe's.", autocompletion=complete.names("data set")
+            help="Set (see `corral data`), folder:PATH, npz:PATH or file.py:function; default the recipe's.",
+            autocompletion=complete.names("data set"),
         ),
     ] = None,
     out: Annotated[

@@ -80,7 +80,7 @@ def evaluate(
             its gradients; "file.py:function" or "package.module:function" that makes one; a TorchScript or torch.export
             file.
         data: images and labels as `corral.data.load` takes them, such as (x, y); of data with a test part that part, of
-            others all. Of a run the data that it was trained on, by their fingerprint; default where they lay then.
+            others all. Of a run all of the data that it was trained on, by their fingerprint; default where they lay.
         threat: ("Linf", 8/255), ("L2", "0.5") or a `Threat`; radius in pixel units. Default the one that a run was
             trained for.
         protocol: "quick", "paper", "standard" (AutoAttack), "adaptive" or another of `corral.attacks.protocols`.

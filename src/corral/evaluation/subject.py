@@ -21,6 +21,7 @@ from corral.documents import write_arrays, write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation.cache import EvaluationCache, EvaluationPlan, PlannedAttack
 from corral.evaluation.records import OfRun, environment, now
+from corral.files import user_path
 from corral.models import Classifier
 from corral.models.backbones import BackboneLike
 from corral.models.fingerprint import fingerprint
@@ -256,7 +257,10 @@ def is_run(target: AnyModel) -> bool:
     """Whether a target is a run folder or its model file, or a path that names nothing else."""
     if isinstance(target, nn.Module):
         return False
-    return isinstance(target, Path) or Path(target).is_dir() or str(target).endswith(".safetensors")
+    if isinstance(target, Path) or target.endswith(".safetensors"):
+        return True
+    path = user_path(target)
+    return path.is_dir() or not (path.exists() or ":" in target)
 
 
 def place_of(target: AnyModel, out: str | Path | None) -> Path | None:

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from corral.attacks.checks import check_inside
 from corral.data import (
+    AnyData,
     DataSet,
     Images,
+    is_own,
     joined,
     load,
     random_subset,
@@ -65,21 +67,26 @@ def _own(name: str) -> bool:
     return is_lock(name) or is_temporary(name)
 
 
-def data_of(run: str | Path, info: RunInfo, *, data: str | DataSet | None, root: str | Path | None) -> DataSet:
+def data_of(run: str | Path, info: RunInfo, *, data: AnyData | None, root: str | Path | None) -> DataSet:
     """The data set that a run was trained on, by the fingerprint of its images.
 
     Args:
         run: what a message calls it.
         info: its facts.
-        data: where the data lie now, as `corral.data.load` takes it, or the data set; default as the run recorded it.
+        data: where the data lie now, or the data, as `corral.data.load` takes them; default as the run recorded them.
         root: folder of the data-set files.
 
     Raises:
+        UsageError: the run's data were given as an object, and now none are; or no data.
         CorralError: the data are absent or damaged, or others than the run's.
     """
-    name = info.data if data is None else data
+    if data is None and is_own(info.data):
+        raise UsageError(
+            f"{run}: trained on {info.data}, data given as an object, fingerprint {info.data_fingerprint}: give the "
+            "same again, data=... in Python, or --data file.py:function that returns them"
+        )
     try:
-        found = load(name, root=root, code=data is not None) if isinstance(name, str) else name
+        found = load(info.data if data is None else data, root=root, code=data is not None)
     except UsageError:
         raise
     except CorralError as error:
@@ -87,9 +94,12 @@ def data_of(run: str | Path, info: RunInfo, *, data: str | DataSet | None, root:
             raise
         raise CorralError(f"{error}; where the run's data lie elsewhere now, name them by --data (data=...)") from error
     if found.fingerprint != info.data_fingerprint:
+        remedy = "restore the data, name where they lie by --data (data=...), or train again"
+        if is_own(found.name):
+            remedy = "give all of the run's data, its training part too, or instead of the run its model, corral.load"
         raise CorralError(
             f"{run}: trained on other data: {found.name} has fingerprint {found.fingerprint}, the run's was "
-            f"{info.data_fingerprint}; restore the data, name where they lie by --data (data=...), or train again"
+            f"{info.data_fingerprint}; {remedy}"
         )
     return found
 

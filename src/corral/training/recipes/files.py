@@ -58,6 +58,10 @@ def load_recipe(
         UsageError: an unknown recipe, key or value, or a data set that the recipe has no settings for; one line with
             file, key and what is allowed.
     """
+    if not isinstance(recipe, str | Path | Recipe):
+        raise UsageError(f"a recipe is a name, a path or a corral Recipe, found {type(recipe).__name__}")
+    if not isinstance(data, str | None):
+        raise UsageError(f"a recipe's data is a name, found {type(data).__name__}: give the data themselves to train")
     source = _of_shipped(recipe) if isinstance(recipe, str) and recipe in shipped_recipes() else _checked(_read(recipe))
     for key, value in (overrides or {}).items():
         try:
