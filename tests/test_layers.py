@@ -10,7 +10,7 @@ LAYERS = (
     {"errors", "version", "precision", "renamed", "strict", "terminal"},
     {"files"},
     {"devices", "registry", "options", "progress", "reading", "workers", "processes", "checksums"},
-    {"documents", "lock"},
+    {"documents", "lock", "checkpoints"},
     {"data", "geometry"},
     {"losses"},
     {"models"},

@@ -124,7 +124,6 @@ def test_an_interrupted_evaluation_goes_on(net, images, tmp_path, monkeypatch):
 def test_the_forms_of_a_model_do_not_change_its_record(kind, net, images):
     """Each wraps the same function in another form, and says so by `preparation` where it has to."""
     net.eval()
-    x, y = images
     plain = corral.evaluate(net, images, threat=("Linf", 0.1), **QUIET)
 
     class Form(nn.Module):

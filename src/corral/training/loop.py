@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from corral.checkpoints import read_checkpoint, write_checkpoint
 from corral.data import AnyData, Images, data_name, load
 from corral.data.augment import crop_and_flip
 from corral.devices import choose_device
@@ -18,7 +19,6 @@ from corral.lock import held
 from corral.models.backbones import BACKBONES, BackboneLike, Embedded, is_own, named_backbone
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress, duration
-from corral.training.checkpoints import read_checkpoint, write_checkpoint
 from corral.training.clock import Clock
 from corral.training.convergence import converged, settled
 from corral.training.guards import FiniteGuard

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from corral.checkpoints import load_tensors, read_tensors, unprefixed
 from corral.errors import CorralError, UsageError
 from corral.models import Classifier
 from corral.models.backbones import Adapted
-from corral.training.checkpoints import load_tensors, read_tensors, unprefixed
 from corral.training.run import RunFolder
 
 BACKBONE, NORMALISATION = "backbone.", "normalisation."

@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from corral.checkpoints import load_tensors, read_checkpoint, write_checkpoint
 from corral.checksums import checksum, edited
 from corral.errors import CorralError, UsageError
 from corral.files import check_recordable
@@ -21,7 +22,6 @@ from corral.models.modes import eval_mode
 from corral.reading import MOST_TEXT, parse_json, read_bytes
 from corral.registry import is_target
 from corral.strict import Amount, OfThreat, Radius, Seconds
-from corral.training.checkpoints import load_tensors, read_checkpoint, write_checkpoint
 from corral.training.clock import WorkClock
 from corral.training.convergence import Ending
 

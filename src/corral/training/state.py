@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from corral.checksums import checksum, edited
-from corral.devices import device_name
-from corral.errors import CorralError, UsageError
-from corral.files import write_atomically
-from corral.training.checkpoints import (
+from corral.checkpoints import (
     load_optimiser,
     load_tensors,
     optimiser_tensors,
     read_checkpoint,
     write_checkpoint,
 )
+from corral.checksums import checksum, edited
+from corral.devices import device_name
+from corral.errors import CorralError, UsageError
+from corral.files import write_atomically
 from corral.training.convergence import Ending
 from corral.training.optimisers import state_names
 from corral.training.recipes.files import recipe_checksum
