@@ -17,7 +17,7 @@ LAYERS = (
     {"attacks", "certify"},
     {"training"},
     {"targets"},
-    {"evaluation"},
+    {"evaluation", "clustering"},
     {"analysis", "audit"},
     {"report"},
     {"papers", "register", "api"},

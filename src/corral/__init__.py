@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from corral.audit.audit import audit
     from corral.audit.diagnostics import diagnose
     from corral.checksums import accept_edited
+    from corral.clustering import cluster
     from corral.evaluation import evaluate
     from corral.evaluation.certification import certify_run
     from corral.evaluation.certification import certify_run as certify
@@ -34,6 +35,7 @@ __all__ = [
     "audit",
     "certify",
     "certify_run",
+    "cluster",
     "data",
     "diagnose",
     "evaluate",
@@ -55,6 +57,7 @@ _HOMES = {
     "accept_edited": "corral.checksums",
     "analyze": "corral.analysis.analyze",
     "certify_run": "corral.evaluation.certification",
+    "cluster": "corral.clustering",
     "diagnose": "corral.audit.diagnostics",
     "evaluate": "corral.evaluation",
     "export": "corral.api",

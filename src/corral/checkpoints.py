@@ -62,6 +62,17 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     return tensors, metadata
 
 
+def checkpoint_kind(path: Path) -> str | None:
+    """What a safetensors file of corral's holds, by its header alone; None of other files."""
+    try:
+        with safe_open(str(path), framework="pt") as archive:
+            metadata = parse_json((archive.metadata() or {}).get(METADATA_KEY, "null"))
+    except (SafetensorError, OSError, ValueError):
+        return None
+    kind = metadata.get("kind") if isinstance(metadata, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
 def read_checkpoint(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """CPU tensors by name and the metadata of a file of `write_checkpoint`, of a kind ("model" or "training").
 

@@ -128,7 +128,7 @@ class OfRun(Document):
     """
 
     run: str
-    kind: Literal["run", "python", "torchscript", "export", "module"] = "run"
+    kind: Literal["run", "classifier", "python", "torchscript", "export", "module"] = "run"
     recipe: str | None
     method: str | None
     head: str | None

@@ -25,6 +25,7 @@ from corral.files import user_path
 from corral.models import Classifier
 from corral.models.backbones import BackboneLike
 from corral.models.fingerprint import fingerprint
+from corral.models.saved import is_saved_classifier
 from corral.progress import Progress
 from corral.targets import Preparation, Target, load_target
 from corral.targets.outputs import are_probabilities, check_outputs, measuring, outputs
@@ -257,9 +258,9 @@ def is_run(target: AnyModel) -> bool:
     """Whether a target is a run folder or its model file, or a path that names nothing else."""
     if isinstance(target, nn.Module):
         return False
+    path = user_path(str(target))
     if isinstance(target, Path) or target.endswith(".safetensors"):
-        return True
-    path = user_path(target)
+        return not is_saved_classifier(path)
     return path.is_dir() or not (path.exists() or ":" in target)
 
 

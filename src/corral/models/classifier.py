@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from corral.models.backbones import Backbone
 from corral.models.heads import Head
+
+if TYPE_CHECKING:
+    from corral.models.backbones import BackboneLike
+    from corral.models.spec import ModelSpec
 
 
 class Normalisation(nn.Module):
@@ -43,6 +48,10 @@ class Classifier(nn.Module):
         std: per-channel standard deviation of the pixels, positive.
         image_size: (H, W) that inputs must have; None takes what the backbone takes.
 
+    Attributes:
+        class_names: of the logits, where they are known.
+        spec: what it was built from, where it was built from a description.
+
     Raises:
         ValueError: mean and std do not fit each other, or the backbone's `features_dim` is not the head's.
     """
@@ -61,6 +70,8 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.head = head
         self.image_size = image_size
+        self.class_names: tuple[str, ...] | None = None
+        self.spec: ModelSpec | None = None
         self._check_head(head)
 
     @property
@@ -104,6 +115,21 @@ class Classifier(nn.Module):
 
         return export_classifier(self, path, image_size=image_size)
 
+    def save(self, path: str | Path, *, image_shape: tuple[int, int, int] | None = None) -> Path:
+        """Write it to one safetensors file, which `load` reads; see `corral.models.saved.save_classifier`."""
+        from corral.models.saved import save_classifier  # that module is about this class
+
+        return save_classifier(self, path, image_shape=image_shape)
+
+    @staticmethod
+    def load(
+        path: str | Path, *, device: torch.device | str = "cpu", backbone: "BackboneLike | None" = None
+    ) -> "Classifier":
+        """Read a file of `save`, or a run's model, in eval mode; see `corral.models.saved.load_classifier`."""
+        from corral.models.saved import load_classifier  # that module is about this class
+
+        return load_classifier(path, device=device, backbone=backbone)
+
     def with_head(self, head: Head) -> "Classifier":
         """A classifier with another head on the *same* normalisation and backbone modules (nothing is copied)."""
         self._check_head(head)
@@ -111,7 +137,7 @@ class Classifier(nn.Module):
             self.backbone, head, self.normalisation.mean, self.normalisation.std, image_size=self.image_size
         )
         twin.normalisation = self.normalisation
-        twin.training = self.training
+        twin.training, twin.class_names, twin.spec = self.training, self.class_names, self.spec
         return twin
 
     def _check_head(self, head: Head) -> None:

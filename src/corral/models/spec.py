@@ -190,7 +190,9 @@ def build_classifier(spec: ModelSpec) -> Classifier:
         head = spec.build_head(backbone.features_dim)
     except ValueError as error:
         raise UsageError(f"head {spec.head['name']!r}: {error}") from error
-    return Classifier(backbone, head, spec.mean, spec.std, image_size=spec.image_shape[1:])
+    model = Classifier(backbone, head, spec.mean, spec.std, image_size=spec.image_shape[1:])
+    model.spec = spec
+    return model
 
 
 def _check_memory(spec: ModelSpec) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from corral.errors import CorralError, UsageError
 from corral.files import user_path
+from corral.models.saved import is_saved_classifier, load_classifier
 from corral.reading import check_file, opened_zip
 from corral.targets.programs.archive import rebuilt_export, rebuilt_script
 from corral.targets.programs.compiled import CompiledProgram
@@ -18,7 +19,7 @@ from corral.targets.programs.remote import Remote
 from corral.targets.python import load_python
 from corral.training import RunInfo, load_model
 
-Kind = Literal["run", "python", "torchscript", "export", "module"]
+Kind = Literal["run", "classifier", "python", "torchscript", "export", "module"]
 # The first byte of a pickle of protocol 2 or later is PROTO; what torch wrote before 1.6 is a row of such pickles.
 PICKLE = b"\x80"
 TAR = b"ustar"
@@ -44,8 +45,8 @@ def load_target(
     """Load a model to audit.
 
     Args:
-        target: a run folder or its model.safetensors; a TorchScript or torch.export file; or "module:function" with a
-            .py file or a dotted name.
+        target: a run folder or its model.safetensors; a file of `Classifier.save`; a TorchScript or torch.export file;
+            or "module:function" with a .py file or a dotted name.
         path: the folder that Python code is imported from; default a file's own folder, the current one for a name.
         device: where the model goes.
 
@@ -61,6 +62,8 @@ def load_target(
         return Target(type(target).__name__, "module", _plain(target.to(device)))
     place = user_path(target)
     folder = None if path is None else user_path(path)
+    if is_saved_classifier(place):
+        return Target(target, "classifier", load_classifier(place, device=device))
     if place.is_dir() or place.suffix == ".safetensors":
         model, _, info = load_model(place, device=device)
         return Target(target, "run", model, info)

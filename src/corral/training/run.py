@@ -1,6 +1,5 @@
 """A run: the folder that training writes and everything else reads."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +9,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from corral.checkpoints import load_tensors, read_checkpoint, write_checkpoint
+from corral.checkpoints import read_checkpoint, write_checkpoint
 from corral.checksums import checksum, edited
 from corral.errors import CorralError, UsageError
 from corral.files import check_recordable
-from corral.models import Classifier, ModelSpec, build_classifier
-from corral.models.backbones import BACKBONES, BackboneLike, bring_backbone, build_backbone, is_own, missing_words
-from corral.models.backbones.given import PREFIX as GIVEN
-from corral.models.heads import HEADS
-from corral.models.modes import eval_mode
+from corral.models import Classifier, ModelSpec
+from corral.models.backbones import BackboneLike
+from corral.models.saved import first_problem, read_spec, restored
 from corral.reading import MOST_TEXT, parse_json, read_bytes
-from corral.registry import is_target
 from corral.strict import Amount, OfThreat, Radius, Seconds
 from corral.training.clock import WorkClock
 from corral.training.convergence import Ending
@@ -137,24 +133,20 @@ def load_model(
     elif not path.exists():
         raise UsageError(f"{path}: no such run or model file; `corral train RECIPE --out {path}` makes one")
     tensors, metadata = read_checkpoint(path, kind="model")
-    _require_known(metadata.get("spec"), path, backbone)
+    spec = read_spec(metadata.get("spec"), path, backbone=backbone)
     try:
-        spec = ModelSpec.model_validate(metadata["spec"])
         info = RunInfo.model_validate(metadata["info"])
-    except (KeyError, TypeError, UsageError, ValidationError) as error:
-        raise CorralError(f"{path}: the model's description is damaged ({_first(error)}); train it again") from error
+    except (KeyError, TypeError, ValidationError) as error:
+        raise CorralError(
+            f"{path}: the model's description is damaged ({first_problem(error)}); train it again"
+        ) from error
     if not spec.head_class.decides and not encoder:
         raise CorralError(
             f"{given}: an encoder (method {info.method}) decides nothing; fit a head to it with "
             f"`corral evaluate {given} --fit-heads slf`"
         )
-    _check_fits(spec, tensors, path)
-    try:
-        model = build_classifier(spec)
-    except (UsageError, ValueError) as error:
-        raise CorralError(f"{path}: the model's description is damaged ({error}); train it again") from error
-    load_tensors(model, tensors, path)
-    _check_probe(model.eval(), spec, info, path)
+    model = restored(spec, tensors, path, probe=info.probe)
+    model.class_names = tuple(info.classes)
     return model.to(device).eval(), spec, info
 
 
@@ -162,86 +154,6 @@ def bring(run: str | Path, backbone: BackboneLike | None) -> None:
     """Let a finished run's backbone stand, in this process, for one that the user gives; None changes nothing."""
     if backbone is not None:
         load_model(run, encoder=True, backbone=backbone)
-
-
-def _require_known(description: object, path: Path, backbone: BackboneLike | None) -> None:
-    """Refuse a model whose backbone or head nobody has registered, with what may bring it; bring the one given."""
-    for registry, key in ((BACKBONES, "backbone"), (HEADS, "head")):
-        part = description.get(key) if isinstance(description, dict) else None
-        name = part.get("name") if isinstance(part, dict) else part
-        if not isinstance(name, str):
-            continue
-        if key == "backbone" and backbone is not None:
-            bring_backbone(name, backbone)
-        try:
-            registry.find(name, code=False)
-        except UsageError as error:
-            if key == "backbone" and (is_target(name) or name.startswith(GIVEN)):
-                raise CorralError(f"{path}: its backbone {name!r} is not known here: {missing_words(name)}") from error
-            raise CorralError(
-                f"{path}: {error}. If a plugin has it, name that by `corral --plugin FILE` or the environment variable "
-                "CORRAL_PLUGINS; if not, the model's description is damaged"
-            ) from error
-
-
-def probe(model: Classifier, spec: ModelSpec) -> list[float] | None:
-    """Up to `PROBED` features of a fixed image, in eval mode; None of corral's own backbones and of random ones."""
-    if is_own(BACKBONES.find(spec.backbone.name, code=False)):
-        return None
-    weight = model.normalisation.mean
-    ramp = torch.linspace(0, 1, math.prod(spec.image_shape), device=weight.device, dtype=weight.dtype)
-    image = ramp.view(1, *spec.image_shape)
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), eval_mode(model):
-        first, again = (model.features(image)[0].double().cpu() for _ in range(2))
-    return first[:PROBED].tolist() if torch.allclose(first, again, rtol=LOOSE, atol=LOOSE) else None
-
-
-def _check_probe(model: Classifier, spec: ModelSpec, info: RunInfo, path: Path) -> None:
-    """Refuse a backbone that computes something else with these weights than the one that was trained."""
-    if info.probe is None:
-        return
-    found = probe(model, spec)
-    if found is None or len(found) != len(info.probe):
-        problem = f"gives {'random' if found is None else len(found)} features"
-    else:
-        expected = torch.tensor(info.probe, dtype=torch.float64)
-        scale = float(expected.abs().max().clamp_min(LOOSE))
-        if float((torch.tensor(found, dtype=torch.float64) - expected).abs().max()) <= LOOSE * scale:
-            return
-        problem = "gives other features for the same image"
-    raise CorralError(
-        f"{path}: its backbone {spec.backbone.name!r} {problem} than when the run was trained; restore its code of then"
-    )
-
-
-def _check_fits(spec: ModelSpec, tensors: dict[str, Tensor], path: Path) -> None:
-    """Refuse a description that is not the stored tensors' before anything of its size is allocated."""
-    problem = f"{path}: the model's description does not fit its tensors"
-    name, options = spec.backbone.name, spec.backbone.options()
-    if not is_own(BACKBONES.find(name, code=False)):
-        return  # foreign code decides what it allocates, and may not know the device without memory
-    if options.get("depth", 0) > len(tensors):  # every layer of ours has tensors of its own
-        raise CorralError(f"{problem}: depth {options['depth']} with {len(tensors)} tensors; train it again")
-    try:
-        with torch.device("meta"):
-            backbone = build_backbone(name, spec.image_shape, options)
-            shapes = spec.head_class.shapes(spec.head, backbone.features_dim, spec.num_classes)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # sizes also beyond what torch can count
-        raise CorralError(f"{problem}: {str(error).splitlines()[0]}; train it again") from error
-    expected = {f"backbone.{name}": tuple(tensor.shape) for name, tensor in backbone.state_dict().items()}
-    expected |= {f"head.{name}": shape for name, shape in shapes.items()}
-    for name, shape in expected.items():
-        found = tuple(tensors[name].shape) if name in tensors else None
-        if found != shape:
-            raise CorralError(f"{problem}: {name} should be {shape}, found {found or 'none'}; train it again")
-
-
-def _first(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        entry = error.errors()[0]
-        where, words = ".".join(map(str, entry["loc"])), entry["msg"].removeprefix("Value error, ")
-        return f"{where}: {words}" if where else words
-    return f"missing {error}" if isinstance(error, KeyError) else str(error)
 
 
 def written_digest(folder: RunFolder, name: Literal["recipe_sha256", "metrics_sha256"]) -> str | None:

@@ -18,10 +18,11 @@ from corral.checksums import checksum, edited
 from corral.devices import device_name
 from corral.errors import CorralError, UsageError
 from corral.files import write_atomically
+from corral.models.saved import probe
 from corral.training.convergence import Ending
 from corral.training.optimisers import state_names
 from corral.training.recipes.files import recipe_checksum
-from corral.training.run import RunInfo, probe, read_epochs, save_model
+from corral.training.run import RunInfo, read_epochs, save_model
 from corral.version import __version__
 
 if TYPE_CHECKING:

@@ -2,20 +2,23 @@
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from corral.errors import UsageError
+from corral.geometry.kmeans import class_kmeans
 from corral.geometry.radii import nearest_radius, soft_radius
 from corral.geometry.scores import Rule, class_index, class_scores, cluster_scores, membership_scores
 from corral.models.heads.base import HEADS, Clusters, Head, Spec, options_of
+from corral.models.variance import feature_variance
 from corral.options import Count, option_names, read_options
 from corral.precision import full_precision
 
 HeadRule = Rule | Literal["fuzzy"]
+LEAST_VARIANCE = 1e-12
 
 
 @full_precision
@@ -132,6 +135,41 @@ class ClusterHead(Head):
         """The shapes of its state by name."""
         count = cls.resolved(options_of(spec), classes)["clusters"]
         return {"centroids": (count, features), "classes": (count,), "variance": (), "log_temperature": ()}
+
+    @classmethod
+    def fit(
+        cls,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        clusters: int | Sequence[int] = 1,
+        rule: HeadRule = "soft",
+        num_classes: int | None = None,
+        restarts: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> "ClusterHead":
+        """A head on k-means clusters of every class's features, with their variance (ClusTR, after Eq. 3).
+
+        Args:
+            features: (N, d) finite floats, N >= 2.
+            labels: (N,) integers in [0, C).
+            clusters: of each class, one number or one a class; at most the members of the class.
+            rule: as the constructor takes it.
+            num_classes: C; default the largest label + 1.
+            restarts: of k-means.
+            generator: of k-means' starts; the same state gives the same head.
+
+        Raises:
+            ValueError: impossible features, labels, clusters or rule, or a class with fewer members than clusters.
+        """
+        if num_classes is None:
+            num_classes = int(labels.max()) + 1 if len(labels) else 0
+        found = class_kmeans(
+            features, labels, clusters, num_classes=num_classes, restarts=restarts, generator=generator
+        )
+        variance = feature_variance(features.to(found.centroids), labels, found.centroids, found.classes)
+        # Features that have collapsed onto their centroids leave no variance to divide by.
+        return cls(found.centroids, found.classes, variance.clamp_min(LEAST_VARIANCE), rule=rule)
 
     def certified_radius(self, features: Tensor, *, lipschitz: float = 1.0) -> Tensor:
         """(N,) radii by its rule: "nearest" and 1 `nearest_radius` (exact), "soft" and D of all `soft_radius`.

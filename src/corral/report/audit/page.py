@@ -79,6 +79,7 @@ def _facts(record: AuditRecord) -> list[tuple[str, str]]:
         "torchscript": "a TorchScript file",
         "export": "a torch.export file",
         "module": "a module",
+        "classifier": "a corral classifier",
     }
     return [
         ("Model", f"{record.target} ({kinds.get(record.kind, record.kind)}), {record.classes} classes"),
