@@ -254,6 +254,7 @@ def test_what_is_no_data_is_one_line_and_never_its_content(data: Any, words: str
     [
         ((X, Y[:5]), "own/arrays: labels must be int64 of shape (30,), one for each image, found int64 of shape (5,)"),
         ((list(X), Y[:5]), "own/arrays: found 30 images and Tensor as labels, expected one label for each"),
+        ((list(X), Y[0]), "own/arrays: found 30 images and Tensor as labels, expected one label for each"),
         ((X, Y / 3), "own/arrays: y is float32 of shape (30,), expected one whole number for each image"),
         ((X, None), "own/arrays: y: found NoneType, expected a tensor or a NumPy array"),
         ((X / 2.0, Y), "own/arrays: pixels must be in [0, 1]; found max 127.5: divide by 255 or store uint8"),
