@@ -87,7 +87,7 @@ class OnePart:
         Raises:
             CorralError: a label outside the classes, or too large to be one.
         """
-        count = int(self._labels.max()) + 1 if self.classes is None else self.classes
+        count = max(int(self._labels.max()), 0) + 1 if self.classes is None else self.classes
         if isinstance(count, int) and count > MOST_CLASSES:
             raise CorralError(
                 f"{self.name}: y: found label {count - 1:,}, expected numbers from 0 on: number the classes"

@@ -107,4 +107,5 @@ def _details(data: Any) -> str:
 
 def _is_streamed(data: Any) -> bool:
     """Whether items come one after another alone, or nobody knows how many."""
-    return isinstance(data, Dataset) or (hasattr(type(data), "__iter__") and not hasattr(type(data), "__getitem__"))
+    iterated = hasattr(type(data), "__iter__") and not hasattr(type(data), "__getitem__")
+    return not _is_map_style(data) and (isinstance(data, Dataset) or iterated)
