@@ -232,6 +232,7 @@ WRONG: list[tuple[Any, str]] = [
     (Streamed(), "found Streamed (it has no length or no items by number: load it without streaming), expected"),
     (Endless(), "found Endless (it has no length or no items by number"),
     ({"train": Streamed()}, "found dict of Streamed (it has no length or no items by number"),
+    ({"train": Pictures(TRAIN), "test": 7}, "found dict with the keys train, test, expected"),
     (iter([]), "found list_iterator (it has no length or no items by number"),
     (load, "found function (give what it returns), expected"),
     (torch.nn.Flatten(), "found Flatten (give what it returns), expected"),
@@ -254,6 +255,7 @@ def test_what_is_no_data_is_one_line_and_never_its_content(data: Any, words: str
     [
         ((X, Y[:5]), "own/arrays: labels must be int64 of shape (30,), one for each image, found int64 of shape (5,)"),
         ((list(X), Y[:5]), "own/arrays: found 30 images and Tensor as labels, expected one label for each"),
+        ((list(X), Y[0]), "own/arrays: found 30 images and Tensor as labels, expected one label for each"),
         ((X, Y / 3), "own/arrays: y is float32 of shape (30,), expected one whole number for each image"),
         ((X, None), "own/arrays: y: found NoneType, expected a tensor or a NumPy array"),
         ((X / 2.0, Y), "own/arrays: pixels must be in [0, 1]; found max 127.5: divide by 255 or store uint8"),
@@ -261,6 +263,8 @@ def test_what_is_no_data_is_one_line_and_never_its_content(data: Any, words: str
             (X, Y + 2**40),
             "own/arrays: y: found label 1,099,511,627,778, expected numbers from 0 on: number the classes",
         ),
+        ((X, Y - 9), "own/arrays: y: label -9 in row 0 is outside the 1 classes"),
+        ((X.to("meta"), Y), "own/arrays: x: found a tensor that is no plain array of numbers"),
         ((X, Y - 1), "own/arrays: y: label -1 in row 0 is outside the 2 classes"),
         (
             (Pictures(TRAIN), TensorDataset(X[:, :, 1:], Y)),

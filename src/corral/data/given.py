@@ -3,12 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from os import PathLike
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import Dataset
 
 from corral.data.images import DataSet, Images, check_labels, fingerprint_of
 from corral.data.loading.arrays import (
@@ -25,29 +23,14 @@ from corral.data.loading.arrays import (
 )
 from corral.data.loading.fit import AS_STORED, Fit
 from corral.data.loading.items import Columns, MapStyle, read_items
+from corral.data.parts import count_of, is_listed, named, parts_of
 from corral.data.split import TEST_PARTS, split_off_test
-from corral.errors import CorralError, UsageError, shortened
+from corral.errors import CorralError, UsageError
 from corral.files import as_text
 
 # Before the name of data that were given as an object: it is in no registry, and no file is at it.
 OWN = "own/"
-EXPECTED = (
-    "(x, y), (x_train, y_train, x_test, y_test), a torch or Hugging Face data set, a pair (train, test) or a "
-    "dictionary of them by name, or a corral.data.DataSet"
-)
 STATE = "name the classes: corral.data.own(data, classes=...)"
-# What has items by number, or seems to, and is no data set of images.
-NO_ITEMS = (Tensor, IterableDataset, DataLoader, Mapping, Sequence)
-# Letters of a key that a message quotes, and how many keys.
-MOST, KEYS = 40, 8
-
-
-class WrongDataError(UsageError):
-    """What was given is no data; `words` say what it is."""
-
-    def __init__(self, words: str, details: str = "") -> None:
-        super().__init__(f"data: found {words}{details}, expected a data set's name, {EXPECTED}")
-        self.words = words
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +87,7 @@ class OnePart:
         Raises:
             CorralError: a label outside the classes, or too large to be one.
         """
-        count = int(self._labels.max()) + 1 if self.classes is None else self.classes
+        count = max(int(self._labels.max()), 0) + 1 if self.classes is None else self.classes
         if isinstance(count, int) and count > MOST_CLASSES:
             raise CorralError(
                 f"{self.name}: y: found label {count - 1:,}, expected numbers from 0 on: number the classes"
@@ -162,8 +145,8 @@ def own(
     if isinstance(data, str | DataSet | OnePart):
         raise UsageError(f"own reads data of yours; a {type(data).__name__} goes to data= as it is")
     check_stated(classes, layout)
-    named = isinstance(columns, list | tuple) and len(columns) == 2 and all(isinstance(key, str) for key in columns)
-    if columns is not None and not named:
+    two = isinstance(columns, list | tuple) and len(columns) == 2 and all(isinstance(key, str) for key in columns)
+    if columns is not None and not two:
         raise UsageError("columns must be two names, as in columns=('image', 'label')")
     called = own_name(data) if name is None else f"{OWN}{as_text(str(name)).removeprefix(OWN)}"
     chosen = classes if classes is None or isinstance(classes, int) else tuple(classes)
@@ -181,7 +164,7 @@ def own_name(data: object) -> str:
     Raises:
         WrongDataError: no data.
     """
-    first = next(iter(_parts(data).values()))
+    first = next(iter(parts_of(data).values()))
     if isinstance(first, tuple | list):
         return f"{OWN}arrays"
     info = getattr(first, "info", None)  # of a Hugging Face data set
@@ -208,38 +191,43 @@ def read_given(
     """
     if isinstance(data, DataSet | OnePart):
         return data if data.name == name else replace(data, name=name)
-    parts = _parts(data)
+    parts = parts_of(data)
     chosen = [part for part in ("train", *TEST_PARTS) if part in parts][:2] or list(parts)
     if "train" not in chosen:
         chosen = chosen[:1]
-    left = [part for part in parts if part not in chosen]
-    arrays = [parts[part] for part in chosen if isinstance(parts[part], tuple | list) and not _listed(parts[part][0])]
+    left = "".join(
+        f"; images of {part} ignored: {count_of(found):,}, {chosen[-1]} is used"
+        for part, found in parts.items()
+        if part not in chosen
+    )
+    pairs = [parts[part] for part in chosen if isinstance(parts[part], tuple | list)]
+    arrays = [pair for pair in pairs if not is_listed(pair[0])]
     if arrays and (columns is not None or fit != AS_STORED):
         raise UsageError(f"{name}: arrays have no columns, and no pictures to resize or turn: leave these options out")
-    words = (
-        (note or ("arrays" if arrays else type(parts[chosen[0]]).__name__))
-        + fit.note
-        + "".join(f"; images of {part} ignored: {_count(parts[part]):,}, {chosen[-1]} is used" for part in left)
-    )
+    words = (note or ("arrays" if pairs else type(parts[chosen[0]]).__name__)) + fit.note + left
     if len(arrays) == 2:
         (x, y), (x_test, y_test) = arrays
         return from_arrays(x, y, x_test, y_test, name=name, classes=classes, shape=shape, layout=layout, note=words)
-    read, stated = {}, {}
+    read = {}
     for part in chosen:
         where = f"{name}: {part}" if len(chosen) > 1 else name
-        pixels, labels, names = _read_part(where, parts[part], columns, layout, shape, fit)
-        read[part] = pixels, labels
-        if names is not None:
-            stated[part] = names
-    if len(set(stated.values())) > 1 and classes is None:
-        raise CorralError(f"{name}: the classes of {' and '.join(stated)} have different names: {STATE}")
-    known = classes if classes is not None else next(iter(stated.values()), None)
-    if len(chosen) > 1:
-        pixels_of, labels_of = ({part: both[place] for part, both in read.items()} for place in (0, 1))
-        known, (train, test) = labelled_parts(name, known, pixels_of, labels_of, remedy=STATE)
-        return DataSet(name, known, train, test, note=words)
+        read[part] = _read_part(where, parts[part], columns, layout, shape, fit)
+    stated = {names: part for part, (_, _, names) in read.items() if names is not None}
+    if len(stated) > 1 and classes is None:
+        raise CorralError(f"{name}: the classes of {' and '.join(stated.values())} have different names: {STATE}")
+    known = classes if classes is not None else next(iter(stated), None)
+    if len(read) == 1:
+        ((pixels, labels, _),) = read.values()
+        return _one_part(name, pixels, labels, known, words)
+    pixels_of, labels_of = {part: x for part, (x, _, _) in read.items()}, {part: y for part, (_, y, _) in read.items()}
+    known, (train, test) = labelled_parts(name, known, pixels_of, labels_of, remedy=STATE)
+    return DataSet(name, known, train, test, note=words)
+
+
+def _one_part(name: str, pixels: Tensor, labels: Tensor, classes: int | tuple[str, ...] | None, note: str) -> OnePart:
+    """One part, whose name stands before what is wrong with its images."""
     try:
-        return OnePart(name, Images(*read[chosen[0]]), known, words)
+        return OnePart(name, Images(pixels, labels), classes, note)
     except CorralError as error:
         raise CorralError(f"{name}: {error}") from error
 
@@ -270,9 +258,9 @@ def _read_part(
     if not isinstance(part, tuple | list):
         return read_items(where, part, columns=columns, layout=layout, fit=fit)
     x, y = part
-    if _listed(x):
-        if not hasattr(y, "__len__") or len(x) != len(y):
-            raise CorralError(f"{where}: found {len(x)} images and {_named(y)} as labels, expected one label for each")
+    if is_listed(x):
+        if not hasattr(y, "__len__") or not getattr(y, "ndim", 1) or len(x) != len(y):
+            raise CorralError(f"{where}: found {len(x)} images and {named(y)} as labels, expected one label for each")
         return read_items(where, _Zipped(x, y), layout=layout, fit=fit)
     array = as_array(f"{where}: x", x)
     if layout is None and array.ndim == 4:
@@ -284,82 +272,3 @@ def _read_part(
     pixels = as_pixels(f"{where}: x", array, layout=layout)
     labels = as_labels(f"{where}: y", as_array(f"{where}: y", y))
     return pixels, labels, None
-
-
-def _parts(data: Any) -> dict[str, Any]:
-    """The parts of data by name, one that stands alone as ""; each a pair of arrays or a map-style data set.
-
-    Raises:
-        WrongDataError: no data.
-    """
-    if isinstance(data, Mapping):
-        parts = {str(key): part for key, part in data.items() if _is_part(part)}
-        if len(parts) == len(data) and ("train" in parts or set(parts) & set(TEST_PARTS) or len(parts) == 1):
-            return parts
-    elif isinstance(data, tuple | list):
-        if len(data) == 4:
-            return {"train": data[:2], "test": data[2:]}
-        if len(data) == 2 and all(map(_is_part, data)):
-            return {"train": data[0], "test": data[1]}
-        if len(data) == 2 and _is_array(data[0]):
-            return {"": data}
-    elif _is_map_style(data):
-        return {"": data}
-    raise WrongDataError(_named(data), _details(data))
-
-
-def _count(part: Any) -> int:
-    return len(part[0] if isinstance(part, tuple | list) else part)
-
-
-def _is_part(part: Any) -> bool:
-    """Whether this is a map-style data set, or a pair of arrays of images and labels."""
-    if isinstance(part, tuple | list):
-        ranks = [getattr(values, "ndim", None) for values in part]
-        return len(ranks) == 2 and ranks[0] in (3, 4) and ranks[1] in (1, 2)
-    return _is_map_style(part)
-
-
-def _is_map_style(part: Any) -> bool:
-    if isinstance(part, NO_ITEMS) or hasattr(part, "__array__"):
-        return False
-    return hasattr(type(part), "__len__") and hasattr(type(part), "__getitem__")
-
-
-def _is_array(values: Any) -> bool:
-    return isinstance(values, Tensor | list | tuple) or hasattr(values, "__array__")
-
-
-def _listed(values: Any) -> bool:
-    """Whether these are images one by one, which may be of several modes or sizes."""
-    return isinstance(values, list | tuple) and len(values) > 0 and isinstance(values[0], Tensor | Image.Image)
-
-
-def _named(data: Any) -> str:
-    return f"{len(data)} things" if isinstance(data, tuple | list) else type(data).__name__
-
-
-def _details(data: Any) -> str:
-    """What else a message says of data that are none."""
-    if isinstance(data, Mapping):
-        streamed = next((part for part in data.values() if _is_streamed(part)), None)
-        if streamed is not None:
-            return f" of {_named(streamed)}{_details(streamed)}"
-        keys = ", ".join(shortened(str(key), MOST) for key in list(data)[:KEYS])
-        return f" with the keys {keys}{' ...' if len(data) > KEYS else ''}"
-    if isinstance(data, tuple | list):
-        return f" ({', '.join(type(one).__name__ for one in data[:KEYS])}{' ...' if len(data) > KEYS else ''})"
-    if isinstance(data, Tensor) or hasattr(data, "__array__"):
-        return f" of shape {tuple(getattr(data, 'shape', ()))} without labels"
-    if isinstance(data, PathLike):
-        return " (a path is written folder:PATH or npz:PATH)"
-    if isinstance(data, DataLoader):
-        return " (give its data set, loader.dataset)"
-    if _is_streamed(data):
-        return " (it has no length or no items by number: load it without streaming)"
-    return " (give what it returns)" if callable(data) else ""
-
-
-def _is_streamed(data: Any) -> bool:
-    """Whether items come one after another alone, or nobody knows how many."""
-    return isinstance(data, Dataset) or (hasattr(type(data), "__iter__") and not hasattr(type(data), "__getitem__"))

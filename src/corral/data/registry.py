@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from corral.data.given import OnePart, WrongDataError, read_given
+from corral.data.given import OnePart, read_given
 from corral.data.images import DataSet
 from corral.data.loading.arrays import Layout
+from corral.data.parts import WrongDataError
 from corral.errors import CorralError
 from corral.registry import Registry
 

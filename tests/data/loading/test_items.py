@@ -170,6 +170,20 @@ class Fails(Items):
         raise OSError("the disk\nis gone")
 
 
+class Lost(Items):
+    def __len__(self) -> int:
+        raise ValueError("nobody knows")
+
+    @property
+    def classes(self) -> list[str]:
+        raise RuntimeError("no file")
+
+
+class Nameless(Lost):
+    def __len__(self) -> int:
+        return 1
+
+
 class Random(Items):
     def __getitem__(self, index: int) -> Any:
         return np.random.default_rng().random((4, 4)), 0
@@ -202,6 +216,12 @@ class Random(Items):
             "item 1: found (C, H, W) = (3, 4, 7), item 0 has (3, 5, 7): make",
         ),
         (Items([(LEVELS[0], 0), (Image.new("L", (7, 5)), 0)]), "own: item 1: found Image, item 0 is of another kind"),
+        (Lost([0]), "own: its length failed (ValueError: nobody knows)"),
+        (Nameless([(LEVELS[0], 0)]), "own: its classes failed (RuntimeError: no file)"),
+        (
+            Items([(torch.zeros(3, 4, 4).to_sparse(), 0)]),
+            "own: item 0: found a tensor that is no plain array of numbers",
+        ),
         (Fails([0]), "own: item 0 failed (OSError: the disk)"),
         (
             Random([0]),

@@ -178,3 +178,9 @@ def test_other_colour_spaces_become_rgb() -> None:
     gray = 255 * (1.055 * linear ** (1 / 2.4) - 0.055)
     found = taken(Image.frombytes("LAB", (6, 4), bytes([119, 0, 0]) * 24))
     assert np.abs(found - gray).max() <= 2
+
+
+def test_a_damaged_orientation_turns_nothing(tmp_path: Path) -> None:
+    for note in (b"Exif\x00\x00II*\x00\xff\xff\xff\xff", b"Exif\x00\x00no notes at all"):
+        for options in ("", "?upright"):
+            assert np.array_equal(loaded(tmp_path, Image.fromarray(COLOURS), "png", options, exif=note), COLOURS)

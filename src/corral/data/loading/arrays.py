@@ -94,8 +94,12 @@ def as_array(where: str, values: Any) -> NDArray[Any]:
         CorralError: something else, or lists of different lengths.
     """
     if isinstance(values, Tensor):
-        host = values.detach().cpu()
-        array: NDArray[Any] = (host.float() if host.is_floating_point() else host).numpy()
+        try:
+            host = values.detach().cpu()
+            array: NDArray[Any] = (host.float() if host.is_floating_point() else host).numpy()
+        except (TypeError, RuntimeError) as error:  # a sparse or a quantised one, or one without content (meta)
+            words = str(error).splitlines()[0]
+            raise CorralError(f"{where}: found a tensor that is no plain array of numbers ({words})") from error
         return array
     if isinstance(values, list | tuple) or hasattr(values, "__array__"):
         try:

@@ -1,5 +1,6 @@
 """Pictures of any size made one size: the shorter side resized, the middle cut out."""
 
+import warnings
 from dataclasses import dataclass
 
 from PIL import Image, ImageOps
@@ -86,7 +87,8 @@ def orientation(image: Image.Image) -> int:
     if image.format == "TIFF" or not any(note in image.info for note in NOTES):
         return 1
     try:
-        return int(image.getexif().get(ORIENTATION, 1))
+        with warnings.catch_warnings(action="ignore"):  # of damaged notes
+            return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # whatever Pillow's parser raises on damaged notes, which turn nothing
         return 1
 

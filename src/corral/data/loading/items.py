@@ -1,7 +1,7 @@
 """Map-style data sets read item by item: torch's, Hugging Face's, and whatever has a length and gives items."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from corral.data.loading.pictures import GRAY_MODES, picture_pixels, require_sti
 from corral.errors import CorralError, UsageError
 from corral.reading import first_line
 
+T = TypeVar("T")
 Columns = tuple[str, str]
 # Where the images and the labels of items that are dictionaries are looked for.
 IMAGES, LABELS = ("image", "img", "pixel_values", "x"), ("label", "labels", "fine_label", "y")
@@ -55,11 +56,12 @@ def read_items(
         UsageError: columns that are not there, or could be several; a size for images that are no pictures.
         CorralError: names the item, what was found and what was expected.
     """
-    count = len(items)
+    count = _asked(where, "its length", lambda: len(items))
     if not count:
         raise CorralError(f"{where}: has no images")
-    if hasattr(items, "column_names"):
-        columns = _columns(where, list(items.column_names), columns)
+    names = getattr(items, "column_names", None)
+    if isinstance(names, list | tuple):
+        columns = _columns(where, names, columns)
     buffer, labels = _Buffer(where, count, layout, fit), []
     for index in range(count):
         image, label = _item(where, items, index, columns)
@@ -71,7 +73,8 @@ def read_items(
                 f"{where}: item {index} is another image when it is read again: give the data set without random "
                 "transforms (a recipe augments by data.crop and data.flip)"
             )
-    return buffer.result(), torch.tensor(labels), class_names(items, None if columns is None else columns[1])
+    classes = _asked(where, "its classes", lambda: class_names(items, None if columns is None else columns[1]))
+    return buffer.result(), torch.tensor(labels), classes
 
 
 def class_names(items: object, column: str | None = None) -> tuple[str, ...] | None:
@@ -166,12 +169,17 @@ class _Buffer:
         return found if self.layout == "NCHW" else found.transpose(2, 0, 1)
 
 
+def _asked(where: str, what: str, call: Callable[[], T]) -> T:
+    """What a foreign data set answers."""
+    try:
+        return call()
+    except Exception as error:  # whatever its code raises
+        raise CorralError(f"{where}: {what} failed ({type(error).__name__}: {first_line(error)})") from error
+
+
 def _item(where: str, items: MapStyle, index: int, columns: Columns | None) -> tuple[object, object]:
     """The image and the label of an item."""
-    try:
-        found = items[index]
-    except Exception as error:  # whatever a foreign data set raises
-        raise CorralError(f"{where}: item {index} failed ({type(error).__name__}: {first_line(error)})") from error
+    found: Any = _asked(where, f"item {index}", lambda: items[index])
     if isinstance(found, Mapping):
         image, label = columns or _columns(where, list(found), None)
         if image not in found or label not in found:
