@@ -224,3 +224,35 @@ def test_what_cannot_be_clustered_is_one_line(net, change, message):
     with pytest.raises(UsageError, match=message) as caught:
         corral.cluster(given.pop("backbone"), given.pop("data"), **given, **QUIET)
     assert "\n" not in str(caught.value)
+
+
+def test_the_shell_makes_and_measures_the_same_file(net, tmp_path, monkeypatch, capsys):
+    from corral.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    code = "from torch import nn\n\ndef load():\n    return nn.Sequential(nn.Flatten())\n"
+    (tmp_path / "mine.py").write_text(code)
+    for command in (
+        [
+            "cluster",
+            "mine.py:load",
+            "--data",
+            "digits",
+            "--clusters",
+            "2",
+            "--rule",
+            "nearest",
+            "--out",
+            "c.safetensors",
+        ],
+        ["evaluate", "c.safetensors", "--data", "digits", "--eps", "0.1", "--n", "20", "--backbone", "mine.py:load"],
+    ):
+        monkeypatch.setattr("sys.argv", ["corral", *command, "--quiet"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0, capsys.readouterr().err
+        BACKBONES._held.clear()
+    twin = corral.cluster(nn.Flatten(), "digits", clusters=2, rule="nearest", **QUIET)
+    stored = Classifier.load("c.safetensors", backbone="mine.py:load")
+    assert torch.equal(stored.head.centroids, twin.head.centroids)
+    assert list((tmp_path / "measured" / "c-safetensors" / "records").glob("*.json"))

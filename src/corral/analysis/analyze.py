@@ -90,7 +90,7 @@ def analyze(
         raise UsageError(f"seed must be from 0 to {MOST_SEED}, found {seed}")
     if isinstance(target, nn.Module) or not is_run(target):
         place = place_of(target, out)
-        found = _classifier(target, data, threat, normalise, path, n, seed, data_root, choose_device(device))
+        found = _classifier(target, data, threat, normalise, path, backbone, n, seed, data_root, choose_device(device))
         with held(place / "analyses", "analyze") if place is not None else nullcontext():
             return _analysed(found, _chosen(asked, found.model), place, progress)
     if threat is not None or out is not None or normalise is not None:
@@ -126,13 +126,15 @@ def _classifier(
     threat: ThreatLike | None,
     normalise: Statistics | None,
     path: str | Path | None,
+    backbone: BackboneLike | None,
     n: int | None,
     seed: int,
     root: str | Path | None,
     device: torch.device,
 ) -> AnalysedModel:
     """Another model than a run, as a classifier, with its images."""
-    loaded = load_target(target if isinstance(target, nn.Module) else str(target), path=path, device=device)
+    named = target if isinstance(target, nn.Module) else str(target)
+    loaded = load_target(named, path=path, backbone=backbone, device=device)
     if data is None or threat is None:
         raise UsageError(f"{loaded.name}: give data and threat=(norm, eps), such as ('Linf', 8/255) (--norm, --eps)")
     images = load(data, root=root)

@@ -23,6 +23,7 @@ from corral.errors import CorralError, UsageError
 from corral.evaluation.protocols import known_norm, parsed_threat
 from corral.evaluation.records import environment, now
 from corral.files import check_recordable
+from corral.models.backbones import BackboneLike
 from corral.progress import Progress, duration
 from corral.targets.outputs import measuring
 from corral.targets.prepare import Preparation
@@ -45,6 +46,7 @@ def audit(
     n: int | None = None,
     seed: int = 0,
     path: str | Path | None = None,
+    backbone: BackboneLike | None = None,
     preparation: Preparation = PLAIN,
     as_is: bool = False,
     batch_size: int = 128,
@@ -64,6 +66,7 @@ def audit(
         n: a class-balanced subset of this many images; default all.
         seed: of the order of the images and of the attacks.
         path: the folder that Python code is imported from.
+        backbone: a run's or a saved classifier's own, where it is yours and not imported here; see `corral.load`.
         preparation: what the model's inputs need.
         as_is: audit the model even where another way to feed it is far better.
         batch_size: the largest chunk that is attacked at once.
@@ -85,7 +88,7 @@ def audit(
     check_recordable(*(given for given in (target, data) if isinstance(given, str)))
     budget, chosen = Budget(60 * minutes), choose_device(device)
     with staying(str(target) if isinstance(target, str) else type(target).__name__):
-        loaded = load_target(target, path=path, device=chosen)
+        loaded = load_target(target, path=path, backbone=backbone, device=chosen)
         threat, source = _threat(loaded, eps, norm), data
         if source is None and loaded.info is not None:
             source = data_of(str(target), loaded.info, data=None, root=data_root)

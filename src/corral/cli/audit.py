@@ -11,7 +11,7 @@ import typer
 
 from corral.cli import complete
 from corral.cli.headers import read_document
-from corral.cli.options import Common, Images, Inputs, check_out, interruptible, print_json, with_common
+from corral.cli.options import Common, Images, Inputs, RunBackbone, check_out, interruptible, print_json, with_common
 from corral.cli.streams import Colour, say
 from corral.errors import CorralError, UsageError
 from corral.strict import MOST_REAL, MOST_WHOLE
@@ -51,6 +51,7 @@ def audit(
         float, typer.Option(max=MOST_REAL, help="Time budget; AutoAttack does whole images until it ends.")
     ] = 10,
     n: Images = None,
+    backbone: RunBackbone = None,
     as_is: Annotated[
         bool, typer.Option("--as-is", help="Audit it even if it is evidently fed what it was not trained on.")
     ] = False,
@@ -94,6 +95,7 @@ def audit(
             n=n,
             seed=seed,
             path=inputs.path,
+            backbone=backbone,
             preparation=preparation,
             as_is=as_is,
             batch_size=batch_size,

@@ -9,6 +9,7 @@ from corral.cli import (
     analyze,
     audit,
     certify,
+    cluster,
     data,
     demo,
     evaluate,
@@ -59,6 +60,21 @@ def options(
     import_plugins(plugin or ())
 
 
-for module in (demo, train, evaluate, report, runs, show, recipes, data, certify, audit, analyze, reproduce, export):
+for module in (
+    demo,
+    train,
+    cluster,
+    evaluate,
+    report,
+    runs,
+    show,
+    recipes,
+    data,
+    certify,
+    audit,
+    analyze,
+    reproduce,
+    export,
+):
     name = module.__name__.rpartition(".")[2]
     app.command(cls=getattr(module, "Command", None), epilog=module.EPILOG)(getattr(module, name))

@@ -32,7 +32,6 @@ from corral.targets.outputs import are_probabilities, check_outputs, measuring, 
 from corral.targets.prepare import prepared
 from corral.training import RunFolder, RunInfo, load_model, load_recipe
 from corral.training.recipes.recipe import MOST_SEED, Recipe
-from corral.training.run import bring
 from corral.training.start import data_of
 from corral.version import __version__
 
@@ -321,9 +320,8 @@ def load_subject(
         raise UsageError(f"batch size must be at least 1, found {batch_size}")
     if not 0 <= seed <= MOST_SEED:
         raise UsageError(f"seed must be from 0 to {MOST_SEED}, found {seed}")
-    if isinstance(target, str | Path) and is_run(target):
-        bring(target, backbone)
-    loaded = load_target(target if isinstance(target, nn.Module) else str(target), path=path, device=chosen)
+    named = target if isinstance(target, nn.Module) else str(target)
+    loaded = load_target(named, path=path, backbone=backbone, device=chosen)
     found = _images(loaded, data, data_root)
     test = found.test if n is None or n == len(found.test) else stratified_subset(found.test, n, seed=0)
     test = test.to(chosen)

@@ -10,6 +10,7 @@ from torch import nn
 
 from corral.errors import CorralError, UsageError
 from corral.files import user_path
+from corral.models.backbones import BackboneLike
 from corral.models.saved import is_saved_classifier, load_classifier
 from corral.reading import check_file, opened_zip
 from corral.targets.programs.archive import rebuilt_export, rebuilt_script
@@ -40,7 +41,11 @@ class Target:
 
 
 def load_target(
-    target: str | nn.Module, *, path: str | Path | None = None, device: torch.device | str = "cpu"
+    target: str | nn.Module,
+    *,
+    path: str | Path | None = None,
+    backbone: BackboneLike | None = None,
+    device: torch.device | str = "cpu",
 ) -> Target:
     """Load a model to audit.
 
@@ -48,6 +53,7 @@ def load_target(
         target: a run folder or its model.safetensors; a file of `Classifier.save`; a TorchScript or torch.export file;
             or "module:function" with a .py file or a dotted name.
         path: the folder that Python code is imported from; default a file's own folder, the current one for a name.
+        backbone: a run's or a saved classifier's own, where it is a user's and is not imported here.
         device: where the model goes.
 
     Returns:
@@ -63,9 +69,9 @@ def load_target(
     place = user_path(target)
     folder = None if path is None else user_path(path)
     if is_saved_classifier(place):
-        return Target(target, "classifier", load_classifier(place, device=device))
+        return Target(target, "classifier", load_classifier(place, device=device, backbone=backbone))
     if place.is_dir() or place.suffix == ".safetensors":
-        model, _, info = load_model(place, device=device)
+        model, _, info = load_model(place, device=device, backbone=backbone)
         return Target(target, "run", model, info)
     if place.is_file() and place.suffix == ".py":
         raise UsageError(f"target {target} needs the function that makes the model: {target}:function")
