@@ -31,9 +31,9 @@ from corral.attacks.balls import Norm
 from corral.attacks.engine import run_attacks
 from corral.attacks.threat import Threat
 from corral.data import DataSet, load, stratified_subset
-from corral.evaluation.records import environment
 from corral.models import ClusterHead, PublishedHead
-from corral.training import RunFolder, load_model, train
+from corral.records import environment
+from corral.training import Run, load_model, train
 
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
 STANDARD = "standard"
@@ -138,8 +138,8 @@ def the_model(recipe: str, data: DataSet, out: Path, seed: int) -> nn.Module:
     """The case's classifier, trained if the run is not there."""
     if not recipe:
         return logistic_regression(data)
-    folder = RunFolder(out / f"{recipe}-{seed}")
-    train(recipe, data=data.name, out=folder.path, resume=folder.recipe.is_file(), **{"training.seed": seed})
+    folder = Run(out / f"{recipe}-{seed}")
+    train(recipe, data=data.name, out=folder.path, resume=folder.recipe_file.is_file(), **{"training.seed": seed})
     model = load_model(folder.path)[0].eval()
     # As released: the exponentiated scores of the nearest centroids are handed over as logits.
     if "published" in recipe and isinstance(model.head, ClusterHead):

@@ -18,7 +18,7 @@ import torch
 from scipy.optimize import nnls
 
 from corral.certify import nearest_radius, soft_radius
-from corral.evaluation.records import environment
+from corral.records import environment
 
 
 def least_distance(normals: np.ndarray, heights: np.ndarray) -> float:

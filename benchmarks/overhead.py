@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 from corral.attacks.state import attacked
-from corral.training import Run, RunFolder, load_recipe, read_metrics
+from corral.training import Run, Training, load_recipe, read_metrics
 
 
-def bare_seconds(run: Run, steps: int) -> float:
+def bare_seconds(run: Training, steps: int) -> float:
     """Seconds of one epoch's passes without any of the method's own work."""
     model, images, size = run.model, run.images, run.recipe.training.batch_size
     labels = images.labels
@@ -49,14 +49,14 @@ def main() -> None:
         overrides={"training.epochs": arguments.epochs, "training.warm_start.epochs": 1, "data.validation": 0},
     )
     with tempfile.TemporaryDirectory() as scratch:
-        folder = RunFolder(Path(scratch) / "run")
+        folder = Run(Path(scratch) / "run")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        run = Run(recipe, folder, device, progress=False)
+        run = Training(recipe, folder, device, progress=False)
         run.begin(resume=False)
         cpu, wall = time.process_time(), time.perf_counter()
         run.execute()
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        epochs = [entry for entry in read_metrics(folder.metrics) if entry["phase"] == "corral"]
+        epochs = [entry for entry in read_metrics(folder.metrics_file) if entry["phase"] == "corral"]
         steps = recipe.method.inner.steps if recipe.method.name == "corral" else 0
         bare = statistics.median(bare_seconds(run, steps) for _ in range(3))
     epoch = statistics.median(entry["epoch_seconds"] for entry in epochs)

@@ -20,12 +20,12 @@ from corral.papers.entries import Trained
 from corral.papers.lines import AnalysisLine, AttackLine, RowLine, RunLine, content_id
 from corral.papers.store import Store, changing
 from corral.report.certificate.page import radius_words
-from corral.training import RunFolder, load_model, parse_eps
+from corral.training import Run, load_model, parse_eps
 
 RADII = ["36/255", "72/255", "108/255", "0.5", "1.0", "1.58"]
 
 
-def certified(folder: RunFolder, n: int | None, radii: list[float]) -> Certificate:
+def certified(folder: Run, n: int | None, radii: list[float]) -> Certificate:
     """The run's certificate: the one on disk if it is of this model and these radii, else a new one."""
     model, _, info = load_model(folder.path)
     n_test = len(load(info.data).test)

@@ -25,7 +25,7 @@ from corral.papers.lines import AttackLine, RowKey, RowLine
 from corral.papers.store import Store, changing, read_store
 from corral.report.table.markdown import rows_of
 from corral.report.words import attack_title, eps_words
-from corral.training import RunFolder, load_recipe, train
+from corral.training import Run, load_recipe, train
 
 TABLE, FOLDER = "checkpoints", "checkpoints"
 # Number of images of PGD and of AutoAttack, class-balanced; AutoAttack takes most of the time.
@@ -58,17 +58,17 @@ CHECKPOINTS = {
 }
 
 
-def trained(name: str, out: Path) -> RunFolder:
+def trained(name: str, out: Path) -> Run:
     """The run of a checkpoint, trained if it is missing."""
-    one, folder = CHECKPOINTS[name], RunFolder(out / name)
+    one, folder = CHECKPOINTS[name], Run(out / name)
     shipped = load_recipe(one.recipe, data=one.data)
     overrides: dict[str, Any] = load_setting(one.setting).overrides(shipped, {"training.seed": 0})
     recipe = load_recipe(one.recipe, data=one.data, overrides=overrides)
-    train(recipe, out=folder.path, resume=folder.recipe.is_file(), device="cpu")
+    train(recipe, out=folder.path, resume=folder.recipe_file.is_file(), device="cpu")
     return folder
 
 
-def measured(name: str, folder: RunFolder) -> Store:
+def measured(name: str, folder: Run) -> Store:
     """A checkpoint's rows in the CSV files: PGD, AutoAttack and, where there are any, certificates."""
     one = CHECKPOINTS[name]
     key = RowKey(table=TABLE, scale="", changed="", data=one.data, beside="", row=name)
@@ -173,7 +173,7 @@ def main() -> None:
             store.add(found)
         target = given.results / FOLDER / name
         target.mkdir(parents=True, exist_ok=True)
-        for path in (folder.model, folder.recipe):
+        for path in (folder.model_file, folder.recipe_file):
             shutil.copyfile(path, target / path.name)
         for path, content in cards(given.results, read_store(given.results)).items():
             write_atomically(path, content)

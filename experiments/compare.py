@@ -23,7 +23,7 @@ from corral.papers.lines import RowKey
 from corral.papers.result import packed
 from corral.papers.store import Store, changing
 from corral.report.runs.collect import read_run
-from corral.training import RunFolder, load_model, train
+from corral.training import Run, load_model, train
 
 COLUMNS = {
     "pgd_published": "PGD as published",
@@ -34,12 +34,12 @@ COLUMNS = {
 }
 
 
-def measured(folder: RunFolder, n: int | None, protocol: str) -> Record:
+def measured(folder: Run, n: int | None, protocol: str) -> Record:
     """The run's record: the one on disk if it is of this model and this n, else a new evaluation."""
     model, _, info = load_model(folder.path)
     n_test = len(load(info.data).test)
     label = record_label(protocol, n=n or n_test, n_test=n_test, eps=info.eps, run_eps=info.eps, seed=0)
-    path = folder.records / f"{label}.json"
+    path = folder.records_folder / f"{label}.json"
     if path.is_file():
         record = read_record(path)
         if record.model_fingerprint == fingerprint(model):
@@ -59,7 +59,7 @@ def setting(text: str) -> tuple[str, Any]:
     return key, tomllib.loads(f"value = {value}")["value"]
 
 
-def seed_result(run: RunFolder, seed: int, records: list[Record]) -> SeedResult:
+def seed_result(run: Run, seed: int, records: list[Record]) -> SeedResult:
     """One run's measurements, for the results' CSV files."""
     merged, _, outcomes = read_run(run.path, [record_file(record) for record in records])[0]
     info = load_model(run.path)[2]
@@ -119,9 +119,9 @@ def table_of(results: Path, store: Store, name: str = "mnist") -> str:
 
 def trained(recipe, seed, data, out, overrides):
     """A recipe's run of one seed: trained, resumed, or found finished."""
-    folder = RunFolder(out / f"{recipe}-{seed}")
+    folder = Run(out / f"{recipe}-{seed}")
     settings = {**overrides, "training.seed": seed}
-    train(recipe, data=data, out=folder.path, resume=folder.recipe.is_file(), **settings)
+    train(recipe, data=data, out=folder.path, resume=folder.recipe_file.is_file(), **settings)
     return folder
 
 

@@ -19,13 +19,13 @@ import torch
 
 from corral.attacks import pgd
 from corral.data import load
-from corral.evaluation.records import environment, now
 from corral.files import write_atomically
 from corral.models.fingerprint import fingerprint
 from corral.papers.definition import load_setting
 from corral.papers.store import Store
+from corral.records import environment, now
 from corral.report.table.markdown import rows_of
-from corral.training import RunFolder, load_model, load_recipe, train
+from corral.training import Run, load_model, load_recipe, train
 from corral.training.start import prepare_data
 
 STEPS = 50
@@ -36,7 +36,7 @@ COLUMNS = [
 ]
 
 
-def measured(folder: RunFolder, data_root: str | None) -> dict[str, float | str | int]:
+def measured(folder: Run, data_root: str | None) -> dict[str, float | str | int]:
     """Accuracies on the run's validation images, and the length of its features."""
     model, _, info = load_model(folder.path)
     held_out = prepare_data(load_recipe(folder.path), root=data_root)[2]
@@ -130,8 +130,8 @@ def main() -> None:
             weights = {"method.so_weight": so, "method.bibo_weight": bibo, "training.seed": given.seed}
             scaled = load_setting(given.setting).overrides(load_recipe("mat", data=given.data), weights)
             recipe = load_recipe("mat", data=given.data, overrides=scaled)
-            folder = RunFolder(given.out / f"{given.data}-{so:g}-{bibo:g}-{given.seed}")
-            train(recipe, out=folder.path, resume=folder.recipe.is_file(), data_root=given.data_root)
+            folder = Run(given.out / f"{given.data}-{so:g}-{bibo:g}-{given.seed}")
+            train(recipe, out=folder.path, resume=folder.recipe_file.is_file(), data_root=given.data_root)
             key = (given.data, str(so), str(bibo), str(given.seed))
             kept = {
                 tuple(row[name] for name in ("data", "so", "bibo", "seed")): row for row in read_rows(given.results)

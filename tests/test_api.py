@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 import corral
 from corral.checkpoints import read_checkpoint, write_checkpoint
 from corral.errors import CorralError, UsageError
-from corral.training import RunFolder, load_model, load_recipe, train
+from corral.training import Run, load_model, load_recipe, train
 
 
 @pytest.fixture(scope="module")
@@ -148,4 +148,4 @@ def test_a_safetensors_file_from_elsewhere_and_a_missing_one_are_refused(tmp_pat
 
 def test_a_training_state_is_not_a_model(run):
     with pytest.raises(CorralError, match=r"not a corral model file .found training."):
-        corral.load(RunFolder(run).state)
+        corral.load(Run(run).state_file)

@@ -14,10 +14,10 @@ from corral.checkpoints import read_checkpoint, write_checkpoint
 from corral.cli import app
 from corral.cli.options import parse_setting
 from corral.errors import MOST_LETTERS, CorralError, UsageError
-from corral.evaluation.records import Record
 from corral.models.heads import HEADS
 from corral.models.spec import ModelSpec, build_classifier
 from corral.papers.result import Result, read_result
+from corral.records import Record
 from corral.strict import MOST_REAL, MOST_WHOLE
 from corral.training import load_recipe, parse_eps, shipped_recipes
 from corral.training.recipes.files import _known_keys

@@ -14,7 +14,7 @@ from corral.cli import main
 from corral.documents import Document, read_document, write_document
 from corral.errors import CorralError, UsageError
 from corral.report.runs.collect import collect
-from corral.training import RunFolder, load_recipe, read_metrics, train
+from corral.training import Run, load_recipe, read_metrics, train
 from corral.training.recipes.files import with_checksum
 
 SETTINGS = {"epochs": 2, "data.train": 200, "model.width": 4, "model.features": 16}
@@ -106,7 +106,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def copy(run, tmp_path):
-    return RunFolder(shutil.copytree(run, tmp_path / "at"))
+    return Run(shutil.copytree(run, tmp_path / "at"))
 
 
 def refused(read_it, *, alike):
@@ -121,8 +121,8 @@ def refused(read_it, *, alike):
 
 def test_each_changed_digit_of_a_runs_files_is_named_or_no_change(copy):
     for path, read_it in (
-        (copy.recipe, lambda: load_recipe(copy.path)),
-        (copy.metrics, lambda: read_metrics(copy.metrics)),
+        (copy.recipe_file, lambda: load_recipe(copy.path)),
+        (copy.metrics_file, lambda: read_metrics(copy.metrics_file)),
     ):
         text, alike = path.read_text(), read_it()
         found = 0
@@ -134,10 +134,10 @@ def test_each_changed_digit_of_a_runs_files_is_named_or_no_change(copy):
 
 
 def test_a_recipe_cut_between_two_tables_is_not_completed_by_defaults(copy):
-    lines = copy.recipe.read_text().splitlines(keepends=True)
-    copy.model.unlink()  # of a run that is unfinished
+    lines = copy.recipe_file.read_text().splitlines(keepends=True)
+    copy.model_file.unlink()  # of a run that is unfinished
     for end in range(1, len(lines)):
-        copy.recipe.write_text("".join(lines[:end]))
+        copy.recipe_file.write_text("".join(lines[:end]))
         with pytest.raises((CorralError, UsageError), match=r"recipe\.toml"):
             load_recipe(copy.path)
 
@@ -145,7 +145,7 @@ def test_a_recipe_cut_between_two_tables_is_not_completed_by_defaults(copy):
 def test_a_recipe_of_another_run_is_refused_beside_these_weights(copy):
     other = load_recipe(copy.path).model_dump(exclude_none=True)
     other["threat"] = other["threat"] | {"eps": 0.3}
-    copy.recipe.write_text(with_checksum(tomli_w.dumps(other)))
+    copy.recipe_file.write_text(with_checksum(tomli_w.dumps(other)))
     with pytest.raises(CorralError, match=r"recipe\.toml: edited since it was written"):
         corral.evaluate(copy.path, n=20, progress=False)
     with corral.accept_edited():
@@ -156,14 +156,14 @@ def test_a_recipe_of_another_run_is_refused_beside_these_weights(copy):
 
 
 def test_edited_metrics_are_not_resumed(copy):
-    copy.model.unlink()
-    copy.metrics.write_text(copy.metrics.read_text().replace('"steps": ', '"steps": 1', 1))
+    copy.model_file.unlink()
+    copy.metrics_file.write_text(copy.metrics_file.read_text().replace('"steps": ', '"steps": 1', 1))
     with pytest.raises(CorralError, match=r"metrics\.jsonl: edited since"):
         train("at", out=copy.path, progress=False, resume=True, **SETTINGS)
 
 
 def test_a_record_of_another_model_or_with_other_arrays_is_refused(copy):
-    (path,) = copy.records.glob("*.npz")
+    (path,) = copy.records_folder.glob("*.npz")
     content = path.read_bytes()
     arrays = json.loads(path.with_suffix(".json").read_text())["arrays_sha256"]
     assert len(arrays) == 64
@@ -177,14 +177,14 @@ def test_a_record_of_another_model_or_with_other_arrays_is_refused(copy):
         (evidence,) = collect([copy.path])
     assert evidence.record.edited == (path.name,)
     path.write_bytes(content)
-    other = RunFolder(train("at", out=copy.path.parent / "other", progress=False, **SETTINGS | {"epochs": 1}))
-    shutil.copy(other.model, copy.model)
+    other = Run(train("at", out=copy.path.parent / "other", progress=False, **SETTINGS | {"epochs": 1}))
+    shutil.copy(other.model_file, copy.model_file)
     with pytest.raises(CorralError, match=r"records: of another model .* than .*model\.safetensors"):
         collect([copy.path])
 
 
 def test_the_command_line_accepts_where_it_is_told(copy, capsys, monkeypatch):
-    (path,) = copy.records.glob("*.json")
+    (path,) = copy.records_folder.glob("*.json")
     path.write_text(path.read_text().replace('"eval_seed": 0', '"eval_seed": 1'))
     page = copy.path / "page.html"
     arguments = ["report", str(copy.path), "--out", str(page)]

@@ -188,14 +188,14 @@ def test_the_default_folder_names_recipe_data_and_seed(corral, tmp_path, monkeyp
 
 @pytest.mark.parametrize(("name", "path"), [("run", "run"), ("at", "./at")], ids=["run", "called as a recipe"])
 def test_an_interrupt_says_how_to_continue(corral, tmp_path, monkeypatch, name, path):
-    from corral.training import Run
+    from corral.training import Training
 
     def interrupt(*args):
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "execute", interrupt)
+        patch.setattr(Training, "execute", interrupt)
         code, _, err = corral("train", "nominal", "--out", name, *SMALL)
     assert code == 130
     assert f"no epoch was finished; continue with: corral train {path} --resume" in err

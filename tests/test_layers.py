@@ -7,10 +7,11 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "corral"
 LAYERS = (
-    {"errors", "version", "precision", "renamed", "strict", "terminal"},
+    {"errors", "version", "precision", "renamed", "strict", "terminal", "notebook"},
     {"files"},
     {"devices", "registry", "options", "progress", "reading", "workers", "processes", "checksums"},
     {"documents", "lock", "checkpoints"},
+    {"records"},
     {"data", "geometry"},
     {"losses"},
     {"models"},

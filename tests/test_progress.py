@@ -60,6 +60,32 @@ def test_a_terminal_redraws_one_line_and_clears_it(clock):
     assert stream.getvalue().endswith("\r\x1b[K")
 
 
+Kernel = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})
+
+
+def shown(text):
+    """What a notebook shows of a stream: a line that begins with \\r stands in the place of the one before."""
+    return [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
+
+
+def test_a_notebook_shows_one_line_rewritten_each_second_without_codes(clock):
+    stream = Kernel()
+    with Progress("task", 1000, "images", stream=stream) as bar:
+        clock[0] = 0.9
+        bar.advance(1)
+        assert stream.getvalue() == ""
+        clock[0] = 1.0
+        bar.advance(1, "a long note")
+        assert shown(stream.getvalue()) == ["task  2/1000 images  2/s  8 min 19 s left  a long note"]
+        clock[0] = 2.0
+        bar.note = ""
+        bar.advance(998)
+        assert shown(stream.getvalue()) == ["task  1000/1000 images  500/s  0 s left"]
+        bar.say("epoch 1")
+    assert shown(stream.getvalue()) == ["epoch 1", ""]
+    assert "\x1b" not in stream.getvalue()
+
+
 def test_a_quiet_one_writes_nothing(clock):
     stream = Terminal()
     with Progress("task", 100, "images", enabled=False, stream=stream) as bar:

@@ -9,7 +9,7 @@ import pytest
 from corral.attacks.protocols import PROTOCOLS
 from corral.attacks.registry import ATTACKS
 from corral.cli.renamed import tell_in_one_line, with_new_names
-from corral.evaluation.records import AttackResult
+from corral.records import AttackResult
 from corral.renamed import renamed
 
 

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from corral.papers import reproduce
     from corral.register import register
     from corral.report import report
-    from corral.training import train
+    from corral.training import Run, train
     from corral.training.methods import Method
 
 __all__ = [
     "Head",
     "Method",
+    "Run",
     "__version__",
     "accept_edited",
     "analyze",
@@ -64,6 +65,7 @@ _HOMES = {
     "load": "corral.api",
     "register": "corral.register",
     "reproduce": "corral.papers",
+    "Run": "corral.training",
     "train": "corral.training",
 }
 # Verbs whose names are packages too, with the function that each calls. Such a package can be called, so that

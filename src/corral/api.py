@@ -5,13 +5,14 @@ from pathlib import Path
 import torch
 
 from corral.errors import UsageError
+from corral.files import AnyPath
 from corral.models import Classifier
 from corral.models.backbones import BackboneLike
 from corral.models.export import Format, export_classifier
 from corral.training import load_model
 
 
-def load(run: str | Path, *, device: str | torch.device = "cpu", backbone: BackboneLike | None = None) -> Classifier:
+def load(run: AnyPath, *, device: str | torch.device = "cpu", backbone: BackboneLike | None = None) -> Classifier:
     """The classifier of a finished run, in eval mode: float [0, 1] NCHW images in, (N, C) logits out.
 
     Args:
@@ -28,7 +29,7 @@ def load(run: str | Path, *, device: str | torch.device = "cpu", backbone: Backb
 
 
 def export(
-    model: str | Path | Classifier,
+    model: AnyPath | Classifier,
     out: str | Path | None = None,
     *,
     format: Format | None = None,

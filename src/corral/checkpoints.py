@@ -62,14 +62,19 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     return tensors, metadata
 
 
-def checkpoint_kind(path: Path) -> str | None:
-    """What a safetensors file of corral's holds, by its header alone; None of other files."""
+def checkpoint_header(path: Path) -> dict[str, Any]:
+    """The metadata of a safetensors file of corral's, unchecked; its tensors are not read; {} of other files."""
     try:
         with safe_open(str(path), framework="pt") as archive:
             metadata = parse_json((archive.metadata() or {}).get(METADATA_KEY, "null"))
     except (SafetensorError, OSError, ValueError):
-        return None
-    kind = metadata.get("kind") if isinstance(metadata, dict) else None
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def checkpoint_kind(path: Path) -> str | None:
+    """What a safetensors file of corral's holds, by its header alone; None of other files."""
+    kind = checkpoint_header(path).get("kind")
     return kind if isinstance(kind, str) else None
 
 

@@ -1,6 +1,7 @@
 """`corral.cluster`: any trained network as a classifier by clusters of its features, without a step of training."""
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ RESTARTS = 10
 
 
 def cluster(
-    backbone: BackboneLike | Path,
+    backbone: BackboneLike | PathLike[str],
     data: AnyData,
     *,
     clusters: int | Sequence[int] | str = 1,
@@ -143,7 +144,7 @@ def _images(data: AnyData, root: str | Path | None) -> tuple[tuple[str, ...], Im
 
 
 def _featured(
-    backbone: BackboneLike | Path,
+    backbone: BackboneLike | PathLike[str],
     shape: tuple[int, int, int],
     layer: str | None,
     normalise: str | Statistics | None,
@@ -153,7 +154,7 @@ def _featured(
     """A classifier, of whatever head, whose features are to be clustered."""
     named = isinstance(backbone, str) and (backbone in BACKBONES or ":" in backbone)
     given: object = backbone
-    if isinstance(backbone, str | Path) and not named:
+    if isinstance(backbone, str | PathLike) and not named:
         given = load_target(str(backbone), path=path, device=device).model
     if isinstance(given, Classifier):
         if layer is not None or normalise is not None:
@@ -188,4 +189,8 @@ def _described(spec: ModelSpec, head: ClusterHead, classes: int) -> ModelSpec:
 
 
 def _name(backbone: object) -> str:
-    return str(backbone) if isinstance(backbone, str | Path) else getattr(backbone, "__name__", type(backbone).__name__)
+    return (
+        str(backbone)
+        if isinstance(backbone, str | PathLike)
+        else getattr(backbone, "__name__", type(backbone).__name__)
+    )

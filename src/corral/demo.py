@@ -12,10 +12,10 @@ import torch
 from corral.devices import cores
 from corral.errors import CorralError, UsageError
 from corral.evaluation import Record, evaluate
-from corral.evaluation.records import as_percent
 from corral.files import check_writable
 from corral.lock import held
 from corral.progress import Progress, duration
+from corral.records import as_percent
 from corral.report import report
 from corral.training import train
 from corral.workers import begin_worker, ended_on_failure, started_whole

@@ -14,6 +14,9 @@ from typing import IO
 from corral.errors import CorralError, UsageError
 from corral.terminal import one_line
 
+AnyPath = str | os.PathLike[str]
+"""A path as text, a `Path`, or a run."""
+
 if sys.platform == "win32":
 
     def try_lock(stream: IO[bytes]) -> bool | None:
@@ -39,7 +42,7 @@ UNLOCKED_SECONDS, ABANDONED_SECONDS = 2, 600
 TEMPORARY = re.compile(r"\..+\.corral-.{8}")
 
 
-def as_text(path: Path | str) -> str:
+def as_text(path: AnyPath) -> str:
     """A path or a part of one as a document records it, the same text in every locale.
 
     Raises:
@@ -60,7 +63,7 @@ def as_path(text: str) -> str:
     return text
 
 
-def path_words(path: Path | str) -> str:
+def path_words(path: AnyPath) -> str:
     """A path as one line of text, whatever its bytes are; what is no text and what does not print is escaped."""
     return one_line(str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
@@ -122,7 +125,7 @@ def _unwritable(path: Path, reason: str | None) -> CorralError:
     return CorralError(f"{path}: cannot be written ({reason}); nothing was changed")
 
 
-def check_recordable(*names: str | Path) -> None:
+def check_recordable(*names: AnyPath) -> None:
     """Refuse names that no record, page or log could hold, before the work that ends with one.
 
     Raises:
@@ -138,7 +141,7 @@ def check_recordable(*names: str | Path) -> None:
             ) from None
 
 
-def user_path(path: str | Path) -> Path:
+def user_path(path: AnyPath) -> Path:
     """A path, "~" as the user's home.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Progress of long work: a live line with rate and time left on a terminal, plain lines in a log."""
+"""Progress of long work: a live line with rate and time left on a terminal or in a notebook, plain in a log."""
 
 import io
 import sys
@@ -6,10 +6,11 @@ import time
 from types import TracebackType
 from typing import TextIO
 
+from corral.notebook import is_kernels
 from corral.terminal import printable
 
-LIVE_SECONDS = 0.2
-LOG_SECONDS = 15.0
+# Between two lines. A notebook keeps every line in its file, those that were written over too.
+LIVE_SECONDS, NOTEBOOK_SECONDS, LOG_SECONDS = 0.2, 1.0, 15.0
 
 
 def duration(seconds: float) -> str:
@@ -27,9 +28,10 @@ def duration(seconds: float) -> str:
 class Progress:
     """A counter over `total` units that reports itself on `stream` (stderr by default).
 
-    On a terminal one line is redrawn a few times a second; elsewhere a plain line is written every 15 seconds, so a
-    log stays readable. `enabled=False` keeps it silent. `scale` is how much of what is counted makes one `unit` of the
-    line (1e6 for bytes shown as MB); a `total` of 0 is not known. Its methods are those that pooch asks of a bar.
+    On a terminal one line is redrawn a few times a second, in a notebook once; elsewhere a plain line is written every
+    15 seconds, so a log stays readable. `enabled=False` keeps it silent. `scale` is how much of what is counted makes
+    one `unit` of the line (1e6 for bytes shown as MB); a `total` of 0 is not known. Its methods are those that pooch
+    asks of a bar.
     """
 
     def __init__(
@@ -45,7 +47,10 @@ class Progress:
         self.title, self.total, self.unit, self.scale = title, total, unit, scale
         # A process may have been started without standard error.
         self.enabled, self.stream = enabled, stream or sys.stderr or io.StringIO()
-        self.live = self.stream.isatty()
+        self.notebook = is_kernels(self.stream)
+        self.live = self.notebook or self.stream.isatty()
+        self.seconds = NOTEBOOK_SECONDS if self.notebook else LIVE_SECONDS if self.live else LOG_SECONDS
+        self.width = 0
         self.done, self.note = 0, ""
         self.started = self.shown = time.monotonic()
 
@@ -60,7 +65,7 @@ class Progress:
     def close(self) -> None:
         """Clear the live line."""
         if self.enabled and self.live:
-            self._write("\r\x1b[K")
+            self._over("", end="\r" if self.notebook else "")
 
     def reset(self) -> None:
         """Count from nothing again; pooch does so before it counts a finished download as a whole."""
@@ -71,9 +76,9 @@ class Progress:
         self.done += units
         self.note = note or self.note
         moment = time.monotonic()
-        if self.enabled and moment - self.shown >= (LIVE_SECONDS if self.live else LOG_SECONDS):
+        if self.enabled and moment - self.shown >= self.seconds:
             self.shown = moment
-            self._write(f"\r{printable(self.line())}\x1b[K" if self.live else f"{printable(self.line())}\n")
+            self._show(printable(self.line()), lasting=not self.live)
 
     update = advance  # as pooch calls it
 
@@ -94,7 +99,22 @@ class Progress:
     def say(self, text: str) -> None:
         """Write a lasting line above the live one."""
         if self.enabled:
-            self._write(f"\r\x1b[K{printable(text)}\n" if self.live else f"{printable(text)}\n")
+            self._show(printable(text), lasting=True)
+
+    def _show(self, text: str, *, lasting: bool) -> None:
+        """Write a line, where there is a live one in its place; one that is not lasting is the live one then."""
+        if not self.live:
+            self._write(f"{text}\n")
+        else:
+            self._over(text, end="\n" if lasting else "")
+
+    def _over(self, text: str, *, end: str) -> None:
+        """Write a text in the place of the live line."""
+        if self.notebook:  # which knows no erasing: spaces cover the rest
+            self._write(f"\r{text.ljust(self.width)}{end}")
+            self.width = 0 if end else len(text)
+        else:
+            self._write(f"\r\x1b[K{text}{end}" if end else f"\r{text}\x1b[K")
 
     def _write(self, text: str) -> None:
         # The command line's own streams show control characters as escapes, but for these.

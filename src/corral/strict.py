@@ -1,6 +1,6 @@
 """What every piece of a document, a recipe or a specification is built from."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -18,6 +18,8 @@ AtLeastOne = Annotated[int, Field(ge=1, le=2**53)]
 """How many were measured: a share of none is no number."""
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
 """A duration."""
+WorkClock = Literal["cpu", "device"]
+"""Whose seconds of work are counted: CPU time of a process, or wall clock between synchronisations of a GPU."""
 Radius = Annotated[float, Field(ge=0, le=MOST_RADIUS)]
 """A distance between images, in pixel units."""
 

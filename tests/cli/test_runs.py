@@ -22,14 +22,14 @@ SMALL = {"data.train": 100, "width": 4, "model.features": 8, "epochs": 1, "warm_
 def made(tmp_path_factory):
     """A finished run with a record, and one that was interrupted in its second epoch."""
     from corral.evaluation import evaluate
-    from corral.training import Run
+    from corral.training import Training
 
     base = tmp_path_factory.mktemp("runs")
     train("nominal", out=base / "done", progress=False, seed=3, **SMALL)
     record = evaluate(base / "done", n=20, attacks=["pgd_ce", "fgsm"], progress=False)
-    step = Run._epoch
+    step = Training._epoch
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "_epoch", lambda run, bar: step(run, bar) if run.epoch < 2 else bar.missing)
+        patch.setattr(Training, "_epoch", lambda run, bar: step(run, bar) if run.epoch < 2 else bar.missing)
         with pytest.raises(AttributeError):
             train("corral", out=base / "cut", progress=False, **SMALL | {"warm_start.epochs": 1, "epochs": 4})
     return base, record

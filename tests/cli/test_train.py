@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from corral import cli
 from corral.errors import UsageError
-from corral.training import Run, load_model
+from corral.training import Training, load_model
 
 SMALL = [
     "--set",
@@ -61,7 +61,7 @@ def test_seeds_follow_the_option_wherever_it_stands(here, monkeypatch, given):
 
 def test_an_interrupted_call_of_several_seeds_goes_on_with_resume(here, monkeypatch):
     command = ["train", "nominal", "--seeds", 0, 1, 2, "--json", *SMALL]
-    whole = Run.execute
+    whole = Training.execute
 
     def second(run):
         if run.recipe.training.seed == 1:
@@ -69,7 +69,7 @@ def test_an_interrupted_call_of_several_seeds_goes_on_with_resume(here, monkeypa
         whole(run)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "execute", second)
+        patch.setattr(Training, "execute", second)
         result = called(*command)
     assert result.exit_code == 130
     assert "1 of 3 runs are finished, of runs/nominal-digits-1 no epoch was finished" in result.stderr

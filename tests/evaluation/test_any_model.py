@@ -51,7 +51,7 @@ def net() -> nn.Module:
     return found
 
 
-def rows(record: corral.evaluation.records.Record) -> dict[str, tuple[float, list[float | None]]]:
+def rows(record: corral.records.Record) -> dict[str, tuple[float, list[float | None]]]:
     return {attack.name: (attack.accuracy, attack.per_class) for attack in record.attacks}
 
 

@@ -21,7 +21,7 @@ from corral.evaluation.certification import certify_run
 from corral.models import ClusterHead
 from corral.models.spec import BackboneSpec, ModelSpec, build_classifier
 from corral.report.certificate.page import certificate_sentences, radius_words, render_certificate
-from corral.training import RunFolder, load_model, train
+from corral.training import Run, load_model, train
 from corral.training.run import save_model
 
 N = 40
@@ -70,7 +70,7 @@ def isometry(ordinary, tmp_path):
         model.head = ClusterHead(means @ rotation.T, torch.arange(10), 1.0, rule="nearest")
     folder = tmp_path / "isometry"
     folder.mkdir()
-    (folder / "recipe.toml").write_bytes(RunFolder(ordinary).recipe.read_bytes())
+    (folder / "recipe.toml").write_bytes(Run(ordinary).recipe_file.read_bytes())
     save_model(folder / "model.safetensors", model.state_dict(), spec, info)
     return folder
 

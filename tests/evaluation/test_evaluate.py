@@ -13,7 +13,7 @@ from corral.data import load, stratified_subset
 from corral.errors import CorralError, UsageError
 from corral.evaluation import evaluate, read_record
 from corral.models.fingerprint import fingerprint
-from corral.training import RunFolder, train
+from corral.training import Run, train
 
 EPS, COUNT = 0.05, 60
 LABEL = f"quick-n{COUNT}-eps{EPS}"
@@ -184,7 +184,7 @@ def test_a_folder_without_a_finished_model_says_what_to_do(runs, tmp_path):
     with pytest.raises(CorralError, match=r"no model\.safetensors in this folder; make a run with `corral train`"):
         evaluate(tmp_path, progress=False)
     shutil.copytree(runs["nominal"], tmp_path / "cut")
-    RunFolder(tmp_path / "cut").model.unlink()
+    Run(tmp_path / "cut").model_file.unlink()
     with pytest.raises(CorralError, match=r"the run is unfinished; continue it with `corral train .* --resume`"):
         evaluate(tmp_path / "cut", progress=False)
 

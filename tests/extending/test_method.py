@@ -15,7 +15,7 @@ import corral
 from corral.attacks.objectives import prepare
 from corral.errors import UsageError
 from corral.registry import import_plugin
-from corral.training import RunFolder, load_model, load_recipe, read_metrics
+from corral.training import Run, load_model, load_recipe, read_metrics
 from corral.training.methods import METHODS, Method
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending" / "method.md"
@@ -74,9 +74,9 @@ def test_by_name_it_is_the_preset_with_the_method_s_defaults(mart) -> None:
 
 
 def test_a_run_is_resumed_loaded_and_attacked_by_its_own_loss(mart, tmp_path, monkeypatch) -> None:
-    from corral.training import Run
+    from corral.training import Training
 
-    target, epoch, calls = f"{tmp_path / 'mart.py'}:Mart", Run._epoch, []
+    target, epoch, calls = f"{tmp_path / 'mart.py'}:Mart", Training._epoch, []
 
     def stopped(self, bar):
         calls.append(1)
@@ -86,12 +86,12 @@ def test_a_run_is_resumed_loaded_and_attacked_by_its_own_loss(mart, tmp_path, mo
 
     whole = corral.train("mart", data="digits", out=tmp_path / "whole", progress=False, **SMALL)
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_epoch", stopped)
+        patch.setattr(Training, "_epoch", stopped)
         with pytest.raises(KeyboardInterrupt):
             corral.train(target, data="digits", out=tmp_path / "run", progress=False, **SMALL)
     run = corral.train(target, data="digits", out=tmp_path / "run", resume=True, progress=False, **SMALL)
     assert f'name = "{target}"' in (run / "recipe.toml").read_text()
-    assert len(read_metrics(RunFolder(run).metrics)) == 2
+    assert len(read_metrics(Run(run).metrics_file)) == 2
     for one, two in zip(load_model(run)[0].parameters(), load_model(whole)[0].parameters(), strict=True):
         assert torch.equal(one, two)
     model, recipe = corral.load(run), load_recipe(run)

@@ -13,11 +13,11 @@ from hypothesis.extra.numpy import arrays
 
 from corral.documents import write_document
 from corral.errors import CorralError
-from corral.evaluation.records import environment
 from corral.papers import Table, load_table, measure, reproduce, show
 from corral.papers.against import against
 from corral.papers.page import table_page
 from corral.papers.result import Measured, Result, ResultPart, ResultRow, packed, read_result, unpacked
+from corral.records import environment
 from corral.report.table.markdown import as_markdown
 from corral.report.table.page import render
 

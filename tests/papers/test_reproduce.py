@@ -24,7 +24,7 @@ from corral.papers.result import Measured, bare, read_result, unpacked
 from corral.papers.show import table_result
 from corral.papers.store import changing, read_store
 from corral.report.words import slug
-from corral.training import RunFolder, load_model, load_recipe
+from corral.training import Run, load_model, load_recipe
 
 evaluate_module = importlib.import_module("corral.evaluation.evaluate")
 
@@ -301,7 +301,7 @@ def test_damaged_results_are_named_and_left_as_they_are(made, tmp_path):
 
 def test_a_rule_is_changed_in_a_run_beside_the_trained_one(made):
     base, _ = made
-    trained = RunFolder(next((base / "runs" / "smoke").glob("digits-clustr-published-0-*")))
+    trained = Run(next((base / "runs" / "smoke").glob("digits-clustr-published-0-*")))
     model, _, info = load_model(trained.path)
     for rule in (1, 4, "nearest"):
         other, spec, story = load_model(with_assignment(trained, rule).path)
@@ -315,7 +315,7 @@ def test_a_rule_is_changed_in_a_run_beside_the_trained_one(made):
     assert load_model(trained.path)[0].head.rule == model.head.rule == "soft"
     with pytest.raises(UsageError, match="rule 21 keeps more clusters than the 20 there are"):
         with_assignment(trained, 21)
-    linear = RunFolder(next((base / "runs" / "smoke").glob("digits-nominal-0-*")))
+    linear = Run(next((base / "runs" / "smoke").glob("digits-nominal-0-*")))
     with pytest.raises(UsageError, match="a linear head has no decision rule to change"):
         with_assignment(linear, 1)
 

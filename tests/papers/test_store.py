@@ -11,13 +11,13 @@ import torch
 from corral.analysis import Analysis
 from corral.checksums import accept_edited
 from corral.errors import CorralError
-from corral.evaluation.records import AttackResult, Record, environment
 from corral.papers import store as module
 from corral.papers.assemble import row_of
 from corral.papers.definition import columns_digest, load_table
 from corral.papers.entries import SeedResult, Trained, Worst, row_entries
 from corral.papers.lines import RowKey, changed_words, read_changed
 from corral.papers.store import Store, changing, read_store
+from corral.records import AttackResult, Record, environment
 from corral.training.convergence import Ending
 
 TABLE = load_table("clustr-table1")

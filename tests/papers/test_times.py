@@ -5,16 +5,16 @@ import torch
 from pydantic import ValidationError
 
 from corral.checkpoints import read_checkpoint, write_checkpoint
-from corral.evaluation.records import Record, environment
 from corral.papers import assemble, load_table, measure, reproduce
 from corral.papers.entries import Trained, run_line
 from corral.papers.page import table_page
 from corral.papers.plan import RunPlan
 from corral.papers.result import Measured, Result, ResultPart, ResultRow, read_result
 from corral.papers.times import training_cells, training_headings, training_words
+from corral.records import Record, environment
 from corral.report.table.markdown import as_markdown
 from corral.report.table.page import render
-from corral.training import RunFolder, RunInfo, load_model
+from corral.training import Run, RunInfo, load_model
 from corral.training.convergence import Ending
 
 TABLE = load_table("clustr-convergence")
@@ -170,7 +170,7 @@ def test_a_made_table_tells_when_its_runs_converged_and_keeps_a_run_of_an_earlie
         assert info.ending.warm_epochs == (row.name == "ClusTR")
     assert "| CPU seconds, ours |" in page.with_name("table.md").read_text()
     # A run as version 0.1.0 wrote it: the column goes back to the wall clock, for both rows.
-    model = RunFolder(tmp_path / "runs" / "smoke" / part.rows[0].runs[0]).model
+    model = Run(tmp_path / "runs" / "smoke" / part.rows[0].runs[0]).model_file
     tensors, metadata = read_checkpoint(model, kind="model")
     for key in ("work_seconds", "work_clock", "ending"):
         del metadata["info"][key]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from corral.documents import write_document
-from corral.evaluation.records import AttackResult, Curve, Environment, Record
+from corral.records import AttackResult, Curve, Environment, Record
 
 CLASSES = ["zero", "one", "two", "three"]
 

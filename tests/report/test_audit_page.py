@@ -9,7 +9,7 @@ import pytest
 
 from corral.audit.diagnostics.findings import Finding
 from corral.audit.record import AuditAttack, AuditRecord
-from corral.evaluation.records import Environment
+from corral.records import Environment
 from corral.report.audit.page import audit_verdict, render_audit
 from corral.report.words import attack_title
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from corral.evaluation.records import Record, Reported
+from corral.records import Record, Reported
 from corral.report import report
 from corral.report.runs.collect import collect
 from corral.report.runs.protocols import claims

@@ -10,7 +10,7 @@ import pytest
 from tests.earlier import make_earlier
 
 from corral.errors import CorralError
-from corral.evaluation.records import Curve, Record
+from corral.records import Curve, Record
 from corral.report.runs.collect import collect
 
 WriteRun = Callable[..., Path]

@@ -9,7 +9,7 @@ import pytest
 
 from corral.documents import write_document
 from corral.errors import CorralError
-from corral.evaluation.records import AttackResult, Record
+from corral.records import AttackResult, Record
 from corral.report.runs.collect import collect
 from corral.report.runs.merge import merged, protocol_order, together
 

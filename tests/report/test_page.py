@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from corral.errors import UsageError
-from corral.evaluation.records import Curve, Record
+from corral.records import Curve, Record
 from corral.report import report
 
 WriteRun = Callable[..., Path]

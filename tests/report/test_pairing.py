@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from corral.errors import CorralError
-from corral.evaluation.records import Record
+from corral.records import Record
 from corral.report import report
 from corral.report.runs.collect import Arrays, Evidence, collect
 from corral.report.runs.compare import RunGroup, group_runs

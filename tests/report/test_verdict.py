@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corral.evaluation.records import Record
+from corral.records import Record
 from corral.report.runs.collect import Arrays, Evidence
 from corral.report.runs.compare import RunGroup, group_runs
 from corral.report.runs.estimates import difference_error

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from corral.evaluation.records import AttackResult
+from corral.records import AttackResult
 from corral.report.words import attack_order, attack_title, counted, eps_words, listed, percent, protocol_words
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from corral.training import Run, RunFolder, load_recipe, train
+from corral.training import Run, Training, load_recipe, train
 
 # One warm and two main epochs of four batches each, on 200 digits.
 TINY = {
@@ -35,7 +35,7 @@ def begun(tmp_path):
     def make(recipe, **overrides):
         tiny = {"data.train": 120, "model.width": 4, "model.features": 8, "warm_start.epochs": 0}
         resolved = load_recipe(recipe, overrides=tiny | overrides)
-        run = Run(resolved, RunFolder(tmp_path / "run"), torch.device("cpu"), progress=False)
+        run = Training(resolved, Run(tmp_path / "run"), torch.device("cpu"), progress=False)
         run.begin(resume=False)
         run.model.train()
         return run
@@ -49,7 +49,7 @@ def killed(monkeypatch):
 
     @contextmanager
     def inside():
-        calls, epoch = [], Run._epoch
+        calls, epoch = [], Training._epoch
 
         def stopped(self, bar):
             calls.append(1)
@@ -58,7 +58,7 @@ def killed(monkeypatch):
             return epoch(self, bar)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Run, "_epoch", stopped)
+            patch.setattr(Training, "_epoch", stopped)
             with pytest.raises(KeyboardInterrupt):
                 yield
 

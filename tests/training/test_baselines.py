@@ -8,7 +8,7 @@ import torch
 
 from corral.data.batches import shuffled
 from corral.progress import Progress
-from corral.training import Run
+from corral.training import Training
 
 
 def disagreement(kind, clean, adversarial):
@@ -123,8 +123,10 @@ def test_free_training_costs_its_replays_and_keeps_delta_in_ball_and_box(begun, 
 
     monkeypatch.setattr(type(method), "after_step", spied)
     rates = []
-    rate = Run._set_learning_rates
-    monkeypatch.setattr(Run, "_set_learning_rates", lambda self, share: (rates.append(share), rate(self, share))[1])
+    rate = Training._set_learning_rates
+    monkeypatch.setattr(
+        Training, "_set_learning_rates", lambda self, share: (rates.append(share), rate(self, share))[1]
+    )
     numbers = epoch(run)
     # 40 and 41 rows (the one left over joins), each 8 times: one forward pass and one step a time.
     assert [count for _, _, count in seen] == [40] * 8 + [41] * 8

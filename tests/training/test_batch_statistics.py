@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from corral.attacks.state import attacked
-from corral.training import Run, RunFolder, load_recipe
+from corral.training import Run, Training, load_recipe
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ def test_running_statistics_count_the_training_passes_and_not_the_adversarys(tmp
     resolved = load_recipe(recipe, overrides={"warm_start.epochs": 0, "data.train": 120, "method.inner.mode": mode})
     resnet = resolved.model.model_copy(update={"backbone": "resnet", "width": 2, "depth": 10, "features": None})
     resolved = resolved.model_copy(update={"model": resnet})
-    run = Run(resolved, RunFolder(tmp_path / "run"), torch.device("cpu"), progress=False)
+    run = Training(resolved, Run(tmp_path / "run"), torch.device("cpu"), progress=False)
     run.begin(resume=False)
     run.model.train()
     rows = next(iter(run.method.batches()))

@@ -8,15 +8,15 @@ from corral.attacks import pgd
 from corral.errors import UsageError
 from corral.geometry import max_mahalanobis_centres
 from corral.models import ClusterHead, FeaturesHead
-from corral.training import Run, RunFolder, load_recipe, read_metrics, train
+from corral.training import Run, Training, load_recipe, read_metrics, train
 
 SMALL = {"data.train": 300, "model.width": 4, "model.features": 12}
 
 
 def started(recipe, tmp_path, **settings):
-    run = Run(
+    run = Training(
         load_recipe(recipe, overrides=SMALL | settings),
-        RunFolder(tmp_path / "run"),
+        Run(tmp_path / "run"),
         torch.device("cpu"),
         progress=False,
     )
@@ -175,4 +175,4 @@ def test_on_cifar10_s_network_the_rate_is_one_that_the_centre_loss_bears(name, t
     assert (recipe.model.backbone, recipe.model.depth, recipe.model.features) == ("resnet-cifar", 32, 256)
     folder = train(recipe, out=tmp_path / "run", device="cpu", progress=False)
     # Labels of noise are not learned in 16 steps: the best so far is the centres' mean, 0, half of 10^2 from each.
-    assert read_metrics(RunFolder(folder).metrics)[-1]["loss"] == pytest.approx(50, abs=5)
+    assert read_metrics(Run(folder).metrics_file)[-1]["loss"] == pytest.approx(50, abs=5)

@@ -11,9 +11,9 @@ from corral.attacks import pgd
 from corral.certify import nearest_radius, normalisation_constant, soft_radius
 from corral.data import load
 from corral.errors import UsageError
-from corral.training import Run, load_model, load_recipe, train
+from corral.training import Training, load_model, load_recipe, train
 from corral.training.recipes.recipe import ModelConfig
-from corral.training.run import RunFolder, read_metrics
+from corral.training.run import Run, read_metrics
 
 SMALL = {"model.width": 64, "model.features": 32, "model.depth": 1, "training.epochs": 8}
 
@@ -89,7 +89,7 @@ def test_certified_accuracy_on_digits(trained, kind, least):
     assert len(found.model.head.centroids) == 10 * KINDS[kind].get("method.clusters", 1)
     assert found.certified(0.25) >= least
     assert found.certified(0.0) >= found.certified(0.25) >= found.certified(0.5)
-    last = read_metrics(RunFolder(found.folder).metrics)[-1]
+    last = read_metrics(Run(found.folder).metrics_file)[-1]
     assert 0 < last["certified_accuracy"] <= 1
 
 
@@ -154,14 +154,14 @@ def test_saving_and_loading_gives_equal_outputs(trained):
 def test_a_killed_run_resumes_with_equal_bits(tmp_path, monkeypatch):
     tiny = SMALL | {"data.train": 100, "training.epochs": 3, "method.clusters": 2}
     whole = train("certified", out=tmp_path / "whole", progress=False, **tiny)
-    epoch = Run._epoch
+    epoch = Training._epoch
 
     def dies(run, bar):
         if run.epoch == 2:
             raise KeyboardInterrupt
         return epoch(run, bar)
 
-    monkeypatch.setattr(Run, "_epoch", dies)
+    monkeypatch.setattr(Training, "_epoch", dies)
     with pytest.raises(KeyboardInterrupt):
         train("certified", out=tmp_path / "killed", progress=False, **tiny)
     monkeypatch.undo()
@@ -172,8 +172,8 @@ def test_a_killed_run_resumes_with_equal_bits(tmp_path, monkeypatch):
 
 def test_centroids_stay_where_their_learning_rate_is_zero(tmp_path):
     tiny = SMALL | {"data.train": 100, "training.epochs": 1, "method.centroids_learning_rate": 0.0}
-    before = Run(
-        load_recipe("certified", overrides=tiny), RunFolder(tmp_path / "a"), torch.device("cpu"), progress=False
+    before = Training(
+        load_recipe("certified", overrides=tiny), Run(tmp_path / "a"), torch.device("cpu"), progress=False
     )
     before.begin(resume=False)
     model = load_model(train("certified", out=tmp_path / "b", progress=False, **tiny))[0]

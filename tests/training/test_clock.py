@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from corral.checkpoints import read_checkpoint, write_checkpoint
-from corral.training import Run, RunFolder, load_model, read_metrics, train
+from corral.training import Run, Training, load_model, read_metrics, train
 from corral.training.clock import Clock
 
 WAIT = 0.25
@@ -79,13 +79,13 @@ def test_on_a_gpu_work_is_the_wall_clock_between_synchronisations():
 
 def slept(monkeypatch):
     """Lets every batch wait."""
-    batch = Run._batch
+    batch = Training._batch
 
     def waiting(self, rows):
         time.sleep(WAIT / 4)  # four batches an epoch
         return batch(self, rows)
 
-    monkeypatch.setattr(Run, "_batch", waiting)
+    monkeypatch.setattr(Training, "_batch", waiting)
 
 
 def test_a_sleep_in_an_epoch_lengthens_the_wall_clock_and_not_the_work(tiny, monkeypatch):
@@ -110,7 +110,7 @@ def test_work_is_the_process_s_time_but_for_validation_and_saving(tiny, monkeypa
 
 
 def test_the_seconds_of_a_resumed_run_are_the_sum_over_its_pieces(tiny, monkeypatch):
-    pieces, kept = [], Run._save
+    pieces, kept = [], Training._save
 
     def counted(self, numbers):
         kept(self, numbers)
@@ -119,15 +119,15 @@ def test_the_seconds_of_a_resumed_run_are_the_sum_over_its_pieces(tiny, monkeypa
 
     for number in range(3):
         with monkeypatch.context() as patch:
-            patch.setattr(Run, "_save", counted)
+            patch.setattr(Training, "_save", counted)
             with pytest.raises(KeyboardInterrupt):
                 tiny("clustr", resume=number > 0)
-    folder = RunFolder(tiny("clustr", resume=True))
+    folder = Run(tiny("clustr", resume=True))
     info = load_model(folder.path)[2]
     assert pieces == sorted(pieces)
     assert all(one[0] < two[0] and one[1] < two[1] for one, two in pairwise(pieces))
     assert (info.train_seconds, info.work_seconds) == pieces[-1]
-    metrics = read_metrics(folder.metrics)
+    metrics = read_metrics(folder.metrics_file)
     # The warm start is among them, and so is the fit that the method begins with, after the warm epoch's line.
     logged = [entry["work_seconds"] for entry in metrics]
     assert metrics[0]["phase"] == "warm start"
@@ -138,10 +138,10 @@ def test_the_seconds_of_a_resumed_run_are_the_sum_over_its_pieces(tiny, monkeypa
 
 def test_a_run_that_goes_on_from_an_older_checkpoint_does_not_know_its_work(tiny, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Training, "_finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             tiny("nominal")
-    state = RunFolder(tmp_path / "run").state
+    state = Run(tmp_path / "run").state_file
     saved, metadata = read_checkpoint(state, kind="training")
     older = {key: value for key, value in metadata.items() if key not in ("work_seconds", "accuracies")}
     write_checkpoint(state, saved, older)
@@ -151,10 +151,10 @@ def test_a_run_that_goes_on_from_an_older_checkpoint_does_not_know_its_work(tiny
 
 
 def test_a_model_of_an_earlier_version_still_reads(tmp_path):
-    folder = RunFolder(train("nominal", out=tmp_path / "run", progress=False, **{"data.train": 60, "epochs": 1}))
-    tensors, metadata = read_checkpoint(folder.model, kind="model")
+    folder = Run(train("nominal", out=tmp_path / "run", progress=False, **{"data.train": 60, "epochs": 1}))
+    tensors, metadata = read_checkpoint(folder.model_file, kind="model")
     for key in ("work_seconds", "work_clock", "ending"):
         del metadata["info"][key]
-    write_checkpoint(folder.model, tensors, metadata)
+    write_checkpoint(folder.model_file, tensors, metadata)
     info = load_model(folder.path)[2]
     assert (info.work_seconds, info.work_clock, info.ending) == (None, None, None)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from corral.data import DataSet, Images
-from corral.training import Run, RunFolder, chosen_sets, load_recipe, shipped_recipes, train
+from corral.training import Run, Training, chosen_sets, load_recipe, shipped_recipes, train
 
 # Channels, side and classes of the data sets that recipes with a consistency term have values for, or name themselves.
 SHAPES = {
@@ -71,7 +71,7 @@ def test_a_recipe_begins_with_a_consistency_of_at_most_ten_log_c(recipe, data, w
         overrides |= {"model.depth": 10, "model.width": 16 if data == "stl10" else 4}
     overrides |= {"training.start": warm(load_recipe(recipe, data=data, overrides=overrides))}
     resolved = load_recipe(recipe, data=data, overrides=overrides)
-    run = Run(resolved, RunFolder(tmp_path / "run"), torch.device("cpu"), progress=False)
+    run = Training(resolved, Run(tmp_path / "run"), torch.device("cpu"), progress=False)
     run.begin(resume=False)
     run.model.train()
     rows = next(iter(run.method.batches()))

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from corral.checkpoints import read_checkpoint, write_checkpoint
 from corral.cli import app
 from corral.errors import CorralError, UsageError
-from corral.training import Run, RunFolder, load_model, load_recipe, read_metrics, shipped_recipes
+from corral.training import Run, Training, load_model, load_recipe, read_metrics, shipped_recipes
 from corral.training.convergence import converged, settled
 from corral.training.methods import Method
 from corral.training.recipes.recipe import Convergence, TrainingConfig
@@ -97,8 +97,8 @@ def scored(monkeypatch):
 def test_a_run_ends_where_the_rule_says_and_tells_so(tiny, scored, select):
     # The warm epoch's 0.9 is no part of the method's series: 0.3, 0.6, 0.605, 0.59 end after the fourth.
     scored(0.9, 0.3, 0.6, 0.605, 0.59, 0.99)
-    folder = RunFolder(tiny("clustr", **HELD, **RULE, select=select))
-    metrics = read_metrics(folder.metrics)
+    folder = Run(tiny("clustr", **HELD, **RULE, select=select))
+    metrics = read_metrics(folder.metrics_file)
     assert [entry["phase"] for entry in metrics] == ["warm start", *["clustr"] * 4]
     assert [entry.get("converged") for entry in metrics] == [None, False, False, False, True]
     info = load_model(folder.path)[2]
@@ -111,11 +111,11 @@ def test_a_run_ends_where_the_rule_says_and_tells_so(tiny, scored, select):
 
 def test_a_run_that_goes_on_rising_is_not_converged_in_its_epochs(tiny, scored):
     scored(*(0.1 * epoch for epoch in range(1, 9)))
-    folder = RunFolder(tiny("magnet", **HELD, **RULE, **{"warm_start.epochs": 0}))
+    folder = Run(tiny("magnet", **HELD, **RULE, **{"warm_start.epochs": 0}))
     ending = load_model(folder.path)[2].ending
     assert (ending.converged, ending.epochs, ending.warm_epochs) == (False, 8, 0)
     assert ending.words() == "not converged in 8 epochs"
-    assert [entry["converged"] for entry in read_metrics(folder.metrics)] == [False] * 8
+    assert [entry["converged"] for entry in read_metrics(folder.metrics_file)] == [False] * 8
 
 
 def test_convergence_at_the_last_epoch_is_convergence(tiny, scored):
@@ -126,9 +126,9 @@ def test_convergence_at_the_last_epoch_is_convergence(tiny, scored):
 
 def test_a_run_without_the_criterion_makes_all_epochs_and_has_no_ending(tiny, scored):
     scored(*[0.5] * 9)
-    folder = RunFolder(tiny("clustr", **HELD))
+    folder = Run(tiny("clustr", **HELD))
     assert load_model(folder.path)[2].ending is None
-    metrics = read_metrics(folder.metrics)
+    metrics = read_metrics(folder.metrics_file)
     assert len(metrics) == 9
     assert not any("converged" in entry for entry in metrics)
 
@@ -136,11 +136,11 @@ def test_a_run_without_the_criterion_makes_all_epochs_and_has_no_ending(tiny, sc
 def test_a_killed_run_ends_at_the_epoch_and_the_bits_of_one_that_was_not(tiny, monkeypatch):
     overrides = HELD | {"converged.tolerance": 0.05, "converged.epochs": 3, "select": "best", "epochs": 30}
     del overrides["training.epochs"]
-    whole = RunFolder(tiny("clustr", "whole", **overrides))
+    whole = Run(tiny("clustr", "whole", **overrides))
     ending = load_model(whole.path)[2].ending
     assert ending.converged
     assert 4 <= ending.epochs < 30
-    original = Run._save
+    original = Training._save
     for number in range(ending.epochs + 1):  # in every epoch once: it is saved, then the process dies
         done = []
 
@@ -151,24 +151,24 @@ def test_a_killed_run_ends_at_the_epoch_and_the_bits_of_one_that_was_not(tiny, m
             done.append(1)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Run, "_save", once)
+            patch.setattr(Training, "_save", once)
             if number < ending.epochs:
                 with pytest.raises(KeyboardInterrupt):
                     tiny("clustr", "cut", resume=number > 0, **overrides)
             else:  # the last epoch ends the run
                 tiny("clustr", "cut", resume=True, **overrides)
-    cut = RunFolder(whole.path.with_name("cut"))
+    cut = Run(whole.path.with_name("cut"))
     assert load_model(cut.path)[2].ending == ending
-    one, two = (read_checkpoint(folder.model, kind="model")[0] for folder in (whole, cut))
+    one, two = (read_checkpoint(folder.model_file, kind="model")[0] for folder in (whole, cut))
     assert one.keys() == two.keys()
     assert all(bool((one[name] == two[name]).all()) for name in one)
-    assert len(read_metrics(cut.metrics)) == ending.epochs + 1
+    assert len(read_metrics(cut.metrics_file)) == ending.epochs + 1
 
 
 def test_a_run_killed_between_its_last_epoch_and_its_model_makes_no_further_epoch(tiny, scored, monkeypatch):
     scored(0.9, 0.3, 0.6, 0.605, 0.59, 0.99)
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Training, "_finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             tiny("clustr", **HELD, **RULE)
     info = load_model(tiny("clustr", resume=True, **HELD, **RULE))[2]
@@ -178,10 +178,10 @@ def test_a_run_killed_between_its_last_epoch_and_its_model_makes_no_further_epoc
 def test_a_checkpoint_without_its_accuracies_is_one_line(tiny, monkeypatch, scored, tmp_path):
     scored(0.9, 0.3, 0.6, 0.605, 0.59, 0.99)
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Training, "_finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             tiny("clustr", **HELD, **RULE)
-    state = RunFolder(tmp_path / "run").state
+    state = Run(tmp_path / "run").state_file
     saved, metadata = read_checkpoint(state, kind="training")
     write_checkpoint(state, saved, metadata | {"accuracies": metadata["accuracies"][1:]})
     with pytest.raises(CorralError, match="validation accuracies of 3 epochs, expected 4"):
@@ -232,5 +232,5 @@ def test_the_command_line_tells_how_training_ended(tmp_path):
 
 @pytest.mark.slow
 def test_importing_the_package_does_not_depend_on_the_order(tmp_path):
-    for module in ("corral.evaluation.records", "corral.training.convergence", "corral.papers.result"):
+    for module in ("corral.records", "corral.training.convergence", "corral.papers.result"):
         subprocess.run([sys.executable, "-c", f"import {module}"], check=True)

@@ -17,7 +17,7 @@ from corral.errors import CorralError, UsageError
 from corral.evaluation import evaluate
 from corral.evaluation.fit_heads import fitted_heads
 from corral.models.fingerprint import fingerprint
-from corral.training import Run, RunFolder, load_model, load_recipe, read_metrics, train
+from corral.training import Run, Training, load_model, load_recipe, read_metrics, train
 from corral.training.features import extract_features
 from corral.training.methods.encoder import neighbour_votes
 from corral.training.start import moments, prepare_data
@@ -26,7 +26,7 @@ SMALL = {"data.train": 240, "data.validation": 100, "model.width": 4, "training.
 
 
 def started(recipe, folder, **settings):
-    run = Run(load_recipe(recipe, overrides=settings), RunFolder(folder), torch.device("cpu"), progress=False)
+    run = Training(load_recipe(recipe, overrides=settings), Run(folder), torch.device("cpu"), progress=False)
     run.begin(resume=False)
     run.model.train()
     return run
@@ -61,7 +61,7 @@ def test_simclr_s_loss_is_that_of_two_views_by_double_loops(tmp_path):
 
 
 def test_simclr_brings_images_of_a_class_together_without_their_labels(encoder):
-    metrics = read_metrics(RunFolder(encoder).metrics)
+    metrics = read_metrics(Run(encoder).metrics_file)
     assert metrics[-1]["validation_neighbours"] > 0.5
     assert "validation_clean" not in metrics[-1]
     model, spec, info = load_model(encoder, encoder=True)
@@ -87,7 +87,7 @@ def test_an_interrupted_encoder_ends_with_the_same_bits(tmp_path, killed):
     with killed():
         train("simclr", out=tmp_path / "cut", progress=False, **SMALL)
     cut = train("simclr", out=tmp_path / "cut", progress=False, resume=True, **SMALL)
-    one, other = (read_checkpoint(RunFolder(path).state, kind="training")[0] for path in (whole, cut))
+    one, other = (read_checkpoint(Run(path).state_file, kind="training")[0] for path in (whole, cut))
     assert one.keys() == other.keys()
     assert any(name.startswith("method.projection") for name in one)
     assert all(torch.equal(other[name], tensor) for name, tensor in one.items())
@@ -212,8 +212,8 @@ def test_a_cluster_head_is_k_means_of_every_class_s_frozen_features_and_takes_no
     features = extract_features(before, images)
     means = torch.stack([features[images.labels == label].mean(0) for label in range(10)])
     torch.testing.assert_close(model.head.centroids, means, rtol=1e-4, atol=1e-5)
-    assert "steps" in read_metrics(RunFolder(folder).metrics)[-1]
-    assert read_metrics(RunFolder(folder).metrics)[-1]["steps"] == 0
+    assert "steps" in read_metrics(Run(folder).metrics_file)[-1]
+    assert read_metrics(Run(folder).metrics_file)[-1]["steps"] == 0
     test = load("digits").test
     assert float((model(test.float()).argmax(1) == test.labels).float().mean()) > 0.4
 
@@ -257,7 +257,7 @@ def test_an_encoder_trains_on_images_without_labels_that_lie_on_the_disk(photogr
         "data.train": 40,
     }
     recipe = load_recipe("simclr", data=name, overrides=settings)
-    run = Run(recipe, RunFolder(tmp_path / "a"), torch.device("cpu"), progress=False)
+    run = Training(recipe, Run(tmp_path / "a"), torch.device("cpu"), progress=False)
     assert (len(run.images), run.images.labels) == (40, None)
     inside = train("simclr", data=name, out=tmp_path / "inside", progress=False, **settings)
     assert load_model(inside, encoder=True)[2].train_images == 40
@@ -265,7 +265,7 @@ def test_an_encoder_trains_on_images_without_labels_that_lie_on_the_disk(photogr
     monkeypatch.setattr("corral.training.start.AT_ONCE", 0)
     monkeypatch.setattr("corral.training.start.PART", 7)
     outside = train("simclr", data=name, out=tmp_path / "outside", progress=False, **settings)
-    one, other = (read_checkpoint(RunFolder(path).model, kind="model")[0] for path in (inside, outside))
+    one, other = (read_checkpoint(Run(path).model_file, kind="model")[0] for path in (inside, outside))
     for key, tensor in one.items():  # the same but for how the pixels' mean is summed
         torch.testing.assert_close(other[key], tensor, rtol=1e-3, atol=1e-4)
     heads = fitted_heads(inside, ["slf"], progress=False)
@@ -280,13 +280,13 @@ def test_an_encoder_trains_on_labelled_and_unlabelled_images_together(photograph
     name = f"folder:{photographs}?skip-damaged"
     overrides = TINY_IMAGES | {"model.width": 2, "training.batch_size": 20, "data.unlabeled": "also"}
     recipe = load_recipe("simclr", data=name, overrides=overrides)
-    run = Run(recipe, RunFolder(tmp_path / "a"), torch.device("cpu"), progress=False)
+    run = Training(recipe, Run(tmp_path / "a"), torch.device("cpu"), progress=False)
     data = load(name)
     assert run.images.labels is None
     assert torch.equal(run.images.pixels, torch.cat([data.train.pixels, data.unlabeled.pixels]))
     assert len(run.images) == 12 + 40
     held_out = load_recipe("simclr", data=name, overrides=overrides | {"data.validation": 4})
-    assert len(Run(held_out, RunFolder(tmp_path / "b"), torch.device("cpu"), progress=False).images) == 8 + 40
+    assert len(Training(held_out, Run(tmp_path / "b"), torch.device("cpu"), progress=False).images) == 8 + 40
 
 
 def test_images_that_do_not_go_together_are_not_joined():

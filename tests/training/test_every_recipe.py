@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from corral.data import load
-from corral.training import RunFolder, load_model, load_recipe, read_metrics, shipped_recipes, train
+from corral.training import Run, load_model, load_recipe, read_metrics, shipped_recipes, train
 from corral.training.methods import method_class
 
 SMALL = {
@@ -44,7 +44,7 @@ def test_a_shipped_recipe_trains_on_digits(name, start, tmp_path):
     model, spec, info = load_model(folder)
     assert info.method == method.name
     assert spec.head["name"] == ("cluster" if hasattr(method, "clusters") or hasattr(method, "centres") else "linear")
-    assert read_metrics(RunFolder(folder).metrics)[-1]["phase"] == method.name
+    assert read_metrics(Run(folder).metrics_file)[-1]["phase"] == method.name
     test = load("digits").test
     with torch.no_grad():
         right = model(test.float()).argmax(1) == test.labels

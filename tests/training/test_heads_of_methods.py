@@ -6,7 +6,7 @@ import torch
 from corral.errors import UsageError
 from corral.models import Backbone, CosineHead
 from corral.models.spec import head_spec
-from corral.training import Run, RunFolder, load_recipe, shipped_recipes
+from corral.training import Run, Training, load_recipe, shipped_recipes
 from corral.training.methods import METHODS
 from corral.training.start import check_head
 
@@ -27,7 +27,7 @@ def run_of(method, tmp_path, **given):
     start = "a run" if METHODS[method].continues_from else None
     settings = {"data.train": 120, "training.start": start, **NEEDED.get(method, {}), **given}
     resolved = load_recipe(RECIPES[method], data="digits", overrides=settings)
-    return Run(resolved, RunFolder(tmp_path / "run"), torch.device("cpu"), progress=False)
+    return Training(resolved, Run(tmp_path / "run"), torch.device("cpu"), progress=False)
 
 
 @pytest.mark.parametrize("method", RECIPES)

@@ -10,7 +10,7 @@ import pytest
 
 from corral.errors import CorralError, UsageError
 from corral.registry import import_plugin
-from corral.training import RunFolder, read_metrics
+from corral.training import Run, read_metrics
 from corral.training.loggers import LOGGERS, LoggerKind
 
 needs_tensorboard = pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs tensorboard")
@@ -20,7 +20,7 @@ def numbers_of(folder):
     """What metrics.jsonl holds of every epoch, as loggers get it."""
     return [
         {name: value for name, value in entry.items() if name not in ("epoch", "phase", "converged")}
-        for entry in read_metrics(RunFolder(folder).metrics)
+        for entry in read_metrics(Run(folder).metrics_file)
     ]
 
 
@@ -62,7 +62,7 @@ def test_without_tensorboard_a_run_that_did_not_ask_for_it_has_its_metrics(tiny,
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     folder = tiny("nominal")
     assert not (folder / "tensorboard").exists()
-    assert len(read_metrics(RunFolder(folder).metrics)) == 3
+    assert len(read_metrics(Run(folder).metrics_file)) == 3
     assert capfd.readouterr().err == ""
 
 
@@ -90,17 +90,17 @@ def test_a_resumed_run_purges_what_tensorboard_has_beyond_its_checkpoint(tiny, t
     """Killed between logging an epoch twice: here the event file says more than the checkpoint."""
     from torch.utils.tensorboard import SummaryWriter
 
-    from corral.training import Run
+    from corral.training import Training
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Training, "_finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             tiny("nominal", epochs=1)
     assert [step for step, _ in events(tmp_path / "run")["loss"]] == [1, 2]
     with SummaryWriter(tmp_path / "run" / "tensorboard", filename_suffix=".orphan") as writer:
         writer.add_scalar("loss", 99.0, 2)
         writer.add_scalar("loss", 99.0, 3)
-    RunFolder(tmp_path / "run").state.unlink()  # so it begins anew, at epoch 1
+    Run(tmp_path / "run").state_file.unlink()  # so it begins anew, at epoch 1
     tiny("nominal", epochs=1, resume=True)
     series = events(tmp_path / "run")["loss"]
     assert [step for step, _ in series] == [1, 2]
@@ -127,7 +127,7 @@ def test_a_full_disk_is_one_line_and_no_trace(tiny, monkeypatch, capfd, calls):
 
 
 def test_an_error_of_the_training_is_not_taken_for_the_boards(tiny, monkeypatch):
-    monkeypatch.setattr("corral.training.loop.Run._epoch", lambda *_: (_ for _ in ()).throw(OSError(5, "gone")))
+    monkeypatch.setattr("corral.training.loop.Training._epoch", lambda *_: (_ for _ in ()).throw(OSError(5, "gone")))
     with pytest.raises(OSError, match="gone"):
         tiny("nominal")
 
@@ -198,7 +198,7 @@ def test_a_new_run_in_the_place_of_one_that_never_saved_is_new_to_wandb(tiny, mo
     monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.setenv("WANDB_PROJECT", "mine")
     with monkeypatch.context() as patch:
-        patch.setattr("corral.training.loop.Run._epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("corral.training.loop.Training._epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             tiny("nominal", loggers=["wandb"])
     tiny("nominal", loggers=["wandb"], resume=True)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from corral.checkpoints import read_checkpoint
 from corral.errors import CorralError, UsageError
-from corral.training import Recipe, Run, RunFolder, load_model, load_recipe, read_metrics, train
+from corral.training import Recipe, Run, Training, load_model, load_recipe, read_metrics, train
 from corral.training.methods import Method
 from corral.training.methods.nominal import Nominal
 from corral.training.start import prepare_data
@@ -55,8 +55,8 @@ def assert_same(one, two):
 
 
 def interrupted(monkeypatch, name, calls):
-    """Make a method of Run raise KeyboardInterrupt after it has worked `calls` times."""
-    original = getattr(Run, name)
+    """Make a method of Training raise KeyboardInterrupt after it has worked `calls` times."""
+    original = getattr(Training, name)
     done = []
 
     def counted(self, *args):
@@ -82,9 +82,9 @@ def test_an_interrupted_run_ends_with_the_bits_of_one_that_was_not(tiny, monkeyp
         assert not (whole.parent / "cut" / "model.safetensors").exists()
     cut = tiny(recipe, "cut", resume=True, **overrides)
     assert_same(tensors(whole), tensors(cut))
-    metrics = read_metrics(RunFolder(cut).metrics)
+    metrics = read_metrics(Run(cut).metrics_file)
     assert [entry["epoch"] for entry in metrics] == [1, 2, 3]
-    for one, two in zip(read_metrics(RunFolder(whole).metrics), metrics, strict=True):
+    for one, two in zip(read_metrics(Run(whole).metrics_file), metrics, strict=True):
         assert {k: v for k, v in one.items() if "seconds" not in k} == {
             k: v for k, v in two.items() if "seconds" not in k
         }
@@ -94,9 +94,9 @@ def test_an_interrupted_run_ends_with_the_bits_of_one_that_was_not(tiny, monkeyp
 def test_a_killed_process_resumes_to_the_same_bits(tiny, tmp_path):
     whole = tiny("corral", "whole", epochs=3, **INNER)
     slow = (
-        "import sys, time; from corral.training import Run, train\n"
-        "batch = Run._batch\n"
-        "Run._batch = lambda self, rows: (time.sleep(0.15), batch(self, rows))[1]\n"
+        "import sys, time; from corral.training import Training, train\n"
+        "batch = Training._batch\n"
+        "Training._batch = lambda self, rows: (time.sleep(0.15), batch(self, rows))[1]\n"
         f"train({str(whole)!r}, out={str(tmp_path / 'killed')!r}, progress=False)"
     )
     process = subprocess.Popen([sys.executable, "-c", slow], env=os.environ | {"OMP_NUM_THREADS": "1"})
@@ -110,7 +110,7 @@ def test_a_killed_process_resumes_to_the_same_bits(tiny, tmp_path):
     assert not (tmp_path / "killed" / "model.safetensors").exists()
     killed = tiny("corral", "killed", resume=True, epochs=3, **INNER)
     assert_same(tensors(whole), tensors(killed))
-    assert [entry["epoch"] for entry in read_metrics(RunFolder(killed).metrics)] == [1, 2, 3, 4]
+    assert [entry["epoch"] for entry in read_metrics(Run(killed).metrics_file)] == [1, 2, 3, 4]
 
 
 def test_a_run_killed_before_its_first_checkpoint_has_no_line_twice(tiny, monkeypatch):
@@ -118,8 +118,8 @@ def test_a_run_killed_before_its_first_checkpoint_has_no_line_twice(tiny, monkey
         patch.setattr("corral.training.state.write_checkpoint", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             tiny("nominal")
-    folder = RunFolder(tiny("nominal", resume=True))
-    assert [entry["epoch"] for entry in read_metrics(folder.metrics)] == [1, 2, 3]
+    folder = Run(tiny("nominal", resume=True))
+    assert [entry["epoch"] for entry in read_metrics(folder.metrics_file)] == [1, 2, 3]
 
 
 def test_the_seed_decides_every_bit(tiny):
@@ -159,7 +159,7 @@ def test_another_recipe_does_not_resume_a_run(tiny, monkeypatch, overrides, mess
 def test_what_is_said_about_a_recipe_does_not_keep_it_from_resuming(tiny):
     run = tiny(load_recipe("nominal").model_copy(update={"summary": "in other words", "source": "in other words"}))
     assert tiny("nominal", resume=True) == run
-    assert "in other words" in RunFolder(run).recipe.read_text()
+    assert "in other words" in Run(run).recipe_file.read_text()
 
 
 def test_a_folder_that_is_no_run_is_neither_used_nor_resumed(tiny, tmp_path):
@@ -180,22 +180,22 @@ def test_auto_begins_a_run_and_continues_it_and_leaves_a_finished_one(tiny, monk
         with pytest.raises(KeyboardInterrupt):
             tiny("nominal", resume="auto")
     run = tiny("nominal", resume="auto")
-    assert [entry["epoch"] for entry in read_metrics(RunFolder(run).metrics)] == [1, 2, 3]
-    before = RunFolder(run).model.stat().st_mtime_ns
+    assert [entry["epoch"] for entry in read_metrics(Run(run).metrics_file)] == [1, 2, 3]
+    before = Run(run).model_file.stat().st_mtime_ns
     assert tiny("nominal", resume="auto") == run
-    assert RunFolder(run).model.stat().st_mtime_ns == before
+    assert Run(run).model_file.stat().st_mtime_ns == before
     assert_same(tensors(run), tensors(tiny("nominal", "another")))
     with pytest.raises(UsageError, match="recipe differs"):
         tiny("nominal", resume="auto", eps=0.2)
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_keeps_no_folder(tiny, tmp_path):
-    folder = RunFolder(tmp_path / "run")
+    folder = Run(tmp_path / "run")
     folder.path.mkdir()
     for name in (".recipe.toml.corral-abcdefgh", ".train.lock"):
         (folder.path / name).write_text("")
     tiny("nominal")
-    for path in (folder.model, folder.state):
+    for path in (folder.model_file, folder.state_file):
         path.unlink()
     (folder.path / ".recipe.toml.corral-abcdefgh").write_text("")
     os.utime(folder.path / ".recipe.toml.corral-abcdefgh", (0, 0))
@@ -205,7 +205,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_keeps_no_folder(tiny,
 
 
 def test_a_second_training_in_a_folder_is_refused_and_the_first_is_untouched(tiny, monkeypatch):
-    save, refused = Run._save, []
+    save, refused = Training._save, []
 
     def saved(self, numbers):
         for resume in (False, True, "auto"):
@@ -217,7 +217,7 @@ def test_a_second_training_in_a_folder_is_refused_and_the_first_is_untouched(tin
         save(self, numbers)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_save", saved)
+        patch.setattr(Training, "_save", saved)
         run = tiny("nominal")
     assert_same(tensors(run), tensors(tiny("nominal", "another")))
     assert len(refused) == 9
@@ -233,7 +233,7 @@ def test_lines_count_the_epochs_that_were_asked_for_and_name_the_warm_start_apar
     begun = [line.split("  ")[0] for line in capsys.readouterr().err.splitlines()]
     assert begun[:3] == ["warm start 1/2", "warm start 2/2", "epoch 1/2"]
     assert begun[3:-1] == [f"{run}: resumed after epoch 1/2", "epoch 2/2"]
-    assert [entry["epoch"] for entry in read_metrics(RunFolder(run).metrics)] == [1, 2, 3, 4]
+    assert [entry["epoch"] for entry in read_metrics(Run(run).metrics_file)] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("recipe", ["nominal", "at", "corral", "clustr"])
@@ -243,7 +243,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_checkpoint(
     assert "step" in str(caught.value)
     assert "of epoch 1/2" in str(caught.value)
     assert "the checkpoint of warm start 1/1 is kept in" in str(caught.value)
-    kept, metadata = read_checkpoint(RunFolder(tmp_path / "run").state, kind="training")
+    kept, metadata = read_checkpoint(Run(tmp_path / "run").state_file, kind="training")
     assert metadata["epoch"] == 1
     assert all(bool(torch.isfinite(tensor).all()) for tensor in kept.values() if tensor.is_floating_point())
     assert not (tmp_path / "run" / "model.safetensors").exists()
@@ -297,12 +297,12 @@ def test_select_best_keeps_the_weights_of_the_best_validation_epoch(tiny, monkey
     info = load_model(folder)[2]
     assert info.epochs == 3
     assert info.validation["validation_pgd"] == 0.7
-    assert info.train_seconds == pytest.approx(read_metrics(RunFolder(folder).metrics)[-1]["train_seconds"])
+    assert info.train_seconds == pytest.approx(read_metrics(Run(folder).metrics_file)[-1]["train_seconds"])
 
 
 def test_the_warm_start_ends_at_its_accuracy(tiny):
     easy = {"data.validation": 60, "stop_accuracy": 0.01, "warm_start.epochs": 5}
-    numbers = read_metrics(RunFolder(tiny("clustr", **easy)).metrics)
+    numbers = read_metrics(Run(tiny("clustr", **easy)).metrics_file)
     assert [entry["phase"] for entry in numbers] == ["warm start", "clustr", "clustr"]
     assert numbers[0]["validation_clean"] >= 0.01
 
@@ -310,7 +310,7 @@ def test_the_warm_start_ends_at_its_accuracy(tiny):
 def test_validation_measures_in_eval_mode_and_restores_the_mode():
     overrides = {"data.train": 200, "data.validation": 60, "backbone": "resnet", "width": 2}
     recipe = load_recipe("nominal", overrides=overrides).model_dump() | {"model": {"backbone": "resnet", "width": 2}}
-    run = Run(Recipe.model_validate(recipe), RunFolder(Path("unused")), torch.device("cpu"), progress=False)
+    run = Training(Recipe.model_validate(recipe), Run(Path("unused")), torch.device("cpu"), progress=False)
     run.model.train()
     run.model.head.eval()
     flags = [module.training for module in run.model.modules()]
@@ -362,7 +362,7 @@ def test_a_damaged_training_state_is_one_line(tiny, monkeypatch, tmp_path, edit,
         interrupted(patch, "_save", 2)
         with pytest.raises(KeyboardInterrupt):
             tiny("clustr")
-    state = RunFolder(tmp_path / "run").state
+    state = Run(tmp_path / "run").state_file
     saved, metadata = read_checkpoint(state, kind="training")
     edit(saved, metadata)
     write_checkpoint(state, saved, metadata)
@@ -384,7 +384,7 @@ def test_a_number_that_could_not_be_measured_is_null_in_metrics_and_resumed(tmp_
     path = tmp_path / "run"
     settings = {"epochs": 2, "data.train": 60, "model.width": 4, "model.features": 8}
     train("nominal", out=path, progress=False, device="cpu", **settings)
-    text = RunFolder(path).metrics.read_text()
+    text = Run(path).metrics_file.read_text()
     assert "NaN" not in text
     assert "Infinity" not in text
-    assert [entry["undefined"] for entry in read_metrics(RunFolder(path).metrics)] == [None, None]
+    assert [entry["undefined"] for entry in read_metrics(Run(path).metrics_file)] == [None, None]

@@ -13,7 +13,7 @@ from torch import nn
 from corral.attacks import pgd
 from corral.checkpoints import read_checkpoint
 from corral.models import ClusterHead, FeaturesHead, PublishedHead
-from corral.training import Run, RunFolder, load_model, load_recipe
+from corral.training import Run, Training, load_model, load_recipe
 from corral.training.features import extract_features
 from corral.training.methods.base import METHODS
 from corral.training.methods.clusters import ClusterMethod
@@ -319,9 +319,9 @@ def test_after_training_the_centroids_are_means_of_their_members_and_the_varianc
     inner = {"method.inner.steps": 1, "method.clusters": 2}
     folder = tiny(recipe, **inner)
     model, spec, _ = load_model(folder)
-    saved, _ = read_checkpoint(RunFolder(folder).state, kind="training")
+    saved, _ = read_checkpoint(Run(folder).state_file, kind="training")
     tiny_recipe = load_recipe(folder)
-    run = Run(tiny_recipe, RunFolder(folder), torch.device("cpu"), progress=False)
+    run = Training(tiny_recipe, Run(folder), torch.device("cpu"), progress=False)
     with torch.no_grad():
         features = model.features(run.images.float()).double()
     members, head, labels = saved["method.assignments"], model.head, run.images.labels

@@ -81,8 +81,8 @@ def test_a_module_is_copied_trained_from_its_weights_and_asked_for_elsewhere(net
 def test_the_same_module_resumes_a_run(net, tmp_path):
     whole = corral.train("at", backbone=net, data="digits", out=tmp_path / "whole", **TINY | {"epochs": 2})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("corral.training.loop.Run._finish", lambda self: None)
-        patch.setattr("corral.training.loop.Run.total_epochs", property(lambda self: 1))
+        patch.setattr("corral.training.loop.Training._finish", lambda self: None)
+        patch.setattr("corral.training.loop.Training.total_epochs", property(lambda self: 1))
         corral.train("at", backbone=net, data="digits", out=tmp_path / "run", **TINY | {"epochs": 2})
     BACKBONES._held.clear()
     run = corral.train("at", backbone=net, data="digits", out=tmp_path / "run", resume=True, **TINY | {"epochs": 2})

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from corral.errors import CorralError, UsageError
-from corral.training import Run, RunFolder, load_model, load_recipe
+from corral.training import Run, Training, load_model, load_recipe
 from corral.training.pretrained import begin_from
 from corral.training.start import make_model, prepare_data
 
@@ -38,8 +38,8 @@ def assert_begins_there(model, weights):
 
 
 def test_the_backbone_is_taken_from_a_run_its_model_and_its_checkpoint(trained, weights):
-    folder = RunFolder(trained)
-    for start in (trained, folder.model, folder.state):
+    folder = Run(trained)
+    for start in (trained, folder.model_file, folder.state_file):
         model = fresh()
         head, mean = model.head.linear.weight.clone(), model.normalisation.mean.clone()
         begin_from(model, start)
@@ -119,13 +119,13 @@ def test_at_pretrained_says_that_it_needs_weights_before_anything_is_written(tin
 
 def test_at_pretrained_is_at_from_those_weights(tiny, trained, weights, monkeypatch):
     begun = []
-    epoch = Run._epoch
+    epoch = Training._epoch
 
     def seen(self, bar):
         begun.append({name: tensor.clone() for name, tensor in self.model.backbone.state_dict().items()})
         return epoch(self, bar)
 
-    monkeypatch.setattr(Run, "_epoch", seen)
+    monkeypatch.setattr(Training, "_epoch", seen)
     settings = {"method.inner.steps": 2, "start": str(trained), "warm_start.epochs": 0}
     one = tiny("at-pretrained", "one", **settings)
     assert all(torch.equal(begun[0][name], weights[name]) for name in weights)
@@ -138,9 +138,9 @@ def test_at_pretrained_is_at_from_those_weights(tiny, trained, weights, monkeypa
 def test_a_run_resumes_without_the_weights_it_began_from(tiny, trained, monkeypatch):
     settings = {"method.inner.steps": 1, "start": str(trained)}
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Training, "_finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             tiny("at-pretrained", "cut", **settings)
-    RunFolder(trained).model.unlink()
+    Run(trained).model_file.unlink()
     cut = tiny("at-pretrained", "cut", resume=True, **settings)
     assert load_model(cut)[2].method == "at-pretrained"

@@ -14,7 +14,7 @@ from corral.evaluation.certification import certify_run
 from corral.evaluation.evaluate import evaluate
 from corral.models.fingerprint import fingerprint
 from corral.training import load_model, load_recipe
-from corral.training.run import RunFolder
+from corral.training.run import Run
 
 LEARNED = {"centroids": "learned"}
 
@@ -81,7 +81,7 @@ def test_learned_logits_resume_with_equal_bits(tiny, tmp_path, killed):
         tiny("clustr-ce-qtrades", "killed", **settings)
     half = tiny("clustr-ce-qtrades", "killed", resume=True, **settings)
     assert fingerprint(load_model(half)[0]) == fingerprint(load_model(whole)[0])
-    states = [read_checkpoint(RunFolder(folder).state, kind="training")[0] for folder in (whole, half)]
+    states = [read_checkpoint(Run(folder).state_file, kind="training")[0] for folder in (whole, half)]
     assert "method.found" in states[0]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 

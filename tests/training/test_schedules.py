@@ -7,7 +7,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR, SequentialLR
 
 from corral.errors import UsageError
-from corral.training import RunFolder, load_recipe, read_metrics, shipped_recipes
+from corral.training import Run, load_recipe, read_metrics, shipped_recipes
 from corral.training.optimisers import schedule
 from corral.training.recipes.recipe import TrainingConfig
 
@@ -69,5 +69,5 @@ def test_the_logged_learning_rates_are_those_of_warm_milestones_and_schedule(tin
     )
     recipe = load_recipe(folder).training
     warm, main = recipe.warm_start.learning_rate, recipe.learning_rate
-    rates = [entry["learning_rate"] for entry in read_metrics(RunFolder(folder).metrics)]
+    rates = [entry["learning_rate"] for entry in read_metrics(Run(folder).metrics_file)]
     assert rates == pytest.approx([warm, warm / 10, main, main, main / 10])

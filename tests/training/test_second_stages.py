@@ -17,7 +17,7 @@ from corral.data.views import random_views
 from corral.errors import CorralError, UsageError
 from corral.geometry import kmeans
 from corral.models.dual_norm import DualBatchNorm2d, using
-from corral.training import Run, RunFolder, load_model, load_recipe, train
+from corral.training import Run, Training, load_model, load_recipe, train
 from corral.training.features import extract_features, require_differing
 from corral.training.methods.deacl import BatchFeatures
 
@@ -53,7 +53,7 @@ def settings(first):
 def begun(tmp_path, settings):
     def make(name, **more):
         recipe = load_recipe(name, overrides=settings(name, **more))
-        run = Run(recipe, RunFolder(tmp_path / "run"), torch.device("cpu"), progress=False)
+        run = Training(recipe, Run(tmp_path / "run"), torch.device("cpu"), progress=False)
         run.begin(resume=False)
         run.model.train()
         return run
@@ -298,7 +298,7 @@ def test_clean_and_adversarial_batches_leave_their_statistics_apart(begun):
 @pytest.mark.parametrize("branch", ["clean", "adversarial"])
 def test_the_saved_encoder_is_the_branch_that_the_recipe_names(settings, tmp_path, branch):
     given = settings("ncp-acl", **{"method.dual_norm": branch, "training.epochs": 1})
-    run = Run(load_recipe("ncp-acl", overrides=given), RunFolder(tmp_path / "run"), torch.device("cpu"), progress=False)
+    run = Training(load_recipe("ncp-acl", overrides=given), Run(tmp_path / "run"), torch.device("cpu"), progress=False)
     run.begin(resume=False)
     run.execute()
     saved = load_model(tmp_path / "run", encoder=True)[0]
@@ -562,7 +562,7 @@ def test_a_resumed_second_stage_ends_with_the_same_bits_and_labels_play_no_part(
     """Two runs: a whole one, and one with the labels turned round that is cut after its first epoch."""
     given = settings(name)
     whole = train(name, out=tmp_path / "whole", progress=False, **given)
-    calls, epoch, prepared = [], Run._epoch, Run.begin
+    calls, epoch, prepared = [], Training._epoch, Training.begin
 
     def stopped(self, bar):
         calls.append(1)
@@ -574,18 +574,18 @@ def test_a_resumed_second_stage_ends_with_the_same_bits_and_labels_play_no_part(
         self.images.labels.copy_(self.images.labels.flip(0))
         prepared(self, **options)
 
-    monkeypatch.setattr(Run, "begin", turned)
-    monkeypatch.setattr(Run, "_epoch", stopped)
+    monkeypatch.setattr(Training, "begin", turned)
+    monkeypatch.setattr(Training, "_epoch", stopped)
     with pytest.raises(KeyboardInterrupt):
         train(name, out=tmp_path / "cut", progress=False, **given)
-    monkeypatch.setattr(Run, "_epoch", epoch)
+    monkeypatch.setattr(Training, "_epoch", epoch)
     cut = train(name, out=tmp_path / "cut", progress=False, resume=True, **given)
-    one, other = (read_checkpoint(RunFolder(path).state, kind="training")[0] for path in (whole, cut))
+    one, other = (read_checkpoint(Run(path).state_file, kind="training")[0] for path in (whole, cut))
     assert one.keys() == other.keys()
     assert all(torch.equal(other[key], tensor) for key, tensor in one.items())
     kept = {"deacl": "teacher", "ncp-acl": "centroids", "advcl": "labels", "dynacl": "target", "dynacl++": "probe"}
     assert any(key.startswith(f"method.{kept.get(name, '')}") for key in one)
-    saved = [read_checkpoint(RunFolder(path).model, kind="model")[0] for path in (whole, cut)]
+    saved = [read_checkpoint(Run(path).model_file, kind="model")[0] for path in (whole, cut)]
     assert all(torch.equal(saved[1][key], tensor) for key, tensor in saved[0].items())
 
 
@@ -729,7 +729,7 @@ def test_a_resumed_second_stage_writes_the_same_file(first, tmp_path, killed):
 
 def test_an_encoder_s_checkpoint_is_no_start(begun, first, settings, tmp_path):
     folder = train("dynacl", out=tmp_path / "dynacl", progress=False, **settings("dynacl"))
-    start = {"training.start": str(RunFolder(folder).state)}
+    start = {"training.start": str(Run(folder).state_file)}
     with pytest.raises(CorralError, match=r"of an encoder in training, with two BatchNorms .*finish that run"):
         train("deacl", out=tmp_path / "run", progress=False, **(settings("deacl") | start))
 

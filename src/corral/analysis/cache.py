@@ -12,6 +12,7 @@ from corral.analysis.registry import ANALYSES
 from corral.analysis.subject import AnalysedModel, measured_run
 from corral.data import AnyData
 from corral.documents import write_document
+from corral.files import AnyPath
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress, duration
 from corral.training import load_model
@@ -36,7 +37,7 @@ class AnalysisCache:
 
     def __init__(
         self,
-        run: str | Path,
+        run: AnyPath,
         *,
         n: int | None,
         seed: int = 0,

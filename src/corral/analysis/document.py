@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from corral.documents import Document, read_document
-from corral.evaluation.records import Environment
+from corral.notebook import Shown
+from corral.records import Environment
 from corral.strict import AtLeastOne, Radius, Seconds
 
 
@@ -44,7 +45,7 @@ class Found:
     absent: dict[str, str] = field(default_factory=dict)
 
 
-class Analysis(Document):
+class Analysis(Shown, Document):
     """One analysis of one run.
 
     Attributes:
@@ -73,6 +74,13 @@ class Analysis(Document):
     absent: dict[str, str] = Field(default_factory=dict)
     seconds: Seconds = 0.0
     environment: Environment
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def _shown(self) -> tuple[str, dict[str, object]]:
+        numbers = {name: f"{name} {value:.4g}" for name, value in self.numbers.items()}
+        return self.name, {"data": self.data, "images": f"{self.n:,} images", **numbers}
 
     @model_serializer(mode="wrap")
     def _without_an_empty_list(self, form: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from corral.analysis.document import Analysis, Found
 from corral.analysis.subject import AnalysedModel
 from corral.errors import CorralError, UsageError
-from corral.evaluation.records import environment
 from corral.models import Classifier
 from corral.models.fingerprint import fingerprint
+from corral.records import environment
 from corral.registry import Registry
 
 UNDEFINED = "not defined on this run and these images"

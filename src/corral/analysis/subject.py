@@ -10,8 +10,9 @@ from torch import Tensor
 from corral.attacks.threat import Threat
 from corral.data import AnyData, DataSet, Images, stratified_subset
 from corral.errors import UsageError
+from corral.files import AnyPath
 from corral.models import Classifier, Clusters
-from corral.training import RunFolder, load_model, load_recipe
+from corral.training import Run, load_model, load_recipe
 from corral.training.start import data_of, prepare_data
 
 
@@ -66,7 +67,7 @@ class AnalysedModel:
 
 
 def measured_run(
-    run: str | Path,
+    run: AnyPath,
     *,
     n: int | None = None,
     seed: int = 0,
@@ -75,7 +76,7 @@ def measured_run(
     device: torch.device | str = "cpu",
 ) -> AnalysedModel:
     """A finished run and the images to measure it on; arguments and errors are those of `AnalysisCache`."""
-    folder = RunFolder(Path(run))
+    folder = Run(Path(run))
     model, _, info = load_model(folder.path, device=device)
     images = data_of(run, info, data=data, root=data_root)
     _, train, _ = prepare_data(load_recipe(folder.path), root=data_root, data=images)

@@ -21,10 +21,10 @@ from corral.data import AnyData
 from corral.devices import choose_device
 from corral.errors import CorralError, UsageError
 from corral.evaluation.protocols import known_norm, parsed_threat
-from corral.evaluation.records import environment, now
 from corral.files import check_recordable
 from corral.models.backbones import BackboneLike
 from corral.progress import Progress, duration
+from corral.records import environment, now
 from corral.targets.outputs import measuring
 from corral.targets.prepare import Preparation
 from corral.targets.target import Target, load_target

@@ -9,8 +9,10 @@ from pydantic import Field, model_validator
 from corral.attacks.balls import Norm
 from corral.audit.diagnostics.findings import Finding, Overall, overall
 from corral.documents import Document, read_document
-from corral.evaluation.records import Environment
+from corral.notebook import Shown
+from corral.records import Environment, as_percent
 from corral.strict import MOST_RADIUS, Amount, Frozen, OfThreat, Seconds, Share
+from corral.terminal import eps_words
 
 
 class AuditAttack(Frozen):
@@ -29,7 +31,7 @@ class AuditAttack(Frozen):
     seconds: Seconds
 
 
-class AuditRecord(Document, OfThreat):
+class AuditRecord(Shown, Document, OfThreat):
     """One audit of one model.
 
     `n_data` images are in the data, `n_asked` of them were asked for, `n_clean` classified without attack and
@@ -81,6 +83,18 @@ class AuditRecord(Document, OfThreat):
         if self.verdict != verdict_of(self.inputs, self.findings):
             raise ValueError(f"the verdict {self.verdict} is not that of the findings")
         return self
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def _shown(self) -> tuple[str, dict[str, object]]:
+        return self.target, {
+            "data": self.data,
+            "threat": f"{self.norm} {eps_words(self.eps)}",
+            "clean": f"clean {as_percent(self.clean)}% of {self.n_clean:,} images",
+            "robust": f"robust {as_percent(self.robust)}% of {self.n_attacked:,}",
+            "verdict": f"verdict {self.verdict}",
+        }
 
 
 def verdict_of(inputs: list[Finding], findings: list[Finding]) -> Overall:

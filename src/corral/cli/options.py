@@ -20,7 +20,7 @@ from corral.reading import parse_toml
 from corral.strict import MOST_REAL, MOST_WHOLE
 
 if TYPE_CHECKING:
-    from corral.evaluation.records import Record
+    from corral.records import Record
     from corral.targets import Preparation
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for machines.")]
@@ -230,7 +230,7 @@ def print_table(rows: list[list[str]], *, left: Collection[int]) -> None:
 
 def print_records(records: list["Record"]) -> None:
     """Print the robust accuracies of evaluated runs under each attack, one row a run."""
-    from corral.evaluation.records import as_percent
+    from corral.records import as_percent
     from corral.report.words import attack_order
 
     names = attack_order([attack.name for record in records for attack in record.attacks])

@@ -119,7 +119,8 @@ def train(
     made: list[Path] = []
     for resolved, folder in planned:
         with interruptible(partial(_kept, folder, made, planned)):
-            made.append(train_run(resolved, out=folder, resume=how, loggers=log or None, **common.keywords()))
+            train_run(resolved, out=folder, resume=how, loggers=log or None, **common.keywords())
+            made.append(folder)
         if not common.as_json:
             typer.echo(_summary(folder))
     if common.as_json:
@@ -157,27 +158,27 @@ def _default_folder(recipe: "Recipe") -> Path:
 
 def _resume_of_seeds(planned: list[tuple["Recipe", Path]], how: "Resume") -> "Resume":
     """How each of several runs is begun or continued; refuses what one would refuse before the first is trained."""
-    from corral.training import RunFolder
+    from corral.training import Run
     from corral.training.start import finished
 
-    if how is True and any(RunFolder(folder).recipe.is_file() for _, folder in planned):
+    if how is True and any(Run(folder).recipe_file.is_file() for _, folder in planned):
         how = "auto"  # some were begun, the others are now
     for resolved, folder in planned:
-        finished(RunFolder(folder), resolved, resume=how)
+        finished(Run(folder), resolved, resume=how)
     return how
 
 
 def _kept(folder: Path, made: list[Path], planned: list[tuple["Recipe", Path]]) -> str:
     """What an interruption leaves, and the command that continues it."""
-    from corral.training import RunFolder, shipped_recipes
+    from corral.training import Run, shipped_recipes
 
-    run = RunFolder(folder)
-    what = "the last finished epoch is kept" if run.state.is_file() else "no epoch was finished"
+    run = Run(folder)
+    what = "the last finished epoch is kept" if run.state_file.is_file() else "no epoch was finished"
     if len(planned) > 1:
         done = f"{len(made)} of {len(planned)} runs are finished, of {folder} {what}"
         return f"{done}; the same command with --resume goes on"
     given = f"./{folder}" if str(folder) in shipped_recipes() else folder  # else the recipe of that name is meant
-    return what + (f"; continue with: corral train {given} --resume" if run.recipe.is_file() else "")
+    return what + (f"; continue with: corral train {given} --resume" if run.recipe_file.is_file() else "")
 
 
 def _facts(folder: Path) -> dict[str, Any]:

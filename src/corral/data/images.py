@@ -11,6 +11,7 @@ from torch import Tensor
 from corral.data.loading.memmap import rows_of, stacked
 from corral.errors import CorralError
 from corral.files import as_text
+from corral.notebook import Shown
 
 # Images without labels whose bytes are in their fingerprint, at most.
 SAMPLED = 1000
@@ -20,8 +21,8 @@ NAMED = 3
 SLIGHT = 0.01
 
 
-@dataclass(frozen=True, eq=False)
-class Images:
+@dataclass(frozen=True, eq=False, repr=False)
+class Images(Shown):
     """Images and, where known, their labels, on one device.
 
     Args:
@@ -68,6 +69,10 @@ class Images:
         channels, height, width = self.pixels.shape[1:]
         return channels, height, width
 
+    def _shown(self) -> tuple[str, dict[str, object]]:
+        labels = "no labels" if self.labels is None else "labelled"
+        return f"{len(self):,}", {"shape": self.shape, "kind": _name(self.pixels.dtype), "labels": labels}
+
     def float(self, rows: Tensor | None = None) -> Tensor:
         """The images of `rows`, (n,) int64 indices or an (N,) mask, default all, as (n, C, H, W) float32 in [0, 1]."""
         chosen = self.pixels if rows is None else self.pixels[rows.to(self.pixels.device)]
@@ -98,8 +103,8 @@ def joined(first: Images, second: Images) -> Images:
     return Images(stacked(one, other))
 
 
-@dataclass(frozen=True, eq=False)
-class DataSet:
+@dataclass(frozen=True, eq=False, repr=False)
+class DataSet(Shown):
     """A training set and a test set of the same kind of images, with the names of their classes.
 
     Args:
@@ -156,6 +161,12 @@ class DataSet:
         for row in range(0, len(pixels), -(-len(pixels) // SAMPLED) or 1):
             digest.update(pixels[row].detach().cpu().contiguous().numpy().data)
         return digest.hexdigest()[:16]
+
+    def _shown(self) -> tuple[str, dict[str, object]]:
+        more = {} if self.unlabeled is None else {"unlabeled": f"{len(self.unlabeled):,} unlabeled"}
+        counts = {"train": f"{len(self.train):,} train", "test": f"{len(self.test):,} test"}
+        shape = f"images {self.train.shape}"
+        return self.name, {**counts, **more, "shape": shape, "classes": f"{len(self.classes)} classes"}
 
     def to(self, device: torch.device | str, *, unlabeled: bool = False) -> "DataSet":
         """The data set with train and test on `device`; the unlabeled part may be gigabytes and moves on request."""

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from corral.documents import read_document
 from corral.errors import CorralError
-from corral.evaluation.records import OfRun
+from corral.records import OfRun, as_percent
 from corral.strict import Amount, Frozen, Radius, Seconds, Share
 
 # The least l2 distance between two different images of 8 bits a value: a smaller radius holds no other image.
@@ -80,6 +80,11 @@ class Certificate(OfRun):
             if not self.broken and point.attacked is not None and point.certified > point.attacked:
                 raise ValueError(f"certified {point.certified} is above attacked {point.attacked} at {point.radius:g}")
         return self
+
+    def _shown(self) -> tuple[str, dict[str, object]]:
+        title, facts = super()._shown()
+        radii = {"median": f"median radius {self.median:.3g} in L2", "broken": f"{self.broken} broken"}
+        return title, facts | {"clean": f"clean {as_percent(self.clean)}%"} | radii
 
 
 class BrokenCertificatesError(CorralError):

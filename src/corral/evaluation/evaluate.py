@@ -29,12 +29,12 @@ from corral.evaluation.protocols import (
     parsed_threat,
     protocol_attacks,
 )
-from corral.evaluation.records import AttackResult, Curve, Record, Reported, pointwise_minimum
 from corral.evaluation.subject import PLAIN, AnyModel, Subject, load_subject, place_of, share
 from corral.lock import held
 from corral.models.backbones import BackboneLike
 from corral.precision import full_float32
 from corral.progress import duration
+from corral.records import AttackResult, Curve, Record, Reported, pointwise_minimum
 from corral.renamed import renamed
 from corral.targets import Preparation
 

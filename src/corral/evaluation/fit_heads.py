@@ -9,15 +9,16 @@ from torch import Tensor
 
 from corral.data import AnyData, data_name
 from corral.errors import CorralError, UsageError
+from corral.files import AnyPath
 from corral.models import Classifier
 from corral.models.fingerprint import fingerprint
-from corral.training import RunFolder, load_model, load_recipe, train
+from corral.training import Run, load_model, load_recipe, train
 from corral.training.methods import METHODS
 from corral.training.start import data_of
 
 
 def fitted_heads(
-    run: str | Path,
+    run: AnyPath,
     kinds: Sequence[str],
     *,
     data: AnyData | None = None,
@@ -67,22 +68,22 @@ def fitted_heads(
     overrides = {key: value for key, value in shared.items() if value is not None}
     found = []
     for kind in dict.fromkeys(kinds):
-        folder = RunFolder(Path(run) / "linear" / f"{Path(run).resolve().name}-{kind}")
-        resume, start = folder.recipe.is_file(), str(Path(run).resolve())
+        folder = Run(Path(run) / "linear" / f"{Path(run).resolve().name}-{kind}")
+        resume, start = folder.recipe_file.is_file(), str(Path(run).resolve())
         name = parent.data.name if data is None else data_name(data)
         if resume:
             before = load_recipe(folder.path)
-            if before.training.start != start and not folder.model.is_file():
+            if before.training.start != start and not folder.model_file.is_file():
                 raise CorralError(
                     f"{folder.path}: it was begun where the encoder lay then, {before.training.start}; delete the "
                     "folder"
                 )
-            if folder.model.is_file():
+            if folder.model_file.is_file():
                 # Folder or data were moved since the head was fitted; whether it is the same encoder is checked below.
                 start, name = str(before.training.start), before.data.name
         overrides["training.start"] = start
         recipe = load_recipe(kind, data=name, overrides=overrides)
-        again = None if isinstance(data, str) or folder.model.is_file() else given
+        again = None if isinstance(data, str) or folder.model_file.is_file() else given
         train(recipe, data=again, out=folder.path, resume="auto", device=device, data_root=data_root, progress=progress)
         model, _, fitted = load_model(folder.path)
         kept = _before_the_head(model) if METHODS[kind].trains == "head" else {}

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,24 +21,24 @@ from corral.devices import choose_device, device_name
 from corral.documents import write_arrays, write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation.cache import EvaluationCache, EvaluationPlan, PlannedAttack
-from corral.evaluation.records import OfRun, environment, now
-from corral.files import user_path
+from corral.files import AnyPath, user_path
 from corral.models import Classifier
 from corral.models.backbones import BackboneLike
 from corral.models.fingerprint import fingerprint
 from corral.models.saved import is_saved_classifier
 from corral.progress import Progress
+from corral.records import OfRun, environment, now
 from corral.targets import Preparation, Target, load_target
 from corral.targets.outputs import are_probabilities, check_outputs, measuring, outputs
 from corral.targets.prepare import prepared
-from corral.training import RunFolder, RunInfo, load_model, load_recipe
+from corral.training import Run, RunInfo, load_model, load_recipe
 from corral.training.recipes.recipe import MOST_SEED, Recipe
 from corral.training.start import data_of
 from corral.version import __version__
 
 AnyRecord = TypeVar("AnyRecord", bound=OfRun)
 # What is measured: a run folder, what `corral.targets.load_target` takes, or a module.
-AnyModel = str | Path | nn.Module
+AnyModel = AnyPath | nn.Module
 CPU_BATCH, DEVICE_BATCH = 125, 500
 PLAIN = Preparation()
 # Images that a foreign model's outputs are checked on.
@@ -258,7 +259,7 @@ def is_run(target: AnyModel) -> bool:
     if isinstance(target, nn.Module):
         return False
     path = user_path(str(target))
-    if isinstance(target, Path) or target.endswith(".safetensors"):
+    if isinstance(target, PathLike) or target.endswith(".safetensors"):
         return not is_saved_classifier(path)
     return path.is_dir() or not (path.exists() or ":" in target)
 
@@ -271,22 +272,22 @@ def place_of(target: AnyModel, out: str | Path | None) -> Path | None:
         CorralError: a run that is not finished.
     """
     if isinstance(target, nn.Module) or not is_run(target):
-        return None if out is None else RunFolder(Path(out)).path
+        return None if out is None else Run(Path(out)).path
     folder = run_folder(target).path
-    return folder if out is None else RunFolder(Path(out)).path
+    return folder if out is None else Run(Path(out)).path
 
 
-def run_folder(run: str | Path) -> RunFolder:
+def run_folder(run: AnyPath) -> Run:
     """The folder of a finished run.
 
     Raises:
         UsageError: no such folder, one that holds no run, or a name that no record can hold.
         CorralError: a run that is not finished.
     """
-    folder = RunFolder(Path(run))
+    folder = Run(Path(run))
     if not folder.path.is_dir():
         raise UsageError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
-    if not folder.model.is_file():
+    if not folder.model_file.is_file():
         load_model(folder.path)  # says what is missing
     return folder
 

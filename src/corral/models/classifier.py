@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from corral.models.backbones import Backbone
 from corral.models.heads import Head
+from corral.notebook import Shown
 
 if TYPE_CHECKING:
     from corral.models.backbones import BackboneLike
@@ -38,7 +39,7 @@ class Normalisation(nn.Module):
         return (x - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)
 
 
-class Classifier(nn.Module):
+class Classifier(Shown, nn.Module):
     """An image classifier: float [0, 1] NCHW in, (N, C) logits out; any attack library takes it as it is.
 
     Args:
@@ -139,6 +140,16 @@ class Classifier(nn.Module):
         twin.normalisation = self.normalisation
         twin.training, twin.class_names, twin.spec = self.training, self.class_names, self.spec
         return twin
+
+    def _shown(self) -> tuple[str, dict[str, object]]:
+        name = type(self.backbone).__name__ if self.spec is None else self.spec.backbone.name
+        size = "" if self.image_size is None else f" of {' × '.join(map(str, self.image_size))} pixels"
+        return name, {
+            "images": f"{len(self.normalisation.mean)} channels{size}",
+            "parameters": f"{sum(parameter.numel() for parameter in self.parameters()):,} parameters",
+            "head": repr(self.head),
+            "classes": f"{self.num_classes} classes",
+        }
 
     def _check_head(self, head: Head) -> None:
         # Plain modules serve as backbone or head too; then there is nothing to compare.

@@ -6,13 +6,13 @@ from itertools import chain
 from typing import Any
 
 from corral.analysis import Analysis
-from corral.evaluation.records import Record
 from corral.papers.lines import EDITED, AnalysisLine, AttackLine, RowKey, RowLine, RunLine, content_id
 from corral.papers.store import Store
+from corral.records import Record
 from corral.report.runs.merge import protocol_order
 from corral.report.runs.outcomes import CLEAN
 from corral.report.words import WORST_CASE
-from corral.training.clock import WorkClock
+from corral.strict import WorkClock
 from corral.training.convergence import Ending
 
 # What a document of an analysis and its lines say alike.

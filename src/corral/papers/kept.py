@@ -9,7 +9,7 @@ from corral.papers.lines import AttackLine, RowLine
 from corral.papers.measure import Setup
 from corral.papers.store import Store
 from corral.report.words import WORST_CASE
-from corral.training import RunFolder, load_model
+from corral.training import Run, load_model
 
 
 def without_refused(setup: Setup, store: Store) -> None:
@@ -74,5 +74,5 @@ def _known_by_image(found: Sequence[Sequence[AttackLine]]) -> bool:
 
 def _of_these_weights(setup: Setup, line: RowLine) -> bool:
     """Trained again since, a run's other rows would be of other weights."""
-    folder = RunFolder(setup.plan.runs / line.run)
-    return not folder.model.is_file() or fingerprint(load_model(folder.path)[0]) == line.fingerprint
+    folder = Run(setup.plan.runs / line.run)
+    return not folder.model_file.is_file() or fingerprint(load_model(folder.path)[0]) == line.fingerprint

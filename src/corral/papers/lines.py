@@ -7,10 +7,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from corral.analysis.document import AnalysisName
-from corral.evaluation.records import Environment
 from corral.reading import parse_toml
-from corral.strict import Amount, AtLeastOne, Frozen, Radius, Seconds
-from corral.training.clock import WorkClock
+from corral.records import Environment
+from corral.strict import Amount, AtLeastOne, Frozen, Radius, Seconds, WorkClock
 
 # The digest of a line that somebody changed by hand.
 EDITED = "edited"

@@ -16,7 +16,6 @@ from corral.devices import choose_device
 from corral.errors import UsageError
 from corral.evaluation.evaluate import evaluate, record_label
 from corral.evaluation.protocols import protocol_attacks
-from corral.evaluation.records import Record, read_record
 from corral.files import write_atomically
 from corral.models import Classifier
 from corral.models.fingerprint import fingerprint
@@ -27,10 +26,11 @@ from corral.papers.lines import RowKey
 from corral.papers.plan import RunPlan
 from corral.papers.result import packed
 from corral.papers.store import Store
+from corral.records import Record, read_record
 from corral.report.runs.collect import read_run
 from corral.report.runs.outcomes import CLEAN, Outcomes, single_attacks
 from corral.report.words import WORST_CASE
-from corral.training import RunFolder, load_model, load_recipe, train
+from corral.training import Run, load_model, load_recipe, train
 from corral.training.run import RunInfo, save_model
 
 
@@ -71,7 +71,7 @@ def measured_row(setup: Setup, key: RowKey, part: Part, row: Row) -> Store:
     return row_entries(key, seeds, recipe=row.recipe, rule=row.rule, eps=eps, columns=columns_digest(setup.table))
 
 
-def _measured_seed(setup: Setup, part: Part, row: Row, seed: int, folder: RunFolder, trained: Trained) -> SeedResult:
+def _measured_seed(setup: Setup, part: Part, row: Row, seed: int, folder: Run, trained: Trained) -> SeedResult:
     """What one run came to, under the row's own decision rule."""
     name = folder.path.name
     if row.rule is not None:
@@ -80,7 +80,7 @@ def _measured_seed(setup: Setup, part: Part, row: Row, seed: int, folder: RunFol
     records, outcomes, worst = {}, {}, {}
     for factor in setup.factors:
         labels = _evaluated(setup, part, folder, factor)
-        records[factor] = [read_record(folder.records / f"{label}.json") for label in labels]
+        records[factor] = [read_record(folder.records_folder / f"{label}.json") for label in labels]
         # By label: the run is shared with other tables, whose protocols and number of images may be others.
         merged, _, known = read_run(folder.path, labels)[0]
         wanted = {column.attack for column in setup.table.columns if column.eps == factor or column.attack == CLEAN}
@@ -89,7 +89,7 @@ def _measured_seed(setup: Setup, part: Part, row: Row, seed: int, folder: RunFol
     return SeedResult(name, seed, records, outcomes, worst, analyses, trained)
 
 
-def _trained(setup: Setup, part: Part, row: Row, seed: int) -> RunFolder:
+def _trained(setup: Setup, part: Part, row: Row, seed: int) -> Run:
     """The row's run: finished, taken up or trained."""
     plan = setup.plan
     if row.pretrain:
@@ -118,14 +118,14 @@ def _training_of(stages: Sequence[RunInfo]) -> Trained:
     return Trained(sum(info.train_seconds for info in stages), work, clock, stages[-1].ending)
 
 
-def _analysed(setup: Setup, part: Part, folder: RunFolder, name: str) -> Analysis:
+def _analysed(setup: Setup, part: Part, folder: Run, name: str) -> Analysis:
     """The run's analysis: the one on disk if it is of this model and has the columns' numbers, else made now."""
     where = {**setup.where, "device": choose_device(setup.device)}
     cache = AnalysisCache(folder.path, n=part.analysed(name), **where)
     return cache.analysis(name, needs=[column.number for column in setup.table.columns if column.analysis == name])
 
 
-def _evaluated(setup: Setup, part: Part, folder: RunFolder, factor: float) -> list[str]:
+def _evaluated(setup: Setup, part: Part, folder: Run, factor: float) -> list[str]:
     """Evaluate by each protocol what was not evaluated yet; returns the records' labels."""
     model, _, info = load_model(folder.path)
     n_test = len(setup.images(part).test)
@@ -134,7 +134,7 @@ def _evaluated(setup: Setup, part: Part, folder: RunFolder, factor: float) -> li
     for protocol in part.protocols_at(factor):
         threat, own, recipe = Threat(info.norm, eps), Threat(info.norm, info.eps), load_recipe(folder.path)
         label = record_label(protocol, n=part.n or n_test, n_test=n_test, threat=threat, own=own, seed=0)
-        path = folder.records / f"{label}.json"
+        path = folder.records_folder / f"{label}.json"
         attacks = protocol_attacks(protocol, model, threat=threat, classes=len(info.classes), recipe=recipe)
         if not (path.is_file() and _measures(read_record(path), model, info, attacks)):
             evaluate(folder.path, protocol=protocol, eps=eps, n=part.n, **setup.where)
@@ -161,7 +161,7 @@ def _worst(record: Record, outcomes: Outcomes) -> Worst:
     return Worst(robust, packed(np.logical_and.reduce(parts)) if whole else "")
 
 
-def with_assignment(run: RunFolder, rule: HeadRule) -> RunFolder:
+def with_assignment(run: Run, rule: HeadRule) -> Run:
     """The run beside a finished one whose cluster head decides by another rule; made where it is missing.
 
     Raises:
@@ -174,9 +174,9 @@ def with_assignment(run: RunFolder, rule: HeadRule) -> RunFolder:
         raise UsageError(f"{run.path}: a {model.head.name} head has no decision rule to change")
     if isinstance(rule, int) and rule > len(clusters.centroids):
         raise UsageError(f"{run.path}: rule {rule} keeps more clusters than the {len(clusters.centroids)} there are")
-    out = RunFolder(Path(f"{run.path}-rule-{rule}-{fingerprint(model)[:8]}"))
-    if not out.model.is_file():
+    out = Run(Path(f"{run.path}-rule-{rule}-{fingerprint(model)[:8]}"))
+    if not out.model_file.is_file():
         model.head.rule = rule
-        write_atomically(out.recipe, run.recipe.read_bytes())
-        save_model(out.model, model.state_dict(), spec.with_head(model.head), info)
+        write_atomically(out.recipe_file, run.recipe_file.read_bytes())
+        save_model(out.model_file, model.state_dict(), spec.with_head(model.head), info)
     return out

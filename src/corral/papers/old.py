@@ -7,12 +7,12 @@ from pathlib import Path
 
 from corral.analysis import Analysis
 from corral.errors import CorralError
-from corral.evaluation.records import EARLIER_NAMES, Record, read_record
 from corral.papers.definition import load_table, meant_columns, shipped_tables
 from corral.papers.entries import SeedResult, Trained, Worst, row_entries
 from corral.papers.lines import RowKey, changed_words
 from corral.papers.result import Result, ResultPart, ResultRow, read_result
 from corral.papers.store import Store, changing, read_store
+from corral.records import EARLIER_NAMES, Record, read_record
 
 
 class _MixedRowError(CorralError):

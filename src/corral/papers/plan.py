@@ -8,7 +8,7 @@ from typing import Any
 
 from corral.papers.definition import Part, Row, Stage, load_setting
 from corral.report.words import slug
-from corral.training import Recipe, RunFolder, chosen_sets, load_recipe
+from corral.training import Recipe, Run, chosen_sets, load_recipe
 
 # What gives a row its weights where it starts from other data's.
 BEFORE = "at"
@@ -25,7 +25,7 @@ class RunPlan:
     def __init__(self, runs: Path, changed: Mapping[str, Any] | None = None) -> None:
         self.runs, self.changed = runs, dict(changed or {})
 
-    def planned(self, part: Part, row: Row, seed: int) -> tuple[Recipe, RunFolder]:
+    def planned(self, part: Part, row: Row, seed: int) -> tuple[Recipe, Run]:
         """The recipe of a row's run, and its folder, whose name has the recipe's digest."""
         if row.pretrain:
             before = self.planned(*self.before(part, row), seed)[1]
@@ -33,18 +33,16 @@ class RunPlan:
             return self.stage(part, Stage(recipe=row.recipe, set=row.set), seed, before, words)
         return self.chain(part, row, seed)[-1]
 
-    def chain(self, part: Part, row: Row, seed: int) -> list[tuple[Recipe, RunFolder]]:
+    def chain(self, part: Part, row: Row, seed: int) -> list[tuple[Recipe, Run]]:
         """The recipes and folders of a row's stages and of its own run, in order."""
-        found: list[tuple[Recipe, RunFolder]] = []
+        found: list[tuple[Recipe, Run]] = []
         shown = ""
         for stage in (*row.stages, Stage(recipe=row.recipe, set=row.set)):
             shown = f"{shown} {_words(stage.recipe, stage.set)}".strip()
             found.append(self.stage(part, stage, seed, found[-1][1] if found else None, shown))
         return found
 
-    def stage(
-        self, part: Part, stage: Stage, seed: int, before: RunFolder | None, shown: str
-    ) -> tuple[Recipe, RunFolder]:
+    def stage(self, part: Part, stage: Stage, seed: int, before: Run | None, shown: str) -> tuple[Recipe, Run]:
         """A stage's recipe, and its folder, whose digest knows the run before by its name, not by where it lies."""
         shipped = _shipped(stage.recipe, part.data)
         overrides = {**load_setting(part.setting).overrides(shipped, stage.set), **self.on_top(stage.recipe)}
@@ -57,7 +55,7 @@ class RunPlan:
         named = of(None if before is None else before.path.name)
         digest = hashlib.sha256(named.identity().encode()).hexdigest()[:8]
         name = f"{slug(part.data)}-{slug(shown)}-{seed}-{digest}"
-        return named if before is None else of(str(before.path)), RunFolder(self.runs / name)
+        return named if before is None else of(str(before.path)), Run(self.runs / name)
 
     def on_top(self, recipe: str) -> dict[str, Any]:
         """What the caller changes of a recipe."""

@@ -10,9 +10,8 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from corral.analysis import Analysis
 from corral.documents import Document, read_document
-from corral.evaluation.records import Environment
-from corral.strict import Frozen, OfThreat, Radius, Seconds
-from corral.training.clock import WorkClock
+from corral.records import Environment
+from corral.strict import Frozen, OfThreat, Radius, Seconds, WorkClock
 from corral.training.convergence import Ending
 
 # What a row is marked with whose numbers somebody changed since they were written, and accepted.

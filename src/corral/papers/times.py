@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from corral.papers.result import ResultPart, ResultRow
 from corral.report.table.sections import NONE
-from corral.training.clock import WorkClock
+from corral.strict import WorkClock
 
 # Heading and meaning of the seconds of work.
 WORK: dict[WorkClock, tuple[str, str]] = {

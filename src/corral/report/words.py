@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from corral.evaluation.records import AttackResult, Environment
+from corral.records import AttackResult, Environment
 from corral.terminal import eps_words as eps_words
 
 PUBLISHED = "pgd_published"

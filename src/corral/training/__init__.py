@@ -2,20 +2,20 @@
 
 from corral.attacks.centred import TrainingLoss
 from corral.attacks.training_loss import FeaturesObjective
-from corral.training.loop import Run, train
+from corral.training.loop import Training, train
 from corral.training.recipes.base import InnerAttack, parse_eps
 from corral.training.recipes.files import chosen_sets, load_recipe
 from corral.training.recipes.layers import shipped_recipes
 from corral.training.recipes.recipe import Recipe
-from corral.training.run import RunFolder, RunInfo, load_model, read_metrics
+from corral.training.run import Run, RunInfo, load_model, read_metrics
 
 __all__ = [
     "FeaturesObjective",
     "InnerAttack",
     "Recipe",
     "Run",
-    "RunFolder",
     "RunInfo",
+    "Training",
     "TrainingLoss",
     "chosen_sets",
     "load_model",
@@ -25,3 +25,9 @@ __all__ = [
     "shipped_recipes",
     "train",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "RunFolder":
+        raise AttributeError("corral.training.RunFolder is Run now: RunFolder(path).model is Run(path).model_file")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

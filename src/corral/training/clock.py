@@ -3,12 +3,10 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 
-# Whose seconds the work is counted in.
-WorkClock = Literal["cpu", "device"]
+from corral.strict import WorkClock
 
 
 class Clock:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from corral.errors import CorralError
-from corral.training.run import RunFolder
+from corral.training.run import Run
 
 
 class FiniteGuard:
@@ -21,7 +21,7 @@ class FiniteGuard:
         device: of the losses.
     """
 
-    def __init__(self, model: nn.Module, epoch: str, before: str, folder: RunFolder, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, epoch: str, before: str, folder: Run, device: torch.device) -> None:
         self.model, self.epoch, self.before, self.folder = model, epoch, before, folder
         self.every = 1 if device.type == "cpu" else 25
         self.pending: list[Tensor] = []
@@ -68,6 +68,6 @@ class FiniteGuard:
         return next((name for name, tensor in held if not bool(torch.isfinite(tensor).all())), None)
 
     def _error(self, what: str, after: str = "") -> CorralError:
-        state = self.folder.state
+        state = self.folder.state_file
         there = f"; the checkpoint of {self.before} is kept in {state}" if state.is_file() else ""
         return CorralError(f"{what} of {self.epoch}{after}; lower the learning rate{there}")

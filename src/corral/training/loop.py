@@ -14,7 +14,7 @@ from corral.data import AnyData, Images, data_name, load
 from corral.data.augment import crop_and_flip
 from corral.devices import choose_device
 from corral.errors import UsageError
-from corral.files import check_recordable, remove_abandoned, write_atomically
+from corral.files import AnyPath, check_recordable, remove_abandoned, write_atomically
 from corral.lock import held
 from corral.models.backbones import BACKBONES, BackboneLike, Embedded, is_own, named_backbone
 from corral.models.fingerprint import fingerprint
@@ -29,7 +29,7 @@ from corral.training.optimisers import make_optimiser, schedule
 from corral.training.pretrained import begin_from
 from corral.training.recipes.files import load_recipe, with_checksum
 from corral.training.recipes.recipe import Recipe
-from corral.training.run import RunFolder, RunInfo
+from corral.training.run import Run, RunInfo
 from corral.training.start import Resume, check_head, finished, make_model, prepare_data
 from corral.training.state import outcome, restore_state, save_state, save_weights
 
@@ -38,10 +38,10 @@ VALIDATED = {"validation_clean": "clean", "validation_pgd": "PGD", "validation_n
 
 
 def train(
-    recipe: str | Path | Recipe,
+    recipe: AnyPath | Recipe,
     *,
     data: AnyData | None = None,
-    out: str | Path,
+    out: AnyPath,
     backbone: BackboneLike | None = None,
     features: str | int | None = None,
     data_root: str | Path | None = None,
@@ -55,7 +55,7 @@ def train(
     batch_size: int | None = None,
     learning_rate: float | None = None,
     **overrides: Any,
-) -> Path:
+) -> Run:
     """Train a classifier by a recipe into a run folder.
 
     Args:
@@ -84,7 +84,8 @@ def train(
         **overrides: other recipe keys, as `clusters=2` or `**{"method.clusters": 2}`.
 
     Returns:
-        The run folder, with recipe.toml, metrics.jsonl, checkpoints/ and model.safetensors.
+        The run, which stands for its folder wherever a path is taken: recipe.toml, metrics.jsonl, checkpoints/ and
+        model.safetensors are in it, and `run.model`, `run.info`, `run.recipe` and `run.records` read them.
 
     Raises:
         UsageError: an unknown recipe, key, value, data set or logger, no data, or a logger's package that is not
@@ -108,30 +109,33 @@ def train(
     resolved = load_recipe(recipe, data=name, overrides={**overrides, **named})
     if not isinstance(data, str | None) and resolved.data.name != name:
         raise UsageError(f"data.name {resolved.data.name!r} beside data={name}: leave one of them out")
-    folder = RunFolder(Path(out))
+    folder = Run(out)
     check_recordable(resolved.data.name, resolved.to_toml())
-    idle = folder.model.is_file() or not folder.recipe.is_file()  # nobody trains what is finished or is no run
+    # Nobody trains what is finished or is no run.
+    idle = folder.model_file.is_file() or not folder.recipe_file.is_file()
     if not (idle and finished(folder, resolved, resume=resume)):
         kinds, where = find_loggers(loggers), choose_device(device)
         with held(folder.path, "train"):
             if not finished(folder, resolved, resume=resume):
-                remove_abandoned(folder.state.parent)
+                remove_abandoned(folder.state_file.parent)
                 given = None if isinstance(data, str) else data
-                run = Run(resolved, folder, where, data=given, data_root=data_root, progress=progress, loggers=kinds)
-                run.begin(resume=resume is not False)
-                run.execute()
-                return folder.path
+                training = Training(
+                    resolved, folder, where, data=given, data_root=data_root, progress=progress, loggers=kinds
+                )
+                training.begin(resume=resume is not False)
+                training.execute()
+                return folder
     Progress("", 0, "", enabled=progress).say(f"{folder.path}: finished already")
-    return folder.path
+    return folder
 
 
-class Run:
+class Training:
     """One training run: everything that an epoch needs, and what a checkpoint must hold."""
 
     def __init__(
         self,
         recipe: Recipe,
-        folder: RunFolder,
+        folder: Run,
         device: torch.device,
         *,
         data: AnyData | None = None,
@@ -199,7 +203,7 @@ class Run:
 
     def begin(self, *, resume: bool) -> None:
         """Begin the run in its folder, or resume it."""
-        if resume and self.folder.state.is_file():
+        if resume and self.folder.state_file.is_file():
             restore_state(self)
             return
         if self.recipe.training.start is not None:
@@ -207,14 +211,17 @@ class Run:
             self.take_normalisation()
         if self.recipe.training.start is not None or not is_own(BACKBONES[self.recipe.model.backbone]):
             self.started_from = fingerprint(self.model.backbone)
-        write_atomically(self.folder.recipe, with_checksum(self.recipe.to_toml()).encode())
-        for path in (self.folder.metrics, self.folder.best):  # of a run that was killed before its first checkpoint
+        write_atomically(self.folder.recipe_file, with_checksum(self.recipe.to_toml()).encode())
+        for path in (
+            self.folder.metrics_file,
+            self.folder.best_file,
+        ):  # of a run that was killed before its first checkpoint
             path.unlink(missing_ok=True)
         try:
             self.enter_phase(fresh=True)
         except Exception:  # such a run cannot begin: another may in this folder
-            self.folder.recipe.unlink()
-            self.folder.metrics.unlink(missing_ok=True)
+            self.folder.recipe_file.unlink()
+            self.folder.metrics_file.unlink(missing_ok=True)
             raise
 
     def take_normalisation(self) -> None:
@@ -360,24 +367,24 @@ class Run:
         best = self.recipe.training.select == "best" and self.epoch > self.warm_epochs
         if best and self.validated and self.validated["validation_pgd"] > self.best:
             self.best = self.validated["validation_pgd"]
-            save_weights(self, self.folder.best)
-        lines = self.folder.metrics.read_text(encoding="utf-8") if self.folder.metrics.is_file() else ""
+            save_weights(self, self.folder.best_file)
+        lines = self.folder.metrics_file.read_text(encoding="utf-8") if self.folder.metrics_file.is_file() else ""
         # What a method could not measure, such as the accuracy on no image, is null: JSON has no NaN.
         line = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in numbers.items()
         }
-        write_atomically(self.folder.metrics, (lines + json.dumps(line) + "\n").encode())
+        write_atomically(self.folder.metrics_file, (lines + json.dumps(line) + "\n").encode())
         save_state(self)
 
     def _finish(self) -> None:
-        if self.recipe.training.select == "best" and self.folder.best.is_file():
-            tensors, metadata = read_checkpoint(self.folder.best, kind="model")
+        if self.recipe.training.select == "best" and self.folder.best_file.is_file():
+            tensors, metadata = read_checkpoint(self.folder.best_file, kind="model")
             info = RunInfo.model_validate(metadata["info"] | outcome(self))  # the choice cost the whole run
             metadata["info"] = info.model_dump(mode="json")
-            write_checkpoint(self.folder.model, tensors, metadata)
+            write_checkpoint(self.folder.model_file, tensors, metadata)
         else:
-            save_weights(self, self.folder.model)
+            save_weights(self, self.folder.model_file)
 
     def say(self, text: str) -> None:
         """Show a line where progress is shown."""

@@ -4,15 +4,16 @@ from pathlib import Path
 
 from corral.checkpoints import load_tensors, read_tensors, unprefixed
 from corral.errors import CorralError, UsageError
+from corral.files import AnyPath
 from corral.models import Classifier
 from corral.models.backbones import Adapted
-from corral.training.run import RunFolder
+from corral.training.run import Run
 
 BACKBONE, NORMALISATION = "backbone.", "normalisation."
 REMEDY = "training.start needs weights of the recipe's own backbone"
 
 
-def begin_from(model: Classifier, start: str | Path, *, normalised: bool = False) -> None:
+def begin_from(model: Classifier, start: AnyPath, *, normalised: bool = False) -> None:
     """Give a classifier's backbone trained weights; its head and its normalisation stay its own.
 
     Args:
@@ -29,7 +30,7 @@ def begin_from(model: Classifier, start: str | Path, *, normalised: bool = False
     """
     path = Path(start)
     if path.is_dir():
-        path = RunFolder(path).model
+        path = Run(path).model_file
         if not path.is_file():
             raise UsageError(f"{start}: no model.safetensors in this folder for training.start; finish that run first")
     elif not path.is_file():

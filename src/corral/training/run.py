@@ -1,28 +1,31 @@
 """A run: the folder that training writes and everything else reads."""
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from corral.checkpoints import read_checkpoint, write_checkpoint
+from corral.checkpoints import checkpoint_header, read_checkpoint, write_checkpoint
 from corral.checksums import checksum, edited
 from corral.errors import CorralError, UsageError
-from corral.files import check_recordable
+from corral.files import AnyPath, check_recordable
 from corral.models import Classifier, ModelSpec
 from corral.models.backbones import BackboneLike
 from corral.models.saved import first_problem, read_spec, restored
+from corral.notebook import Shown
 from corral.reading import MOST_TEXT, parse_json, read_bytes
-from corral.strict import Amount, OfThreat, Radius, Seconds
-from corral.training.clock import WorkClock
+from corral.records import Record, read_record
+from corral.strict import Amount, OfThreat, Radius, Seconds, WorkClock
+from corral.terminal import eps_words
 from corral.training.convergence import Ending
 
-# Features of a probe that are kept, and by how much they may differ, relative to the largest: devices round otherwise.
-PROBED, LOOSE = 8, 1e-2
+if TYPE_CHECKING:
+    from corral.training.recipes.recipe import Recipe
 
 
 class RunInfo(OfThreat):
@@ -63,34 +66,100 @@ class RunInfo(OfThreat):
     device: str
 
 
-@dataclass(unsafe_hash=True)
-class RunFolder:
-    """The paths of a run's files.
+class Run(Shown, os.PathLike[str]):
+    """A run: the folder that training writes. It stands for its path wherever one is taken.
+
+    `run / "records"`, `str(run)`, `open(run / "recipe.toml")` and all that a `Path` has work; it equals a `Path` to the
+    same folder. What is in the folder is read when it is asked for.
 
     Attributes:
         path: the folder.
-        recipe: the resolved recipe.
-        metrics: one JSON line an epoch.
-        state: the last epoch's training state, for resuming.
-        best: the model of the best validation accuracy under attack so far, where the recipe selects it.
-        model: the finished model.
-        records: the folder of evaluations.
+        recipe_file: the resolved recipe.
+        metrics_file: one JSON line an epoch.
+        state_file: the last epoch's training state, for resuming.
+        best_file: the model of the best validation accuracy under attack so far, where the recipe selects it.
+        model_file: the finished model.
+        records_folder: the folder of evaluations.
 
     Raises:
         UsageError: a path that is no text.
     """
 
-    path: Path
-
-    def __post_init__(self) -> None:
-        path = self.path
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path = Path(path)
         check_recordable(path)
-        self.recipe = path / "recipe.toml"
-        self.metrics = path / "metrics.jsonl"
-        self.state = path / "checkpoints" / "last.safetensors"
-        self.best = path / "checkpoints" / "best.safetensors"
-        self.model = path / "model.safetensors"
-        self.records = path / "records"
+        self.recipe_file = path / "recipe.toml"
+        self.metrics_file = path / "metrics.jsonl"
+        self.state_file = path / "checkpoints" / "last.safetensors"
+        self.best_file = path / "checkpoints" / "best.safetensors"
+        self.model_file = path / "model.safetensors"
+        self.records_folder = path / "records"
+
+    @cached_property
+    def model(self) -> Classifier:
+        """The finished classifier, in eval mode on the CPU, read once; raises as `load_model`."""
+        return load_model(self.path)[0]
+
+    @property
+    def info(self) -> RunInfo:
+        """The facts of its training; raises as `load_model`."""
+        return _info(read_checkpoint(_finished(self), kind="model")[1], self.model_file)
+
+    @property
+    def recipe(self) -> "Recipe":
+        """What it was trained by; raises as `corral.training.load_recipe`."""
+        from corral.training.recipes.files import load_recipe  # which reads what runs state of their recipes
+
+        return load_recipe(self.path)
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """Each epoch's numbers; raises as `read_metrics`."""
+        return read_metrics(self.metrics_file)
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Its evaluations, the earliest first; raises as `corral.evaluation.read_record`."""
+        found = (read_record(path) for path in sorted(self.records_folder.glob("*.json")))
+        return tuple(sorted(found, key=lambda record: record.created))
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    __str__ = __fspath__
+
+    def __truediv__(self, name: str | os.PathLike[str]) -> Path:
+        return self.path / name
+
+    def __getattr__(self, name: str) -> Any:
+        """What else a `Path` has, such as `name`, `parent` and `exists()`."""
+        if name.startswith("_") or name == "path":
+            raise AttributeError(name)
+        return getattr(self.path, name)
+
+    def __eq__(self, other: object) -> bool:
+        return self.path == (other.path if isinstance(other, Run) else other)
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def _shown(self) -> tuple[str, dict[str, object]]:
+        """By the header of its model; damaged files are told, and raise nothing."""
+        count = len(list(self.records_folder.glob("*.json")))
+        records = {"records": f"{count} record{'' if count == 1 else 's'}"}
+        if not self.model_file.is_file():
+            state = "unfinished" if self.recipe_file.is_file() else "no run"
+            return repr(str(self.path)), {"state": state, **(records if count else {})}
+        try:
+            info = _info(checkpoint_header(self.model_file), self.model_file)
+        except CorralError:
+            return repr(str(self.path)), {"state": "damaged"}
+        return repr(str(self.path)), {
+            "recipe": f"{info.recipe} on {info.data}",
+            "threat": f"{info.norm} {eps_words(info.eps)}",
+            "training": f"{info.epochs} epoch{'' if info.epochs == 1 else 's'}, seed {info.seed}",
+            **records,
+        }
 
 
 def save_model(path: Path, weights: Mapping[str, Tensor], spec: ModelSpec, info: RunInfo) -> None:
@@ -100,7 +169,7 @@ def save_model(path: Path, weights: Mapping[str, Tensor], spec: ModelSpec, info:
 
 
 def load_model(
-    path: str | Path,
+    path: AnyPath,
     *,
     device: torch.device | str = "cpu",
     encoder: bool = False,
@@ -123,23 +192,11 @@ def load_model(
         CorralError: an unfinished run, an encoder, or a truncated or foreign file.
     """
     path = given = Path(path)
-    if path.is_dir():
-        folder = RunFolder(path)
-        if not folder.model.is_file():
-            if folder.state.is_file():
-                raise CorralError(f"{path}: the run is unfinished; continue it with `corral train {path} --resume`")
-            raise UsageError(f"{path}: no model.safetensors in this folder; make a run with `corral train`")
-        path = folder.model
-    elif not path.exists():
-        raise UsageError(f"{path}: no such run or model file; `corral train RECIPE --out {path}` makes one")
+    if not path.is_file():
+        path = _finished(Run(path))
     tensors, metadata = read_checkpoint(path, kind="model")
     spec = read_spec(metadata.get("spec"), path, backbone=backbone)
-    try:
-        info = RunInfo.model_validate(metadata["info"])
-    except (KeyError, TypeError, ValidationError) as error:
-        raise CorralError(
-            f"{path}: the model's description is damaged ({first_problem(error)}); train it again"
-        ) from error
+    info = _info(metadata, path)
     if not spec.head_class.decides and not encoder:
         raise CorralError(
             f"{given}: an encoder (method {info.method}) decides nothing; fit a head to it with "
@@ -150,21 +207,52 @@ def load_model(
     return model.to(device).eval(), spec, info
 
 
-def bring(run: str | Path, backbone: BackboneLike | None) -> None:
+def _finished(run: Run) -> Path:
+    """The model file of a run that has one.
+
+    Raises:
+        UsageError: no such folder, or no run in it.
+        CorralError: an unfinished run.
+    """
+    path = run.path
+    if not path.exists():
+        raise UsageError(f"{path}: no such run or model file; `corral train RECIPE --out {path}` makes one")
+    if not run.model_file.is_file():
+        if run.state_file.is_file():
+            raise CorralError(f"{path}: the run is unfinished; continue it with `corral train {path} --resume`")
+        raise UsageError(f"{path}: no model.safetensors in this folder; make a run with `corral train`")
+    return run.model_file
+
+
+def _info(metadata: Any, path: Path) -> RunInfo:
+    """The facts in a model file's metadata.
+
+    Raises:
+        CorralError: they are damaged.
+    """
+    try:
+        return RunInfo.model_validate(metadata["info"])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise CorralError(
+            f"{path}: the model's description is damaged ({first_problem(error)}); train it again"
+        ) from error
+
+
+def bring(run: AnyPath, backbone: BackboneLike | None) -> None:
     """Let a finished run's backbone stand, in this process, for one that the user gives; None changes nothing."""
     if backbone is not None:
         load_model(run, encoder=True, backbone=backbone)
 
 
-def written_digest(folder: RunFolder, name: Literal["recipe_sha256", "metrics_sha256"]) -> str | None:
+def written_digest(folder: Run, name: Literal["recipe_sha256", "metrics_sha256"]) -> str | None:
     """The `checksum` of a file's content that a finished run's model states; None where there is none.
 
     Raises:
         CorralError: a damaged model file.
     """
-    if not folder.model.is_file():
+    if not folder.model_file.is_file():
         return None
-    info = read_checkpoint(folder.model, kind="model")[1].get("info")
+    info = read_checkpoint(folder.model_file, kind="model")[1].get("info")
     return info.get(name) if isinstance(info, dict) else None
 
 
@@ -176,7 +264,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             edited since.
     """
     entries = read_epochs(path)
-    if written_digest(RunFolder(path.parent), "metrics_sha256") not in (None, checksum(entries)):
+    if written_digest(Run(path.parent), "metrics_sha256") not in (None, checksum(entries)):
         edited(path, remedy="restore it or train again")
     return entries
 

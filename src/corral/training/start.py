@@ -20,7 +20,7 @@ from corral.data import (
     stratified_subset,
 )
 from corral.errors import CorralError, UsageError
-from corral.files import is_temporary
+from corral.files import AnyPath, is_temporary
 from corral.lock import is_lock
 from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
 from corral.models.spec import head_spec
@@ -29,7 +29,7 @@ from corral.training.methods import Method, method_class
 from corral.training.recipes.files import load_recipe
 from corral.training.recipes.layers import LEAST_SIDE
 from corral.training.recipes.recipe import WORDS, Recipe
-from corral.training.run import RunFolder, RunInfo
+from corral.training.run import Run, RunInfo
 
 # Whether a run is continued: "auto" begins it where there is none.
 Resume = bool | Literal["auto"]
@@ -37,15 +37,15 @@ Resume = bool | Literal["auto"]
 AT_ONCE, PART = 2**28, 1_000
 
 
-def finished(folder: RunFolder, recipe: Recipe, *, resume: Resume) -> bool:
+def finished(folder: Run, recipe: Recipe, *, resume: Resume) -> bool:
     """Whether the run in a folder is finished.
 
     Raises:
         UsageError: the folder holds a run although none is to be resumed, or the other way round, or one of another
             recipe, or something else. A run that was ended before its first checkpoint is none, unless it is resumed.
     """
-    path, kept = folder.path, folder.model.is_file() or folder.state.is_file()
-    if not folder.recipe.is_file():
+    path, kept = folder.path, folder.model_file.is_file() or folder.state_file.is_file()
+    if not folder.recipe_file.is_file():
         if path.exists() and (not path.is_dir() or any(not _own(found.name) for found in path.iterdir())):
             raise UsageError(f"{path}: exists and is not a run; choose another --out")
         if resume is True:
@@ -59,7 +59,7 @@ def finished(folder: RunFolder, recipe: Recipe, *, resume: Resume) -> bool:
     differing = _first_difference(before, now)
     if differing:
         raise UsageError(f"{path}: the run's recipe differs: {differing}; ask for the same or choose another --out")
-    return folder.model.is_file()
+    return folder.model_file.is_file()
 
 
 def _own(name: str) -> bool:
@@ -67,7 +67,7 @@ def _own(name: str) -> bool:
     return is_lock(name) or is_temporary(name)
 
 
-def data_of(run: str | Path, info: RunInfo, *, data: AnyData | None, root: str | Path | None) -> DataSet:
+def data_of(run: AnyPath, info: RunInfo, *, data: AnyData | None, root: str | Path | None) -> DataSet:
     """The data set that a run was trained on, by the fingerprint of its images.
 
     Args:

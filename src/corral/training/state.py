@@ -26,10 +26,10 @@ from corral.training.run import RunInfo, read_epochs, save_model
 from corral.version import __version__
 
 if TYPE_CHECKING:
-    from corral.training.loop import Run
+    from corral.training.loop import Training
 
 
-def save_state(run: "Run") -> None:
+def save_state(run: "Training") -> None:
     """Write the state that the remaining epochs depend on."""
     tensors = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}
     tensors |= {f"optimiser.{name}": tensor for name, tensor in optimiser_tensors(run.optimiser).items()}
@@ -49,19 +49,19 @@ def save_state(run: "Run") -> None:
         "data_fingerprint": run.data.fingerprint,
         "unlabeled_fingerprint": run.data.unlabeled_fingerprint if run.recipe.data.unlabeled else None,
         "device": run.device.type,
-        "metrics_sha256": checksum(read_epochs(run.folder.metrics)),
+        "metrics_sha256": checksum(read_epochs(run.folder.metrics_file)),
     }
-    write_checkpoint(run.folder.state, tensors, metadata)
+    write_checkpoint(run.folder.state_file, tensors, metadata)
 
 
-def restore_state(run: "Run") -> None:
+def restore_state(run: "Training") -> None:
     """Resume a run from its last checkpoint; metrics of later epochs are dropped.
 
     Raises:
         UsageError: the run was on another kind of device.
         CorralError: the checkpoint is damaged or of other data.
     """
-    path = run.folder.state
+    path = run.folder.state_file
     tensors, metadata = read_checkpoint(path, kind="training")
     try:
         _take(run, tensors, metadata, path)
@@ -70,14 +70,14 @@ def restore_state(run: "Run") -> None:
         raise CorralError(
             f"{path}: not a checkpoint of this run ({reason}); delete it to begin again with --resume"
         ) from error
-    kept = [entry for entry in read_epochs(run.folder.metrics) if entry["epoch"] <= run.epoch]
+    kept = [entry for entry in read_epochs(run.folder.metrics_file) if entry["epoch"] <= run.epoch]
     if metadata.get("metrics_sha256") not in (None, checksum(kept)):
-        edited(run.folder.metrics, remedy="restore it, or train again in another folder")
-    write_atomically(run.folder.metrics, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
+        edited(run.folder.metrics_file, remedy="restore it, or train again in another folder")
+    write_atomically(run.folder.metrics_file, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
     run.say(f"{run.folder.path}: resumed after {run.epoch_words(run.epoch)}")
 
 
-def save_weights(run: "Run", path: Path) -> None:
+def save_weights(run: "Training", path: Path) -> None:
     """Write the model as it is now, with its `RunInfo`."""
     spec = run.spec.with_head(run.model.head)
     weights, own = (run.warm if run.warming else run.method).weights(), run.model.state_dict()
@@ -105,7 +105,7 @@ def save_weights(run: "Run", path: Path) -> None:
     save_model(path, weights, spec, info)
 
 
-def outcome(run: "Run") -> dict[str, Any]:
+def outcome(run: "Training") -> dict[str, Any]:
     """What is of the whole run, whichever epoch's weights are saved: seconds, ending, files; fields of `RunInfo`."""
     ending = None
     if run.recipe.training.converged is not None:
@@ -116,11 +116,11 @@ def outcome(run: "Run") -> dict[str, Any]:
         "work_clock": None if run.clock.work is None else run.clock.kind,
         "ending": ending,
         "recipe_sha256": recipe_checksum(run.recipe.to_toml()),
-        "metrics_sha256": checksum(read_epochs(run.folder.metrics) if run.folder.metrics.is_file() else []),
+        "metrics_sha256": checksum(read_epochs(run.folder.metrics_file) if run.folder.metrics_file.is_file() else []),
     }
 
 
-def _take(run: "Run", tensors: dict[str, Tensor], metadata: dict[str, Any], path: Path) -> None:
+def _take(run: "Training", tensors: dict[str, Tensor], metadata: dict[str, Any], path: Path) -> None:
     """Take back what `save_state` wrote."""
     if metadata["data_fingerprint"] != run.data.fingerprint:
         found, expected = run.data.fingerprint, metadata["data_fingerprint"]

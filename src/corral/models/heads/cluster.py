@@ -14,6 +14,7 @@ from corral.geometry.radii import nearest_radius, soft_radius
 from corral.geometry.scores import Rule, class_index, class_scores, cluster_scores, membership_scores
 from corral.models.heads.base import HEADS, Clusters, Head, Spec, options_of
 from corral.models.variance import feature_variance
+from corral.notebook import Shown
 from corral.options import Count, option_names, read_options
 from corral.precision import full_precision
 
@@ -31,7 +32,7 @@ def _membership_logits(features: Tensor, centroids: Tensor, temperature: Tensor,
     return class_scores(membership_scores(features, centroids) / temperature, index)
 
 
-class ClusterHead(Head):
+class ClusterHead(Shown, Head):
     """A classifier by clusters: logits are the log-space class scores of Eq. 4 (ClusTR), their softmax is Eq. 4.
 
     ||f||^2 cancels between classes, so the scores are one affine map of the features and a log-sum-exp over each
@@ -98,6 +99,10 @@ class ClusterHead(Head):
     def clusters(self) -> Clusters:
         """Its centroids."""
         return Clusters(self.centroids, self.classes, self.index, self.variance, self.effective_variance, self.rule)
+
+    def _shown(self) -> tuple[str, dict[str, object]]:
+        clusters = f"{len(self.centroids)} clusters of {self.num_classes} classes"
+        return f"rule {self.rule}", {"clusters": clusters, "features": f"{self.features_dim} features"}
 
     def spec(self) -> Spec:
         """Its rule and how many centroids there are; where they lie is its state."""

@@ -2,7 +2,7 @@
 
 from corral.audit.diagnostics.findings import Finding
 from corral.audit.record import AuditRecord, run_words
-from corral.evaluation.records import as_percent
+from corral.records import as_percent
 from corral.report.runs.verdict import Verdict
 from corral.report.template import filled
 from corral.report.words import attack_title, counted, environment_facts, eps_words, listed, percent, seconds_words

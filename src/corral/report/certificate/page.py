@@ -1,7 +1,7 @@
 """The page of a certification: certified and empirical robust accuracy at the same radii on the same axes."""
 
 from corral.evaluation.certificate import Certificate
-from corral.evaluation.records import as_percent
+from corral.records import as_percent
 from corral.report.template import filled
 from corral.report.words import counted, environment_facts, percent, seconds_words
 

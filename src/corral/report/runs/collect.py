@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from corral.checkpoints import read_tensors
 from corral.checksums import edited
 from corral.errors import CorralError, UsageError
-from corral.evaluation.records import Record, read_record
+from corral.files import AnyPath
 from corral.models.fingerprint import fingerprint_of
 from corral.reading import read_arrays
+from corral.records import Record, read_record
 from corral.report.runs.merge import merged, protocol_order, together
 from corral.report.runs.outcomes import Outcomes, array_names, outcomes_problem, with_worst_case
 from corral.report.words import eps_words
@@ -60,7 +61,7 @@ class Evidence:
     outcomes: Outcomes = field(default_factory=dict)
 
 
-def collect(runs: Sequence[Path | str]) -> list[Evidence]:
+def collect(runs: Sequence[AnyPath]) -> list[Evidence]:
     """Read the evaluations of several runs; a folder given twice is read once.
 
     Args:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from corral.evaluation.records import AttackResult, Record
+from corral.records import AttackResult, Record
 from corral.report.runs.collect import Evidence
 from corral.report.runs.estimates import Estimate, estimate
 from corral.report.runs.outcomes import CLEAN, at_threat

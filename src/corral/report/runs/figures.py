@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from corral.evaluation.records import Curve
+from corral.records import Curve
 from corral.report.palette import CLASS_COLOURS, line_style
 from corral.report.runs.collect import Arrays
 from corral.report.svg import drawing, finished_svg, new_figure, quiet

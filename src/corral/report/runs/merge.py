@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corral.attacks.protocols import PROTOCOLS
-from corral.evaluation.records import AttackResult, Record, pointwise_minimum
+from corral.records import AttackResult, Record, pointwise_minimum
 from corral.report.runs.outcomes import CLEAN, Outcomes, single_attacks
 from corral.report.words import AGGREGATES, WORST_CASE
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corral.evaluation.records import EARLIER_NAMES, AttackResult, Record
+from corral.records import EARLIER_NAMES, AttackResult, Record
 from corral.report.words import AGGREGATES
 
 CLEAN = "clean"

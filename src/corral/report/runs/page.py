@@ -1,12 +1,13 @@
 """The report: records of several runs in, one self-contained HTML page out."""
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from corral.files import check_recordable, check_writable, write_atomically
+from corral.files import AnyPath, check_recordable, check_writable, write_atomically
 from corral.report.palette import swatch
 from corral.report.runs.collect import Evidence, collect
 from corral.report.runs.compare import RunGroup, attacks_of, group_runs
@@ -24,11 +25,11 @@ FEATURES_READING = (
 )
 
 
-def report(runs: Sequence[Path | str], *, out: Path | str) -> Path:
+def report(runs: Sequence[AnyPath] | AnyPath, *, out: Path | str) -> Path:
     """Write the report of several evaluated runs as one HTML page that needs nothing else.
 
     Args:
-        runs: run folders, each with one evaluation or more in `records`.
+        runs: a run or several, each with one evaluation or more in `records`.
         out: where to write the page; an older page there is replaced in one step.
 
     Returns:
@@ -40,6 +41,7 @@ def report(runs: Sequence[Path | str], *, out: Path | str) -> Path:
     """
     path = Path(out)
     check_writable(path)
+    runs = [runs] if isinstance(runs, str | PathLike) else runs
     check_recordable(*runs)
     write_atomically(path, render(collect(runs)).encode())
     return path

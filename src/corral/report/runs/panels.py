@@ -11,7 +11,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from corral.evaluation.records import Curve
+from corral.records import Curve
 from corral.report.runs.collect import Arrays, Evidence
 from corral.report.runs.compare import RunGroup
 from corral.report.runs.figures import MOST_POINTS, curves_figure, features_figure, spans_figure

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from corral.evaluation.records import AttackResult, Record
+from corral.records import AttackResult, Record
 from corral.report.runs.collect import Evidence
 from corral.report.runs.compare import RunGroup, attacks_of
 from corral.report.words import (

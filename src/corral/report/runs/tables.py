@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from corral.evaluation.records import AttackResult, Record, as_percent
+from corral.records import AttackResult, Record, as_percent
 from corral.report.runs.collect import Evidence
 from corral.report.runs.compare import Entry, RunGroup, attacks_of
 from corral.report.runs.estimates import Estimate

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from corral.checksums import checksum, edited
 from corral.data import is_known, known_names, resolved_name
 from corral.errors import UsageError, closest
+from corral.files import AnyPath
 from corral.models.backbones import BACKBONES, backbone_options, takes_any
 from corral.models.heads import HEADS
 from corral.reading import check_values, parse_toml, read_bytes
@@ -33,7 +35,7 @@ from corral.training.recipes.layers import (
     shipped_recipes,
 )
 from corral.training.recipes.recipe import DataConfig, Recipe, TrainingConfig
-from corral.training.run import RunFolder, written_digest
+from corral.training.run import Run, written_digest
 
 # The comment at the head of a run's recipe.
 SAVED_CHECKSUM = re.compile(r"^# sha256: ([0-9a-f]{64}) ", re.MULTILINE)
@@ -42,7 +44,7 @@ NEEDED = ("model.backbone", "threat.eps")
 
 
 def load_recipe(
-    recipe: str | Path | Recipe, *, data: str | None = None, overrides: Mapping[str, Any] | None = None
+    recipe: AnyPath | Recipe, *, data: str | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Recipe:
     """Read a recipe, lay its values for the data set over it, then the overrides.
 
@@ -58,22 +60,23 @@ def load_recipe(
         UsageError: an unknown recipe, key or value, or a data set that the recipe has no settings for; one line with
             file, key and what is allowed.
     """
-    if not isinstance(recipe, str | Path | Recipe):
+    if not isinstance(recipe, str | PathLike | Recipe):
         raise UsageError(f"a recipe is a name, a path or a corral Recipe, found {type(recipe).__name__}")
     if not isinstance(data, str | None):
         raise UsageError(f"a recipe's data is a name, found {type(data).__name__}: give the data themselves to train")
     source = _of_shipped(recipe) if isinstance(recipe, str) and recipe in shipped_recipes() else _checked(_read(recipe))
-    for key, value in (overrides or {}).items():
+    overrides = {k: fspath(v) if isinstance(v, PathLike) else v for k, v in (overrides or {}).items()}
+    for key, value in overrides.items():
         try:
             check_values(value)
         except ValueError as error:
             raise UsageError(f"recipe key {key!r}: {error}") from error
         _import_model(_nested(key if "." in key else f"model.{key}", value))
     own = source.laid(())
-    for key, value in (overrides or {}).items():  # another backbone brings its own keys
+    for key, value in overrides.items():  # another backbone brings its own keys
         if key in ("model.backbone", "backbone") and isinstance(value, str) and _found(value):
             own = merge(own, {"model": {"backbone": value}})
-    given = {_full_key(key, own): value for key, value in (overrides or {}).items()}
+    given = {_full_key(key, own): value for key, value in overrides.items()}
     table = _laid_for(source, data, given)
     if isinstance(head := part(table, "model").get("head"), str):  # as a table, which options may be laid over
         table = merge(table, {"model": {"head": {"name": head}}})
@@ -93,7 +96,7 @@ def load_recipe(
     return resolved.model_copy(update={"data": resolved.data.model_copy(update={"name": name})})
 
 
-def chosen_sets(recipe: str | Path) -> tuple[str, ...]:
+def chosen_sets(recipe: AnyPath) -> tuple[str, ...]:
     """The data sets that a recipe has settings for, its own first."""
     source = _read(recipe)
     own = source.own or DataConfig().name
@@ -172,13 +175,13 @@ def _head_name(model: Mapping[str, Any]) -> object:
     return head.get("name") if isinstance(head, dict) else head
 
 
-def _read(recipe: str | Path | Recipe) -> Layers:
+def _read(recipe: AnyPath | Recipe) -> Layers:
     if isinstance(recipe, Recipe):
         return Layers(recipe.name, recipe.name, (recipe.model_dump(exclude_none=True),), kind="object")
     shipped = shipped_recipes()
     if isinstance(recipe, str) and recipe not in shipped and (recipe in METHODS or is_target(recipe)):
         return _of_method(recipe)
-    path = Path(recipe) if isinstance(recipe, Path) else shipped.get(recipe, Path(recipe))
+    path = Path(recipe) if isinstance(recipe, PathLike) else shipped.get(recipe, Path(recipe))
     saved = os.path.isdir(path)
     if saved:
         path = path / "recipe.toml"
@@ -211,7 +214,7 @@ def with_checksum(text: str) -> str:
 def _check_unedited(path: Path, table: Mapping[str, Any]) -> None:
     """Refuse a run's recipe with another content than its own comment or the run's model states; see `edited`."""
     stated = SAVED_CHECKSUM.search(read_bytes(path, remedy="restore it").decode())
-    known = {written_digest(RunFolder(path.parent), "recipe_sha256"), stated and stated[1]}
+    known = {written_digest(Run(path.parent), "recipe_sha256"), stated and stated[1]}
     if known - {None, checksum(dict(table))}:
         edited(path, remedy="restore it or train again in another folder")
 

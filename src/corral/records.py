@@ -12,8 +12,10 @@ from pydantic import Field, model_validator
 
 from corral.devices import device_name
 from corral.documents import Document, read_document
-from corral.strict import Amount, AtLeastOne, Frozen, OfThreat, Radius, Seconds, Share
-from corral.training.clock import WorkClock
+from corral.errors import UsageError
+from corral.notebook import Shown, table_html
+from corral.strict import Amount, AtLeastOne, Frozen, OfThreat, Radius, Seconds, Share, WorkClock
+from corral.terminal import eps_words
 from corral.version import __version__
 
 # Attacks' names of today, by those in records of versions before 0.2.
@@ -116,7 +118,7 @@ class Environment(Frozen):
     platform: str
 
 
-class OfRun(Document):
+class OfRun(Shown, Document):
     """What every record states: the model, its weights, and the test images it was measured on.
 
     `run` is what the model is called and `kind` what it is: a run of corral's, or a model that was named by Python code
@@ -155,6 +157,14 @@ class OfRun(Document):
             raise ValueError("a run has a recipe, a method, a head, a seed and seconds of training")
         return self
 
+    def __str__(self) -> str:
+        return repr(self)
+
+    def _shown(self) -> tuple[str, dict[str, object]]:
+        what = self.data if self.recipe is None else f"{self.recipe} on {self.data}"
+        of = f" of {self.n_test:,}" if self.n < self.n_test else ""
+        return self.run, {"data": what, "images": f"{self.n:,}{of} images"}
+
 
 class Record(OfRun, OfThreat):
     """One evaluation of one model.
@@ -183,6 +193,50 @@ class Record(OfRun, OfThreat):
         if self.reduced != (self.n < self.n_test):
             raise ValueError(f"n {self.n} of n_test {self.n_test} does not go with reduced = {self.reduced}")
         return self
+
+    @property
+    def lowest(self) -> AttackResult | None:
+        """The attack that leaves the least accuracy, the ensemble's row of equal ones; None where there was none."""
+        return min(reversed(self.attacks), key=lambda result: result.accuracy, default=None)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dictionary an attack, with what a comparison of records needs; accuracies are fractions."""
+        own = {"run": self.run, "recipe": self.recipe, "data": self.data, "record_protocol": self.protocol}
+        measured = {"n": self.n, "n_test": self.n_test, "clean": self.clean, "train_seed": self.train_seed}
+        taken: tuple[str, ...] = ("norm", "eps", "accuracy", "steps", "step_size", "restarts", "objective", "seconds")
+        taken += ("seed", "forwards", "backwards", "protocol")
+        return [
+            {**own, "attack": result.name, **measured, **{name: getattr(result, name) for name in taken}}
+            | {"n": result.n}
+            for result in self.attacks
+        ]
+
+    def to_frame(self) -> Any:
+        """`rows` as a pandas DataFrame, one row an attack; `pandas.concat` puts those of several records together.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame  # no dependency: a table is one use of a record among many
+        except ImportError as error:
+            raise UsageError("Record.to_frame needs pandas: pip install pandas; Record.rows() does without") from error
+        return DataFrame(self.rows())
+
+    def _shown(self) -> tuple[str, dict[str, object]]:
+        title, facts = super()._shown()
+        facts |= {"protocol": f"{self.protocol} at {self.norm} {eps_words(self.eps)}"}
+        facts |= {"clean": f"clean {as_percent(self.clean)}%"}
+        lowest = self.lowest
+        return title, facts if lowest is None else facts | {"lowest": f"{lowest.name} {as_percent(lowest.accuracy)}%"}
+
+    def _repr_html_(self) -> str:
+        header = ("attack", "accuracy, %", "images", "steps", "restarts", "seconds")
+        rows = [
+            (one.name, as_percent(one.accuracy), f"{one.n:,}", one.steps, one.restarts, f"{one.seconds:.1f}")
+            for one in self.attacks
+        ]
+        return super()._repr_html_() + table_html(rows, header)
 
     @property
     def protocol_name(self) -> str:

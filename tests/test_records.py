@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from corral.documents import write_document
 from corral.errors import CorralError
-from corral.evaluation.records import (
+from corral.records import (
     AttackResult,
     Curve,
     Record,
