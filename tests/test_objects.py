@@ -82,7 +82,7 @@ def test_their_lines(run, record):
     )
     assert repr(data) == "DataSet(digits: 1,297 train, 500 test, images (1, 8, 8), 10 classes)"
     assert repr(data.test) == "Images(500: (1, 8, 8), uint8, labelled)"
-    head = "ClusterHead(rule soft: 20 clusters of 10 classes, 8 features)"
+    head = "ClusterHead(rule soft: 10 clusters of 10 classes, 8 features)"
     count = sum(parameter.numel() for parameter in run.model.parameters())
     assert repr(run.model.head) == head
     assert (

@@ -2,6 +2,7 @@
 
 from corral.attacks.centred import TrainingLoss
 from corral.attacks.training_loss import FeaturesObjective
+from corral.training.features import extract_features
 from corral.training.loop import Training, train
 from corral.training.recipes.base import InnerAttack, parse_eps
 from corral.training.recipes.files import chosen_sets, load_recipe
@@ -18,6 +19,7 @@ __all__ = [
     "Training",
     "TrainingLoss",
     "chosen_sets",
+    "extract_features",
     "load_model",
     "load_recipe",
     "parse_eps",
