@@ -132,7 +132,7 @@ def test_a_file_gives_the_same_classifier_and_asks_for_its_code(net, tmp_path):
         expected = model(x)
         assert torch.equal(Classifier.load(path)(x), expected)
         BACKBONES._held.clear()  # another process
-        with pytest.raises(CorralError, match="'given-Net-.*' is not known here: it was given as an object"):
+        with pytest.raises(CorralError, match=r"'given-Net-.*' is not known here: it was given as an object"):
             Classifier.load(path)
         again = Classifier.load(path, backbone=net)
         assert torch.equal(again(x), expected)
@@ -153,7 +153,7 @@ def test_a_damaged_file_is_one_line(net, tmp_path, where):
         place = content.index(b"given-Net") if where == "header" else len(content) - 9
         content[place] ^= 4
     path.write_bytes(bytes(content))
-    with pytest.raises(CorralError, match="damaged|truncated") as caught:
+    with pytest.raises(CorralError, match=r"damaged|truncated") as caught:
         Classifier.load(path)
     assert "\n" not in str(caught.value)
 
