@@ -12,7 +12,6 @@ from torch import Tensor
 from corral.data import Images
 from corral.data.augment import crop_and_flip
 from corral.devices import choose_device
-from corral.errors import UsageError
 from corral.files import check_recordable, remove_abandoned, write_atomically
 from corral.lock import held
 from corral.models.fingerprint import fingerprint
@@ -71,7 +70,8 @@ def train(
         eps: radius in pixel units, 0.1 or "8/255".
         batch_size: images a step.
         learning_rate: the largest of the method's schedule.
-        **overrides: other recipe keys, as `clusters=2` or `**{"method.clusters": 2}`.
+        **overrides: other recipe keys, as `clusters=2` or `**{"method.clusters": 2}`; a keyword above goes before the
+            key that it stands for.
 
     Returns:
         The run folder, with recipe.toml, metrics.jsonl, checkpoints/ and model.safetensors.
@@ -89,8 +89,6 @@ def train(
         "training.learning_rate": learning_rate,
     }
     named = {key: value for key, value in given.items() if value is not None}
-    if twice := sorted(named.keys() & overrides.keys()):
-        raise UsageError(f"{twice[0]} is given twice: leave out one of {twice[0]}= and {twice[0].split('.')[-1]}=")
     resolved = load_recipe(recipe, data=data, overrides={**overrides, **named})
     folder = RunFolder(Path(out))
     check_recordable(resolved.data.name, resolved.to_toml())
