@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import corral
+from corral.checkpoints import read_checkpoint, write_checkpoint
 from corral.errors import CorralError, UsageError
 from corral.training import RunFolder, load_model, load_recipe, train
-from corral.training.checkpoints import read_checkpoint, write_checkpoint
 
 
 @pytest.fixture(scope="module")

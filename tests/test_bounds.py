@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import corral
 from corral.attacks.registry import ATTACKS
+from corral.checkpoints import read_checkpoint, write_checkpoint
 from corral.cli import app
 from corral.cli.options import parse_setting
 from corral.errors import MOST_LETTERS, CorralError, UsageError
@@ -19,7 +20,6 @@ from corral.models.spec import ModelSpec, build_classifier
 from corral.papers.result import Result, read_result
 from corral.strict import MOST_REAL, MOST_WHOLE
 from corral.training import load_recipe, parse_eps, shipped_recipes
-from corral.training.checkpoints import read_checkpoint, write_checkpoint
 from corral.training.recipes.files import _known_keys
 
 CHECKPOINT = Path(__file__).resolve().parents[1] / "results" / "checkpoints" / "digits-corral"

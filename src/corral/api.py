@@ -6,22 +6,25 @@ import torch
 
 from corral.errors import UsageError
 from corral.models import Classifier
+from corral.models.backbones import BackboneLike
 from corral.models.export import Format, export_classifier
 from corral.training import load_model
 
 
-def load(run: str | Path, *, device: str | torch.device = "cpu") -> Classifier:
+def load(run: str | Path, *, device: str | torch.device = "cpu", backbone: BackboneLike | None = None) -> Classifier:
     """The classifier of a finished run, in eval mode: float [0, 1] NCHW images in, (N, C) logits out.
 
     Args:
         run: a run folder or its model.safetensors.
         device: where the model goes.
+        backbone: the run's own, where it was a user's and is not imported here: "file.py:function", a module, or a
+            function that makes one. Its weights are replaced by the run's.
 
     Raises:
         UsageError: no such run.
-        CorralError: an unfinished run, or a truncated or foreign file.
+        CorralError: an unfinished run, a truncated or foreign file, or a backbone that is not known here.
     """
-    return load_model(run, device=device)[0]
+    return load_model(run, device=device, backbone=backbone)[0]
 
 
 def export(
@@ -30,6 +33,7 @@ def export(
     *,
     format: Format | None = None,
     image_size: tuple[int, int] | None = None,
+    backbone: BackboneLike | None = None,
 ) -> Path:
     """Write a classifier, in eval mode, to a file that its format's own tools run; corral is not needed to read it.
 
@@ -38,6 +42,7 @@ def export(
         out: the file; ".pt2" means torch.export, ".pt" and ".ts" TorchScript, ".onnx" ONNX. Default RUN/model.pt2.
         format: in the place of what the ending means.
         image_size: (H, W) where the classifier takes any; default a run's own.
+        backbone: of a run whose own is a user's, as `load` takes it.
 
     Returns:
         The path. Images are (N, channels, H, W) floats in [0, 1], N free; the output is (N, C) logits.
@@ -51,7 +56,7 @@ def export(
         if out is None:
             raise UsageError("export of a classifier needs out, the file, such as model.pt2 or model.onnx")
         return export_classifier(model, out, format=format, image_size=image_size)
-    classifier, spec, _ = load_model(model)
+    classifier, spec, _ = load_model(model, backbone=backbone)
     place = Path(model) if Path(model).is_dir() else Path(model).parent
     size = spec.image_shape[1:] if image_size is None else image_size
     return export_classifier(classifier, out or place / "model.pt2", format=format, image_size=size)

@@ -75,7 +75,7 @@ def _made(out: Path, seed: int, workers: int | None, progress: bool) -> dict[str
             found = {attack.name: as_percent(attack.accuracy) for attack in record.attacks}
             bar.say(
                 f"{record.recipe}: clean {as_percent(record.clean)}%, published protocol {found['pgd_published']}%, "
-                f"all attacks {found['worst_case']}%  (trained {duration(record.train_seconds)}, "
+                f"all attacks {found['worst_case']}%  (trained {duration(record.train_seconds or 0)}, "
                 f"attacked {duration(record.eval_seconds)})"
             )
     return records

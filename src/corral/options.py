@@ -21,7 +21,13 @@ Positive = Annotated[float, Field(gt=0)]
 class Options(Settings):
     """What was not declared is an error, and so is a value of another type, or a number beyond every use."""
 
-    model_config = ConfigDict(protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=(), arbitrary_types_allowed=True)
+
+
+class _Open(Options):
+    """The options of a function that passes on, by `**kwargs`, what it does not declare."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 @lru_cache(maxsize=256)
@@ -38,7 +44,7 @@ def options_model(*of: Callable[..., object], given: tuple[str, ...] = ()) -> ty
     fields: dict[str, Any] = {}
     for one in of:
         try:
-            hints = typing.get_type_hints(one.__init__ if isinstance(one, type) else one, include_extras=True)  # type: ignore[misc]
+            hints = typing.get_type_hints(_hinted(one), include_extras=True)
         except NameError as error:
             raise UsageError(f"{_name(one)}: an annotation names nothing ({error})") from error
         for name, parameter in inspect.signature(one).parameters.items():
@@ -46,7 +52,7 @@ def options_model(*of: Callable[..., object], given: tuple[str, ...] = ()) -> ty
                 default = ... if parameter.default is parameter.empty else parameter.default
                 fields.setdefault(name, (hints.get(name, Any), default))
     try:
-        return create_model(f"OptionsOf{_name(of[0])}", __base__=Options, **fields)
+        return create_model(f"OptionsOf{_name(of[0])}", __base__=_Open if _passes_on(of[0]) else Options, **fields)
     except Exception as error:  # pydantic's own kinds, of annotations that it cannot check
         raise UsageError(f"{_name(of[0])}: its options cannot be checked ({str(error).splitlines()[0]})") from error
 
@@ -73,7 +79,7 @@ def read_options(
     """
     known = option_names(*of, given=given)
     for name in values:
-        if name not in known:
+        if name not in known and not _passes_on(of[0]):
             listed = ", ".join(known) or "no options"
             raise ValueError(f"{what} does not read {name!r}: it reads {listed}{closest(name, known)}")
     try:
@@ -85,7 +91,19 @@ def read_options(
         raise ValueError(f"{what}: {place}: {words}{shown}") from None
     except (TypeError, ValueError) as error:  # of what JSON does not hold
         raise ValueError(f"{what}: options must be numbers, texts, lists or tables ({error})") from None
-    return {name: getattr(found, name) for name in known}
+    return {name: getattr(found, name) for name in (*known, *(found.model_extra or {}))}
+
+
+def _passes_on(function: Callable[..., object]) -> bool:
+    """Whether a function has `**kwargs`."""
+    return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(function).parameters.values())
+
+
+def _hinted(one: Callable[..., object]) -> Any:
+    """Where the annotations of a callable's parameters are."""
+    if isinstance(one, type):
+        return one.__init__  # type: ignore[misc]
+    return one if inspect.isroutine(one) else type(one).__call__
 
 
 def _name(function: Callable[..., object]) -> str:

@@ -44,6 +44,7 @@ class Registry(Generic[T]):
         self._places: dict[str, str] = {}
         self._aliases: dict[str, str] = {}
         self._earlier: set[str] = set()
+        self._held: dict[str, T] = {}
         self._filled = package is None
         self._entries_read = False
 
@@ -82,6 +83,14 @@ class Registry(Generic[T]):
         if earlier:
             self._earlier.add(name)
 
+    def hold(self, name: str, thing: object) -> None:
+        """Let a name or a target stand, in this process, for a thing that the user gave; lists do not show it.
+
+        Raises:
+            UsageError: it is not of this noun.
+        """
+        self._held[name] = self._checked(name, thing)
+
     def find(self, name: str, *, code: bool = True) -> T:
         """What a name or a target stands for.
 
@@ -94,6 +103,10 @@ class Registry(Generic[T]):
             UsageError: nothing of the name, or a target that is not there or is something else.
             CorralError: a target's own code failed.
         """
+        if not isinstance(name, str):
+            raise UsageError(f"a {self.noun} is named by text, found {type(name).__name__}")
+        if name in self._held:
+            return self._held[name]
         self._fill()
         if name in self._earlier:
             self._read_entries()  # a plugin may have taken the name
@@ -128,7 +141,7 @@ class Registry(Generic[T]):
             return False
         if name not in self._things:
             self._read_entries()
-        return self._present(name) in self._things
+        return name in self._held or self._present(name) in self._things
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())

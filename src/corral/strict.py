@@ -14,6 +14,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 """An accuracy or another share."""
 Amount = Annotated[int, Field(ge=0, le=2**53)]
 """How many, as JSON holds it exactly."""
+AtLeastOne = Annotated[int, Field(ge=1, le=2**53)]
+"""How many were measured: a share of none is no number."""
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
 """A duration."""
 Radius = Annotated[float, Field(ge=0, le=MOST_RADIUS)]

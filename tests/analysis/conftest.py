@@ -2,10 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from corral.analysis import AnalysedModel, measured
+from corral.analysis import AnalysedModel, measured_run
+from corral.attacks.threat import Threat
 from corral.data import Images
 from corral.models import Classifier, ClusterHead
-from corral.training import RunFolder, load_model, load_recipe, train
+from corral.training import train
 
 TINY = {"data.train": 200, "model.width": 4, "training.epochs": 2, "training.warm_start.epochs": 2}
 
@@ -24,7 +25,7 @@ def released(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def subject(released):
-    return measured(released, n=60)
+    return measured_run(released, n=60)
 
 
 @pytest.fixture
@@ -39,5 +40,4 @@ def far(released):
     model = Classifier(nn.Flatten(), head, [0.0], [1.0]).eval()
     pixels = 0.3 + 0.4 * torch.rand(20, 1, 2, 2, generator=generator)
     images = Images(pixels, model(pixels).argmax(1))
-    _, _, info = load_model(RunFolder(released).path)
-    return AnalysedModel(model, load_recipe(released), info.model_copy(update={"eps": 0.1}), images, images, 0)
+    return AnalysedModel(model, "far", "digits", ("0", "1", "2"), Threat("Linf", 0.1), images, images, 0)

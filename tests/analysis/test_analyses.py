@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from corral.analysis import ANALYSES, measured, read_analysis
+from corral.analysis import ANALYSES, measured_run, read_analysis
 from corral.analysis.document import Analysis
 from corral.analysis.gradient_norms import sign_agreement
 from corral.analysis.subject import labelled
@@ -45,7 +45,7 @@ def test_far_from_every_centroid_the_exponentiated_gradient_is_nothing_and_the_l
             w for w, _, c in weights if c == label
         )
         slow.append(float((all_mean - own_mean).norm()))
-    far.info.__dict__["eps"] = 0.0
+    far.threat.__dict__["eps"] = 0.0
     still = ANALYSES["gradient_norms"](far)
     assert still.series["norm log"][0] == pytest.approx(float(torch.tensor(slow).median()), rel=1e-3)
 
@@ -94,7 +94,7 @@ def test_batch_statistics_are_measured_where_the_backbone_has_them(tmp_path):
         **{"model.backbone": "resnet", "model.width": 4, "model.depth": 10, "model.features": None, "data.train": 120},
         **{"training.epochs": 1, "training.warm_start.epochs": 1},
     )
-    subject = measured(run, n=30)
+    subject = measured_run(run, n=30)
     found = ANALYSES["protocol_ablation"](subject).numbers
     model, (x, y) = subject.model, labelled(subject.test)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -135,9 +135,7 @@ def test_on_well_separated_features_every_reading_is_right(far):
     corners = torch.tensor([[0.1, 0.1, 0.1, 0.1], [0.9, 0.9, 0.1, 0.1], [0.1, 0.1, 0.9, 0.9]])
     pixels = corners[labels] + 0.02 * torch.rand(60, 4, generator=torch.Generator().manual_seed(1))
     images = type(far.test)(pixels.view(60, 1, 2, 2), labels)
-    subject = type(far)(
-        far.model, far.recipe, far.info.model_copy(update={"classes": ["a", "b", "c"]}), images, images, 0
-    )
+    subject = type(far)(far.model, far.name, far.data, ("a", "b", "c"), far.threat, images, images, 0)
     found = ANALYSES["features"](subject).numbers
     assert {name: found[name] for name in ("linear", "nearest", "soft", "majority")} == dict.fromkeys(
         ("linear", "nearest", "soft", "majority"), 1.0
@@ -198,7 +196,7 @@ def test_a_linear_head_has_no_such_analysis_and_hears_so_in_one_line(name, tmp_p
         **{"data.train": 100, "model.width": 4, "training.epochs": 1, "training.warm_start.epochs": 0},
     )
     with pytest.raises(UsageError, match="recipe nominal: this analysis needs a cluster head"):
-        ANALYSES[name](measured(run, n=20))
+        ANALYSES[name](measured_run(run, n=20))
 
 
 def test_analyses_are_documents_that_say_what_they_were_made_on(subject, tmp_path):

@@ -13,10 +13,10 @@ from corral.analysis import ANALYSES, AnalysedModel
 from corral.analysis.compactness import scatter
 from corral.analysis.match import ward
 from corral.analysis.views import centres_of, view
+from corral.attacks.threat import Threat
 from corral.data import Images
 from corral.errors import CorralError, UsageError
 from corral.models import Classifier, ClusterHead, LinearHead
-from corral.training import RunFolder, load_model, load_recipe
 
 
 class Flat(nn.Module):
@@ -27,16 +27,14 @@ class Flat(nn.Module):
 
 
 @pytest.fixture
-def planar(released):
+def planar():
     """Makes a subject on images of two pixels that are their own features."""
-    _, _, info = load_model(RunFolder(released).path)
 
     def make(points, labels, head, *, eps, train=None):
         model = Classifier(Flat(), head, [0.0], [1.0]).eval()
         images = Images(torch.as_tensor(points).float().view(-1, 1, 1, 2), torch.as_tensor(labels))
-        classes = [str(label) for label in range(head.num_classes)]
-        changed = info.model_copy(update={"eps": eps, "norm": "Linf", "classes": classes})
-        return AnalysedModel(model, load_recipe(released), changed, train or images, images, 0)
+        classes = tuple(str(label) for label in range(head.num_classes))
+        return AnalysedModel(model, "planar", "digits", classes, Threat("Linf", eps), train or images, images, 0)
 
     return make
 

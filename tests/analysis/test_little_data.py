@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from corral.analysis import ANALYSES, measured
+from corral.analysis import ANALYSES, measured_run
 from corral.analysis.analyze import analyze
 from corral.report.analysis.page import analysis_lines, render_analyses
 from corral.training import load_model, train
@@ -27,7 +27,7 @@ def checked(name, found):
 
 @pytest.mark.parametrize("n", [1, 2, 9])
 def test_every_analysis_of_fewer_images_than_classes(released, n):
-    subject = measured(released, n=n)
+    subject = measured_run(released, n=n)
     found = {name: checked(name, kind(subject)) for name, kind in ANALYSES.items() if name != "radii"}
     images = f"{n} test images are fewer than the 10 clusters, one a class: raise --n"
     assert found["match"].absent == dict.fromkeys(("clean", "pgd", "ddn"), images)
@@ -49,7 +49,7 @@ def test_the_page_and_the_terminal_say_what_was_not_measured_and_why(released):
 def test_a_class_without_training_images_has_no_centre_and_takes_no_other_ones(tmp_path):
     """Subsets below the number of classes leave some out; a linear head's centres are means of what there is."""
     run = train("nominal", data="digits", out=tmp_path / "run", **QUIET, **MLP, **{"data.train": 6})
-    subject = measured(run, n=30)
+    subject = measured_run(run, n=30)
     assert len(torch.unique(subject.train.labels)) < 10
     found = {name: checked(name, ANALYSES[name](subject)) for name in ("cosine", "features", "compactness", "norms")}
     assert set(found["features"].absent) == {"linear", "nearest", "soft", "published", "majority"}

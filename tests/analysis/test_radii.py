@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
-from corral.analysis import ANALYSES, AnalysedModel, measured
+from corral.analysis import ANALYSES, AnalysedModel, measured_run
+from corral.attacks.threat import Threat
 from corral.data import Images, load
 from corral.errors import UsageError
 from corral.models import MLP, Classifier, ClusterHead
-from corral.training import RunFolder, load_model, load_recipe, train
+from corral.training import load_recipe, train
 
 
 @pytest.fixture
@@ -24,8 +25,7 @@ def rotated(released):
     model = Classifier(backbone, ClusterHead(centroids, torch.arange(2), 1.0, rule="nearest"), [0.0, 0.0], [1.0, 1.0])
     points = torch.rand(30, 2, 1, 1, generator=torch.Generator().manual_seed(3))
     images = Images(points, (points[:, 0, 0, 0] > 0.4).long())
-    _, _, info = load_model(RunFolder(released).path)
-    return AnalysedModel(model.eval(), load_recipe(released), info, images, images, 0)
+    return AnalysedModel(model.eval(), "rotated", "digits", ("0", "1"), Threat("Linf", 0.1), images, images, 0)
 
 
 def test_on_a_rotation_all_three_radii_are_the_distance_to_the_bisector(rotated):
@@ -62,7 +62,7 @@ def test_on_a_trained_network_certified_is_within_the_truth(tmp_path):
         device="cpu",
         **{"data.train": 200, "training.epochs": 5, "training.warm_start.epochs": 5, "model.hidden": [8, 8]},
     )
-    found = ANALYSES["radii"](measured(run, n=30))
+    found = ANALYSES["radii"](measured_run(run, n=30))
     for worst, local, true in zip(
         found.series["certified global"], found.series["certified local"], found.series["true"], strict=True
     ):

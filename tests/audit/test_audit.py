@@ -24,13 +24,14 @@ from corral.audit.audit import audit
 from corral.audit.data import audit_images
 from corral.audit.diagnostics import Diagnosis, Finding
 from corral.audit.inputs import reordered_accuracy
-from corral.audit.prepare import STATISTICS, Preparation, parse_normalise
 from corral.audit.record import AuditRecord, read_audit, run_words, standard_error
 from corral.cli.audit import audit as audit_command
 from corral.data import DataSet, Images, load
 from corral.documents import write_document
 from corral.errors import CorralError, UsageError
 from corral.models.contract import bare
+from corral.models.statistics import STATISTICS, parse_normalise
+from corral.targets.prepare import Preparation
 
 CPU = torch.device("cpu")
 EPS = 0.1

@@ -8,12 +8,12 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from corral import cli
+from corral.checkpoints import write_checkpoint
 from corral.cli.headers import read_header, weights_fingerprint
 from corral.cli.run_facts import read_run
 from corral.errors import CorralError, UsageError
 from corral.models.fingerprint import fingerprint
 from corral.training import load_model, train
-from corral.training.checkpoints import write_checkpoint
 
 SMALL = {"data.train": 100, "width": 4, "model.features": 8, "epochs": 1, "warm_start.epochs": 0}
 

@@ -309,14 +309,14 @@ def other_features(model):
 
 @pytest.mark.parametrize("change", [farthest, hooked_head, hooked_layer, other_features])
 def test_a_model_that_runs_more_than_its_layers_gets_no_certificate(isometry, monkeypatch, change):
-    original = module.loaded_run
+    original = module.load_subject
 
     def changed(*args, **kwargs):
         given = original(*args, **kwargs)
         change(given.model)
         return given
 
-    monkeypatch.setattr(module, "loaded_run", changed)
+    monkeypatch.setattr(module, "load_subject", changed)
     with pytest.raises(UsageError, match=r"has no radius|to certify|replaced on the object") as caught:
         certify_run(isometry, n=N, progress=False, device="cpu", attack=False)
     assert "\n" not in str(caught.value)

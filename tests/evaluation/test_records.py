@@ -79,6 +79,8 @@ def test_a_record_survives_its_file_to_the_last_digit(tmp_path):
         (["clean"], 1.2, "clean: .*less than or equal to 1"),
         (["clean"], None, "clean: "),
         (["n"], 0, "n: "),
+        (["curves", 0, "n"], 0, r"curves\.0\.n: "),
+        (["attacks", 0, "n"], 0, r"attacks\.0\.n: "),
         (["format"], "corral-record-9", "format: "),
         (["extra"], 1, "extra: "),
         (["attacks", 0, "eps"], -1, r"attacks\.0\.eps: "),

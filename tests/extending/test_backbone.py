@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import corral
-from corral.errors import UsageError
-from corral.models import BACKBONES, BackboneSpec, Embedded
+from corral.errors import CorralError, UsageError
+from corral.models import BACKBONES, BackboneSpec, Embedded, ModelSpec
 from corral.models.backbones import build_backbone
 from corral.training import load_model, load_recipe, train
 
@@ -62,7 +62,7 @@ def test_options_are_the_parameters_and_features_are_counted(strips, tmp_path: P
         ({"backbone": "strip"}, r"unknown backbone 'strip'; did you mean 'strips'\?; known: "),
         (
             {"backbone": "strips", "depth": 3},
-            "backbone 'strips' does not read 'depth': it reads width, bias, features; did you mean 'width'",
+            "backbone 'strips' does not read 'depth': it reads width, bias, features, layer; did you mean 'width'",
         ),
         ({"backbone": "strips", "width": "4"}, "backbone 'strips': width: Input should be a valid integer, found '4'"),
         ({"backbone": "strips", "bias": 1}, "backbone 'strips': bias: Input should be a valid boolean, found 1"),
@@ -78,23 +78,37 @@ def test_what_a_backbone_does_not_read_is_one_line_before_training(strips, given
     assert "\n" not in str(caught.value)
 
 
-def test_a_function_of_nothing_and_features_of_another_shape_are_refused() -> None:
-    with pytest.raises(
-        UsageError, match="backbone 'none': it must take the image shape, as one of the parameters shape"
-    ):
-        corral.register.backbone("none")(lambda width=3: nn.Flatten())
-    corral.register.backbone("maps")(lambda shape: nn.Identity())
+def _spec(name: str) -> ModelSpec:
+    return ModelSpec(
+        backbone={"name": name}, image_shape=(1, 8, 8), num_classes=3, mean=(0.0,), std=(1.0,), head="linear"
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (
+            lambda shape: nn.Flatten(0),
+            r"backbone 'own': it gives a Tensor of shape \(64,\), expected features \(N, d\)",
+        ),
+        (lambda: 3, "backbone 'own': it must return a torch.nn.Module, found a int"),
+        (lambda: 1 / 0, r"backbone 'own' failed \(ZeroDivisionError: division by zero\)"),
+    ],
+)
+def test_what_makes_no_features_is_one_line(made, message) -> None:
+    BACKBONES.hold("own", made)
     try:
-        with pytest.raises(UsageError, match=r"backbone 'maps': it must give \(N, d\) features, found \(1, 1, 8, 8\)"):
-            corral.models.build_classifier(
-                corral.models.ModelSpec(
-                    backbone={"name": "maps"},
-                    image_shape=(1, 8, 8),
-                    num_classes=3,
-                    mean=(0.0,),
-                    std=(1.0,),
-                    head="linear",
-                )
-            )
+        with pytest.raises(CorralError, match=message):
+            corral.models.build_classifier(_spec("own"))
     finally:
-        del BACKBONES._things["maps"]
+        del BACKBONES._held["own"]
+
+
+def test_a_function_of_nothing_and_maps_are_taken() -> None:
+    BACKBONES.hold("own", lambda: nn.Identity())
+    try:
+        model = corral.models.build_classifier(_spec("own"))
+        images = torch.rand(2, 1, 8, 8)
+        assert torch.equal(model.features(images), images.mean((2, 3)))
+    finally:
+        del BACKBONES._held["own"]

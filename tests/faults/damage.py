@@ -17,12 +17,12 @@ from pathlib import Path
 from tests.fuzz.kinds import RESULTS, _made
 
 from corral.analysis.document import read_analysis
+from corral.checkpoints import read_checkpoint
 from corral.errors import CorralError
 from corral.evaluation.certificate import read_certificate
 from corral.papers.store import read_store
 from corral.report.runs.collect import collect
 from corral.training import load_recipe, read_metrics
-from corral.training.checkpoints import read_checkpoint
 
 
 def _tensors(path: Path, kind: str) -> object:

@@ -22,13 +22,13 @@ from scipy.io import savemat
 import corral
 from corral.analysis.analyze import analyze
 from corral.analysis.document import read_analysis
-from corral.audit.targets import load_target
+from corral.checkpoints import CHECKSUM_KEY, METADATA_KEY, _checksum, read_tensors
 from corral.data import load
 from corral.evaluation.certificate import read_certificate
 from corral.papers.result import read_result
 from corral.papers.store import read_store
+from corral.targets.target import load_target
 from corral.training import load_recipe, train
-from corral.training.checkpoints import CHECKSUM_KEY, METADATA_KEY, _checksum, read_tensors
 
 # A committed model of ten classes of 8x8 digits.
 RESULTS = Path(__file__).resolve().parents[2] / "results"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from corral.checkpoints import read_checkpoint, write_checkpoint
 from corral.cli import app
 from corral.data import load
 from corral.errors import CorralError, UsageError
@@ -24,7 +25,6 @@ from corral.papers.show import table_result
 from corral.papers.store import changing, read_store
 from corral.report.words import slug
 from corral.training import RunFolder, load_model, load_recipe
-from corral.training.checkpoints import read_checkpoint, write_checkpoint
 
 evaluate_module = importlib.import_module("corral.evaluation.evaluate")
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from corral.checkpoints import read_checkpoint, write_checkpoint
 from corral.evaluation.records import Record, environment
 from corral.papers import assemble, load_table, measure, reproduce
 from corral.papers.entries import Trained, run_line
@@ -14,7 +15,6 @@ from corral.papers.times import training_cells, training_headings, training_word
 from corral.report.table.markdown import as_markdown
 from corral.report.table.page import render
 from corral.training import RunFolder, RunInfo, load_model
-from corral.training.checkpoints import read_checkpoint, write_checkpoint
 from corral.training.convergence import Ending
 
 TABLE = load_table("clustr-convergence")

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import nn
 
-from corral.errors import CorralError
-from corral.training.checkpoints import (
+from corral.checkpoints import (
     load_optimiser,
     load_tensors,
     optimiser_tensors,
     read_checkpoint,
     write_checkpoint,
 )
+from corral.errors import CorralError
 from corral.training.optimisers import make_optimiser, state_names
 from corral.training.recipes.recipe import TrainingConfig
 

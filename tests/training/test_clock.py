@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 import torch
 
+from corral.checkpoints import read_checkpoint, write_checkpoint
 from corral.training import Run, RunFolder, load_model, read_metrics, train
-from corral.training.checkpoints import read_checkpoint, write_checkpoint
 from corral.training.clock import Clock
 
 WAIT = 0.25

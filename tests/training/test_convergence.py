@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from corral.checkpoints import read_checkpoint, write_checkpoint
 from corral.cli import app
 from corral.errors import CorralError, UsageError
 from corral.training import Run, RunFolder, load_model, load_recipe, read_metrics, shipped_recipes
-from corral.training.checkpoints import read_checkpoint, write_checkpoint
 from corral.training.convergence import converged, settled
 from corral.training.methods import Method
 from corral.training.recipes.recipe import Convergence, TrainingConfig

@@ -10,6 +10,7 @@ from PIL import Image
 from torch.nn import functional
 
 from corral.attacks import pgd
+from corral.checkpoints import read_checkpoint
 from corral.data import Images, joined, load
 from corral.data.views import random_views
 from corral.errors import CorralError, UsageError
@@ -17,7 +18,6 @@ from corral.evaluation import evaluate
 from corral.evaluation.fit_heads import fitted_heads
 from corral.models.fingerprint import fingerprint
 from corral.training import Run, RunFolder, load_model, load_recipe, read_metrics, train
-from corral.training.checkpoints import read_checkpoint
 from corral.training.features import extract_features
 from corral.training.methods.encoder import neighbour_votes
 from corral.training.start import moments, prepare_data

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from corral.checkpoints import read_checkpoint
 from corral.errors import CorralError, UsageError
 from corral.training import Recipe, Run, RunFolder, load_model, load_recipe, read_metrics, train
-from corral.training.checkpoints import read_checkpoint
 from corral.training.methods import Method
 from corral.training.methods.nominal import Nominal
 from corral.training.start import prepare_data
@@ -356,7 +356,7 @@ def test_what_the_data_cannot_give_is_refused_before_anything_is_written(tiny, t
     ],
 )
 def test_a_damaged_training_state_is_one_line(tiny, monkeypatch, tmp_path, edit, message):
-    from corral.training.checkpoints import write_checkpoint
+    from corral.checkpoints import write_checkpoint
 
     with monkeypatch.context() as patch:
         interrupted(patch, "_save", 2)

@@ -11,9 +11,9 @@ from tests import oracles
 from torch import nn
 
 from corral.attacks import pgd
+from corral.checkpoints import read_checkpoint
 from corral.models import ClusterHead, FeaturesHead, PublishedHead
 from corral.training import Run, RunFolder, load_model, load_recipe
-from corral.training.checkpoints import read_checkpoint
 from corral.training.features import extract_features
 from corral.training.methods.base import METHODS
 from corral.training.methods.clusters import ClusterMethod

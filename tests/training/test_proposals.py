@@ -8,12 +8,12 @@ from tests.oracles import memberships
 from torch.nn.utils import parameters_to_vector
 
 from corral.analysis.analyze import analyze
+from corral.checkpoints import read_checkpoint
 from corral.errors import UsageError
 from corral.evaluation.certification import certify_run
 from corral.evaluation.evaluate import evaluate
 from corral.models.fingerprint import fingerprint
 from corral.training import load_model, load_recipe
-from corral.training.checkpoints import read_checkpoint
 from corral.training.run import RunFolder
 
 LEARNED = {"centroids": "learned"}

@@ -10,6 +10,7 @@ from sklearn.metrics import silhouette_score
 from torch.nn import functional
 
 from corral.attacks import pgd
+from corral.checkpoints import read_checkpoint
 from corral.data import load
 from corral.data.frequencies import high_frequencies
 from corral.data.views import random_views
@@ -17,7 +18,6 @@ from corral.errors import CorralError, UsageError
 from corral.geometry import kmeans
 from corral.models.dual_norm import DualBatchNorm2d, using
 from corral.training import Run, RunFolder, load_model, load_recipe, train
-from corral.training.checkpoints import read_checkpoint
 from corral.training.features import extract_features, require_differing
 from corral.training.methods.deacl import BatchFeatures
 

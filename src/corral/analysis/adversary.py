@@ -58,7 +58,7 @@ def training_adversary(subject: AnalysedModel) -> Found:
     `share ...`, how far of the way from noise to strong each gets; `zero ...`, the share of images whose gradient at
     the noise is exactly 0; `alike`, the share of pixels in which both gradients have one sign; `right ...`, accuracy.
     """
-    clusters, eps, norm = subject.clusters, subject.info.eps, subject.info.norm
+    clusters, eps, norm = subject.clusters, subject.threat.eps, subject.threat.norm
     # As many class-balanced training images as there are test images to measure on.
     count = min(len(subject.test), len(subject.train))
     whole = count == len(subject.train)

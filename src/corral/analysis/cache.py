@@ -9,8 +9,8 @@ import torch
 
 from corral.analysis.document import Analysis, read_analysis
 from corral.analysis.registry import ANALYSES
-from corral.analysis.subject import AnalysedModel, measured
-from corral.data import DataSet
+from corral.analysis.subject import AnalysedModel, measured_run
+from corral.data import AnyData
 from corral.documents import write_document
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress, duration
@@ -24,7 +24,7 @@ class AnalysisCache:
         run: the run folder.
         n: class-balanced test images; None for all.
         seed: of the random numbers; stands in the files' names where it is not 0.
-        data: where the run's data lie now, or the data set; default as the run recorded it.
+        data: where the run's data lie now, or the data; default as the run recorded them.
         data_root: folder of the data-set files.
         device: where to run.
         progress: say what was made.
@@ -40,7 +40,7 @@ class AnalysisCache:
         *,
         n: int | None,
         seed: int = 0,
-        data: str | DataSet | None = None,
+        data: AnyData | None = None,
         data_root: str | Path | None = None,
         device: torch.device | str = "cpu",
         progress: bool = True,
@@ -51,7 +51,7 @@ class AnalysisCache:
     @cached_property
     def subject(self) -> AnalysedModel:
         """The run and the images, loaded when first asked for."""
-        return measured(
+        return measured_run(
             self.run, n=self.n, seed=self.seed, data=self.data, data_root=self.data_root, device=self.device
         )
 

@@ -78,7 +78,7 @@ def cluster_attack(subject: AnalysedModel) -> Found:
 def _moved(subject: AnalysedModel, name: str, x: Tensor, y: Tensor, centroids: Tensor) -> Tensor:
     """All images perturbed; each kind from the same start."""
     generator = torch.Generator().manual_seed(subject.seed)
-    eps, norm = subject.info.eps, subject.info.norm
+    eps, norm = subject.threat.eps, subject.threat.norm
     if name == "noise":
         return torch.cat([random_in_ball(part, eps, norm, generator) for part in torch.split(x, BATCH)])
     model = subject.model if name == "labelled" else subject.model.with_head(FeaturesHead(centroids.shape[1]))

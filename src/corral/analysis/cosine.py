@@ -61,7 +61,7 @@ def centre_cosine(subject: AnalysedModel) -> Found:
         own = own_centre(features, centres, classes, predicted)
         cosines = 1 - bibo_distance(features - origin, own - origin).double()
         numbers |= {name: float(cosines.mean()), f"{name} sd": float(cosines.std(correction=0))}
-        of_class = [cosines[predicted == label] for label in range(len(subject.info.classes))]
+        of_class = [cosines[predicted == label] for label in range(len(subject.classes))]
         means = torch.stack([values.mean() for values in of_class if len(values)])
         numbers |= {f"{name} of classes": float(means.mean()), f"{name} sd of classes": float(means.std(correction=0))}
         series[f"{name} by class"] = tuple(float(values.mean()) if len(values) else 0.0 for values in of_class)

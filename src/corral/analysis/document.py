@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model
 
 from corral.documents import Document, read_document
 from corral.evaluation.records import Environment
-from corral.strict import Radius, Seconds
+from corral.strict import AtLeastOne, Radius, Seconds
 
 
 def _current_name(name: str) -> str:
@@ -65,7 +65,7 @@ class Analysis(Document):
     name: AnalysisName
     model_fingerprint: str
     data: str
-    n: int = Field(ge=1, le=2**53)
+    n: AtLeastOne
     eps: Radius
     seed: int
     numbers: dict[str, float]

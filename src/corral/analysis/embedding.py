@@ -42,7 +42,7 @@ def embedding(subject: AnalysedModel) -> Found:
     clean, moved = view(subject, "clean"), view(subject, "pgd")
     features = torch.cat([clean.features[:count], moved.features[:count]]).double().cpu().numpy()
     if (features.max(0) == features.min(0)).all():
-        raise CorralError(f"run of recipe {subject.info.recipe}: all features are equal, the network has collapsed")
+        raise CorralError(f"{subject.name}: all features are equal, the network has collapsed")
     perplexity = min(PERPLEXITY, (2 * count - 1) / 3)
     placed = TSNE(init="pca", random_state=subject.seed % 2**32, perplexity=perplexity).fit_transform(features)
     series = {

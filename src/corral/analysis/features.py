@@ -39,12 +39,12 @@ def clusters_in_features(subject: AnalysedModel) -> Found:
     """
     from sklearn.linear_model import LogisticRegression
 
-    classes = len(subject.info.classes)
+    classes = len(subject.classes)
     train, test = (extract_features(subject.model, images) for images in (subject.train, subject.test))
     labels, truth = labels_of(subject.train), labels_of(subject.test)
     fewest, label = torch.bincount(labels, minlength=classes).min(0)
     if int(fewest) < CLUSTERS:
-        reason = f"class {subject.info.classes[int(label)]} has {int(fewest)} training images, fewer than {CLUSTERS}"
+        reason = f"class {subject.classes[int(label)]} has {int(fewest)} training images, fewer than {CLUSTERS}"
         return Found({}, absent=dict.fromkeys(("linear", "nearest", "soft", "published", "majority"), reason))
     generator = torch.Generator(train.device).manual_seed(subject.seed)
     found = class_kmeans(train, labels, CLUSTERS, num_classes=classes, generator=generator)

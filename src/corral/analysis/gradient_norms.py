@@ -60,7 +60,7 @@ def gradient_norms(subject: AnalysedModel) -> Found:
     rival centroid on the clean images (float32 has exp(-x) = 0 from x = 104 on); `kept ...`, share of all images right
     at the end.
     """
-    clusters, eps, norm = subject.clusters, subject.info.eps, subject.info.norm
+    clusters, eps, norm = subject.clusters, subject.threat.eps, subject.threat.norm
     numbers: dict[str, float] = {}
     series: dict[str, tuple[float, ...]] = {}
     x, y = labelled(subject.test)

@@ -44,7 +44,7 @@ def match_rate(subject: AnalysedModel) -> Found:
     images than classes only `clusters`.
     """
     clean = view(subject, "clean")
-    count, images = len(subject.info.classes), len(clean.features)
+    count, images = len(subject.classes), len(clean.features)
     if images < count:
         reason = f"{images} test images are fewer than the {count} clusters, one a class: raise --n"
         return Found({"clusters": float(count)}, absent=dict.fromkeys(VIEWS, reason))

@@ -114,9 +114,9 @@ def protocol_ablation(subject: AnalysedModel) -> Found:
 
 def _published(subject: AnalysedModel, *, reach: bool = False) -> dict[str, Any]:
     """The published attack's numbers; with `reach` its steps are long enough to cross the ball."""
-    eps, steps = subject.info.eps, PUBLISHED_20.steps
+    eps, steps = subject.threat.eps, PUBLISHED_20.steps
     step_size = 2.5 * eps / steps if reach else PUBLISHED_20.step_size_for(eps)
-    shared = {"norm": subject.info.norm, "restarts": PUBLISHED_20.restarts}
+    shared = {"norm": subject.threat.norm, "restarts": PUBLISHED_20.restarts}
     return {"eps": eps, "steps": steps, "step_size": step_size, **shared}
 
 

@@ -54,7 +54,7 @@ def planar_radii(subject: AnalysedModel) -> Found:
     x, y = labelled(subject.test)
     shape = tuple(x.shape[1:])
     if shape != (2, 1, 1):
-        raise UsageError(f"data {subject.info.data}: radii in the plane need points (2, 1, 1), found {shape}")
+        raise UsageError(f"data {subject.data}: radii in the plane need points (2, 1, 1), found {shape}")
     model = copy.deepcopy(subject.model).double().cpu()
     points, labels = x.double().cpu(), y.cpu()
     with torch.no_grad():

@@ -94,7 +94,7 @@ class AnalysisKind:
             CorralError: an outsider's measurement failed, or what it returned are no numbers.
         """
         if not self.fits(subject.model):
-            raise UsageError(f"run of recipe {subject.info.recipe}: this analysis needs a cluster head")
+            raise UsageError(f"{subject.name}: this analysis needs a cluster head")
         try:
             found = self.measure(subject)
         except CorralError:
@@ -112,9 +112,9 @@ class AnalysisKind:
             return Analysis(
                 name=self.name,
                 model_fingerprint=fingerprint(subject.model),
-                data=subject.info.data,
+                data=subject.data,
                 n=len(subject.test) if found.n is None else found.n,
-                eps=subject.info.eps,
+                eps=subject.threat.eps,
                 seed=subject.seed,
                 numbers=found.numbers,
                 series=found.series,

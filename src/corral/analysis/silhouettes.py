@@ -62,7 +62,7 @@ def directions_of(subject: AnalysedModel) -> Tensor:
         CorralError: they are not finite, all the same, or one is zero and has no direction.
     """
     features = extract_features(subject.model, subject.train)
-    run = f"run of recipe {subject.info.recipe}, seed {subject.info.seed}"
+    run = subject.name
     require_differing(features, run)
     if not bool(features.norm(dim=1).all()):
         raise CorralError(
@@ -78,8 +78,8 @@ def choice_for(subject: AnalysedModel, features: Tensor, generator: torch.Genera
     Raises:
         CorralError: the features have fewer directions than any candidate has clusters.
     """
-    known = candidates(subject.info.data, len(features))
+    known = candidates(subject.data, len(features))
     try:
         return choose_clusters(features, known, restarts=RESTARTS, generator=generator)
     except ValueError as error:
-        raise CorralError(f"run of recipe {subject.info.recipe}, seed {subject.info.seed}: {error}") from error
+        raise CorralError(f"{subject.name}: {error}") from error

@@ -1,4 +1,4 @@
-"""What an analysis measures: a trained run with images."""
+"""What an analysis measures: a classifier with images."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corral.data import DataSet, Images, stratified_subset
+from corral.attacks.threat import Threat
+from corral.data import AnyData, DataSet, Images, stratified_subset
 from corral.errors import UsageError
 from corral.models import Classifier, Clusters
-from corral.training import RunFolder, RunInfo, load_model, load_recipe
-from corral.training.recipes.recipe import Recipe
+from corral.training import RunFolder, load_model, load_recipe
 from corral.training.start import data_of, prepare_data
 
 
@@ -28,12 +28,14 @@ def labels_of(images: Images) -> Tensor:
 
 @dataclass(frozen=True)
 class AnalysedModel:
-    """A trained run with the images that it is measured on.
+    """A classifier with the images that it is measured on.
 
     Attributes:
         model: in eval mode.
-        recipe: that trained it.
-        info: how it was trained.
+        name: what messages call it.
+        data: the data set's name.
+        classes: the class names.
+        threat: that attacks are bound to; of a run the one that it was trained for.
         train: its training images.
         test: class-balanced test images to measure on.
         seed: of the random numbers.
@@ -41,8 +43,10 @@ class AnalysedModel:
     """
 
     model: Classifier
-    recipe: Recipe
-    info: RunInfo
+    name: str
+    data: str
+    classes: tuple[str, ...]
+    threat: Threat
     train: Images
     test: Images
     seed: int
@@ -57,25 +61,54 @@ class AnalysedModel:
         """
         clusters = self.model.head.clusters
         if clusters is None or not clusters.by_distance:
-            raise UsageError(f"run of recipe {self.info.recipe}: this analysis needs a cluster head")
+            raise UsageError(f"{self.name}: this analysis needs a cluster head")
         return clusters
 
 
-def measured(
+def measured_run(
     run: str | Path,
     *,
     n: int | None = None,
     seed: int = 0,
-    data: str | DataSet | None = None,
+    data: AnyData | None = None,
     data_root: str | Path | None = None,
     device: torch.device | str = "cpu",
 ) -> AnalysedModel:
     """A finished run and the images to measure it on; arguments and errors are those of `AnalysisCache`."""
     folder = RunFolder(Path(run))
     model, _, info = load_model(folder.path, device=device)
-    recipe = load_recipe(folder.path)
     images = data_of(run, info, data=data, root=data_root)
-    _, train, _ = prepare_data(recipe, root=data_root, data=images)
-    test = images.test
+    _, train, _ = prepare_data(load_recipe(folder.path), root=data_root, data=images)
+    name, threat = f"run of recipe {info.recipe}", Threat(info.norm, info.eps)
+    return _measured(model, name, info.data, tuple(info.classes), threat, train, images.test, n, seed, device)
+
+
+def measured_classifier(
+    model: Classifier,
+    data: DataSet,
+    threat: Threat,
+    *,
+    name: str = "the classifier",
+    n: int | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> AnalysedModel:
+    """A classifier with a data set, on whose test images it is measured; `name` is for messages."""
+    return _measured(model, name, data.name, data.classes, threat, data.train, data.test, n, seed, device)
+
+
+def _measured(
+    model: Classifier,
+    name: str,
+    data: str,
+    classes: tuple[str, ...],
+    threat: Threat,
+    train: Images,
+    test: Images,
+    n: int | None,
+    seed: int,
+    device: torch.device | str,
+) -> AnalysedModel:
     test = test if n is None or n == len(test) else stratified_subset(test, n, seed=0)
-    return AnalysedModel(model, recipe, info, train.to(torch.device(device)), test.to(torch.device(device)), seed)
+    where = torch.device(device)
+    return AnalysedModel(model, name, data, classes, threat, train.to(where), test.to(where), seed)

@@ -64,13 +64,13 @@ def view(subject: AnalysedModel, name: ViewName) -> View:
 
 
 def _moved(subject: AnalysedModel, name: ViewName, indices: Tensor) -> Tensor:
-    x, y, eps = subject.test.float(indices), labels_of(subject.test)[indices], subject.info.eps
+    x, y, eps = subject.test.float(indices), labels_of(subject.test)[indices], subject.threat.eps
     if name == "clean" or (name == "pgd" and eps == 0):
         return x
     if name == "pgd":
         options: dict[str, Any] = {
             "eps": eps,
-            "norm": subject.info.norm,
+            "norm": subject.threat.norm,
             "steps": STEPS,
             "step_size": 2.5 * eps / STEPS,
         }

@@ -8,25 +8,25 @@ import torch
 from torch import nn
 
 from corral.attacks.autoattack import standard_attacks
-from corral.attacks.balls import ALL_NORMS, Norm
+from corral.attacks.balls import Norm
 from corral.attacks.budget import Budget, Paced
 from corral.attacks.engine import Attacked, run_attacks
 from corral.attacks.state import REDUCED
 from corral.attacks.threat import Threat
 from corral.audit.data import audit_images
 from corral.audit.diagnostics.findings import Finding, Verdict
-from corral.audit.outputs import measuring
-from corral.audit.prepare import Preparation
 from corral.audit.record import AuditAttack, AuditRecord, run_words, standard_error, verdict_of
 from corral.audit.session import AuditSession
-from corral.audit.targets import Target, load_target
-from corral.data import DataSet
+from corral.data import AnyData
 from corral.devices import choose_device
 from corral.errors import CorralError, UsageError
-from corral.evaluation.protocols import parsed_threat
+from corral.evaluation.protocols import known_norm, parsed_threat
 from corral.evaluation.records import environment, now
 from corral.files import check_recordable
 from corral.progress import Progress, duration
+from corral.targets.outputs import measuring
+from corral.targets.prepare import Preparation
+from corral.targets.target import Target, load_target
 from corral.training.recipes.recipe import MOST_SEED
 from corral.training.start import data_of
 
@@ -37,7 +37,7 @@ SQUARE_NOTE, SQUARE_MASKED, SQUARE_IMAGES = 0.01, 0.05, 5
 
 def audit(
     target: str | nn.Module,
-    data: str | DataSet | None = None,
+    data: AnyData | None = None,
     *,
     eps: float | str | None = None,
     norm: str | None = None,
@@ -56,7 +56,8 @@ def audit(
 
     Args:
         target: as `load_target` takes it, or a module.
-        data: as `corral.data.load` takes it, or a data set; its test images are used. Default a corral run's own.
+        data: as `corral.data.load` takes them; the test images are used, and all images of data without a test part,
+            such as (x, y). Default a corral run's own.
         eps: radius in pixel units, 0.1 or "8/255"; default a corral run's own.
         norm: "Linf", "L2" or "L1"; default a corral run's own, else Linf.
         minutes: the budget; diagnostics take at most 30% of it, AutoAttack what remains.
@@ -89,7 +90,7 @@ def audit(
         if source is None and loaded.info is not None:
             source = data_of(str(target), loaded.info, data=None, root=data_root)
         if source is None:
-            raise UsageError("give --data: a named set (see `corral data`), npz:PATH or folder:PATH")
+            raise UsageError("give --data: a named set (see `corral data`), npz:PATH, folder:PATH or file.py:function")
         trained_on = loaded.info.data_fingerprint if loaded.info else None
         given = audit_images(source, n=n, seed=seed, root=data_root, device=chosen, trained_on=trained_on)
         threat = parsed_threat(threat.norm, threat.eps, given.images.shape)
@@ -156,11 +157,7 @@ def _measured(
 
 def _threat(loaded: Target, eps: float | str | None, norm: str | None) -> Threat:
     info = loaded.info
-    wanted = norm or (info.norm if info else "Linf")
-    names = {name.lower(): name for name in ALL_NORMS}
-    if wanted.lower() not in names:
-        raise UsageError(f"norm {wanted!r} is not one of {', '.join(ALL_NORMS)}")
-    chosen = names[wanted.lower()]
+    chosen = known_norm(norm or (info.norm if info else "Linf"))
     if eps is None:
         eps = info.eps if info and info.norm == chosen else 0
         if eps == 0:

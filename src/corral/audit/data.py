@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from corral.data import DataSet, Images, load, stratified_subset
+from corral.data import AnyData, Images, Measured, load_measured, stratified_subset
 
 
 @dataclass(frozen=True)
 class AuditImages:
     """What is audited on: the images in their order, and where they come from."""
 
-    data: DataSet
+    data: Measured
     images: Images
     labels: Tensor
     available: int
@@ -21,7 +21,7 @@ class AuditImages:
 
 
 def audit_images(
-    data: str | DataSet,
+    data: AnyData,
     *,
     n: int | None,
     seed: int,
@@ -32,31 +32,24 @@ def audit_images(
     """Load the test images; all images of a source that has no test part of its own.
 
     Args:
-        data, root: as `corral.data.load` takes them; or a data set.
+        data, root, trained_on: as `corral.data.load_measured` takes them.
         n: a class-balanced subset of this many; default all.
         seed: of the order.
         device: where the images go.
-        trained_on: fingerprint of the data that the model was trained on, where it is a run: of these only the test
-            part is new to it.
 
     Raises:
-        UsageError: an unknown data set or an impossible n.
+        UsageError: an unknown data set, no data, or an impossible n.
         CorralError: data that are absent or damaged.
     """
-    found = load(data, root=root) if isinstance(data, str) else data
-    images, note = found.test, found.note
-    if found.split_off and found.fingerprint != trained_on:
-        parts = (found.train, found.test)
-        labels = torch.cat([part.labels for part in parts if part.labels is not None])
-        images = Images(torch.cat([part.pixels for part in parts]), labels)
-        note = f"{note.split(';')[0]}; all {len(images):,} images, the source has no test part"
+    found = load_measured(data, root=root, trained_on=trained_on)
+    images = found.test
     available = len(images)
     if n is not None and n != available:
         images = stratified_subset(images, n, seed=0)
     assert images.labels is not None
     images = images.take(_fair_order(images.labels, seed)).to(device)
     assert images.labels is not None
-    return AuditImages(found, images, images.labels, available, note)
+    return AuditImages(found, images, images.labels, available, found.note)
 
 
 def _fair_order(labels: Tensor, seed: int) -> Tensor:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from corral.audit.diagnostics.findings import Finding, Verdict, percent
-from corral.audit.outputs import outputs
-from corral.audit.prepare import STATISTICS, Preparation, Statistics, prepared
 from corral.errors import CorralError
 from corral.models.contract import ModelError
+from corral.models.statistics import STATISTICS, Statistics
+from corral.targets.outputs import outputs
+from corral.targets.prepare import Preparation, prepared
 
 # A variant is worth a word if it gains this much and 3 standard errors, and stops the audit if it gains this much.
 WORTH_NOTING, WRONGLY_FED = 0.02, 0.1

@@ -12,9 +12,9 @@ from corral.audit.diagnostics import diagnose
 from corral.audit.diagnostics.diagnose import CHECKS
 from corral.audit.diagnostics.findings import Finding, percent
 from corral.audit.inputs import judge, reordered_accuracy, trials
-from corral.audit.outputs import are_probabilities, check_outputs, measuring, outputs
-from corral.audit.prepare import Preparation, prepared
-from corral.audit.targets import Target
+from corral.targets.outputs import are_probabilities, check_outputs, measuring, outputs
+from corral.targets.prepare import Preparation, prepared
+from corral.targets.target import Target
 
 # Shares of the budget. Diagnostics are asked to end after theirs, and cut off if they overrun it by a tenth.
 DIAGNOSTICS, OVERRUN, CLEAN, TRYING = 0.3, 0.1, 0.15, 0.05

@@ -11,7 +11,7 @@ import typer
 
 from corral.cli import complete
 from corral.cli.headers import read_document
-from corral.cli.options import Common, Images, check_out, interruptible, print_json, with_common
+from corral.cli.options import Common, Images, Inputs, check_out, interruptible, print_json, with_common
 from corral.cli.streams import Colour, say
 from corral.errors import CorralError, UsageError
 from corral.strict import MOST_REAL, MOST_WHOLE
@@ -36,7 +36,7 @@ def audit(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Named set (see `corral data`), npz:PATH or folder:PATH; default a run's own.",
+            help="A set (see `corral data`), folder:PATH, npz:PATH or file.py:function; default a run's own.",
             autocompletion=complete.names("data set"),
         ),
     ] = None,
@@ -51,20 +51,6 @@ def audit(
         float, typer.Option(max=MOST_REAL, help="Time budget; AutoAttack does whole images until it ends.")
     ] = 10,
     n: Images = None,
-    path: Annotated[
-        Path | None, typer.Option(help="The folder that code is imported from, and no other; default the file's own.")
-    ] = None,
-    normalise: Annotated[
-        str | None, typer.Option(help="The model wants normalised inputs: imagenet, cifar10, ... or M,M,M/S,S,S.")
-    ] = None,
-    scale: Annotated[
-        float, typer.Option(max=MOST_REAL, help="The model wants inputs in [0, SCALE], such as 255.")
-    ] = 1.0,
-    bgr: Annotated[bool, typer.Option("--bgr", help="The model wants channels in the order BGR.")] = False,
-    nhwc: Annotated[bool, typer.Option("--nhwc", help="The model wants images (N, H, W, C).")] = False,
-    label_offset: Annotated[
-        int, typer.Option(min=-MOST_WHOLE, max=MOST_WHOLE, help="Added to the data's labels to get the model's.")
-    ] = 0,
     as_is: Annotated[
         bool, typer.Option("--as-is", help="Audit it even if it is evidently fed what it was not trained on.")
     ] = False,
@@ -77,6 +63,7 @@ def audit(
         int, typer.Option(min=0, max=MOST_WHOLE, help="Of the order of the images and of the attacks.")
     ] = 0,
     *,
+    inputs: Inputs,
     common: Common,
 ) -> None:
     """Look for gradient masking in a model and attack it within a time budget; write a page and a record.
@@ -85,7 +72,6 @@ def audit(
     audited; 2: wrong usage.
     """
     from corral.audit.audit import audit as run_audit
-    from corral.audit.prepare import Preparation, parse_normalise
     from corral.documents import write_document
     from corral.files import write_atomically
     from corral.report.audit.page import render_audit
@@ -96,9 +82,7 @@ def audit(
         check_out(path_out)
     if not overwrite:
         _check_replaceable(out, target)
-    if not 0 < scale < float("inf"):
-        raise UsageError(f"--scale must be above 0, found {scale:g}")
-    mean, std = parse_normalise(normalise) if normalise is not None else (None, None)
+    preparation = inputs.preparation()
     # What a foreign model prints must not end up in the result.
     with interruptible("nothing was written"), contextlib.redirect_stdout(sys.stderr):
         record = run_audit(
@@ -109,8 +93,8 @@ def audit(
             minutes=minutes,
             n=n,
             seed=seed,
-            path=path,
-            preparation=Preparation(scale, mean, std, bgr, nhwc, label_offset),
+            path=inputs.path,
+            preparation=preparation,
             as_is=as_is,
             batch_size=batch_size,
             **common.keywords(),

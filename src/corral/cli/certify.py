@@ -6,7 +6,20 @@ from typing import Annotated
 import typer
 
 from corral.cli import complete
-from corral.cli.options import BatchSize, Common, Images, Overwrite, RunData, measuring, print_json, with_common
+from corral.cli.options import (
+    BatchSize,
+    Common,
+    Images,
+    Out,
+    Overwrite,
+    RunBackbone,
+    RunData,
+    default_place,
+    measuring,
+    print_json,
+    with_common,
+)
+from corral.errors import UsageError
 from corral.strict import MOST_WHOLE
 
 EPILOG = "Example: corral certify runs/mnist-certified --n 1000 --radius 36/255 --radius 1.58"
@@ -14,13 +27,20 @@ EPILOG = "Example: corral certify runs/mnist-certified --n 1000 --radius 36/255 
 
 @with_common
 def certify(
-    run: Annotated[list[Path], typer.Argument(help="Run folders.", autocompletion=complete.run)],
+    target: Annotated[
+        list[str],
+        typer.Argument(
+            help="Run folders; or file.py:function that makes a corral Classifier.", autocompletion=complete.run
+        ),
+    ],
     radius: Annotated[
         list[str] | None, typer.Option(help="l2 radius in pixel units, repeatable; default 0, 36, 72, 108, 255/255.")
     ] = None,
     n: Images = None,
     attack: Annotated[bool, typer.Option(help="Try to break the certificates.")] = True,
     data: RunData = None,
+    out: Out = None,
+    backbone: RunBackbone = None,
     overwrite: Overwrite = False,
     batch_size: BatchSize = None,
     seed: Annotated[int, typer.Option(min=0, max=MOST_WHOLE, help="Of the attacks.")] = 0,
@@ -29,6 +49,8 @@ def certify(
 ) -> None:
     """Prove l2 radii for test images and attack them; writes RUN/certificates/l2.json, .npz and .html.
 
+    Of another classifier than a run, on --data, into --out, by default measured/NAME.
+
     Exit code 1 also where an attack breaks a certificate. Ctrl-C: the same command goes on.
     """
     from corral.evaluation.certificate import BrokenCertificatesError
@@ -36,26 +58,32 @@ def certify(
     from corral.files import write_atomically
     from corral.report.certificate.page import certificate_sentences, render_certificate
 
+    if out is not None and len(target) > 1:
+        raise UsageError(f"--out {out} is of one target, found {len(target)}: leave it out, or call once for each")
     made = []
-    for path in run:
-        with measuring(path):
+    for name in target:
+        place = default_place(name, out)
+        folder = Path(name) if place is None else place
+        with measuring(folder):
             try:
                 found = certify_run(
-                    path,
+                    name,
+                    data,
                     radii=radius or RADII,
                     n=n,
                     attack=attack,
+                    out=place,
+                    backbone=backbone,
                     batch_size=batch_size,
                     seed=seed,
                     overwrite=overwrite,
-                    data=data,
                     **common.keywords(),
                 )
             except BrokenCertificatesError as error:
-                page = certificate_page(path, error.certificate)
+                page = certificate_page(folder, error.certificate)
                 write_atomically(page, render_certificate(error.certificate).encode())
                 raise
-        page = certificate_page(path, found)
+        page = certificate_page(folder, found)
         write_atomically(page, render_certificate(found).encode())
         made.append((found, page))
     if common.as_json:

@@ -36,7 +36,7 @@ def one_of(*words: str) -> Completer:
 
 def run(context: typer.Context, incomplete: str) -> list[str]:
     """Completes a run's folder; those that the line names already are left out."""
-    given = context.params.get("run") or ()
+    given = context.params.get("run") or context.params.get("target") or ()
     before = {str(path) for path in (given if isinstance(given, list | tuple) else [given])}
     typed = Path(incomplete)
     folder = typed if incomplete.endswith(os.sep) else typed.parent

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from corral.cli import complete
-from corral.cli.options import Json, check_out, print_json
+from corral.cli.options import Json, RunBackbone, check_out, print_json
 
 EPILOG = "Example: corral export runs/mnist-corral --out corral.onnx"
 
@@ -16,6 +16,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help=".pt2 (torch.export), .ts (TorchScript) or .onnx; default RUN/model.pt2.")
     ] = None,
+    backbone: RunBackbone = None,
     as_json: Json = False,
 ) -> None:
     """Write a finished run's classifier, pixels in [0, 1] to logits, to a file that needs no corral."""
@@ -24,7 +25,7 @@ def export(
     from corral.models.export import export_classifier
     from corral.training import load_model
 
-    model, spec, info = load_model(run)
+    model, spec, info = load_model(run, backbone=backbone)
     path = export_classifier(model, out or run / "model.pt2", image_size=spec.image_shape[1:])
     if as_json:
         print_json({"path": str(path), "image_shape": list(spec.image_shape), "classes": info.classes})

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import tomllib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,10 +17,11 @@ from corral.cli import complete, signals
 from corral.errors import UsageError
 from corral.files import check_writable
 from corral.reading import parse_toml
-from corral.strict import MOST_WHOLE
+from corral.strict import MOST_REAL, MOST_WHOLE
 
 if TYPE_CHECKING:
     from corral.evaluation.records import Record
+    from corral.targets import Preparation
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for machines.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of data-set files; default CORRAL_DATA or a user cache.")]
@@ -31,9 +33,15 @@ RunData = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="Where the run's data lie now, such as folder:PATH; the same images by fingerprint.",
+        help="Where the run's data lie now: folder:PATH, file.py:function ...; the same images by fingerprint.",
         autocompletion=complete.names("data set"),
     ),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="The folder to write to; default the run's, else measured/NAME.")
+]
+RunBackbone = Annotated[
+    str | None, typer.Option("--backbone", help="The run's own backbone, where it is yours: file.py:function.")
 ]
 BatchSize = Annotated[int | None, typer.Option(min=1, max=MOST_WHOLE, help="Default 125 on a CPU, else 500.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
@@ -56,21 +64,62 @@ class Common:
         return {"device": self.device, "data_root": self.data_root, "progress": not self.quiet}
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """The options of a command that takes models which are no runs: how they are fed."""
+
+    path: Annotated[
+        Path | None, typer.Option(help="The folder that code is imported from, and no other; default the file's own.")
+    ] = None
+    normalise: Annotated[
+        str | None, typer.Option(help="The model wants normalised inputs: imagenet, cifar10, ... or M,M,M/S,S,S.")
+    ] = None
+    scale: Annotated[float, typer.Option(max=MOST_REAL, help="The model wants inputs in [0, SCALE], such as 255.")] = (
+        1.0
+    )
+    bgr: Annotated[bool, typer.Option("--bgr", help="The model wants channels in the order BGR.")] = False
+    nhwc: Annotated[bool, typer.Option("--nhwc", help="The model wants images (N, H, W, C).")] = False
+    label_offset: Annotated[
+        int, typer.Option(min=-MOST_WHOLE, max=MOST_WHOLE, help="Added to the data's labels to get the model's.")
+    ] = 0
+
+    def preparation(self) -> "Preparation":
+        """What they ask for.
+
+        Raises:
+            UsageError: an impossible scale or normalisation.
+        """
+        from corral.models.statistics import parse_normalise
+        from corral.targets import Preparation
+
+        if not 0 < self.scale < float("inf"):
+            raise UsageError(f"--scale must be above 0, found {self.scale:g}")
+        mean, std = parse_normalise(self.normalise) if self.normalise is not None else (None, None)
+        return Preparation(self.scale, mean, std, self.bgr, self.nhwc, self.label_offset)
+
+
 def with_common(command: Callable[..., None]) -> Callable[..., None]:
-    """A decorator: the options of `Common` stand behind a command's own, which gets them as `common`; sets threads."""
-    own = [one for one in inspect.signature(command).parameters.values() if one.name != "common"]
+    """A decorator: the options of `Common` stand behind a command's own, which gets them as `common`; sets threads.
+
+    Before them stand those of `Inputs`, where the command has a parameter `inputs`.
+    """
+    declared = inspect.signature(command).parameters
+    own = [one for one in declared.values() if one.name not in ("common", "inputs")]
     shared = inspect.signature(Common).parameters
+    feeding = inspect.signature(Inputs).parameters if "inputs" in declared else {}
 
     @wraps(command)
     def called(*args: Any, **options: Any) -> None:
         common = Common(**{name: options.pop(name) for name in shared if name in options})
+        if feeding:
+            options["inputs"] = Inputs(**{name: options.pop(name) for name in feeding if name in options})
         if common.threads is not None:
             import torch
 
             torch.set_num_threads(common.threads)
         command(*args, common=common, **options)
 
-    parameters = [*own, *shared.values()]
+    parameters = [*own, *feeding.values(), *shared.values()]
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     called.__annotations__ = {one.name: one.annotation for one in parameters}
     return called
@@ -100,6 +149,30 @@ def interruptible(kept: str | Callable[[], str]) -> Iterator[None]:
 def measuring(run: Path) -> AbstractContextManager[None]:
     """`interruptible` around a measurement that goes on where it stopped."""
     return interruptible(f"finished batches of {run} are kept, the same command goes on")
+
+
+def default_place(target: str, out: Path | None) -> Path | None:
+    """Where documents of a target go: a run's own folder (None), --out, or measured/NAME of another model."""
+    from corral.evaluation.subject import is_run
+
+    if out is not None or is_run(target):
+        return out
+    return Path("measured") / (re.sub(r"[^A-Za-z0-9]+", "-", target).strip("-")[-60:] or "model")
+
+
+def threat_of(target: str, norm: str | None, eps: str | None) -> tuple[str, str] | None:
+    """What --norm and --eps ask for; None where a run's own threat, or its norm, is meant.
+
+    Raises:
+        UsageError: a norm without a radius, or a model that is no run and no radius.
+    """
+    from corral.evaluation.subject import is_run
+
+    if norm is None and is_run(target):
+        return None
+    if eps is None:
+        raise UsageError(f"{target}: give --eps, the radius in pixel units of images in [0, 1], such as 8/255 or 0.3")
+    return norm or "Linf", eps
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

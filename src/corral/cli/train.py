@@ -48,11 +48,18 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Data set (see `corral data`); default the recipe's.", autocompletion=complete.names("data set")
+            help="Set (see `corral data`), folder:PATH, npz:PATH or file.py:function; default the recipe's.",
+            autocompletion=complete.names("data set"),
         ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder, made with those above it; default runs/RECIPE-DATA-SEED.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Your own: file.py:function or package.module:function; or a name.")
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="The layer of that backbone that gives the features, such as layer4.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=MOST_WHOLE, help="Default the recipe's.")] = None,
     seeds: Annotated[
@@ -91,6 +98,7 @@ def train(
 
     With --seeds, one run a seed: those in the folders of an earlier call are continued by --resume, the others begun.
     """
+    from corral.models.backbones import named_backbone
     from corral.training import shipped_recipes
     from corral.training import train as train_run
     from corral.training.methods import method_class
@@ -98,7 +106,9 @@ def train(
     if seeds and seed is not None:
         raise UsageError(f"--seeds names every seed, found --seed {seed} too; give one of them")
     overrides: dict[str, Any] = dict(parse_setting(text) for text in settings or [])
-    given = {"training.seed": seed, "threat.eps": eps, "training.epochs": epochs}
+    if backbone is not None:
+        overrides["model.backbone"] = named_backbone(backbone)
+    given = {"model.layer": features, "training.seed": seed, "threat.eps": eps, "training.epochs": epochs}
     overrides |= {key: value for key, value in given.items() if value is not None}
     if out is None and not seeds and recipe not in shipped_recipes() and Path(recipe).is_dir():
         out = Path(recipe)

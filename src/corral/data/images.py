@@ -144,13 +144,7 @@ class DataSet:
     @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the SHA-256 of train and test pixels and labels; the same on every device."""
-        digest = hashlib.sha256()
-        for images in (self.train, self.test):
-            for tensor in (images.pixels, images.labels):
-                if tensor is not None:
-                    digest.update(f"{_name(tensor.dtype)} {tuple(tensor.shape)}\n".encode())
-                    digest.update(tensor.detach().cpu().contiguous().numpy().data)
-        return digest.hexdigest()[:16]
+        return fingerprint_of(self.train, self.test)
 
     @cached_property
     def unlabeled_fingerprint(self) -> str | None:
@@ -167,6 +161,17 @@ class DataSet:
         """The data set with train and test on `device`; the unlabeled part may be gigabytes and moves on request."""
         more = self.unlabeled.to(device) if unlabeled and self.unlabeled is not None else self.unlabeled
         return replace(self, train=self.train.to(device), test=self.test.to(device), unlabeled=more)
+
+
+def fingerprint_of(*parts: Images) -> str:
+    """16 hexadecimal digits of the SHA-256 of the pixels and labels of some images, part by part."""
+    digest = hashlib.sha256()
+    for images in parts:
+        for tensor in (images.pixels, images.labels):
+            if tensor is not None:
+                digest.update(f"{_name(tensor.dtype)} {tuple(tensor.shape)}\n".encode())
+                digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def check_labels(labels: Tensor, num_classes: int, where: str) -> None:

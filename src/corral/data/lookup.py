@@ -1,4 +1,4 @@
-"""Data sets by name: registered, at a path, or made by a function of the user's."""
+"""Data sets by name: registered, at a path, or made by a function of the user's; and data given as objects."""
 
 import os
 from collections.abc import Iterator
@@ -6,22 +6,26 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from corral.data.images import DataSet
+import torch
+
+from corral.data.given import OWN, AnyData, Measured, OnePart, is_own, own_name, read_given
+from corral.data.images import DataSet, Images
 from corral.data.registry import DATA_SETS, PATH_DATA_SETS
-from corral.errors import UsageError, closest
+from corral.errors import CorralError, UsageError, closest
 from corral.files import as_path, as_text, user_path
 from corral.registry import is_target, lasting
 
 # What `load` has read within `loaded_once`.
-_HELD: ContextVar[dict[tuple[str, str | None], DataSet] | None] = ContextVar("held", default=None)
+_HELD: ContextVar[dict[tuple[str, str | None], DataSet | OnePart] | None] = ContextVar("held", default=None)
 
 
-def load(name: str, *, root: Path | str | None = None, download: bool = True, code: bool = True) -> DataSet:
-    """Load a data set by name.
+def load(data: AnyData, *, root: Path | str | None = None, download: bool = True, code: bool = True) -> DataSet:
+    """Load a data set by name, or read one that is given as an object.
 
     Args:
-        name: a key of `DATA_SETS`; "kind:PATH" with a key of `PATH_DATA_SETS`; or "file.py:function" or
-            "package.module:function", a function as `corral.register.data` takes it.
+        data: a key of `DATA_SETS`; "kind:PATH" with a key of `PATH_DATA_SETS`; "file.py:function" or
+            "package.module:function", a function as `corral.register.data` takes it; a data set; or data as
+            `corral.data.own` takes them. Of data without a test part a fixed stratified fifth becomes it.
         root: the folder to look in and to fetch into; by default the one that the environment variable CORRAL_DATA
             names and the per-user cache.
         download: fetch the official files, checked by hash, where they are not there.
@@ -32,17 +36,55 @@ def load(name: str, *, root: Path | str | None = None, download: bool = True, co
         The data set on the CPU; `.to(device)` moves it.
 
     Raises:
-        UsageError: an unknown name.
+        UsageError: an unknown name, or no data.
         CorralError: the data are absent, truncated or foreign, or cannot be fetched; a function failed, or what it
             returned is no data set.
     """
-    held = _HELD.get()
-    if held is None:
-        return _read(name, root, download, code)
-    key = (name, None if root is None else str(root))
-    if key not in held:
-        held[key] = _read(name, root, download, code)
-    return held[key]
+    found = _found(data, root, download, code)
+    return found if isinstance(found, DataSet) else found.data_set
+
+
+def load_measured(
+    data: AnyData, *, root: Path | str | None = None, trained_on: str | None = None, code: bool = True
+) -> Measured:
+    """Load images to measure on: the test part; of data without one all images, which no model here was trained on.
+
+    Args:
+        data, root, code: as `load` takes them.
+        trained_on: fingerprint of the data that the model was trained on, where it is known: of these only the test
+            part is new to it.
+
+    Raises:
+        UsageError, CorralError: as `load`.
+    """
+    found = _found(data, root, True, code)
+    if isinstance(found, OnePart):
+        if trained_on is None or not _is_trained_on(found, trained_on):
+            return found.measured
+        found = found.data_set
+    images, note = found.test, found.note
+    if found.split_off and found.fingerprint != trained_on:
+        parts = (found.train, found.test)
+        labels = torch.cat([part.labels for part in parts if part.labels is not None])
+        images = Images(torch.cat([part.pixels for part in parts]), labels)
+        note = f"{note.split(';')[0]}; all {len(images):,} images, the source has no test part"
+    return Measured(found.name, found.classes, images, note, found.fingerprint)
+
+
+def data_name(data: AnyData) -> str:
+    """What runs and records call data: a name as it is, a data set's own name where that leads to it, else "own/...".
+
+    Raises:
+        UsageError: no data.
+    """
+    if isinstance(data, str):
+        return data
+    if not isinstance(data, DataSet | OnePart):
+        return own_name(data)
+    try:
+        return resolved_name(data.name, code=False)
+    except CorralError:  # no name, or one of code that nobody has imported
+        return f"{OWN}{data.name}"
 
 
 @contextmanager
@@ -69,7 +111,7 @@ def resolved_name(name: str, *, code: bool = True) -> str:
     if _at_path(name):
         kind, _, path = name.partition(":")
         return f"{kind}:{as_text(os.path.abspath(os.path.expanduser(as_path(path))))}"
-    if name in DATA_SETS:
+    if name in DATA_SETS or is_own(name):
         return name
     if not is_target(name):
         raise UsageError(
@@ -81,8 +123,8 @@ def resolved_name(name: str, *, code: bool = True) -> str:
 
 
 def is_known(name: str) -> bool:
-    """Whether a name reads as a data set's: registered, at a path, or a function; nothing is read or imported."""
-    return _at_path(name) or name in DATA_SETS or is_target(name)
+    """Whether a name reads as a data set's: registered, at a path, a function, or of an object; nothing is read."""
+    return _at_path(name) or name in DATA_SETS or is_own(name) or is_target(name)
 
 
 def known_names() -> tuple[str, ...]:
@@ -95,10 +137,36 @@ def _at_path(name: str) -> bool:
     return bool(colon and path) and kind in PATH_DATA_SETS
 
 
-def _read(name: str, root: Path | str | None, download: bool, code: bool) -> DataSet:
-    """The data set from its files, or from its function."""
+def _is_trained_on(found: OnePart, fingerprint: str) -> bool:
+    """Whether these images, split, are the data of this fingerprint."""
+    try:
+        return found.data_set.fingerprint == fingerprint
+    except CorralError:  # too few images to be split, so nothing was trained on them
+        return False
+
+
+def _found(data: AnyData, root: Path | str | None, download: bool, code: bool) -> DataSet | OnePart:
+    """Data as they are, not split yet."""
+    if not isinstance(data, str):
+        return read_given(data, data_name(data))
+    held = _HELD.get()
+    if held is None:
+        return _read(data, root, download, code)
+    key = (data, None if root is None else str(root))
+    if key not in held:
+        held[key] = _read(data, root, download, code)
+    return held[key]
+
+
+def _read(name: str, root: Path | str | None, download: bool, code: bool) -> DataSet | OnePart:
+    """The data from their files, or from their function."""
     name = resolved_name(name, code=code)
     if _at_path(name):
         kind, _, path = name.partition(":")
         return PATH_DATA_SETS[kind].loader(user_path(as_path(path)))
+    if is_own(name) and name not in DATA_SETS:
+        raise UsageError(
+            f"{name}: data that were given as an object, which no name leads to: give them again, data=... in Python, "
+            "or --data file.py:function that returns them"
+        )
     return DATA_SETS.find(name, code=code).load(name, root=None if root is None else Path(root), download=download)

@@ -2,17 +2,18 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from corral.data.given import OnePart, WrongDataError, read_given
 from corral.data.images import DataSet
-from corral.data.loading.arrays import Layout, from_arrays
+from corral.data.loading.arrays import Layout
 from corral.errors import CorralError
 from corral.registry import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
-RETURNED = "(x_train, y_train, x_test, y_test) or a corral.data.DataSet"
+RETURNED = "(x_train, y_train, x_test, y_test) or a corral.data.DataSet, or what else corral.data.own takes"
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class NamedDataSet:
     Attributes:
         name: what `load` takes.
         description: one line.
-        loader: returns a `DataSet`, or the four arrays that `from_arrays` takes. It is called with `root`, the folder
-            of data-set files or None, and `download`, whether it may fetch, where it has arguments of these names.
+        loader: returns whatever `data=` takes but a name. It is called with `root`, the folder of data-set files or
+            None, and `download`, whether it may fetch, where it has arguments of these names.
         shape: (C, H, W) of an image; None where only the images say.
         classes: how many classes there are, or their names; None where only the labels say.
         layout: of images that are arrays; None where their shape says.
@@ -36,8 +37,8 @@ class NamedDataSet:
     classes: int | tuple[str, ...] | None = None
     layout: Layout | None = None
 
-    def load(self, name: str, *, root: Path | None, download: bool) -> DataSet:
-        """The data set, under the name that it was asked for.
+    def load(self, name: str, *, root: Path | None, download: bool) -> DataSet | OnePart:
+        """The data, under the name that they were asked for.
 
         Raises:
             CorralError: the loader failed, or what it returned is no data set or not the one described.
@@ -50,15 +51,15 @@ class NamedDataSet:
             raise
         except Exception as error:  # whatever a foreign function raises
             raise CorralError(f"{name}: its loader failed ({type(error).__name__}: {error})") from error
-        if isinstance(found, tuple | list) and len(found) == 4:
-            note = self.description or "arrays"
-            return from_arrays(*found, name=name, classes=self.classes, shape=self.shape, layout=self.layout, note=note)
-        if not isinstance(found, DataSet):
-            words = f"{len(found)} things" if isinstance(found, tuple | list) else type(found).__name__
-            raise CorralError(f"{name}: its loader returned {words}, expected {RETURNED}")
-        if self.shape is not None and found.train.shape != self.shape:
-            raise CorralError(f"{name}: images are {found.train.shape} (C, H, W), expected {self.shape}")
-        return found if found.name == name else replace(found, name=name)
+        note = self.description or None
+        try:
+            read = read_given(found, name, classes=self.classes, layout=self.layout, shape=self.shape, note=note)
+        except WrongDataError as error:
+            raise CorralError(f"{name}: its loader returned {error.words}, expected {RETURNED}") from None
+        images = read.train if isinstance(read, DataSet) else read.images
+        if self.shape is not None and images.shape != self.shape:
+            raise CorralError(f"{name}: images are {images.shape} (C, H, W), expected {self.shape}")
+        return read
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,9 @@ def register_data(
 ) -> Callable[[F], F]:
     """Register a function that loads a data set; a decorator.
 
-    The function returns (x_train, y_train, x_test, y_test), tensors or arrays as `corral.data.from_arrays` takes them,
-    or a `corral.data.DataSet`. Where it has an argument `root` or `download`, it gets the folder of data-set files or
-    None, and whether it may fetch.
+    The function returns (x_train, y_train, x_test, y_test), tensors or arrays as `corral.data.from_arrays` takes them;
+    a `corral.data.DataSet`; or anything else that `corral.data.own` takes. Where it has an argument `root` or
+    `download`, it gets the folder of data-set files or None, and whether it may fetch.
 
     Args:
         name: what `corral.data.load` and `--data` take.

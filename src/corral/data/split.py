@@ -7,6 +7,8 @@ from corral.data.images import Images
 from corral.errors import CorralError, UsageError
 
 TEST_SEED = 0
+# What a test part is called, the first choice first.
+TEST_PARTS = ("test", "val", "valid", "validation")
 
 
 def split_validation(images: Images, count: int, *, seed: int) -> tuple[Images, Images]:

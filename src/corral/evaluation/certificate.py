@@ -44,7 +44,7 @@ class CertifyingAttack(Frozen):
 
 
 class Certificate(OfRun):
-    """One certification of one run.
+    """One certification of one classifier.
 
     Attributes:
         lipschitz: guaranteed upper bound on the l2 Lipschitz constant of pixels to features.

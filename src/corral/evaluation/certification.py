@@ -4,6 +4,7 @@ import copy
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,9 +24,8 @@ from corral.attacks.presets import PgdPreset
 from corral.attacks.threat import Threat
 from corral.attacks.within import pgd_within
 from corral.certify import head_radius, lipschitz_upper
-from corral.data import DataSet, Images
+from corral.data import AnyData, Images
 from corral.errors import CorralError, UsageError
-from corral.evaluation.cache import EvaluationCache
 from corral.evaluation.certificate import (
     NEXT_IMAGE,
     BrokenCertificatesError,
@@ -34,9 +34,10 @@ from corral.evaluation.certificate import (
     CertifyingAttack,
     LayerConstant,
 )
-from corral.evaluation.loaded_run import LoadedRun, loaded_run, run_folder, share
+from corral.evaluation.subject import AnyModel, Subject, load_subject, place_of, share
 from corral.lock import held
 from corral.models import Classifier
+from corral.models.backbones import BackboneLike
 from corral.precision import full_float32
 from corral.progress import duration
 from corral.renamed import renamed
@@ -59,85 +60,100 @@ PGD = PgdPreset(
 )
 
 
-@renamed(fresh="overwrite")
+@renamed(fresh="overwrite", run="target")
 def certify_run(
-    run: str | Path,
+    target: AnyModel,
+    data: AnyData | None = None,
     *,
     radii: Sequence[float | str] = RADII,
     n: int | None = None,
     attack: bool = True,
+    out: str | Path | None = None,
+    backbone: BackboneLike | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
-    data: str | DataSet | None = None,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> Certificate:
-    """Certify a finished run on its test set, and attack what was certified.
+    """Certify a finished run, or any `Classifier`, on test images, and attack what was certified.
 
     The radius of an image is that of the head's own rule around its feature over a guaranteed Lipschitz constant of
     everything before, in float64; it counts where the float32 model classifies the image right. The attacks are those
     of `radius_attacks`; the distance of the closest misclassified image that any of them found stands beside each
-    radius. Both go to `RUN/certificates/LABEL.npz`: labels, predicted, radius, distance (infinite where none was
-    found), (n,) each.
+    radius. Both go to `certificates/LABEL.npz`: labels, predicted, radius, distance (infinite where none was found),
+    (n,) each.
 
     Args:
-        run: the run folder.
+        target: a run folder, or a classifier, such as `corral.cluster` makes.
+        data: images and labels as `evaluate` takes them; default a run's own.
         radii: l2 radii in pixel units, 0.5 or "36/255", that accuracies are stated at.
         n: a class-balanced subset of this many test images; default the whole test set.
         attack: try to break the certificates.
+        out: the folder whose `certificates` folder is written to; default the run. Of another classifier nothing is
+            written without it.
+        backbone: a run's own, where it is yours and not imported here; as `corral.load` takes it.
         batch_size: images at a time; default 125 on a CPU, else 500.
         seed: of the attacks' random numbers.
         overwrite: throw away what an interrupted certification has finished.
-        data: where the run's data lie now, as `corral.data.load` takes it, or the data set; default where they lay at
-            training. The images must be the same, by their fingerprint.
         data_root: folder of the data-set files.
-        device: where to run; default a GPU if there is one.
+        device: where to run; default a GPU if there is one, and where a classifier is.
         progress: show progress on stderr.
 
     Returns:
-        The certificate that was written to `RUN/certificates/LABEL.json`.
+        The certificate; that of a run is written to `RUN/certificates/LABEL.json`.
 
     Raises:
         CorralError: no finished run, damaged files, other data, an unfinished certification of another plan, another
             process certifies the run, or layers, centroids or values that no bound or radius is known for.
         BrokenCertificatesError: an attack broke a certificate; everything is written first.
-        UsageError: an impossible radius, n or batch size, a head or a layer without a certificate.
+        UsageError: an impossible radius, n or batch size, a head or a layer without a certificate, or a model that is
+            no `Classifier`.
     """
-    begun, wanted, folder = time.perf_counter(), _radii(radii), run_folder(run)
-    with held(folder.path / "certificates", "l2"):
-        given = loaded_run(
-            run,
+    begun, wanted, place = time.perf_counter(), _radii(radii), place_of(target, out)
+    with held(place / "certificates", "l2") if place is not None else nullcontext():
+        subject = load_subject(
+            target,
+            data,
+            place=place,
             n=n,
             batch_size=batch_size,
             seed=seed,
-            data=data,
+            backbone=backbone,
             data_root=data_root,
             device=device,
             progress=progress,
         )
-        _check_radii(wanted, given.spec.image_shape)
-        return _certificate(given, wanted, attack=attack, overwrite=overwrite, begun=begun)
+        if subject.classifier is None:
+            raise UsageError(
+                f"{subject.name}: a {type(subject.target.model).__name__} has no certificate here, only runs and "
+                "corral's classifiers have: `corral.cluster` makes one of a trained network"
+            )
+        _check_radii(wanted, subject.test.shape)
+        with subject.held():
+            return _certificate(subject, subject.classifier, wanted, attack=attack, overwrite=overwrite, begun=begun)
 
 
-def _certificate(given: LoadedRun, wanted: list[float], *, attack: bool, overwrite: bool, begun: float) -> Certificate:
-    """Certify a run that nobody else certifies."""
-    label = certificate_label(n=len(given.test), n_test=len(given.data.test), seed=given.seed)
-    path = given.folder.path / "certificates" / f"{label}.json"
+def _certificate(
+    given: Subject, model: Classifier, wanted: list[float], *, attack: bool, overwrite: bool, begun: float
+) -> Certificate:
+    """Certify a classifier that nobody else certifies into its folder."""
+    name = certificate_label(n=len(given.test), n_test=len(given.data.test), seed=given.seed)
+    label = f"certificates/{name}"
     with full_float32():
         try:
-            bound = lipschitz_upper(given.model, given.spec.image_shape)
+            bound = lipschitz_upper(model, given.test.shape)
             # A product past float64 still is a bound, of no use: the record says so by its number.
             lipschitz = min(bound.value, sys.float_info.max)
-            predicted, found = _certified(given, lipschitz)
+            predicted, found = _certified(given, model, lipschitz)
         except ValueError as error:  # what bounds and radii refuse of a layer, a head or its values
-            raise CorralError(f"{given.folder.path}: this model has no certificate: {error}") from error
+            raise CorralError(f"{given.place or given.name}: this model has no certificate: {error}") from error
         right = predicted == given.labels
         proved, distances = torch.where(right, found, 0.0), torch.where(right, torch.inf, 0.0).double()
-        attacks = radius_attacks(given.model, wanted, lipschitz)
+        attacks = radius_attacks(model, wanted, lipschitz)
         plan = given.plan("certify", Threat("L2", max(wanted)), attacks)
-        cache = EvaluationCache(path.with_suffix(".unfinished"), plan, overwrite=overwrite)
+        cache = given.cache(label, plan, overwrite=overwrite)
         outcomes = [given.attack(one, cache) for one in attacks] if attack else []
         for outcome in outcomes:
             distances = torch.minimum(distances, _distances(outcome, given.test))
@@ -153,7 +169,7 @@ def _certificate(given: LoadedRun, wanted: list[float], *, attack: bool, overwri
     inside = proved[right]
     certificate = Certificate(
         **given.facts(),
-        notes=[given.training_note],
+        notes=[given.data_note, *given.notes],
         clean=share(right),
         lipschitz=lipschitz,
         layers=[LayerConstant(**vars(layer)) for layer in bound.layers],
@@ -173,12 +189,13 @@ def _certificate(given: LoadedRun, wanted: list[float], *, attack: bool, overwri
         certify_seconds=max(time.perf_counter() - begun, sum(outcome.seconds for outcome in outcomes)),
     )
     arrays = {"labels": given.labels, "predicted": predicted, "radius": proved, "distance": distances}
-    certificate = given.write(certificate, arrays, path, f"certified in {duration(certificate.certify_seconds)}")
-    cache.close()
+    certificate = given.write(certificate, arrays, label, f"certified in {duration(certificate.certify_seconds)}")
+    if cache is not None:
+        cache.close()
     if broken:
         raise BrokenCertificatesError(
-            f"{path}: attacks broke {broken} of {certificate.n} certificates: do not use them, and report this with "
-            "the run; the arrays beside the record name the images",
+            f"{given.place or given.name}: {label}: attacks broke {broken} of {certificate.n} certificates: do not use "
+            "them, and report this with the run; the arrays beside the record name the images",
             certificate,
         )
     return certificate
@@ -235,14 +252,14 @@ def _bisectors(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
     return bisector_search(model, x, y, steps=20, rivals=9).outcome()
 
 
-def _certified(run: LoadedRun, lipschitz: float) -> tuple[Tensor, Tensor]:
+def _certified(run: Subject, model: Classifier, lipschitz: float) -> tuple[Tensor, Tensor]:
     """(n,) classes that the float32 model predicts, and (n,) radii of the float64 features' decision."""
-    exact = copy.deepcopy(run.model).double()
+    exact = copy.deepcopy(model).double()
     predicted, radii = [], []
     with torch.no_grad():
         for indices in torch.split(torch.arange(len(run.test), device=run.device), run.batch_size):
             pixels = run.test.float(indices)
-            predicted.append(run.model(pixels).argmax(1))
+            predicted.append(model(pixels).argmax(1))
             features = exact.features(pixels.double())
             if not bool(torch.isfinite(features).all()):
                 raise CorralError("the model's features are not finite on the test images; train it again")

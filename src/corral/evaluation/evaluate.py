@@ -1,7 +1,8 @@
-"""Evaluation of a run: clean accuracy, a protocol's attacks, accuracy against eps, and what the page draws."""
+"""Evaluation of a run or any model: clean accuracy, attacks, accuracy against eps, and what the page draws."""
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,26 @@ from corral.attacks.attack import Attack
 from corral.attacks.engine import Attacked
 from corral.attacks.protocols import PROTOCOLS
 from corral.attacks.threat import Threat
-from corral.data import DataSet
+from corral.data import AnyData
 from corral.errors import UsageError
 from corral.evaluation.cache import EvaluationCache
-from corral.evaluation.loaded_run import LoadedRun, loaded_run, run_folder, share
 from corral.evaluation.page_arrays import SHOWN_IMAGES, one_per_class, page_arrays
-from corral.evaluation.protocols import AttackLike, chosen_attacks, parsed_threat, protocol_attacks
+from corral.evaluation.protocols import (
+    AttackLike,
+    ThreatLike,
+    as_threat,
+    chosen_attacks,
+    parsed_threat,
+    protocol_attacks,
+)
 from corral.evaluation.records import AttackResult, Curve, Record, Reported, pointwise_minimum
+from corral.evaluation.subject import PLAIN, AnyModel, Subject, load_subject, place_of, share
 from corral.lock import held
+from corral.models.backbones import BackboneLike
 from corral.precision import full_float32
 from corral.progress import duration
 from corral.renamed import renamed
-from corral.training import load_recipe
-from corral.training.recipes.recipe import Recipe
+from corral.targets import Preparation
 
 CURVE = PgdPreset(
     name="pgd_ce_curve",
@@ -41,111 +49,141 @@ CURVE_FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 CURVE_EXAMPLES = 200
 
 
-@renamed(fresh="overwrite")
+@renamed(fresh="overwrite", run="target")
 def evaluate(
-    run: str | Path,
+    target: AnyModel,
+    data: AnyData | None = None,
     *,
+    threat: ThreatLike | None = None,
     protocol: str = "quick",
     eps: float | str | None = None,
     n: int | None = None,
     attacks: Sequence[AttackLike] | None = None,
+    out: str | Path | None = None,
+    preparation: Preparation = PLAIN,
+    path: str | Path | None = None,
+    backbone: BackboneLike | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
-    data: str | DataSet | None = None,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> Record:
-    """Attack a finished run on its test set and write a record and its arrays into the run's `records` folder.
+    """Attack a finished run, or any model, on test images; its record and arrays go into the `records` folder.
 
     Every attack meets every image, so that its accuracy is its own; the worst case is taken per image. An interrupted
-    evaluation is taken up again by the same call: finished batches are not repeated.
+    evaluation is taken up again by the same call, where it writes: finished batches are not repeated.
 
     Args:
-        run: the run folder.
+        target: a run folder; a module from float [0, 1] NCHW images to logits, which is given back in its mode and with
+            its gradients; "file.py:function" or "package.module:function" that makes one; a TorchScript or torch.export
+            file.
+        data: images and labels as `corral.data.load` takes them, such as (x, y); of data with a test part that part, of
+            others all. Of a run all of the data that it was trained on, by their fingerprint; default where they lay.
+        threat: ("Linf", 8/255), ("L2", "0.5") or a `Threat`; radius in pixel units. Default the one that a run was
+            trained for.
         protocol: "quick", "paper", "standard" (AutoAttack), "adaptive" or another of `corral.attacks.protocols`.
-        eps: radius in pixel units, 0.1 or "8/255"; default the one the run was trained for.
+        eps: instead of a threat, the radius at the norm that a run was trained for.
         n: a class-balanced subset of this many test images; default the whole test set. The record says which, and
             its file's name has the n: `records/quick-n1000.json`.
         attacks: instead of a protocol's: names with settings such as "pgd:steps=50,restarts=3", presets, or functions
             attack(model, x, y, *, eps, ...) that return adversarial images; the record calls the protocol "custom".
+        out: the folder whose `records` folder is written to; default the run. Of another model nothing is written
+            without it; `corral.report` takes the folder.
+        preparation: what another model than a run wants its inputs to be.
+        path: the folder that a target's Python code is imported from.
+        backbone: a run's own, where it is yours and not imported here; as `corral.load` takes it.
         batch_size: images a batch; default 125 on a CPU, whose caches hold that many, else 500. An image's result does
             not depend on the others beyond the model's own rounding.
         seed: of the attacks' random numbers.
         overwrite: throw away what an interrupted evaluation has finished.
-        data: where the run's data lie now, as `corral.data.load` takes it, or the data set; default where they lay at
-            training. The images must be the same, by their fingerprint.
         data_root: folder of the data-set files.
-        device: where to run; default a GPU if there is one.
+        device: where to run; default a GPU if there is one, and where a module is.
         progress: show progress on stderr.
 
     Returns:
-        The record that was written. "worst_case" in it counts, per example, every attack listed.
+        The record. "worst_case" in it counts, per example, every attack listed.
 
     Raises:
-        CorralError: no finished run, damaged files, other data than the run was trained on, an unfinished evaluation of
-            another model, threat or attack list, or another process evaluates the run by this protocol.
-        UsageError: an impossible protocol, eps, n or batch size.
+        CorralError: no finished run, damaged files, other data than the run was trained on, a model that does not take
+            the images, an unfinished evaluation of another model, threat or attack list, or another process evaluates
+            into the folder by this protocol.
+        UsageError: an impossible protocol, threat, n or batch size; a model without data or a threat.
     """
     named = "custom" if attacks is not None else PROTOCOLS.find(protocol).name
-    folder = run_folder(run)
-    with held(folder.records, named):
-        given = loaded_run(
-            run,
+    if threat is not None and eps is not None:
+        raise UsageError("give threat=(norm, eps) or eps, found both")
+    place = place_of(target, out)
+    with held(place / "records", named) if place is not None else nullcontext():
+        subject = load_subject(
+            target,
+            data,
+            place=place,
             n=n,
             batch_size=batch_size,
             seed=seed,
-            data=data,
+            preparation=preparation,
+            path=path,
+            backbone=backbone,
             data_root=data_root,
             device=device,
             progress=progress,
         )
-        return _evaluated(given, named, eps, attacks, overwrite)
+        with subject.held():
+            return _evaluated(subject, named, _threat(subject, threat, eps), attacks, overwrite)
 
 
 def _evaluated(
-    run: LoadedRun, protocol: str, eps: float | str | None, attacks: Sequence[AttackLike] | None, overwrite: bool
+    subject: Subject, protocol: str, threat: Threat, attacks: Sequence[AttackLike] | None, overwrite: bool
 ) -> Record:
-    """Evaluate a run that nobody else evaluates by this protocol."""
-    folder, info, images = run.folder, run.info, run.data
-    recipe, threat = load_recipe(folder.path), _threat(run, eps)
-    bound: dict[str, Any] = {"threat": threat, "classes": len(images.classes), "recipe": recipe}
+    """Evaluate a model that nobody else evaluates into its folder by this protocol."""
+    bound: dict[str, Any] = {"threat": threat, "classes": len(subject.classes), "recipe": subject.recipe}
     if attacks is None:
-        planned = protocol_attacks(protocol, run.model, **bound)
+        planned = protocol_attacks(protocol, subject.model, **bound)
     else:
-        planned = chosen_attacks(attacks, run.model, **bound)
+        planned = chosen_attacks(attacks, subject.model, **bound)
     names = [attack.name for attack in planned]
     if not names or len(set(names)) < len(names):
         raise UsageError(f"attacks must be one or more, each once, found {', '.join(names) or 'none'}")
-    n, n_test = len(run.test), len(images.test)
-    label = record_label(protocol, n=n, n_test=n_test, eps=threat.eps, run_eps=info.eps, seed=run.seed)
-    plan = run.plan(protocol, threat, planned)
-    cache = EvaluationCache(folder.records / f"{label}.unfinished", plan, overwrite=overwrite)
+    n, n_test = len(subject.test), len(subject.data.test)
+    name = record_label(protocol, n=n, n_test=n_test, threat=threat, own=subject.own_threat(), seed=subject.seed)
+    label = f"records/{name}"
+    cache = subject.cache(label, subject.plan(protocol, threat, planned), overwrite=overwrite)
     with full_float32():
-        record, arrays = _measure(run, planned, threat, protocol, recipe, cache)
-    record = run.write(
-        record, arrays, folder.records / f"{label}.json", f"evaluated in {duration(record.eval_seconds)}"
-    )
-    cache.close()
+        record, arrays = _measure(subject, planned, threat, protocol, cache)
+    record = subject.write(record, arrays, label, f"evaluated in {duration(record.eval_seconds)}")
+    if cache is not None:
+        cache.close()
     return record
 
 
-def _threat(run: LoadedRun, eps: float | str | None) -> Threat:
-    """The run's own threat, or its norm at another radius."""
-    return parsed_threat(run.info.norm, run.info.eps if eps is None else eps, run.spec.image_shape)
+def _threat(subject: Subject, threat: ThreatLike | None, eps: float | str | None) -> Threat:
+    """The threat that was asked for, the run's own, or its norm at another radius."""
+    shape, own = subject.test.shape, subject.own_threat()
+    if threat is not None:
+        return as_threat(threat, shape)
+    if own is None:
+        raise UsageError(f"{subject.name}: give threat=(norm, eps), such as ('Linf', 8/255) (--norm, --eps)")
+    return parsed_threat(own.norm, own.eps if eps is None else eps, shape)
 
 
-def record_label(protocol: str, *, n: int, n_test: int, eps: float, run_eps: float, seed: int) -> str:
-    """The file name of a record without its ending: the protocol, and n, eps and seed that are not the default."""
-    parts = ((n < n_test, f"n{n}"), (eps != run_eps, f"eps{eps:.6g}"), (seed, f"seed{seed}"))
+def record_label(protocol: str, *, n: int, n_test: int, threat: Threat, own: Threat | None, seed: int) -> str:
+    """The file name of a record without its ending: the protocol, and n, threat and seed that are not the default."""
+    norm, eps = (None, None) if own is None else (own.norm, own.eps)
+    parts = (
+        (n < n_test, f"n{n}"),
+        (threat.norm != norm, threat.norm),
+        (threat.eps != eps, f"eps{threat.eps:.6g}"),
+        (seed, f"seed{seed}"),
+    )
     return "-".join([protocol, *(words for named, words in parts if named)])
 
 
 def _measure(
-    run: LoadedRun, attacks: Sequence[Attack], threat: Threat, protocol: str, recipe: Recipe, cache: EvaluationCache
+    run: Subject, attacks: Sequence[Attack], threat: Threat, protocol: str, cache: EvaluationCache | None
 ) -> tuple[Record, dict[str, Tensor | NDArray[Any]]]:
-    started = time.perf_counter()
+    started, recipe = time.perf_counter(), run.recipe
     clean = run.predictions() == run.labels
     shown = one_per_class(run.labels, SHOWN_IMAGES).sort().values
     outcomes = {attack.name: run.attack(attack, cache, keep=shown) for attack in attacks}
@@ -162,8 +200,8 @@ def _measure(
     attack_seconds = sum(result.seconds for result in members) + curve_seconds
     record = Record(
         **run.facts(),
-        notes=[run.training_note, f"pictures show the adversarial images of {strongest}"],
-        classes=list(run.data.classes),
+        notes=[run.data_note, *run.notes, f"pictures show the adversarial images of {strongest}"],
+        classes=list(run.classes),
         reduced=len(run.test) < len(run.data.test),
         norm=threat.norm,
         eps=threat.eps,
@@ -176,7 +214,7 @@ def _measure(
         eval_seconds=max(time.perf_counter() - started, attack_seconds),
         protocol=protocol,
         batch_size=run.batch_size,
-        reported=None if recipe.reported is None else Reported(**recipe.reported.model_dump()),
+        reported=None if recipe is None or recipe.reported is None else Reported(**recipe.reported.model_dump()),
     )
     return record, arrays
 
@@ -194,7 +232,7 @@ def _per_image(clean: Tensor, outcomes: dict[str, Attacked]) -> dict[str, NDArra
     return arrays | {"first_attack": first_attack, "success_step": success_step}
 
 
-def _result(run: LoadedRun, attack: Attack, outcome: Attacked) -> AttackResult:
+def _result(run: Subject, attack: Attack, outcome: Attacked) -> AttackResult:
     """The record's row of an attack."""
     settings = dict(attack.settings)
     step_size = settings.get("step_size")
@@ -220,7 +258,7 @@ def _result(run: LoadedRun, attack: Attack, outcome: Attacked) -> AttackResult:
     )
 
 
-def _curve(run: LoadedRun, threat: Threat, cache: EvaluationCache, shown: Tensor) -> tuple[Curve, float]:
+def _curve(run: Subject, threat: Threat, cache: EvaluationCache | None, shown: Tensor) -> tuple[Curve, float]:
     """Accuracy against eps on the first images, up to 3 eps (at most 1), and the seconds that it took."""
     count = min(CURVE_EXAMPLES, len(run.test))
     factors = [factor for factor in CURVE_FACTORS if factor * threat.eps <= 1]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from corral.data import AnyData, data_name
 from corral.errors import CorralError, UsageError
 from corral.models import Classifier
 from corral.models.fingerprint import fingerprint
@@ -19,7 +20,7 @@ def fitted_heads(
     run: str | Path,
     kinds: Sequence[str],
     *,
-    data: str | None = None,
+    data: AnyData | None = None,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -31,8 +32,8 @@ def fitted_heads(
         kinds: linear heads on frozen features, "slf" of clean images and "alf" of adversarial ones, at the run's norm
             and eps; "aff", adversarial fine-tuning of all weights by TRADES; cluster heads on frozen features, without
             any training, "nearest" and "soft".
-        data: where the run's data lie now, as `corral.data.load` takes it; default where they lay at training. The
-            images must be the same, by their fingerprint.
+        data: where the run's data lie now, or the data, as `corral.data.load` takes them; default where they lay at
+            training. The images must be the same, by their fingerprint.
         data_root, device, progress: as `train` takes them.
 
     Returns:
@@ -55,8 +56,7 @@ def fitted_heads(
     encoder, _, info = load_model(run, encoder=True)
     begun, frozen = fingerprint(encoder.backbone), _before_the_head(encoder)
     parent = load_recipe(Path(run))
-    if data is not None:
-        data_of(run, info, data=data, root=data_root)
+    given = None if data is None else data_of(run, info, data=data, root=data_root)
     shared: dict[str, Any] = {f"model.{name}": value for name, value in parent.model.model_dump().items()} | {
         "data.train": None if parent.data.unlabeled else parent.data.train,  # heads need labelled images
         "data.validation": parent.data.validation,
@@ -69,7 +69,7 @@ def fitted_heads(
     for kind in dict.fromkeys(kinds):
         folder = RunFolder(Path(run) / "linear" / f"{Path(run).resolve().name}-{kind}")
         resume, start = folder.recipe.is_file(), str(Path(run).resolve())
-        name = parent.data.name if data is None else data
+        name = parent.data.name if data is None else data_name(data)
         if resume:
             before = load_recipe(folder.path)
             if before.training.start != start and not folder.model.is_file():
@@ -82,7 +82,8 @@ def fitted_heads(
                 start, name = str(before.training.start), before.data.name
         overrides["training.start"] = start
         recipe = load_recipe(kind, data=name, overrides=overrides)
-        train(recipe, out=folder.path, resume="auto", device=device, data_root=data_root, progress=progress)
+        again = None if isinstance(data, str) or folder.model.is_file() else given
+        train(recipe, data=again, out=folder.path, resume="auto", device=device, data_root=data_root, progress=progress)
         model, _, fitted = load_model(folder.path)
         kept = _before_the_head(model) if METHODS[kind].trains == "head" else {}
         if fitted.started_from != begun or any(not torch.equal(tensor, frozen[name]) for name, tensor in kept.items()):

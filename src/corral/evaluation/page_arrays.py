@@ -5,18 +5,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corral.evaluation.loaded_run import LoadedRun
+from corral.evaluation.subject import Subject
 
 FEATURE_EXAMPLES = 500
 SHOWN_IMAGES = 8
 
 
-def page_arrays(run: LoadedRun, shown: Tensor, adversarial: Tensor) -> dict[str, NDArray[np.generic]]:
+def page_arrays(run: Subject, shown: Tensor, adversarial: Tensor) -> dict[str, NDArray[np.generic]]:
     """What the page draws: features and centroids in two dimensions, images beside their adversarial versions.
 
     `shown` are the (m,) indices of these images, ascending, `adversarial` (m, ...) their adversarial versions.
     """
-    features, predicted, clusters = run.features(), run.predictions(), run.model.head.clusters
+    features, predicted = run.features(), run.predictions()
+    clusters = None if run.classifier is None else run.classifier.head.clusters
     centroids = features.new_zeros(0, features.shape[1]) if clusters is None else clusters.centroids
     classes = run.labels[:0] if clusters is None else clusters.classes
     points, stars, share = plane(features, centroids)
@@ -35,7 +36,8 @@ def page_arrays(run: LoadedRun, shown: Tensor, adversarial: Tensor) -> dict[str,
         "images_predicted": predicted[shown],
         "images_adversarial_predicted": run.predictions(adversarial),
     }
-    words = f"first two principal components of the test features, {share:.0%} of their variance"
+    kind = "logits" if run.classifier is None else "features"
+    words = f"first two principal components of the test {kind}, {share:.0%} of their variance"
     return {name: values.cpu().numpy() for name, values in arrays.items()} | {"projection": np.array(words)}
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from corral.attacks.attack import Attack
 from corral.attacks.attacked_model import AttackedModel
-from corral.attacks.balls import Norm
+from corral.attacks.balls import ALL_NORMS, Norm
 from corral.attacks.checks import check_inside
 from corral.attacks.presets import PgdPreset
 from corral.attacks.protocols import PROTOCOLS
@@ -19,6 +19,29 @@ from corral.training.recipes.recipe import Recipe
 
 # What stands for an attack: its name with settings ("pgd:steps=50"), a preset, or a function of the attacks' form.
 AttackLike = str | PgdPreset | NamedAttack | Callable[..., object]
+# A norm and a radius in pixel units, or both bound already.
+ThreatLike = Threat | tuple[str, float | str]
+
+
+def as_threat(threat: ThreatLike, shape: Sequence[int] | None = None) -> Threat:
+    """The threat that a user gives, checked as `parsed_threat` does.
+
+    Raises:
+        UsageError: neither a `Threat` nor (norm, eps), an unknown norm, or an impossible radius.
+    """
+    if isinstance(threat, Threat):
+        return parsed_threat(threat.norm, threat.eps, shape)
+    if not isinstance(threat, tuple | list) or len(threat) != 2:
+        raise UsageError(f"a threat is (norm, eps), such as ('Linf', 8/255), found a {type(threat).__name__}")
+    return parsed_threat(known_norm(threat[0]), threat[1], shape)
+
+
+def known_norm(name: object) -> Norm:
+    """A norm by its name, in whatever case; UsageError for another."""
+    found = {norm.lower(): norm for norm in ALL_NORMS}.get(str(name).lower())
+    if found is None:
+        raise UsageError(f"norm {str(name)[:40]!r} is not one of {', '.join(ALL_NORMS)}")
+    return found
 
 
 def parsed_threat(norm: Norm, eps: float | str, shape: Sequence[int] | None = None) -> Threat:
@@ -39,16 +62,17 @@ def parsed_threat(norm: Norm, eps: float | str, shape: Sequence[int] | None = No
 
 
 def protocol_attacks(
-    name: str, model: nn.Module, *, threat: Threat, classes: int, recipe: Recipe
+    name: str, model: nn.Module, *, threat: Threat, classes: int, recipe: Recipe | None
 ) -> tuple[Attack, ...]:
-    """The attacks of a protocol for a run's model and a threat.
+    """The attacks of a protocol for a model and a threat.
 
     Args:
         name: of a registered protocol.
         model: to attack.
         threat: that every attack is bound to.
         classes: number of classes.
-        recipe: that the model was trained by; its method knows the loss of training and the released code's numbers.
+        recipe: that the model was trained by, where it is a run; its method knows the loss of training and the released
+            code's numbers.
 
     Raises:
         UsageError: another name, or a method without a loss of training where the protocol attacks that.
@@ -58,9 +82,9 @@ def protocol_attacks(
 
 
 def chosen_attacks(
-    attacks: Sequence[AttackLike], model: nn.Module, *, threat: Threat, classes: int, recipe: Recipe
+    attacks: Sequence[AttackLike], model: nn.Module, *, threat: Threat, classes: int, recipe: Recipe | None
 ) -> tuple[Attack, ...]:
-    """Attacks that the user chose, for a run's model and a threat; arguments as `protocol_attacks`.
+    """Attacks that the user chose, for a model and a threat; arguments as `protocol_attacks`.
 
     Raises:
         UsageError: something that is no attack, an unknown name or setting, or an attack not for this model or threat.
@@ -80,8 +104,10 @@ def chosen_attacks(
     return tuple(found)
 
 
-def _attacked_model(model: nn.Module, classes: int, recipe: Recipe) -> AttackedModel:
-    """A run's model as attacks are bound to it."""
+def _attacked_model(model: nn.Module, classes: int, recipe: Recipe | None) -> AttackedModel:
+    """A model as attacks are bound to it."""
+    if recipe is None:
+        return AttackedModel(model, classes)
     method = method_class(recipe.method)
     return AttackedModel(
         model,

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from corral.devices import device_name
 from corral.documents import Document, read_document
-from corral.strict import Amount, Frozen, OfThreat, Radius, Seconds, Share
+from corral.strict import Amount, AtLeastOne, Frozen, OfThreat, Radius, Seconds, Share
 from corral.training.clock import WorkClock
 from corral.version import __version__
 
@@ -36,7 +36,7 @@ class AttackResult(OfThreat):
     restarts: Amount
     objective: str
     success_rule: Literal["any_iterate", "max_loss_restart"]
-    n: int = Field(ge=1)
+    n: AtLeastOne
     accuracy: Share
     per_class: list[Share | None]
     seconds: Seconds
@@ -100,7 +100,7 @@ class Curve(OfThreat):
 
     attack: str
     norm: Literal["Linf", "L2", "L1"]
-    n: Amount
+    n: AtLeastOne
     eps: list[Radius]
     accuracy: list[Share]
 
@@ -117,25 +117,29 @@ class Environment(Frozen):
 
 
 class OfRun(Document):
-    """What every record of a run states: the run, its weights, and the test images it was measured on.
+    """What every record states: the model, its weights, and the test images it was measured on.
 
+    `run` is what the model is called and `kind` what it is: a run of corral's, or a model that was named by Python code
+    or by a file, or given as a module. `recipe`, `method`, `train_seed` and `train_seconds` are None of all but runs,
+    `head` of all but corral's classifiers.
     `n` is the number of test examples measured and `n_test` the size of the whole test set. `train_seconds`,
     `work_seconds` and `work_clock` are the run's (`RunInfo`), the latter two None of runs of earlier versions.
     `arrays_sha256` is of the .npz file beside the record, None likewise.
     """
 
     run: str
-    recipe: str
-    method: str
-    head: str
+    kind: Literal["run", "python", "torchscript", "export", "module"] = "run"
+    recipe: str | None
+    method: str | None
+    head: str | None
     rule: str | None
     data: str
     data_fingerprint: str
     model_fingerprint: str
-    n: int = Field(ge=1)
-    n_test: int = Field(ge=1, le=2**53)
-    train_seed: int
-    train_seconds: Seconds
+    n: AtLeastOne
+    n_test: AtLeastOne
+    train_seed: int | None
+    train_seconds: Seconds | None
     work_seconds: Seconds | None = None
     work_clock: WorkClock | None = None
     created: str
@@ -147,11 +151,13 @@ class OfRun(Document):
     def _part_of_the_test_set(self) -> Self:
         if self.n > self.n_test:
             raise ValueError(f"n {self.n} is above n_test {self.n_test}")
+        if self.kind == "run" and None in (self.recipe, self.method, self.head, self.train_seed, self.train_seconds):
+            raise ValueError("a run has a recipe, a method, a head, a seed and seconds of training")
         return self
 
 
 class Record(OfRun, OfThreat):
-    """One evaluation of one run.
+    """One evaluation of one model.
 
     `accuracy` values are fractions in [0, 1]; a reduced evaluation shows itself (`reduced`). `reported` is a claim, all
     else is measured.

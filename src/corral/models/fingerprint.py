@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 
@@ -16,5 +17,6 @@ def fingerprint_of(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        # As bytes: numpy has no bfloat16.
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

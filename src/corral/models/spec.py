@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from corral.errors import UsageError
-from corral.models.backbones import BACKBONES, backbone_options, build_backbone, read_backbone
+from corral.models.backbones import BACKBONES, backbone_options, build_backbone, is_own, read_backbone
 from corral.models.classifier import Classifier
 from corral.models.heads import HEADS, Head
 from corral.reading import memory_bytes
@@ -196,7 +196,7 @@ def build_classifier(spec: ModelSpec) -> Classifier:
 def _check_memory(spec: ModelSpec) -> None:
     """Refuse a backbone of corral's own whose weights alone are more than the memory; ValueError."""
     name = spec.backbone.name
-    if not BACKBONES.find(name, code=False).__module__.startswith("corral."):
+    if not is_own(BACKBONES.find(name, code=False)):
         return
     try:
         with torch.device("meta"):  # shapes without memory

@@ -99,6 +99,7 @@ def row_entries(
 
 def run_line(record: Record, *, eps: float, trained: Trained) -> RunLine:
     """The run that a record is of."""
+    assert record.train_seed is not None  # of a run
     same = ("run", "recipe", "method", "head", "rule", "data", "data_fingerprint", "n_test", "norm")
     return RunLine(
         **{name: getattr(record, name) for name in same},

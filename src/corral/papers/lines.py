@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from corral.analysis.document import AnalysisName
 from corral.evaluation.records import Environment
 from corral.reading import parse_toml
-from corral.strict import Amount, Frozen, Radius, Seconds
+from corral.strict import Amount, AtLeastOne, Frozen, Radius, Seconds
 from corral.training.clock import WorkClock
 
 # The digest of a line that somebody changed by hand.
@@ -176,7 +176,7 @@ class AnalysisLine(Versions):
     fingerprint: str
     name: AnalysisName
     data: str
-    n: Amount
+    n: AtLeastOne
     eps: Radius
     seed: int
     key: str

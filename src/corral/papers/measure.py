@@ -132,9 +132,9 @@ def _evaluated(setup: Setup, part: Part, folder: RunFolder, factor: float) -> li
     eps = factor * info.eps
     labels = []
     for protocol in part.protocols_at(factor):
-        label = record_label(protocol, n=part.n or n_test, n_test=n_test, eps=eps, run_eps=info.eps, seed=0)
+        threat, own, recipe = Threat(info.norm, eps), Threat(info.norm, info.eps), load_recipe(folder.path)
+        label = record_label(protocol, n=part.n or n_test, n_test=n_test, threat=threat, own=own, seed=0)
         path = folder.records / f"{label}.json"
-        threat, recipe = Threat(info.norm, eps), load_recipe(folder.path)
         attacks = protocol_attacks(protocol, model, threat=threat, classes=len(info.classes), recipe=recipe)
         if not (path.is_file() and _measures(read_record(path), model, info, attacks)):
             evaluate(folder.path, protocol=protocol, eps=eps, n=part.n, **setup.where)

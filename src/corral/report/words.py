@@ -105,8 +105,10 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def seconds_words(seconds: float) -> str:
-    """A duration with the precision that a reader can use."""
+def seconds_words(seconds: float | None) -> str:
+    """A duration with the precision that a reader can use; an en dash where none is known."""
+    if seconds is None:
+        return "–"
     return f"{seconds:,.0f} s" if seconds >= 100 else f"{seconds:.1f} s"
 
 

@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corral.data import Images
+from corral.checkpoints import read_checkpoint, write_checkpoint
+from corral.data import AnyData, Images, data_name, load
 from corral.data.augment import crop_and_flip
 from corral.devices import choose_device
+from corral.errors import UsageError
 from corral.files import check_recordable, remove_abandoned, write_atomically
 from corral.lock import held
+from corral.models.backbones import BACKBONES, BackboneLike, Embedded, is_own, named_backbone
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress, duration
-from corral.training.checkpoints import read_checkpoint, write_checkpoint
 from corral.training.clock import Clock
 from corral.training.convergence import converged, settled
 from corral.training.guards import FiniteGuard
@@ -38,8 +40,10 @@ VALIDATED = {"validation_clean": "clean", "validation_pgd": "PGD", "validation_n
 def train(
     recipe: str | Path | Recipe,
     *,
-    data: str | None = None,
+    data: AnyData | None = None,
     out: str | Path,
+    backbone: BackboneLike | None = None,
+    features: str | int | None = None,
     data_root: str | Path | None = None,
     resume: Resume = False,
     device: str | torch.device | None = None,
@@ -56,8 +60,15 @@ def train(
 
     Args:
         recipe: a shipped recipe's name, a TOML file, a run folder (repeats it), or a Recipe.
-        data: data-set name; default the recipe's own. The recipe's values for that set apply.
+        data: a data-set name, for which the recipe's values apply; or data of your own, as `corral.data.load` takes
+            them, which runs and records call "own/...": later they are recognised by their fingerprint when they are
+            given again. Default the recipe's own.
         out: the run folder; must not hold a run already, unless `resume`.
+        backbone: instead of the recipe's: a registered name, "file.py:function" or "package.module:function", a module
+            (a copy is trained, from its weights), or a function or class that makes one. Its features and their number
+            are found (`corral.models.backbones.adapt`). `load` and other processes need it again, unless it has a name.
+        features: the layer of that backbone whose output are the features, such as "layer4"; or a number, for one more
+            linear layer to so many.
         data_root: folder of the data-set files; default CORRAL_DATA or the per-user cache.
         resume: continue an interrupted run of the same recipe; a finished one is not changed. "auto" begins the run
             where there is none, so that one call serves a job that is started again until it is done.
@@ -77,19 +88,25 @@ def train(
         The run folder, with recipe.toml, metrics.jsonl, checkpoints/ and model.safetensors.
 
     Raises:
-        UsageError: an unknown recipe, key, value, data set or logger, or a logger's package that is not installed.
+        UsageError: an unknown recipe, key, value, data set or logger, no data, or a logger's package that is not
+            installed.
         CorralError: another process trains in the folder, the loss is not finite, a file is damaged or cannot be
             written.
     """
-    given = {
+    typed = {
+        "model.backbone": None if backbone is None else named_backbone(backbone),
+        "model.layer" if isinstance(features, str) else "model.features": features,
         "training.epochs": epochs,
         "training.seed": seed,
         "threat.eps": eps,
         "training.batch_size": batch_size,
         "training.learning_rate": learning_rate,
     }
-    named = {key: value for key, value in given.items() if value is not None}
-    resolved = load_recipe(recipe, data=data, overrides={**overrides, **named})
+    named = {key: value for key, value in typed.items() if value is not None}
+    name = None if data is None else data_name(data)
+    resolved = load_recipe(recipe, data=name, overrides={**overrides, **named})
+    if not isinstance(data, str | None) and resolved.data.name != name:
+        raise UsageError(f"data.name {resolved.data.name!r} beside data={name}: leave one of them out")
     folder = RunFolder(Path(out))
     check_recordable(resolved.data.name, resolved.to_toml())
     idle = folder.model.is_file() or not folder.recipe.is_file()  # nobody trains what is finished or is no run
@@ -98,7 +115,8 @@ def train(
         with held(folder.path, "train"):
             if not finished(folder, resolved, resume=resume):
                 remove_abandoned(folder.state.parent)
-                run = Run(resolved, folder, where, data_root=data_root, progress=progress, loggers=kinds)
+                given = None if isinstance(data, str) else data
+                run = Run(resolved, folder, where, data=given, data_root=data_root, progress=progress, loggers=kinds)
                 run.begin(resume=resume is not False)
                 run.execute()
                 return folder.path
@@ -115,13 +133,15 @@ class Run:
         folder: RunFolder,
         device: torch.device,
         *,
+        data: AnyData | None = None,
         data_root: str | Path | None = None,
         progress: bool = True,
         loggers: Sequence[LoggerKind] = (),
     ) -> None:
         self.recipe, self.folder, self.device, self.progress = recipe, folder, device, progress
         self.loggers = loggers
-        self.data, images, validation = prepare_data(recipe, root=data_root)
+        given = None if data is None else load(data)
+        self.data, images, validation = prepare_data(recipe, root=data_root, data=given)
         # Unlabeled images may be more than a device holds: they stay where they are, and batches go to it.
         self.images = images if recipe.data.unlabeled else images.to(device)
         self.validation = None if validation is None else validation.to(device)
@@ -183,8 +203,9 @@ class Run:
             return
         if self.recipe.training.start is not None:
             begin_from(self.model, self.recipe.training.start, normalised=self.method.continues_from == "encoder")
-            self.started_from = fingerprint(self.model.backbone)
             self.take_normalisation()
+        if self.recipe.training.start is not None or not is_own(BACKBONES[self.recipe.model.backbone]):
+            self.started_from = fingerprint(self.model.backbone)
         write_atomically(self.folder.recipe, with_checksum(self.recipe.to_toml()).encode())
         for path in (self.folder.metrics, self.folder.best):  # of a run that was killed before its first checkpoint
             path.unlink(missing_ok=True)
@@ -205,7 +226,11 @@ class Run:
         title = f"{self.recipe.name} on {self.data.name}"
         if self.recipe.preset is not None:
             self.say(f"{self.data.name}: settings of the preset {self.recipe.preset!r}; `corral recipes` shows them")
-        if "skipped" in self.data.note or "ignored" in self.data.note:
+        if not is_own(BACKBONES[self.recipe.model.backbone]):
+            inside = self.model.backbone
+            inside = inside.backbone if isinstance(inside, Embedded) else inside
+            self.say(f"backbone {self.spec.backbone.name}: {inside.features_dim} features, {inside.features_source}")
+        if any(word in self.data.note for word in ("skipped", "ignored", "split off")):
             self.say(f"{self.data.name}: {self.data.note}")
         logged = Logged(self.folder.path, self.recipe.model_dump(exclude_none=True), first_epoch=self.epoch + 1)
         with opened(self.loggers, logged) as log, Progress(title, 0, "images", enabled=self.progress) as bar:

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from corral.checkpoints import load_tensors, read_tensors, unprefixed
 from corral.errors import CorralError, UsageError
 from corral.models import Classifier
-from corral.training.checkpoints import load_tensors, read_tensors, unprefixed
+from corral.models.backbones import Adapted
 from corral.training.run import RunFolder
 
 BACKBONE, NORMALISATION = "backbone.", "normalisation."
@@ -45,11 +46,14 @@ def begin_from(model: Classifier, start: str | Path, *, normalised: bool = False
         load_tensors(model.normalisation, found, path, remedy=REMEDY)
     if any(name.startswith(BACKBONE) for name in tensors):
         tensors = unprefixed(tensors, BACKBONE)
-    own = model.backbone.state_dict()
+    backbone = model.backbone
+    if isinstance(backbone, Adapted) and not any(name.startswith("net.") for name in tensors):
+        backbone = backbone.net  # type: ignore[assignment]  # a file of the network itself
+    own = backbone.state_dict()
     ready = {
         name: tensor.to(own[name].dtype)
         if name in own and own[name].is_floating_point() and tensor.is_floating_point()
         else tensor
         for name, tensor in tensors.items()
     }
-    load_tensors(model.backbone, ready, path, remedy=REMEDY)
+    load_tensors(backbone, ready, path, remedy=REMEDY)

@@ -1,5 +1,6 @@
 """A run: the folder that training writes and everything else reads."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,23 +10,31 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from corral.checkpoints import load_tensors, read_checkpoint, write_checkpoint
 from corral.checksums import checksum, edited
 from corral.errors import CorralError, UsageError
 from corral.files import check_recordable
 from corral.models import Classifier, ModelSpec, build_classifier
-from corral.models.backbones import BACKBONES, build_backbone
+from corral.models.backbones import BACKBONES, BackboneLike, bring_backbone, build_backbone, is_own, missing_words
+from corral.models.backbones.given import PREFIX as GIVEN
 from corral.models.heads import HEADS
+from corral.models.modes import eval_mode
 from corral.reading import MOST_TEXT, parse_json, read_bytes
+from corral.registry import is_target
 from corral.strict import Amount, OfThreat, Radius, Seconds
-from corral.training.checkpoints import load_tensors, read_checkpoint, write_checkpoint
 from corral.training.clock import WorkClock
 from corral.training.convergence import Ending
+
+# Features of a probe that are kept, and by how much they may differ, relative to the largest: devices round otherwise.
+PROBED, LOOSE = 8, 1e-2
 
 
 class RunInfo(OfThreat):
     """Facts of a model's training, saved in its file.
 
-    `started_from` is the fingerprint of the backbone that `training.start` gave; None where weights were random.
+    `started_from` is the fingerprint of the backbone's first weights where `training.start` or a backbone that is not
+    corral's own gave them; None where corral drew them. `probe` are features that such a backbone gave for one image
+    when the run was saved, by which other code under its name is found.
     `train_seconds` are of the wall clock, `work_seconds` of the `work_clock` ("cpu": CPU time of the process and all
     its threads; "device": wall clock between synchronisations of a GPU; None in files of earlier versions). Both are
     sums over the pieces of a resumed run, warm start included, of steps, refits and fits; validation and saving do not
@@ -52,6 +61,7 @@ class RunInfo(OfThreat):
     validation: dict[str, float]
     recipe_sha256: str | None = None
     metrics_sha256: str | None = None
+    probe: list[float] | None = None
     corral: str
     torch: str
     device: str
@@ -94,7 +104,11 @@ def save_model(path: Path, weights: Mapping[str, Tensor], spec: ModelSpec, info:
 
 
 def load_model(
-    path: str | Path, *, device: torch.device | str = "cpu", encoder: bool = False
+    path: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    encoder: bool = False,
+    backbone: BackboneLike | None = None,
 ) -> tuple[Classifier, ModelSpec, RunInfo]:
     """Read a finished model.
 
@@ -102,6 +116,8 @@ def load_model(
         path: a run folder or its model file.
         device: where the model goes.
         encoder: take an encoder too, whose outputs are features and no logits.
+        backbone: the run's, where it is not corral's own and not imported here: a target, a module, or what makes one;
+            it stands for the run's from then on. Its weights are replaced.
 
     Returns:
         The classifier in eval mode, its spec and its `RunInfo`.
@@ -121,7 +137,7 @@ def load_model(
     elif not path.exists():
         raise UsageError(f"{path}: no such run or model file; `corral train RECIPE --out {path}` makes one")
     tensors, metadata = read_checkpoint(path, kind="model")
-    _require_known(metadata.get("spec"), path)
+    _require_known(metadata.get("spec"), path, backbone)
     try:
         spec = ModelSpec.model_validate(metadata["spec"])
         info = RunInfo.model_validate(metadata["info"])
@@ -138,30 +154,73 @@ def load_model(
     except (UsageError, ValueError) as error:
         raise CorralError(f"{path}: the model's description is damaged ({error}); train it again") from error
     load_tensors(model, tensors, path)
+    _check_probe(model.eval(), spec, info, path)
     return model.to(device).eval(), spec, info
 
 
-def _require_known(description: object, path: Path) -> None:
-    """Refuse a model whose backbone or head nobody has registered, with what may bring it."""
+def bring(run: str | Path, backbone: BackboneLike | None) -> None:
+    """Let a finished run's backbone stand, in this process, for one that the user gives; None changes nothing."""
+    if backbone is not None:
+        load_model(run, encoder=True, backbone=backbone)
+
+
+def _require_known(description: object, path: Path, backbone: BackboneLike | None) -> None:
+    """Refuse a model whose backbone or head nobody has registered, with what may bring it; bring the one given."""
     for registry, key in ((BACKBONES, "backbone"), (HEADS, "head")):
         part = description.get(key) if isinstance(description, dict) else None
         name = part.get("name") if isinstance(part, dict) else part
+        if not isinstance(name, str):
+            continue
+        if key == "backbone" and backbone is not None:
+            bring_backbone(name, backbone)
         try:
-            if isinstance(name, str):
-                registry.find(name, code=False)
+            registry.find(name, code=False)
         except UsageError as error:
+            if key == "backbone" and (is_target(name) or name.startswith(GIVEN)):
+                raise CorralError(f"{path}: its backbone {name!r} is not known here: {missing_words(name)}") from error
             raise CorralError(
                 f"{path}: {error}. If a plugin has it, name that by `corral --plugin FILE` or the environment variable "
                 "CORRAL_PLUGINS; if not, the model's description is damaged"
             ) from error
 
 
+def probe(model: Classifier, spec: ModelSpec) -> list[float] | None:
+    """Up to `PROBED` features of a fixed image, in eval mode; None of corral's own backbones and of random ones."""
+    if is_own(BACKBONES.find(spec.backbone.name, code=False)):
+        return None
+    weight = model.normalisation.mean
+    ramp = torch.linspace(0, 1, math.prod(spec.image_shape), device=weight.device, dtype=weight.dtype)
+    image = ramp.view(1, *spec.image_shape)
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), eval_mode(model):
+        first, again = (model.features(image)[0].double().cpu() for _ in range(2))
+    return first[:PROBED].tolist() if torch.allclose(first, again, rtol=LOOSE, atol=LOOSE) else None
+
+
+def _check_probe(model: Classifier, spec: ModelSpec, info: RunInfo, path: Path) -> None:
+    """Refuse a backbone that computes something else with these weights than the one that was trained."""
+    if info.probe is None:
+        return
+    found = probe(model, spec)
+    if found is None or len(found) != len(info.probe):
+        problem = f"gives {'random' if found is None else len(found)} features"
+    else:
+        expected = torch.tensor(info.probe, dtype=torch.float64)
+        scale = float(expected.abs().max().clamp_min(LOOSE))
+        if float((torch.tensor(found, dtype=torch.float64) - expected).abs().max()) <= LOOSE * scale:
+            return
+        problem = "gives other features for the same image"
+    raise CorralError(
+        f"{path}: its backbone {spec.backbone.name!r} {problem} than when the run was trained; restore its code of then"
+    )
+
+
 def _check_fits(spec: ModelSpec, tensors: dict[str, Tensor], path: Path) -> None:
     """Refuse a description that is not the stored tensors' before anything of its size is allocated."""
     problem = f"{path}: the model's description does not fit its tensors"
     name, options = spec.backbone.name, spec.backbone.options()
-    ours = BACKBONES.find(name, code=False).__module__.startswith("corral.")
-    if ours and options.get("depth", 0) > len(tensors):  # every layer of ours has tensors of its own
+    if not is_own(BACKBONES.find(name, code=False)):
+        return  # foreign code decides what it allocates, and may not know the device without memory
+    if options.get("depth", 0) > len(tensors):  # every layer of ours has tensors of its own
         raise CorralError(f"{problem}: depth {options['depth']} with {len(tensors)} tensors; train it again")
     try:
         with torch.device("meta"):

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from corral.attacks.checks import check_inside
 from corral.data import (
+    AnyData,
     DataSet,
     Images,
+    is_own,
     joined,
     load,
     random_subset,
@@ -22,6 +24,7 @@ from corral.files import is_temporary
 from corral.lock import is_lock
 from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
 from corral.models.spec import head_spec
+from corral.models.statistics import parse_normalise
 from corral.training.methods import Method, method_class
 from corral.training.recipes.files import load_recipe
 from corral.training.recipes.layers import LEAST_SIDE
@@ -64,21 +67,26 @@ def _own(name: str) -> bool:
     return is_lock(name) or is_temporary(name)
 
 
-def data_of(run: str | Path, info: RunInfo, *, data: str | DataSet | None, root: str | Path | None) -> DataSet:
+def data_of(run: str | Path, info: RunInfo, *, data: AnyData | None, root: str | Path | None) -> DataSet:
     """The data set that a run was trained on, by the fingerprint of its images.
 
     Args:
         run: what a message calls it.
         info: its facts.
-        data: where the data lie now, as `corral.data.load` takes it, or the data set; default as the run recorded it.
+        data: where the data lie now, or the data, as `corral.data.load` takes them; default as the run recorded them.
         root: folder of the data-set files.
 
     Raises:
+        UsageError: the run's data were given as an object, and now none are; or no data.
         CorralError: the data are absent or damaged, or others than the run's.
     """
-    name = info.data if data is None else data
+    if data is None and is_own(info.data):
+        raise UsageError(
+            f"{run}: trained on {info.data}, data given as an object, fingerprint {info.data_fingerprint}: give the "
+            "same again, data=... in Python, or --data file.py:function that returns them"
+        )
     try:
-        found = load(name, root=root, code=data is not None) if isinstance(name, str) else name
+        found = load(info.data if data is None else data, root=root, code=data is not None)
     except UsageError:
         raise
     except CorralError as error:
@@ -86,9 +94,12 @@ def data_of(run: str | Path, info: RunInfo, *, data: str | DataSet | None, root:
             raise
         raise CorralError(f"{error}; where the run's data lie elsewhere now, name them by --data (data=...)") from error
     if found.fingerprint != info.data_fingerprint:
+        remedy = "restore the data, name where they lie by --data (data=...), or train again"
+        if is_own(found.name):
+            remedy = "give all of the run's data, its training part too, or instead of the run its model, corral.load"
         raise CorralError(
             f"{run}: trained on other data: {found.name} has fingerprint {found.fingerprint}, the run's was "
-            f"{info.data_fingerprint}; restore the data, name where they lie by --data (data=...), or train again"
+            f"{info.data_fingerprint}; {remedy}"
         )
     return found
 
@@ -148,13 +159,13 @@ def make_model(recipe: Recipe, images: Images, *, num_classes: int) -> tuple[Mod
             "file"
         )
     config = recipe.model
-    mean, deviation = moments(images)
+    mean, deviation = _statistics(config.normalise, images)
     spec = ModelSpec(
         backbone=BackboneSpec.model_validate({"name": config.backbone, **config.options()}),
         image_shape=images.shape,
         num_classes=num_classes,
-        mean=tuple(mean.tolist()),
-        std=tuple(deviation.clamp_min(1e-3).tolist()),
+        mean=mean,
+        std=deviation,
         head=config.head or {"name": "linear"},
     )
     with torch.random.fork_rng(devices=[]):
@@ -186,6 +197,24 @@ def check_head(recipe: Recipe, spec: ModelSpec, method: Method) -> None:
             f"method '{name}' does not fit a head of kind {wanted['name']!r}: leave model.head out, or choose a method "
             "that does, such as 'corral'"
         )
+
+
+def _statistics(normalise: str | None, images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """One mean and one positive standard deviation a channel, as a recipe's `model.normalise` says.
+
+    Raises:
+        UsageError: as many numbers as no channel has.
+    """
+    channels = images.shape[0]
+    if normalise is None:
+        mean, deviation = moments(images)
+        return tuple(mean.tolist()), tuple(deviation.clamp_min(1e-3).tolist())
+    if normalise == "none":
+        return (0.0,) * channels, (1.0,) * channels
+    means, deviations = (each * channels if len(each) == 1 else each for each in parse_normalise(normalise))
+    if len(means) != channels:
+        raise UsageError(f"model.normalise {normalise!r} is of {len(means)} channels, the images have {channels}")
+    return means, deviations
 
 
 def moments(images: Images) -> tuple[Tensor, Tensor]:

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from corral.checksums import checksum, edited
-from corral.devices import device_name
-from corral.errors import CorralError, UsageError
-from corral.files import write_atomically
-from corral.training.checkpoints import (
+from corral.checkpoints import (
     load_optimiser,
     load_tensors,
     optimiser_tensors,
     read_checkpoint,
     write_checkpoint,
 )
+from corral.checksums import checksum, edited
+from corral.devices import device_name
+from corral.errors import CorralError, UsageError
+from corral.files import write_atomically
 from corral.training.convergence import Ending
 from corral.training.optimisers import state_names
 from corral.training.recipes.files import recipe_checksum
-from corral.training.run import RunInfo, read_epochs, save_model
+from corral.training.run import RunInfo, probe, read_epochs, save_model
 from corral.version import __version__
 
 if TYPE_CHECKING:
@@ -79,6 +79,9 @@ def restore_state(run: "Run") -> None:
 def save_weights(run: "Run", path: Path) -> None:
     """Write the model as it is now, with its `RunInfo`."""
     spec = run.spec.with_head(run.model.head)
+    weights, own = (run.warm if run.warming else run.method).weights(), run.model.state_dict()
+    # A method may save others than those of the model in training, such as one of two BatchNorms a layer.
+    as_trained = weights.keys() == own.keys() and all(torch.equal(weights[name], own[name]) for name in own)
     info = RunInfo(
         recipe=run.recipe.name,
         method=run.recipe.method.name,
@@ -93,12 +96,12 @@ def save_weights(run: "Run", path: Path) -> None:
         train_images=len(run.images),
         **outcome(run),
         validation=run.validated,
+        probe=probe(run.model, spec) if as_trained else None,
         corral=__version__,
         torch=torch.__version__,
         device=device_name(run.device),
     )
-    phase = run.warm if run.warming else run.method
-    save_model(path, phase.weights(), spec, info)
+    save_model(path, weights, spec, info)
 
 
 def outcome(run: "Run") -> dict[str, Any]:

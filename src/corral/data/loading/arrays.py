@@ -1,5 +1,6 @@
 """Arrays of images and labels as a data set, whoever made them: a file or a function of the user's."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -9,9 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corral.data.images import DataSet, Images, check_labels, require_all_classes
-from corral.errors import CorralError
+from corral.data.loading.memmap import ROWS, allocate
+from corral.errors import CorralError, UsageError
 
 Layout = Literal["NCHW", "NHWC"]
+# More than any set has; a label above is a mistake, and a name for each class before it would not fit the memory.
+MOST_CLASSES = 2**20
 MAX_CHANNELS = 4
 # What a float of [0, 1] may be outside of it by rounding, as after a resize; clipped.
 ROUNDING = 1e-6
@@ -41,17 +45,20 @@ def from_arrays(
         name: of the data set; messages begin with it.
         classes: their number or their names; default the numbers up to the largest label.
         shape: (C, H, W) that every image must have; default that of the training images.
-        layout: of arrays of rank 4; default what `shape`, or an axis of 1 to 4 channels, says.
+        layout: of arrays of rank 4; default what `shape`, or an axis of 1 to 4 channels, says; of a tensor (N, C, H, W)
+            where both axes could be.
         note: what a reader should know of the source.
 
     Raises:
+        UsageError: a number or names of classes, or a layout, that are none.
         CorralError: names the array, what was found and what was expected.
     """
+    check_stated(classes, layout)
     pixels, labels = {}, {}
     for part, values in (("x_train", x_train), ("x_test", x_test)):
         where, array = f"{name}: {part}", as_array(f"{name}: {part}", values)
         if layout is None and array.ndim == 4:  # the layout of the training images is that of the test images
-            layout = layout_by_channels(where, array) if shape is None else layout_of(where, array, shape)
+            layout = layout_of(where, array, shape) if shape is not None else layout_by_channels(where, array, values)
         pixels[part] = as_pixels(where, array, layout=layout)
         found = tuple(pixels[part].shape[1:])
         if shape not in (None, found):
@@ -60,6 +67,24 @@ def from_arrays(
         labels[part] = as_labels(f"{name}: {part}", as_array(f"{name}: {part}", values))
     names, (train, test) = labelled_parts(name, classes, pixels, labels, remedy="state the classes")
     return DataSet(name, names, train, test, note=note)
+
+
+def check_stated(classes: Any, layout: object) -> None:
+    """Refuse what a user states of arrays and cannot be meant.
+
+    Raises:
+        UsageError: names it, and what is allowed.
+    """
+    if layout not in (None, "NCHW", "NHWC"):
+        raise UsageError(f"layout is {layout!r:.40}, expected NCHW or NHWC")
+    number = isinstance(classes, int) and not isinstance(classes, bool) and 1 <= classes <= MOST_CLASSES
+    listed = isinstance(classes, Sequence | np.ndarray) and not isinstance(classes, str)
+    names = listed and all(isinstance(name, str) for name in classes)
+    if not (classes is None or number or names):
+        found = classes if isinstance(classes, int) else type(classes).__name__
+        raise UsageError(
+            f"classes must be their number, 1 to {MOST_CLASSES:,}, or a list of their names, found {found}"
+        )
 
 
 def as_array(where: str, values: Any) -> NDArray[Any]:
@@ -96,13 +121,15 @@ def layout_of(where: str, array: NDArray[Any], shape: tuple[int, int, int]) -> L
     return "NHWC" if last else "NCHW"
 
 
-def layout_by_channels(where: str, array: NDArray[Any], *, remedy: str = LAYOUT_REMEDY) -> Layout:
-    """The layout of images of rank 4 whose channels are the one axis of 1 to 4.
+def layout_by_channels(where: str, array: NDArray[Any], given: object = None, *, remedy: str = LAYOUT_REMEDY) -> Layout:
+    """The layout of images of rank 4 whose channels are the one axis of 1 to 4; torch's where it is given a tensor.
 
     Raises:
         CorralError: they could lie either way, or neither.
     """
     first, last = (1 <= array.shape[axis] <= MAX_CHANNELS for axis in (1, 3))
+    if first and isinstance(given, Tensor):
+        return "NCHW"
     if first == last:
         problem = "could be NHWC or NCHW" if first else f"has no axis of 1 to {MAX_CHANNELS} channels"
         raise CorralError(f"{where} of shape {array.shape} {problem}: {remedy}")
@@ -120,9 +147,7 @@ def as_pixels(where: str, array: NDArray[Any], *, layout: Layout | None) -> Tens
     Raises:
         CorralError: another type or rank. Values are checked by `Images`.
     """
-    if array.dtype != np.uint8 and array.dtype.kind != "f":
-        values = f" (found {array.min()} to {array.max()})" if array.dtype.kind in "iub" and array.size else ""
-        raise CorralError(f"{where} is {array.dtype}, expected uint8 or floats in [0, 1]: convert it{values}")
+    check_pixel_type(where, array)
     if array.dtype == np.uint8 and array.size and array.max() == 1:
         raise CorralError(
             f"{where} is uint8 of 0 and 1 alone, almost black where 255 is white: multiply it by 255, or store floats"
@@ -133,16 +158,39 @@ def as_pixels(where: str, array: NDArray[Any], *, layout: Layout | None) -> Tens
         array = array[:, None]
     elif layout == "NHWC":
         array = array.transpose(0, 3, 1, 2)
-    if array.dtype != np.uint8:
-        array = array.astype(np.float32)
+    content = np.ascontiguousarray(array if array.dtype == np.uint8 else _levels_or_floats(array))
+    with warnings.catch_warnings():  # of arrays that are read-only, such as maps of files: nothing is written to pixels
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
+        return torch.from_numpy(content)
+
+
+def check_pixel_type(where: str, array: NDArray[Any]) -> None:
+    """Refuse what is neither uint8 nor floats.
+
+    Raises:
+        CorralError: names the type, and the range of whole numbers.
+    """
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        values = f" (found {array.min()} to {array.max()})" if array.dtype.kind in "iub" and array.size else ""
+        raise CorralError(f"{where} is {array.dtype}, expected uint8 or floats in [0, 1]: convert it{values}")
+
+
+def _levels_or_floats(array: NDArray[Any]) -> NDArray[Any]:
+    """Floats as uint8 where every one is k / 255, else as float32; some images at a time, for copies are large."""
+    floats, levels, exact = allocate(array.shape, np.float32), allocate(array.shape), array.size > 0
+    for begin in range(0, len(array), ROWS):
+        part = array[begin : begin + ROWS].astype(np.float32)
         # What rounding leaves outside is inside.
-        array = np.where((array >= -ROUNDING) & (array <= 1 + ROUNDING), array.clip(0, 1), array)
+        part = np.where((part >= -ROUNDING) & (part <= 1 + ROUNDING), part.clip(0, 1), part)
+        floats[begin : begin + ROWS] = part
+        if not exact:
+            continue
         # NaN and values outside [0, 1] stay floats here, and `Images` names them.
-        levels = np.rint(np.clip(np.nan_to_num(array), 0, 1) * 255)
+        nearest = np.rint(np.clip(np.nan_to_num(part), 0, 1) * 255)
+        levels[begin : begin + ROWS] = nearest.astype(np.uint8)
         # Half a unit in the last place of float32 near 1, the rounding of k / 255 stored in any float type.
-        if levels.size and np.abs(levels / np.float32(255) - array).max() <= 2**-23:
-            array = levels.astype(np.uint8)
-    return torch.from_numpy(np.ascontiguousarray(array))
+        exact = bool(np.abs(nearest / np.float32(255) - part).max() <= 2**-23)
+    return levels if exact else floats
 
 
 def as_labels(where: str, array: NDArray[Any]) -> Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from corral.data.loading.fit import AS_STORED, Fit, orientation, turned
 from corral.data.loading.memmap import allocate
 from corral.errors import CorralError
 from corral.files import path_words
@@ -24,9 +25,9 @@ GRAY_MODES = frozenset({"1", "L"})
 COLOUR_MODES = frozenset({"RGB", "RGBA", "P", "PA", "LA", "La", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"})
 MOST_LEVEL = 255
 
-# At the end of a path: leave out what cannot be read or does not fit; and how many of these files a note names.
-SKIP, NAMED = "?skip-damaged", 3
-LEAVE_OUT = f"put {SKIP} behind the folder's name to leave such files out"
+# An option of a folder: leave out what cannot be read or does not fit; and how many of these files a note names.
+SKIP, NAMED = "skip-damaged", 3
+LEAVE_OUT = f"put ?{SKIP} behind the folder's name to leave such files out"
 REMEDY = f"remove or replace it, or {LEAVE_OUT}"
 
 
@@ -44,10 +45,19 @@ def named(files: list[Path] | list[str]) -> str:
 
 @dataclass
 class Reading:
-    """What to do with files that cannot be read or do not fit the others, and which they were."""
+    """How files are read, what to do with those that cannot be read or do not fit the others, and what was found.
+
+    Attributes:
+        skipping: leave such files out.
+        fit: how pictures are turned and made one size.
+        left_out: the files that were.
+        sideways: how many have an orientation that is not applied.
+    """
 
     skipping: bool
+    fit: Fit = AS_STORED
     left_out: dict[Path, None] = field(default_factory=dict)
+    sideways: int = 0
 
     def skip(self, file: Path, error: CorralError) -> None:
         """Leave a file out, or raise its error."""
@@ -56,9 +66,10 @@ class Reading:
         self.left_out[file] = None
 
     def note(self) -> str:
-        """How many were left out and which, as the end of a data set's note."""
+        """How many were left out and which, and what was not applied, as the end of a data set's note."""
         found = list(self.left_out)
-        return f"; {len(found):,} damaged and skipped: {named(found)}" if found else ""
+        words = f"; {len(found):,} damaged and skipped: {named(found)}" if found else ""
+        return words + (f"; {self.sideways:,} orientations (EXIF) ignored, ?upright turns" if self.sideways else "")
 
 
 def common_shape(files: list[Path], reading: Reading) -> tuple[int, int, int]:
@@ -75,8 +86,9 @@ def common_shape(files: list[Path], reading: Reading) -> tuple[int, int, int]:
     for file in files:
         try:
             with _open(file) as image:
-                _require_still(file, image)
-                sizes[file], modes[file] = image.size, image.mode
+                require_still(str(file), image, remedy=f", or {LEAVE_OUT}")
+                sizes[file], modes[file] = reading.fit.side_lengths(image), image.mode
+                reading.sideways += not reading.fit.upright and orientation(image) != 1
         except CorralError as error:
             reading.skip(file, error)
     expected, reference = _expected(sizes, reading)
@@ -86,10 +98,11 @@ def common_shape(files: list[Path], reading: Reading) -> tuple[int, int, int]:
             if size != expected:
                 raise CorralError(
                     f"{file}: found {size[0]}×{size[1]} pixels, expected {expected[0]}×{expected[1]} as in "
-                    f"{reference}; make all images the same size, or {LEAVE_OUT}"
+                    f"{reference}; put ?size=N behind the folder's name to resize and crop all images to N×N, make "
+                    f"them the same size, or {LEAVE_OUT}"
                 )
             if reading.skipping and gray and modes[file] not in GRAY_MODES:
-                _decode(file, 3)
+                _decode(file, 3, reading.fit)
         except CorralError as error:
             reading.skip(file, error)
         else:
@@ -110,7 +123,7 @@ def _expected(sizes: dict[Path, tuple[int, int]], reading: Reading) -> tuple[tup
         candidates.sort(key=lambda item: (-counts[item[1]], list(counts).index(item[1])))
         for file, size in candidates:
             with contextlib.suppress(CorralError):  # what cannot be decoded decides nothing, and is left out later
-                _decode(file, 3)
+                _decode(file, 3, reading.fit)
                 return size, file
     file, size = candidates[0]
     return size, file
@@ -124,28 +137,36 @@ def decoded(files: list[Path], shape: tuple[int, int, int], reading: Reading) ->
         if file in reading.left_out:
             continue
         try:
-            pixels[len(indices)] = _decode(file, shape[0])
+            content = _decode(file, shape[0], reading.fit)
+            if content.shape != shape:
+                raise CorralError(f"{file}: found {content.shape} when decoded, its header says {shape}; {REMEDY}")
+            pixels[len(indices)] = content
             indices.append(index)
         except CorralError as error:
             reading.skip(file, error)
     return torch.from_numpy(pixels[: len(indices)]), indices
 
 
-def _require_still(file: Path, image: Image.Image) -> None:
-    """Refuse what would lose frames or bits."""
+def require_still(where: str, image: Image.Image, *, remedy: str = "") -> None:
+    """Refuse what would lose frames or bits.
+
+    Raises:
+        CorralError: several pictures, more than 8 bits a channel, or a mode that is no colour or gray; the message
+            begins with `where` and ends with the remedy.
+    """
     try:
         frames = getattr(image, "n_frames", 1)
     except Exception as error:  # as _open: counting them parses the file
-        raise CorralError(f"{file}: a damaged image ({error}); {REMEDY}") from error
+        raise CorralError(f"{where}: a damaged image ({error}); remove or replace it{remedy}") from error
     if frames > 1 and image.format != PREVIEWED:
         raise CorralError(
-            f"{file}: found {frames} pictures in one file (an animation or pages), expected one still image; save the "
-            f"one that is meant, or {LEAVE_OUT}"
+            f"{where}: found {frames} pictures in one file (an animation or pages), expected one still image; save the "
+            f"one that is meant{remedy}"
         )
     known = image.mode in GRAY_MODES | COLOUR_MODES
     if not known or _deep(image):
         found = "16 bits" if known else f"pixels of mode {image.mode}"
-        raise CorralError(f"{file}: found {found}, expected 8 bits a channel; convert it, or {LEAVE_OUT}")
+        raise CorralError(f"{where}: found {found}, expected 8 bits a channel; convert it{remedy}")
 
 
 def _deep(image: Image.Image) -> bool:
@@ -174,13 +195,32 @@ def _open(file: Path) -> Image.Image:
             raise CorralError(f"{file}: cannot be read ({error}); {REMEDY}") from error
 
 
-def _decode(file: Path, channels: int) -> np.ndarray:
+def _decode(file: Path, channels: int, fit: Fit) -> np.ndarray:
     """(C, H, W) uint8."""
     with _open(file) as image:
-        try:
-            # A palette with transparency goes through RGBA, as Pillow asks.
-            through = image.convert("RGBA") if "transparency" in image.info else image
-            content = np.asarray(through.convert("L" if channels == 1 else "RGB"))
-        except Exception as error:  # whatever a decoder of Pillow raises where a file is damaged
-            raise CorralError(f"{file}: a damaged image ({error}); {REMEDY}") from error
+        return picture_pixels(str(file), image, channels, fit, remedy=REMEDY)
+
+
+def picture_pixels(where: str, image: Image.Image, channels: int, fit: Fit, *, remedy: str) -> np.ndarray:
+    """A picture as (C, H, W) uint8 levels.
+
+    Args:
+        where: what a message begins with.
+        image: of a mode that `require_still` lets through.
+        channels: 1 for gray (Pillow's mode L), 3 for colour (RGB); transparency is dropped.
+        fit: how it is turned and made one size.
+        remedy: what a message ends with.
+
+    Raises:
+        CorralError: it cannot be decoded, or not be made that size.
+    """
+    try:
+        # A palette with transparency goes through RGBA, as Pillow asks.
+        through = image.convert("RGBA") if "transparency" in image.info else image
+        plain = (turned(through) if fit.upright else through).convert("L" if channels == 1 else "RGB")
+        content = np.asarray(fit.applied(plain, where))
+    except CorralError:
+        raise
+    except Exception as error:  # whatever a decoder of Pillow raises where a file is damaged
+        raise CorralError(f"{where}: a damaged image ({error}); {remedy}") from error
     return content[None] if channels == 1 else content.transpose(2, 0, 1)

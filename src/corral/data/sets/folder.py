@@ -1,19 +1,23 @@
 """A data set from a tree of image files, one folder for each class."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from corral.data.images import DataSet, Images
+from corral.data.loading.fit import Fit
 from corral.data.loading.pictures import SKIP, WORDS, Reading, common_shape, decoded, named, suffixes
 from corral.data.registry import register_path_data
-from corral.data.split import split_off_test
-from corral.errors import CorralError
+from corral.data.split import TEST_PARTS, split_off_test
+from corral.errors import CorralError, UsageError
 from corral.files import as_text
 
 UNLABELED = "unlabeled"
+# What may stand behind the folder's name, after a "?" and separated by commas.
+OPTION, OPTIONS = re.compile(r"skip-damaged|upright|(size|resize)=\d{1,9}"), "size=N, resize=N, upright, skip-damaged"
 # What systems and archives leave in folders, beside whatever begins with a dot.
 CLUTTER = frozenset(
     {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
@@ -23,62 +27,108 @@ CLUTTER = frozenset(
 
 @register_path_data("folder", description="a tree of image files, one folder for each class")
 def load_folder(path: Path) -> DataSet:
-    """Read a tree of PNG, JPEG, BMP, WebP, TIFF, GIF, PPM, PGM or PBM files of one still image each, all of one size.
+    """Read a tree of PNG, JPEG, BMP, WebP, TIFF, GIF, PPM, PGM or PBM files of one still image each.
 
     `path/train/<class>/*` and `path/test/<class>/*`; or `path/<class>/*`, of which a fixed stratified fifth becomes the
-    test part. `path/unlabeled/` may hold more images, at any depth, without classes. Classes and files are taken in the
-    order of their names. Images are grayscale, (N, 1, H, W), where all files are; otherwise colour, (N, 3, H, W);
-    transparency is dropped. Pixels are taken as they are stored: an orientation noted beside them (EXIF) turns nothing.
-    Hidden files and what systems leave in folders, such as `__MACOSX` or `Thumbs.db`, are no part of the data; the note
-    counts and names what else is no image.
+    test part. The test part may be called `val`, `valid` or `validation`; where there are several, `test` is the test
+    part if it has class folders, and the note counts the images of the others, which are not read. `path/unlabeled/`
+    may hold more images, at any depth, without classes. Classes and files are taken in the order of their names. Images
+    are grayscale, (N, 1, H, W), where all files are; otherwise colour, (N, 3, H, W). docs/extending/data.md has the
+    rule for every kind of pixels. Hidden files and what systems leave in folders, such as `__MACOSX` or `Thumbs.db`,
+    are no part of the data; the note counts and names what else is no image.
 
     From 2 GiB of pixels on a part is decoded into a temporary file (TMPDIR decides where), which goes with the process,
     and its rows are read where they are taken: a tree may be larger than memory.
 
     Args:
-        path: the top folder; with "?skip-damaged" at its end files that are no image or a damaged one, of another size
-            than most, of 16 bits or of several pictures are left out, and the note names them. Otherwise the first one
-            is an error.
+        path: the top folder; options may stand behind it, as in "photos?size=64,skip-damaged". `size=N` resizes the
+            shorter side to N by Pillow's antialiased bilinear filter and cuts the middle N×N out; `resize=M` beside it
+            resizes the shorter side to M instead (ImageNet's preset is resize=256,size=224). `upright` turns images as
+            an orientation noted in them (EXIF) says; otherwise pixels are taken as they are stored. `skip-damaged`
+            leaves out files that are no image or a damaged one, of another size than most, of 16 bits or of several
+            pictures, and the note names them; otherwise the first one is an error.
 
     Raises:
+        UsageError: an unknown option, or an impossible size.
         CorralError: names the folder or file, what was found and what was expected; or the disk is full.
     """
-    skipping = str(path).endswith(SKIP)
-    path = Path(str(path).removesuffix(SKIP))
-    if not path.is_dir():
-        raise CorralError(f"{path}: {'not a folder' if path.exists() else 'does not exist'}; give a folder of images")
-    tops = {name: path / name for name in ("train", "test") if (path / name).is_dir()}
-    if len(tops) == 1:
-        found, absent = ("train", "test") if "train" in tops else ("test", "train")
-        raise CorralError(
-            f"{path}: found {found} without {absent}; add {path / absent}, or put the classes into {path}"
-        )
+    path, reading, ending = _with_options(str(path))
+    tops, left = _parts(path)
     trees = {name: _list_files(top) for name, top in tops.items()} or {"all": _list_files(path, without=UNLABELED)}
     classes = _class_folders(path, trees)
     first, _ = next(iter(trees.values()))
     texts = tuple(Path(as_text(first[folder][0].parent)).name for folder in classes)  # before any image is decoded
     more, others = _list_unlabeled(path / UNLABELED)
     files = [file for tree, _ in trees.values() for members in tree.values() for file in members]
-    reading = Reading(skipping)
     shape = common_shape([*files, *more], reading)
-    parts = {
-        part: _labelled({folder: tree[folder] for folder in classes}, shape, reading, f"in {part}", path)
+    parts = [
+        _labelled({folder: tree[folder] for folder in classes}, shape, reading, f"in {part}", path)
         for part, (tree, _) in trees.items()
-    }
+    ]
     unlabeled = Images(decoded(more, shape, reading)[0]) if more else None
     if unlabeled is not None and not len(unlabeled):
         raise CorralError(f"{path / UNLABELED}: every image is damaged; replace them")
-    ignored = [file for _, left in trees.values() for file in left] + others
+    ignored = [file for _, rest in trees.values() for file in rest] + others
     if tops:
         ignored += [entry for entry in _entries(path) if entry not in (*tops.values(), path / UNLABELED)]
     words = [str(file.relative_to(path)) for file in ignored]
     note = f"{len(files) + len(more):,} files" + (f", {len(words):,} others ignored: {named(words)}" if words else "")
-    note += reading.note()
-    name = f"folder:{as_text(path)}{SKIP if skipping else ''}"
+    note += left + reading.note()
+    name = f"folder:{as_text(path)}{ending}"
     if tops:
-        return DataSet(name, texts, parts["train"], parts["test"], unlabeled, note)
-    train, test, split = split_off_test(parts["all"], str(path))
+        return DataSet(name, texts, parts[0], parts[1], unlabeled, note)
+    train, test, split = split_off_test(parts[0], str(path))
     return DataSet(name, texts, train, test, unlabeled, f"{note}; {split}", split_off=True)
+
+
+def _with_options(text: str) -> tuple[Path, Reading, str]:
+    """The folder, how its files are read, and the options as the data set's name has them.
+
+    Raises:
+        UsageError: an unknown option or one that stands twice, or an impossible size.
+        CorralError: no such folder.
+    """
+    name, mark, behind = text.rpartition("?")
+    options = behind.split(",") if mark else []
+    unknown = next((option for option in options if not OPTION.fullmatch(option)), None)
+    if unknown is not None and os.path.isdir(name) and not os.path.isdir(text):
+        raise UsageError(f"folder:{text}: unknown option {unknown!r}; known are {OPTIONS}, separated by commas")
+    if unknown is not None or not mark:
+        name, options = text, []
+    keys = [option.partition("=")[0] for option in options]
+    if len(set(keys)) < len(keys):
+        raise UsageError(f"folder:{text}: an option stands twice; known are {OPTIONS}, separated by commas")
+    path = Path(name)
+    if not path.is_dir():
+        raise CorralError(f"{path}: {'not a folder' if path.exists() else 'does not exist'}; give a folder of images")
+    sides = {key: int(value) for key, equals, value in (option.partition("=") for option in options) if equals}
+    reading = Reading(SKIP in options, Fit(sides.get("size"), sides.get("resize"), "upright" in options))
+    ending = ",".join([*(f"{key}={side}" for key, side in sides.items()), *sorted(set(options) & {"upright", SKIP})])
+    return path, reading, f"?{ending}" if ending else ""
+
+
+def _parts(path: Path) -> tuple[dict[str, Path], str]:
+    """The folders of the training and the test part by their names, none where classes lie at the top; and what the
+    note says of parts that are left.
+
+    Raises:
+        CorralError: one part without the other.
+    """
+    names = [name for name in ("train", *TEST_PARTS) if (path / name).is_dir()]
+    if names == ["train"] or ("test" in names and "train" not in names):
+        found, absent = ("train", "test") if "train" in names else ("test", "train")
+        raise CorralError(
+            f"{path}: found {found} without {absent}; add {path / absent}, or put the classes into {path}"
+        )
+    if "train" not in names:
+        return {}, ""
+    tests = names[1:]
+    chosen = next((name for name in tests if any(entry.is_dir() for entry in _entries(path / name))), tests[0])
+    left = {name: len(_list_unlabeled(path / name)[0]) for name in tests if name != chosen}
+    words = [
+        f"; images of {name} ignored: {count:,}, {chosen} is the test part" for name, count in left.items() if count
+    ]
+    return {"train": path / "train", chosen: path / chosen}, "".join(words)
 
 
 def _labelled(
@@ -155,7 +205,7 @@ def _class_folders(path: Path, trees: dict[str, tuple[dict[str, list[Path]], lis
     names = [set(tree) for tree, _ in trees.values()]
     different = sorted(names[0] ^ names[-1])
     if different:
-        name = different[0]
-        found, absent = ("train", "test") if name in names[0] else ("test", "train")
+        name, parts = different[0], list(trees)
+        found, absent = parts if name in names[0] else parts[::-1]
         raise CorralError(f"{path}: class {name} is in {found} but not in {absent}; both need the same class folders")
     return tuple(sorted(names[0]))

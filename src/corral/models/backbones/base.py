@@ -1,40 +1,24 @@
-"""What a classifier asks of its backbone, and every backbone by its name."""
+"""Every backbone by its name: what builds it, and the options that it reads."""
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-import torch
 from torch import Tensor, nn
 
-from corral.errors import UsageError
-from corral.models.modes import eval_mode
+from corral.errors import CorralError, UsageError
+from corral.models.backbones.adapted import adapt
+from corral.models.backbones.backbone import Backbone, Shape
+from corral.models.contract import reason_of
 from corral.options import Count, option_names, read_options
 from corral.registry import Registry
 
-Shape = tuple[int, int, int]
 Builder = Callable[..., nn.Module]
 B = TypeVar("B", bound=Builder)
 
 # Parameters of a builder that the images decide; all others are options of the recipe.
 FROM_IMAGES = ("shape", "in_channels", "image_size", "in_features")
-
-
-class Backbone(nn.Module):
-    """Images (N, channels, H, W) to features (N, features_dim).
-
-    Where all modules in it are torch's or corral's own and none is a strided 1×1 `nn.Conv2d` (`Pointwise` is the safe
-    form), attacks run it with its kernels in the channels-last memory format: it must not count on strides (`flatten`,
-    not `view`). A class of your own is never converted.
-
-    Attributes:
-        features_dim: d.
-        one_lipschitz: whether it is 1-Lipschitz in l2 by construction, whatever its weights, so that training may count
-            on it; certificates compute their own bound.
-    """
-
-    features_dim: int
-    one_lipschitz: ClassVar[bool] = False
 
 
 class Embedded(Backbone):
@@ -63,11 +47,36 @@ def _embedding(*, features: Count | None = None) -> None:
     """The option of every backbone that has no `features` of its own: one more linear layer to so many."""
 
 
+def _layered(*, layer: str | None = None) -> None:
+    """The option of every backbone that is not corral's own: the name of the layer whose output are the features."""
+
+
+class Given:
+    """Builds a backbone by copying a module that the user made, weights and all."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self) -> nn.Module:
+        """A copy of the module.
+
+        Raises:
+            CorralError: it cannot be copied.
+        """
+        try:
+            return copy.deepcopy(self.module)
+        except Exception as error:  # foreign code: anything can come
+            raise CorralError(
+                f"the backbone {type(self.module).__name__} cannot be copied ({reason_of(error)}); give a function "
+                "that makes it"
+            ) from error
+
+
 def _checked(thing: object) -> Builder:
+    if isinstance(thing, nn.Module):
+        return Given(thing)
     if not callable(thing):
-        raise TypeError("it must be a function of the image shape that returns a torch.nn.Module")
-    if not set(inspect.signature(thing).parameters) & set(FROM_IMAGES):
-        raise TypeError(f"it must take the image shape, as one of the parameters {', '.join(FROM_IMAGES)}")
+        raise TypeError("it must be a torch.nn.Module, or a function or class that makes one")
     return cast(Builder, thing)
 
 
@@ -80,9 +89,9 @@ BACKBONES: Registry[Builder] = Registry(
 def register_backbone(name: str) -> Callable[[B], B]:
     """Make a function or a class a backbone of this name in `[model] backbone`; a decorator.
 
-    It takes the image shape: `shape` (channels, H, W), or `in_channels`, `image_size` (H, W) and `in_features`. Its
+    It may take the image shape: `shape` (channels, H, W), or `in_channels`, `image_size` (H, W) and `in_features`. Its
     other parameters, with their types and defaults, are the backbone's options in a recipe. What it returns maps
-    (N, channels, H, W) images to (N, d) features.
+    (N, channels, H, W) images to (N, d) features, or is a network in which `adapt` finds them.
     """
 
     def add(builder: B) -> B:
@@ -96,13 +105,29 @@ def register_backbone(name: str) -> Callable[[B], B]:
     return add
 
 
+def is_own(builder: Builder) -> bool:
+    """Whether a backbone is one of corral's."""
+    return not isinstance(builder, Given) and getattr(builder, "__module__", "").startswith("corral.")
+
+
+def _declared(builder: Builder) -> tuple[Callable[..., object], ...]:
+    """What declares a backbone's options: the builder, and what every backbone has."""
+    return (builder, _embedding) if is_own(builder) else (builder, _embedding, _layered)
+
+
+def takes_any(name: str) -> bool:
+    """Whether a backbone known here passes on options that it does not declare, by `**kwargs`."""
+    builder = BACKBONES.find(name, code=False)
+    return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(builder).parameters.values())
+
+
 def backbone_options(name: str, *, code: bool = False) -> tuple[str, ...]:
     """The names of a backbone's options, in the order in which a recipe states them.
 
     Raises:
         UsageError: an unknown backbone.
     """
-    known = option_names(BACKBONES.find(name, code=code), _embedding, given=FROM_IMAGES)
+    known = option_names(*_declared(BACKBONES.find(name, code=code)), given=FROM_IMAGES)
     # Sizes of features before depths, as recipes have always had them: the names of run folders depend on it.
     return tuple(sorted(known, key=lambda option: option not in ("width", "features")))
 
@@ -110,6 +135,8 @@ def backbone_options(name: str, *, code: bool = False) -> tuple[str, ...]:
 def read_backbone(name: str, given: Mapping[str, Any], *, code: bool = False) -> dict[str, Any]:
     """All options of a backbone by name, in a recipe's order: those given, and defaults for the others.
 
+    Of a backbone that is not corral's own, defaults that no file can hold, such as a class, are left out, and `layer`
+    where none is named.
     `code`: whether the code of a target may be imported.
 
     Raises:
@@ -117,35 +144,51 @@ def read_backbone(name: str, given: Mapping[str, Any], *, code: bool = False) ->
         ValueError: an option that it does not read, or an impossible value.
     """
     builder = BACKBONES.find(name, code=code)
-    found = read_options(builder, _embedding, given=FROM_IMAGES, values=given, what=f"backbone {name!r}")
-    return {option: found[option] for option in backbone_options(name)}
+    found = read_options(*_declared(builder), given=FROM_IMAGES, values=given, what=f"backbone {name!r}")
+    ordered = {option: found[option] for option in backbone_options(name)} | found
+    if is_own(builder):
+        return ordered
+    unnamed = ("layer",) if "layer" not in inspect.signature(builder).parameters and ordered["layer"] is None else ()
+    return {key: value for key, value in ordered.items() if (key in given or _plain(value)) and key not in unnamed}
+
+
+def _plain(value: object) -> bool:
+    """Whether a file can hold a default."""
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def build_backbone(name: str, shape: Shape, options: Mapping[str, Any]) -> Backbone:
     """A backbone for images (channels, H, W), with first weights from torch's global generator.
 
-    Its `features_dim`, where it does not set it, is found by a forward pass of one black image.
+    Where its features are in a network that is not corral's own, and how many, is found by `adapt`.
 
     Raises:
         ValueError: the backbone refuses the options or the shape, or gives no (N, d) features.
+        CorralError: the code of a backbone that is not corral's own failed.
     """
     builder = BACKBONES.find(name, code=False)
     channels, height, width = shape
     images = {"shape": tuple(shape), "in_channels": channels, "image_size": (height, width)}
     given = images | {"in_features": channels * height * width} | dict(options)
     own = inspect.signature(builder).parameters
-    net = cast(Backbone, builder(**{name: value for name, value in given.items() if name in own}))
-    if not hasattr(net, "features_dim"):
-        net.features_dim = _features_dim(net, shape)
+    beyond = set(options) - {"features", "layer"} if takes_any(name) else set()
+    chosen = {option: value for option, value in given.items() if option in own or option in beyond}
+    if is_own(builder):
+        net = cast(Backbone, builder(**chosen))
+    else:
+        net = adapt(_built(name, builder, chosen), shape, None if "layer" in own else options.get("layer"))
     features = options.get("features")
     return net if "features" in own or features is None else Embedded(net, features)
 
 
-def _features_dim(net: nn.Module, shape: Shape) -> int:
-    """The length of the features of one black image."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), eval_mode(net):
-        tensors = [*net.parameters(), *net.buffers()]
-        features = net(torch.zeros(1, *shape, device=tensors[0].device if tensors else None))
-    if not isinstance(features, Tensor) or features.dim() != 2:
-        raise ValueError(f"it must give (N, d) features, found {tuple(getattr(features, 'shape', ()))}")
-    return features.shape[1]
+def _built(name: str, builder: Builder, options: Mapping[str, Any]) -> nn.Module:
+    """The module that foreign code makes."""
+    try:
+        made = builder(**options)
+    except (CorralError, ValueError, MemoryError):
+        raise
+    except Exception as error:  # foreign code: anything can come
+        raise CorralError(f"backbone {name!r} failed ({reason_of(error)})") from error
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"it must return a torch.nn.Module, found a {type(made).__name__}")
+    return made

@@ -4,7 +4,8 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from corral.models.backbones.base import Backbone, register_backbone
+from corral.models.backbones.backbone import Backbone
+from corral.models.backbones.base import register_backbone
 from corral.models.lipschitz.isometries import HalfAbs, Shift, SpaceToDepth
 from corral.models.lipschitz.orthogonal import Orthogonal
 from corral.models.lipschitz.sll import SLL

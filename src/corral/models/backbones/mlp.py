@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from corral.models.backbones.base import Backbone, register_backbone
+from corral.models.backbones.backbone import Backbone
+from corral.models.backbones.base import register_backbone
 from corral.options import Count
 
 

@@ -3,7 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corral.models.backbones.base import Backbone, register_backbone
+from corral.models.backbones.backbone import Backbone
+from corral.models.backbones.base import register_backbone
 from corral.models.backbones.resnet import BasicBlock, residual_stages
 from corral.models.layout import channels_last
 from corral.options import Count, Depth

@@ -1,6 +1,7 @@
 """The page of a run's analyses: each as a figure, with how to read it and its numbers."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from corral.analysis import Analysis
@@ -11,17 +12,32 @@ from corral.report.words import counted, environment_facts, eps_words, listed, s
 from corral.training import RunInfo
 
 
-def render_analyses(run: str, info: RunInfo, analyses: Mapping[str, Analysis]) -> str:
+@dataclass(frozen=True)
+class Foreign:
+    """What a page says of a model that corral did not train.
+
+    Attributes:
+        data: the data set's name.
+        classes: the class names.
+        norm: of the attacks.
+    """
+
+    data: str
+    classes: list[str]
+    norm: str
+
+
+def render_analyses(run: str, info: RunInfo | Foreign, analyses: Mapping[str, Analysis]) -> str:
     """The page as text; equal analyses give equal bytes.
 
     Args:
-        run: the run's name.
-        info: of its making.
+        run: the model's name.
+        info: of its making, or what is known of another model than a run.
         analyses: at least one, in the order of the page.
     """
     first = next(iter(analyses.values()))
     facts = [
-        ("Run", f"{run}, recipe {info.recipe}, seed {info.seed}"),
+        ("Model", run if isinstance(info, Foreign) else f"{run}, recipe {info.recipe}, seed {info.seed}"),
         ("Data", f"{info.data}, {listed([*_images(analyses)])}"),
         ("Attacks", _attacks(info, analyses)),
         ("Seed", str(first.seed)),
@@ -33,7 +49,8 @@ def render_analyses(run: str, info: RunInfo, analyses: Mapping[str, Analysis]) -
         "corral.report.analysis",
         "page.html",
         run=run,
-        info=info,
+        recipe=None if isinstance(info, Foreign) else info.recipe,
+        data=info.data,
         shown=[_shown(analysis, info.classes) for analysis in analyses.values()],
         facts=facts,
         edited=[name for analysis in analyses.values() for name in analysis.edited],
@@ -50,7 +67,7 @@ def _images(analyses: Mapping[str, Analysis]) -> Iterator[str]:
         yield f"{counted(train[0], 'training image')}"
 
 
-def _attacks(info: RunInfo, analyses: Mapping[str, Analysis]) -> str:
+def _attacks(info: RunInfo | Foreign, analyses: Mapping[str, Analysis]) -> str:
     """What moved images."""
     first = next(iter(analyses.values()))
     kinds = [described(name) for name in analyses]

@@ -72,12 +72,12 @@ def render_certificate(certificate: Certificate) -> str:
 def _facts(found: Certificate) -> list[tuple[str, str]]:
     head = f"{found.head} head" + ("" if found.rule is None else f", rule {found.rule}")
     return [
-        ("Run", f"{found.run}, recipe {found.recipe}, {head}"),
+        ("Model", ", ".join([found.run, *([f"recipe {found.recipe}"] if found.recipe else []), head])),
         ("Data", f"{found.data}, fingerprint {found.data_fingerprint}"),
         ("Model fingerprint", found.model_fingerprint),
         ("Images", f"{found.n:,} of {found.n_test:,} test images, class-balanced"),
         ("Median radius", f"{found.median:.4g} in l2, of the images classified right"),
-        ("Seeds", f"training {found.train_seed}, attacks {found.seed}"),
+        ("Seeds", f"{'' if found.train_seed is None else f'training {found.train_seed}, '}attacks {found.seed}"),
         ("Training", seconds_words(found.train_seconds)),
         ("Certification", seconds_words(found.certify_seconds)),
         ("Made at", found.created),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corral.checkpoints import read_tensors
 from corral.checksums import edited
 from corral.errors import CorralError, UsageError
 from corral.evaluation.records import Record, read_record
@@ -18,7 +19,6 @@ from corral.reading import read_arrays
 from corral.report.runs.merge import merged, protocol_order, together
 from corral.report.runs.outcomes import Outcomes, array_names, outcomes_problem, with_worst_case
 from corral.report.words import eps_words
-from corral.training.checkpoints import read_tensors
 
 
 @dataclass(frozen=True)

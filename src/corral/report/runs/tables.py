@@ -88,7 +88,7 @@ def evidence_table(evidence: Sequence[Evidence], numbers: dict[str, int]) -> Rep
             r.model_fingerprint,
             r.protocol_name,
             f"{r.n:,} of {r.n_test:,}",
-            f"training {r.train_seed}, evaluation {r.eval_seed}",
+            f"{'' if r.train_seed is None else f'training {r.train_seed}, '}evaluation {r.eval_seed}",
             seconds_words(r.eval_seconds),
             r.created,
             f"{e.device}, {counted(e.threads, 'thread')}",
@@ -104,13 +104,14 @@ def _run_cells(record: Record, attacks: Sequence[str], lowest: bool) -> tuple[st
     cells = [_attack_cell(met.get(key), record.n) for key in attacks]
     if lowest:
         cells.append(as_percent(_lowest(record)))
-    return (as_percent(record.clean), *cells, *_made_by(record, str(record.train_seed), record.train_seconds))
+    seed = "–" if record.train_seed is None else str(record.train_seed)
+    return (as_percent(record.clean), *cells, *_made_by(record, seed, record.train_seconds))
 
 
-def _made_by(record: Record, seed: str, seconds: float) -> tuple[str, ...]:
+def _made_by(record: Record, seed: str, seconds: float | None) -> tuple[str, ...]:
     """The cells behind the accuracies."""
-    head = record.head if record.rule is None else f"{record.head}, {record.rule}"
-    return (f"{record.n:,}", seed, seconds_words(seconds), head, record.method, record.recipe)
+    head = (record.head or "–") if record.rule is None else f"{record.head}, {record.rule}"
+    return (f"{record.n:,}", seed, seconds_words(seconds), head, record.method or "–", record.recipe or record.kind)
 
 
 def _lowest(record: Record) -> float | None:
@@ -131,7 +132,7 @@ def _mean_cells(entry: Entry, attacks: Sequence[str], lowest: bool) -> tuple[str
         minima = [_lowest(record) for record in records]
         known = [value for value in minima if value is not None]
         cells.append(_plus_minus(known) if len(known) == len(records) else "–")
-    seconds = statistics.fmean(r.train_seconds for r in records)
+    seconds = statistics.fmean(r.train_seconds or 0.0 for r in records)
     return (_mean_sd(entry.clean()), *cells, *_made_by(records[0], counted(len(records), "seed"), seconds))
 
 

@@ -11,12 +11,12 @@ from corral.attacks import pgd
 from corral.attacks.centred import CROSS_ENTROPY, TrainingLoss
 from corral.attacks.objectives import LogitObjective, ObjectiveName, Released
 from corral.attacks.state import attacked
+from corral.checkpoints import unprefixed
 from corral.data import Images
 from corral.data.batches import shuffled
 from corral.errors import UsageError
 from corral.models import HEADS, Classifier, FeaturesHead, Head
 from corral.registry import Registry
-from corral.training.checkpoints import unprefixed
 from corral.training.features import accuracies
 from corral.training.recipes.base import Config, InnerAttack, ThreatConfig
 

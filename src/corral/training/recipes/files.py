@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from corral.checksums import checksum, edited
 from corral.data import is_known, known_names, resolved_name
 from corral.errors import UsageError, closest
-from corral.models.backbones import BACKBONES, backbone_options
+from corral.models.backbones import BACKBONES, backbone_options, takes_any
 from corral.models.heads import HEADS
 from corral.reading import check_values, parse_toml, read_bytes
 from corral.registry import Registry, is_target
@@ -58,6 +58,10 @@ def load_recipe(
         UsageError: an unknown recipe, key or value, or a data set that the recipe has no settings for; one line with
             file, key and what is allowed.
     """
+    if not isinstance(recipe, str | Path | Recipe):
+        raise UsageError(f"a recipe is a name, a path or a corral Recipe, found {type(recipe).__name__}")
+    if not isinstance(data, str | None):
+        raise UsageError(f"a recipe's data is a name, found {type(data).__name__}: give the data themselves to train")
     source = _of_shipped(recipe) if isinstance(recipe, str) and recipe in shipped_recipes() else _checked(_read(recipe))
     for key, value in (overrides or {}).items():
         try:
@@ -65,7 +69,11 @@ def load_recipe(
         except ValueError as error:
             raise UsageError(f"recipe key {key!r}: {error}") from error
         _import_model(_nested(key if "." in key else f"model.{key}", value))
-    given = {_full_key(key, source.laid(())): value for key, value in (overrides or {}).items()}
+    own = source.laid(())
+    for key, value in (overrides or {}).items():  # another backbone brings its own keys
+        if key in ("model.backbone", "backbone") and isinstance(value, str) and _found(value):
+            own = merge(own, {"model": {"backbone": value}})
+    given = {_full_key(key, own): value for key, value in (overrides or {}).items()}
     table = _laid_for(source, data, given)
     if isinstance(head := part(table, "model").get("head"), str):  # as a table, which options may be laid over
         table = merge(table, {"model": {"head": {"name": head}}})
@@ -253,12 +261,22 @@ def _known_keys(table: Mapping[str, Any]) -> list[str]:
 def _model_keys(table: Mapping[str, Any]) -> list[str]:
     """What a recipe's `model` table may set: the options of every backbone and of the table's own, and the head's."""
     model = part(table, "model")
-    backbones = [*BACKBONES, *(name for name in (model.get("backbone"),) if isinstance(name, str) and is_target(name))]
+    chosen = model.get("backbone")
+    backbones = dict.fromkeys([*BACKBONES, *([chosen] if isinstance(chosen, str) and _found(chosen) else [])])
     options = dict.fromkeys(option for name in backbones for option in backbone_options(name))
     name = _head_name(model)
     known = isinstance(name, str) and (name in HEADS or is_target(name))
     of_head = HEADS.find(str(name), code=False).option_names() if known else ()
-    return ["backbone", *options, "head", "head.name", *(f"head.{option}" for option in of_head)]
+    return ["backbone", "normalise", *options, "head", "head.name", *(f"head.{option}" for option in of_head)]
+
+
+def _found(backbone: str) -> bool:
+    """Whether a backbone of a name, or an imported target, is there."""
+    try:
+        BACKBONES.find(backbone, code=False)
+    except UsageError:
+        return False
+    return True
 
 
 def _table(annotation: Any) -> type[Config] | None:
@@ -270,6 +288,9 @@ def _table(annotation: Any) -> type[Config] | None:
 def _full_key(key: str, table: Mapping[str, Any]) -> str:
     known = _known_keys(table)
     if key in known:
+        return key
+    backbone = part(table, "model").get("backbone")
+    if key.startswith("model.") and isinstance(backbone, str) and _found(backbone) and takes_any(backbone):
         return key
     matches = [full for full in known if full.endswith(f".{key}")]
     least = min((full.count(".") for full in matches), default=0)

@@ -3,12 +3,14 @@
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 from pydantic_core import PydanticCustomError
 
 from corral.errors import UsageError
-from corral.models.backbones import read_backbone
+from corral.models.backbones import BACKBONES, missing_words, read_backbone
+from corral.models.backbones.given import PREFIX as GIVEN
 from corral.models.spec import fill_head
+from corral.models.statistics import parse_normalise
 from corral.registry import is_target, lasting
 from corral.strict import MOST_WHOLE
 from corral.training.methods.base import METHODS, MethodOptions, method_class
@@ -36,17 +38,30 @@ class DataConfig(Config):
     unlabeled: bool | Literal["also"] | None = None
 
 
+def _normalisation(text: str) -> str:
+    """Refuse what is no normalisation; ValueError, which pydantic passes on with its place in the recipe."""
+    if text != "none":
+        try:
+            parse_normalise(text)
+        except UsageError as error:
+            raise ValueError(str(error).replace("--normalise takes", "takes none,")) from None
+    return text
+
+
 class ModelConfig(Config):
     """The backbone with those of its options that are not the defaults, and the head where the method leaves it free.
 
     The options are the backbone's own (`corral.models.backbones`), beside `backbone`. `head` is a name or a table of a
-    name and options; without it the method's head, a linear one for most.
+    name and options; without it the method's head, a linear one for most. `normalise` is by which means and standard
+    deviations of the channels the backbone's inputs are normalised: without it those of the training images; those that
+    a pretrained backbone was trained with ("imagenet", "half", "cifar10" ... or "M,M,M/S,S,S"), or none ("none").
     """
 
     model_config = ConfigDict(extra="allow")
 
     backbone: str = "convnet"
     head: dict[str, Any] | None = None
+    normalise: Annotated[str, AfterValidator(_normalisation)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -68,12 +83,16 @@ class ModelConfig(Config):
                 fill_head(head, FEWEST_CLASSES)
                 head = {**head, "name": _lasting(name_of_head)}
         except UsageError as error:  # pydantic passes ValueErrors on with their place in the recipe
-            raise ValueError(str(error)) from None
+            lost = name.startswith(GIVEN) and name not in BACKBONES
+            raise ValueError(f"backbone {name!r}: {missing_words(name)}" if lost else str(error)) from None
         # In the backbone's order, so that a recipe is written in one way: names of run folders depend on it.
         chosen = {
             key: list(value) if isinstance(value, tuple) else value for key, value in read.items() if key in given
         }
-        return {"backbone": _lasting(name), **({} if head is None else {"head": head}), **chosen}
+        beside = {
+            key: value for key, value in (("head", head), ("normalise", data.get("normalise"))) if value is not None
+        }
+        return {"backbone": _lasting(name), **beside, **chosen}
 
     def options(self) -> dict[str, Any]:
         """The backbone's options that were chosen."""

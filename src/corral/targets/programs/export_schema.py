@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from corral.audit.programs.operators import computes
+from corral.targets.programs.operators import computes
 
 NAME = re.compile(r"[\w.]*")
 PATH = re.compile(r"[\w.@\-\[\]]*")

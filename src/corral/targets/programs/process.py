@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corral.audit.programs import rights
-from corral.audit.programs.wire import WireError, packed, receive, send, unpacked
 from corral.errors import CorralError
 from corral.processes import how_it_ended
+from corral.targets.programs import rights
+from corral.targets.programs.wire import WireError, packed, receive, send, unpacked
 
 # Ctrl-C reaches every process of a terminal: this one is ended by the one that started it. What it prints goes nowhere.
 # torch asks where temporary and compiled files would go, and makes their folder where it is not there.
@@ -28,7 +28,7 @@ replies = os.dup(1)
 os.dup2(2, 1)
 tempfile.tempdir = os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.sep
 still_open = runpy.run_path(given["rights"])["hold_writes"](given["device"])
-from corral.audit.programs.child import main
+from corral.targets.programs.child import main
 main(replies, still_open)
 """
 # A row of logits an image, and gradients of the size of the images.

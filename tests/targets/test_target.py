@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.audit.programs.crafted import edited
+from tests.targets.programs.crafted import edited
 from torch import nn
 
 from corral.attacks.state import attacked
-from corral.audit.targets import load_target
 from corral.errors import CorralError, UsageError
+from corral.targets.target import load_target
 
 SHAPE = (1, 6, 6)
 MODELS = """

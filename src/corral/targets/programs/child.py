@@ -13,11 +13,11 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from corral.audit.programs.compiled import CompiledProgram
-from corral.audit.programs.rights import hold_reads
-from corral.audit.programs.wire import packed, receive, send, unpacked
 from corral.errors import CorralError
 from corral.precision import full_float32
+from corral.targets.programs.compiled import CompiledProgram
+from corral.targets.programs.rights import hold_reads
+from corral.targets.programs.wire import packed, receive, send, unpacked
 
 # The other side is trusted; images and archives are as large as they are.
 ANY_SIZE = 1 << 62

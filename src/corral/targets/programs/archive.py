@@ -19,10 +19,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from corral.audit.programs.export_schema import RefusedError, plain
-from corral.audit.programs.script_check import unsafe, unsafe_pickle
 from corral.errors import CorralError
 from corral.reading import opened_zip, parse_json
+from corral.targets.programs.export_schema import RefusedError, plain
+from corral.targets.programs.script_check import unsafe, unsafe_pickle
 
 EXPORT_REMEDY = "give module:function instead, or export a model of plain tensors"
 SCRIPT_REMEDY = "give module:function instead, or a program of torch's tensor operators"

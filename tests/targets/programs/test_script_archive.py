@@ -7,13 +7,13 @@ import zipfile
 
 import pytest
 import torch
-from tests.audit.programs.crafted import SHAPE, Net, Opens, changed, compiled, pickled, scripted, written
+from tests.targets.programs.crafted import SHAPE, Net, Opens, changed, compiled, pickled, scripted, written
 from torch import nn
 
-from corral.audit.programs.archive import rebuilt_script
-from corral.audit.programs.script_check import unsafe, unsafe_pickle
-from corral.audit.targets import load_target
 from corral.errors import CorralError
+from corral.targets.programs.archive import rebuilt_script
+from corral.targets.programs.script_check import unsafe, unsafe_pickle
+from corral.targets.target import load_target
 
 
 class Saves(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from corral.audit.programs.process import Process
+from corral.targets.programs.process import Process
 
 
 class Remote(nn.Module):

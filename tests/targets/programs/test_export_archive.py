@@ -10,15 +10,15 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 import torch
-from tests.audit.programs.crafted import Net, changed, edited, exported
+from tests.targets.programs.crafted import Net, changed, edited, exported
 from torch._export.serde import schema
 from torch._export.serde.union import _Union
 
-from corral.audit.programs.archive import rebuilt_export
-from corral.audit.programs.export_schema import OBJECTS, UNIONS
-from corral.audit.programs.operators import computes, refused
-from corral.audit.targets import load_target
 from corral.errors import CorralError
+from corral.targets.programs.archive import rebuilt_export
+from corral.targets.programs.export_schema import OBJECTS, UNIONS
+from corral.targets.programs.operators import computes, refused
+from corral.targets.target import load_target
 
 MODEL = "models/model.json"
 LEFT_OUT = {"as_custom_obj", "custom_obj", "token"}

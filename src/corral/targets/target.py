@@ -8,14 +8,14 @@ from typing import Literal
 import torch
 from torch import nn
 
-from corral.audit.programs.archive import rebuilt_export, rebuilt_script
-from corral.audit.programs.compiled import CompiledProgram
-from corral.audit.programs.process import Process
-from corral.audit.programs.remote import Remote
-from corral.audit.python import load_python
 from corral.errors import CorralError, UsageError
 from corral.files import user_path
 from corral.reading import check_file, opened_zip
+from corral.targets.programs.archive import rebuilt_export, rebuilt_script
+from corral.targets.programs.compiled import CompiledProgram
+from corral.targets.programs.process import Process
+from corral.targets.programs.remote import Remote
+from corral.targets.python import load_python
 from corral.training import RunInfo, load_model
 
 Kind = Literal["run", "python", "torchscript", "export", "module"]

@@ -14,18 +14,18 @@ from functools import cache
 
 import pytest
 import torch
-from tests.audit.programs.crafted import SHAPE, Net, changed, compiled, exported, scripted
-from tests.audit.programs.test_export_archive import MODEL, TREES, with_context
-from tests.audit.programs.test_script_archive import Overwrites, Saves, SavesWhenLoaded
+from tests.targets.programs.crafted import SHAPE, Net, changed, compiled, exported, scripted
+from tests.targets.programs.test_export_archive import MODEL, TREES, with_context
+from tests.targets.programs.test_script_archive import Overwrites, Saves, SavesWhenLoaded
 from torch import nn
 
 from corral.attacks.state import attacked
-from corral.audit.outputs import check_outputs
-from corral.audit.programs import process, rights
-from corral.audit.programs.process import Process
-from corral.audit.programs.remote import Remote
-from corral.audit.targets import load_target
 from corral.errors import CorralError
+from corral.targets.outputs import check_outputs
+from corral.targets.programs import process, rights
+from corral.targets.programs.process import Process
+from corral.targets.programs.remote import Remote
+from corral.targets.target import load_target
 
 CPU = torch.device("cpu")
 
@@ -246,7 +246,7 @@ def test_the_process_ends_with_the_module(tmp_path):
 def test_the_process_does_not_outlive_a_killed_one(tmp_path):
     path = scripted(Net(), tmp_path / "m.pt")
     code = (
-        "import sys, time\nfrom corral.audit.targets import load_target\n"
+        "import sys, time\nfrom corral.targets.target import load_target\n"
         "model = load_target(sys.argv[1]).model\n"
         "print(model.__dict__['process']._child.pid, flush=True)\ntime.sleep(600)\n"
     )

@@ -9,7 +9,7 @@ ones. Operators are reached as `torch.NAME`, as `ops.NAMESPACE.NAME`, as methods
 import pickletools
 import re
 
-from corral.audit.programs.operators import computes, refused
+from corral.targets.programs.operators import computes, refused
 
 # Text in single or triple quotes, backslashes, comments and anything beyond ASCII are nothing that torch's printer
 # writes outside quotes: refused, so that nothing is read here in another way than there.
