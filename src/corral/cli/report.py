@@ -12,7 +12,7 @@ EPILOG = "Example: corral report runs/mnist-at runs/mnist-corral --out report.ht
 
 
 def report(
-    run: Annotated[list[Path], typer.Argument(help="Evaluated run folders.", autocompletion=complete.run)],
+    run: Annotated[list[Path], typer.Argument(help="Evaluated run folders.", autocompletion=complete.measured)],
     out: Annotated[Path, typer.Option(help="The page; its folder is made, but none above that.")] = Path("report.html"),
     as_json: Json = False,
 ) -> None:
