@@ -19,7 +19,7 @@ LAYERS = (
     {"evaluation"},
     {"analysis", "audit"},
     {"report"},
-    {"papers", "register", "api"},
+    {"papers", "register", "api", "sklearn"},
     {"demo"},
     {"cli"},
     {"__init__", "__main__"},

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corral.data import Images
+from corral.data import DataSet, Images
 from corral.data.augment import crop_and_flip
 from corral.devices import choose_device
 from corral.files import check_recordable, remove_abandoned, write_atomically
@@ -96,13 +96,14 @@ class Run:
         folder: RunFolder,
         device: torch.device,
         *,
+        data: DataSet | None = None,
         data_root: str | Path | None = None,
         progress: bool = True,
         loggers: Sequence[LoggerKind] = (),
     ) -> None:
         self.recipe, self.folder, self.device, self.progress = recipe, folder, device, progress
         self.loggers = loggers
-        self.data, images, validation = prepare_data(recipe, root=data_root)
+        self.data, images, validation = prepare_data(recipe, root=data_root, data=data)
         # Unlabeled images may be more than a device holds: they stay where they are, and batches go to it.
         self.images = images if recipe.data.unlabeled else images.to(device)
         self.validation = None if validation is None else validation.to(device)
