@@ -57,9 +57,9 @@ bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/autoattack.py --data mnist --n 100 --out runs/mnist
 
 # With the libraries of others, and the table of docs/interop.md: an environment of their own beside .venv, then minutes.
-# The original AutoAttack is on no index: make interop AUTOATTACK=/path/to/a/clone/of/fra31/auto-attack.
+# The original AutoAttack is on no index; from a clone: .venv-interop/bin/pip install --no-deps /path/to/auto-attack.
 interop: $(INTEROP)/.ready
-	CORRAL_INTEROP=docs/interop.md PYTHONPATH="$(AUTOATTACK)" $(TEST_ENV) $(INTEROP)/bin/python -m pytest tests/interop
+	CORRAL_INTEROP=docs/interop.md $(TEST_ENV) $(INTEROP)/bin/python -m pytest tests/interop
 
 $(INTEROP)/.ready: $(READY) interop.lock
 	@$(BIN)/python -m venv $(INTEROP)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_iris
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -63,9 +64,10 @@ def test_scikit_learn_s_own_checks_pass():
 
 def test_it_trains_what_corral_train_trains(tmp_path):
     part = load("digits").train
-    run = train("at", out=tmp_path / "run", epochs=1, progress=False, device="cpu", seed=3, **SMALL)
+    settings = SMALL | {"training.select": "best", "data.validation": 60, "data.train": 400}
+    run = train("at", out=tmp_path / "run", epochs=2, progress=False, device="cpu", seed=3, **settings)
     expected = load_model(run)[0]
-    model = CorralClassifier("at", epochs=1, overrides=SMALL, random_state=3).fit(part.pixels, part.labels)
+    model = CorralClassifier("at", epochs=2, overrides=settings, random_state=3).fit(part.pixels, part.labels)
     assert all(torch.equal(value, model.model_.state_dict()[name]) for name, value in expected.state_dict().items())
     with torch.no_grad():
         assert np.array_equal(model.predict(part.pixels), expected(part.float()).argmax(1).numpy())
@@ -186,6 +188,8 @@ def test_parameters_count_before_overrides_and_these_before_what_rows_get(iris):
     found = resolved(eps="8/255", overrides={"threat.eps": 0.3, "training.batch_size": 50})
     assert (found.threat.eps, found.training.batch_size, found.model.backbone) == (8 / 255, 50, "mlp")
     assert resolved(backbone="mlp", overrides={"model.hidden": [5]}).model.options() == {"hidden": [5]}
+    assert resolved(overrides={"epochs": 2, "batch_size": 30}).training.batch_size == 30
+    assert resolved(overrides={"epochs": 2}).training.epochs == 1
     assert resolved(random_state=4).training.seed == 4
     assert resolved(random_state=None).training.seed != resolved(random_state=None).training.seed
     with pytest.raises(UsageError, match="clusters"):
@@ -198,3 +202,14 @@ def test_labels_that_make_no_classifier_are_refused(iris):
         CorralClassifier(epochs=1).fit(X, np.zeros(150))
     with pytest.raises(ValueError, match="150 rows, but y has 149 labels"):
         CorralClassifier(epochs=1).fit(X, y[:-1])
+
+
+def test_what_failed_or_predicts_nothing_is_not_fitted(iris):
+    X, y = iris
+    model = CorralClassifier("at", epochs=1).fit(X, y)
+    with pytest.raises(ValueError, match="one class"):
+        model.fit(100 * X, np.zeros(150))
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+    with pytest.raises(UsageError, match="recipe 'simclr' trains an encoder, which predicts nothing"):
+        CorralClassifier("simclr", epochs=1).fit(X, y)

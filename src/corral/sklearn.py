@@ -19,9 +19,11 @@ from corral.certify import head_radius, lipschitz_upper
 from corral.data import DataSet, Images
 from corral.data.loading.arrays import as_pixels, layout_by_channels, layout_of
 from corral.devices import choose_device
+from corral.errors import UsageError
 from corral.models import Classifier, ModelSpec, build_classifier
 from corral.precision import full_float32
-from corral.training import Recipe, Run, RunFolder, load_recipe
+from corral.training import Recipe, Run, RunFolder, load_model, load_recipe
+from corral.training.methods import method_class
 from corral.training.recipes.recipe import MOST_SEED, ModelConfig
 
 # What rows of numbers are trained with where neither the recipe nor the caller says something else: the recipes' own
@@ -31,6 +33,9 @@ ROWS: Mapping[str, Any] = {
     "model.hidden": (64, 64),
     "model.features": 32,
     "model.rectify": False,
+    "data.validation": 0,
+    "data.crop": 0,
+    "data.flip": False,
     "threat.eps": 0.05,
     "training.epochs": 30,
     "training.batch_size": 64,
@@ -44,6 +49,7 @@ KEYS = {
     "learning_rate": "training.learning_rate",
     "norm": "threat.norm",
     "eps": "threat.eps",
+    "backbone": "model.backbone",
 }
 PREDICTED_AT_ONCE = 500
 
@@ -125,6 +131,7 @@ class CorralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             UsageError: an unknown recipe, key or value, or what the recipe refuses of such data.
             CorralError: training failed; the message says why.
         """
+        self.__dict__.pop("model_", None)  # what fails is not fitted, whatever it was before
         pixels = self._pixels(X, fit=True)
         labels = check_array(column_or_1d(y, warn=True), ensure_2d=False, dtype=None, input_name="y")
         check_classification_targets(labels)
@@ -137,12 +144,12 @@ class CorralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         images = Images(pixels, torch.from_numpy(encoded.astype(np.int64)))
         # Nothing is measured in training: what stands for the test part is not read.
         data = DataSet("arrays", tuple(map(str, self.classes_)), images, images, note="arrays")
+        device = choose_device(self.device)
         with tempfile.TemporaryDirectory(prefix="corral-") as folder:
-            device = choose_device(self.device)
             run = Run(self.recipe_, RunFolder(Path(folder) / "run"), device, data=data, progress=self.verbose)
             run.begin(resume=False)
             run.execute()
-        self.model_, self.spec_ = run.model.eval(), run.spec.with_head(run.model.head)
+            self.model_, self.spec_, _ = load_model(run.folder.path, device=device)
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
@@ -184,20 +191,23 @@ class CorralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
 
     def _resolved(self) -> Recipe:
         """The recipe with the parameters in it."""
-        named = {key: getattr(self, name) for name, key in KEYS.items() if getattr(self, name) is not None}
-        given = {**(self.overrides or {}), **named}
         seed = self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(MOST_SEED + 1, dtype=np.int64)
-        given["training.seed"] = int(seed)
-        if self.backbone is not None:
-            given["model.backbone"] = self.backbone
-        base = load_recipe(self.recipe, overrides=given)
-        if not hasattr(self, "scaler_"):
-            return base
-        keeps = base.model.backbone != ModelConfig.model_fields["backbone"].default or "model.backbone" in given
-        rows = {key: value for key, value in ROWS.items() if not (keeps and key.startswith("model."))}
-        return load_recipe(self.recipe, overrides={**rows, **given})
+        named = {key: getattr(self, name) for name, key in KEYS.items() if getattr(self, name) is not None}
+        named["training.seed"] = int(seed)
+        given = dict(self.overrides or {})
+        recipe = load_recipe(self.recipe, overrides=given | named)
+        if hasattr(self, "scaler_"):
+            chosen = any(key.rpartition(".")[2] == "backbone" for key in given | named)
+            keeps = chosen or recipe.model.backbone != ModelConfig.model_fields["backbone"].default
+            given = {key: value for key, value in ROWS.items() if not (keeps and key.startswith("model."))} | given
+        # Keys may be short: those that count come last.
+        ordered = {key: value for key, value in given.items() if key not in named} | named
+        recipe = load_recipe(self.recipe, overrides=ordered)
+        if method_class(recipe.method).trains == "encoder":
+            raise UsageError(f"recipe {recipe.name!r} trains an encoder, which predicts nothing: choose another")
+        return recipe
 
     def _pixels(self, X: Any, *, fit: bool) -> Tensor:
         """(n, C, H, W) pixels of rows or images; `fit` finds their shape and range."""

@@ -10,7 +10,7 @@ from corral.attacks import autoattack, pgd
 pytestmark = pytest.mark.filterwarnings("ignore")
 STEPS, STEP = 20, EPS / 8
 PGD = f"PGD-{STEPS} from the image, step eps/8, Linf {EPS}, on `corral` and `at`, 100 digits"
-FEW = 40
+FEW = 25
 
 
 def foolbox_pgd(foolbox, model, x, y):

@@ -102,14 +102,14 @@ def trained(make, library, x, y):
 @pytest.mark.parametrize("name", MODELS)
 def test_our_pgd_changes_the_labels_of_their_networks(interop, colours, name):
     module, make = MODELS[name]
-    what = f"our PGD-10, Linf 16/255, on its {name.split()[1]}, 32 images"
+    what = f"our PGD-10, Linf 32/255, on its {name.split()[1]}, 32 images"
     row, library = interop(module, module, what, module)
     x, y = colours
     model = trained(make, library, x, y)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    x_adv = pgd(model, x, y, eps=16 / 255, steps=10, step_size=4 / 255)
+    x_adv = pgd(model, x, y, eps=32 / 255, steps=10, step_size=8 / 255)
     clean = robust(lambda x: logits(model, x), x, x, y)
-    left = robust(lambda x: logits(model, x), x_adv, x, y, eps=16 / 255)
+    left = robust(lambda x: logits(model, x), x_adv, x, y, eps=32 / 255)
     assert float(left.double().mean()) < float(clean.double().mean()) - 0.2
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     row.result = f"accuracy {percent(clean)}, robust {percent(left)}"
