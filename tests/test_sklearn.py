@@ -196,6 +196,24 @@ def test_parameters_count_before_overrides_and_these_before_what_rows_get(iris):
         resolved(clusters=2)  # adversarial training has none
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"overrides": [3]}, r"overrides must be a mapping of recipe keys to values, found \[3\]"),
+        ({"image_shape": (2, 2)}, r"image_shape must be \(C, H, W\), three whole numbers, found \(2, 2\)"),
+        ({"image_shape": (1, 2, 3)}, "X has 4 features, but image_shape .* has 6"),
+        ({"random_state": "a"}, "cannot be used to seed"),
+        ({"recipe": "corall"}, "did you mean 'corral'"),
+        ({"overrides": {"epochz": 1}}, "did you mean 'training.epochs'"),
+        ({"eps": 8}, "did you mean 8/255"),
+    ],
+)
+def test_wrong_parameters_are_one_line(iris, options, words):
+    with pytest.raises((ValueError, UsageError), match=words) as caught:
+        CorralClassifier(**options).fit(*iris)
+    assert "\n" not in str(caught.value)
+
+
 def test_labels_that_make_no_classifier_are_refused(iris):
     X, y = iris
     with pytest.raises(ValueError, match="at least two classes, found one class"):

@@ -76,7 +76,7 @@ def pytest_sessionfinish(session, exitstatus):
     if path.suffix != ".md" or not ROWS:
         return
     lines = ["", "| tool | version | what was run | result |", "| --- | --- | --- | --- |"]
-    for row in ROWS:
+    for row in sorted(ROWS, key=lambda row: row.tool.lower()):
         result = row.result or "**failed**"
         lines.append(f"| {row.tool} | {row.version} | {row.ran} | {result} |")
     text = path.read_text(encoding="utf-8")

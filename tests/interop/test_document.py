@@ -1,7 +1,10 @@
 """The table in docs/interop.md is of the versions in the lock files, and nothing in it failed."""
 
+import os
 import re
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {
@@ -13,6 +16,7 @@ NAMES = {
 ELSEWHERE = {"AutoAttack (fra31/auto-attack)"}
 
 
+@pytest.mark.skipif(bool(os.environ.get("CORRAL_INTEROP")), reason="the table is being written")
 def test_the_table_is_of_the_locked_versions_and_nothing_failed():
     locked = {}
     for name in ("requirements.lock", "interop.lock"):

@@ -8,6 +8,8 @@ from tests.models.test_export import HEADS, classifier
 from tests.test_sklearn import EXPECTED_FAILURES, in_memory  # noqa: F401
 
 from corral.data import load
+from corral.models import HEADS as REGISTERED
+from corral.models import FeaturesHead
 from corral.models.export import export_classifier
 from corral.sklearn import CorralClassifier
 
@@ -28,9 +30,13 @@ def apart(model, found, x):
 
 
 def test_onnx_runtime_gives_the_logits_of_every_head_and_rule(interop, images, ours, tmp_path):
-    what = f"exported classifiers of {len(HEADS)} heads and rules ({', '.join(map(str, HEADS))}), `corral` and `at`"
+    rules = "linear; clusters soft, nearest, 3 nearest, fuzzy, one a class; cosine nearest and soft; an encoder"
+    what = f"exported classifiers of every head and rule ({rules}), `corral` and `at`"
     row, runtime, *_ = interop("ONNX Runtime", "onnxruntime", what, "onnxruntime", "onnx", "onnxscript")
     models = {f"head-{number}": classifier("convnet", head) for number, head in enumerate(HEADS)} | ours
+    encoder = classifier("convnet", "linear")
+    models["encoder"] = encoder.with_head(FeaturesHead(encoder.features_dim)).eval()
+    assert {model.head.name for model in models.values()} == set(REGISTERED)
     worst = 0.0
     for name, model in models.items():
         path = export_classifier(model, tmp_path / f"{name}.onnx")

@@ -157,7 +157,7 @@ def test_our_audit_takes_their_networks(interop, colours, name):
     part = Images(*colours)
     data = DataSet("colours", tuple("abcd"), part, part)
     model = trained(make, library, *colours)
-    record = corral.audit(model, data, eps="16/255", minutes=1, n=8, progress=False, device="cpu")
+    record = corral.audit(model, data, eps="16/255", minutes=3, n=8, progress=False, device="cpu")
     assert record.n_attacked > 0  # all of them on an idle core
     assert record.robust <= record.clean
     row.result = (

@@ -1,4 +1,4 @@
-"""A scikit-learn estimator of every recipe: `CorralClassifier`, for pipelines, searches and joblib."""
+"""The estimator: any recipe behind fit and predict."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -17,11 +17,11 @@ from torch import Tensor
 
 from corral.certify import head_radius, lipschitz_upper
 from corral.data import DataSet, Images
-from corral.data.loading.arrays import as_pixels, layout_by_channels, layout_of
 from corral.devices import choose_device
 from corral.errors import UsageError
 from corral.models import Classifier, ModelSpec, build_classifier
 from corral.precision import full_float32
+from corral.sklearn.pixels import as_images, check_shape
 from corral.training import Recipe, Run, RunFolder, load_model, load_recipe
 from corral.training.methods import method_class
 from corral.training.recipes.recipe import MOST_SEED, ModelConfig
@@ -92,6 +92,8 @@ class CorralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         model_: the `Classifier`, which attacks, certificates and `export` take; `images` makes its input.
     """
 
+    image_shape_: tuple[int, int, int]
+
     def __init__(
         self,
         recipe: str | Path | Recipe = "corral",
@@ -131,6 +133,7 @@ class CorralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             UsageError: an unknown recipe, key or value, or what the recipe refuses of such data.
             CorralError: training failed; the message says why.
         """
+        self._check_parameters()
         self.__dict__.pop("model_", None)  # what fails is not fitted, whatever it was before
         pixels = self._pixels(X, fit=True)
         labels = check_array(column_or_1d(y, warn=True), ensure_2d=False, dtype=None, input_name="y")
@@ -189,6 +192,12 @@ class CorralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         pixels = self._pixels(X, fit=False)
         return Images(pixels).float()
 
+    def _check_parameters(self) -> None:
+        """Refuse what the recipe does not check."""
+        if not isinstance(self.overrides, Mapping | None):
+            raise ValueError(f"overrides must be a mapping of recipe keys to values, found {self.overrides!r}")
+        check_shape(self.image_shape)
+
     def _resolved(self) -> Recipe:
         """The recipe with the parameters in it."""
         seed = self.random_state
@@ -213,7 +222,13 @@ class CorralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         """(n, C, H, W) pixels of rows or images; `fit` finds their shape and range."""
         dimensions = X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
         if dimensions in (3, 4) or self.image_shape is not None:
-            return self._given_images(X, fit=fit)
+            pixels = as_images(X, self.image_shape if fit else self.image_shape_, least=2 if fit else 1)
+            if fit:
+                for name in ("scaler_", "feature_names_in_"):
+                    self.__dict__.pop(name, None)  # of an earlier fit to rows
+                channels, height, width = pixels.shape[1:]
+                self.image_shape_, self.n_features_in_ = (channels, height, width), channels * height * width
+            return pixels
         least = {"ensure_min_samples": 2} if fit else {}
         rows = validate_data(self, X, reset=fit, dtype=np.float64, **least)
         if fit:
@@ -222,32 +237,6 @@ class CorralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         elif not hasattr(self, "scaler_"):
             raise ValueError(f"X has {rows.shape} values, but the classifier was fitted to images {self.image_shape_}")
         return torch.from_numpy(self.scaler_.transform(rows).astype(np.float32)).reshape(-1, *self.image_shape_)
-
-    def _given_images(self, X: Any, *, fit: bool) -> Tensor:
-        array = check_array(X, allow_nd=True, ensure_min_samples=2 if fit else 1)
-        if array.ndim == 2:
-            shape = self.image_shape
-            assert shape is not None
-            if array.shape[1] != np.prod(shape):
-                raise ValueError(f"X has {array.shape[1]} features, but image_shape {shape} has {np.prod(shape)}")
-            array = array.reshape(-1, *shape)
-            layout: Any = "NCHW"
-        elif array.ndim == 4:
-            known = self.image_shape if fit else self.image_shape_
-            layout = layout_by_channels("X", array) if known is None else layout_of("X", array, known)
-        else:
-            layout = None
-        pixels = as_pixels("X", array, layout=layout)
-        found = tuple(pixels.shape[1:])
-        expected = self.image_shape if fit else self.image_shape_
-        if expected is not None and found != tuple(expected):
-            raise ValueError(f"X has images {found} (C, H, W), expected {tuple(expected)}")
-        if fit:
-            for name in ("scaler_", "feature_names_in_"):
-                self.__dict__.pop(name, None)  # of an earlier fit to rows
-            self.image_shape_ = (found[0], found[1], found[2])
-            self.n_features_in_ = int(np.prod(found))
-        return pixels
 
     def _outputs(self, X: ArrayLike, function: Callable[[Tensor], Tensor]) -> Tensor:
         """(n, ...) outputs on the CPU, batch by batch."""
