@@ -2,7 +2,10 @@
 
 import os
 import pickle
+import re
+import runpy
 import tempfile
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -102,6 +105,16 @@ def test_it_is_searched_in_a_pipeline(iris):
     assert set(search.cv_results_["param_corralclassifier__clusters"]) == {1, 2}
     assert len(model.model_.head.clusters.centroids) == 3 * search.best_params_["corralclassifier__clusters"]
     assert search.score(*iris) == np.mean(search.predict(iris[0]) == iris[1])
+
+
+def test_the_example_of_a_search_runs(capsys):
+    path = Path(__file__).resolve().parents[1] / "examples" / "scikit_learn_search.py"
+    runpy.run_path(str(path), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("best: {'clusters': ")
+    clean, robust = (float(number) for number in re.findall(r"0\.\d{3}|1\.000", lines[1]))
+    assert clean >= robust >= 0.5
+    assert 0 <= float(lines[2].split()[-1]) <= robust
 
 
 def test_a_pickle_holds_plain_arrays_and_predicts_the_same(iris, fitted, tmp_path):
