@@ -1,5 +1,6 @@
 """The estimator: any recipe behind fit and predict."""
 
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,8 +27,8 @@ from corral.training import Recipe, Run, RunFolder, load_model, load_recipe
 from corral.training.methods import method_class
 from corral.training.recipes.recipe import MOST_SEED, ModelConfig
 
-# What rows of numbers are trained with where neither the recipe nor the caller says something else: the recipes' own
-# values are those of images.
+# What rows of numbers are trained with in the place of the recipe's values, which are those of images. The backbone is
+# left to a recipe that has another than the default.
 ROWS: Mapping[str, Any] = {
     "model.backbone": "mlp",
     "model.hidden": (64, 64),
@@ -63,7 +64,7 @@ class CorralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     with an `image_shape`; they are uint8 or floats in [0, 1] and are not scaled, and `eps` is in pixel units as in all
     of corral.
 
-    None leaves a value to the recipe (`corral recipes NAME`, its values for digits) or, of rows, to `ROWS`.
+    None leaves a value to the recipe (`corral recipes NAME`, its values for digits); of rows `ROWS` count before it.
 
     Args:
         recipe: a recipe's or a method's name, a TOML file, or a Recipe: "corral", "at", "trades", "certified" ...
@@ -178,12 +179,10 @@ class CorralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             ValueError: values that have no radius, such as weights that are not finite.
         """
         check_is_fitted(self)
-        features = self._outputs(X, self.model_.features)
-        lipschitz = lipschitz_upper(self.model_, self.image_shape_).value
-        head = self.model_.head
-        radii: NDArray[np.float64] = head_radius(head, features.to(_device(self.model_)), lipschitz=lipschitz).numpy(
-            force=True
-        )
+        features = self._outputs(X, self.model_.features).to(_device(self.model_))
+        # A product past float64 still is a bound, of no use.
+        lipschitz = min(lipschitz_upper(self.model_, self.image_shape_).value, sys.float_info.max)
+        radii: NDArray[np.float64] = head_radius(self.model_.head, features, lipschitz=lipschitz).numpy(force=True)
         return radii
 
     def images(self, X: ArrayLike) -> Tensor:
