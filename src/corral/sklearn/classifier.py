@@ -75,7 +75,8 @@ class CorralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         learning_rate: of the weights.
         norm: of the threat, "Linf" or "L2".
         eps: radius of the threat, a number or a text such as "8/255".
-        backbone: a name, a target, a module or what makes one, as `corral.train` takes it; `overrides` have its options. Of rows "mlp", unless the recipe has its own.
+        backbone: a name, a target, a module or what makes one, as `corral.train` takes it; `overrides` have its
+            options. Of rows "mlp", unless the recipe has its own.
         overrides: any other keys of the recipe, such as {"method.temperature": 0.5}; they count before `ROWS`, and
             parameters before them.
         image_shape: (C, H, W) of images that are given as rows, or whose layout is not evident.
