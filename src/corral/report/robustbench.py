@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from corral.checkpoints import read_checkpoint
 from corral.errors import CorralError
 from corral.evaluation.records import Record
 from corral.files import check_recordable, write_atomically
 from corral.report.runs.collect import read_run
 from corral.report.words import AUTOATTACK, WORST_CASE, eps_words, slug
 from corral.training import RunFolder, load_recipe
-from corral.training.checkpoints import read_checkpoint
 
 # Its leaderboards of perturbations.
 NORMS = ("Linf", "L2")
