@@ -7,11 +7,13 @@ READY := .venv/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # Two OpenMP threads that compete with another process spin: tests run in processes of one thread each.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+INTEROP := .venv-interop
+PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 # What must be covered; tracing anything else would only take time.
 COVERED := geometry losses attacks certify models
 GATED := src/corral/geometry/**,src/corral/losses/**,src/corral/attacks/**,src/corral/certify/**,src/corral/models/heads/**
 
-.PHONY: demo fast test lint types unit bench soundness fuzz faults tables env lock clean
+.PHONY: demo fast test lint types unit bench soundness interop fuzz faults tables env lock clean
 .DEFAULT_GOAL := test
 
 env: $(READY)
@@ -54,6 +56,18 @@ bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/overhead.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/autoattack.py --data mnist --n 100 --out runs/mnist
 
+# With the libraries of others, and the table of docs/interop.md: an environment of their own beside .venv, then minutes.
+# The original AutoAttack is on no index; from a clone: .venv-interop/bin/pip install --no-deps /path/to/auto-attack.
+interop: $(INTEROP)/.ready
+	CORRAL_INTEROP=docs/interop.md $(TEST_ENV) $(INTEROP)/bin/python -m pytest tests/interop
+
+$(INTEROP)/.ready: $(READY) interop.lock
+	@$(BIN)/python -m venv $(INTEROP)
+	@echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PURELIB)')')" \
+		> "$$($(INTEROP)/bin/python -c '$(PURELIB)')/beside.pth"
+	@$(INTEROP)/bin/python -m pip --disable-pip-version-check -q install --no-deps -r interop.lock
+	@touch $@
+
 # 10,000 damaged files of every kind that is read; a JSON line a kind, and kinds in the file are not done again.
 fuzz: $(READY)
 	$(TEST_ENV) $(BIN)/python -m tests.fuzz.driver --n 10000 --results fuzz.jsonl --keep fuzz-faults
@@ -78,4 +92,4 @@ lock: $(READY)
 	@mv requirements.lock.new requirements.lock
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage
+	rm -rf .venv .venv-interop .mypy_cache .ruff_cache .pytest_cache .coverage

@@ -1,4 +1,4 @@
-"""corral's method in a loop of your own: clusters of every class, an adversary on the batch's own clusters, the loss."""
+"""corral's method in a loop of your own: clusters of every class, an adversary on the batch's clusters, the loss."""
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -19,7 +19,7 @@ def refit(model, images, clusters, generator=None):
 
 
 def batch_loss(model, x, y, assigned, *, eps, generator=None):
-    """Cross-entropy of adversarial images on the clusters of the batch's clean features, which the adversary attacks."""
+    """Cross-entropy of adversarial images on the clusters of the batch's clean features, attacked there."""
     clean, head = model.features(x), model.head
     centroids = batch_centroids(clean, assigned, len(head.centroids), fallback=head.centroids)
     variance = batch_variance(clean, assigned, centroids)

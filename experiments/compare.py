@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from corral.attacks.protocols import PROTOCOLS
+from corral.attacks.threat import Threat
 from corral.data import load
 from corral.evaluation import Record, evaluate, read_record
 from corral.evaluation.evaluate import record_label
@@ -38,7 +39,8 @@ def measured(folder: Run, n: int | None, protocol: str) -> Record:
     """The run's record: the one on disk if it is of this model and this n, else a new evaluation."""
     model, _, info = load_model(folder.path)
     n_test = len(load(info.data).test)
-    label = record_label(protocol, n=n or n_test, n_test=n_test, eps=info.eps, run_eps=info.eps, seed=0)
+    own = Threat(info.norm, info.eps)
+    label = record_label(protocol, n=n or n_test, n_test=n_test, threat=own, own=own, seed=0)
     path = folder.records_folder / f"{label}.json"
     if path.is_file():
         record = read_record(path)
@@ -72,9 +74,8 @@ def seed_result(run: Run, seed: int, records: list[Record]) -> SeedResult:
 
 def record_file(record: Record) -> str:
     """The name of a record's file, without its ending."""
-    return record_label(
-        record.protocol, n=record.n, n_test=record.n_test, eps=record.eps, run_eps=record.eps, seed=record.eval_seed
-    )
+    own = Threat(record.norm, record.eps)
+    return record_label(record.protocol, n=record.n, n_test=record.n_test, threat=own, own=own, seed=record.eval_seed)
 
 
 def table_of(results: Path, store: Store, name: str = "mnist") -> str:

@@ -72,10 +72,8 @@ def test_an_override_by_its_keyword_and_by_its_key_are_the_same(tmp_path):
     assert again == one
     with pytest.raises(UsageError, match=r"the run's recipe differs: training\.epochs is 1, asked for 2"):
         corral.train(recipe, out=tmp_path / "one", resume=True, epochs=2, progress=False)
-    with pytest.raises(
-        UsageError, match=r"training.epochs is given twice: leave out one of training.epochs= and epoch"
-    ):
-        corral.train("nominal", out=tmp_path / "two", epochs=1, **{"training.epochs": 2})
+    both = {**more, "training.epochs": 2, "epochs": 1}
+    assert load_recipe(corral.train("nominal", out=tmp_path / "two", **both)).training.epochs == 1
 
 
 def test_a_model_file_tells_how_it_was_made(run):

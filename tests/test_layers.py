@@ -21,7 +21,7 @@ LAYERS = (
     {"evaluation", "clustering"},
     {"analysis", "audit"},
     {"report"},
-    {"papers", "register", "api"},
+    {"papers", "register", "api", "sklearn"},
     {"demo"},
     {"cli"},
     {"__init__", "__main__"},

@@ -34,6 +34,7 @@ def export(
     *,
     format: Format | None = None,
     image_size: tuple[int, int] | None = None,
+    backbone: BackboneLike | None = None,
 ) -> Path:
     """Write a classifier, in eval mode, to a file that its format's own tools run; corral is not needed to read it.
 
@@ -42,6 +43,7 @@ def export(
         out: the file; ".pt2" means torch.export, ".pt" and ".ts" TorchScript, ".onnx" ONNX. Default RUN/model.pt2.
         format: in the place of what the ending means.
         image_size: (H, W) where the classifier takes any; default a run's own.
+        backbone: of a run whose own is a user's, as `load` takes it.
 
     Returns:
         The path. Images are (N, channels, H, W) floats in [0, 1], N free; the output is (N, C) logits.
@@ -55,7 +57,7 @@ def export(
         if out is None:
             raise UsageError("export of a classifier needs out, the file, such as model.pt2 or model.onnx")
         return export_classifier(model, out, format=format, image_size=image_size)
-    classifier, spec, _ = load_model(model)
+    classifier, spec, _ = load_model(model, backbone=backbone)
     place = Path(model) if Path(model).is_dir() else Path(model).parent
     size = spec.image_shape[1:] if image_size is None else image_size
     return export_classifier(classifier, out or place / "model.pt2", format=format, image_size=size)

@@ -169,6 +169,25 @@ def test_heads_pages_and_analyses_are_listed(copy):
     assert f"{copy}/done/linear/done-slf" in called("runs", copy)
 
 
+def test_records_of_a_model_that_is_no_run_are_listed_beside_runs(copy):
+    (copy / "measured").mkdir()
+    (copy / "done" / "records").rename(copy / "measured" / "records")
+    rows = {line.split()[0]: line.split() for line in called("runs", copy).splitlines()}
+    assert rows[f"{copy}/measured"][1:7] == ["–", "digits", "Linf", "0.1", "–", "measured"]
+    assert rows[f"{copy}/measured"][8] == "custom"
+    assert rows[f"{copy}/done"][-2:] == ["–", "–"]
+    text = " ".join(called("show", copy / "measured").split())
+    assert "model done data digits threat Linf 0.1, in pixel units record custom at Linf 0.1, 20 of 500" in text
+    (copy / "measured" / "records" / "custom-n20.json").write_text("{")
+    assert "custom-n20.json: not JSON" in called("runs", copy).splitlines()[-1]
+
+
+def test_a_folder_called_records_of_something_else_is_none(copy):
+    (copy / "music" / "records").mkdir(parents=True)
+    (copy / "music" / "records" / "a.json").write_text("{}")
+    assert "music" not in called("runs", copy)
+
+
 def test_certificates_are_told(copy):
     (copy / "done" / "certificates").mkdir()
     at = [{"radius": 0.0, "certified": 0.9}, {"radius": 36 / 255, "certified": 0.5}]

@@ -282,6 +282,25 @@ def test_cross_entropy_and_kl_have_the_same_adversary(begun, numerics):
     torch.testing.assert_close(*slopes, rtol=1e-9, atol=1e-12)
 
 
+def test_a_batch_without_two_of_one_cluster_takes_the_head_s_variance(begun):
+    """Its own is 0, and the gradient of the temperature would be 0 × inf: the last batch of an epoch may be such."""
+    run = begun("corral")
+    method, assigned = run.method, run.method.assignments
+    alone = torch.stack([(assigned == cluster).nonzero()[0, 0] for cluster in (0, 3, 7)])
+    pair = torch.cat([alone, (assigned == 3).nonzero()[1]])
+    for rows in (alone, pair):
+        x, y = run.images.float(rows), run.images.labels[rows]
+        features = run.model.features(x).detach()
+        centroids, variance = method.batch_clusters(features, assigned[rows])
+        own = (features - centroids[assigned[rows]]).square().sum() / (len(rows) - 1)
+        assert float(variance) == float(run.model.head.variance if rows is alone else own)
+        run.model.zero_grad()
+        method.loss(x, y, rows)[0].backward()
+        gradients = [weight.grad for weight in run.model.parameters() if weight.grad is not None]
+        assert run.model.head.log_temperature.grad is not None
+        assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+
+
 @pytest.mark.parametrize("kind", ["cross_entropy", "kl", "mse", "features_mse", "magnet"])
 def test_a_step_of_the_consistency_adversary_raises_what_the_loss_lowers(begun, kind):
     overrides = CONSISTENT | {"consistency": kind}

@@ -10,9 +10,7 @@ from corral.cli.options import Common, check_out, interruptible, print_json, wit
 from corral.errors import UsageError
 from corral.strict import MOST_WHOLE
 
-EPILOG = (
-    "Example: corral cluster models.py:load --data cifar10 --features layer4 --clusters 2 --out clusters.safetensors"
-)
+EPILOG = "Example: corral cluster models.py:load --data cifar10 --features layer4 --clusters 2 --out it.safetensors"
 
 
 @with_common

@@ -36,13 +36,22 @@ def one_of(*words: str) -> Completer:
 
 def run(context: typer.Context, incomplete: str) -> list[str]:
     """Completes a run's folder; those that the line names already are left out."""
+    return _folders(context, incomplete, others=False)
+
+
+def _folders(context: typer.Context, incomplete: str, *, others: bool) -> list[str]:
     given = context.params.get("run") or context.params.get("target") or ()
     before = {str(path) for path in (given if isinstance(given, list | tuple) else [given])}
     typed = Path(incomplete)
     folder = typed if incomplete.endswith(os.sep) else typed.parent
     here = f".{os.sep}" if incomplete.startswith(f".{os.sep}") else ""
-    found = sorted(f"{here}{path}" for path in run_folders(folder, depth=DEPTH, most=MOST_ENTRIES))
+    found = sorted(f"{here}{path}" for path in run_folders(folder, depth=DEPTH, most=MOST_ENTRIES, others=others))
     return [path for path in found if path.startswith(incomplete) and path not in before]
+
+
+def measured(context: typer.Context, incomplete: str) -> list[str]:
+    """Completes a folder that may have records: a run's, or that of another model."""
+    return _folders(context, incomplete, others=True)
 
 
 def recipe_or_run(context: typer.Context, incomplete: str) -> list[str]:
@@ -50,13 +59,16 @@ def recipe_or_run(context: typer.Context, incomplete: str) -> list[str]:
     return [*names("recipe")(context, incomplete), *run(context, incomplete)]
 
 
-def run_folders(folder: Path, *, depth: int | None = None, most: int | None = None) -> Iterator[Path]:
+def run_folders(
+    folder: Path, *, depth: int | None = None, most: int | None = None, others: bool = False
+) -> Iterator[Path]:
     """The run folders at and below a folder, those nearest to it first; hidden folders and links are not entered.
 
     Args:
         folder: where to begin.
         depth: of folders below it; None for all.
         most: files and folders to look at; None for all.
+        others: take the folders of records of other models too.
     """
     level, deep, seen = [folder], 0, 0
     while level and (depth is None or deep <= depth):
@@ -67,7 +79,7 @@ def run_folders(folder: Path, *, depth: int | None = None, most: int | None = No
             entries = _entries(one, None if most is None else most - seen)
             seen += len(entries)
             inside = {entry.name for entry in entries}
-            is_run = any(name in inside for name in RUN_FILES)
+            is_run = any(name in inside for name in RUN_FILES) or (others and "records" in inside and has_records(one))
             if is_run:
                 yield one
             # What lies in a run is its own, but for the heads that were fitted to it.
@@ -79,6 +91,11 @@ def run_folders(folder: Path, *, depth: int | None = None, most: int | None = No
                 and entry.is_dir(follow_symlinks=False)
             ]
         level, deep = below, deep + 1
+
+
+def has_records(folder: Path) -> bool:
+    """Whether a folder holds an evaluation: a JSON document and the arrays of its name."""
+    return any(path.with_suffix(".npz").is_file() for path in (folder / "records").glob("*.json"))
 
 
 def _entries(folder: Path, most: int | None) -> list[os.DirEntry[str]]:

@@ -12,16 +12,25 @@ EPILOG = "Example: corral report runs/mnist-at runs/mnist-corral --out report.ht
 
 
 def report(
-    run: Annotated[list[Path], typer.Argument(help="Evaluated run folders.", autocompletion=complete.run)],
+    run: Annotated[list[Path], typer.Argument(help="Evaluated run folders.", autocompletion=complete.measured)],
     out: Annotated[Path, typer.Option(help="The page; its folder is made, but none above that.")] = Path("report.html"),
+    robustbench: Annotated[
+        Path | None, typer.Option(help="Also write each run's RobustBench model_info into this folder.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write one self-contained page about evaluated runs."""
     from corral.report import report as write_report
 
     check_out(out)
+    written = []
+    if robustbench is not None:
+        from corral.report.robustbench import write_model_info
+
+        written = write_model_info(run, folder=robustbench)
     page = write_report(run, out=out)
     if as_json:
-        print_json({"report": str(page)})
+        print_json({"report": str(page), **({} if robustbench is None else {"robustbench": list(map(str, written))})})
     else:
-        typer.echo(f"wrote {page}")
+        for path in (*written, page):
+            typer.echo(f"wrote {path}")

@@ -2,39 +2,19 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from corral.checksums import checksum
-from corral.cli.headers import REMEDY, read_document, read_header
+from corral.cli.complete import has_records
+from corral.cli.headers import REMEDY, read_header
+from corral.cli.record_facts import RecordFacts, read_facts
 from corral.errors import CorralError, UsageError
 from corral.lock import SILENT_SECONDS
 from corral.reading import MOST_RECIPE, MOST_TEXT, parse_json, parse_toml, read_bytes
 
-State = Literal["finished", "in training", "unfinished", "damaged"]
-
-
-@dataclass(frozen=True)
-class RecordFacts:
-    """What a record states of its accuracies, as fractions, or why it cannot be read."""
-
-    file: str
-    problem: str | None = None
-    protocol: str = ""
-    n: int = 0
-    n_test: int = 0
-    norm: str = ""
-    eps: float = 0.0
-    clean: float = 0.0
-    attacks: dict[str, float] = field(default_factory=dict)
-    created: str = ""
-    model_fingerprint: str = ""
-
-    @property
-    def lowest(self) -> float:
-        """The accuracy under the attack that leaves the least; an ensemble's row counts images, so it is the least."""
-        return min(self.attacks.values(), default=self.clean)
+State = Literal["finished", "in training", "unfinished", "measured", "damaged"]
 
 
 @dataclass(frozen=True)
@@ -43,9 +23,9 @@ class RunFacts:
 
     Attributes:
         path: the folder.
-        state: "in training" where a process trains in it now.
+        state: "in training" where a process trains in it now; "measured" of a model that is no run.
         info: `RunInfo` of the model, or of an unfinished run what its recipe says of it: recipe, method, data, norm,
-            eps, seed, epochs.
+            eps, seed, epochs; of a model that is no run what its records say: run (its name), data, norm, eps.
         spec: of the model; empty before there is one.
         progress: how far an unfinished run is, in words.
         records: its evaluations.
@@ -62,16 +42,21 @@ class RunFacts:
 
 
 def read_run(path: Path) -> RunFacts:
-    """What the files of a run folder state; damages are among its `problems`.
+    """What the files of a run folder, or of one with another model's records, state; damages are its `problems`.
 
     Raises:
         UsageError: no folder, or one that holds no run.
     """
     model, recipe, last = path / "model.safetensors", path / "recipe.toml", path / "checkpoints" / "last.safetensors"
+    records = [read_facts(file) for file in sorted((path / "records").glob("*.json"))]
+    if not (model.exists() or recipe.exists()) and has_records(path):
+        one = next((record for record in records if record.problem is None), None)
+        info = {} if one is None else {key: getattr(one, key) for key in ("run", "data", "norm", "eps")}
+        return RunFacts(path, "measured", info, {}, "", records, [])
     if not path.is_dir() or not (model.exists() or recipe.exists()):
         what = "no such run folder" if not path.exists() else "not a run folder"
         raise UsageError(f"{path}: {what}; `corral runs` lists those below the current folder")
-    info: dict[str, Any] = {}
+    info = {}
     spec: dict[str, Any] = {}
     problems: list[str] = []
     state: State = "finished" if model.exists() else "unfinished"
@@ -90,7 +75,6 @@ def read_run(path: Path) -> RunFacts:
     except CorralError as error:
         problems.append(str(error))
         state = "damaged"
-    records = [_record(file) for file in sorted((path / "records").glob("*.json"))]
     return RunFacts(path, state, info, spec, progress, records, problems)
 
 
@@ -192,25 +176,3 @@ def _beats(lock: Path) -> bool:
         return time.time() - lock.stat().st_mtime < SILENT_SECONDS
     except OSError:
         return False
-
-
-def _record(path: Path) -> RecordFacts:
-    try:
-        content = read_document(path, kind="record")
-    except CorralError as error:
-        return RecordFacts(path.name, str(error))
-    try:
-        return RecordFacts(
-            path.name,
-            protocol=str(content.get("protocol", "quick")),
-            n=int(content["n"]),
-            n_test=int(content["n_test"]),
-            norm=str(content["norm"]),
-            eps=float(content["eps"]),
-            clean=float(content["clean"]),
-            attacks={str(one["name"]): float(one["accuracy"]) for one in content["attacks"]},
-            created=str(content["created"]),
-            model_fingerprint=str(content["model_fingerprint"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return RecordFacts(path.name, f"{path}: not a corral record ({error})")

@@ -8,7 +8,8 @@ import typer
 
 from corral.cli.complete import run_folders
 from corral.cli.options import Json, print_json, print_table
-from corral.cli.run_facts import RecordFacts, RunFacts, read_run
+from corral.cli.record_facts import RecordFacts
+from corral.cli.run_facts import RunFacts, read_run
 from corral.cli.streams import say
 from corral.errors import UsageError
 from corral.terminal import eps_words
@@ -23,11 +24,12 @@ def runs(
 ) -> None:
     """List the runs below a folder: recipe, data, threat, seed, state, and their records' accuracies in percent.
 
-    Only recipes, records and the headers of models are read; a damaged run is a line that says so.
+    Folders with records of other models are "measured". Only recipes, records and the headers of models are read; what
+    is damaged is a line that says so.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; name one that runs lie below")
-    found = [read_run(path) for path in run_folders(folder)]
+    found = [read_run(path) for path in run_folders(folder, others=True)]
     if as_json:
         print_json([run_json(facts) for facts in found])
     elif not found:
@@ -60,7 +62,9 @@ def threat_words(info: dict[str, Any]) -> str:
 
 def _row(facts: RunFacts) -> list[str]:
     info, read = facts.info, [record for record in facts.records if record.problem is None]
-    known = [info["recipe"], info["data"], threat_words(info), str(info["seed"])] if info else ["–"] * 4
+    known = (
+        [info.get("recipe", "–"), info["data"], threat_words(info), str(info.get("seed", "–"))] if info else ["–"] * 4
+    )
     measured = ", ".join(_lowest(record, info) for record in read)
     damaged = ", ".join(f"{record.file} damaged" for record in facts.records if record.problem is not None)
     clean = max(read, key=lambda record: record.n, default=None)

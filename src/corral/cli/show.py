@@ -9,7 +9,8 @@ import typer
 from corral.cli import complete
 from corral.cli.headers import read_document, read_header, weights_fingerprint
 from corral.cli.options import Json, print_json
-from corral.cli.run_facts import RecordFacts, RunFacts, epochs_words, read_run
+from corral.cli.record_facts import RecordFacts
+from corral.cli.run_facts import RunFacts, epochs_words, read_run
 from corral.cli.runs import problems, run_json, state_words, threat_words
 from corral.cli.streams import say
 from corral.errors import CorralError
@@ -20,7 +21,10 @@ EPILOG = "Example: corral show runs/mnist-corral"
 
 
 def show(
-    run: Annotated[Path, typer.Argument(help="Run folder.", autocompletion=complete.run)],
+    run: Annotated[
+        Path,
+        typer.Argument(help="Run folder, or one with the records of another model.", autocompletion=complete.measured),
+    ],
     as_json: Json = False,
 ) -> None:
     """Tell all that a run's files state: how it was made, its model, records, certificates, analyses and pages."""
@@ -85,6 +89,8 @@ def _training(facts: RunFacts) -> list[tuple[str, str]]:
     info = facts.info
     if not info:
         return []
+    if facts.state == "measured":
+        return [("model", info["run"]), ("data", info["data"]), ("threat", f"{threat_words(info)}, in pixel units")]
     images = f", {info['train_images']:,} training images" if "train_images" in info else ""
     rows = [
         ("recipe", info["recipe"] + (f" (method {info['method']})" if info["method"] != info["recipe"] else "")),

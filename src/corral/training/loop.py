@@ -81,7 +81,8 @@ def train(
         eps: radius in pixel units, 0.1 or "8/255".
         batch_size: images a step.
         learning_rate: the largest of the method's schedule.
-        **overrides: other recipe keys, as `clusters=2` or `**{"method.clusters": 2}`.
+        **overrides: other recipe keys, as `clusters=2` or `**{"method.clusters": 2}`; a keyword above goes before the
+            key that it stands for.
 
     Returns:
         The run, which stands for its folder wherever a path is taken: recipe.toml, metrics.jsonl, checkpoints/ and
@@ -103,8 +104,6 @@ def train(
         "training.learning_rate": learning_rate,
     }
     named = {key: value for key, value in typed.items() if value is not None}
-    if twice := sorted(named.keys() & overrides.keys()):
-        raise UsageError(f"{twice[0]} is given twice: leave out one of {twice[0]}= and {twice[0].split('.')[-1]}=")
     name = None if data is None else data_name(data)
     resolved = load_recipe(recipe, data=name, overrides={**overrides, **named})
     if not isinstance(data, str | None) and resolved.data.name != name:

@@ -83,11 +83,14 @@ class ClusterMethod(Method):
     def batch_clusters(self, features: Tensor, assigned: Tensor) -> tuple[Tensor, Tensor]:
         """(M, d) means of the batch's clusters and the batch's variance around them, with gradient.
 
-        Clusters without a member keep the head's centroid.
+        Clusters without a member keep the head's centroid. A batch of which no two are of one cluster, as the last one
+        of an epoch may be, lies on its own means and has no variance: it takes the head's.
         """
         head = self.head
         centroids = batch_centroids(features, assigned, len(head.centroids), fallback=head.centroids)
-        return centroids, batch_variance(features, assigned, centroids)
+        members = features.new_zeros(len(centroids)).index_add(0, assigned, features.new_ones(len(assigned)))
+        variance = batch_variance(features, assigned, centroids)
+        return centroids, torch.where(members.amax() > 1, variance, head.variance)
 
     def after_epoch(self) -> dict[str, float]:
         return self.refit()
