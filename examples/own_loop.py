@@ -1,4 +1,4 @@
-"""corral's method in a loop of your own: clusters of every class, an adversary on the batch's clusters, the loss."""
+"""corral's method in a loop of your own: `python examples/own_loop.py` trains and attacks a network on digits."""
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -44,14 +44,14 @@ def fit(model, images, *, clusters=1, eps=0.1, epochs=1, batch_size=60, seed=0):
         assigned = refit(model, images, clusters, order)
 
 
-def trained():
+def trained(epochs=3):
     """A network of one's own on digits: `corral evaluate own_loop.py:trained --data digits --norm Linf --eps 0.1`."""
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 16))
     digits = corral.data.load("digits")
     model = corral.cluster(network, digits, clusters=2, progress=False)
-    fit(model, digits.train, clusters=2, epochs=3)
+    fit(model, digits.train, clusters=2, epochs=epochs)
     return model.eval()
 
 
 if __name__ == "__main__":
-    print(corral.evaluate(trained(), "digits", threat=("Linf", 0.1), n=200))
+    print(corral.evaluate(trained(), "digits", threat=("Linf", 0.1)))

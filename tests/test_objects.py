@@ -65,6 +65,7 @@ def test_what_takes_a_run_takes_the_object(run, record, tmp_path):
     begun = corral.train("at-pretrained", out=tmp_path / "on", epochs=1, progress=False, start=run, **SMALL)
     assert begun.recipe.training.start == str(run)
     assert corral.cluster(run, corral.data.load("digits"), n=60, progress=False).num_classes == 10
+    assert corral.audit(run, n=10, minutes=0.05, progress=False).kind == "run"
     assert corral.report(run, out=tmp_path / "page.html").is_file()
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from corral.evaluation import evaluate
     from corral.evaluation.certification import certify_run
     from corral.evaluation.certification import certify_run as certify
-    from corral.models import Head
+    from corral.models import Classifier, Head
     from corral.papers import reproduce
     from corral.register import register
     from corral.report import report
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from corral.training.methods import Method
 
 __all__ = [
+    "Classifier",
     "Head",
     "Method",
     "Run",
@@ -53,6 +54,7 @@ __all__ = [
 # Where the public names are that are no modules. They are imported at their first use, for torch takes seconds, which
 # `corral --help` and the shell's completion would take too.
 _HOMES = {
+    "Classifier": "corral.models",
     "Head": "corral.models",
     "Method": "corral.training.methods",
     "accept_edited": "corral.checksums",

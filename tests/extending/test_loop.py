@@ -27,14 +27,15 @@ def test_the_page_has_the_examples_functions() -> None:
         {node.name: ast.unparse(node) for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
         for text in ("".join(blocks).replace("mine.py", "own_loop.py"), LOOP.read_text())
     )
-    assert shown == example
+    assert shown.items() <= example.items()
+    assert {"refit", "batch_loss", "fit", "trained"} == shown.keys()
 
 
 def test_the_recipe_has_at_most_25_lines() -> None:
     """Of `refit`, `batch_loss` and `fit`, without what documents them."""
     lines = 0
     for node in ast.parse(LOOP.read_text()).body:
-        if isinstance(node, ast.FunctionDef) and node.name != "trained":
+        if isinstance(node, ast.FunctionDef) and node.name in ("refit", "batch_loss", "fit"):
             lines += node.end_lineno - node.lineno  # and one, less its docstring
     assert lines <= 25
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import fspath
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from corral.data import AnyData
 from corral.devices import choose_device
 from corral.errors import CorralError, UsageError
 from corral.evaluation.protocols import known_norm, parsed_threat
-from corral.files import check_recordable
+from corral.files import AnyPath, check_recordable
 from corral.models.backbones import BackboneLike
 from corral.progress import Progress, duration
 from corral.records import environment, now
@@ -37,7 +38,7 @@ SQUARE_NOTE, SQUARE_MASKED, SQUARE_IMAGES = 0.01, 0.05, 5
 
 
 def audit(
-    target: str | nn.Module,
+    target: AnyPath | nn.Module,
     data: AnyData | None = None,
     *,
     eps: float | str | None = None,
@@ -85,6 +86,7 @@ def audit(
         raise UsageError(f"--minutes must be above 0, found {minutes:g}")
     if not 0 <= seed <= MOST_SEED or batch_size < 1:
         raise UsageError(f"seed must be from 0 to {MOST_SEED} and batch size at least 1, found {seed} and {batch_size}")
+    target = target if isinstance(target, nn.Module) else fspath(target)
     check_recordable(*(given for given in (target, data) if isinstance(given, str)))
     budget, chosen = Budget(60 * minutes), choose_device(device)
     with staying(str(target) if isinstance(target, str) else type(target).__name__):

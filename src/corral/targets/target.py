@@ -2,6 +2,7 @@
 
 import zipfile
 from dataclasses import dataclass
+from os import fspath
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from corral.errors import CorralError, UsageError
-from corral.files import user_path
+from corral.files import AnyPath, user_path
 from corral.models.backbones import BackboneLike
 from corral.models.saved import is_saved_classifier, load_classifier
 from corral.reading import check_file, opened_zip
@@ -41,7 +42,7 @@ class Target:
 
 
 def load_target(
-    target: str | nn.Module,
+    target: AnyPath | nn.Module,
     *,
     path: str | Path | None = None,
     backbone: BackboneLike | None = None,
@@ -66,6 +67,7 @@ def load_target(
     device = torch.device(device)
     if isinstance(target, nn.Module):
         return Target(type(target).__name__, "module", _plain(target.to(device)))
+    target = fspath(target)
     place = user_path(target)
     folder = None if path is None else user_path(path)
     if is_saved_classifier(place):
