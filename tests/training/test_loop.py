@@ -65,7 +65,7 @@ def interrupted(monkeypatch, name, calls):
         done.append(1)
         return original(self, *args)
 
-    monkeypatch.setattr(Run, name, counted)
+    monkeypatch.setattr(Training, name, counted)
 
 
 @pytest.mark.parametrize("method", METHODS)
