@@ -102,10 +102,20 @@ def test_a_loop_of_one_s_own_is_run(example):
     assert (record.rule, record.clean > 0.5, model.training) == ("soft", True, False)
 
 
-def test_a_lightning_module_is_trained(example, tmp_path, capsys):
+@pytest.mark.filterwarnings("ignore")  # of lightning's own
+def test_a_lightning_module_is_trained(example, capsys, monkeypatch):
     pytest.importorskip("lightning", reason="lightning is not installed")
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    example("lightning_module")["main"](epochs=1, n=20, limit_train_batches=3, **quiet)
+    main, modes = example("lightning_module")["main"], []
+    loss = main.__globals__["batch_loss"]
+
+    def seen(model, *batch, **options):
+        modes.append(model.training)
+        return loss(model, *batch, **options)
+
+    monkeypatch.setitem(main.__globals__, "batch_loss", seen)
+    main(epochs=2, n=20, limit_train_batches=3, **quiet)
+    assert modes == [True] * 6
     assert "Record(Classifier: digits, 20 of 500 images" in capsys.readouterr().out
 
 
