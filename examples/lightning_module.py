@@ -19,7 +19,7 @@ class Clustered(lightning.LightningModule):
         self.model, self.images, self.clusters, self.eps = model, images, clusters, eps
 
     def on_fit_start(self) -> None:
-        """The first clusters, of the images on the module's device; Lightning leaves modules in the mode they came in."""
+        """The first clusters, of the images on the module's device; Lightning leaves a module's mode as it was."""
         self.model.train()
         self.images = self.images.to(self.device)
         self.assigned = refit(self.model, self.images, self.clusters)

@@ -19,6 +19,7 @@ EXTRAS = {
     "tensorboard": "tensorboard",
     "wandb": "wandb",
     "mlflow": "mlflow",
+    "hub": "huggingface_hub",
 }
 
 # What was started by `nohup` or in the background ignores these, and so would the commands that tests interrupt.

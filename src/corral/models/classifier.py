@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from corral.notebook import Shown
 if TYPE_CHECKING:
     from corral.models.backbones import BackboneLike
     from corral.models.spec import ModelSpec
+    from corral.records import Record
 
 
 class Normalisation(nn.Module):
@@ -130,6 +131,27 @@ class Classifier(Shown, nn.Module):
         from corral.models.saved import load_classifier  # that module is about this class
 
         return load_classifier(path, device=device, backbone=backbone)
+
+    def save_pretrained(self, folder: str | Path, *, record: "Record | Sequence[Record]" = (), **options: Any) -> Path:
+        """Write it to a folder with a configuration and a card; see `corral.models.hub.save_pretrained`."""
+        from corral.models.hub import save_pretrained  # that module is about this class
+
+        return save_pretrained(self, folder, record=record, **options)
+
+    def push_to_hub(self, repo_id: str, *, record: "Record | Sequence[Record]" = (), **options: Any) -> str:
+        """Upload it to the Hugging Face Hub with a card; see `corral.models.hub.push_to_hub`."""
+        from corral.models.hub import push_to_hub  # that module is about this class
+
+        return push_to_hub(self, repo_id, record=record, **options)
+
+    @staticmethod
+    def from_pretrained(
+        source: str | Path, *, backbone: "BackboneLike | None" = None, revision: str | None = None, **options: Any
+    ) -> "Classifier":
+        """Read such a folder or repository, in eval mode; see `corral.models.hub.from_pretrained`."""
+        from corral.models.hub import from_pretrained  # that module is about this class
+
+        return from_pretrained(source, backbone=backbone, revision=revision, **options)
 
     def with_head(self, head: Head) -> "Classifier":
         """A classifier with another head on the *same* normalisation and backbone modules (nothing is copied)."""

@@ -50,16 +50,20 @@ def save_classifier(model: Classifier, path: str | Path, *, image_shape: tuple[i
         UsageError: a classifier that could not be read again, or whose image shape is not known.
         CorralError: the file cannot be written.
     """
+    write_checkpoint(Path(path), model.state_dict(), classifier_metadata(model, image_shape))
+    return Path(path)
+
+
+def classifier_metadata(model: Classifier, image_shape: tuple[int, int, int] | None = None) -> dict[str, Any]:
+    """What a classifier's file has beside its tensors; raises as `spec_of`."""
     spec = spec_of(model, image_shape)
-    metadata = {
+    return {
         "kind": KINDS[0],
         "spec": spec.model_dump(mode="json"),
         "classes": list(model.class_names or ()),
         "probe": probe(model, spec),
         "corral": __version__,
     }
-    write_checkpoint(Path(path), model.state_dict(), metadata)
-    return Path(path)
 
 
 def load_classifier(
