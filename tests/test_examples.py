@@ -69,7 +69,7 @@ def test_an_example_is_short_says_how_it_is_run_and_is_tested(path):
 
 def test_a_network_of_timm_s_is_audited(example, capsys, monkeypatch):
     monkeypatch.setattr("corral.audit.audit.standard_attacks", lambda *about: standard_attacks(*about)[:1])
-    example("audit_timm")["main"](epochs=1, n=10, minutes=0.2)
+    example("audit_timm")["main"](epochs=1, n=10, minutes=0.5)
     line = capsys.readouterr().out
     assert re.search(r"^clean [01]\.\d+, under AutoAttack at Linf 0\.1 0\.\d+, verdict: \w+$", line)
 

@@ -84,6 +84,10 @@ def test_a_notebook_shows_one_line_rewritten_each_second_without_codes(clock):
         bar.say("epoch 1")
     assert shown(stream.getvalue()) == ["epoch 1", ""]
     assert "\x1b" not in stream.getvalue()
+    written = stream.getvalue()
+    with Progress("short", 2, "images", stream=stream) as bar:
+        bar.advance(2)
+    assert stream.getvalue() == written
 
 
 def test_a_quiet_one_writes_nothing(clock):

@@ -111,7 +111,9 @@ class Progress:
     def _over(self, text: str, *, end: str) -> None:
         """Write a text in the place of the live line."""
         if self.notebook:  # which knows no erasing: spaces cover the rest
-            self._write(f"\r{text.ljust(self.width)}{end}")
+            start = "\r" if self.width else ""
+            if text or self.width:
+                self._write(f"{start}{text.ljust(self.width)}{end}")
             self.width = 0 if end else len(text)
         else:
             self._write(f"\r\x1b[K{text}{end}" if end else f"\r{text}\x1b[K")

@@ -13,7 +13,7 @@ from corral.training import Run, Training, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOP = ROOT / "examples" / "own_loop.py"
-PAGE = (ROOT / "docs" / "extending" / "loop.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/extending/loop.md").read_text(encoding="utf-8")
 
 
 def test_a_model_of_the_loop_is_attacked_and_analysed(extending: Callable[[str], str]) -> None:

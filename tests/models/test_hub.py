@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,9 @@ from corral.evaluation.evaluate import evaluate
 from corral.models import BACKBONES, Classifier, ClusterHead, ModelSpec, build_classifier
 
 SPEC = {"backbone": {"name": "mlp", "hidden": [8], "features": 4}, "image_shape": (1, 4, 4), "num_classes": 2}
+CARD = "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "hub.md"
+SMALLER = 'attacks=["fgsm"], n=20, progress=False'
 SPEC |= {"mean": (0.5,), "std": (0.25,), "head": {"name": "cluster", "clusters": 4}}
 
 
@@ -60,7 +64,7 @@ def metadata(text):
 
 
 def test_the_card_states_what_was_measured_and_what_was_not(model, record, tmp_path):
-    text = (model.save_pretrained(tmp_path / "m", record=record, name="me/m", license="mit") / "README.md").read_text()
+    text = (model.save_pretrained(tmp_path / "m", record=record, name="me/m", license="mit") / CARD).read_text()
     about = metadata(text)
     assert (about["library_name"], about["license"]) == ("corral", "mit")
     (result,) = about["model-index"][0]["results"]
@@ -78,7 +82,7 @@ def test_the_card_states_what_was_measured_and_what_was_not(model, record, tmp_p
 
 
 def test_a_card_without_records_says_that_nothing_was_measured(model, tmp_path):
-    text = (model.save_pretrained(tmp_path / "m") / "README.md").read_text()
+    text = (model.save_pretrained(tmp_path / "m") / CARD).read_text()
     assert "Nothing was measured" in text
     assert "model-index" not in metadata(text)
     assert "## Measured" not in text
@@ -86,17 +90,35 @@ def test_a_card_without_records_says_that_nothing_was_measured(model, tmp_path):
 
 def test_a_card_is_yaml_for_a_yaml_reader(model, record, tmp_path):
     yaml = pytest.importorskip("yaml")
-    text = (model.save_pretrained(tmp_path / "m", record=record, name="a: #b") / "README.md").read_text()
+    text = (model.save_pretrained(tmp_path / "m", record=record, name="a: #b") / CARD).read_text()
     assert yaml.safe_load(text.split("---\n")[1]) == metadata(text)
 
 
 def test_the_client_of_the_hub_reads_the_card_s_results(model, record, tmp_path):
     hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
-    found = hub.ModelCard.load(model.save_pretrained(tmp_path / "m", record=record) / "README.md").data.eval_results
+    found = hub.ModelCard.load(model.save_pretrained(tmp_path / "m", record=record) / CARD).data.eval_results
     assert [one.metric_value for one in found] == [record.clean, *(one.accuracy for one in record.attacks)]
 
 
-def test_what_is_refused(model, record, tmp_path):
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    small = {"data.train": 60, "width": 4, "model.features": 8, "epochs": 1}
+    return corral.train("nominal", out=tmp_path_factory.mktemp("hub") / "run", progress=False, **small)
+
+
+def test_the_page_s_python_runs(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL))
+    # The same lines with a run of this test, a folder in the Hub's place and a smaller attack.
+    code = re.sub("model.push_to_hub.*", "", code).replace('"runs/a"', "run").replace('"cifar10"', '"digits"')
+    code = code.replace('"user/a", revision="3f1c..."', '"shared/a"').replace('protocol="standard"', SMALLER)
+    names = {"run": run}
+    exec(code, names)
+    assert torch.equal(names["model"].head.linear.weight, run.model.head.linear.weight)
+    assert "worst" not in (tmp_path / "shared" / "a" / CARD).read_text()
+
+
+def test_what_is_refused(model, record, run, tmp_path):
     other = evaluate(
         nn.Sequential(nn.Flatten(), nn.Linear(16, 2)),
         (torch.rand(4, 1, 4, 4), torch.tensor([0, 1, 0, 1])),
@@ -105,8 +127,6 @@ def test_what_is_refused(model, record, tmp_path):
     with pytest.raises(UsageError, match="record of Sequential: of a model with fingerprint"):
         model.save_pretrained(tmp_path / "m", record=[record, other])
     assert not (tmp_path / "m").exists()
-    small = {"data.train": 60, "width": 4, "model.features": 8, "epochs": 1}
-    run = corral.train("nominal", out=tmp_path / "run", progress=False, **small)
     before = run.model_file.read_bytes()
     with pytest.raises(UsageError, match="run: holds another model, such as a run's; choose another folder"):
         model.save_pretrained(run)
@@ -132,7 +152,7 @@ def test_a_backbone_of_one_s_own_is_given_again_and_no_path_leaves_the_machine(t
     expected, folder = model(x), model.save_pretrained(tmp_path / "m", name="me/m")
     everything = b"".join(path.read_bytes() for path in folder.iterdir())
     assert str(tmp_path).encode() not in everything
-    assert 'from_pretrained("me/m", backbone=network)' in (folder / "README.md").read_text()
+    assert 'from_pretrained("me/m", backbone=network)' in (folder / CARD).read_text()
     assert json.loads((folder / "config.json").read_text())["needs_backbone"] is True
     BACKBONES._held.clear()  # another process
     (tmp_path / "m" / "net.py").write_text("raise SystemExit('code of a repository')\n")
@@ -241,7 +261,8 @@ def test_the_hub_over_http(model, tmp_path):
     assert address.endswith("/me/m")
     assert [line.split(": the Hub refused or was not reached (")[0] for line in refused] == ["me/m", "me/absent"]
     assert "RevisionNotFound" in refused[0]
-    for name in ("config.json", "README.md", "model.safetensors"):
+    assert Hub.files.keys() == {"config.json", "README.md", "model.safetensors"}
+    for name in ("config.json", "README.md"):
         assert Hub.files[name] == (folder / name).read_bytes()
     fetched = {path for path, _ in Hub.asked if "/resolve/" in path}
     assert {path.rpartition("/")[2] for path in fetched} == {"model.safetensors"}
@@ -250,5 +271,5 @@ def test_the_hub_over_http(model, tmp_path):
 
 def test_a_head_of_clusters_and_its_kind_are_in_the_card(model, tmp_path):
     assert isinstance(model.head, ClusterHead)
-    text = (model.save_pretrained(tmp_path / "m") / "README.md").read_text()
+    text = (model.save_pretrained(tmp_path / "m") / CARD).read_text()
     assert "| head | cluster (rule soft, clusters 4) |" in text

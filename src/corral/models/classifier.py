@@ -165,9 +165,9 @@ class Classifier(Shown, nn.Module):
 
     def _shown(self) -> tuple[str, dict[str, object]]:
         name = type(self.backbone).__name__ if self.spec is None else self.spec.backbone.name
-        size = "" if self.image_size is None else f" of {' × '.join(map(str, self.image_size))} pixels"
+        size = ("H", "W") if self.image_size is None else self.image_size
         return name, {
-            "images": f"{len(self.normalisation.mean)} channels{size}",
+            "images": f"images ({', '.join(map(str, (len(self.normalisation.mean), *size)))})",
             "parameters": f"{sum(parameter.numel() for parameter in self.parameters()):,} parameters",
             "head": repr(self.head),
             "classes": f"{self.num_classes} classes",
