@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ def test_what_is_in_a_run_is_read_when_it_is_asked_for(run, record):
 
 
 def test_what_takes_a_run_takes_the_object(run, record, tmp_path):
+    run = corral.Run(shutil.copytree(run, tmp_path / "a"))
     assert corral.export(run, tmp_path / "model.ts").is_file()
     again = corral.train(run, out=tmp_path / "again", progress=False)
     for one, two in zip(again.model.parameters(), run.model.parameters(), strict=True):
@@ -66,6 +68,9 @@ def test_what_takes_a_run_takes_the_object(run, record, tmp_path):
     begun = corral.train("at-pretrained", out=tmp_path / "on", epochs=1, progress=False, start=run, **SMALL)
     assert begun.recipe.training.start == str(run)
     assert corral.cluster(run, corral.data.load("digits"), n=60, progress=False).num_classes == 10
+    one, two = (corral.evaluate(what, attacks=["fgsm"], n=10, progress=False) for what in (run, run.model_file))
+    assert (one.clean, one.run, one.attacks[0].accuracy) == (two.clean, two.run, two.attacks[0].accuracy)
+    assert corral.Run(run).records[-1].protocol == "custom"
     target = load_target(run)
     assert (target.name, target.kind) == (str(run), "run")
     assert corral.analyze(run, only=["compactness"], n=30, progress=False).keys() == {"compactness"}
@@ -90,6 +95,7 @@ def test_their_lines(run, record):
     count = sum(parameter.numel() for parameter in run.model.parameters())
     assert repr(run.model.head) == head
     assert repr(run.model) == f"Classifier(convnet: images (1, 8, 8), {count:,} parameters, {head}, 10 classes)"
+    assert repr(corral.models.LinearHead(8, 3)) == "LinearHead(8 features: 3 classes)"
     plain = Classifier(torch.nn.Flatten(), ClusterHead(torch.eye(4), torch.tensor([0, 0, 1, 1]), 1.0), [0.0], [1.0])
     assert repr(plain).startswith("Classifier(Flatten: images (1, H, W), 1 parameters, ClusterHead(")
 

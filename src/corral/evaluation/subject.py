@@ -278,13 +278,14 @@ def place_of(target: AnyModel, out: str | Path | None) -> Path | None:
 
 
 def run_folder(run: AnyPath) -> Run:
-    """The folder of a finished run.
+    """A finished run, named by its folder or its model file.
 
     Raises:
         UsageError: no such folder, one that holds no run, or a name that no record can hold.
         CorralError: a run that is not finished.
     """
-    folder = Run(Path(run))
+    given = Path(run)
+    folder = Run(given.parent if given.is_file() else given)  # its model file stands for it
     if not folder.path.is_dir():
         raise UsageError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
     if not folder.model_file.is_file():

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from corral.errors import UsageError
 from corral.models.plain import require_plain_inside
+from corral.notebook import Shown
 from corral.options import option_names, read_options
 from corral.registry import Registry
 
@@ -48,7 +49,7 @@ class Clusters:
         return self.index.shape[0]
 
 
-class Head(nn.Module):
+class Head(Shown, nn.Module):
     """Features (N, features_dim) to logits (N, num_classes).
 
     A head of your own is a subclass with a `name`, an `__init__(features, classes, ...)`, whose other
@@ -78,6 +79,11 @@ class Head(nn.Module):
         super().__init_subclass__(**more)
         if "certified_radius" in vars(cls):
             cls.certified_radius = _own(cls.certified_radius)  # type: ignore[method-assign]
+
+    def _shown(self) -> tuple[str, dict[str, object]]:
+        # A head of a user's may have set neither yet.
+        features, classes = (getattr(self, name, "?") for name in ("features_dim", "num_classes"))
+        return f"{features} features", {"classes": f"{classes} classes"}
 
     @property
     def clusters(self) -> Clusters | None:

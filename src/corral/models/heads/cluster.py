@@ -14,7 +14,6 @@ from corral.geometry.radii import nearest_radius, soft_radius
 from corral.geometry.scores import Rule, class_index, class_scores, cluster_scores, membership_scores
 from corral.models.heads.base import HEADS, Clusters, Head, Spec, options_of
 from corral.models.variance import feature_variance
-from corral.notebook import Shown
 from corral.options import Count, option_names, read_options
 from corral.precision import full_precision
 
@@ -32,7 +31,7 @@ def _membership_logits(features: Tensor, centroids: Tensor, temperature: Tensor,
     return class_scores(membership_scores(features, centroids) / temperature, index)
 
 
-class ClusterHead(Shown, Head):
+class ClusterHead(Head):
     """A classifier by clusters: logits are the log-space class scores of Eq. 4 (ClusTR), their softmax is Eq. 4.
 
     ||f||^2 cancels between classes, so the scores are one affine map of the features and a log-sum-exp over each
