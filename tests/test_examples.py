@@ -91,7 +91,7 @@ def test_photos_of_all_sizes_are_trained_on_with_a_network_of_one_s_own(example,
 
 def test_a_trained_network_is_clustered_and_certified(example, tmp_path, capsys):
     example("cluster_pretrained")["main"](n=50)
-    assert re.search(r"Certificate\(.*, 0 broken\)", capsys.readouterr().out)
+    assert re.search(r"Certificate\(.*, certified \d+\.\d% at 0\.05, .*, 0 broken\)", capsys.readouterr().out)
     loaded = example("cluster_pretrained")["pretrained"]()
     assert corral.Classifier.load(tmp_path / "clusters.safetensors", backbone=loaded).num_classes == 10
 

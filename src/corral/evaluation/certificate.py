@@ -83,8 +83,11 @@ class Certificate(OfRun):
 
     def _shown(self) -> tuple[str, dict[str, object]]:
         title, facts = super()._shown()
+        shares = {
+            f"at {one.radius:g}": f"certified {as_percent(one.certified)}% at {one.radius:.3g}" for one in self.at
+        }
         radii = {"median": f"median radius {self.median:.3g} in L2", "broken": f"{self.broken} broken"}
-        return title, facts | {"clean": f"clean {as_percent(self.clean)}%"} | radii
+        return title, facts | {"clean": f"clean {as_percent(self.clean)}%"} | shares | radii
 
 
 class BrokenCertificatesError(CorralError):
