@@ -63,7 +63,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
 
 
 def checkpoint_kind(path: Path) -> str | None:
-    """What a safetensors file of corral's holds, by its header alone; None of other files."""
+    """What a safetensors file of corral's holds, by its header alone; None of other files.
+
+    Raises:
+        CorralError: no regular file, or one larger than memory.
+    """
+    check_file(path, remedy=REMEDY)
     try:
         with safe_open(str(path), framework="pt") as archive:
             metadata = parse_json((archive.metadata() or {}).get(METADATA_KEY, "null"))
