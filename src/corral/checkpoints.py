@@ -63,7 +63,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
 
 
 def checkpoint_header(path: Path) -> dict[str, Any]:
-    """The metadata of a safetensors file of corral's, unchecked; its tensors are not read; {} of other files."""
+    """The metadata of a safetensors file of corral's, unchecked; its tensors are not read; {} of other files.
+
+    Raises:
+        CorralError: no regular file, or one larger than memory.
+    """
+    check_file(path, remedy=REMEDY)
     try:
         with safe_open(str(path), framework="pt") as archive:
             metadata = parse_json((archive.metadata() or {}).get(METADATA_KEY, "null"))
@@ -73,7 +78,7 @@ def checkpoint_header(path: Path) -> dict[str, Any]:
 
 
 def checkpoint_kind(path: Path) -> str | None:
-    """What a safetensors file of corral's holds, by its header alone; None of other files."""
+    """What a safetensors file of corral's holds, by its header alone; None of other files; raises as that."""
     kind = checkpoint_header(path).get("kind")
     return kind if isinstance(kind, str) else None
 

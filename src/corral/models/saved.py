@@ -92,8 +92,8 @@ def load_classifier(
 
 
 def is_saved_classifier(path: Path) -> bool:
-    """Whether a file is one of `save_classifier`, by its header."""
-    return path.is_file() and checkpoint_kind(path) == KINDS[0]
+    """Whether a file is one of `save_classifier`, by its name and its header."""
+    return path.suffix == ".safetensors" and path.is_file() and checkpoint_kind(path) == KINDS[0]
 
 
 def spec_of(model: Classifier, image_shape: tuple[int, int, int] | None = None) -> ModelSpec:
