@@ -78,7 +78,7 @@ def test_labels_play_no_part_in_simclr(tmp_path):
         if turned:
             run.images.labels.copy_(run.images.labels.flip(0))
         run.execute()
-        weights.append(read_checkpoint(run.folder.model, kind="model")[0])
+        weights.append(read_checkpoint(run.folder.model_file, kind="model")[0])
     assert all(torch.equal(weights[1][name], tensor) for name, tensor in weights[0].items())
 
 
