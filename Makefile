@@ -61,7 +61,7 @@ bench: $(READY)
 # With the libraries of others, and the table of docs/interop.md: an environment of their own beside .venv, then minutes.
 # The original AutoAttack is on no index; from a clone: .venv-interop/bin/pip install --no-deps /path/to/auto-attack.
 interop: $(INTEROP)/.ready
-	CORRAL_INTEROP=docs/interop.md $(TEST_ENV) $(INTEROP)/bin/python -m pytest tests/interop
+	CORRAL_INTEROP=docs/interop.md $(TEST_ENV) $(INTEROP)/bin/python -m pytest --timeout 1800 tests/interop
 
 $(INTEROP)/.ready: $(READY) interop.lock
 	@$(BIN)/python -m venv $(INTEROP)
