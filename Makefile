@@ -9,8 +9,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 INTEROP := .venv-interop
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
-# What must be covered; tracing anything else would only take time.
+# What must be covered, by the tests of its own folder; tracing anything else would only take time.
 COVERED := geometry losses attacks certify models
+SHARED_OUT := -n 2 --dist loadfile --no-loadscope-reorder
 GATED := src/corral/geometry/**,src/corral/losses/**,src/corral/attacks/**,src/corral/certify/**,src/corral/models/heads/**
 
 .PHONY: demo fast test lint types unit bench soundness interop fuzz faults tables env lock clean
@@ -46,7 +47,8 @@ types: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 25 $(COVERED:%=--cov=src/corral/%) --cov-report=
+	$(TEST_ENV) $(BIN)/python -m pytest $(SHARED_OUT) --durations 10 $(COVERED:%=tests/%) $(COVERED:%=--cov=src/corral/%) --cov-report=
+	$(TEST_ENV) $(BIN)/python -m pytest $(SHARED_OUT) --durations 25 $(COVERED:%=--ignore=tests/%)
 	$(BIN)/python -m coverage report --fail-under=95 --include='$(GATED)'
 
 bench: $(READY)
@@ -59,7 +61,7 @@ bench: $(READY)
 # With the libraries of others, and the table of docs/interop.md: an environment of their own beside .venv, then minutes.
 # The original AutoAttack is on no index; from a clone: .venv-interop/bin/pip install --no-deps /path/to/auto-attack.
 interop: $(INTEROP)/.ready
-	CORRAL_INTEROP=docs/interop.md $(TEST_ENV) $(INTEROP)/bin/python -m pytest tests/interop
+	CORRAL_INTEROP=docs/interop.md $(TEST_ENV) $(INTEROP)/bin/python -m pytest --timeout 1800 tests/interop
 
 $(INTEROP)/.ready: $(READY) interop.lock
 	@$(BIN)/python -m venv $(INTEROP)

@@ -175,7 +175,8 @@ def disk_full(ground: Ground, verb: Verb, tries: int, name: str) -> Row:
             return row
         try:
             folder = shutil.copytree(ground.place / "finished", place / "work")
-            least, most = known.before[place_of], known.after[place_of] + spare
+            root = int(kind == "nr_inodes")  # the disk's own folder is one of its inodes
+            least, most = root + known.before[place_of], root + known.after[place_of] + spare
             mounts.limit(place, kind, ground.rng.randrange(least, most))
             ended = Call(verb.line, folder).ended()
             row.note("bad", one_line(ended, {0, 1}))
