@@ -83,6 +83,12 @@ def test_foreign_code_that_swallows_an_interruption_does_not_keep_the_process(tm
     assert (code, err.strip()) == (143, "corral: interrupted by SIGTERM; no epoch was finished")
 
 
+def test_an_interruption_of_executed_text_is_no_death_by_sigint(tmp_path):
+    """CPython ends so, whatever the exit code, where an exception leaves text that `exec` runs, such as a dataclass's."""
+    code, err = interrupted("work", signal.SIGTERM, tmp_path, "exec('import time; time.sleep(20)')")
+    assert (code, err.strip()) == (143, "corral: interrupted by SIGTERM; no epoch was finished")
+
+
 def test_a_signal_that_the_process_was_started_to_ignore_stays_ignored(tmp_path):
     short = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     waiting = "time.sleep(0.5); raise SystemExit(7)"

@@ -21,6 +21,16 @@ def main() -> None:
     """Entry point: errors of this package are one line on stderr and their exit code; anything else is a bug."""
     signals.install()
     streams.install()
+    try:
+        _run()
+    except SystemExit:
+        if signals.received():
+            signals.leave()
+        raise
+
+
+def _run() -> None:
+    """Run the command of the command line."""
     from corral.cli.commands import app
     from corral.cli.renamed import tell_in_one_line, with_new_names
 

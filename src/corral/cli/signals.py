@@ -4,6 +4,7 @@ Every file is written whole or not at all, so that a process may end anywhere. W
 (loggers, workers) is unwound by an exception; all else ends at once: imports, the command line's own parsing, printing.
 """
 
+import atexit
 import contextlib
 import os
 import signal
@@ -76,6 +77,19 @@ def end() -> None:
     line = b"" if _State.said else printable(last_line(_State.kept)).encode(errors="backslashreplace") + b"\n"
     with contextlib.suppress(OSError):  # nobody reads it any more
         os.write(2, (b"\r\x1b[K" if os.isatty(2) else b"") + line)
+    os._exit(exit_code())
+
+
+def leave() -> None:
+    """End the process with the signal's exit code, now that the work is unwound.
+
+    Python's own end would be a death by SIGINT, whatever the exit code, where the interruption came in code that `exec`
+    runs, as in the making of a dataclass.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
+            stream.flush()
     os._exit(exit_code())
 
 
