@@ -84,7 +84,7 @@ def test_foreign_code_that_swallows_an_interruption_does_not_keep_the_process(tm
 
 
 def test_an_interruption_of_executed_text_is_no_death_by_sigint(tmp_path):
-    """CPython ends so, whatever the exit code, where an exception leaves text that `exec` runs, such as a dataclass's."""
+    """CPython ends so, whatever the exit code, where an exception leaves text that `exec` runs, as a dataclass's."""
     code, err = interrupted("work", signal.SIGTERM, tmp_path, "exec('import time; time.sleep(20)')")
     assert (code, err.strip()) == (143, "corral: interrupted by SIGTERM; no epoch was finished")
 
