@@ -85,8 +85,13 @@ def test_foreign_code_that_swallows_an_interruption_does_not_keep_the_process(tm
 
 def test_an_interruption_of_executed_text_is_no_death_by_sigint(tmp_path):
     """CPython ends so, whatever the exit code, where an exception leaves text that `exec` runs, as a dataclass's."""
-    code, err = interrupted("work", signal.SIGTERM, tmp_path, "exec('import time; time.sleep(20)')")
-    assert (code, err.strip()) == (143, "corral: interrupted by SIGTERM; no epoch was finished")
+    code = "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(20)"
+    (tmp_path / "mine.py").write_text(f"def load():\n    exec({code!r})\n")
+    command = "-m corral train at --data mine.py:load --set model.backbone=mlp --set threat.eps=0.1 --out run"
+    ended = subprocess.run(
+        [sys.executable, *command.split()], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr.strip()) == (143, "corral: interrupted by SIGTERM; no epoch was finished")
 
 
 def test_a_signal_that_the_process_was_started_to_ignore_stays_ignored(tmp_path):
