@@ -1,5 +1,6 @@
 """One call of the command line in a process of its own, disturbed at a moment, and what became of it."""
 
+import atexit
 import contextlib
 import os
 import resource
@@ -70,6 +71,7 @@ class Call:
         """The forked process, which takes signals, all but those of the mask, once they are handled."""
         try:
             os.setsid()
+            atexit._clear()  # what this process leaves behind is not the child's to remove
             os.chdir(self.folder)
             os.dup2(os.open(self.stderr, os.O_WRONLY | os.O_CREAT), 2)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
