@@ -120,6 +120,31 @@ def test_an_interrupted_evaluation_goes_on(net, images, tmp_path, monkeypatch):
     assert not list((tmp_path / "mine" / "records").glob("*.unfinished"))
 
 
+def test_what_was_measured_with_other_inputs_is_never_mixed_in(net, images, tmp_path, monkeypatch):
+    from corral.evaluation import cache
+
+    original = cache.EvaluationCache.write
+
+    def ends(self, key, number, batch):
+        original(self, key, number, batch)
+        raise KeyboardInterrupt
+
+    ask = {"threat": ("Linf", 0.1), "batch_size": 10, "out": tmp_path / "mine", **QUIET}
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.EvaluationCache, "write", ends)
+        with pytest.raises(KeyboardInterrupt):
+            corral.evaluate(net, images, **ask)
+    half = Preparation(mean=(0.5,), std=(0.5,))
+    with pytest.raises(
+        CorralError, match=r"an unfinished evaluation with another inputs: there \[\], now \['--normalise"
+    ):
+        corral.evaluate(net, images, preparation=half, **ask)
+    corral.evaluate(net, images, **ask)
+    corral.evaluate(net, images, preparation=half, attacks=["fgsm"], **ask)
+    with pytest.raises(CorralError, match=r"records of different models \(.*custom of \w{16} --normalise half"):
+        corral.report([tmp_path / "mine"], out=tmp_path / "page.html")
+
+
 @pytest.mark.parametrize("kind", ["softmax", "offset", "spare", "normalised", "nhwc", "dictionary", "half"])
 def test_the_forms_of_a_model_do_not_change_its_record(kind, net, images):
     """Each wraps the same function in another form, and says so by `preparation` where it has to."""
@@ -158,8 +183,7 @@ def test_the_forms_of_a_model_do_not_change_its_record(kind, net, images):
     tolerance = 0.05 if kind in ("half", "softmax", "normalised") else 1e-9  # of 40 images: rounding moves two at most
     assert got.keys() == want.keys()
     assert all(abs(got[name] - want[name]) <= tolerance for name in got), (got, want)
-    if options := preparation.options():
-        assert f"inputs: {options[0]}" in record.notes
+    assert record.inputs == preparation.options()
     if kind == "softmax":
         assert any("ends in a softmax" in note for note in record.notes)
 

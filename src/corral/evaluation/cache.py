@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from pydantic import Field
 
 from corral.attacks.engine import Batch
 from corral.errors import CorralError
@@ -34,6 +35,7 @@ class EvaluationPlan(Frozen):
     seed: int
     batch_size: int
     attacks: list[PlannedAttack]
+    inputs: list[str] = Field(default_factory=list)
     device: str
     corral: str
     torch: str

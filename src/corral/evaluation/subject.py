@@ -72,7 +72,8 @@ class Subject:
         test: the class-balanced test images to measure on, labelled, on the device.
         place: the folder that documents go to; None where nothing is written.
         seed: of the attacks.
-        notes: what a reader should know of the model's loading and inputs.
+        preparation: what images go through before the model.
+        notes: what a reader should know of the model's loading and outputs.
     """
 
     target: Target
@@ -85,6 +86,7 @@ class Subject:
     batch_size: int
     seed: int
     progress: bool
+    preparation: Preparation = PLAIN
     notes: tuple[str, ...] = ()
 
     @property
@@ -111,9 +113,11 @@ class Subject:
 
     @cached_property
     def model_fingerprint(self) -> str:
-        """Which weights these are; of a program in a file, which file."""
+        """Which weights these are; of a program in a file, which file; of a model without weights, by its name."""
         if self.target.kind in ("torchscript", "export"):
             return hashlib.sha256(Path(self.target.name).read_bytes()).hexdigest()[:16]
+        if not self.target.model.state_dict():
+            return hashlib.sha256(self.target.name.encode()).hexdigest()[:16]
         return fingerprint(self.target.model)
 
     @property
@@ -205,6 +209,7 @@ class Subject:
             seed=self.seed,
             batch_size=self.batch_size,
             attacks=[PlannedAttack(name=attack.name, settings=dict(attack.settings)) for attack in attacks],
+            inputs=self.preparation.options(),
             device=device_name(self.device),
             corral=__version__,
             torch=torch.__version__,
@@ -230,6 +235,7 @@ class Subject:
             "train_seconds": None if info is None else info.train_seconds,
             "work_seconds": None if info is None else info.work_seconds,
             "work_clock": None if info is None else info.work_clock,
+            "inputs": self.preparation.options(),
             "created": now(),
             "environment": environment(self.device),
         }
@@ -334,7 +340,7 @@ def load_subject(
         classes = (*classes, *(f"output {number}" for number in range(len(classes), outputs_)))
     elif preparation != PLAIN:
         raise UsageError(f"{target}: a run takes pixels in [0, 1] as they are: leave {preparation.options()[0]} out")
-    return Subject(loaded, model, classes, found, test, place, chosen, batch_size, seed, progress, notes)
+    return Subject(loaded, model, classes, found, test, place, chosen, batch_size, seed, progress, preparation, notes)
 
 
 def _device(target: AnyModel, device: str | torch.device | None) -> torch.device:
@@ -359,8 +365,6 @@ def _ready(target: Target, preparation: Preparation, test: Images) -> tuple[nn.M
     labels, offset = test.labels, preparation.offset
     assert labels is not None
     notes = target.notes
-    if preparation != PLAIN:
-        notes = (*notes, f"inputs: {' '.join(preparation.options())}")
     own = isinstance(target.model, Classifier) and preparation == PLAIN
     model = target.model if own else prepared(target.model, preparation, labels.device)
     x = test.float(torch.arange(min(CHECKED, len(labels)), device=labels.device))

@@ -114,8 +114,9 @@ def read_run(folder: Path, labels: Collection[str] | None = None) -> list[tuple[
         raise CorralError(f"{folder / 'records'}: no record there; {remedy}")
     held = sorted((_read_one(folder, path) for path in paths), key=lambda one: protocol_order(one[0]))
     models = {record.model_fingerprint: record.protocol for record, *_ in held}
-    if len(models) > 1:
-        which = " and ".join(f"{protocol} of {model}" for model, protocol in models.items())
+    fed = {" ".join([record.model_fingerprint, *record.inputs]): record.protocol for record, *_ in held}
+    if len(fed) > 1:
+        which = " and ".join(f"{protocol} of {model}" for model, protocol in fed.items())
         raise CorralError(
             f"{folder / 'records'}: records of different models ({which}); delete the old ones or evaluate again"
         )

@@ -93,7 +93,7 @@ def evidence_table(evidence: Sequence[Evidence], numbers: dict[str, int]) -> Rep
             r.created,
             f"{e.device}, {counted(e.threads, 'thread')}",
             f"corral {e.corral}, torch {e.torch}, Python {e.python}, {e.platform}",
-            " ".join(r.notes) or "–",
+            " ".join([*r.notes, *([f"inputs: {' '.join(r.inputs)}"] if r.inputs else [])]) or "–",
         )
         rows.append(ReportRow(piece.label, cells, numbers[piece.label]))
     return ReportTable((*columns, "Made at", "Device", "Versions", "Notes"), tuple(rows))
