@@ -185,6 +185,18 @@ def test_a_run_is_clustered_anew_and_saved(tmp_path):
         assert torch.equal(Classifier.load(Path(run) / "model.safetensors")(x), old(x))
 
 
+def test_a_classifier_that_is_clustered_keeps_its_own_parts(tmp_path):
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+    given = Classifier(backbone, LinearHead(5, 10), [0.5], [0.25], image_size=(8, 8))
+    model = corral.cluster(given, "digits", **QUIET)
+    x = torch.rand(3, 1, 8, 8)
+    assert torch.equal(model.features(x), given.features(x))
+    with torch.no_grad():
+        model.backbone[1].weight.zero_()
+    assert given.training
+    assert bool(given.backbone[1].weight.any())
+
+
 def test_a_split_network_is_the_network(net):
     parts = split(net, (1, 8, 8))
     x = load("digits").test.float()
@@ -213,7 +225,7 @@ def test_a_head_is_fitted_to_features():
         ({"clusters": "elbow"}, "clusters must be a number, one a class, or 'silhouette', found 'elbow'"),
         ({"rule": "farthest"}, 'clusters: rule must be "soft", "nearest", "fuzzy" or an integer'),
         ({"features": "bodi"}, "it has no layer 'bodi'; did you mean 'body'"),
-        ({"normalise": "imagenet"}, "normalise is of 3 channels, the images have 1"),
+        ({"normalise": "imagenet"}, "normalise 'imagenet' is of 3 channels, the images have 1"),
         ({"backbone": "gone"}, "target 'gone': no such file or run"),
         ({"data": "digitz"}, "unknown data set 'digitz'"),
         ({"backbone": nn.Conv2d(3, 4, 3)}, "Conv2d: it fails on an image of"),

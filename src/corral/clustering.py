@@ -1,5 +1,6 @@
 """`corral.cluster`: any trained network as a classifier by clusters of its features, without a step of training."""
 
+import copy
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -15,7 +16,7 @@ from corral.models import Classifier, ClusterHead, ModelSpec
 from corral.models.backbones import BACKBONES, BackboneLike, build_backbone, named_backbone
 from corral.models.heads import HeadRule
 from corral.models.spec import BackboneSpec, head_spec
-from corral.models.statistics import Statistics, parse_normalise
+from corral.models.statistics import Statistics, channel_statistics
 from corral.progress import Progress
 from corral.targets import load_target
 from corral.training.features import extract_features, require_differing
@@ -159,29 +160,18 @@ def _featured(
     if isinstance(given, Classifier):
         if layer is not None or normalise is not None:
             raise UsageError("a run and a classifier have their features and their normalisation: leave the others out")
-        return given.to(device)
+        return copy.deepcopy(given).to(device)
     if isinstance(given, nn.Module) and not isinstance(backbone, nn.Module):
         raise UsageError(f"{backbone}: a file of a program, whose features are not known; give code that makes it")
     name = named_backbone(given)  # type: ignore[arg-type]
     spec = BackboneSpec.model_validate({"name": name} | ({} if layer is None else {"layer": layer}))
     net = build_backbone(name, shape, spec.options())
-    mean, std = _statistics(normalise, shape[0])
+    mean, std = channel_statistics(normalise, shape[0])
     described = ModelSpec(backbone=spec, image_shape=shape, num_classes=2, mean=mean, std=std, head={"name": "linear"})
     model = described.build_head(net.features_dim)
     found = Classifier(net, model, mean, std, image_size=shape[1:])
     found.spec = described
     return found.to(device).eval()
-
-
-def _statistics(normalise: str | Statistics | None, channels: int) -> Statistics:
-    """One mean and one deviation a channel."""
-    if normalise is None:
-        return (0.0,) * channels, (1.0,) * channels
-    given = parse_normalise(normalise) if isinstance(normalise, str) else normalise
-    mean, std = (tuple(values) * channels if len(values) == 1 else tuple(values) for values in given)
-    if len(mean) != channels or len(std) != channels:
-        raise UsageError(f"normalise is of {len(mean)} channels, the images have {channels}")
-    return mean, std
 
 
 def _described(spec: ModelSpec, head: ClusterHead, classes: int) -> ModelSpec:

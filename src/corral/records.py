@@ -126,8 +126,8 @@ class OfRun(Shown, Document):
     `head` of all but corral's classifiers.
     `n` is the number of test examples measured and `n_test` the size of the whole test set. `train_seconds`,
     `work_seconds` and `work_clock` are the run's (`RunInfo`), the latter two None of runs of earlier versions.
-    `arrays_sha256` is of the .npz file beside the record, None likewise. `inputs` are the options by which
-    a foreign model was fed, such as "--normalise cifar10".
+    `arrays_sha256` is of the .npz file beside the record, None likewise. `inputs` are the options by which a
+    foreign model was fed, such as "--normalise cifar10".
     """
 
     run: str

@@ -169,7 +169,7 @@ def test_a_recipe_names_its_normalisation(normalise, mean, std, tmp_path):
 
 def test_a_normalisation_of_other_channels_is_one_line(tmp_path):
     given = TINY | {"model.normalise": "imagenet"}
-    with pytest.raises(UsageError, match=r"model.normalise 'imagenet' is of 3 channels, the images have 1"):
+    with pytest.raises(UsageError, match=r"normalise 'imagenet' is of 3 channels, the images have 1"):
         corral.train("at", data="digits", out=tmp_path / "run", **given)
     with pytest.raises(UsageError, match=r"model.normalise: takes none, half, imagenet, .*found 'nothing'"):
         corral.train("at", data="digits", out=tmp_path / "run", **TINY | {"model.normalise": "nothing"})

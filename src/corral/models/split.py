@@ -11,20 +11,20 @@ from corral.models.backbones.backbone import Shape
 from corral.models.classifier import Classifier
 from corral.models.contract import bare, reason_of
 from corral.models.heads import LinearHead
-from corral.models.statistics import Statistics
+from corral.models.statistics import Statistics, channel_statistics
 
 # How far the parts' logits may be from the network's, relative to the largest: the same operations in another order.
 LOOSE = 1e-4
 
 
-def split(net: nn.Module, shape: Shape, *, normalise: Statistics | None = None) -> Classifier:
+def split(net: nn.Module, shape: Shape, *, normalise: str | Statistics | None = None) -> Classifier:
     """A copy of a trained classifier network as a `Classifier`: its last linear layer is the head.
 
     Args:
         net: images (N, channels, H, W) to logits, by a last linear layer that `corral.models.backbones.adapt` finds.
         shape: (channels, H, W).
-        normalise: means and standard deviations of the channels that its inputs are normalised by; None where it takes
-            pixels in [0, 1].
+        normalise: what its inputs are normalised by, as `channel_statistics` takes it; None where it takes pixels in
+            [0, 1].
 
     Returns:
         The classifier, in the network's mode; its logits are the network's to rounding, which is checked.
@@ -54,7 +54,7 @@ def split(net: nn.Module, shape: Shape, *, normalise: Statistics | None = None) 
     with torch.no_grad():
         head.linear.weight.copy_(linear.weight)
         head.linear.bias.copy_(torch.zeros_like(head.linear.bias) if linear.bias is None else linear.bias)
-    mean, std = _statistics(normalise, shape[0])
+    mean, std = channel_statistics(normalise, shape[0])
     if backbone.features_dim == head.features_dim:
         model = Classifier(backbone, head, mean, std, image_size=shape[1:]).to(linear.weight.device)
         if _equal(model, net, shape):
@@ -74,13 +74,6 @@ def _last(net: nn.Module, shape: Shape) -> nn.Linear | None:
     place = last_linear(net, shape)
     found = None if place is None else net.get_submodule(place)
     return found if isinstance(found, nn.Linear) else None
-
-
-def _statistics(normalise: Statistics | None, channels: int) -> Statistics:
-    if normalise is None:
-        return (0.0,) * channels, (1.0,) * channels
-    mean, std = (values * channels if len(values) == 1 else values for values in normalise)
-    return mean, std
 
 
 def _equal(model: Classifier, net: nn.Module, shape: Shape) -> bool:

@@ -19,6 +19,27 @@ STATISTICS: dict[str, Statistics] = {
 NUMBERS = re.compile(r"[0-9.eE+,-]+/[0-9.eE+,-]+")
 
 
+def channel_statistics(normalise: str | Statistics | None, channels: int) -> Statistics:
+    """One mean and one positive deviation a channel.
+
+    Args:
+        normalise: as `parse_normalise` takes it, "none" or None for pixels as they are, or (means, deviations), one
+            number for all channels or one for each.
+        channels: how many there are.
+
+    Raises:
+        UsageError: no such normalisation, or as many numbers as no channel has.
+    """
+    if normalise is None or normalise == "none":
+        return (0.0,) * channels, (1.0,) * channels
+    given = parse_normalise(normalise) if isinstance(normalise, str) else normalise
+    mean, std = (tuple(values) * channels if len(values) == 1 else tuple(values) for values in given)
+    if len(mean) != channels or len(std) != channels:
+        shown = f" {normalise!r}" if isinstance(normalise, str) else ""
+        raise UsageError(f"normalise{shown} is of {len(mean)} channels, the images have {channels}")
+    return mean, std
+
+
 def parse_normalise(text: str) -> Statistics:
     """The mean and standard deviation of a name ("imagenet") or of "M,M,M/S,S,S".
 

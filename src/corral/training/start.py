@@ -24,7 +24,7 @@ from corral.files import AnyPath, is_temporary
 from corral.lock import is_lock
 from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
 from corral.models.spec import head_spec
-from corral.models.statistics import parse_normalise
+from corral.models.statistics import channel_statistics
 from corral.training.methods import Method, method_class
 from corral.training.recipes.files import load_recipe
 from corral.training.recipes.layers import LEAST_SIDE
@@ -35,6 +35,8 @@ from corral.training.run import Run, RunInfo
 Resume = bool | Literal["auto"]
 # Images whose pixels are held as floats at once for their mean: up to so many all, otherwise so many at a time.
 AT_ONCE, PART = 2**28, 1_000
+# Of pixels that are all the same nearly.
+LEAST_DEVIATION = 1e-3
 
 
 def finished(folder: Run, recipe: Recipe, *, resume: Resume) -> bool:
@@ -159,7 +161,11 @@ def make_model(recipe: Recipe, images: Images, *, num_classes: int) -> tuple[Mod
             "file"
         )
     config = recipe.model
-    mean, deviation = _statistics(config.normalise, images)
+    if config.normalise is None:
+        found, spread = moments(images)
+        mean, deviation = tuple(found.tolist()), tuple(spread.clamp_min(LEAST_DEVIATION).tolist())
+    else:
+        mean, deviation = channel_statistics(config.normalise, images.shape[0])
     spec = ModelSpec(
         backbone=BackboneSpec.model_validate({"name": config.backbone, **config.options()}),
         image_shape=images.shape,
@@ -197,24 +203,6 @@ def check_head(recipe: Recipe, spec: ModelSpec, method: Method) -> None:
             f"method '{name}' does not fit a head of kind {wanted['name']!r}: leave model.head out, or choose a method "
             "that does, such as 'corral'"
         )
-
-
-def _statistics(normalise: str | None, images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """One mean and one positive standard deviation a channel, as a recipe's `model.normalise` says.
-
-    Raises:
-        UsageError: as many numbers as no channel has.
-    """
-    channels = images.shape[0]
-    if normalise is None:
-        mean, deviation = moments(images)
-        return tuple(mean.tolist()), tuple(deviation.clamp_min(1e-3).tolist())
-    if normalise == "none":
-        return (0.0,) * channels, (1.0,) * channels
-    means, deviations = (each * channels if len(each) == 1 else each for each in parse_normalise(normalise))
-    if len(means) != channels:
-        raise UsageError(f"model.normalise {normalise!r} is of {len(means)} channels, the images have {channels}")
-    return means, deviations
 
 
 def moments(images: Images) -> tuple[Tensor, Tensor]:
