@@ -1,9 +1,9 @@
 """`corral.cluster`: any trained network as a classifier by clusters of its features, without a step of training."""
 
-import copy
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from corral.errors import UsageError
 from corral.geometry.silhouette import cosine_silhouette
 from corral.models import Classifier, ClusterHead, ModelSpec
 from corral.models.backbones import BACKBONES, BackboneLike, build_backbone, named_backbone
+from corral.models.backbones.base import Given
 from corral.models.heads import HeadRule
 from corral.models.spec import BackboneSpec, head_spec
 from corral.models.statistics import Statistics, channel_statistics
@@ -160,7 +161,7 @@ def _featured(
     if isinstance(given, Classifier):
         if layer is not None or normalise is not None:
             raise UsageError("a run and a classifier have their features and their normalisation: leave the others out")
-        return copy.deepcopy(given).to(device)
+        return cast(Classifier, Given(given)()).to(device)
     if isinstance(given, nn.Module) and not isinstance(backbone, nn.Module):
         raise UsageError(f"{backbone}: a file of a program, whose features are not known; give code that makes it")
     name = named_backbone(given)  # type: ignore[arg-type]

@@ -18,6 +18,8 @@ from corral.strict import Amount, AtLeastOne, Frozen, OfThreat, Radius, Seconds,
 from corral.terminal import eps_words
 from corral.version import __version__
 
+# What a measured model is: a run of corral's or a classifier in a file, code, a program in a file, or a module.
+Kind = Literal["run", "classifier", "python", "torchscript", "export", "module"]
 # Attacks' names of today, by those in records of versions before 0.2.
 EARLIER_NAMES = {"pgd_log": "pgd_ce", "pgd_log_margin": "pgd_cw"}
 
@@ -131,7 +133,7 @@ class OfRun(Shown, Document):
     """
 
     run: str
-    kind: Literal["run", "classifier", "python", "torchscript", "export", "module"] = "run"
+    kind: Kind = "run"
     recipe: str | None
     method: str | None
     head: str | None

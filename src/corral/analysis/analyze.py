@@ -1,6 +1,5 @@
 """All analyses that fit a run or a classifier, on the same clean and attacked images."""
 
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -8,14 +7,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from corral.analysis.cache import AnalysisCache
+from corral.analysis.cache import AnalysisCache, analysis_file, made_analysis
 from corral.analysis.document import Analysis
 from corral.analysis.registry import ANALYSES, AnalysisKind
 from corral.analysis.subject import AnalysedModel, measured_classifier
 from corral.attacks.threat import Threat
 from corral.data import AnyData, load
 from corral.devices import choose_device
-from corral.documents import write_document
 from corral.errors import UsageError
 from corral.evaluation.protocols import ThreatLike, as_threat
 from corral.evaluation.subject import AnyModel, is_run, place_of, run_folder
@@ -24,7 +22,6 @@ from corral.models import Classifier
 from corral.models.backbones import BackboneLike
 from corral.models.split import split
 from corral.models.statistics import Statistics
-from corral.progress import Progress, duration
 from corral.renamed import renamed
 from corral.targets import load_target
 from corral.targets.outputs import measuring
@@ -47,7 +44,7 @@ def analyze(
     seed: int = 0,
     overwrite: bool = False,
     out: str | Path | None = None,
-    normalise: Statistics | None = None,
+    normalise: str | Statistics | None = None,
     path: str | Path | None = None,
     backbone: BackboneLike | None = None,
     data_root: str | Path | None = None,
@@ -57,7 +54,8 @@ def analyze(
     """Measure what no attack's accuracy shows of a model's features.
 
     Of a finished run each analysis is written to `RUN/analyses`; those already there, of the same weights, images and
-    seed, are taken as they are. An interrupted call loses the analysis that it was at.
+    seed, are taken as they are. An interrupted call loses the analysis that it was at. Of another model every call
+    makes them all: its threat and its images are not the folder's.
 
     Args:
         target: a run folder; a `Classifier`; or another network as `evaluate` takes it, whose last linear layer is
@@ -68,9 +66,9 @@ def analyze(
         only: names of analyses; default those with a place on the page that fit the model.
         n: a class-balanced subset of this many test images; None, or more than there are, for the whole test set.
         seed: of the attacks and of t-SNE.
-        overwrite: make them all again.
+        overwrite: make those of a run all again.
         out: where the documents of another model than a run go, into its folder `analyses`; default nowhere.
-        normalise: means and standard deviations of the channels that another network's inputs are normalised by.
+        normalise: what another network's inputs are normalised by: "imagenet", "M,M,M/S,S,S" or (means, deviations).
         path: the folder that a target's Python code is imported from.
         backbone: a run's own, where it is yours and not imported here; as `corral.load` takes it.
         data_root: folder of the data-set files.
@@ -124,7 +122,7 @@ def _classifier(
     target: AnyModel,
     data: AnyData | None,
     threat: ThreatLike | None,
-    normalise: Statistics | None,
+    normalise: str | Statistics | None,
     path: str | Path | None,
     backbone: BackboneLike | None,
     n: int | None,
@@ -148,16 +146,9 @@ def _analysed(
     found: AnalysedModel, kinds: Sequence[AnalysisKind], place: Path | None, progress: bool
 ) -> dict[str, Analysis]:
     """Make analyses of a model that is given back as it was; write them where there is a place."""
-    made = {}
+    n, made = len(found.test), {}
     with measuring(found.model, found.test.pixels.device):
         for kind in kinds:
-            begun = time.perf_counter()
-            one = kind(found)
-            one = one.model_copy(update={"seconds": time.perf_counter() - begun})
-            if place is not None:
-                suffix = f"-n{len(found.test)}" + (f"-seed{found.seed}" if found.seed else "")
-                one = write_document(one, place / "analyses" / f"{kind.name}{suffix}.json")
-            made[kind.name] = one
-            words = f"{found.name}: analysis {kind.name!r} in {duration(one.seconds)}"
-            Progress("", 0, "", enabled=progress).say(words)
+            path = None if place is None else analysis_file(place, kind.name, n, found.seed)
+            made[kind.name] = made_analysis(kind, found, path, where=found.name, progress=progress)
     return made

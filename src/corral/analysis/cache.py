@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from corral.analysis.document import Analysis, read_analysis
-from corral.analysis.registry import ANALYSES
+from corral.analysis.registry import ANALYSES, AnalysisKind
 from corral.analysis.subject import AnalysedModel, measured_run
 from corral.data import AnyData
 from corral.documents import write_document
@@ -74,8 +74,7 @@ class AnalysisCache:
             CorralError: a damaged file, or one that cannot be written.
         """
         kind = ANALYSES[name]
-        suffix = ("" if self.n is None else f"-n{self.n}") + (f"-seed{self.seed}" if self.seed else "")
-        paths = [self.run / "analyses" / f"{one}{suffix}.json" for one in (kind.name, *kind.earlier)]
+        paths = [analysis_file(self.run, one, self.n, self.seed) for one in (kind.name, *kind.earlier)]
         path = next((path for path in paths if path.is_file()), None)
         if path is not None and not overwrite:
             stored = read_analysis(path)
@@ -83,11 +82,27 @@ class AnalysisCache:
                 needs
             ):
                 return stored
-        begun = time.perf_counter()
-        made = kind(self.subject)
-        made = made.model_copy(update={"seconds": time.perf_counter() - begun})
-        made = write_document(made, paths[0])
-        Progress("", 0, "", enabled=self.progress).say(
-            f"{self.run}: analysis {kind.name!r} in {duration(made.seconds)}"
-        )
-        return made
+        return made_analysis(kind, self.subject, paths[0], where=str(self.run), progress=self.progress)
+
+
+def analysis_file(place: Path, name: str, n: int | None, seed: int) -> Path:
+    """Where an analysis of n images (None for all) lies in a folder."""
+    suffix = ("" if n is None else f"-n{n}") + (f"-seed{seed}" if seed else "")
+    return place / "analyses" / f"{name}{suffix}.json"
+
+
+def made_analysis(
+    kind: AnalysisKind, subject: AnalysedModel, path: Path | None, *, where: str, progress: bool
+) -> Analysis:
+    """An analysis made now, written where there is a path, and said to be made.
+
+    Raises:
+        UsageError: the model is not of the kind that it needs.
+        CorralError: a file that cannot be written.
+    """
+    begun = time.perf_counter()
+    made = kind(subject)
+    made = made.model_copy(update={"seconds": time.perf_counter() - begun})
+    made = made if path is None else write_document(made, path)
+    Progress("", 0, "", enabled=progress).say(f"{where}: analysis {kind.name!r} in {duration(made.seconds)}")
+    return made

@@ -58,11 +58,10 @@ def analyze(
     Its last linear layer must be evident. Ctrl-C: finished analyses of a run are kept.
     """
     from corral.analysis.analyze import analyze as analyze_model
-    from corral.data import load
+    from corral.data import load, loaded_once
     from corral.evaluation.protocols import as_threat
     from corral.evaluation.subject import is_run
     from corral.files import write_atomically
-    from corral.models.statistics import parse_normalise
     from corral.report.analysis.page import Foreign, analysis_lines, render_analyses
     from corral.training import load_model
 
@@ -72,7 +71,10 @@ def analyze(
     for name in target:
         place = default_place(name, out)
         threat = threat_of(name, norm, eps)
-        with interruptible(f"finished analyses of {name} are kept, the same command goes on"):
+        if threat is None and eps is not None:
+            raise UsageError(f"{name}: a run is analysed at the threat that it was trained for: leave --eps out")
+        kept = f"finished analyses of {name} are kept, the same command goes on"
+        with interruptible(kept if threat is None else "call it again"), loaded_once():
             found = analyze_model(
                 name,
                 data,
@@ -82,20 +84,20 @@ def analyze(
                 seed=seed,
                 overwrite=overwrite,
                 out=place,
-                normalise=None if normalise is None else parse_normalise(normalise),
+                normalise=normalise,
                 path=path,
                 backbone=backbone,
                 **common.keywords(),
             )
-        if threat is None:
-            page, words = Path(name) / "analyses" / "page.html", Path(name).name
-            text = render_analyses(words, load_model(name)[2], found)
-        else:
-            assert place is not None
-            assert data is not None
-            images = load(data, root=common.data_root)
-            page = place / "analyses" / "page.html"
-            text = render_analyses(name, Foreign(images.name, list(images.classes), as_threat(threat).norm), found)
+            if threat is None:
+                page, words = Path(name) / "analyses" / "page.html", Path(name).name
+                text = render_analyses(words, load_model(name)[2], found)
+            else:
+                assert place is not None
+                assert data is not None
+                images = load(data, root=common.data_root)
+                page = place / "analyses" / "page.html"
+                text = render_analyses(name, Foreign(images.name, list(images.classes), as_threat(threat).norm), found)
         write_atomically(page, text.encode())
         made.append((name, found, page))
     if common.as_json:

@@ -1,15 +1,14 @@
 """A trained network as a backbone and a linear head, which together are the network."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
-from corral.errors import CorralError, UsageError
+from corral.errors import UsageError
 from corral.models.backbones.adapted import adapt, last_linear, named_features, probed
 from corral.models.backbones.backbone import Shape
+from corral.models.backbones.base import Given
 from corral.models.classifier import Classifier
-from corral.models.contract import bare, reason_of
+from corral.models.contract import bare
 from corral.models.heads import LinearHead
 from corral.models.statistics import Statistics, channel_statistics
 
@@ -36,10 +35,7 @@ def split(net: nn.Module, shape: Shape, *, normalise: str | Statistics | None = 
     net = bare(net)
     if isinstance(net, Classifier):
         return net
-    try:
-        twin = copy.deepcopy(net)
-    except Exception as error:  # foreign code: anything can come
-        raise CorralError(f"a {type(net).__name__} cannot be copied ({reason_of(error)})") from error
+    twin = Given(net)()
     linear = _last(twin, shape)
     if linear is None:
         raise UsageError(

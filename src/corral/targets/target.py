@@ -14,6 +14,7 @@ from corral.files import AnyPath, user_path
 from corral.models.backbones import BackboneLike
 from corral.models.saved import is_saved_classifier, load_classifier
 from corral.reading import check_file, opened_zip
+from corral.records import Kind
 from corral.targets.programs.archive import rebuilt_export, rebuilt_script
 from corral.targets.programs.compiled import CompiledProgram
 from corral.targets.programs.process import Process
@@ -21,7 +22,6 @@ from corral.targets.programs.remote import Remote
 from corral.targets.python import load_python
 from corral.training import RunInfo, load_model
 
-Kind = Literal["run", "classifier", "python", "torchscript", "export", "module"]
 # The first byte of a pickle of protocol 2 or later is PROTO; what torch wrote before 1.6 is a row of such pickles.
 PICKLE = b"\x80"
 TAR = b"ustar"

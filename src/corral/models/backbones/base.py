@@ -67,8 +67,7 @@ class Given:
             return copy.deepcopy(self.module)
         except Exception as error:  # foreign code: anything can come
             raise CorralError(
-                f"the backbone {type(self.module).__name__} cannot be copied ({reason_of(error)}); give a function "
-                "that makes it"
+                f"a {type(self.module).__name__} cannot be copied ({reason_of(error)}); give a function that makes it"
             ) from error
 
 
