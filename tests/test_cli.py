@@ -24,8 +24,8 @@ SMALL = [
     "--quiet",
 ]
 COMMANDS = (
-    *("demo", "train", "evaluate", "report", "runs", "show", "recipes", "data", "certify", "audit", "analyze"),
-    *("reproduce", "export"),
+    *("demo", "train", "cluster", "evaluate", "report", "runs", "show", "recipes", "data", "certify", "audit"),
+    *("analyze", "reproduce", "export"),
 )
 
 
@@ -79,6 +79,9 @@ WRONG_USE = [
     ("train at --out {base}/run --resume", "the run's recipe differs: name is 'nominal', asked for 'at'"),
     ("train corral --out new --set clusters=500", "method.clusters 500 needs as many training images of every class"),
     ("evaluate {base}/run --eps 8", "did you mean 8/255?"),
+    ("analyze {base}/run --eps 0.2", "a run is analysed at the threat that it was trained for: leave --eps out"),
+    ("analyze {base}/run --normalise half", "a run is analysed in its own folder, at its own threat"),
+    ("evaluate {base}/run --normalise half", "a run takes pixels in [0, 1] as they are: leave --normalise half out"),
     ("evaluate {base}/run --n 501", "a subset of 501 images is impossible: ask for 1 to 500"),
     ("evaluate {base}/run --attack pgd_publishd", "unknown attack 'pgd_publishd'; did you mean 'pgd_published'"),
     *(

@@ -2,25 +2,12 @@ import json
 
 import pytest
 from safetensors.torch import load_file
+from tests.test_cli import SMALL
 from typer.testing import CliRunner
 
 from corral import cli
 from corral.errors import UsageError
 from corral.training import Training, load_model
-
-SMALL = [
-    "--set",
-    "data.train=100",
-    "--set",
-    "width=4",
-    "--set",
-    "model.features=8",
-    "--set",
-    "warm_start.epochs=0",
-    "--epochs",
-    "1",
-    "--quiet",
-]
 
 
 def called(*arguments):

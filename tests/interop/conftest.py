@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
-from tests.interop.shared import import_torchvision
+import torch
+from tests.interop.shared import SIDE, import_torchvision
 
 from corral.data import load
 from corral.training import load_model, train
@@ -61,6 +62,15 @@ def images():
     """100 test digits (100, 1, 8, 8) in [0, 1] and their labels."""
     test = load("digits").test
     return test.float()[:100], test.labels[:100]
+
+
+@pytest.fixture(scope="session")
+def colours():
+    """32 images (32, 3, 32, 32) of four classes that differ in their colour, and their labels."""
+    means = torch.tensor([[0.7, 0.4, 0.3], [0.3, 0.5, 0.7], [0.5, 0.7, 0.4], [0.3, 0.3, 0.5]])
+    labels = torch.arange(32) % 4
+    noise = torch.rand(32, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) - 0.5
+    return (means[labels].view(32, 3, 1, 1) + 0.4 * noise).clamp(0, 1), labels
 
 
 @pytest.fixture(scope="session")

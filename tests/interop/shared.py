@@ -6,6 +6,8 @@ import sys
 import torch
 
 EPS = 0.15
+# Of the images that other libraries' networks are trained on here.
+SIDE = 32
 
 
 def import_torchvision():

@@ -2,22 +2,14 @@
 
 import pytest
 import torch
-from tests.interop.test_ours_on_theirs import MODELS, SIDE, logits, trained
+from tests.interop.shared import SIDE
+from tests.interop.test_ours_on_theirs import MODELS, logits, trained
 
 import corral
 from corral.models import BACKBONES
 from corral.models.split import split
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(scope="module")
-def colours():
-    """64 images (64, 3, 32, 32) of four classes that differ in their colour, and their labels."""
-    means = torch.tensor([[0.7, 0.4, 0.3], [0.3, 0.5, 0.7], [0.5, 0.7, 0.4], [0.3, 0.3, 0.5]])
-    labels = torch.arange(64) % 4
-    noise = torch.rand(64, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) - 0.5
-    return (means[labels].view(64, 3, 1, 1) + 0.4 * noise).clamp(0, 1), labels
 
 
 @pytest.mark.parametrize("name", MODELS)

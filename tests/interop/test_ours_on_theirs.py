@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from tests.interop.shared import EPS, percent, robust
+from tests.interop.shared import EPS, SIDE, percent, robust
 
 import corral
 from corral.attacks import pgd
 from corral.data import DataSet, Images
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-SIDE = 32
 
 
 def timm_resnet(timm):
@@ -77,15 +76,6 @@ def seeded():
 def logits(model, x):
     found = model(x)
     return getattr(found, "logits", found)
-
-
-@pytest.fixture(scope="module")
-def colours():
-    """32 images (32, 3, 32, 32) of four classes that differ in their colour, and their labels."""
-    means = torch.tensor([[0.7, 0.4, 0.3], [0.3, 0.5, 0.7], [0.5, 0.7, 0.4], [0.3, 0.3, 0.5]])
-    labels = torch.arange(32) % 4
-    noise = torch.rand(32, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) - 0.5
-    return (means[labels].view(32, 3, 1, 1) + 0.4 * noise).clamp(0, 1), labels
 
 
 def trained(make, library, x, y):

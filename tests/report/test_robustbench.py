@@ -54,6 +54,8 @@ def test_what_other_attacks_found_is_external_and_a_claim_is_reported(written):
         ({"pgd_ce": 0.4}, {}, "RobustBench lists AutoAttack, and no record here has it"),
         (ATTACKS, {"n": 100, "reduced": True}, "of whole test sets, AutoAttack met 100 of 400 images"),
         (ATTACKS, {"data": "folder:/photos"}, "named data sets in Linf and L2, found folder:/photos"),
+        (ATTACKS, {"data": "own/arrays"}, "named data sets in Linf and L2, found own/arrays"),
+        (ATTACKS, {"norm": "L1"}, "named data sets in Linf and L2, found L1"),
     ],
 )
 def test_what_is_none_of_its_figures_is_refused_and_nothing_written(
@@ -64,6 +66,18 @@ def test_what_is_none_of_its_figures_is_refused_and_nothing_written(
         write_model_info([run], folder=tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_is_no_run_says_what_it_is_and_claims_nothing(write_run, record, tmp_path):
+    foreign = dict.fromkeys(("recipe", "method", "head", "rule", "train_seed", "train_seconds"))
+    folder = write_run(
+        record("../models.py:load", ATTACKS, kind="python", data="cifar10", **foreign), folder="measured"
+    )
+    (path,) = write_model_info([folder], folder=tmp_path / "out")
+    assert path == tmp_path / "out" / "cifar10" / "Linf" / "..-models.py-load.json"
+    info = json.loads(path.read_text())
+    assert (info["name"], info["architecture"]) == ("../models.py:load", "../models.py:load")
+    assert info["additional_data"] is None
 
 
 def test_a_run_s_backbone_head_and_images_are_said(write_run, record, tmp_path):

@@ -1,7 +1,6 @@
 """All analyses that fit a run or a classifier, on the same clean and attacked images."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from corral.data import AnyData, load
 from corral.devices import choose_device
 from corral.errors import UsageError
 from corral.evaluation.protocols import ThreatLike, as_threat
-from corral.evaluation.subject import AnyModel, is_run, place_of, run_folder
+from corral.evaluation.subject import AnyModel, alone, is_run, place_of, run_folder
 from corral.lock import held
 from corral.models import Classifier
 from corral.models.backbones import BackboneLike
@@ -89,7 +88,7 @@ def analyze(
     if isinstance(target, nn.Module) or not is_run(target):
         place = place_of(target, out)
         found = _classifier(target, data, threat, normalise, path, backbone, n, seed, data_root, choose_device(device))
-        with held(place / "analyses", "analyze") if place is not None else nullcontext():
+        with alone(place, "analyses", "analyze"):
             return _analysed(found, _chosen(asked, found.model), place, progress)
     if threat is not None or out is not None or normalise is not None:
         raise UsageError(f"{target}: a run is analysed in its own folder, at its own threat: leave the others out")

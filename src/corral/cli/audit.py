@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,17 @@ import typer
 
 from corral.cli import complete
 from corral.cli.headers import read_document
-from corral.cli.options import Common, Images, Inputs, RunBackbone, check_out, interruptible, print_json, with_common
+from corral.cli.options import (
+    Common,
+    Images,
+    Inputs,
+    RunBackbone,
+    check_out,
+    file_stem,
+    interruptible,
+    print_json,
+    with_common,
+)
 from corral.cli.streams import Colour, say
 from corral.errors import CorralError, UsageError
 from corral.strict import MOST_REAL, MOST_WHOLE
@@ -123,8 +132,7 @@ def _check_replaceable(page: Path, target: str) -> None:
     record = page.with_suffix(".json")
     if not page.exists() and not record.exists():
         return
-    stem = re.sub(r"[^A-Za-z0-9]+", "-", target).strip("-")[-60:]
-    remedy = f"give --out {page.with_name(f'audit-{stem}.html')}, or --overwrite"
+    remedy = f"give --out {page.with_name(f'audit-{file_stem(target)}.html')}, or --overwrite"
     try:
         found = str(read_document(record, kind="audit").get("target"))
     except CorralError as error:

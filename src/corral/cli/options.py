@@ -157,7 +157,12 @@ def default_place(target: str, out: Path | None) -> Path | None:
 
     if out is not None or is_run(target):
         return out
-    return Path("measured") / (re.sub(r"[^A-Za-z0-9]+", "-", target).strip("-")[-60:] or "model")
+    return Path("measured") / file_stem(target)
+
+
+def file_stem(target: str) -> str:
+    """A target as a part of a file's name: letters, digits and -, the last 60 of them."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", target).strip("-")[-60:] or "model"
 
 
 def threat_of(target: str, norm: str | None, eps: str | None) -> tuple[str, str] | None:

@@ -4,7 +4,6 @@ import copy
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,8 +33,7 @@ from corral.evaluation.certificate import (
     CertifyingAttack,
     LayerConstant,
 )
-from corral.evaluation.subject import AnyModel, Subject, load_subject, place_of, share
-from corral.lock import held
+from corral.evaluation.subject import AnyModel, Subject, alone, load_subject, place_of, share
 from corral.models import Classifier
 from corral.models.backbones import BackboneLike
 from corral.precision import full_float32
@@ -98,7 +96,8 @@ def certify_run(
         seed: of the attacks' random numbers.
         overwrite: throw away what an interrupted certification has finished.
         data_root: folder of the data-set files.
-        device: where to run; default a GPU if there is one, and where a classifier is.
+        device: where to run; default a GPU if there is one, and where a classifier is. One that is sent elsewhere stays
+            there.
         progress: show progress on stderr.
 
     Returns:
@@ -112,7 +111,7 @@ def certify_run(
             no `Classifier`.
     """
     begun, wanted, place = time.perf_counter(), _radii(radii), place_of(target, out)
-    with held(place / "certificates", "l2") if place is not None else nullcontext():
+    with alone(place, "certificates", "l2"):
         subject = load_subject(
             target,
             data,

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,7 @@ from corral.evaluation.protocols import (
     parsed_threat,
     protocol_attacks,
 )
-from corral.evaluation.subject import PLAIN, AnyModel, Subject, load_subject, place_of, share
-from corral.lock import held
+from corral.evaluation.subject import PLAIN, AnyModel, Subject, alone, load_subject, place_of, share
 from corral.models.backbones import BackboneLike
 from corral.precision import full_float32
 from corral.progress import duration
@@ -99,7 +97,8 @@ def evaluate(
         seed: of the attacks' random numbers.
         overwrite: throw away what an interrupted evaluation has finished.
         data_root: folder of the data-set files.
-        device: where to run; default a GPU if there is one, and where a module is.
+        device: where to run; default a GPU if there is one, and where a module is. A module that is sent elsewhere
+            stays there.
         progress: show progress on stderr.
 
     Returns:
@@ -115,7 +114,7 @@ def evaluate(
     if threat is not None and eps is not None:
         raise UsageError("give threat=(norm, eps) or eps, found both")
     place = place_of(target, out)
-    with held(place / "records", named) if place is not None else nullcontext():
+    with alone(place, "records", named):
         subject = load_subject(
             target,
             data,

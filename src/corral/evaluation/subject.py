@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -22,6 +22,7 @@ from corral.documents import write_arrays, write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation.cache import EvaluationCache, EvaluationPlan, PlannedAttack
 from corral.files import AnyPath, user_path
+from corral.lock import held
 from corral.models import Classifier
 from corral.models.backbones import BackboneLike
 from corral.models.fingerprint import fingerprint
@@ -258,6 +259,11 @@ class Subject:
         written = write_document(record.model_copy(update={"arrays_sha256": digest}), path)
         say(f"{self.place}: {done}: {path}")
         return written
+
+
+def alone(place: Path | None, folder: str, name: str) -> AbstractContextManager[object]:
+    """Hold a folder of a place as `corral.lock.held` does, so that nobody else writes there; nothing without one."""
+    return nullcontext() if place is None else held(place / folder, name)
 
 
 def is_run(target: AnyModel) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from corral.checkpoints import read_checkpoint
+from corral.data.given import is_own
 from corral.errors import CorralError
 from corral.files import check_recordable, write_atomically
 from corral.records import Record
@@ -22,7 +23,8 @@ def write_model_info(runs: Sequence[Path | str], *, folder: Path | str) -> list[
 
     Its figures are those of AutoAttack on a whole test set, so a run needs such a record: `corral evaluate RUN
     --protocol standard`. `external` is the worst case per image with every other attack in the run's records, where
-    that is lower. What a run does not know, `link`, `authors` and `venue`, is empty; `name` is the recipe's source.
+    that is lower. What a run does not know, `link`, `authors` and `venue`, is empty; `name` is the recipe's source. Of
+    a model that is no run `additional_data` is null: fill it in.
 
     Args:
         runs: run folders.
@@ -40,7 +42,8 @@ def write_model_info(runs: Sequence[Path | str], *, folder: Path | str) -> list[
     for run in runs:
         records = _whole(Path(run))
         for record in records:
-            name = record.run if len(records) == 1 else f"{record.run}-{slug(eps_words(record.eps))}"
+            name = record.run if record.kind == "run" else slug(record.run)
+            name = name if len(records) == 1 else f"{name}-{slug(eps_words(record.eps))}"
             path = Path(folder) / record.data / record.norm / f"{name}.json"
             if path in made:
                 raise CorralError(f"{run}: another run would be written to {path} too; give them names of their own")
@@ -61,9 +64,9 @@ def model_info(record: Record, folder: Path) -> dict[str, Any]:
     notes += [f"edited since it was written: {', '.join(record.edited)}"] if record.edited else []
     return {
         "link": "",
-        "name": source or f"{record.recipe} (corral)",
+        "name": source or (f"{record.recipe} (corral)" if record.recipe else record.run),
         "authors": "",
-        "additional_data": began or more,
+        "additional_data": began or more if record.kind == "run" else None,
         "number_forward_passes": 1,
         "dataset": record.data,
         "venue": "",
@@ -91,8 +94,9 @@ def _whole(folder: Path) -> list[Record]:
             f"{known[0].n_test:,} images here; {remedy}, without --n"
         )
     for record in whole:
-        if ":" in record.data or record.norm not in NORMS:
-            what = record.data if ":" in record.data else record.norm
+        named = not (":" in record.data or is_own(record.data))
+        if not named or record.norm not in NORMS:
+            what = record.norm if named else record.data
             raise CorralError(
                 f"{folder}: RobustBench's leaderboards are of named data sets in {' and '.join(NORMS)}, found {what}; "
                 "leave this run out"
@@ -112,7 +116,9 @@ def _training(folder: Path) -> tuple[dict[str, Any], bool, bool, str]:
 
 
 def _architecture(backbone: dict[str, Any], record: Record) -> str:
-    """The backbone with its options, and the head."""
+    """The backbone with its options, and the head; of a model that is not corral's its name."""
+    if record.head is None:
+        return record.run
     options = ", ".join(f"{name} {value}" for name, value in backbone.items() if name != "name")
     head = f"{record.head} head" if record.rule is None else f"{record.head} head, rule {record.rule}"
     return f"{backbone['name']} ({options}), {head}" if backbone else head
