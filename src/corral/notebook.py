@@ -8,7 +8,7 @@ class Shown:
     """An object whose `repr` is one line and that a notebook shows as a table, both of what `_shown` says."""
 
     def _shown(self) -> tuple[str, Mapping[str, object]]:
-        """What it is of, and facts by their names; a line has the facts without the names."""
+        """What it is of, and facts in words; by their names a subclass takes out or changes one."""
         raise NotImplementedError  # abstract
 
     def __repr__(self) -> str:
@@ -17,7 +17,7 @@ class Shown:
 
     def _repr_html_(self) -> str:
         title, facts = self._shown()
-        return f"<b>{type(self).__name__} {escape(title)}</b>{table_html(facts.items())}"
+        return f"<b>{type(self).__name__} {escape(title)}</b>{table_html([fact] for fact in facts.values())}"
 
 
 def table_html(rows: Iterable[Sequence[object]], header: Sequence[str] = ()) -> str:

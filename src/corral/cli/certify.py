@@ -30,7 +30,8 @@ def certify(
     target: Annotated[
         list[str],
         typer.Argument(
-            help="Run folders; or file.py:function that makes a corral Classifier.", autocompletion=complete.run
+            help="Run folders; or file.py:function that makes a corral Classifier, a file of `corral cluster`.",
+            autocompletion=complete.run,
         ),
     ],
     radius: Annotated[

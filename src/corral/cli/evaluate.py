@@ -56,7 +56,8 @@ def evaluate(
     target: Annotated[
         list[str],
         typer.Argument(
-            help="Run folders; or file.py:function that makes a model, a TorchScript or torch.export file.",
+            help="Run folders; or file.py:function that makes a model, a file of `corral cluster`, a TorchScript or "
+            "torch.export file.",
             autocompletion=complete.run,
         ),
     ],

@@ -33,7 +33,8 @@ RunData = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="Where the run's data lie now: folder:PATH, file.py:function ...; the same images by fingerprint.",
+        help="Images of a model that is no run: a set (see `corral data`), folder:PATH, file.py:function ...; of a run "
+        "where its data lie now, the same by fingerprint.",
         autocompletion=complete.names("data set"),
     ),
 ]
@@ -41,7 +42,8 @@ Out = Annotated[
     Path | None, typer.Option("--out", help="The folder to write to; default the run's, else measured/NAME.")
 ]
 RunBackbone = Annotated[
-    str | None, typer.Option("--backbone", help="The run's own backbone, where it is yours: file.py:function.")
+    str | None,
+    typer.Option("--backbone", help="The own backbone of a run or a file of `corral cluster`: file.py:function."),
 ]
 BatchSize = Annotated[int | None, typer.Option(min=1, max=MOST_WHOLE, help="Default 125 on a CPU, else 500.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
