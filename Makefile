@@ -40,8 +40,8 @@ fast: $(READY)
 	@$(BIN)/python tests/fast.py
 
 lint: $(READY)
-	$(BIN)/ruff check src tests benchmarks experiments
-	$(BIN)/ruff format --check src tests benchmarks experiments
+	$(BIN)/ruff check src tests benchmarks experiments examples
+	$(BIN)/ruff format --check src tests benchmarks experiments examples
 
 types: $(READY)
 	$(BIN)/mypy
