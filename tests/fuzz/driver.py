@@ -2,6 +2,8 @@
 
 usage: python -m tests.fuzz.driver [KIND ...] [--n 10000] [--seed 0] [--results FILE] [--keep FOLDER]   (`make fuzz`)
 
+A call that was cut short goes on where it stopped, by the notes that it kept beside FILE (FILE.KIND-SEED.part).
+
 Reads run in forked processes with a limit on memory and on time, so that a parser that dies or hangs is a row of the
 table and not the end of it. A case is its kind, seed and number: the same three give the same bytes.
 """
@@ -97,20 +99,30 @@ def _child(kind: Kind, make: Make, numbers: Iterable[int], folder: Path, pipe: i
         os.write(pipe, f"{number} {fate}\n".encode(errors="replace"))
 
 
-def fuzz(kind: Kind, *, n: int, seed: int = 0) -> Outcome:
-    """Read `n` damaged files of a kind."""
+def fuzz(kind: Kind, *, n: int, seed: int = 0, notes: Path | None = None) -> Outcome:
+    """Read `n` damaged files of a kind, but for those of an earlier call whose `notes` are there."""
     outcome, started = Outcome(kind.name), time.monotonic()
+    known = json.loads(notes.read_text()) if notes and notes.exists() else {"fates": {}, "seconds": 0.0}
+    found = {int(number): fate for number, fate in known["fates"].items()}
     with tempfile.TemporaryDirectory() as made:
         whole = kind.whole(Path(made))
 
     def make(number: int, path: Path) -> None:
         path.write_bytes(case(kind, whole, seed, number))
 
-    for number, fate in fates(kind, make, range(n), whole).items():
+    def seconds() -> float:
+        return known["seconds"] + time.monotonic() - started
+
+    while left := [number for number in range(n) if number not in found]:
+        found |= fates(kind, make, left[:BATCH], whole)
+        if notes:
+            notes.with_suffix(".new").write_text(json.dumps({"fates": found, "seconds": seconds()}))
+            notes.with_suffix(".new").replace(notes)
+    for number, fate in sorted(found.items()):
         outcome.counts[fate.split(" from ")[0] if fate.startswith("escaped") else fate.split(": ")[0]] += 1
         if fate not in (READ, REFUSED):
             outcome.faults.append((number, fate))
-    outcome.seconds = time.monotonic() - started
+    outcome.seconds = seconds()
     return outcome
 
 
@@ -168,12 +180,14 @@ def main() -> None:
     for name in given.kinds or KINDS:
         line = done.get((name, given.n, given.seed))
         if line is None:
-            outcome = fuzz(KINDS[name], n=given.n, seed=given.seed)
+            notes = given.results and Path(f"{given.results}.{name.replace(' ', '-')}-{given.seed}.part")
+            outcome = fuzz(KINDS[name], n=given.n, seed=given.seed, notes=notes)
             line = outcome.line(given.n, given.seed)
             _show(outcome, given.seed, given.keep)
             if given.results:
                 with given.results.open("a") as stream:
                     stream.write(json.dumps(line) + "\n")
+                notes.unlink(missing_ok=True)
         print(json.dumps(line), flush=True)
         faults += line["escaped"] + line["deaths"] + line["hangs"]
     sys.exit(bool(faults))

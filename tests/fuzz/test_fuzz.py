@@ -58,3 +58,22 @@ def test_the_driver_sees_what_escapes_dies_and_hangs(monkeypatch):
     for read, words in zip(reads, begun, strict=True):
         kind = replace(KINDS["npz"], read=read)
         assert fates(kind, lambda _, place: place.touch(), [0])[0].startswith(words)
+
+
+def test_a_call_that_was_cut_short_reads_the_rest(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.fuzz.driver.BATCH", 20)
+    undisturbed, notes, reads = fuzz(KINDS["idx labels"], n=60), tmp_path / "part", []
+
+    def cut(kind, make, numbers, whole=()):
+        reads.append(list(numbers))
+        if len(reads) == 3:
+            raise KeyboardInterrupt
+        return fates(kind, make, numbers, whole)
+
+    monkeypatch.setattr("tests.fuzz.driver.fates", cut)
+    with pytest.raises(KeyboardInterrupt):
+        fuzz(KINDS["idx labels"], n=60, notes=notes)
+    again = fuzz(KINDS["idx labels"], n=60, notes=notes)
+    assert [len(numbers) for numbers in reads] == [20, 20, 20, 20]
+    assert reads[3] == list(range(40, 60))
+    assert (again.counts, again.faults) == (undisturbed.counts, undisturbed.faults)
