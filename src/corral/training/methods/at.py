@@ -13,6 +13,7 @@ class AdversarialTraining(LabelMethod):
     """Cross-entropy of adversarial logits, adversary by PGD on the same, linear head."""
 
     name = "at"
+    softens = mixes = True
 
     class Options(MethodOptions):
         """The adversary."""
@@ -24,7 +25,8 @@ class AdversarialTraining(LabelMethod):
     def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         x_adv = self.adversarial(self.model, x, y, self.options.inner, "cross_entropy")
         logits = self.model(x_adv)
-        return F.cross_entropy(logits, y), {"adversarial_accuracy": (logits.argmax(1) == y).float().mean()}
+        loss = F.cross_entropy(logits, self.targets(y))
+        return loss, {"adversarial_accuracy": (logits.argmax(1) == y).float().mean()}
 
 
 @register

@@ -18,6 +18,7 @@ from corral.errors import UsageError
 from corral.models import HEADS, Classifier, FeaturesHead, Head
 from corral.registry import Registry
 from corral.training.features import accuracies
+from corral.training.ingredients.soft_labels import SoftLabels
 from corral.training.recipes.base import Config, InnerAttack, ThreatConfig
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ class Context:
     """What a run gives its method: the model, the training images and the sources of chance.
 
     `epochs` counts those of the method, without the warm start's. The images may lie elsewhere than on the `device`
-    that trains, where they are too many for it. `head` describes the one that a method has which leaves it free.
+    that trains, where they are too many for it. `head` describes the one that a method has which leaves it free. The
+    loop sets `eps_share` and what `soft` says of a batch's labels before each loss.
     """
 
     model: Classifier
@@ -44,6 +46,15 @@ class Context:
     order: torch.Generator
     noise: torch.Generator
     head: Mapping[str, Any] = field(default_factory=lambda: {"name": "linear"})
+    eps_share: float = 1.0
+    soft: SoftLabels = field(default_factory=SoftLabels)
+
+    @property
+    def training_threat(self) -> ThreatConfig:
+        """The threat that the current step trains for: at `eps_share` of eps, which rises in `training.eps_warm_up`."""
+        if self.eps_share == 1:
+            return self.threat
+        return self.threat.model_copy(update={"eps": self.eps_share * self.threat.eps})
 
 
 class MethodOptions(Config):
@@ -81,6 +92,8 @@ class Method:
             for features that it goes on from, so that their normalisation comes too.
         parts: names of attributes that are modules (or None) beside the model; checkpoints hold their state.
         replays: how often an epoch shows every image, each time for a forward pass, a backward pass and a step.
+        softens: whether the loss takes `targets(y)` for the labels, so that they can be smoothed.
+        mixes: whether it does so of images that are mixed of two, too (`data.cutmix`).
     """
 
     registry: ClassVar[Registry[type["Method"]]] = METHODS
@@ -90,6 +103,8 @@ class Method:
     continues_from: ClassVar[Literal["weights", "encoder"] | None] = None
     parts: ClassVar[tuple[str, ...]] = ()
     replays = 1
+    softens: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
 
     class Options(MethodOptions):
         """None but the name."""
@@ -206,11 +221,18 @@ class Method:
             if (part := getattr(self, name)) is not None:
                 part.load_state_dict(unprefixed(tensors, f"{name}."))
 
+    def targets(self, y: Tensor) -> Tensor:
+        """What the cross-entropy of the batch is taken of: its labels (n,), or (n, C) soft ones where a recipe asks so.
+
+        `torch.nn.functional.cross_entropy` takes either.
+        """
+        return self.context.soft.of(y, self.context.num_classes)
+
     def adversarial(
         self, model: nn.Module, x: Tensor, y: Tensor, inner: InnerAttack, objective: ObjectiveName | LogitObjective
     ) -> Tensor:
         """The batch's adversarial images: PGD from a random start, last iterate."""
-        threat = self.context.threat
+        threat = self.context.training_threat
         return pgd(
             model,
             x,

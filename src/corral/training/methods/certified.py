@@ -90,7 +90,7 @@ class Certified(ClusterMethod):
 
     def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         head = self.head.with_centroids(self.directions * self.scale, self.variance)
-        radius = self.options.radius_ratio * self.context.threat.eps * self.lipschitz
+        radius = self.options.radius_ratio * self.context.training_threat.eps * self.lipschitz
         losses, scores = certified_losses(self.options, head, self.model.features(x), y, radius)
         return losses.mean(), {"certified_accuracy": (scores.argmax(1) == y).float().mean()}
 

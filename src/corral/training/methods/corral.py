@@ -29,6 +29,7 @@ class Corral(ClusterMethod):
     """
 
     name = "corral"
+    softens = True
 
     class Options(MethodOptions):
         """Adversarial clustering: the loss of adversarial features against centroids.
@@ -124,7 +125,8 @@ class Corral(ClusterMethod):
             assigned = nearest_own(features, y, centroids, head.classes)  # learned centroids have no k-means members
         moved = head.with_centroids(centroids, variance)
         logits = moved(features)
-        losses = weighted(corral_terms(options, moved, features, logits, y, assigned), corral_weights(options))
+        terms = corral_terms(options, moved, features, logits, self.targets(y), assigned)
+        losses = weighted(terms, corral_weights(options))
         if options.batches == "neighbourhood":
             self.neighbourhoods.record(losses)
         return losses.mean(), {"adversarial_accuracy": (logits.argmax(1) == y).float().mean()}

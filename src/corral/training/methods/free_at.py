@@ -23,6 +23,7 @@ class FreeAdversarialTraining(LabelMethod):
     """
 
     name = "free-at"
+    softens = True
 
     class Options(MethodOptions):
         """Free adversarial training (Shafahi et al. 2019, Algorithm 1), linear head.
@@ -58,13 +59,14 @@ class FreeAdversarialTraining(LabelMethod):
         if self.replay == 0:
             self.clean = x
         delta = self.delta[: len(x)]
-        threat = self.context.threat
+        threat = self.context.training_threat
         self.attacked = project(self.clean + delta, self.clean, threat.eps, threat.norm).requires_grad_(True)
         logits = self.model(self.attacked)
-        return F.cross_entropy(logits, y), {"adversarial_accuracy": (logits.argmax(1) == y).float().mean()}
+        loss = F.cross_entropy(logits, self.targets(y))
+        return loss, {"adversarial_accuracy": (logits.argmax(1) == y).float().mean()}
 
     def after_step(self) -> None:
-        threat, gradient = self.context.threat, self.attacked.grad
+        threat, gradient = self.context.training_threat, self.attacked.grad
         assert gradient is not None
         with torch.no_grad():
             step = self.options.step_ratio * threat.eps

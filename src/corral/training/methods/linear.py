@@ -23,6 +23,7 @@ class LinearEvaluation(LabelMethod):
 
     trains = "head"
     continues_from = "encoder"
+    softens = True
 
     def __init__(self, context: Context, options: MethodOptions) -> None:
         super().__init__(context, options)
@@ -39,7 +40,8 @@ class LinearEvaluation(LabelMethod):
 
     def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         logits = self.model.logits_from(self.features(x, y, indices))
-        return functional.cross_entropy(logits, y), {"accuracy": (logits.detach().argmax(1) == y).float().mean()}
+        loss = functional.cross_entropy(logits, self.targets(y))
+        return loss, {"accuracy": (logits.detach().argmax(1) == y).float().mean()}
 
     def features(self, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
         """(n, d) features that the head is trained on, for a batch as `loss` has it."""

@@ -12,6 +12,7 @@ class Nominal(LabelMethod):
     """Cross-entropy of clean logits, linear head."""
 
     name = "nominal"
+    softens = mixes = True
 
     class Options(MethodOptions):
         """Cross-entropy on clean images, linear head."""
@@ -20,4 +21,4 @@ class Nominal(LabelMethod):
 
     def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         logits = self.model(x)
-        return F.cross_entropy(logits, y), {"accuracy": (logits.argmax(1) == y).float().mean()}
+        return F.cross_entropy(logits, self.targets(y)), {"accuracy": (logits.argmax(1) == y).float().mean()}

@@ -30,6 +30,7 @@ class Trades(Method):
     """
 
     name = "trades"
+    softens = mixes = True
 
     class Options(MethodOptions):
         """Cross-entropy plus `consistency_weight` × the consistency of p(x) and p(x_adv), linear head.
@@ -49,7 +50,7 @@ class Trades(Method):
         consistency = CONSISTENCIES[options.consistency]
         x_adv = self.consistency_attack(self.model, x, y, options.inner, consistency)
         logits, adversarial = self.model(x), self.model(x_adv)
-        terms = trades_terms(options, logits, logits, adversarial, y)
+        terms = trades_terms(options, logits, logits, adversarial, self.targets(y))
         metrics = {
             **{name: values.mean().detach() for name, values in terms.items()},
             "accuracy": (logits.argmax(1) == y).float().mean(),
@@ -88,7 +89,7 @@ class AdversarialFineTuning(Trades):
 def trades_terms(
     options: Trades.Options, labelled: Tensor, clean: Tensor, adversarial: Tensor, y: Tensor
 ) -> dict[str, Tensor]:
-    """(n,) values of each term of the loss, by name, of (n, C) logits and (n,) labels.
+    """(n,) values of each term of the loss, by name, of (n, C) logits and (n,) labels or (n, C) soft ones.
 
     Cross-entropy is of the logits `labelled`: the clean images' in training, the adversarial ones' in an attack.
     """

@@ -1,0 +1,1 @@
+"""What any method can be trained with: one file an ingredient, each off by default."""
