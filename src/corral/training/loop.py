@@ -25,6 +25,7 @@ from corral.training.convergence import converged, settled
 from corral.training.guards import FiniteGuard
 from corral.training.ingredients.averaging import WeightAverage
 from corral.training.ingredients.perturbation import moved, perturbed_weights, same_buffers
+from corral.training.ingredients.soft_labels import class_predictions
 from corral.training.loggers import Logged, Logger, LoggerKind, find_loggers, opened
 from corral.training.methods import Context, Method, Metrics, method_class
 from corral.training.methods.nominal import Nominal
@@ -181,7 +182,10 @@ class Training:
         self.optimiser: torch.optim.Optimizer
         self.average: WeightAverage | None = None
         self.context = context
-        context.soft.smoothing = recipe.training.label_smoothing
+        context.soft.smoothing, context.soft.class_weight = (
+            recipe.training.label_smoothing,
+            recipe.training.class_targets,
+        )
 
     @property
     def total_epochs(self) -> int:
@@ -274,6 +278,9 @@ class Training:
         self.epoch += 1
         if self.average is not None:
             self.average.after_epoch(self.epoch - self.warm_epochs)
+        if self.recipe.training.class_targets > 0 and not warm:
+            with self.clock.running(), self.averaged():
+                self.context.soft.class_means = class_predictions(self.model, self.images, len(self.data.classes))
         if self.validation is not None:
             with self.averaged():
                 self.validated = (self.warm if warm else self.method).validated(self.validation)
@@ -408,6 +415,7 @@ class Training:
         self.optimiser = make_optimiser(groups, training)
         if training.weight_averaging is not None and not self.warming:
             self.average = WeightAverage(self.method.averaged(), training.weight_averaging)
+            self.context.averaged_model = self.average.model
 
     def _set_eps(self, share: float) -> None:
         """The share of eps that is trained for at `share` of the current epoch."""

@@ -39,6 +39,8 @@ def save_state(run: "Training") -> None:
         tensors |= {f"method.{name}": tensor for name, tensor in run.method.tensors().items()}
     if run.average is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in run.average.tensors().items()}
+    if run.context.soft.class_means is not None:
+        tensors |= {"class_means": run.context.soft.class_means}
     tensors |= {"order": run.order.get_state(), "noise": run.noise.get_state()}
     metadata = {
         "kind": "training",
@@ -167,5 +169,8 @@ def _take(run: "Training", tensors: dict[str, Tensor], metadata: dict[str, Any],
         run.method.load(parts["method"])
     if run.average is not None:
         run.average.load(parts["average"])
+    soft, begun = run.context.soft, run.epoch > run.warm_epochs
+    if soft.class_weight > 0 and begun:
+        soft.class_means = soft.checked(tensors["class_means"], len(run.data.classes), run.device)
     run.order.set_state(tensors["order"])
     run.noise.set_state(tensors["noise"])

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from corral.models import Classifier
 from corral.training.recipes.recipe import WeightAveraging
 
 
@@ -28,6 +30,11 @@ class WeightAverage:
         self.mean = AveragedModel(self.live, avg_fn=self._averaged, use_buffers=True)
         if options.decay is not None:
             self.mean.update_parameters(self.live)  # which is mean_0
+
+    @property
+    def model(self) -> Classifier:
+        """The one named "model", with the mean's numbers."""
+        return cast(Classifier, cast(nn.ModuleDict, self.mean.module)["model"])
 
     def after_step(self) -> None:
         """Take a step's weights into an exponential mean."""

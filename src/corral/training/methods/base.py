@@ -37,7 +37,8 @@ class Context:
     `epochs` counts those of the method, without the warm start's. The images may lie elsewhere than on the `device`
     that trains, where they are too many for it. `head` describes the one that a method has which leaves it free. The
     loop sets `eps_share` and what `soft` says of a batch's labels before each loss, and has `adversaries` show again
-    what they were where it takes the loss of a batch twice.
+    what they were where it takes the loss of a batch twice. `averaged_model` has the averaged weights, where the recipe
+    averages them; its head is not fitted to them.
     """
 
     model: Classifier
@@ -53,6 +54,7 @@ class Context:
     eps_share: float = 1.0
     soft: SoftLabels = field(default_factory=SoftLabels)
     adversaries: Adversaries = field(default_factory=Adversaries)
+    averaged_model: Classifier | None = None
 
     @property
     def training_threat(self) -> ThreatConfig:

@@ -78,8 +78,10 @@ class Corral(ClusterMethod):
     @classmethod
     def check(cls, recipe: "Recipe") -> None:
         options: Corral.Options = recipe.method  # type: ignore[assignment]
-        if options.loss == "magnet" and recipe.training.label_smoothing > 0:
-            raise ValueError("loss 'magnet' has no labels to smooth: leave training.label_smoothing out")
+        if options.loss == "magnet" and recipe.training.label_smoothing + recipe.training.class_targets > 0:
+            raise ValueError(
+                "loss 'magnet' has no soft labels: leave training.label_smoothing and training.class_targets out"
+            )
         if options.adversary == "toward" and options.inner.objective is not None:
             raise ValueError("adversary 'toward' is of features, not of logits: leave method.inner.objective out")
 

@@ -177,7 +177,8 @@ class TrainingConfig(Config):
     not say where (Wong et al. 2020); "steps" divides by ten at each of the `milestones`; "piecewise" goes in straight
     lines through `points`, pairs of a share of the epochs and a factor of the rate, and knows no warm-up. Gradients
     longer than `clip_gradient` are scaled to it. eps rises linearly from 0 over `eps_warm_up` epochs of the method.
-    `label_smoothing` a leaves a label 1 - a + a / C, `perturbation` is AWP. `trust` is LARS's
+    `label_smoothing` a leaves a label 1 - a + a / C, `class_targets` w takes w of it for the mean prediction of its
+    class on the training images after the last epoch. `perturbation` is AWP. `trust` is LARS's
     coefficient, 0.001 by default: "lars" scales the step of every tensor (You et al. 2017; ACL's code), "lars-clipped"
     bounds a tensor's by the learning rate and leaves biases and BatchNorm's numbers to SGD (solo-learn's SimCLR).
     `converged` ends training before `epochs` epochs when validation accuracy no longer rises; without it all are made.
@@ -198,6 +199,7 @@ class TrainingConfig(Config):
     clip_gradient: Positive | None = None
     eps_warm_up: Count | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    class_targets: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_averaging: Annotated[WeightAveraging | None, BeforeValidator(_decay)] = None
     perturbation: WeightPerturbation | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -311,6 +313,7 @@ class Recipe(Config):
             (method.trains == "head" and warm.epochs, f"{name} trains a head alone: leave warm_start.epochs 0"),
             (not labels and warm.epochs, f"{name} uses no labels: leave warm_start.epochs 0"),
             (training.label_smoothing and not method.softens, f"{name} smooths no labels: leave label_smoothing out"),
+            (training.class_targets and not method.softens, f"{name} has no soft labels: leave class_targets out"),
             (self.data.cutmix and not method.mixes, f"{name} has no loss of two labels: leave data.cutmix out"),
             (
                 inner_objective(self.method) and not method.attacks_logits,
