@@ -24,8 +24,9 @@ class ImprovedKL(Method):
     softmax(o / T) over the images of class y, in the training passes of the epoch before; 1 / C in the first epoch. No
     gradient goes to w, nor from the last term to p(x). x_adv maximises that term.
 
-    The released code starts its adversary 0.001 × normal noise away from x, here it is a uniform point of the ball.
-    There a class without an image in an epoch has weights of 0 / 0; here it keeps those that it had.
+    The released code starts its adversary 0.001 × normal noise away from x, here it is a uniform point of the ball. Its
+    weights can be an exponential mean over the epochs, which its runs switch off (m = 1), as here. There a class
+    without an image in an epoch has weights of 0 / 0; here it keeps those that it had.
     """
 
     name = "ikl"
