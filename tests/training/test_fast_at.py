@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from corral.checkpoints import read_checkpoint, write_checkpoint
+from corral.data import load
 from corral.errors import CorralError, UsageError
-from corral.training import Run, Training, load_model, load_recipe, read_metrics
+from corral.training import Run, Training, load_model, load_recipe, read_metrics, train
 from corral.training.convergence import Ending
 from corral.training.features import accuracies
 from corral.training.ingredients.collapse import collapsed
@@ -224,3 +225,52 @@ def test_another_number_of_steps_is_refused_in_one_line():
     assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match=r"method\.drop"):
         load_recipe("fast-at", overrides={"drop": 0.0})
+
+
+def memorable(eps):
+    """240 images of six classes, of which a linear model can classify 70% right in the whole ball of eps.
+
+    A class's pattern is a Walsh function or its negative: its amplitude is 1.2 eps, or eps / 2 in the rest, which can
+    only be learnt by heart, or by what one step from a random start tells of the label.
+    """
+    generator = torch.Generator().manual_seed(0)
+    walsh = torch.tensor([[1.0, -1.0, 1.0, -1.0], [1.0, 1.0, -1.0, -1.0], [1.0, -1.0, -1.0, 1.0]]).reshape(3, 1, 2, 2)
+    patterns = F.interpolate(torch.cat([walsh, -walsh]), size=8, mode="nearest")
+    labels = torch.arange(240) % 6
+    strong = torch.rand(240, 1, 1, 1, generator=generator) < 0.7
+    noise = 0.02 * torch.randn(240, 1, 8, 8, generator=generator)
+    return 0.5 + torch.where(strong, 1.2, 0.5) * eps * patterns[labels] + noise, labels
+
+
+@pytest.mark.slow
+def test_a_real_collapse_is_found_and_the_model_before_it_is_saved(tmp_path):
+    eps, drop = 0.15, 0.2
+    data = memorable(eps)
+    settings = {
+        "threat.eps": eps, "inner.step_ratio": 2.0, "drop": drop, "learning_rate": 2e-2, "batch_size": 60,
+        "model.backbone": "convnet", "model.width": 16, "model.features": 32, "epochs": 16, "loggers": [], "progress": False,
+    }  # fmt: skip
+
+    def trained(seed, mode):
+        return train("fast-at", data=data, out=tmp_path / f"{seed}-{mode}", seed=seed, collapse=mode, **settings)
+
+    # Two seeds of three collapse; which ones they are may depend on the processor's rounding.
+    found = (trained(seed, "stop") for seed in (2, 0, 1, 3, 4, 5))
+    run = next(run for run in found if run.info.ending.stopped == "collapse")
+    kept, last = run.metrics[run.info.epochs - 1], run.metrics[-1]
+    assert kept["epoch"] < last["epoch"] == run.info.ending.epochs
+    best = max(entry["pgd_accuracy"] for entry in run.metrics)
+    assert best - last["pgd_accuracy"] > drop
+    assert best - kept["pgd_accuracy"] <= drop / 2
+    assert last["one_step_accuracy"] > kept["one_step_accuracy"]
+    # The saved weights have the accuracy of that epoch, not of the last.
+    saved = accuracies(run.model, load(data).train, run.recipe.threat)
+    assert saved["validation_pgd"] == kept["pgd_accuracy"]
+    # Whether it stops changes no number of training; a model that went on is another.
+    warned = trained(run.info.seed, "warn")
+    assert [entry["loss"] for entry in warned.metrics[: len(run.metrics)]] == [entry["loss"] for entry in run.metrics]
+    assert warned.info.epochs == 16
+    assert (
+        accuracies(warned.model, load(data).train, run.recipe.threat)["validation_pgd"]
+        == (warned.metrics[-1]["pgd_accuracy"])
+    )
