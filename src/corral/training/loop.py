@@ -296,7 +296,7 @@ class Training:
             self.robust.append(self.validated["validation_pgd"])
             numbers |= {"epochs_since_best": since_best(self.robust, settled=settled(self.recipe.training))}
         if not warm:
-            numbers |= self.method.monitored(self.validation)
+            numbers |= self.method.monitored(self.validation, last=self.ended)
         stop = self.recipe.training.warm_start.stop_accuracy
         if warm and stop > 0 and self.validated["validation_clean"] >= stop:
             self.warm_epochs = self.epoch

@@ -207,11 +207,12 @@ class Method:
         """What is measured on held-out images after an epoch, as shares."""
         return accuracies(self.model, images, self.context.threat)
 
-    def monitored(self, held_out: Images | None) -> dict[str, float]:
+    def monitored(self, held_out: Images | None, *, last: bool) -> dict[str, float]:
         """What is measured after every epoch to set `health`, outside of the run's clock; numbers to log.
 
         Args:
             held_out: None where the recipe holds none out.
+            last: whether training ends with this epoch, unless it failed before.
         """
         return {}
 

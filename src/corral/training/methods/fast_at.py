@@ -11,7 +11,7 @@ from corral.attacks import pgd
 from corral.data import Images, stratified_subset
 from corral.registry import register
 from corral.training.features import accuracies, accuracy
-from corral.training.ingredients.collapse import collapsed
+from corral.training.ingredients.collapse import collapsed, fallen
 from corral.training.methods.at import AdversarialTraining
 from corral.training.methods.base import Context
 from corral.training.recipes.base import Count, InnerAttack, Positive
@@ -43,9 +43,10 @@ class FastAdversarialTraining(AdversarialTraining):
     all, where there are fewer. Both are at the recipe's eps and in eval mode, from a generator of their own, so that
     training is the same with and without. Wong et al.'s code looks at one augmented training batch, under PGD-5.
 
-    With `collapse` "stop", training ends where the model has overfitted catastrophically, and the weights of the last
-    epoch are saved whose PGD accuracy had not fallen by half of `drop` yet, or those that `training.select` "best"
-    chose. With "warn" it goes on. metrics.jsonl has `one_step_accuracy`, `pgd_accuracy` and `collapsed` either way.
+    With `collapse` "stop", training ends where PGD accuracy alone has fallen by more than `drop` for two epochs, or in
+    the last. The weights of the last epoch are saved whose PGD accuracy had not fallen by half of `drop`, or those that
+    `training.select` "best" chose. With "warn" it goes on. metrics.jsonl has `one_step_accuracy`, `pgd_accuracy` and
+    `collapsed` either way.
 
     The authors' gradient pass in train mode also moves BatchNorm's running statistics; here `inner.mode` "train" takes
     the batch's statistics and leaves the running ones alone.
@@ -72,7 +73,7 @@ class FastAdversarialTraining(AdversarialTraining):
         # One-step and PGD accuracy after each epoch.
         self.seen: list[tuple[float, float]] = []
 
-    def monitored(self, held_out: Images | None) -> dict[str, float]:
+    def monitored(self, held_out: Images | None, *, last: bool) -> dict[str, float]:
         images = self.context.images if held_out is None else held_out
         if len(images) > WATCHED:
             images = stratified_subset(images, WATCHED, seed=0)
@@ -82,21 +83,23 @@ class FastAdversarialTraining(AdversarialTraining):
         one_step = accuracy(self.model, images, attack if threat.eps > 0 else None)
         robust = accuracies(self.model, images, threat)["validation_pgd"]
         self.seen.append((one_step, robust))
-        self._judge()
+        self._judge(last)
         return {"one_step_accuracy": one_step, "pgd_accuracy": robust, "collapsed": self.health == "failed"}
 
-    def _judge(self) -> None:
+    def _judge(self, last: bool) -> None:
         one_step, robust = zip(*self.seen, strict=True) if self.seen else ((), ())
         drop = self.options.drop
-        doubtful = collapsed(one_step, robust, drop=drop / 2)
-        self.health = "sound" if not doubtful else "failed" if collapsed(one_step, robust, drop=drop) else "doubtful"
+        failed = collapsed(one_step, robust, drop=drop, last=last)
+        doubtful = fallen(one_step, robust, drop=drop / 2)
+        self.health = "failed" if failed else "doubtful" if doubtful else "sound"
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"seen": torch.tensor(self.seen, dtype=torch.float64).reshape(-1, 2)}
+        seen = torch.tensor(self.seen, dtype=torch.float64).reshape(-1, 2)
+        return {"seen": seen, "failed": torch.tensor(self.health == "failed")}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         seen = tensors["seen"]
         if seen.dim() != 2 or seen.shape[1] != 2 or not bool(((seen >= 0) & (seen <= 1)).all()):
             raise ValueError(f"seen must be (epochs, 2) accuracies, found {tuple(seen.shape)}")
         self.seen = [(one_step, robust) for one_step, robust in seen.tolist()]
-        self._judge()
+        self._judge(last=bool(tensors["failed"]))
