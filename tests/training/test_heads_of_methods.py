@@ -21,6 +21,7 @@ NEEDED = {"advcl": {"method.labeller": "a run", "method.clusterings": [5], "meth
 RECIPES = {load_recipe(name).method.name: name for name in shipped_recipes()}
 # Those whose head a recipe is free to choose.
 FREE = {"nominal", "at", "at-pretrained", "fast-at", "free-at", "trades", "qtrades", "aff", "slf", "alf"}
+FREE |= {"mart", "ikl", "nuat"}
 
 
 def run_of(method, tmp_path, **given):
