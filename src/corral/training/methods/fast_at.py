@@ -40,8 +40,9 @@ class FastAdversarialTraining(AdversarialTraining):
 
     After every epoch the accuracy under this attack is compared with that under PGD-10 (`ingredients.collapse`), on
     500 held-out images, or where there are none on 500 training images without augmentation, of every class its share;
-    all, where there are fewer. Both are at the recipe's eps and in eval mode, from a generator of their own, so that
-    training is the same with and without. Wong et al.'s code looks at one augmented training batch, under PGD-5.
+    all, where there are fewer. Both are of the weights in training, not of their average, at the recipe's eps and in
+    eval mode, from a generator of their own, so that training is the same with and without. Wong et al.'s code looks at
+    one augmented training batch, under PGD-5.
 
     With `collapse` "stop", training ends where PGD accuracy alone has fallen by more than `drop` for two epochs, or in
     the last. The weights of the last epoch are saved whose PGD accuracy had not fallen by half of `drop`, or those that
@@ -79,7 +80,11 @@ class FastAdversarialTraining(AdversarialTraining):
             images = stratified_subset(images, WATCHED, seed=0)
         threat, inner = self.context.threat, self.options.inner
         step_size = inner.step_ratio * threat.eps
-        attack = partial(pgd, eps=threat.eps, norm=threat.norm, steps=1, step_size=step_size, keep="last")
+        # A random class to aim at would be drawn from training's chance.
+        objective = "cross_entropy" if inner.objective in (None, "targeted") else inner.objective
+        attack = partial(
+            pgd, eps=threat.eps, norm=threat.norm, steps=1, step_size=step_size, objective=objective, keep="last"
+        )
         one_step = accuracy(self.model, images, attack if threat.eps > 0 else None)
         robust = accuracies(self.model, images, threat)["validation_pgd"]
         self.seen.append((one_step, robust))
