@@ -1,4 +1,5 @@
 import json
+import re
 import tomllib
 
 import pytest
@@ -24,7 +25,8 @@ def test_every_recipe_is_in_the_list_once_with_its_paper_and_summary():
     *rows, _, _ = called("recipes", columns=300).splitlines()
     listed, papers = [], []
     for row in rows:
-        name, paper, summary = row.split(maxsplit=2)
+        name, paper, summary = re.split(r"\s{2,}", row, maxsplit=2)
+        name, *parts = name.split()
         marks = [mark for mark in VARIANTS if mark in name.removesuffix("++")[-len(VARIANTS) :]]
         base = name.rstrip("".join(VARIANTS))
         assert summary == load_recipe(base).summary
@@ -32,6 +34,7 @@ def test_every_recipe_is_in_the_list_once_with_its_paper_and_summary():
         ends = [VARIANTS[mark][0] for mark in marks]
         both = ["-mse-published"] if "*" in marks and "~" in marks else []
         both += ["-air++"] if "^" in marks and "+" in marks else []
+        listed += [base + part for part in parts]
         listed += [base, *(base + end for end in (*ends, *both))]
     assert sorted(listed) == sorted(shipped_recipes())
     assert sorted(papers, key=PAPERS.index) == papers

@@ -6,6 +6,7 @@ import torch
 from scipy.linalg import orthogonal_procrustes
 
 import corral
+from corral.attacks.objectives import prepare
 from corral.errors import UsageError
 from corral.geometry import fitted_simplex, max_mahalanobis_centres
 from corral.models import ClusterHead
@@ -164,3 +165,17 @@ def test_a_cosine_head_on_a_simplex_keeps_it_and_trains_its_scale(tiny):
     assert float(head.log_scale.detach().exp()) != 10.0
     with pytest.raises(ValueError, match="one a class"):
         HEADS["cosine"](16, 10, fixed=True, clusters_per_class=2)
+
+
+def test_the_attack_on_its_consistency_climbs_both_terms_by_hand(begun):
+    run = begun("global-centroids", **{"model.features": 12, "method.consistency_weight": 5.0})
+    run.model.eval()
+    x, y = run.images.float(torch.arange(10)), run.images.labels[:10]
+    x_adv = (x + 0.2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    training = type(run.method).training_objective(run.recipe.method, run.recipe.threat)
+    with torch.no_grad():
+        values, _ = prepare(training.objective, run.model, x, y)(x_adv, torch.arange(10))
+        p, q = run.model(x).double().softmax(1), run.model(x_adv).double().softmax(1)
+    expected = -q[torch.arange(10), y].log() + 5 * (p * (p / q).log()).sum(1)
+    torch.testing.assert_close(values.double(), expected, rtol=1e-4, atol=1e-5)
+    assert dict(training.weights) == {"consistency_weight": 5.0}

@@ -12,7 +12,7 @@ from corral.training.start import check_head
 
 HEADS = (
     {"name": "linear"},
-    {"name": "cosine", "clusters_per_class": 2, "scale": 3.0, "rule": "soft"},
+    {"name": "cosine", "clusters_per_class": 2, "scale": 3.0, "rule": "soft", "fixed": False, "trained_scale": False},
     {"name": "cluster", "rule": "nearest", "clusters": 20},
     {"name": "features"},
 )

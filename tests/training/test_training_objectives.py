@@ -24,6 +24,7 @@ from corral.training.methods.corral import Corral
 from corral.training.methods.deacl import DeACL
 from corral.training.methods.fitted import FittedClusters
 from corral.training.methods.free_at import FreeAdversarialTraining
+from corral.training.methods.global_centroids import GlobalCentroids
 from corral.training.methods.ikl import ImprovedKL, image_weights
 from corral.training.methods.linear import LinearEvaluation
 from corral.training.methods.mart import Mart
@@ -81,6 +82,7 @@ CASES = {
         "magnet": ("corral", HEAD | {"loss": "magnet", "centroids": "adversarial_batch", "alpha": 200.0}),
         "magnet, pull": ("corral", {"loss": "magnet", "temperature_learning_rate": 0.0, "alpha": 200.0, "pull": 0.3}),
     },
+    GlobalCentroids: {"global": ("global-centroids", {}), "twins": ("global-centroids", {"clusters": "twins"})},
     Certified: {
         "certified": ("certified", {}),
         "annealed": ("certified", {"annealing": 2.0, "radius_ratio": 0.5, "clusters": 2}),
@@ -161,9 +163,9 @@ def alphas(options):
 
 def trains_on_adversarial(options):
     """Whether the terms of one image are the adversarial one's in training too."""
-    always = isinstance(options, AdversarialTraining.Options | Corral.Options | Mart.Options) or getattr(
-        options, "adversarial", False
-    )
+    always = isinstance(
+        options, AdversarialTraining.Options | Corral.Options | GlobalCentroids.Options | Mart.Options
+    ) or getattr(options, "adversarial", False)
     return always or options.name == "alf"
 
 

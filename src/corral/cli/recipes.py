@@ -24,6 +24,8 @@ VARIANTS = {
     "^": ("-air", "AIR"),
     "+": ("++", "stage 2"),
 }
+# Recipes that are parts or special cases of one stand behind its name, by the ends of theirs.
+PARTS = {"at": ("-pretrained",), "corral": ("-toward",), "mat": ("-bibo", "-ftc", "-so")}
 WIDTH, LEAST_WIDTH = 100, 60
 
 
@@ -74,14 +76,16 @@ def listing() -> list[str]:
         table = parse_toml((files("corral") / "recipes" / f"{name}.toml").read_text(encoding="utf-8"))
         said[name] = (_paper(table["source"]), table["summary"])
     marks: dict[str, str] = {}
-    for name in said:
+    parts = {name + end for name, ends in PARTS.items() for end in ends}
+    for name in (name for name in said if name not in parts):
         base, found = _varied(name, said)
         marks[base] = "".join(mark for mark in VARIANTS if mark in marks.get(base, "") + found)
-    column = max(len(name) for name in marks) + len(VARIANTS)
+    shown = {name: " ".join([name + found, *PARTS.get(name, ())]) for name, found in marks.items()}
+    column = max(map(len, shown.values()))
     lines = []
     for name in sorted(marks, key=lambda name: (PAPERS.index(said[name][0]), name)):
         paper, summary = said[name]
-        line = f"{name + marks[name]:<{column}}  {paper:<{max(map(len, PAPERS))}}  {summary}"
+        line = f"{shown[name]:<{column}}  {paper:<{max(map(len, PAPERS))}}  {summary}"
         lines.append(line if len(line) <= width else f"{line[: width - 3].rstrip()}...")
     legend = "  ".join(f"{mark} {end} ({words})" for mark, (end, words) in VARIANTS.items())
     return [*lines, f"also: {legend}", "all about one: corral recipes NAME"]
