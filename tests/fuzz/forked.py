@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -70,5 +71,6 @@ class Forked:
 @contextmanager
 def forked() -> Iterator[None]:
     """Start programs' processes by a fork."""
-    with patch.object(process.subprocess, "Popen", Forked):
+    names = {name: getattr(subprocess, name) for name in ("PIPE", "DEVNULL", "TimeoutExpired")}
+    with patch.object(process, "subprocess", SimpleNamespace(Popen=Forked, **names)):
         yield

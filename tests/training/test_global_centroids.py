@@ -8,7 +8,7 @@ from scipy.linalg import orthogonal_procrustes
 import corral
 from corral.attacks.objectives import prepare
 from corral.errors import UsageError
-from corral.geometry import fitted_simplex, max_mahalanobis_centres
+from corral.geometry import fitted_simplex, max_mahalanobis_centres, turned_simplex
 from corral.models import ClusterHead
 from corral.models.heads import HEADS
 from corral.training.features import extract_features
@@ -144,7 +144,7 @@ def test_the_simplex_head_decides_by_the_nearest_vertex_and_trains_its_scale(tin
     run = tiny("at", **{"model.head": {"name": "simplex", "scale": 3.0}})
     head = run.model.head
     assert type(head) is ClusterHead
-    torch.testing.assert_close(head.centroids, max_mahalanobis_centres(10, head.features_dim))
+    torch.testing.assert_close(head.centroids, turned_simplex(10, head.features_dim))
     features = torch.randn(50, head.features_dim)
     scale = float(1 / head.effective_variance)
     assert scale != pytest.approx(3.0, abs=1e-4)
@@ -158,7 +158,7 @@ def test_the_simplex_head_decides_by_the_nearest_vertex_and_trains_its_scale(tin
 def test_a_cosine_head_on_a_simplex_keeps_it_and_trains_its_scale(tiny):
     run = tiny("at", **{"model.head": {"name": "cosine", "fixed": True, "trained_scale": True}})
     head = run.model.head
-    torch.testing.assert_close(head.centroids, max_mahalanobis_centres(10, head.features_dim))
+    torch.testing.assert_close(head.centroids, turned_simplex(10, head.features_dim))
     features = torch.randn(20, head.features_dim)
     cosines = torch.nn.functional.normalize(features) @ head.centroids.T
     torch.testing.assert_close(head(features), head.log_scale.exp() * cosines)
@@ -179,3 +179,12 @@ def test_the_attack_on_its_consistency_climbs_both_terms_by_hand(begun):
     expected = -q[torch.arange(10), y].log() + 5 * (p * (p / q).log()).sum(1)
     torch.testing.assert_close(values.double(), expected, rtol=1e-4, atol=1e-5)
     assert dict(training.weights) == {"consistency_weight": 5.0}
+
+
+@pytest.mark.parametrize(("classes", "dimension"), [(2, 1), (10, 9), (10, 64), (100, 512)])
+def test_a_turned_simplex_is_regular_and_uses_every_coordinate(classes, dimension):
+    found = turned_simplex(classes, dimension)
+    expected = torch.full((classes, classes), -1 / (classes - 1)).fill_diagonal_(1)
+    torch.testing.assert_close(found @ found.T, expected, atol=1e-5, rtol=0)
+    assert bool((found.abs().amax(0) > 0).all())
+    assert torch.equal(found, turned_simplex(classes, dimension))

@@ -1,6 +1,6 @@
 """Points and centroids, no networks."""
 
-from corral.geometry.centres import largest_cosine, max_mahalanobis_centres, packed_centres
+from corral.geometry.centres import largest_cosine, max_mahalanobis_centres, packed_centres, turned_simplex
 from corral.geometry.kmeans import class_kmeans, kmeans
 from corral.geometry.neighbourhoods import ClusterLosses, NeighbourhoodSampler
 from corral.geometry.scores import (
@@ -34,4 +34,5 @@ __all__ = [
     "membership_scores",
     "packed_centres",
     "squared_distances",
+    "turned_simplex",
 ]

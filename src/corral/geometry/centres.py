@@ -41,6 +41,27 @@ def max_mahalanobis_centres(classes: int, dimension: int, *, length: float = 1.0
     return (length * centres).float()
 
 
+def turned_simplex(classes: int, dimension: int) -> Tensor:
+    """(C, d) unit vectors of pairwise cosine -1 / (C - 1) that use all d coordinates alike, turned by fixed numbers.
+
+    Features that are never negative, as after a rectifier, point to no vertex of `max_mahalanobis_centres` that lies
+    along a negative axis; to these they do.
+
+    Args:
+        classes: C >= 2.
+        dimension: d >= C - 1.
+
+    Returns:
+        float32, the same every time on one machine.
+
+    Raises:
+        ValueError: as `max_mahalanobis_centres`.
+    """
+    vertices = max_mahalanobis_centres(classes, dimension)[:, : classes - 1].double()
+    drawn = torch.randn(dimension, classes - 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return (vertices @ torch.linalg.qr(drawn)[0].T).float()
+
+
 def packed_centres(classes: int, dimension: int, *, length: float = 1.0) -> Tensor:
     """(C, d) centres of one length, as far apart in angle as a search finds: for d < C - 1.
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corral.geometry.centres import max_mahalanobis_centres
+from corral.geometry.centres import turned_simplex
 from corral.geometry.radii import nearest_radius, soft_radius
 from corral.geometry.radii.rounding import UNIT, below
 from corral.geometry.scores import class_index
@@ -71,7 +71,7 @@ class CosineHead(Head):
         if fixed and clusters_per_class > 1:
             raise ValueError(f"fixed centroids are one a class: leave clusters_per_class {clusters_per_class} out")
         if fixed:
-            self.centroids = nn.Parameter(max_mahalanobis_centres(classes, features), requires_grad=False)
+            self.centroids = nn.Parameter(turned_simplex(classes, features), requires_grad=False)
         else:
             self.centroids = nn.Parameter(torch.randn(classes * clusters_per_class, features))
         if trained_scale:

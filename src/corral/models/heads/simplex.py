@@ -5,14 +5,14 @@ from typing import Any
 
 import torch
 
-from corral.geometry.centres import max_mahalanobis_centres
+from corral.geometry.centres import turned_simplex
 from corral.models.heads.base import HEADS, options_of
 from corral.models.heads.cluster import ClusterHead
 from corral.options import Positive, option_names, read_options
 
 
 class SimplexHead(ClusterHead):
-    """A `ClusterHead` whose unit-length centroids m are fixed as far apart as can be (Pang et al. 2018, Algorithm 1).
+    """A `ClusterHead` whose unit-length centroids m are fixed as far apart as can be (`geometry.turned_simplex`).
 
     Its logits are, up to what is equal for all classes, scale × f · m, and the nearest centroid decides. The scale is
     a parameter that any method trains with the network: how much a fixed length of centroids suits depends on it. A
@@ -44,7 +44,7 @@ class SimplexHead(ClusterHead):
             ValueError: fewer features than C - 1, or impossible options.
         """
         scale = cls.resolved(options_of(spec), classes)["scale"]
-        centroids = max_mahalanobis_centres(classes, features)
+        centroids = turned_simplex(classes, features)
         head = ClusterHead(centroids, torch.arange(classes), 1.0, rule="nearest", temperature=1 / scale)
         head.log_temperature.requires_grad_(True)
         return head
