@@ -52,6 +52,9 @@ class RunLine(Line):
         warm_epochs: of the warm start; None where its recipe has no criterion of convergence, as the next two.
         epochs: of the method.
         converged: whether the criterion was met.
+        forwards: images that went forward through the network in training, as far as that was counted (the arena's
+            runs, which have `epochs` too).
+        backwards: images that went backward, likewise.
     """
 
     run: str
@@ -73,6 +76,8 @@ class RunLine(Line):
     warm_epochs: Amount | None = None
     epochs: Amount | None = None
     converged: bool | None = None
+    forwards: Amount | None = None
+    backwards: Amount | None = None
 
     @property
     def key(self) -> tuple[str, str]:
