@@ -19,6 +19,8 @@ from .passes import Cost, cost_of
 
 Stage = Literal["screen", "final"]
 STAGES: tuple[Stage, ...] = ("screen", "final")
+# The fingerprint of the weights of a run that has none, since its loss or weights were not finite.
+DIVERGED = "diverged"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from corral.attacks.threat import Threat
+from corral.devices import choose_device
 from corral.evaluation import evaluate
 from corral.evaluation.evaluate import record_label
 from corral.models.fingerprint import fingerprint
@@ -12,15 +13,17 @@ from corral.papers.entries import SeedResult, Trained, Worst, row_entries
 from corral.papers.lines import RowKey, content_id
 from corral.papers.result import packed
 from corral.papers.store import Store, changing, read_store
-from corral.records import Record, read_record
+from corral.progress import Progress
+from corral.records import Record, environment, now, read_record
 from corral.report.runs.collect import read_run
 from corral.report.runs.outcomes import CLEAN
 from corral.report.words import WORST_CASE
 from corral.training import Run, load_model, train
+from corral.training.guards import DivergedError
 from corral.training.start import data_of, prepare_data
 
 from .definition import Arena
-from .plan import Job, line_of
+from .plan import DIVERGED, Job, line_of
 
 
 def make(
@@ -41,9 +44,21 @@ def make(
     if line_of(read_store(results), job) is not None:
         return False
     where: dict[str, Any] = {"data_root": data_root, "device": device, "progress": progress}
-    folder = train(job.recipe, out=runs / job.task / job.folder, resume="auto", **where)
-    record, kept = (_screened if job.stage == "screen" else _attacked)(arena, job, folder, where)
-    found = _entries(job, folder, record, kept)
+    path = runs / job.task / job.folder
+    try:
+        folder = train(job.recipe, out=path, resume="auto", **where)
+    except DivergedError as error:
+        if job.stage == "final":
+            raise
+        # Settings that a method cannot be trained with are a result of the search.
+        Progress("", 0, "", enabled=progress).say(f"{path}: {error}")
+        record = _diverged(job, where)
+        found = _entries(job, record, {}, Trained(0.0, None, None, None), 0)
+    else:
+        record, kept = (_screened if job.stage == "screen" else _attacked)(arena, job, folder, where)
+        info = load_model(folder.path)[2]
+        trained = Trained(info.train_seconds, info.work_seconds, info.work_clock, info.ending)
+        found = _entries(job, record, kept, trained, info.train_images)
     with changing(results) as store:
         store.add(with_other_seeds(found, store))
     return True
@@ -101,13 +116,43 @@ def _read(place: Path, label: str) -> tuple[Record, dict[str, str]]:
     return record, {name: packed(found) for name, found in outcomes.items() if name in (CLEAN, WORST_CASE)}
 
 
-def _entries(job: Job, folder: Run, record: Record, kept: dict[str, str]) -> Store:
-    """The lines of a run, its training's passes among them."""
-    info = load_model(folder.path)[2]
-    robust = round(min(attack.accuracy for attack in record.attacks) * record.n)
-    trained = Trained(info.train_seconds, info.work_seconds, info.work_clock, info.ending)
+def _diverged(job: Job, where: Mapping[str, Any]) -> Record:
+    """A record of a training that ended without a model: no image is classified right."""
+    data, _, held_out = prepare_data(job.recipe, root=where["data_root"])
+    assert held_out is not None
+    return Record(
+        run=job.folder,
+        recipe=job.recipe.name,
+        method=job.recipe.method.name,
+        head="none",
+        rule=None,
+        data=data.name,
+        data_fingerprint=data.fingerprint,
+        model_fingerprint=DIVERGED,
+        n=len(held_out),
+        n_test=len(data.test),
+        train_seed=job.seed,
+        train_seconds=0.0,
+        created=now(),
+        environment=environment(choose_device(where["device"])),
+        classes=list(data.classes),
+        reduced=len(held_out) < len(data.test),
+        norm=job.recipe.threat.norm,
+        eps=job.recipe.threat.eps,
+        clean=0.0,
+        clean_per_class=[0.0 for _ in data.classes],
+        attacks=[],
+        eval_seed=0,
+        eval_seconds=0.0,
+        protocol="screen",
+    )
+
+
+def _entries(job: Job, record: Record, kept: dict[str, str], trained: Trained, images: int) -> Store:
+    """The lines of a run that was trained on so many images, its training's passes among them."""
+    robust = round(min((attack.accuracy for attack in record.attacks), default=record.clean) * record.n)
     one = SeedResult(
-        run=folder.path.name,
+        run=job.folder,
         seed=job.seed,
         records={1.0: [record]},
         outcomes={1.0: kept},
@@ -115,11 +160,10 @@ def _entries(job: Job, folder: Run, record: Record, kept: dict[str, str]) -> Sto
         analyses=[],
         trained=trained,
     )
-    found = row_entries(job.key, [one], recipe=job.recipe.name, rule=None, eps=info.eps, columns="")
-    once = job.cost.once * info.train_images
-    forwards = round(job.epochs * job.cost.forwards * info.train_images + once)
-    backwards = round(job.epochs * job.cost.backwards * info.train_images)
-    counts = {"epochs": job.epochs, "forwards": forwards, "backwards": backwards}
+    found = row_entries(job.key, [one], recipe=job.recipe.name, rule=None, eps=job.recipe.threat.eps, columns="")
+    forwards = round((job.epochs * job.cost.forwards + job.cost.once) * images)
+    backwards = round(job.epochs * job.cost.backwards * images)
+    counts = {"epochs": job.epochs, "forwards": forwards, "backwards": backwards} if images else {}
     found.runs = {key: run.model_copy(update=counts) for key, run in found.runs.items()}
     return found
 

@@ -13,13 +13,13 @@ from corral.report.words import WORST_CASE
 from corral.strict import AtLeastOne, Frozen, Share
 
 from .definition import Arena
-from .plan import Job, line_of, screen_jobs, table_name
+from .plan import DIVERGED, Job, line_of, screen_jobs, table_name
 
 NAME = "selected.json"
 
 
 class Tried(Frozen):
-    """One candidate as it was screened: shares of the `n` held-out training images."""
+    """One candidate as it was screened: shares of the `n` held-out training images, 0 where its training diverged."""
 
     settings: str
     rate: float
@@ -30,6 +30,7 @@ class Tried(Frozen):
     n: AtLeastOne
     clean: Share
     robust: Share
+    diverged: bool = False
 
 
 class Chosen(Frozen):
@@ -111,6 +112,7 @@ def _tried(arena: Arena, job: Job, lines: list[AttackLine]) -> Tried:
         n=clean.n,
         clean=clean.accuracy,
         robust=robust.accuracy,
+        diverged=clean.fingerprint == DIVERGED,
     )
 
 

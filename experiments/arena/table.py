@@ -214,7 +214,13 @@ def page_of(arena: Arena, table: ArenaTable) -> TablePage:
             ColumnGroup("At the training eps", ((attack, "sound"),)),
             ColumnGroup(
                 "Training",
-                (("epochs", "ours"), ("million passes", "ours"), ("minutes", "ours"), ("settings", "ours")),
+                (
+                    ("epochs", "ours"),
+                    ("million passes", "ours"),
+                    ("seconds", "ours"),
+                    ("seconds of work", "ours"),
+                    ("settings", "ours"),
+                ),
             ),
         ),
         rows=tuple(_row(entry) for entry in table.entries),
@@ -222,8 +228,8 @@ def page_of(arena: Arena, table: ArenaTable) -> TablePage:
             f"{attack}: the worst case per image of all its attacks.",
             "Million passes are images that went forward and images that went backward through the network in "
             "training, counted by hooks on a short run of the same method.",
-            "Minutes of training are of the wall clock, which other programs' load lengthens; validation does not "
-            "count.",
+            "Seconds of training are of the wall clock, which other programs' load lengthens; seconds of work are CPU "
+            "time of the process, on a GPU those between its synchronisations. Validation does not count.",
             "Settings were chosen by screening held-out training images, below.",
         ),
         remarks=tuple(
@@ -263,7 +269,8 @@ def _row(entry: EntryNumbers) -> tuple[str, ...]:
         _spread(entry.robust),
         " to ".join(map(str, dict.fromkeys((epochs[0], epochs[-1])))) if epochs else NONE,
         f"{statistics.mean(entry.passes) / MILLION:.2f}" if all(entry.passes) else NONE,
-        f"{statistics.mean(entry.train_seconds) / 60:.1f}",
+        f"{statistics.mean(entry.train_seconds):,.0f}",
+        NONE if None in entry.work_seconds else f"{statistics.mean(one or 0.0 for one in entry.work_seconds):,.0f}",
         entry.settings or NONE,
     )
 
@@ -315,8 +322,8 @@ def _screening(table: ArenaTable) -> Section | None:
         (
             f"{method} {number}{', chosen' if number == one.candidate else ''}",
             tried.settings,
-            f"{100 * tried.clean:.1f}",
-            f"{100 * tried.robust:.1f}",
+            "diverged" if tried.diverged else f"{100 * tried.clean:.1f}",
+            NONE if tried.diverged else f"{100 * tried.robust:.1f}",
             f"{tried.epochs}",
         )
         for method, one in chosen.methods.items()

@@ -1,5 +1,7 @@
 """The shipped arena is one that can be run, and an unfair one is refused."""
 
+from pathlib import Path
+
 import pytest
 from experiments.arena import passes
 from experiments.arena.definition import FILE, load_arena
@@ -9,6 +11,7 @@ from tests.arena.conftest import TINY, arena_of
 
 from corral.errors import CorralError, UsageError
 
+ROOT = Path(__file__).resolve().parents[2]
 ARENA = load_arena(FILE)
 
 
@@ -105,3 +108,10 @@ def test_an_unknown_task_entry_or_candidate_is_named(tiny):
         with pytest.raises(UsageError) as error:
             job_of(tiny, task, stage, entry, number=number, seed=0)
         assert str(error.value) == message
+
+
+def test_the_page_has_every_task_and_every_table():
+    page = (ROOT / "docs" / "arena.md").read_text(encoding="utf-8")
+    assert all(f"`{task}`" in page for task in ARENA.task)
+    for table in sorted((ROOT / "results" / "tables").glob("arena-*/table.md")):
+        assert f"<!-- table: {table.relative_to(ROOT)} # " in page

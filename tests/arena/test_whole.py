@@ -14,7 +14,10 @@ from corral.errors import CorralError
 from corral.papers.result import unpacked
 from corral.papers.store import read_store
 from corral.report.words import WORST_CASE
+from corral.training.guards import DivergedError
 from corral.training.loop import Training
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +107,25 @@ def test_passes_are_those_of_the_epochs_that_were_trained(tiny, places, finished
         assert run.forwards == 60 * job.epochs * job.cost.forwards
         assert run.backwards == 60 * job.epochs * job.cost.backwards
         assert (run.forwards + run.backwards) / 60 <= 2 * 6  # two epochs of two steps and one of training, both ways
+
+
+def test_settings_that_diverge_are_tried_and_not_chosen(tiny, tmp_path, monkeypatch):
+    def diverges(recipe, **given):
+        raise DivergedError("the loss is not finite at step 2")
+
+    own = {"runs": tmp_path / "runs", "results": tmp_path / "results", "progress": False, "device": "cpu"}
+    jobs = [job for job in screen_jobs(tiny, "tiny") if job.entry == "at"]
+    with monkeypatch.context() as broken:
+        broken.setattr(run_module, "train", diverges)
+        assert make(tiny, jobs[0], **own)
+        with pytest.raises(DivergedError):
+            make(tiny, job_of(tiny, "tiny", "final", "at", number=1, seed=0), **own)
+    assert make(tiny, jobs[1], **own)
+    assert not make(tiny, jobs[0], **own)
+    found = selection_of(tiny, "tiny", read_store(own["results"])).methods["at"]
+    assert [tried.diverged for tried in found.tried] == [True, False]
+    assert (found.tried[0].clean, found.tried[0].robust) == (0, 0)
+    assert found.candidate == 2 or found.best.clean == 0
 
 
 def test_a_killed_run_is_taken_up_and_gives_the_same_rows(tiny, places, finished, tmp_path, monkeypatch):
