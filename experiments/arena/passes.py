@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.modules.module import register_module_forward_hook
 
 from corral.errors import UsageError
 from corral.files import write_atomically
@@ -103,7 +104,7 @@ def digest_of(tiny: Recipe) -> str:
 
 
 def counted(tiny: Recipe) -> Cost:
-    """The cost of a tiny recipe, by hooks on its backbone during its training.
+    """The cost of a tiny recipe, by a hook on its backbone and on copies that a method makes of it, in its training.
 
     What goes backward is counted at the backbone's output, once for each gradient that arrives there.
     """
@@ -113,7 +114,9 @@ def counted(tiny: Recipe) -> Cost:
     def backward(gradient: torch.Tensor) -> None:
         passes["backward"] += len(gradient)
 
-    def forward(_module: torch.nn.Module, _inputs: object, features: torch.Tensor) -> None:
+    def forward(module: torch.nn.Module, _inputs: object, features: torch.Tensor) -> None:
+        if type(module) is not type(training.model.backbone):
+            return
         passes["forward"] += len(features)
         if features.requires_grad:
             features.register_hook(backward)
@@ -125,7 +128,7 @@ def counted(tiny: Recipe) -> Cost:
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder) / "tiny")
         training = Training(tiny, run, torch.device("cpu"), progress=False, loggers=find_loggers([after_epoch]))
-        hook = training.model.backbone.register_forward_hook(forward)
+        hook = register_module_forward_hook(forward)
         try:
             torch.set_num_threads(1)
             training.begin(resume=False)

@@ -10,6 +10,7 @@ from experiments.arena.plan import budget_of, final_jobs, job_of, screen_jobs
 from tests.arena.conftest import TINY, arena_of
 
 from corral.errors import CorralError, UsageError
+from corral.training import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 ARENA = load_arena(FILE)
@@ -49,6 +50,33 @@ def test_costs_are_the_closed_forms():
     assert of["at"] == Cost(3 + 1, 3 + 1)
     assert of["trades"] == Cost(1 + 3 + 2, 3 + 2)
     assert of["free-at"] == Cost(8, 8)
+
+
+TEACHER = """
+import copy
+import torch
+import corral
+
+class Teacher(corral.training.methods.base.LabelMethod):
+    name = "arena-teacher"
+
+    def start(self):
+        super().start()
+        self.teacher = copy.deepcopy(self.model)
+
+    def loss(self, x, y, indices):
+        with torch.no_grad():
+            self.teacher(x)
+        logits = self.model(x)
+        self.model(x)
+        return torch.nn.functional.cross_entropy(logits, y), {}
+"""
+
+
+def test_a_copy_of_the_network_is_counted_and_what_has_no_gradient_goes_forward_alone(tmp_path):
+    (tmp_path / "teacher.py").write_text(TEACHER)
+    recipe = load_recipe(f"{tmp_path / 'teacher.py'}:Teacher", data="digits")
+    assert cost_of(recipe) == Cost(3, 1)
 
 
 def test_epochs_are_rounded_down_to_the_budget():

@@ -1,6 +1,7 @@
 """A whole arena: screened, selected, run, killed and taken up, its table made twice."""
 
 import json
+import shlex
 
 import pytest
 from experiments.arena import run as run_module
@@ -87,6 +88,22 @@ def test_a_run_that_is_there_is_not_made_again(tiny, places, finished):
     for job in finished:
         assert not make(tiny, job, progress=False, device="cpu", **places)
     assert (places["results"] / "rows.csv").read_bytes() == before
+
+
+def test_the_commands_of_a_plan_can_be_given_again(tiny, places, finished, capsys):
+    given = ["--task", "tiny", "--results", str(places["results"]), "--runs", str(places["runs"])]
+    assert main(["plan", *given], tiny) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("0 of 10 runs to make")
+    assert main(["plan", "--all", *given], tiny) == 0
+    commands = capsys.readouterr().out.splitlines()
+    assert len(commands) == 10
+    for command in commands:
+        words = shlex.split(command, comments=True)
+        assert words[:3] == ["python", "-m", "experiments.arena"]
+        assert main(words[3:], tiny) == 0
+        assert capsys.readouterr().out.endswith("done already\n")
 
 
 def test_outcomes_are_kept_image_by_image(tiny, places, finished):
