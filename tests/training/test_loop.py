@@ -352,6 +352,8 @@ def test_what_the_data_cannot_give_is_refused_before_anything_is_written(tiny, t
         (lambda t, m: m.update(epoch="x"), "not a checkpoint of this run"),
         (lambda t, m: m.update(epoch=1000), "epoch 1000 after 1 of warm start is outside the recipe's epochs"),
         (lambda t, m: m.update(data_fingerprint="x"), "the data changed since the run began"),
+        (lambda t, m: m.update(seconds=1e13), "less than or equal to"),
+        (lambda t, m: m.update(work_seconds=-1.0), "greater than or equal to 0"),
         (lambda t, m: m.update(device="cuda"), "resume it with --device cuda"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Random crops and horizontal flips of a batch, one gather on the device."""
+"""Augmentation of a batch on its device: crops and flips by one gather, squares left out, boxes of other images."""
 
 import torch
 from torch import Tensor
@@ -37,3 +37,60 @@ def crop_and_flip(pixels: Tensor, *, padding: int, flip: bool, generator: torch.
     index = rows.unsqueeze(2) * padded.shape[3] + columns.unsqueeze(1)
     index = index.view(count, 1, height * width).expand(-1, pixels.shape[1], -1)
     return padded.flatten(2).gather(2, index).view(pixels.shape)
+
+
+def cutout(pixels: Tensor, *, side: int, generator: torch.Generator | None = None) -> Tensor:
+    """Blacken a square of every image (Cutout, DeVries and Taylor 2017), which the border may cut.
+
+    Args:
+        pixels: (N, C, H, W) of any type.
+        side: of the square, in pixels; 0 changes nothing. Its centre is uniform among the image's pixels.
+        generator: decides the places; it draws on its own device.
+
+    Returns:
+        (N, C, H, W) like `pixels`.
+
+    Raises:
+        ValueError: a negative side.
+    """
+    if side < 0:
+        raise ValueError(f"side must be at least 0, found {side}")
+    if side == 0:
+        return pixels
+    count, _, height, width = pixels.shape
+    inside = _span(count, height, side, generator, pixels).unsqueeze(2) & _span(
+        count, width, side, generator, pixels
+    ).unsqueeze(1)
+    return pixels.masked_fill(inside.unsqueeze(1), 0)
+
+
+def cutmix(pixels: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Put a box of another image of the batch into every image (CutMix, Yun et al. 2019, with alpha 1).
+
+    A box has the image's shape and sqrt(1 - lambda) of its sides, lambda uniform in [0, 1] for each image, its centre
+    is uniform, and the border may cut it. The other image's label counts by the box's share of the pixels.
+
+    Args:
+        pixels: (N, C, H, W) of any type.
+        generator: decides everything; it draws on its own device.
+
+    Returns:
+        The mixed images like `pixels`, (N,) the index of the other image of each, (N,) its share in [0, 1].
+    """
+    count, _, height, width = pixels.shape
+    source = pixels.device if generator is None else generator.device
+    others = torch.randperm(count, generator=generator, device=source).to(pixels.device)
+    ratio = (1 - torch.rand(count, generator=generator, device=source)).sqrt().to(pixels.device)
+    inside = _span(count, height, (height * ratio).long(), generator, pixels).unsqueeze(2) & _span(
+        count, width, (width * ratio).long(), generator, pixels
+    ).unsqueeze(1)
+    mixed = torch.where(inside.unsqueeze(1), pixels[others], pixels)
+    return mixed, others, inside.float().mean((1, 2))
+
+
+def _span(count: int, length: int, side: int | Tensor, generator: torch.Generator | None, like: Tensor) -> Tensor:
+    """(count, length) whether a place is in the span of a side, a number or one each, around a centre of each row."""
+    source = like.device if generator is None else generator.device
+    start = torch.randint(length, (count,), generator=generator, device=source).to(like.device) - side // 2
+    places = torch.arange(length, device=like.device)
+    return (places >= start.unsqueeze(1)) & (places < (start + side).unsqueeze(1))

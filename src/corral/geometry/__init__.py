@@ -13,6 +13,7 @@ from corral.geometry.scores import (
 )
 from corral.geometry.seeding import afk_mc2
 from corral.geometry.silhouette import Choice, choose_clusters, cosine_silhouette
+from corral.geometry.simplex import fitted_simplex
 
 __all__ = [
     "Choice",
@@ -26,6 +27,7 @@ __all__ = [
     "class_scores",
     "cluster_scores",
     "cosine_silhouette",
+    "fitted_simplex",
     "kmeans",
     "largest_cosine",
     "max_mahalanobis_centres",

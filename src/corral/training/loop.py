@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from corral.checkpoints import read_checkpoint, write_checkpoint
 from corral.data import AnyData, Images, data_name, load
-from corral.data.augment import crop_and_flip
+from corral.data.augment import crop_and_flip, cutmix, cutout
 from corral.devices import choose_device
 from corral.errors import UsageError
 from corral.files import AnyPath, check_recordable, remove_abandoned, write_atomically
@@ -22,8 +23,11 @@ from corral.progress import Progress, duration
 from corral.training.clock import Clock
 from corral.training.convergence import converged, settled
 from corral.training.guards import FiniteGuard
+from corral.training.ingredients.averaging import WeightAverage
+from corral.training.ingredients.perturbation import moved, perturbed_weights, same_buffers
+from corral.training.ingredients.soft_labels import class_predictions
 from corral.training.loggers import Logged, Logger, LoggerKind, find_loggers, opened
-from corral.training.methods import Context, Method, method_class
+from corral.training.methods import Context, Method, Metrics, method_class
 from corral.training.methods.nominal import Nominal
 from corral.training.optimisers import make_optimiser, schedule
 from corral.training.pretrained import begin_from
@@ -176,6 +180,12 @@ class Training:
         self.validated: dict[str, float] = {}
         self.started_from: str | None = None
         self.optimiser: torch.optim.Optimizer
+        self.average: WeightAverage | None = None
+        self.context = context
+        context.soft.smoothing, context.soft.class_weight = (
+            recipe.training.label_smoothing,
+            recipe.training.class_targets,
+        )
 
     @property
     def total_epochs(self) -> int:
@@ -266,8 +276,14 @@ class Training:
         numbers |= {"epoch_seconds": self.clock.wall - before, "train_seconds": self.clock.wall}
         numbers |= {} if self.clock.work is None else {"work_seconds": self.clock.work}
         self.epoch += 1
+        if self.average is not None:
+            self.average.after_epoch(self.epoch - self.warm_epochs)
+        if self.recipe.training.class_targets > 0 and not warm:
+            with self.clock.running(), self.averaged():
+                self.context.soft.class_means = class_predictions(self.model, self.images, len(self.data.classes))
         if self.validation is not None:
-            self.validated = (self.warm if warm else self.method).validated(self.validation)
+            with self.averaged():
+                self.validated = (self.warm if warm else self.method).validated(self.validation)
             numbers |= self.validated
         if self.recipe.training.converged is not None and not warm:
             self.accuracies.append(self.validated["validation_clean"])
@@ -293,19 +309,23 @@ class Training:
             try:
                 if (indices := next(batches, None)) is None:
                     break
-                self._set_learning_rates(seen / (method.replays * len(self.images)))
+                share = seen / (method.replays * len(self.images))
+                self._set_learning_rates(share)
+                self._set_eps(share)
                 x, y = self._batch(indices)
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
-                    loss, metrics = method.loss(x, y, indices)
+                loss, metrics = self._backward(method, x, y, indices)
             except ValueError:
                 # Samplers and attacks refuse numbers that are not finite; the guard knows the step they came from.
                 guard.check()
                 raise
             guard.add(loss)
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            if training.clip_gradient is not None:
+                moving = [weight for group in self.optimiser.param_groups for weight in group["params"]]
+                torch.nn.utils.clip_grad_norm_(moving, training.clip_gradient)
             self.optimiser.step()
             method.after_step()
+            if self.average is not None:
+                self.average.after_step()
             for name, value in {"loss": loss, **metrics}.items():
                 sums[name] = sums.get(name, 0) + value.detach() * len(indices)
             seen += len(indices)
@@ -321,15 +341,57 @@ class Training:
             **method.after_epoch(),
         }
 
+    def _loss(self, method: Method, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
+        mixed = self.recipe.training.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
+            return method.loss(x, y, indices)
+
+    def _backward(self, method: Method, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
+        """The batch's loss, its gradients in the weights, and what to log; of perturbed weights where AWP has begun."""
+        awp = self.recipe.training.perturbation
+        if awp is None or self.warming or self.epoch - self.warm_epochs < awp.warm_up:
+            found, metrics = self._loss(method, x, y, indices)
+            self.optimiser.zero_grad(set_to_none=True)
+            found.backward()  # type: ignore[no-untyped-call]
+            return found, metrics
+        adversaries, weights = self.context.adversaries, perturbed_weights(self.model)
+        chance = [source.get_state() for source in (self.order, self.noise)]
+        with adversaries.kept(), same_buffers(self.model):
+            slopes = torch.autograd.grad(self._loss(method, x, y, indices)[0], weights, allow_unused=True)
+        after = [source.get_state() for source in (self.order, self.noise)]
+        for source, state in zip((self.order, self.noise), chance, strict=True):
+            source.set_state(state)  # views and whatever else is drawn are those of the first pass
+        with moved(weights, slopes, awp.gamma), adversaries.shown():
+            found, metrics = self._loss(method, x, y, indices)
+            self.optimiser.zero_grad(set_to_none=True)
+            found.backward()  # type: ignore[no-untyped-call]
+        for source, state in zip((self.order, self.noise), after, strict=True):
+            source.set_state(state)
+        return found, metrics
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Hold the network at its averaged weights, with what follows the features fitted to them, where it has any."""
+        if self.average is None or not self.average.begun:
+            yield
+            return
+        with self.average.swapped():
+            self.method.fit_average()
+            yield
+
     def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         data, images = self.recipe.data, self.images
         # Methods without labels get zeros.
         none = torch.zeros(len(indices), dtype=torch.int64, device=self.device)
         labels = none if images.labels is None else images.labels[indices]
-        if not data.crop and not data.flip:
+        if not (data.crop or data.flip or data.cutout or data.cutmix):
             return images.float(indices).to(self.device), labels
         pixels = images.take(indices).pixels.to(self.device)
         pixels = crop_and_flip(pixels, padding=data.crop, flip=data.flip, generator=self.order)
+        pixels = cutout(pixels, side=data.cutout, generator=self.order)
+        if data.cutmix and not self.warming:
+            pixels, others, shares = cutmix(pixels, generator=self.order)
+            self.context.soft.mixed = labels[others], shares
         return Images(pixels, labels).float(), labels
 
     def enter_phase(self, *, fresh: bool) -> None:
@@ -351,6 +413,15 @@ class Training:
         groups += [{"params": [parameter], "lr": own_lr, "weight_decay": 0.0} for parameter, own_lr in extra]
         self.learning_rates = [group["lr"] for group in groups]
         self.optimiser = make_optimiser(groups, training)
+        if training.weight_averaging is not None and not self.warming:
+            self.average = WeightAverage(self.method.averaged(), training.weight_averaging)
+            self.context.averaged_model = self.average.model
+
+    def _set_eps(self, share: float) -> None:
+        """The share of eps that is trained for at `share` of the current epoch."""
+        rising = self.recipe.training.eps_warm_up
+        if rising is not None and not self.warming:
+            self.context.eps_share = min((self.epoch - self.warm_epochs + share) / rising, 1.0)
 
     def _set_learning_rates(self, share: float) -> None:
         """Learning rates at `share` of the current epoch."""
@@ -366,7 +437,8 @@ class Training:
         best = self.recipe.training.select == "best" and self.epoch > self.warm_epochs
         if best and self.validated and self.validated["validation_pgd"] > self.best:
             self.best = self.validated["validation_pgd"]
-            save_weights(self, self.folder.best_file)
+            with self.averaged():
+                save_weights(self, self.folder.best_file)
         lines = self.folder.metrics_file.read_text(encoding="utf-8") if self.folder.metrics_file.is_file() else ""
         # What a method could not measure, such as the accuracy on no image, is null: JSON has no NaN.
         line = {
@@ -383,7 +455,8 @@ class Training:
             metadata["info"] = info.model_dump(mode="json")
             write_checkpoint(self.folder.model_file, tensors, metadata)
         else:
-            save_weights(self, self.folder.model_file)
+            with self.averaged():
+                save_weights(self, self.folder.model_file)
 
     def say(self, text: str) -> None:
         """Show a line where progress is shown."""

@@ -1,6 +1,8 @@
 """Optimisers by the name that a recipe calls them, and the course of their learning rate."""
 
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +12,8 @@ from corral.training.recipes.recipe import TrainingConfig
 
 # You et al. 2017's trust coefficient; libraries differ in theirs.
 TRUST = 1e-3
+# The share of the epochs at which a one-cycle rate is largest (Wong et al. 2020).
+PEAK = 0.4
 
 
 def make_optimiser(groups: list[dict[str, Any]], training: TrainingConfig) -> torch.optim.Optimizer:
@@ -42,13 +46,29 @@ def state_names(optimiser: torch.optim.Optimizer) -> frozenset[str]:
 def schedule(training: TrainingConfig, epochs: float) -> float:
     """The learning rate's factor after `epochs` (a fraction counts) of the main phase."""
     rising = training.warm_up or 0
+    if training.schedule == "one-cycle" and training.warm_up is None:
+        return interpolated([[0.0, 0.0], [PEAK, 1.0], [1.0, 0.0]], epochs / training.epochs)
+    if training.schedule == "piecewise":
+        return interpolated(training.points, epochs / training.epochs)
     if epochs < rising:
         return epochs / rising
+    if training.schedule == "one-cycle":
+        return (training.epochs - epochs) / (training.epochs - rising)
     if training.schedule == "cosine":
         return (1 + math.cos(math.pi * (epochs - rising) / (training.epochs - rising))) / 2
     if training.schedule == "steps":
         return float(0.1 ** sum(int(epochs) >= milestone for milestone in training.milestones))
     return 1.0
+
+
+def interpolated(points: Sequence[Sequence[float]], at: float) -> float:
+    """The value at a place of straight lines through (place, value), of rising places; outside, that of the end."""
+    places, values = zip(*points, strict=True)
+    after = bisect_right(places, at)
+    if after in (0, len(points)):
+        return float(values[0 if after == 0 else -1])
+    share = (at - places[after - 1]) / (places[after] - places[after - 1])
+    return float(values[after - 1] + share * (values[after] - values[after - 1]))
 
 
 class Lars(torch.optim.Optimizer):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from corral.checkpoints import (
@@ -19,6 +20,7 @@ from corral.devices import device_name
 from corral.errors import CorralError, UsageError
 from corral.files import write_atomically
 from corral.models.saved import probe
+from corral.strict import Seconds
 from corral.training.convergence import Ending
 from corral.training.optimisers import state_names
 from corral.training.recipes.files import recipe_checksum
@@ -35,6 +37,10 @@ def save_state(run: "Training") -> None:
     tensors |= {f"optimiser.{name}": tensor for name, tensor in optimiser_tensors(run.optimiser).items()}
     if not run.warming:
         tensors |= {f"method.{name}": tensor for name, tensor in run.method.tensors().items()}
+    if run.average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in run.average.tensors().items()}
+    if run.context.soft.class_means is not None:
+        tensors |= {"class_means": run.context.soft.class_means}
     tensors |= {"order": run.order.get_state(), "noise": run.noise.get_state()}
     metadata = {
         "kind": "training",
@@ -120,6 +126,11 @@ def outcome(run: "Training") -> dict[str, Any]:
     }
 
 
+def _seconds(value: Any) -> float:
+    """Seconds as a run's facts may have them; ValueError where they cannot be."""
+    return float(TypeAdapter(Seconds).validate_python(value))
+
+
 def _take(run: "Training", tensors: dict[str, Tensor], metadata: dict[str, Any], path: Path) -> None:
     """Take back what `save_state` wrote."""
     if metadata["data_fingerprint"] != run.data.fingerprint:
@@ -136,14 +147,14 @@ def _take(run: "Training", tensors: dict[str, Tensor], metadata: dict[str, Any],
         raise ValueError(f"epoch {run.epoch} after {run.warm_epochs} of warm start is outside the recipe's epochs")
     run.best = float(metadata["best"])
     work = metadata.get("work_seconds")  # not in checkpoints of earlier versions
-    run.clock.wall, run.clock.work = float(metadata["seconds"]), None if work is None else float(work)
+    run.clock.wall, run.clock.work = _seconds(metadata["seconds"]), None if work is None else _seconds(work)
     run.accuracies = [float(accuracy) for accuracy in metadata.get("accuracies", [])]
     expected = max(run.epoch - run.warm_epochs, 0) if run.recipe.training.converged is not None else 0
     if len(run.accuracies) != expected:
         raise ValueError(f"validation accuracies of {len(run.accuracies)} epochs, expected {expected}")
     run.validated = dict(metadata["validated"])
     run.started_from = metadata.get("started_from")
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "method": {}}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "method": {}, "average": {}}
     for name, tensor in tensors.items():
         if "." in name:
             part, rest = name.split(".", 1)
@@ -156,5 +167,10 @@ def _take(run: "Training", tensors: dict[str, Tensor], metadata: dict[str, Any],
     load_optimiser(run.optimiser, parts["optimiser"], names=state_names(run.optimiser), moved=moved)
     if not run.warming:
         run.method.load(parts["method"])
+    if run.average is not None:
+        run.average.load(parts["average"])
+    soft, begun = run.context.soft, run.epoch > run.warm_epochs
+    if soft.class_weight > 0 and begun:
+        soft.class_means = soft.checked(tensors["class_means"], len(run.data.classes), run.device)
     run.order.set_state(tensors["order"])
     run.noise.set_state(tensors["noise"])

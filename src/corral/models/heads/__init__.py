@@ -5,6 +5,7 @@ from corral.models.heads.cluster import ClusterHead, HeadRule
 from corral.models.heads.cosine import CosineHead
 from corral.models.heads.features import FeaturesHead
 from corral.models.heads.linear import LinearHead
+from corral.models.heads.simplex import SimplexHead
 
 __all__ = [
     "HEADS",
@@ -15,5 +16,6 @@ __all__ = [
     "Head",
     "HeadRule",
     "LinearHead",
+    "SimplexHead",
     "require_own_radius",
 ]

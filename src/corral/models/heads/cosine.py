@@ -1,11 +1,13 @@
 """A classifier by clusters on the sphere: logits from the cosines of features and centroids."""
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from corral.geometry.centres import max_mahalanobis_centres
 from corral.geometry.radii import nearest_radius, soft_radius
 from corral.geometry.radii.rounding import UNIT, below
 from corral.geometry.scores import class_index
@@ -23,7 +25,7 @@ def _directions(vectors: Tensor) -> Tensor:
 
 
 @full_precision
-def _cosine_logits(features: Tensor, centroids: Tensor, scale: float, per_class: int, rule: str) -> Tensor:
+def _cosine_logits(features: Tensor, centroids: Tensor, scale: Tensor | float, per_class: int, rule: str) -> Tensor:
     cosines = _directions(features) @ _directions(centroids).T
     scores: Tensor = (scale * cosines).view(-1, len(centroids) // per_class, per_class)
     return scores.amax(2) if rule == "nearest" else scores.logsumexp(2)
@@ -32,15 +34,21 @@ def _cosine_logits(features: Tensor, centroids: Tensor, scale: float, per_class:
 class CosineHead(Head):
     """Logits from the cosines of features with centroids: scale × the largest of a class's, or a log-sum-exp of all.
 
-    The centroids are parameters: any method that trains a head by its logits trains them. Lengths never count, neither
-    of features nor of centroids. Everything runs in float32 or wider.
+    The centroids are parameters: any method that trains a head by its logits trains them, unless they are `fixed` on a
+    regular simplex, as far apart as can be. Lengths never count, neither of features nor of centroids. Everything runs
+    in float32 or wider.
 
     Args:
         features: d.
         classes: C.
         clusters_per_class: centroids of each class.
-        scale: what cosines are multiplied by, > 0.
+        scale: what cosines are multiplied by, > 0; where `trained_scale`, at the beginning.
         rule: "nearest" takes a class's best cosine, "soft" the log-sum-exp of scale × all of them.
+        fixed: one centroid a class, on a regular simplex, never trained.
+        trained_scale: the scale is a parameter too.
+
+    Raises:
+        ValueError: fixed centroids of more than one a class, or of more classes than features + 1.
     """
 
     name = "cosine"
@@ -53,22 +61,41 @@ class CosineHead(Head):
         clusters_per_class: Count = 1,
         scale: Positive = 10.0,
         rule: Literal["nearest", "soft"] = "nearest",
+        fixed: bool = False,
+        trained_scale: bool = False,
     ) -> None:
         super().__init__()
         self.features_dim, self.num_classes = features, classes
         self.clusters_per_class, self.scale, self.rule = clusters_per_class, scale, rule
-        self.centroids = nn.Parameter(torch.randn(classes * clusters_per_class, features))
+        self.fixed, self.trained_scale = fixed, trained_scale
+        if fixed and clusters_per_class > 1:
+            raise ValueError(f"fixed centroids are one a class: leave clusters_per_class {clusters_per_class} out")
+        if fixed:
+            self.centroids = nn.Parameter(max_mahalanobis_centres(classes, features), requires_grad=False)
+        else:
+            self.centroids = nn.Parameter(torch.randn(classes * clusters_per_class, features))
+        if trained_scale:
+            self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+
+    @property
+    def effective_scale(self) -> Tensor | float:
+        """The scale as it is now."""
+        return self.log_scale.exp() if self.trained_scale else self.scale
+
+    def _scale(self) -> float:
+        """The same as a number."""
+        return float(self.log_scale.detach().exp()) if self.trained_scale else self.scale
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C) logits of features (N, d)."""
-        return _cosine_logits(features, self.centroids, self.scale, self.clusters_per_class, self.rule)
+        return _cosine_logits(features, self.centroids, self.effective_scale, self.clusters_per_class, self.rule)
 
     @property
     def clusters(self) -> Clusters:
         """The centroids' directions: the nearest one is that of the largest cosine, of features of any length."""
         centroids = _directions(self.centroids.detach())
         classes = torch.arange(self.num_classes, device=centroids.device).repeat_interleave(self.clusters_per_class)
-        variance = centroids.new_tensor(1 / self.scale)
+        variance = centroids.new_tensor(1 / self._scale())
         index = class_index(classes).to(centroids.device)
         return Clusters(centroids, classes, index, variance, variance, rule=self.rule, by_distance=False)
 
@@ -101,7 +128,7 @@ class CosineHead(Head):
         if self.rule == "nearest" or self.clusters_per_class == 1:
             shares = nearest_radius(at, centres, classes, slack=slack) - error
         else:
-            rho = soft_radius(at, centres, classes, 1 / self.scale, slack=slack) - error
+            rho = soft_radius(at, centres, classes, 1 / self._scale(), slack=slack) - error
             rho = rho.clamp(0, 2**0.5 * (1 - error))
             shares = rho * (1 - rho.square() / 4).sqrt()
         # Below `SHORTEST` features are no longer divided by their length, which the soft rule would see.

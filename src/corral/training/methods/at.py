@@ -13,7 +13,7 @@ class AdversarialTraining(LabelMethod):
     """Cross-entropy of adversarial logits, adversary by PGD on the same, linear head."""
 
     name = "at"
-    softens = mixes = True
+    softens = mixes = attacks_logits = True
 
     class Options(MethodOptions):
         """The adversary."""

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from corral.attacks import pgd
@@ -18,6 +20,7 @@ from corral.errors import UsageError
 from corral.models import HEADS, Classifier, FeaturesHead, Head
 from corral.registry import Registry
 from corral.training.features import accuracies
+from corral.training.ingredients.perturbation import Adversaries
 from corral.training.ingredients.soft_labels import SoftLabels
 from corral.training.recipes.base import Config, InnerAttack, ThreatConfig
 
@@ -33,7 +36,9 @@ class Context:
 
     `epochs` counts those of the method, without the warm start's. The images may lie elsewhere than on the `device`
     that trains, where they are too many for it. `head` describes the one that a method has which leaves it free. The
-    loop sets `eps_share` and what `soft` says of a batch's labels before each loss.
+    loop sets `eps_share` and what `soft` says of a batch's labels before each loss, and has `adversaries` show again
+    what they were where it takes the loss of a batch twice. `averaged_model` has the averaged weights, where the recipe
+    averages them; its head is not fitted to them.
     """
 
     model: Classifier
@@ -48,6 +53,8 @@ class Context:
     head: Mapping[str, Any] = field(default_factory=lambda: {"name": "linear"})
     eps_share: float = 1.0
     soft: SoftLabels = field(default_factory=SoftLabels)
+    adversaries: Adversaries = field(default_factory=Adversaries)
+    averaged_model: Classifier | None = None
 
     @property
     def training_threat(self) -> ThreatConfig:
@@ -94,6 +101,8 @@ class Method:
         replays: how often an epoch shows every image, each time for a forward pass, a backward pass and a step.
         softens: whether the loss takes `targets(y)` for the labels, so that they can be smoothed.
         mixes: whether it does so of images that are mixed of two, too (`data.cutmix`).
+        attacks_logits: whether its adversary climbs a function of logits and labels, for which `method.inner.objective`
+            can choose another.
     """
 
     registry: ClassVar[Registry[type["Method"]]] = METHODS
@@ -105,6 +114,7 @@ class Method:
     replays = 1
     softens: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
+    attacks_logits: ClassVar[bool] = False
 
     class Options(MethodOptions):
         """None but the name."""
@@ -149,6 +159,17 @@ class Method:
     def model(self) -> Classifier:
         """The classifier being trained."""
         return self.context.model
+
+    def averaged(self) -> dict[str, nn.Module]:
+        """The modules whose numbers `training.weight_averaging` averages, by name: the model and the `parts`."""
+        found = {name: part for name in self.parts if (part := getattr(self, name)) is not None}
+        return {"model": self.model, **found}
+
+    def fit_average(self) -> None:
+        """Fit what follows the features to those of averaged weights, which `averaged()` holds now.
+
+        It leaves the method's state, and the sources of chance, as they are.
+        """
 
     def prepare(self) -> None:
         """Shape the model beside its head as the method trains it, before `start` or before a checkpoint fills it."""
@@ -231,20 +252,35 @@ class Method:
     def adversarial(
         self, model: nn.Module, x: Tensor, y: Tensor, inner: InnerAttack, objective: ObjectiveName | LogitObjective
     ) -> Tensor:
-        """The batch's adversarial images: PGD from a random start, last iterate."""
+        """The batch's adversarial images: PGD from a random start, last iterate.
+
+        On the `objective`, or on the one that `inner` names in its place. Of mixed images, cross-entropy is of the
+        labels of both.
+        """
+        soft, targeted = self.context.soft, inner.objective == "targeted"
+        if inner.objective is not None:
+            objective = "cross_entropy" if targeted else inner.objective
+        if targeted:
+            y = other_classes(y, self.context.num_classes, self.context.noise)
+        elif objective == "cross_entropy" and soft.mixed is not None:
+            both = SoftLabels(mixed=soft.mixed).of(y, self.context.num_classes)
+            objective = partial(_entropy_of, both)
         threat = self.context.training_threat
-        return pgd(
-            model,
-            x,
-            y,
-            eps=threat.eps,
-            norm=threat.norm,
-            steps=inner.steps,
-            step_size=max(inner.step_ratio * threat.eps, 1e-12),
-            objective=objective,
-            generator=self.context.noise,
-            keep="last",
-            mode=inner.mode,
+        return self.context.adversaries.once(
+            lambda: pgd(
+                model,
+                x,
+                y,
+                eps=threat.eps,
+                norm=threat.norm,
+                steps=inner.steps,
+                step_size=max(inner.step_ratio * threat.eps, 1e-12),
+                objective=objective,
+                generator=self.context.noise,
+                keep="last",
+                mode=inner.mode,
+                targeted=targeted,
+            )
         )
 
     def consistency_attack(
@@ -263,6 +299,16 @@ class Method:
         with attacked(model, inner.mode), torch.no_grad():
             clean = model(x)
         return self.adversarial(model, x, y, inner, lambda outputs, _: disagreement(clean, outputs))
+
+
+def other_classes(y: Tensor, classes: int, generator: torch.Generator) -> Tensor:
+    """(n,) classes, each uniform among those that are not the label's."""
+    drawn = torch.randint(classes - 1, (len(y),), generator=generator, device=generator.device).to(y.device)
+    return drawn + (drawn >= y).long()
+
+
+def _entropy_of(targets: Tensor, logits: Tensor, _: Tensor) -> Tensor:
+    return F.cross_entropy(logits, targets, reduction="none")
 
 
 def read_indices(tensors: Mapping[str, Tensor], name: str, like: Tensor, count: int, what: str = "clusters") -> Tensor:

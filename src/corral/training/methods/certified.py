@@ -109,6 +109,12 @@ class Certified(ClusterMethod):
         self.head.refit(self.directions.detach() * self.scale, self.head.classes, self.variance)
         return {}
 
+    def averaged(self) -> dict[str, nn.Module]:
+        return super().averaged() | {"directions": nn.ParameterList([self.directions])}
+
+    def fit_average(self) -> None:
+        self.after_epoch()
+
     def tensors(self) -> dict[str, Tensor]:
         return super().tensors() | {"directions": self.directions, "scale": self.scale}
 

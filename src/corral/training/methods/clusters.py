@@ -62,23 +62,30 @@ class ClusterMethod(Method):
 
     def refit(self) -> dict[str, float]:
         """Per-class k-means with k-means++ seeding and the variance, on eval-mode features of the training set."""
+        numbers, self.assignments = self._refitted(self.context.order)
+        return numbers
+
+    def fit_average(self) -> None:
+        """Refit the head to the features of averaged weights; assignments are those of the weights in training."""
+        self._refitted(torch.Generator(self.context.device).manual_seed(0))
+
+    def _refitted(self, order: torch.Generator) -> tuple[dict[str, float], Tensor]:
+        """Refit the head; numbers to log, and the (N,) cluster of each training image."""
         started = time.perf_counter()
         features = extract_features(self.model, self.context.images)
         require_finite(features, "the network", remedy=self.remedy)
         labels = labels_of(self.context)
         extracted = time.perf_counter()
-        found = class_kmeans(
-            features, labels, self.clusters, num_classes=self.context.num_classes, generator=self.context.order
-        )
+        found = class_kmeans(features, labels, self.clusters, num_classes=self.context.num_classes, generator=order)
         variance = feature_variance(features, labels, found.centroids, found.classes)
         # Features that have collapsed onto their centroids leave no variance to divide by.
         self.head.refit(found.centroids, found.classes, variance.clamp_min(1e-12))
-        self.assignments = found.assignments
-        return {
+        numbers = {
             "variance": float(variance),
             "features_seconds": extracted - started,
             "refit_seconds": time.perf_counter() - extracted,
         }
+        return numbers, found.assignments
 
     def batch_clusters(self, features: Tensor, assigned: Tensor) -> tuple[Tensor, Tensor]:
         """(M, d) means of the batch's clusters and the batch's variance around them, with gradient.

@@ -1,7 +1,7 @@
 """Adversarial clustering: the loss of adversarial features against centroids (corral's own method)."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import torch.nn.functional as F
 from pydantic import Field, model_validator
@@ -17,6 +17,9 @@ from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.clusters import ClusterMethod, LearnedClusters, Neighbourhoods, cluster_head
 from corral.training.recipes.base import Count, InnerAttack, NotNegative, Positive, ThreatConfig
 
+if TYPE_CHECKING:
+    from corral.training.recipes.recipe import Recipe
+
 
 @register
 class Corral(ClusterMethod):
@@ -29,7 +32,7 @@ class Corral(ClusterMethod):
     """
 
     name = "corral"
-    softens = True
+    softens = attacks_logits = True
 
     class Options(MethodOptions):
         """Adversarial clustering: the loss of adversarial features against centroids.
@@ -71,6 +74,16 @@ class Corral(ClusterMethod):
             return self
 
     options: Options
+
+    @classmethod
+    def check(cls, recipe: "Recipe") -> None:
+        options: Corral.Options = recipe.method  # type: ignore[assignment]
+        if options.loss == "magnet" and recipe.training.label_smoothing + recipe.training.class_targets > 0:
+            raise ValueError(
+                "loss 'magnet' has no soft labels: leave training.label_smoothing and training.class_targets out"
+            )
+        if options.adversary == "toward" and options.inner.objective is not None:
+            raise ValueError("adversary 'toward' is of features, not of logits: leave method.inner.objective out")
 
     def __init__(self, context: Context, options: Options) -> None:
         super().__init__(
@@ -170,6 +183,15 @@ class Corral(ClusterMethod):
         if self.options.centroids == "learned":
             return {"variance": self.map.become(self.head)}
         return self.refit() | {"temperature": float(self.head.log_temperature.detach().exp())}
+
+    def averaged(self) -> dict[str, nn.Module]:
+        return super().averaged() | {"map": self.map}
+
+    def fit_average(self) -> None:
+        if self.options.centroids == "learned":
+            self.map.become(self.head)
+        else:
+            super().fit_average()
 
     def tensors(self) -> dict[str, Tensor]:
         return super().tensors() | self.map.state_dict()

@@ -1,6 +1,7 @@
 """Free adversarial training (Shafahi et al. 2019)."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,9 @@ from corral.attacks.balls import ascend, project
 from corral.registry import register
 from corral.training.methods.base import Context, LabelMethod, MethodOptions, Metrics
 from corral.training.recipes.base import Count, Positive
+
+if TYPE_CHECKING:
+    from corral.training.recipes.recipe import Recipe
 
 
 @register
@@ -36,6 +40,11 @@ class FreeAdversarialTraining(LabelMethod):
         step_ratio: Positive = 1.0
 
     options: Options
+
+    @classmethod
+    def check(cls, recipe: "Recipe") -> None:
+        if recipe.training.perturbation is not None:
+            raise ValueError("method 'free-at' moves images by its one backward pass: leave training.perturbation out")
 
     def __init__(self, context: Context, options: Options) -> None:
         super().__init__(context, options)

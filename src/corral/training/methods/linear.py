@@ -88,6 +88,7 @@ class AdversarialLinear(LinearEvaluation):
     """ALF: on the features of images that PGD moves against the head as it stands."""
 
     name = "alf"
+    attacks_logits = True
 
     class Options(MethodOptions):
         """The attack on the batch."""

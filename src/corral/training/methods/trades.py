@@ -30,7 +30,7 @@ class Trades(Method):
     """
 
     name = "trades"
-    softens = mixes = True
+    softens = mixes = attacks_logits = True
 
     class Options(MethodOptions):
         """Cross-entropy plus `consistency_weight` × the consistency of p(x) and p(x_adv), linear head.

@@ -17,11 +17,17 @@ class Config(Settings):
 
 
 class InnerAttack(Config):
-    """The adversary inside training: `steps` of `step_ratio` × eps, the model in `mode`."""
+    """The adversary inside training: `steps` of `step_ratio` × eps, the model in `mode`.
+
+    `mode` says which statistics BatchNorm has under attack, its running ones ("eval") or the attacked batch's
+    ("train"). `objective` is climbed in the place of the method's own, where that is of logits: the "margin" of the
+    best other class, the difference of logits ratio ("dlr"), or the probability of a random other class ("targeted").
+    """
 
     steps: Count = 5
     step_ratio: Positive = 0.25
     mode: Literal["eval", "train"] = "eval"
+    objective: Literal["margin", "dlr", "targeted"] | None = None
 
 
 class ThreatConfig(Config):

@@ -18,6 +18,8 @@ from corral.training.recipes.base import Config, Count, NotNegative, Positive, T
 
 # What a head's options are checked with before the data set is known; it is checked again with its classes.
 FEWEST_CLASSES = 2
+# A share of the epochs and a factor of the learning rate.
+Point = Annotated[list[NotNegative], Field(min_length=2, max_length=2)]
 # Generators take more, but the noise's seed is offset from this one.
 MOST_SEED = MOST_WHOLE
 
@@ -25,6 +27,9 @@ MOST_SEED = MOST_WHOLE
 class DataConfig(Config):
     """The images: which set, how many of its training images, what is held out, how they are augmented.
 
+    `crop` is the border from which images are cropped at random. `cutout` blackens a square of so many pixels at a
+    random place of each image (DeVries and Taylor 2017). `cutmix` puts a random box of another image of the batch into
+    each, whose label counts by the box's share of the pixels (Yun et al. 2019).
     `unlabeled` takes the set's images without labels, for methods without labels: true in the place of its training
     images, "also" behind those (STL-10's 5,000 + 100,000 of the papers). What is held out is of the training images all
     the same.
@@ -35,6 +40,8 @@ class DataConfig(Config):
     validation: Annotated[int, Field(ge=0)] = 0
     crop: Annotated[int, Field(ge=0, le=1024)] = 0
     flip: bool = False
+    cutout: Annotated[int, Field(ge=0, le=1024)] = 0
+    cutmix: bool = False
     unlabeled: bool | Literal["also"] | None = None
 
 
@@ -128,11 +135,50 @@ class Convergence(Config):
     epochs: Count
 
 
+class WeightAveraging(Config):
+    """The mean of the network's numbers over training, which is what is measured and saved.
+
+    Either an exponential one of `decay` (a number alone means it), or the equal one of the ends of all epochs of the
+    method from `swa_from` on; see `ingredients.averaging`.
+    """
+
+    decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    swa_from: Count | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "WeightAveraging":
+        if (self.decay is None) == (self.swa_from is None):
+            raise ValueError("weight_averaging needs either a decay, such as 0.999, or swa_from, an epoch")
+        return self
+
+
+class WeightPerturbation(Config):
+    """Adversarial weight perturbation (AWP, Wu et al. 2020): each step's loss is that of weights moved to raise it.
+
+    Each weight moves by `gamma` of its length, after the first `warm_up` epochs of the method. A step costs one more
+    forward and backward pass; the adversarial images are the same in both.
+    """
+
+    gamma: Positive = 0.01
+    warm_up: Annotated[int, Field(ge=0)] = 0
+
+
+def _decay(value: object) -> object:
+    """A weight averaging of a number alone."""
+    return {"decay": value} if isinstance(value, float | int) and not isinstance(value, bool) else value
+
+
 class TrainingConfig(Config):
     """Optimisation: the same for every method.
 
     `start` names trained weights that the backbone begins from: a run, its model.safetensors, or any safetensors file.
-    Over the first `warm_up` epochs the learning rate rises linearly from 0, then the schedule begins. `trust` is LARS's
+    Over the first `warm_up` epochs the learning rate rises linearly from 0, then the schedule begins: "cosine" and
+    "one-cycle" fall to 0 at the end, the latter linearly from its peak at two fifths of the epochs if `warm_up` does
+    not say where (Wong et al. 2020); "steps" divides by ten at each of the `milestones`; "piecewise" goes in straight
+    lines through `points`, pairs of a share of the epochs and a factor of the rate, and knows no warm-up. Gradients
+    longer than `clip_gradient` are scaled to it. eps rises linearly from 0 over `eps_warm_up` epochs of the method.
+    `label_smoothing` a leaves a label 1 - a + a / C, `class_targets` w takes w of it for the mean prediction of its
+    class on the training images after the last epoch. `perturbation` is AWP. `trust` is LARS's
     coefficient, 0.001 by default: "lars" scales the step of every tensor (You et al. 2017; ACL's code), "lars-clipped"
     bounds a tensor's by the learning rate and leaves biases and BatchNorm's numbers to SGD (solo-learn's SimCLR).
     `converged` ends training before `epochs` epochs when validation accuracy no longer rises; without it all are made.
@@ -145,10 +191,17 @@ class TrainingConfig(Config):
     learning_rate: Positive = 5e-4
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: NotNegative = 0.0
-    schedule: Literal["constant", "cosine", "steps"] = "constant"
+    schedule: Literal["constant", "cosine", "steps", "one-cycle", "piecewise"] = "constant"
     milestones: list[Count] = Field(default_factory=list)
+    points: list[Point] = Field(default_factory=list)
     warm_up: Count | None = None
     trust: Positive | None = None
+    clip_gradient: Positive | None = None
+    eps_warm_up: Count | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    class_targets: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_averaging: Annotated[WeightAveraging | None, BeforeValidator(_decay)] = None
+    perturbation: WeightPerturbation | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     select: Literal["last", "best"] = "last"
     seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
@@ -159,6 +212,22 @@ class TrainingConfig(Config):
     def _consistent(self) -> "TrainingConfig":
         if (self.schedule == "steps") != bool(self.milestones):
             raise ValueError("milestones go with schedule 'steps', and 'steps' needs them")
+        shares = [share for share, _ in self.points]
+        rising = shares == sorted(set(shares)) and (not shares or shares[-1] <= 1)
+        if (self.schedule == "piecewise") != bool(shares) or not rising:
+            raise ValueError(
+                "points, of rising shares of the epochs, go with schedule 'piecewise', and 'piecewise' needs them, "
+                "such as [[0, 0], [0.4, 1], [1, 0]]"
+            )
+        if self.schedule == "piecewise" and self.warm_up is not None:
+            raise ValueError("schedule 'piecewise' has no warm_up: let its points begin at a factor of 0")
+        if self.eps_warm_up is not None and self.eps_warm_up >= self.epochs:
+            raise ValueError(f"eps_warm_up must end before the {self.epochs} epochs do, found {self.eps_warm_up}")
+        averaging = self.weight_averaging
+        if averaging is not None and (averaging.swa_from or 0) > self.epochs:
+            raise ValueError(
+                f"weight_averaging.swa_from must be among the {self.epochs} epochs, found {averaging.swa_from}"
+            )
         if self.warm_up is not None and self.warm_up >= self.epochs:
             raise ValueError(
                 f"warm_up must end before the {self.epochs} epochs do, found {self.warm_up}: lower it, or take it out "
@@ -174,9 +243,10 @@ class TrainingConfig(Config):
                 f"converged.epochs must be below the {self.epochs} epochs, found {self.converged.epochs}: raise "
                 "training.epochs, or take the criterion out (--set training.converged=)"
             )
-        if self.converged is not None and self.schedule == "cosine":
+        if self.converged is not None and self.schedule not in ("constant", "steps"):
+            falls = "a cosine's" if self.schedule == "cosine" else "this one's"
             raise ValueError(
-                "converged goes with schedule 'constant' or 'steps': a cosine's learning rate falls to the end"
+                f"converged goes with schedule 'constant' or 'steps': {falls} learning rate falls to the end"
             )
         return self
 
@@ -199,6 +269,11 @@ def _options(value: object) -> object:
         raise PydanticCustomError("method_missing", "missing; known: {known}", {"known": ", ".join(METHODS)})
     method = METHODS.find(name, code=False)
     return method.Options.model_validate(value)
+
+
+def inner_objective(options: MethodOptions) -> str | None:
+    """The objective that a recipe chose for the adversary inside training."""
+    return getattr(getattr(options, "inner", None), "objective", None)
 
 
 # Of a recipe: what is said about it, without effect on a run.
@@ -237,6 +312,13 @@ class Recipe(Config):
             (best and not labels, f"{name} has no accuracy to select by: leave training.select 'last'"),
             (method.trains == "head" and warm.epochs, f"{name} trains a head alone: leave warm_start.epochs 0"),
             (not labels and warm.epochs, f"{name} uses no labels: leave warm_start.epochs 0"),
+            (training.label_smoothing and not method.softens, f"{name} smooths no labels: leave label_smoothing out"),
+            (training.class_targets and not method.softens, f"{name} has no soft labels: leave class_targets out"),
+            (self.data.cutmix and not method.mixes, f"{name} has no loss of two labels: leave data.cutmix out"),
+            (
+                inner_objective(self.method) and not method.attacks_logits,
+                f"{name} has no adversary on logits: leave method.inner.objective out",
+            ),
         ):
             if wrong:
                 raise ValueError(message)

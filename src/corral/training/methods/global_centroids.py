@@ -1,0 +1,200 @@
+"""Adversarial training on centroids of the whole training set: running means of clean features, drawn to a simplex."""
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from corral.attacks.centred import CROSS_ENTROPY, TrainingLoss
+from corral.attacks.training_loss import FeaturesObjective
+from corral.errors import UsageError
+from corral.geometry import fitted_simplex
+from corral.losses import kl, weighted
+from corral.models import Classifier, ClusterHead
+from corral.registry import register
+from corral.training.features import extract_features, require_finite
+from corral.training.methods.base import Context, MethodOptions, Metrics
+from corral.training.methods.clusters import ClusterMethod, labels_of
+from corral.training.recipes.base import InnerAttack, NotNegative, Positive, ThreatConfig
+
+# Class means that lie on one point leave no radius to divide by.
+LEAST_RADIUS = 1e-6
+
+
+@register
+class GlobalCentroids(ClusterMethod):
+    """Cross-entropy of adversarial features against centroids that no batch decides.
+
+    c_y is the exponential mean of class y's clean features, of the averaged network where `training.weight_averaging`
+    is on and of the network in training elsewhere; c_bar is the mean of all c_y, and r and R turn the regular simplex M
+    nearest to them (`geometry.fitted_simplex`). The centroids are
+
+        mu = (1 - l) c + l (c_bar + r R M),    l = `shrinkage`,
+
+    and the variance is r^2 / s: a logit does not change when all features are scaled, and s, the inverse of the head's
+    temperature, is trained. No gradient flows to centroids. The adversary is PGD on the same head. Of a network that is
+    measured or saved, the c_y are the exact means of its features of the training images.
+    """
+
+    name = "global-centroids"
+    softens = attacks_logits = True
+
+    class Options(MethodOptions):
+        """Adversarial training on running centroids of clean features, shrunk toward a regular simplex.
+
+        A step moves a class's mean by 1 - `momentum` of the way to that of its images in the batch. "twins" gives each
+        class a second centroid, the running mean of its *adversarial* features; their scores add (log-sum-exp). With a
+        `consistency_weight` the loss is TRADES's: cross-entropy of clean images and KL(p(x), p(x_adv)), which the
+        adversary climbs. The sharpness s begins at `sharpness`.
+        """
+
+        shrinkage: Annotated[float, Field(ge=0, le=1)] = 0.5
+        momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
+        clusters: Literal["clean", "twins"] = "clean"
+        sharpness: Positive = 4.0
+        temperature_learning_rate: NotNegative = 2e-2
+        consistency_weight: NotNegative = 0.0
+        inner: InnerAttack = InnerAttack()
+
+    options: Options
+    state: ClassVar[tuple[str, ...]] = ("clean_means", "adversarial_means")
+
+    def __init__(self, context: Context, options: Options) -> None:
+        twins = options.clusters == "twins"
+        super().__init__(
+            context, options, clusters=2 if twins else 1, rule="soft" if twins else "nearest",
+            temperature=1 / options.sharpness,
+        )  # fmt: skip
+        shape = (context.num_classes, context.model.features_dim)
+        self.clean_means = torch.zeros(shape, device=context.device)
+        self.adversarial_means = torch.zeros(shape, device=context.device)
+        self.seen: tuple[Tensor, Tensor, Tensor] | None = None
+        if context.model.features_dim < context.num_classes - 1:
+            needed, found = context.num_classes - 1, context.model.features_dim
+            raise UsageError(
+                f"method 'global-centroids' needs {needed} features or more for {context.num_classes} classes, "
+                f"found {found}: set model.features or model.width"
+            )
+
+    def make_head(self) -> ClusterHead:
+        head = super().make_head()
+        head.log_temperature.requires_grad_(self.options.temperature_learning_rate > 0)
+        return head
+
+    def parameters(self) -> list[tuple[nn.Parameter, float]]:
+        rate = self.options.temperature_learning_rate
+        return [(self.head.log_temperature, rate)] if rate > 0 else []
+
+    def start(self) -> None:
+        self.model.head = self.make_head()
+        self.clean_means = self.adversarial_means = self._means()
+        self._place(self.clean_means, self.adversarial_means)
+
+    def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
+        options, consistent = self.options, self.options.consistency_weight > 0
+        if consistent:
+            x_adv = self.consistency_attack(self.model, x, y, options.inner, kl)
+        else:
+            x_adv = self.adversarial(self.model, x, y, options.inner, "cross_entropy")
+        features = self.model.features(x_adv)
+        logits = self.model.logits_from(features)
+        clean = self.model.features(x) if consistent else None
+        averaged = self.context.averaged_model
+        followed = clean.detach() if clean is not None and averaged is None else self._followed(x)
+        moved = self._followed(x_adv) if averaged is not None and self.clusters == 2 else features.detach()
+        self.seen = followed, moved, y
+        terms = {"cross_entropy": F.cross_entropy(logits, self.targets(y), reduction="none")}
+        if clean is not None:
+            of_clean = self.model.logits_from(clean)
+            terms["cross_entropy"] = F.cross_entropy(of_clean, self.targets(y), reduction="none")
+            terms["consistency"] = kl(of_clean, logits)
+        metrics = {"adversarial_accuracy": (logits.argmax(1) == y).float().mean()}
+        return weighted(terms, self._weights(options)).mean(), metrics
+
+    @staticmethod
+    def _weights(options: Options) -> dict[str, float]:
+        return {"cross_entropy": 1.0, "consistency": options.consistency_weight}
+
+    @classmethod
+    def training_objective(cls, options: Options, threat: ThreatConfig) -> TrainingLoss:
+        """The cross-entropy of the head's logits, and the consistency with the clean image's where it is trained."""
+        if options.consistency_weight == 0:
+            return CROSS_ENTROPY
+
+        def values(model: Classifier, clean: Tensor, features: Tensor, y: Tensor) -> Tensor:
+            logits = model.logits_from(features)
+            terms = {
+                "cross_entropy": F.cross_entropy(logits, y, reduction="none"),
+                "consistency": kl(model.logits_from(clean), logits),
+            }
+            return weighted(terms, cls._weights(options))
+
+        settings = (("consistency_weight", options.consistency_weight),)
+        return TrainingLoss("global_centroids", FeaturesObjective(values), settings)
+
+    def _followed(self, x: Tensor) -> Tensor:
+        """(n, d) clean features that the means follow: of the averaged network, in eval mode, where there is one."""
+        model = self.context.averaged_model or self.model
+        mode = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                return model.features(x).float()
+        finally:
+            model.train(mode)
+
+    def after_step(self) -> None:
+        assert self.seen is not None
+        clean, adversarial, y = self.seen
+        self.clean_means = self._moved(self.clean_means, clean, y)
+        self.adversarial_means = self._moved(self.adversarial_means, adversarial, y)
+        self._place(self.clean_means, self.adversarial_means)
+
+    def _moved(self, means: Tensor, features: Tensor, y: Tensor) -> Tensor:
+        """(C, d) means a step later; a class without an image in the batch keeps its own."""
+        sums = torch.zeros_like(means).index_add_(0, y, features.float())
+        counts = torch.bincount(y, minlength=len(means)).unsqueeze(1)
+        found = torch.lerp(sums / counts.clamp_min(1), means, self.options.momentum)
+        return torch.where(counts > 0, found, means)
+
+    def _place(self, clean: Tensor, adversarial: Tensor) -> None:
+        """Put the head's centroids where (C, d) means say, in place: the device is not waited for."""
+        vertices, radius = fitted_simplex(clean)
+        weight = self.options.shrinkage
+        centroids = torch.lerp(clean, vertices, weight)
+        if self.clusters == 2:
+            turned, _ = fitted_simplex(adversarial)
+            centroids = torch.stack([centroids, torch.lerp(adversarial, turned, weight)], 1).flatten(0, 1)
+        self.head.centroids.copy_(centroids)
+        self.head.variance.copy_(radius.clamp_min(LEAST_RADIUS).square())
+
+    def _means(self) -> Tensor:
+        """(C, d) means of the clean features of all training images, in eval mode and without augmentation."""
+        features = extract_features(self.model, self.context.images)
+        require_finite(features, "the network", remedy=self.remedy)
+        labels = labels_of(self.context)
+        sums = features.new_zeros(self.clean_means.shape).index_add_(0, labels, features)
+        return sums / torch.bincount(labels, minlength=len(sums)).unsqueeze(1)
+
+    def after_epoch(self) -> dict[str, float]:
+        if self.context.averaged_model is None:
+            self.clean_means = self._means()
+            self._place(self.clean_means, self.adversarial_means)
+        return {"radius": float(self.head.variance.sqrt()), "sharpness": float(1 / self.head.temperature.detach())}
+
+    def fit_average(self) -> None:
+        """Exact class means of the averaged network; twins keep the running mean of adversarial features."""
+        self._place(self._means(), self.adversarial_means)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return super().tensors() | {name: getattr(self, name) for name in self.state}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        super().load(tensors)
+        for name in self.state:
+            found, own = tensors[name], getattr(self, name)
+            if found.shape != own.shape:
+                raise ValueError(f"{name} must be {tuple(own.shape)}, found {tuple(found.shape)}")
+            setattr(self, name, found.to(own))
