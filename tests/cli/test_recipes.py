@@ -31,6 +31,7 @@ def test_every_recipe_is_in_the_list_once_with_its_paper_and_summary():
         papers.append(paper)
         ends = [VARIANTS[mark][0] for mark in marks]
         both = ["-mse-published"] if "*" in marks and "~" in marks else []
+        both += ["-air++"] if "^" in marks and "+" in marks else []
         listed += [base, *(base + end for end in (*ends, *both))]
     assert sorted(listed) == sorted(shipped_recipes())
     assert sorted(papers, key=PAPERS.index) == papers

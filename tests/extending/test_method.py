@@ -60,17 +60,17 @@ def test_it_is_the_papers_loss_by_hand(mart) -> None:
 
 def test_by_name_it_is_the_preset_with_the_method_s_defaults(mart) -> None:
     at = load_recipe("at", data="digits")
-    found = load_recipe("mart", data="digits", overrides={"weight": 2.0})
+    found = load_recipe("my-mart", data="digits", overrides={"weight": 2.0})
     assert (found.model, found.threat, found.training, found.data) == (at.model, at.threat, at.training, at.data)
-    assert (found.method.weight, found.method.inner.steps, found.name) == (2.0, 10, "mart")
-    assert load_recipe("mart", data="cifar10").model.backbone == "resnet"
-    assert load_recipe("mart", data="folder:/my/images").preset == "images"
-    with pytest.raises(UsageError, match="recipe 'mart' has no settings for stl10"):
-        load_recipe("mart", data="stl10")
+    assert (found.method.weight, found.method.inner.steps, found.name) == (2.0, 10, "my-mart")
+    assert load_recipe("my-mart", data="cifar10").model.backbone == "resnet"
+    assert load_recipe("my-mart", data="folder:/my/images").preset == "images"
+    with pytest.raises(UsageError, match="recipe 'my-mart' has no settings for stl10"):
+        load_recipe("my-mart", data="stl10")
     with pytest.raises(UsageError, match=r"unknown recipe key 'wieght'; did you mean 'method.weight'"):
-        load_recipe("mart", data="digits", overrides={"wieght": 2.0})
+        load_recipe("my-mart", data="digits", overrides={"wieght": 2.0})
     with pytest.raises(UsageError, match=r"method.weight: .*number, found 'much'"):
-        load_recipe("mart", data="digits", overrides={"weight": "much"})
+        load_recipe("my-mart", data="digits", overrides={"weight": "much"})
 
 
 def test_a_run_is_resumed_loaded_and_attacked_by_its_own_loss(mart, tmp_path, monkeypatch) -> None:
@@ -84,7 +84,7 @@ def test_a_run_is_resumed_loaded_and_attacked_by_its_own_loss(mart, tmp_path, mo
             raise KeyboardInterrupt
         return epoch(self, bar)
 
-    whole = corral.train("mart", data="digits", out=tmp_path / "whole", progress=False, **SMALL)
+    whole = corral.train("my-mart", data="digits", out=tmp_path / "whole", progress=False, **SMALL)
     with monkeypatch.context() as patch:
         patch.setattr(Training, "_epoch", stopped)
         with pytest.raises(KeyboardInterrupt):

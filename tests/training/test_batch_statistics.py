@@ -11,7 +11,7 @@ from corral.training import Run, Training, load_recipe
 
 
 @pytest.mark.parametrize(
-    "recipe", ["at", "trades", "corral", "clustr-qtrades", "clustr-qtrades-mse-published", "clustr-adv"]
+    "recipe", ["at", "trades", "mart", "ikl", "corral", "clustr-qtrades", "clustr-qtrades-mse-published", "clustr-adv"]
 )
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_running_statistics_count_the_training_passes_and_not_the_adversarys(tmp_path, recipe, mode):

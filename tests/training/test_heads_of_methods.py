@@ -20,7 +20,7 @@ HEADS = (
 NEEDED = {"advcl": {"method.labeller": "a run", "method.clusterings": [5], "method.frequency": 2.0}}
 RECIPES = {load_recipe(name).method.name: name for name in shipped_recipes()}
 # Those whose head a recipe is free to choose.
-FREE = {"nominal", "at", "at-pretrained", "free-at", "trades", "qtrades", "aff", "slf", "alf"}
+FREE = {"nominal", "at", "at-pretrained", "free-at", "trades", "qtrades", "aff", "slf", "alf", "mart", "ikl", "nuat"}
 
 
 def run_of(method, tmp_path, **given):

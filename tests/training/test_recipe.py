@@ -313,7 +313,7 @@ def test_options_of_clustr_that_contradict_each_other_are_refused(overrides, mes
 
 
 # ClusTR's Tables 1 and 2 (percent under PGD-20), the critique's Tables 1 to 3 and Sec. 4.3 (under AutoAttack), and
-# MAT's Tables 2 (under PGD) and 3 (under untargeted PGD-50).
+# MAT's Tables 2 (under PGD) and 3 (under untargeted PGD-50), the table of IKL's released code (under AutoAttack).
 PUBLISHED = {
     "nominal": {"cifar10": (95.01, 0), "cifar100": (78.84, 0), "svhn": (98.38, 0)},
     "free-at": {"cifar10": (85.96, 46.33), "cifar100": (62.13, 25.88), "svhn": (86.98, 46.52)},
@@ -337,6 +337,7 @@ PUBLISHED = {
     "mat-so": {"cifar10": (95.21, 79.92)},
     "mat-ftc": {"cifar10": (94.93, 3.45)},
     "at-mmc": {"cifar10": (81.8, 55.0)},
+    "ikl": {"cifar10": (85.31, 57.13), "cifar100": (65.76, 31.91)},
 }
 
 
@@ -351,6 +352,14 @@ def test_a_recipe_reports_the_numbers_of_its_papers_and_no_others(name):
 STATED = {
     "free-at": {"cifar10": {"replays": 8, "step_ratio": 1.0}},
     "trades": {"cifar10": {"consistency": "kl", "consistency_weight": 6.0, "inner.steps": 10}},
+    "mart": {"cifar10": {"consistency_weight": 5.0, "inner.steps": 10, "inner.step_ratio": 0.226}},
+    "ikl": {
+        "cifar10": {"mse_weight": 20.0, "consistency_weight": 4.0, "temperature": 4.0, "inner.steps": 5},
+        "cifar100": {"consistency_weight": 5.0, "inner.step_ratio": 0.5},
+    },
+    "nuat": {
+        "cifar10": {"nuclear_weight": 4.5, "ramp": 0.9, "adversary.start_ratio": 0.5, "adversary.alternate": True}
+    },
     "clustr": {"cifar10": {"alpha": 12.5, "numerics": "log"}, "svhn": {"alpha": 13.0}, "cifar100": {"alpha": 8.5}},
     "clustr-qtrades": {
         "cifar10": {"alpha": 12.5, "consistency_weight": 8.0, "clusters": 2, "inner.steps": 1, "centroids": "batch"},

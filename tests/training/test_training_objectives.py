@@ -13,7 +13,7 @@ from corral.errors import UsageError
 from corral.losses import magnet, magnet_published, nearest_own
 from corral.models import LinearHead
 from corral.training import load_recipe
-from corral.training.methods import METHODS, Method, MethodOptions, clustr, method_class
+from corral.training.methods import METHODS, Method, MethodOptions, clustr, method_class, nuat
 from corral.training.methods.acl import Acl
 from corral.training.methods.advcl import AdvCL
 from corral.training.methods.at import AdversarialTraining
@@ -24,11 +24,14 @@ from corral.training.methods.corral import Corral
 from corral.training.methods.deacl import DeACL
 from corral.training.methods.fitted import FittedClusters
 from corral.training.methods.free_at import FreeAdversarialTraining
+from corral.training.methods.ikl import ImprovedKL, image_weights
 from corral.training.methods.linear import LinearEvaluation
+from corral.training.methods.mart import Mart
 from corral.training.methods.mat import Mat
 from corral.training.methods.mmc import Mmc
 from corral.training.methods.ncp_acl import NcpAcl
 from corral.training.methods.nominal import Nominal
+from corral.training.methods.nuat import NuclearNormTraining
 from corral.training.methods.pseudo_labelled import PseudoLabelled
 from corral.training.methods.rocl import RoCL
 from corral.training.methods.simclr import SimCLR
@@ -53,6 +56,9 @@ CASES = {
         "qtrades": ("qtrades", {"consistency_weight": 2.5}),
         "unlogged": ("qtrades-published", {}),
     },
+    Mart: {"mart": ("mart", {})},
+    ImprovedKL: {"ikl": ("ikl", {}), "no squares": ("ikl", {"mse_weight": 0.0})},
+    NuclearNormTraining: {"nuat": ("nuat", {"ramp": 0.0})},
     ClusTR: {
         "magnet": ("magnet", OPEN),
         "qtrades": ("clustr", QTRADES),
@@ -136,6 +142,12 @@ def heads_clusters(monkeypatch, run, method, y):
 
         return found
 
+    # What training has of a class or of a batch, an attack has of the image alone.
+    if isinstance(method, ImprovedKL):
+        temperature = method.options.temperature
+        monkeypatch.setattr(method, "weights_of", lambda logits, y: image_weights(logits, temperature))
+    whole = nuat.nuclear_norm
+    monkeypatch.setattr(nuat, "nuclear_norm", lambda residuals: sum(whole(row) for row in residuals.split(1)))
     monkeypatch.setattr(clustr, "magnet_batch", against_head(magnet))
     monkeypatch.setattr(clustr, "magnet_batch_published", against_head(magnet_published))
 
@@ -149,7 +161,9 @@ def alphas(options):
 
 def trains_on_adversarial(options):
     """Whether the terms of one image are the adversarial one's in training too."""
-    always = isinstance(options, AdversarialTraining.Options | Corral.Options) or getattr(options, "adversarial", False)
+    always = isinstance(options, AdversarialTraining.Options | Corral.Options | Mart.Options) or getattr(
+        options, "adversarial", False
+    )
     return always or options.name == "alf"
 
 
@@ -166,11 +180,12 @@ def test_the_attack_climbs_the_methods_own_loss_of_the_adversarial_image(begun, 
         with torch.no_grad():
             run.model.head.linear.weight.mul_(30)
     heads_clusters(monkeypatch, run, method, y)
-    monkeypatch.setattr(method, "adversarial", lambda *given, **more: x_adv)
+    for name in ("adversarial", "one_step"):
+        monkeypatch.setattr(method, name, lambda *given, **more: x_adv, raising=name == "adversarial")
     if hasattr(method, "assignments"):
         head = run.model.head
         method.assignments[rows] = nearest_own(run.model.features(x_adv), y, head.centroids, head.classes)
-    without = {"consistency_weight": 0.0, "bibo_weight": 0.0}
+    without = {"consistency_weight": 0.0, "bibo_weight": 0.0, "mse_weight": 0.0, "nuclear_weight": 0.0}
     lone = options.model_copy(update={name: value for name, value in without.items() if hasattr(options, name)})
 
     def loss(clean, settings):

@@ -14,10 +14,16 @@ from corral.errors import UsageError
 from corral.reading import parse_toml
 
 EPILOG = "Example: corral recipes corral --data mnist"
-# The papers of the tables, by a word of a recipe's source; a baseline is of the paper that compares with it.
-PAPERS = ("corral", "ClusTR", "critique", "MAT", "NCP-ACL")
+# The papers of the tables, by a word of a recipe's source; a baseline is of the paper that compares with it, or of
+# others where its source names none of them.
+PAPERS = ("corral", "ClusTR", "critique", "MAT", "NCP-ACL", "others")
 # Variants share the line of the recipe that they vary: the mark, the end of their names, and what differs.
-VARIANTS = {"*": ("-published", "as released"), "~": ("-mse", "squared error"), "+": ("++", "second stage")}
+VARIANTS = {
+    "*": ("-published", "released"),
+    "~": ("-mse", "squared"),
+    "^": ("-air", "AIR"),
+    "+": ("++", "stage 2"),
+}
 WIDTH, LEAST_WIDTH = 100, 60
 
 
@@ -83,7 +89,9 @@ def listing() -> list[str]:
 
 def _paper(source: str) -> str:
     """The paper that a recipe is of, by its source, where a later one quotes an earlier."""
-    return "corral" if source.startswith("corral") else next(paper for paper in reversed(PAPERS) if paper in source)
+    if source.startswith("corral"):
+        return "corral"
+    return next((paper for paper in reversed(PAPERS) if paper in source), "others")
 
 
 def _varied(name: str, names: Collection[str]) -> tuple[str, str]:

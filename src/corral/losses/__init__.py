@@ -18,8 +18,11 @@ from corral.losses.clustering import (
 )
 from corral.losses.consistency import features_mse, kl, mse, soft_cross_entropy
 from corral.losses.contrastive import contrastive, negative_cosine, nt_xent
+from corral.losses.decoupled import ikl_terms, pairwise_mse
 from corral.losses.invariance import adversarial_invariance, standard_invariance
 from corral.losses.mat import bibo_distance, ftc, mat_terms, mmc, so
+from corral.losses.misclassified import boosted_cross_entropy, log_complement, mart_terms, misclassified_kl
+from corral.losses.nuclear import nuclear_norm
 from corral.losses.published import magnet_batch_published, magnet_published
 from corral.losses.published_consistency import (
     score_cross_entropy,
@@ -36,25 +39,32 @@ __all__ = [
     "batch_centroids",
     "batch_variance",
     "bibo_distance",
+    "boosted_cross_entropy",
     "certified_scores",
     "clustering_loss",
     "contrastive",
     "features_mse",
     "ftc",
     "hinge",
+    "ikl_terms",
     "kl",
+    "log_complement",
     "magnet",
     "magnet_batch",
     "magnet_batch_published",
     "magnet_open",
     "magnet_published",
+    "mart_terms",
     "mat_terms",
+    "misclassified_kl",
     "mmc",
     "mse",
     "nearest_own",
     "nearest_rival",
     "negative_cosine",
     "nt_xent",
+    "nuclear_norm",
+    "pairwise_mse",
     "pull_assigned",
     "pull_nearest",
     "push_nearest",
