@@ -14,7 +14,13 @@ from corral.training import Recipe, chosen_sets, load_recipe
 
 FILE = Path(__file__).with_name("arena.toml")
 # What an entry's recipe has whatever the shipped one says: the whole of the epochs' budget, and the last weights.
-ALWAYS: dict[str, Any] = {"training.milestones": None, "training.warm_up": None, "training.select": "last"}
+ALWAYS: dict[str, Any] = {
+    "training.milestones": None,
+    "training.points": None,
+    "training.warm_up": None,
+    "training.select": "last",
+    "training.converged": None,
+}
 # AutoAttack's first two members with fewer steps: gradients that cross-entropy masks show in the targeted loss.
 SCREENING = ("apgd-ce:steps=40", "apgd-t:steps=20")
 
@@ -41,21 +47,26 @@ class Method(Frozen):
         set: recipe keys on top.
         candidates: of the search.
         tasks: that it is run on; empty for all.
-        without: ingredients that it does not go with.
     """
 
     recipe: str
     set: dict[str, Any] = Field(default_factory=dict)
     candidates: tuple[Candidate, ...]
     tasks: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
 
 
 class Ingredient(Frozen):
-    """Recipe keys that join every method, and what tables call them."""
+    """Recipe keys that join methods.
+
+    Attributes:
+        title: what tables call it.
+        set: the keys.
+        methods: that it joins; empty for all.
+    """
 
     title: str
     set: dict[str, Any]
+    methods: tuple[str, ...] = ()
 
 
 class Screen(Frozen):
@@ -117,18 +128,15 @@ class Arena(Frozen):
                 )
             if method.candidates[0] != Candidate():
                 raise ValueError(f"method {name!r}: the first candidate must be {{}}, the method as the file has it")
-            for group, named, known in (
-                ("task", method.tasks, self.task),
-                ("ingredient", method.without, self.ingredient),
-            ):
-                if unknown := sorted(set(named) - set(known)):
-                    raise ValueError(f"method {name!r} names no {group}: {unknown[0]!r}")
+            if unknown := sorted(set(method.tasks) - set(self.task)):
+                raise ValueError(f"method {name!r} names no task: {unknown[0]!r}")
         for name in (*self.method, *self.ingredient):
             if "+" in name or " " in name:
                 raise ValueError(f"{name!r}: a name has neither + nor spaces, which entries are made with")
-        for name, task in self.task.items():
-            if unknown := sorted(set(task.methods) - set(self.method)):
-                raise ValueError(f"task {name!r} names no method: {unknown[0]!r}")
+        for kind, named in (("task", self.task), ("ingredient", self.ingredient)):
+            for name, one in named.items():
+                if unknown := sorted(set(one.methods) - set(self.method)):
+                    raise ValueError(f"{kind} {name!r} names no method: {unknown[0]!r}")
         return self
 
     def of_task(self, name: str) -> Task:
@@ -147,11 +155,18 @@ class Arena(Frozen):
         return sorted(found, key=lambda name: name != self.baseline)
 
     def entries(self, task: str) -> list[str]:
-        """The entries of a task: every method alone, then with each ingredient."""
+        """The entries of a task: every method alone, then with each of its ingredients."""
         return [
             entry
-            for name in self.methods(task)
-            for entry in (name, *(f"{name}+{i}" for i in self.ingredient if i not in self.method[name].without))
+            for method in self.methods(task)
+            for entry in (
+                method,
+                *(
+                    f"{method}+{name}"
+                    for name, ingredient in self.ingredient.items()
+                    if not ingredient.methods or method in ingredient.methods
+                ),
+            )
         ]
 
     def split(self, task: str, entry: str) -> tuple[str, str | None]:

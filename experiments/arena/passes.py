@@ -42,6 +42,8 @@ TINY: dict[str, Any] = {
     "training.schedule": "constant",
     "training.milestones": None,
     "training.warm_up": None,
+    "training.eps_warm_up": None,
+    "training.points": None,
     "threat.eps": 0.1,
     "threat.norm": "Linf",
 }
@@ -94,7 +96,15 @@ def cost_of(recipe: Recipe) -> Cost:
 
 def tiny_recipe(recipe: Recipe) -> Recipe:
     """A recipe's method and ingredients on a tiny network and few images."""
-    return load_recipe(recipe.model_copy(update={"preset": None}), overrides=TINY)
+    training, values = recipe.training, dict(TINY)
+    if recipe.model.head is not None:
+        values["model.head"] = recipe.model.head
+    # What begins late in a training has begun in a tiny one.
+    if training.perturbation is not None:
+        values["training.perturbation.warm_up"] = 0
+    if training.weight_averaging is not None and training.weight_averaging.swa_from is not None:
+        values["training.weight_averaging.swa_from"] = 1
+    return load_recipe(recipe.model_copy(update={"preset": None}), overrides=values)
 
 
 def digest_of(tiny: Recipe) -> str:

@@ -17,10 +17,10 @@ candidates = [{}, { rate = 2.0 }]
 [method.trades]
 recipe = "trades"
 candidates = [{}, { set = { "method.consistency_weight" = 3.0 } }]
-without = ["flips"]
 
 [ingredient.flips]
 title = "mirrored images"
+methods = ["at"]
 set = { "data.flip" = true }
 
 [task.tiny]

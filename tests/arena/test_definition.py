@@ -73,6 +73,12 @@ class Teacher(corral.training.methods.base.LabelMethod):
 """
 
 
+def test_a_perturbation_that_begins_late_is_counted_as_one_that_has_begun():
+    recipe = ARENA.recipe("cifar10", "at+awp", ARENA.method["at"].candidates[0], screen=False, epochs=20)
+    late = load_recipe(recipe, overrides={"training.perturbation.warm_up": 5})
+    assert cost_of(late) == cost_of(recipe) == Cost(3 + 2, 3 + 2)
+
+
 def test_a_copy_of_the_network_is_counted_and_what_has_no_gradient_goes_forward_alone(tmp_path):
     (tmp_path / "teacher.py").write_text(TEACHER)
     recipe = load_recipe(f"{tmp_path / 'teacher.py'}:Teacher", data="digits")
@@ -113,8 +119,8 @@ def test_the_cost_does_not_know_data_network_or_rate():
         ("[{}, { rate = 2.0 }]", "[{}]", "method 'at' has 1 candidates, and every method is searched over 2"),
         ("[{}, { rate = 2.0 }]", "[{ rate = 2.0 }, {}]", "method 'at': the first candidate must be {}"),
         ('baseline = "at"', 'baseline = "mart"', "baseline 'mart' must be a method of every task"),
-        ('without = ["flips"]', 'without = ["flip"]', "method 'trades' names no ingredient: 'flip'"),
-        ("[ingredient.flips]", '[ingredient."a+b"]', "names no ingredient: 'flips'"),
+        ('methods = ["at"]', 'methods = ["mart"]', "ingredient 'flips' names no method: 'mart'"),
+        ("[ingredient.flips]", '[ingredient."a+b"]', "'a+b': a name has neither + nor spaces"),
         ("budget = 2\nn", "budget = 0\nn", "task.tiny.budget: Input should be greater than or equal to 1"),
         ("searched = 2", "searched = 2\nspeed = 1", "speed: Extra inputs are not permitted"),
     ],
