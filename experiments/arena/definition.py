@@ -213,7 +213,7 @@ def _inner(recipe: str, task: Task) -> dict[str, Any]:
     # On its own data the shipped recipe says what its method is; a data set without settings has none to read.
     shipped = load_recipe(recipe, data=task.data if task.data in chosen_sets(recipe) else None)
     inner = getattr(shipped.method, "inner", None)
-    if inner is None or inner.steps == 1:
+    if getattr(inner, "steps", 1) == 1:
         return {}
     return {f"method.inner.{key}": value for key, value in task.inner.items()}
 

@@ -161,9 +161,10 @@ def _entries(job: Job, record: Record, kept: dict[str, str], trained: Trained, i
         trained=trained,
     )
     found = row_entries(job.key, [one], recipe=job.recipe.name, rule=None, eps=job.recipe.threat.eps, columns="")
-    forwards = round((job.epochs * job.cost.forwards + job.cost.once) * images)
-    backwards = round(job.epochs * job.cost.backwards * images)
-    counts = {"epochs": job.epochs, "forwards": forwards, "backwards": backwards} if images else {}
+    epochs = job.epochs if trained.ending is None else trained.ending.epochs  # some methods stop themselves
+    forwards = round((epochs * job.cost.forwards + job.cost.once) * images)
+    backwards = round(epochs * job.cost.backwards * images)
+    counts = {"epochs": epochs, "forwards": forwards, "backwards": backwards} if images else {}
     found.runs = {key: run.model_copy(update=counts) for key, run in found.runs.items()}
     return found
 
