@@ -210,12 +210,15 @@ class Arena(Frozen):
 
 def _inner(recipe: str, task: Task) -> dict[str, Any]:
     """The task's adversary, for recipes that have one of more than one step; one step is what its method is."""
-    # On its own data the shipped recipe says what its method is; a data set without settings has none to read.
-    shipped = load_recipe(recipe, data=task.data if task.data in chosen_sets(recipe) else None)
-    inner = getattr(shipped.method, "inner", None)
-    if getattr(inner, "steps", 1) == 1:
-        return {}
-    return {f"method.inner.{key}": value for key, value in task.inner.items()}
+    return {f"method.inner.{key}": value for key, value in task.inner.items()} if _steps(recipe, task.data) > 1 else {}
+
+
+@cache
+def _steps(recipe: str, data: str) -> int:
+    """The steps of a shipped recipe's adversary; 1 of one without."""
+    # On its own data where it has no settings for these: it says what its method is there.
+    shipped = load_recipe(recipe, data=data if data in chosen_sets(recipe) else None)
+    return int(getattr(getattr(shipped.method, "inner", None), "steps", 1))
 
 
 @cache

@@ -93,9 +93,7 @@ def budget_of(arena: Arena, task: str, stage: Stage) -> float:
     return cost_of(plain).passes(epochs)
 
 
-def job_of(
-    arena: Arena, task: str, stage: Stage, entry: str, *, number: int, seed: int, budget: float | None = None
-) -> Job:
+def job_of(arena: Arena, task: str, stage: Stage, entry: str, *, number: int, seed: int) -> Job:
     """A run of an entry with its candidate of a number, from 1.
 
     Raises:
@@ -104,35 +102,41 @@ def job_of(
     candidates = arena.method[arena.split(task, entry)[0]].candidates
     if not 1 <= number <= len(candidates):
         raise UsageError(f"{entry} has candidates 1 to {len(candidates)}, found {number}")
-    screen, candidate = stage == "screen", candidates[number - 1]
-    cost = cost_of(arena.recipe(task, entry, candidate, screen=screen, seed=seed))
-    epochs = cost.epochs(budget_of(arena, task, stage) if budget is None else budget)
-    recipe = arena.recipe(task, entry, candidate, screen=screen, epochs=epochs, seed=seed)
-    return Job(task, stage, entry, number if screen else None, seed, recipe, cost)
+    return _jobs(arena, task, stage, entry, number, [seed], budget_of(arena, task, stage))[0]
+
+
+def _jobs(
+    arena: Arena, task: str, stage: Stage, entry: str, number: int, seeds: Sequence[int], budget: float
+) -> list[Job]:
+    """The runs of an entry with a candidate, a seed each."""
+    screen, candidate = stage == "screen", arena.method[arena.split(task, entry)[0]].candidates[number - 1]
+    cost = cost_of(arena.recipe(task, entry, candidate, screen=screen))
+    first = arena.recipe(task, entry, candidate, screen=screen, epochs=cost.epochs(budget))
+    trainings = [first.training.model_copy(update={"seed": seed}) for seed in seeds]
+    recipes = [first.model_copy(update={"training": training}) for training in trainings]
+    shown = number if screen else None
+    return [Job(task, stage, entry, shown, seed, of, cost) for seed, of in zip(seeds, recipes, strict=True)]
 
 
 def screen_jobs(arena: Arena, task: str) -> list[Job]:
     """Every candidate of every method, seed 0."""
     budget = budget_of(arena, task, "screen")
-    numbers = range(1, arena.searched + 1)
     return [
-        job_of(arena, task, "screen", method, number=number, seed=0, budget=budget)
+        _jobs(arena, task, "screen", method, number, [0], budget)[0]
         for method in arena.methods(task)
-        for number in numbers
+        for number in range(1, arena.searched + 1)
     ]
 
 
 def final_jobs(arena: Arena, task: str, chosen: dict[str, int], finalists: Sequence[str]) -> list[Job]:
-    """The final's runs of the methods that a candidate was chosen for, seed by seed so that a part is a comparison."""
-    budget = budget_of(arena, task, "final")
-    counts = {entry: arena.finalist_seeds if entry.split("+")[0] in finalists else arena.seeds for entry in
-              arena.entries(task) if entry.split("+")[0] in chosen}  # fmt: skip
-    return [
-        job_of(arena, task, "final", entry, number=chosen[entry.split("+")[0]], seed=seed, budget=budget)
-        for seed in range(max(counts.values(), default=0))
-        for entry, count in counts.items()
-        if seed < count
-    ]
+    """The final's runs of the methods that a candidate was chosen for, seed by seed: a part of them is a comparison."""
+    budget, found = budget_of(arena, task, "final"), []
+    for entry in arena.entries(task):
+        method, _ = arena.split(task, entry)
+        if method in chosen:
+            seeds = range(arena.finalist_seeds if method in finalists else arena.seeds)
+            found += _jobs(arena, task, "final", entry, chosen[method], seeds, budget)
+    return sorted(found, key=lambda job: job.seed)
 
 
 def line_of(store: Store, job: Job) -> RowLine | None:

@@ -6,7 +6,7 @@ import pytest
 from experiments.arena import passes
 from experiments.arena.definition import FILE, load_arena
 from experiments.arena.passes import Cost, cost_of, digest_of, tiny_recipe
-from experiments.arena.plan import budget_of, final_jobs, job_of, screen_jobs
+from experiments.arena.plan import STAGES, budget_of, final_jobs, job_of, screen_jobs
 from tests.arena.conftest import TINY, arena_of
 
 from corral.errors import CorralError, UsageError
@@ -22,8 +22,9 @@ def test_every_run_of_the_shipped_file_has_a_recipe_within_its_budget(task):
     finalists = ARENA.methods(task)[:2]
     screens, finals = screen_jobs(ARENA, task), final_jobs(ARENA, task, chosen, finalists)
     assert len(screens) == len(chosen) * ARENA.searched
+    budgets = {stage: budget_of(ARENA, task, stage) for stage in STAGES}
     for job in screens + finals:
-        budget = budget_of(ARENA, task, job.stage)
+        budget = budgets[job.stage]
         # Not above the budget, and not another epoch below it.
         assert budget - job.cost.epoch < job.passes <= budget + 1e-9
         assert job.recipe.data.validation == (ARENA.task[task].screen.n if job.stage == "screen" else 0)
