@@ -101,6 +101,7 @@ class Task(Frozen):
     protocol: str = "standard"
     set: dict[str, Any]
     methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    entries: tuple[str, ...] = ()
     screen: Screen
 
 
@@ -133,6 +134,12 @@ class Arena(Frozen):
         for name in (*self.method, *self.ingredient):
             if "+" in name or " " in name:
                 raise ValueError(f"{name!r}: a name has neither + nor spaces, which entries are made with")
+        for name, task in self.task.items():
+            possible = self.model_copy(update={"task": {name: task.model_copy(update={"entries": ()})}}).entries(name)
+            if unknown := [entry for entry in task.entries if entry not in possible]:
+                raise ValueError(f"task {name!r} names no entry: {unknown[0]!r}")
+            if task.entries and self.baseline not in task.entries:
+                raise ValueError(f"task {name!r} leaves the baseline {self.baseline!r} out of its entries")
         for kind, named in (("task", self.task), ("ingredient", self.ingredient)):
             for name, one in named.items():
                 if unknown := sorted(set(one.methods) - set(self.method)):
@@ -150,24 +157,22 @@ class Arena(Frozen):
         return self.task[name]
 
     def methods(self, task: str) -> list[str]:
-        """The methods of a task, the baseline first."""
-        found = [name for name, method in self.method.items() if not method.tasks or task in method.tasks]
-        return sorted(found, key=lambda name: name != self.baseline)
+        """The methods of a task's entries, the baseline first."""
+        return list(dict.fromkeys(entry.split("+")[0] for entry in self.entries(task)))
 
     def entries(self, task: str) -> list[str]:
-        """The entries of a task: every method alone, then with each of its ingredients."""
-        return [
-            entry
-            for method in self.methods(task)
-            for entry in (
-                method,
-                *(
-                    f"{method}+{name}"
-                    for name, ingredient in self.ingredient.items()
-                    if not ingredient.methods or method in ingredient.methods
-                ),
-            )
-        ]
+        """The entries of a task: every method alone, then with each of its ingredients; the baseline's first.
+
+        Where the task names its entries, those of them.
+        """
+        named = self.of_task(task).entries
+        found = []
+        for method in sorted(self.method, key=lambda name: name != self.baseline):
+            if self.method[method].tasks and task not in self.method[method].tasks:
+                continue
+            joins = [name for name, one in self.ingredient.items() if not one.methods or method in one.methods]
+            found += [method, *(f"{method}+{name}" for name in joins)]
+        return [entry for entry in found if not named or entry in named]
 
     def split(self, task: str, entry: str) -> tuple[str, str | None]:
         """The method of an entry and its ingredient.

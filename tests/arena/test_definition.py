@@ -46,10 +46,10 @@ def test_cifar10_is_the_task_of_the_issue():
 
 def test_costs_are_the_closed_forms():
     """k steps of PGD and one of training go both ways; TRADES begins with the clean logits and trains on two images."""
-    of = {name: cost_of(ARENA.recipe("cifar10", name, ARENA.method[name].candidates[0], screen=False)) for name in
+    of = {name: cost_of(ARENA.recipe("digits", name, ARENA.method[name].candidates[0], screen=False)) for name in
           ("at", "trades", "free-at")}  # fmt: skip
-    assert of["at"] == Cost(3 + 1, 3 + 1)
-    assert of["trades"] == Cost(1 + 3 + 2, 3 + 2)
+    assert of["at"] == Cost(5 + 1, 5 + 1)
+    assert of["trades"] == Cost(1 + 5 + 2, 5 + 2)
     assert of["free-at"] == Cost(8, 8)
 
 
@@ -75,9 +75,9 @@ class Teacher(corral.training.methods.base.LabelMethod):
 
 
 def test_a_perturbation_that_begins_late_is_counted_as_one_that_has_begun():
-    recipe = ARENA.recipe("cifar10", "at+awp", ARENA.method["at"].candidates[0], screen=False, epochs=20)
+    recipe = ARENA.recipe("digits", "at+awp", ARENA.method["at"].candidates[0], screen=False, epochs=20)
     late = load_recipe(recipe, overrides={"training.perturbation.warm_up": 5})
-    assert cost_of(late) == cost_of(recipe) == Cost(3 + 2, 3 + 2)
+    assert cost_of(late) == cost_of(recipe) == Cost(5 + 2, 5 + 2)
 
 
 def test_a_copy_of_the_network_is_counted_and_what_has_no_gradient_goes_forward_alone(tmp_path):
@@ -121,6 +121,8 @@ def test_the_cost_does_not_know_data_network_or_rate():
         ("[{}, { rate = 2.0 }]", "[{ rate = 2.0 }, {}]", "method 'at': the first candidate must be {}"),
         ('baseline = "at"', 'baseline = "mart"', "baseline 'mart' must be a method of every task"),
         ('methods = ["at"]', 'methods = ["mart"]', "ingredient 'flips' names no method: 'mart'"),
+        ("images = 60\ninner", 'images = 60\nentries = ["at", "at+x"]\ninner', "task 'tiny' names no entry: 'at+x'"),
+        ("images = 60\ninner", 'images = 60\nentries = ["trades"]\ninner', "leaves the baseline 'at' out"),
         ("[ingredient.flips]", '[ingredient."a+b"]', "'a+b': a name has neither + nor spaces"),
         ("budget = 2\nn", "budget = 0\nn", "task.tiny.budget: Input should be greater than or equal to 1"),
         ("searched = 2", "searched = 2\nspeed = 1", "speed: Extra inputs are not permitted"),
@@ -131,6 +133,12 @@ def test_an_unfair_or_mistyped_file_is_refused(tmp_path, old, new, message):
     with pytest.raises(CorralError, match=r"arena\.toml: ") as error:
         arena_of(tmp_path, TINY.replace(old, new, 1))
     assert message in str(error.value)
+
+
+def test_a_task_may_name_its_entries(tmp_path):
+    arena = arena_of(tmp_path, TINY.replace("images = 60\ninner", 'images = 60\nentries = ["at+flips", "at"]\ninner'))
+    assert arena.entries("tiny") == ["at", "at+flips"]
+    assert arena.methods("tiny") == ["at"]
 
 
 def test_an_unknown_task_entry_or_candidate_is_named(tiny):
