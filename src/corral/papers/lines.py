@@ -47,14 +47,14 @@ class RunLine(Line):
         fingerprint: of its weights.
         classes: how many the data set has.
         eps: that it was trained for.
+        forwards: images that went forward through the network in training, as far as that was counted (the arena's
+            runs, which have `epochs` too).
+        backwards: images that went backward, likewise.
         train_seconds: of the wall clock, those of the stages before it among them.
         work_seconds: CPU or device seconds, as `work_clock` says, likewise; None where one of the runs has none.
         warm_epochs: of the warm start; None where its recipe has no criterion of convergence, as the next two.
         epochs: of the method.
         converged: whether the criterion was met.
-        forwards: images that went forward through the network in training, as far as that was counted (the arena's
-            runs, which have `epochs` too).
-        backwards: images that went backward, likewise.
     """
 
     run: str
@@ -69,6 +69,8 @@ class RunLine(Line):
     n_test: Amount
     norm: Norm
     eps: Radius
+    forwards: Amount | None = None
+    backwards: Amount | None = None
     seed: int
     train_seconds: Seconds
     work_seconds: Seconds | None = None
@@ -76,8 +78,6 @@ class RunLine(Line):
     warm_epochs: Amount | None = None
     epochs: Amount | None = None
     converged: bool | None = None
-    forwards: Amount | None = None
-    backwards: Amount | None = None
 
     @property
     def key(self) -> tuple[str, str]:
