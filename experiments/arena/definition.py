@@ -24,6 +24,9 @@ ALWAYS: dict[str, Any] = {
 # AutoAttack's first two members with fewer steps: gradients that cross-entropy masks show in the targeted loss.
 SCREENING = ("apgd-ce:steps=40", "apgd-t:steps=20")
 
+# Epochs of a recipe whose number is not known yet: no warm-up is longer.
+MANY = 1000
+
 
 class Candidate(Frozen):
     """Settings that a method is tried with: recipe keys, and a factor of the learning rate."""
@@ -192,7 +195,7 @@ class Arena(Frozen):
         candidate: Candidate,
         *,
         screen: bool,
-        epochs: int = 1,
+        epochs: int = MANY,
         seed: int = 0,
     ) -> Recipe:
         """The recipe of an entry with a candidate's settings.

@@ -9,7 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.modules.module import register_module_forward_hook
 
 from corral.errors import UsageError
@@ -21,10 +23,12 @@ from corral.training.loop import Training
 FILE = Path(__file__).with_name("passes.csv")
 COLUMNS = ("recipe", "digest", "forwards", "backwards", "once")
 # The tiny run: what a method does to an image does not depend on these.
-BATCH, BATCHES, EPOCHS = 60, 2, 2
+BATCH, EPOCHS = 60, 2
+# Its training images, twice: what another batch costs. Both are more than a method watches after an epoch (500).
+SIZES = (9 * BATCH, 10 * BATCH)
 TINY: dict[str, Any] = {
     "data.name": "digits",
-    "data.train": BATCH * BATCHES,
+    "data.train": SIZES[0],
     "data.validation": 0,
     "data.crop": 0,
     "data.flip": False,
@@ -114,25 +118,38 @@ def digest_of(tiny: Recipe) -> str:
 
 
 def counted(tiny: Recipe) -> Cost:
-    """The cost of a tiny recipe, by a hook on its backbone and on copies that a method makes of it, in its training.
+    """The cost of a tiny recipe: what it takes more with more training images, so that it is by image.
 
-    What goes backward is counted at the backbone's output, once for each gradient that arrives there.
+    What a method does with a fixed number of images after each epoch, such as watching for a collapse, counts as
+    validation does: not.
     """
-    passes = {"forward": 0, "backward": 0}
-    epochs: list[tuple[int, int]] = []
+    small, large = (_trained(load_recipe(tiny, overrides={"data.train": size})) for size in SIZES)
+    # By epoch, forward and backward.
+    (first_f, first_b), (forwards, backwards) = ((large - small) / (SIZES[1] - SIZES[0])).tolist()
+    return Cost(forwards, backwards, first_f + first_b - forwards - backwards)
+
+
+def _trained(tiny: Recipe) -> NDArray[np.int64]:
+    """(EPOCHS, 2) images forward and backward in each epoch of a training.
+
+    They are counted by a hook on the backbone and on copies that a method makes of it; backward at its output, once for
+    each gradient that arrives there.
+    """
+    passes = np.zeros(2, dtype=np.int64)
+    epochs = [passes.copy()]
 
     def backward(gradient: torch.Tensor) -> None:
-        passes["backward"] += len(gradient)
+        passes[1] += len(gradient)
 
     def forward(module: torch.nn.Module, _inputs: object, features: torch.Tensor) -> None:
         if type(module) is not type(training.model.backbone):
             return
-        passes["forward"] += len(features)
+        passes[0] += len(features)
         if features.requires_grad:
             features.register_hook(backward)
 
     def after_epoch(_epoch: int, _numbers: object) -> None:
-        epochs.append((passes["forward"], passes["backward"]))
+        epochs.append(passes.copy())
 
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
@@ -146,10 +163,7 @@ def counted(tiny: Recipe) -> Cost:
         finally:
             torch.set_num_threads(threads)
             hook.remove()
-    (first_f, first_b), (second_f, second_b) = epochs[0], epochs[1]
-    images = len(training.images)
-    forwards, backwards = (second_f - first_f) / images, (second_b - first_b) / images
-    return Cost(forwards, backwards, (first_f + first_b) / images - forwards - backwards)
+    return np.diff(np.array(epochs), axis=0)
 
 
 @cache
