@@ -72,7 +72,7 @@ $(INTEROP)/.ready: $(READY) interop.lock
 
 # 10,000 damaged files of every kind that is read; a JSON line a kind, and kinds in the file are not done again.
 fuzz: $(READY)
-	$(TEST_ENV) $(BIN)/python -m tests.fuzz.driver --n 10000 --results fuzz.jsonl --keep fuzz-faults
+	$(TEST_ENV) $(BIN)/python -m tests.fuzz.driver --n 10000 --forked --results fuzz.jsonl --keep fuzz-faults
 
 # No attack from inside breaks a radius: 105,000 random configurations (three tests of 35,000) of 40 features each.
 soundness: $(READY)

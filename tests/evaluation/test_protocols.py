@@ -35,6 +35,7 @@ def settings_of(*arguments, **given):
     [
         ("nominal", "cross_entropy", {}),
         ("at", "cross_entropy", {}),
+        ("fast-at", "cross_entropy", {}),
         ("free-at", "cross_entropy", {}),
         ("slf", "cross_entropy", {}),
         ("corral", "cross_entropy", {}),

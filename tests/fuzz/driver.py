@@ -21,9 +21,11 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.fuzz.forked import forked
 from tests.fuzz.kinds import KINDS, Kind
 from tests.fuzz.mutations import mutated
 
@@ -172,6 +174,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, help="append each kind's line to this file; skip kinds in it")
+    parser.add_argument("--forked", action="store_true", help="fork the processes that read programs: much faster")
     parser.add_argument("--keep", type=Path, help="write the files of the first faults here")
     given = parser.parse_args()
     lines = given.results.read_text().splitlines() if given.results and given.results.exists() else []
@@ -181,7 +184,8 @@ def main() -> None:
         line = done.get((name, given.n, given.seed))
         if line is None:
             notes = given.results and Path(f"{given.results}.{name.replace(' ', '-')}-{given.seed}.part")
-            outcome = fuzz(KINDS[name], n=given.n, seed=given.seed, notes=notes)
+            with forked() if given.forked else nullcontext():
+                outcome = fuzz(KINDS[name], n=given.n, seed=given.seed, notes=notes)
             line = outcome.line(given.n, given.seed)
             _show(outcome, given.seed, given.keep)
             if given.results:

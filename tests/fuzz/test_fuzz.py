@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.fuzz.driver import READ, REFUSED, fates, fuzz
+from tests.fuzz.forked import forked
 from tests.fuzz.kinds import KINDS
 
 # Files, called by their kind, that once raised something else, killed the process or hung; `--keep` writes such.
@@ -77,3 +78,13 @@ def test_a_call_that_was_cut_short_reads_the_rest(tmp_path, monkeypatch):
     assert [len(numbers) for numbers in reads] == [20, 20, 20, 20]
     assert reads[3] == list(range(40, 60))
     assert (again.counts, again.faults) == (undisturbed.counts, undisturbed.faults)
+
+
+def test_forked_reading_processes_read_as_those_that_are_started():
+    def found():
+        outcome = fuzz(KINDS["torchscript"], n=3, seed=25)
+        return outcome.counts, outcome.faults
+
+    with forked():
+        assert found() == ({READ: 2, REFUSED: 1}, [])
+    assert found() == ({READ: 2, REFUSED: 1}, [])

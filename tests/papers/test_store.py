@@ -66,6 +66,20 @@ def an_analysis():
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "ending",
+    [Ending(epochs=3), Ending(epochs=3, stopped="patience"), Ending(converged=False, epochs=2, stopped="collapse")],
+)
+def test_every_ending_is_read_as_it_was_written(tmp_path, ending):
+    whole = entries()
+    (key,), (run,) = whole.runs, whole.runs.values()
+    told = {name: getattr(ending, name) for name in Ending.model_fields}
+    whole.runs[key] = run.model_copy(update=told)
+    write(tmp_path, whole)
+    (row,) = whole.rows
+    assert row_of(TABLE, row, whole.rows[row], read_store(tmp_path)).endings == (ending,)
+
+
 def write(folder, *stores):
     with changing(folder) as found:
         for one in stores:

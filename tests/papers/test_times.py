@@ -81,6 +81,19 @@ def test_epochs_stand_with_their_warm_start_and_with_what_did_not_converge():
         ["–", "–"],
     ]
     assert len(training_words(part)) == 2
+    assert "“stopped”" not in training_words(part)[1]
+    ended = (
+        Ending(epochs=10),
+        Ending(epochs=4, stopped="patience"),
+        Ending(epochs=7, stopped="collapse"),
+        Ending(converged=False, epochs=7, stopped="collapse"),
+    )
+    stopped = a_part(a_row("d", endings=ended[:2]), a_row("e", endings=ended[2:]))
+    assert [training_cells(stopped, row)[0] for row in stopped.rows] == [
+        "7.0 ± 4.2, stopped: 1 of 2",
+        "7.0 ± 0.0, collapsed: 2 of 2",
+    ]
+    assert "“stopped” counts" in training_words(stopped)[1]
     assert "not converged: 1 of 2" in render(table_page(TABLE, Result(table=TABLE.name, scale="smoke", parts=(part,))))
 
 

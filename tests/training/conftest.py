@@ -22,8 +22,8 @@ TINY = {
 def tiny(tmp_path):
     """Trains a recipe at toy size into tmp_path / out and returns the folder."""
 
-    def run(recipe, out="run", *, resume=False, **overrides):
-        return train(recipe, out=tmp_path / out, resume=resume, progress=False, **(TINY | overrides))
+    def run(recipe, out="run", *, resume=False, progress=False, **overrides):
+        return train(recipe, out=tmp_path / out, resume=resume, progress=progress, **(TINY | overrides))
 
     return run
 

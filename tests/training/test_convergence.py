@@ -1,4 +1,4 @@
-"""Training that ends at convergence: the rule by hand, and runs that obey it."""
+"""Training that ends before its epochs are used up: the rules by hand, and runs that obey them."""
 
 import json
 import subprocess
@@ -13,13 +13,14 @@ from corral.checkpoints import read_checkpoint, write_checkpoint
 from corral.cli import app
 from corral.errors import CorralError, UsageError
 from corral.training import Run, Training, load_model, load_recipe, read_metrics, shipped_recipes
-from corral.training.convergence import converged, settled
+from corral.training.convergence import Ending, converged, settled, since_best
 from corral.training.methods import Method
 from corral.training.recipes.recipe import Convergence, TrainingConfig
 
 SERIES = [0.50, 0.80, 0.90, 0.901, 0.895, 0.903, 0.902, 0.90, 0.99]
 HELD = {"data.validation": 60, "training.epochs": 8}
 RULE = {"converged.tolerance": 0.01, "converged.epochs": 2}
+PATIENT = {"training.patience": 3}
 
 
 def first(series, *, tolerance, epochs, settled=0):
@@ -77,6 +78,57 @@ def test_epochs_before_the_last_change_of_the_rate_are_no_plateau():
     assert settled(TrainingConfig(epochs=20)) == 0
 
 
+@pytest.mark.parametrize(
+    ("series", "settled", "since"),
+    [
+        ([], 0, 0),
+        ([0.3], 0, 0),
+        ([0.3, 0.4, 0.2], 0, 1),
+        # An equal accuracy is no new best.
+        ([0.3, 0.4, 0.4, 0.4], 0, 2),
+        ([0.0, 0.0], 0, 1),
+        # Epochs before the last change of the rate do not count, a best after it does.
+        ([0.4, 0.3, 0.3, 0.3, 0.3], 3, 2),
+        ([0.4, 0.3], 3, 0),
+        ([0.4, 0.3, 0.3, 0.5, 0.3], 3, 1),
+    ],
+)
+def test_epochs_since_the_best_by_hand(series, settled, since):
+    assert since_best(series, settled=settled) == since
+
+
+@pytest.mark.parametrize(
+    ("ending", "document", "words"),
+    [
+        (
+            Ending(converged=True, epochs=7),
+            {"converged": True, "epochs": 7, "warm_epochs": 0},
+            "converged after 7 epochs",
+        ),
+        (
+            Ending(converged=False, epochs=7, warm_epochs=2),
+            {"converged": False, "epochs": 7, "warm_epochs": 2},
+            "not converged in 7 epochs",
+        ),
+        (Ending(epochs=7), {"epochs": 7, "warm_epochs": 0}, "not stopped early"),
+        (
+            Ending(epochs=7, stopped="patience"),
+            {"epochs": 7, "warm_epochs": 0, "stopped": "patience"},
+            "stopped after 7 epochs: held-out PGD accuracy rose no more",
+        ),
+        (
+            Ending(converged=False, epochs=7, stopped="collapse"),
+            {"converged": False, "epochs": 7, "warm_epochs": 0, "stopped": "collapse"},
+            "stopped by catastrophic overfitting in epoch 7: the weights before it are saved",
+        ),
+    ],
+)
+def test_every_ending_is_said_and_what_earlier_versions_wrote_is_written_as_then(ending, document, words):
+    assert ending.model_dump() == json.loads(ending.model_dump_json()) == document
+    assert Ending.model_validate(document) == ending
+    assert ending.words() == words
+
+
 @pytest.fixture
 def scored(monkeypatch):
     """Lets the validation of the epochs, the warm start's among them, give these clean accuracies in turn."""
@@ -122,6 +174,53 @@ def test_convergence_at_the_last_epoch_is_convergence(tiny, scored):
     scored(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.6, 0.6)
     ending = load_model(tiny("magnet", **HELD, **RULE, **{"warm_start.epochs": 0}))[2].ending
     assert (ending.converged, ending.epochs) == (True, 8)
+
+
+@pytest.mark.parametrize("select", ["last", "best"])
+def test_a_run_ends_where_accuracy_under_pgd_has_no_new_best_for_so_many_epochs(tiny, scored, select):
+    # The warm epoch's 0.9 is no part of the method's series: 0.3, 0.6, 0.5, 0.6 end after the fourth.
+    scored(0.9, 0.3, 0.6, 0.5, 0.6, 0.99)
+    folder = Run(tiny("clustr", **HELD, patience=2, select=select))
+    metrics = read_metrics(folder.metrics_file)
+    assert [entry.get("epochs_since_best") for entry in metrics] == [None, 0, 0, 1, 2]
+    info = load_model(folder.path)[2]
+    assert info.ending == Ending(epochs=4, warm_epochs=1, stopped="patience")
+    # "best" is saved where it is asked for; "last" are the weights that training ended with.
+    assert info.epochs == {"last": 5, "best": 3}[select]
+    assert info.validation["validation_pgd"] == 0.3
+
+
+def test_a_run_that_goes_on_rising_uses_up_its_epochs_and_says_so(tiny, scored):
+    scored(*(0.1 * epoch for epoch in range(1, 9)))
+    ending = load_model(tiny("magnet", **HELD, patience=1, **{"warm_start.epochs": 0}))[2].ending
+    assert ending == Ending(epochs=8)
+
+
+def test_convergence_is_said_where_both_criteria_are_met(tiny, scored):
+    scored(0.9, 0.3, 0.6, 0.605, 0.59, 0.99)
+    ending = load_model(tiny("clustr", **HELD, **RULE, patience=1))[2].ending
+    assert ending == Ending(converged=True, epochs=4, warm_epochs=1)
+    scored(0.9, 0.3, 0.6, 0.5, 0.99)
+    ending = load_model(tiny("clustr", "other", **HELD, **RULE, patience=1))[2].ending
+    assert ending == Ending(converged=False, epochs=3, warm_epochs=1, stopped="patience")
+
+
+def test_a_resumed_run_counts_on_where_it_was_killed(tiny, scored, monkeypatch):
+    scored(0.3, 0.6, 0.5, 0.6, 0.99)
+    given = HELD | {"patience": 2, "select": "best", "warm_start.epochs": 0}
+    original = Training._save
+    for number in range(4):  # in every epoch once: it is saved, then the process dies
+
+        def killed(*arguments):
+            original(*arguments)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Training, "_save", killed)
+            with pytest.raises(KeyboardInterrupt):
+                tiny("clustr", resume=number > 0, **given)
+    info = load_model(tiny("clustr", resume=True, **given))[2]
+    assert (info.epochs, info.ending) == (2, Ending(epochs=4, stopped="patience"))
 
 
 def test_a_run_without_the_criterion_makes_all_epochs_and_has_no_ending(tiny, scored):
@@ -197,12 +296,24 @@ def test_a_checkpoint_without_its_accuracies_is_one_line(tiny, monkeypatch, scor
         ("magnet", {"data.validation": 50, "schedule": "cosine"}, r"'constant' or 'steps'"),
         ("magnet", {"data.validation": 50, "converged.tolerance": -0.1}, r"training\.converged\.tolerance"),
         ("magnet", {"data.validation": 50, "converged.epochs": 0}, r"training\.converged\.epochs"),
+        ("magnet", PATIENT, r"training\.patience needs held-out images: set data\.validation above 0"),
+        (
+            "simclr",
+            PATIENT | {"data.validation": 50},
+            r"has no accuracy under attack: leave training\.patience",
+        ),
+        (
+            "magnet",
+            PATIENT | {"data.validation": 50, "training.epochs": 3},
+            r"patience must be below the 3 epochs",
+        ),
+        ("magnet", {"training.patience": 0}, r"training\.patience"),
         ("magnet", {"data.validation": 50, "converged.patience": 3}, r"unknown recipe key 'converged\.patience'"),
     ],
 )
 def test_what_has_nothing_to_converge_is_refused_in_one_line(recipe, overrides, words):
     with pytest.raises(UsageError, match=words) as caught:
-        load_recipe(recipe, overrides=RULE | overrides)
+        load_recipe(recipe, overrides=(RULE if "training.patience" not in overrides else {}) | overrides)
     assert "\n" not in str(caught.value)
 
 
@@ -210,6 +321,7 @@ def test_the_criterion_is_written_only_where_it_is_and_taken_out_as_a_whole(tmp_
     for name in shipped_recipes():
         # The name of a run's folder is a digest of this text.
         assert "converged" not in load_recipe(name).to_toml()
+        assert "patience" not in load_recipe(name).to_toml()
     given = load_recipe("magnet", overrides={"data.validation": 50} | RULE)
     path = tmp_path / "mine.toml"
     path.write_text(given.to_toml())

@@ -20,7 +20,8 @@ HEADS = (
 NEEDED = {"advcl": {"method.labeller": "a run", "method.clusterings": [5], "method.frequency": 2.0}}
 RECIPES = {load_recipe(name).method.name: name for name in shipped_recipes()}
 # Those whose head a recipe is free to choose.
-FREE = {"nominal", "at", "at-pretrained", "free-at", "trades", "qtrades", "aff", "slf", "alf", "mart", "ikl", "nuat"}
+FREE = {"nominal", "at", "at-pretrained", "fast-at", "free-at", "trades", "qtrades", "aff", "slf", "alf"}
+FREE |= {"mart", "ikl", "nuat"}
 
 
 def run_of(method, tmp_path, **given):

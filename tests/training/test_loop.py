@@ -23,6 +23,7 @@ LEARNED = {"centroids": "learned", "adversary": "head", "temperature_learning_ra
 METHODS = {
     "nominal": ("nominal", {}),
     "at": ("at", INNER),
+    "fast-at": ("fast-at", {}),
     "free-at": ("free-at", {"replays": 3, "crop": 1}),
     "trades": ("trades", INNER),
     "qtrades-published": ("qtrades-published", {}),

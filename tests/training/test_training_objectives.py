@@ -48,7 +48,7 @@ HEAD = {"adversary": "head", "temperature_learning_rate": 0.0}
 # Recipes with their changes for each method that trains a classifier: every kind of term that it can have.
 CASES = {
     Nominal: {"nominal": ("nominal", {})},
-    AdversarialTraining: {"at": ("at", {})},
+    AdversarialTraining: {"at": ("at", {}), "fast-at": ("fast-at", {})},
     FreeAdversarialTraining: {"free-at": ("free-at", {})},
     LinearEvaluation: {name: (name, {}) for name in ("slf", "alf")},
     Trades: {

@@ -162,9 +162,9 @@ def _training(runs: Sequence[RunLine]) -> dict[str, Any]:
     clocks = {run.work_clock for run in runs}
     clock = clocks.pop() if len(clocks) == 1 else None
     endings = [
-        Ending(converged=run.converged, epochs=run.epochs, warm_epochs=run.warm_epochs or 0)
+        Ending(converged=run.converged, epochs=run.epochs, warm_epochs=run.warm_epochs or 0, stopped=run.stopped)
         for run in runs
-        if run.converged is not None and run.epochs is not None
+        if run.epochs is not None and (run.warm_epochs is not None or run.converged is not None)
     ]
     return {
         "train_seconds": tuple(run.train_seconds for run in runs),

@@ -52,9 +52,10 @@ class RunLine(Line):
         backwards: images that went backward, likewise.
         train_seconds: of the wall clock, those of the stages before it among them.
         work_seconds: CPU or device seconds, as `work_clock` says, likewise; None where one of the runs has none.
-        warm_epochs: of the warm start; None where its recipe has no criterion of convergence, as the next two.
+        warm_epochs: of the warm start; None where nothing but its number of epochs could end it, as the next.
         epochs: of the method.
-        converged: whether the criterion was met.
+        converged: whether the criterion of convergence was met; None where its recipe has none.
+        stopped: what else ended it early; None for nothing.
     """
 
     run: str
@@ -78,6 +79,7 @@ class RunLine(Line):
     warm_epochs: Amount | None = None
     epochs: Amount | None = None
     converged: bool | None = None
+    stopped: Literal["patience", "collapse"] | None = None
 
     @property
     def key(self) -> tuple[str, str]:

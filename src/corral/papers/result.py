@@ -81,7 +81,7 @@ class ResultRow(OfThreat):
         sound: ours under the worst of all attacks that were run, by eps as a multiple of the run's own.
         train_seconds: of the wall clock, by seed; those of the stages before it among them.
         work_seconds: CPU or device seconds, as `work_clock` says, likewise; empty where one of the runs has none.
-        endings: by seed, whether and when training converged; empty where the recipe has no criterion.
+        endings: by seed, how and when training ended; empty where nothing but its number of epochs could end it.
         eps: the run's own radius.
         runs: names of the run folders, by seed; each has the digest of its recipe.
         rule: the decision rule given to the trained heads; None is their own.

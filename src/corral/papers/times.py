@@ -13,6 +13,10 @@ WORK: dict[WorkClock, tuple[str, str]] = {
     "device": ("device seconds, ours", "Device seconds are from one synchronisation of the device to another"),
 }
 WALL = "seconds, ours"
+STOPPED = (
+    " “stopped” counts the seeds whose robust accuracy on validation images had no new best for some epochs, "
+    "“collapsed” those that catastrophic overfitting ended."
+)
 
 
 def training_headings(part: ResultPart) -> list[tuple[str, str]]:
@@ -49,6 +53,7 @@ def training_words(part: ResultPart) -> list[str]:
             "Epochs are those of the warm start, where there is one, + those of the method until the criterion of "
             "convergence was met on validation images; “not converged” counts the seeds that used up their epochs "
             "instead, whose true numbers are larger."
+            + (STOPPED if any(ending.stopped for row in part.rows for ending in row.endings) else "")
         )
     return found
 
@@ -72,9 +77,13 @@ def _epochs(row: ResultRow) -> str:
         return NONE
     warm = statistics.mean(ending.warm_epochs for ending in row.endings)
     epochs = _spread([ending.epochs for ending in row.endings], digits=1)
-    left = sum(not ending.converged for ending in row.endings)
-    seeds = len(row.endings)
-    return (f"{warm:g} + " if warm else "") + epochs + (f", not converged: {left} of {seeds}" if left else "")
+    counts = {
+        "not converged": sum(ending.converged is False and ending.stopped is None for ending in row.endings),
+        "stopped": sum(ending.stopped == "patience" for ending in row.endings),
+        "collapsed": sum(ending.stopped == "collapse" for ending in row.endings),
+    }
+    said = "".join(f", {what}: {count} of {len(row.endings)}" for what, count in counts.items() if count)
+    return (f"{warm:g} + " if warm else "") + epochs + said
 
 
 def _spread(values: Sequence[float], *, digits: int) -> str:

@@ -1,6 +1,6 @@
 """Features and accuracies of a whole image set, in eval mode and without augmentation."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -44,19 +44,34 @@ def accuracies(model: Classifier, images: Images, threat: ThreatConfig) -> dict[
         images: held-out ones with their labels.
         threat: norm and radius.
     """
-    device, labels, eps = images.pixels.device, images.labels, threat.eps
-    assert labels is not None
+    eps = threat.eps
     attack = partial(pgd, eps=eps, norm=threat.norm, steps=STEPS, step_size=2.5 * eps / STEPS)
+    clean = accuracy(model, images)
+    return {
+        "validation_clean": clean,
+        "validation_pgd": accuracy(model, images, attack) if eps > 0 else clean,
+    }
+
+
+def accuracy(model: Classifier, images: Images, attack: Callable[..., Tensor] | None = None) -> float:
+    """The share of labelled images that a model classifies right in eval mode, clean or under an attack.
+
+    Args:
+        model: its mode is restored.
+        images: with their labels.
+        attack: of (model, x, y), with a `generator` of its own numbers, the same at every call of this function.
+    """
+    device, labels = images.pixels.device, images.labels
+    assert labels is not None
     generator = torch.Generator(device).manual_seed(0)
-    clean = robust = 0
+    right = 0
     with evaluating(model):
         for indices in torch.split(torch.arange(len(images), device=device), BATCH):
             x, y = images.float(indices), labels[indices]
-            clean += int((model(x).argmax(1) == y).sum())
-            if eps > 0:
+            if attack is not None:
                 x = attack(model, x, y, generator=generator)
-            robust += int((model(x).argmax(1) == y).sum())
-    return {"validation_clean": clean / len(images), "validation_pgd": robust / len(images)}
+            right += int((model(x).argmax(1) == y).sum())
+    return right / len(images)
 
 
 def require_finite(features: Tensor, encoder: str, *, remedy: str = ANOTHER) -> None:

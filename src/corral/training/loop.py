@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from corral.models.backbones import BACKBONES, BackboneLike, Embedded, is_own, n
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress, duration
 from corral.training.clock import Clock
-from corral.training.convergence import converged, settled
+from corral.training.convergence import converged, settled, since_best
 from corral.training.guards import FiniteGuard
 from corral.training.ingredients.averaging import WeightAverage
 from corral.training.ingredients.perturbation import moved, perturbed_weights, same_buffers
@@ -39,6 +39,7 @@ from corral.training.state import outcome, restore_state, save_state, save_weigh
 
 # The measures of held-out images in an epoch's line.
 VALIDATED = {"validation_clean": "clean", "validation_pgd": "PGD", "validation_neighbours": "nearest neighbours"}
+WATCHED = {"one_step_accuracy": "one-step", "pgd_accuracy": "PGD"}
 
 
 def train(
@@ -177,6 +178,8 @@ class Training:
         self.epoch, self.best, self.warm_epochs = 0, -1.0, recipe.training.warm_start.epochs
         # Of the method's epochs, without the warm start's: what `training.converged` looks at.
         self.accuracies: list[float] = []
+        # Likewise under PGD: what `training.patience` looks at.
+        self.robust: list[float] = []
         self.validated: dict[str, float] = {}
         self.started_from: str | None = None
         self.optimiser: torch.optim.Optimizer
@@ -204,6 +207,22 @@ class Training:
         rule = training.converged
         return rule is not None and converged(self.accuracies, rule, settled=settled(training))
 
+    @property
+    def stopped(self) -> Literal["patience", "collapse"] | None:
+        """What else than convergence ends training after the last epoch."""
+        training = self.recipe.training
+        if self.method.stops and self.method.health == "failed":
+            return "collapse"
+        patience = training.patience
+        if patience is None or since_best(self.robust, settled=settled(training)) < patience:
+            return None
+        return None if self.converged else "patience"
+
+    @property
+    def ended(self) -> bool:
+        """Whether no further epoch is made."""
+        return self.epoch >= self.total_epochs or self.converged or self.stopped is not None
+
     def epoch_words(self, number: int) -> str:
         """What a line calls an epoch, by its number from 1 in metrics.jsonl: the warm start's are counted apart."""
         if number <= self.warm_epochs:
@@ -224,6 +243,7 @@ class Training:
         for path in (
             self.folder.metrics_file,
             self.folder.best_file,
+            self.folder.sound_file,
         ):  # of a run that was killed before its first checkpoint
             path.unlink(missing_ok=True)
         try:
@@ -251,7 +271,7 @@ class Training:
             self.say(f"{self.data.name}: {self.data.note}")
         logged = Logged(self.folder.path, self.recipe.model_dump(exclude_none=True), first_epoch=self.epoch + 1)
         with opened(self.loggers, logged) as log, Progress(title, 0, "images", enabled=self.progress) as bar:
-            while self.epoch < self.total_epochs and not self.converged:
+            while not self.ended:
                 bar.total = bar.done + self._images_left()
                 words = self.epoch_words(self.epoch + 1)  # before the epoch, which may end the warm start early
                 numbers = self._epoch(bar)
@@ -288,6 +308,11 @@ class Training:
         if self.recipe.training.converged is not None and not warm:
             self.accuracies.append(self.validated["validation_clean"])
             numbers |= {"converged": self.converged}
+        if self.recipe.training.patience is not None and not warm:
+            self.robust.append(self.validated["validation_pgd"])
+            numbers |= {"epochs_since_best": since_best(self.robust, settled=settled(self.recipe.training))}
+        if not warm:
+            numbers |= self.method.monitored(self.validation, last=self.ended)
         stop = self.recipe.training.warm_start.stop_accuracy
         if warm and stop > 0 and self.validated["validation_clean"] >= stop:
             self.warm_epochs = self.epoch
@@ -434,11 +459,16 @@ class Training:
 
     def _save(self, numbers: dict[str, Any]) -> None:
         """Checkpoint the state between two epochs; metrics first, resuming drops lines beyond the checkpoint."""
-        best = self.recipe.training.select == "best" and self.epoch > self.warm_epochs
-        if best and self.validated and self.validated["validation_pgd"] > self.best:
-            self.best = self.validated["validation_pgd"]
+        main = self.epoch > self.warm_epochs
+        kept = None
+        if self.recipe.training.select == "best":
+            if main and self.validated and self.validated["validation_pgd"] > self.best:
+                self.best, kept = self.validated["validation_pgd"], self.folder.best_file
+        elif main and self.method.stops and self.method.health == "sound":
+            kept = self.folder.sound_file
+        if kept is not None:
             with self.averaged():
-                save_weights(self, self.folder.best_file)
+                save_weights(self, kept)
         lines = self.folder.metrics_file.read_text(encoding="utf-8") if self.folder.metrics_file.is_file() else ""
         # What a method could not measure, such as the accuracy on no image, is null: JSON has no NaN.
         line = {
@@ -449,14 +479,18 @@ class Training:
         save_state(self)
 
     def _finish(self) -> None:
+        kept = self.folder.sound_file if self.stopped == "collapse" else None
         if self.recipe.training.select == "best" and self.folder.best_file.is_file():
-            tensors, metadata = read_checkpoint(self.folder.best_file, kind="model")
+            kept = self.folder.best_file
+        if kept is not None:
+            tensors, metadata = read_checkpoint(kept, kind="model")
             info = RunInfo.model_validate(metadata["info"] | outcome(self))  # the choice cost the whole run
             metadata["info"] = info.model_dump(mode="json")
             write_checkpoint(self.folder.model_file, tensors, metadata)
         else:
             with self.averaged():
                 save_weights(self, self.folder.model_file)
+        self.folder.sound_file.unlink(missing_ok=True)
 
     def say(self, text: str) -> None:
         """Show a line where progress is shown."""
@@ -468,4 +502,7 @@ def _line(epoch: str, numbers: dict[str, Any]) -> str:
     shown += [f"loss {numbers['loss']:.4f}"] if "loss" in numbers else []
     measured = [f"{title} {100 * numbers[name]:.1f}%" for name, title in VALIDATED.items() if name in numbers]
     shown += [f"validation {', '.join(measured)}"] if measured else []
+    watched = [f"{title} {100 * numbers[name]:.1f}%" for name, title in WATCHED.items() if name in numbers]
+    shown += [", ".join(watched)] if watched else []
+    shown += ["catastrophic overfitting"] if numbers.get("collapsed") else []
     return "  ".join([*shown, f"{numbers['epoch_seconds']:.1f} s"])

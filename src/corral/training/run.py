@@ -37,9 +37,10 @@ class RunInfo(OfThreat):
     `train_seconds` are of the wall clock, `work_seconds` of the `work_clock` ("cpu": CPU time of the process and all
     its threads; "device": wall clock between synchronisations of a GPU; None in files of earlier versions). Both are
     sums over the pieces of a resumed run, warm start included, of steps, refits and fits; validation and saving do not
-    count. `ending` says whether the run converged, None where its recipe has no `training.converged`. `recipe_sha256`
-    and `metrics_sha256` are the `checksum` of the contents of recipe.toml and of the list of metrics.jsonl's lines,
-    None in files of earlier versions.
+    count. `ending` says whether the run converged or was stopped early, None where nothing but its number of epochs
+    could end it. `epochs` are those that the saved weights have had, the warm start's among them. `recipe_sha256` and
+    `metrics_sha256` are the `checksum` of the contents of recipe.toml and of the list of metrics.jsonl's lines, None in
+    files of earlier versions.
     """
 
     recipe: str
@@ -78,6 +79,7 @@ class Run(Shown, os.PathLike[str]):
         metrics_file: one JSON line an epoch.
         state_file: the last epoch's training state, for resuming.
         best_file: the model of the best validation accuracy under attack so far, where the recipe selects it.
+        sound_file: the model of the last epoch before which nothing failed, while a run trains that would stop then.
         model_file: the finished model.
         records_folder: the folder of evaluations.
 
@@ -92,6 +94,7 @@ class Run(Shown, os.PathLike[str]):
         self.metrics_file = path / "metrics.jsonl"
         self.state_file = path / "checkpoints" / "last.safetensors"
         self.best_file = path / "checkpoints" / "best.safetensors"
+        self.sound_file = path / "checkpoints" / "sound.safetensors"
         self.model_file = path / "model.safetensors"
         self.records_folder = path / "records"
 

@@ -49,6 +49,7 @@ def save_state(run: "Training") -> None:
         "seconds": run.clock.wall,
         "work_seconds": run.clock.work,
         "accuracies": run.accuracies,
+        "robust": run.robust,
         "best": run.best,
         "validated": run.validated,
         "started_from": run.started_from,
@@ -113,9 +114,15 @@ def save_weights(run: "Training", path: Path) -> None:
 
 def outcome(run: "Training") -> dict[str, Any]:
     """What is of the whole run, whichever epoch's weights are saved: seconds, ending, files; fields of `RunInfo`."""
-    ending = None
-    if run.recipe.training.converged is not None:
-        ending = Ending(converged=run.converged, epochs=len(run.accuracies), warm_epochs=run.warm_epochs)
+    ending, training = None, run.recipe.training
+    if training.converged is not None or training.patience is not None or run.method.stops:
+        met = run.converged and run.stopped is None
+        ending = Ending(
+            converged=None if training.converged is None else met,
+            epochs=max(run.epoch - run.warm_epochs, 0),
+            warm_epochs=run.warm_epochs,
+            stopped=run.stopped,
+        )
     return {
         "train_seconds": run.clock.wall,
         "work_seconds": run.clock.work,
@@ -124,6 +131,19 @@ def outcome(run: "Training") -> dict[str, Any]:
         "recipe_sha256": recipe_checksum(run.recipe.to_toml()),
         "metrics_sha256": checksum(read_epochs(run.folder.metrics_file) if run.folder.metrics_file.is_file() else []),
     }
+
+
+def _accuracies(run: "Training", metadata: dict[str, Any], name: str, *, wanted: bool) -> list[float]:
+    """The held-out accuracies of the method's epochs, none where no criterion of the recipe looks at them.
+
+    Raises:
+        ValueError: those of other epochs.
+    """
+    found = [float(accuracy) for accuracy in metadata.get(name, [])]  # not in checkpoints of earlier versions
+    expected = max(run.epoch - run.warm_epochs, 0) if wanted else 0
+    if len(found) != expected:
+        raise ValueError(f"validation accuracies of {len(found)} epochs, expected {expected}")
+    return found
 
 
 def _seconds(value: Any) -> float:
@@ -148,10 +168,8 @@ def _take(run: "Training", tensors: dict[str, Tensor], metadata: dict[str, Any],
     run.best = float(metadata["best"])
     work = metadata.get("work_seconds")  # not in checkpoints of earlier versions
     run.clock.wall, run.clock.work = _seconds(metadata["seconds"]), None if work is None else _seconds(work)
-    run.accuracies = [float(accuracy) for accuracy in metadata.get("accuracies", [])]
-    expected = max(run.epoch - run.warm_epochs, 0) if run.recipe.training.converged is not None else 0
-    if len(run.accuracies) != expected:
-        raise ValueError(f"validation accuracies of {len(run.accuracies)} epochs, expected {expected}")
+    run.accuracies = _accuracies(run, metadata, "accuracies", wanted=run.recipe.training.converged is not None)
+    run.robust = _accuracies(run, metadata, "robust", wanted=run.recipe.training.patience is not None)
     run.validated = dict(metadata["validated"])
     run.started_from = metadata.get("started_from")
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "method": {}, "average": {}}

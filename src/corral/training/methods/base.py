@@ -101,6 +101,9 @@ class Method:
         replays: how often an epoch shows every image, each time for a forward pass, a backward pass and a step.
         softens: whether the loss takes `targets(y)` for the labels, so that they can be smoothed.
         mixes: whether it does so of images that are mixed of two, too (`data.cutmix`).
+        health: what `monitored` found of the last epoch: "failed" where its weights are worth nothing, "doubtful" where
+            they may be.
+        stops: whether training ends where it has failed, with the weights of the last epoch that was sound.
         attacks_logits: whether its adversary climbs a function of logits and labels, for which `method.inner.objective`
             can choose another.
     """
@@ -114,6 +117,8 @@ class Method:
     replays = 1
     softens: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
+    health: Literal["sound", "doubtful", "failed"] = "sound"
+    stops = False
     attacks_logits: ClassVar[bool] = False
 
     class Options(MethodOptions):
@@ -222,6 +227,15 @@ class Method:
     def validated(self, images: Images) -> dict[str, float]:
         """What is measured on held-out images after an epoch, as shares."""
         return accuracies(self.model, images, self.context.threat)
+
+    def monitored(self, held_out: Images | None, *, last: bool) -> dict[str, float]:
+        """What is measured after every epoch to set `health`, outside of the run's clock; numbers to log.
+
+        Args:
+            held_out: None where the recipe holds none out.
+            last: whether training ends with this epoch, unless it failed before.
+        """
+        return {}
 
     def weights(self) -> dict[str, Tensor]:
         """The state of the model that is saved to be used, under the names of an ordinary classifier's."""

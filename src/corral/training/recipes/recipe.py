@@ -182,6 +182,8 @@ class TrainingConfig(Config):
     coefficient, 0.001 by default: "lars" scales the step of every tensor (You et al. 2017; ACL's code), "lars-clipped"
     bounds a tensor's by the learning rate and leaves biases and BatchNorm's numbers to SGD (solo-learn's SimCLR).
     `converged` ends training before `epochs` epochs when validation accuracy no longer rises; without it all are made.
+    `patience` ends it when validation accuracy under PGD has had no new best for so many epochs of the method, with
+    schedule "steps" or a `warm_up` counted after the last change of the learning rate; `select` "best" saves the best.
     """
 
     start: str | None = None
@@ -207,6 +209,7 @@ class TrainingConfig(Config):
     seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
     warm_start: WarmStart = WarmStart()
     converged: Convergence | None = None
+    patience: Count | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingConfig":
@@ -242,6 +245,11 @@ class TrainingConfig(Config):
             raise ValueError(
                 f"converged.epochs must be below the {self.epochs} epochs, found {self.converged.epochs}: raise "
                 "training.epochs, or take the criterion out (--set training.converged=)"
+            )
+        if self.patience is not None and self.patience >= self.epochs:
+            raise ValueError(
+                f"patience must be below the {self.epochs} epochs, found {self.patience}: raise training.epochs, or "
+                "take it out (--set training.patience=)"
             )
         if self.converged is not None and self.schedule not in ("constant", "steps"):
             falls = "a cosine's" if self.schedule == "cosine" else "this one's"
@@ -302,12 +310,15 @@ class Recipe(Config):
         method, training = method_class(self.method), self.training
         name, labels, validated = f"method '{self.method.name}'", method.needs_labels, self.data.validation > 0
         best, converges, warm = training.select == "best", training.converged is not None, training.warm_start
+        patient = training.patience is not None
         held_out = "needs held-out images: set data.validation above 0"
         for wrong, message in (
             (best and not validated, f"training.select 'best' {held_out}"),
             (warm.stop_accuracy > 0 and not validated, f"warm_start.stop_accuracy {held_out}"),
             (converges and not labels, f"{name} has no accuracy that converges: leave training.converged out"),
             (converges and not validated, f"training.converged {held_out}"),
+            (patient and not labels, f"{name} has no accuracy under attack: leave training.patience out"),
+            (patient and not validated, f"training.patience {held_out}"),
             (self.data.unlabeled and labels, f"{name} needs labels: leave data.unlabeled out"),
             (best and not labels, f"{name} has no accuracy to select by: leave training.select 'last'"),
             (method.trains == "head" and warm.epochs, f"{name} trains a head alone: leave warm_start.epochs 0"),
