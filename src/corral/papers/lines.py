@@ -70,8 +70,6 @@ class RunLine(Line):
     n_test: Amount
     norm: Norm
     eps: Radius
-    forwards: Amount | None = None
-    backwards: Amount | None = None
     seed: int
     train_seconds: Seconds
     work_seconds: Seconds | None = None
@@ -80,6 +78,8 @@ class RunLine(Line):
     epochs: Amount | None = None
     converged: bool | None = None
     stopped: Literal["patience", "collapse"] | None = None
+    forwards: Amount | None = None
+    backwards: Amount | None = None
 
     @property
     def key(self) -> tuple[str, str]:
