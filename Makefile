@@ -14,7 +14,7 @@ COVERED := geometry losses attacks certify models
 SHARED_OUT := -n 2 --dist loadfile --no-loadscope-reorder
 GATED := src/corral/geometry/**,src/corral/losses/**,src/corral/attacks/**,src/corral/certify/**,src/corral/models/heads/**
 
-.PHONY: demo fast test lint types unit bench soundness interop fuzz faults tables env lock clean
+.PHONY: demo fast test lint types unit bench soundness interop fuzz faults arena tables env lock clean
 .DEFAULT_GOAL := test
 
 env: $(READY)
@@ -83,6 +83,18 @@ soundness: $(READY)
 faults: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.damage
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.driver $(FAULTS)
+
+# Methods at equal cost on one task: the screening's runs, the selection, the final's runs, the table. It can be stopped
+# and started again; a run whose row is in results/ is not made again. make arena TASK=cifar10 JOBS=2
+TASK ?= digits
+JOBS ?= 2
+ARENA := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m experiments.arena
+AT_ONCE := tr '\n' '\0' | PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 xargs -0 -n 1 -P $(JOBS) sh -c
+arena: $(READY)
+	$(ARENA) plan --task $(TASK) --stage screen | $(AT_ONCE)
+	$(ARENA) select --task $(TASK)
+	$(ARENA) plan --task $(TASK) --stage final | $(AT_ONCE)
+	$(ARENA) table --task $(TASK)
 
 # Every table of results/ again from its CSV files, and the tables that documents show; tests fail where one is behind.
 tables: $(READY)

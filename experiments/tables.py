@@ -15,6 +15,7 @@ import checkpoints
 import compare
 import docs_tables
 import mat_weights
+from arena import table as arena_table
 from corral.files import write_atomically
 from corral.papers import load_table, shipped_tables
 from corral.papers.lines import read_changed
@@ -41,7 +42,7 @@ def made(results: Path) -> dict[Path, bytes]:
             found |= {folder / file: content for file, content in documents(table, result).items()}
     for name, table_of in OTHERS.items():
         found[results / TABLES / name / "table.md"] = table_of(results, store).encode()
-    return found | checkpoints.cards(results, store)
+    return found | arena_table.made(results, store) | checkpoints.cards(results, store)
 
 
 def behind(results: Path) -> dict[Path, bytes | None]:

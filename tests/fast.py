@@ -32,6 +32,7 @@ QUICK = (
 ELSEWHERE = {
     "src/corral/recipes/": ("tests/training/test_recipe.py",),
     "src/corral/papers/tables/": ("tests/papers/test_scales.py",),
+    "experiments/arena/": ("tests/arena",),
     "docs/": ("tests/test_docs.py",),
     "results/": ("tests/test_docs.py",),
     "README.md": ("tests/test_docs.py",),

@@ -47,6 +47,9 @@ class RunLine(Line):
         fingerprint: of its weights.
         classes: how many the data set has.
         eps: that it was trained for.
+        forwards: images that went forward through the network in training, as far as that was counted (the arena's
+            runs, which have `epochs` too).
+        backwards: images that went backward, likewise.
         train_seconds: of the wall clock, those of the stages before it among them.
         work_seconds: CPU or device seconds, as `work_clock` says, likewise; None where one of the runs has none.
         warm_epochs: of the warm start; None where nothing but its number of epochs could end it, as the next.
@@ -75,6 +78,8 @@ class RunLine(Line):
     epochs: Amount | None = None
     converged: bool | None = None
     stopped: Literal["patience", "collapse"] | None = None
+    forwards: Amount | None = None
+    backwards: Amount | None = None
 
     @property
     def key(self) -> tuple[str, str]:

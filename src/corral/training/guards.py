@@ -7,6 +7,10 @@ from corral.errors import CorralError
 from corral.training.run import Run
 
 
+class DivergedError(CorralError):
+    """A loss or a weight of a training is not finite."""
+
+
 class FiniteGuard:
     """The losses of an epoch's steps and the weights after them; a GPU's losses are checked 25 at a time.
 
@@ -67,7 +71,7 @@ class FiniteGuard:
         held = self.model.state_dict().items()
         return next((name for name, tensor in held if not bool(torch.isfinite(tensor).all())), None)
 
-    def _error(self, what: str, after: str = "") -> CorralError:
+    def _error(self, what: str, after: str = "") -> DivergedError:
         state = self.folder.state_file
         there = f"; the checkpoint of {self.before} is kept in {state}" if state.is_file() else ""
-        return CorralError(f"{what} of {self.epoch}{after}; lower the learning rate{there}")
+        return DivergedError(f"{what} of {self.epoch}{after}; lower the learning rate{there}")
