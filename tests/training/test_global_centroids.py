@@ -178,7 +178,22 @@ def test_the_attack_on_its_consistency_climbs_both_terms_by_hand(begun):
         p, q = run.model(x).double().softmax(1), run.model(x_adv).double().softmax(1)
     expected = -q[torch.arange(10), y].log() + 5 * (p * (p / q).log()).sum(1)
     torch.testing.assert_close(values.double(), expected, rtol=1e-4, atol=1e-5)
-    assert dict(training.weights) == {"consistency_weight": 5.0}
+    assert dict(training.weights) == {"consistency_weight": 5.0, "nuclear_weight": 0.0}
+
+
+def test_the_nuclear_term_is_the_sum_of_the_residuals_singular_values(begun):
+    run = begun("global-centroids", **{"model.features": 12, "method.nuclear_weight": 0.7})
+    method, rows = run.method, torch.arange(20)
+    x, y = run._batch(rows)
+    made = x + 0.01
+    method.adversarial = lambda *_: made
+    run.model.eval()
+    loss, _ = method.loss(x, y, rows)
+    head, features = run.model.head, run.model.features(made).detach()
+    residuals = (features - head.centroids[y]) / head.variance.sqrt()
+    values = np.linalg.svd(residuals.double().numpy(), compute_uv=False)
+    expected = torch.nn.functional.cross_entropy(head(features), y) + 0.7 * float(values.sum()) / 20
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("classes", "dimension"), [(2, 1), (10, 9), (10, 64), (100, 512)])

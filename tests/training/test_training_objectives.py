@@ -13,7 +13,7 @@ from corral.errors import UsageError
 from corral.losses import magnet, magnet_published, nearest_own
 from corral.models import LinearHead
 from corral.training import load_recipe
-from corral.training.methods import METHODS, Method, MethodOptions, clustr, method_class, nuat
+from corral.training.methods import METHODS, Method, MethodOptions, clustr, global_centroids, method_class, nuat
 from corral.training.methods.acl import Acl
 from corral.training.methods.advcl import AdvCL
 from corral.training.methods.at import AdversarialTraining
@@ -82,7 +82,11 @@ CASES = {
         "magnet": ("corral", HEAD | {"loss": "magnet", "centroids": "adversarial_batch", "alpha": 200.0}),
         "magnet, pull": ("corral", {"loss": "magnet", "temperature_learning_rate": 0.0, "alpha": 200.0, "pull": 0.3}),
     },
-    GlobalCentroids: {"global": ("global-centroids", {}), "twins": ("global-centroids", {"clusters": "twins"})},
+    GlobalCentroids: {
+        "global": ("global-centroids", {}),
+        "twins": ("global-centroids", {"clusters": "twins"}),
+        "nuclear": ("global-centroids", {"nuclear_weight": 0.7}),
+    },
     Certified: {
         "certified": ("certified", {}),
         "annealed": ("certified", {"annealing": 2.0, "radius_ratio": 0.5, "clusters": 2}),
@@ -149,7 +153,8 @@ def heads_clusters(monkeypatch, run, method, y):
         temperature = method.options.temperature
         monkeypatch.setattr(method, "weights_of", lambda logits, y: image_weights(logits, temperature))
     whole = nuat.nuclear_norm
-    monkeypatch.setattr(nuat, "nuclear_norm", lambda residuals: sum(whole(row) for row in residuals.split(1)))
+    for where in (nuat, global_centroids):
+        monkeypatch.setattr(where, "nuclear_norm", lambda residuals: sum(whole(row) for row in residuals.split(1)))
     monkeypatch.setattr(clustr, "magnet_batch", against_head(magnet))
     monkeypatch.setattr(clustr, "magnet_batch_published", against_head(magnet_published))
 

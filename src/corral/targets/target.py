@@ -127,6 +127,8 @@ def _kind_of(path: Path) -> Literal["torchscript", "export", "pickle", "other"]:
             return "pickle" if head[:1] == PICKLE or head[257:262] == TAR else "other"
     except OSError as error:
         raise CorralError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+    except zipfile.BadZipFile as error:  # an archive it is, with an end that says what cannot be
+        raise CorralError(f"{path}: truncated or damaged ({error}); {remedy}") from error
     with opened_zip(path, problem="truncated or damaged", remedy=remedy) as (_, members):
         names = {member.filename for member in members}
     entries = {name.partition("/")[2] for name in names} | names

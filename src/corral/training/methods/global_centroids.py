@@ -11,12 +11,12 @@ from corral.attacks.centred import CROSS_ENTROPY, TrainingLoss
 from corral.attacks.training_loss import FeaturesObjective
 from corral.errors import UsageError
 from corral.geometry import fitted_simplex
-from corral.losses import kl, weighted
+from corral.losses import kl, nuclear_norm, weighted
 from corral.models import Classifier, ClusterHead
 from corral.registry import register
 from corral.training.features import extract_features, require_finite
 from corral.training.methods.base import Context, MethodOptions, Metrics
-from corral.training.methods.clusters import ClusterMethod, labels_of
+from corral.training.methods.clusters import ClusterMethod, cluster_head, labels_of
 from corral.training.recipes.base import InnerAttack, NotNegative, Positive, ThreatConfig
 
 # Class means that lie on one point leave no radius to divide by.
@@ -44,18 +44,24 @@ class GlobalCentroids(ClusterMethod):
     class Options(MethodOptions):
         """Adversarial training on running centroids of clean features, shrunk toward a regular simplex.
 
-        A step moves a class's mean by 1 - `momentum` of the way to that of its images in the batch. "twins" gives each
-        class a second centroid, the running mean of its *adversarial* features; their scores add (log-sum-exp). With a
+        A step moves a class's mean by 1 - `momentum` of the way to that of its images in the batch. With a `length` the
+        centroids go to that distance from c_bar, to c_bar + length (mu - c_bar) / r, and the variance is length^2 / s:
+        the features' own scale then decides how far logits are apart, as with a linear head. "twins" gives each class a
+        second centroid, the running mean of its *adversarial* features; their scores add (log-sum-exp). With a
         `consistency_weight` the loss is TRADES's: cross-entropy of clean images and KL(p(x), p(x_adv)), which the
-        adversary climbs. The sharpness s begins at `sharpness`.
+        adversary climbs. The sharpness s begins at `sharpness`. `nuclear_weight` adds the nuclear norm of the batch's
+        residuals (f(x_adv) - mu_y) / r, divided by its images: NuAT's term with the class's clean centroid in the place
+        of the clean image's answer.
         """
 
+        length: Positive | None = None
         shrinkage: Annotated[float, Field(ge=0, le=1)] = 0.5
         momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
         clusters: Literal["clean", "twins"] = "clean"
         sharpness: Positive = 4.0
         temperature_learning_rate: NotNegative = 2e-2
         consistency_weight: NotNegative = 0.0
+        nuclear_weight: NotNegative = 0.0
         inner: InnerAttack = InnerAttack()
 
     options: Options
@@ -111,7 +117,11 @@ class GlobalCentroids(ClusterMethod):
             terms["cross_entropy"] = F.cross_entropy(of_clean, self.targets(y), reduction="none")
             terms["consistency"] = kl(of_clean, logits)
         metrics = {"adversarial_accuracy": (logits.argmax(1) == y).float().mean()}
-        return weighted(terms, self._weights(options)).mean(), metrics
+        total = weighted(terms, self._weights(options)).mean()
+        if options.nuclear_weight > 0:
+            residuals = _residuals(self.head, features, y)
+            total = total + options.nuclear_weight * nuclear_norm(residuals) / len(y)
+        return total, metrics
 
     @staticmethod
     def _weights(options: Options) -> dict[str, float]:
@@ -119,19 +129,25 @@ class GlobalCentroids(ClusterMethod):
 
     @classmethod
     def training_objective(cls, options: Options, threat: ThreatConfig) -> TrainingLoss:
-        """The cross-entropy of the head's logits, and the consistency with the clean image's where it is trained."""
-        if options.consistency_weight == 0:
+        """The cross-entropy of the head's logits, and the consistency with the clean image's where it is trained.
+
+        The nuclear norm is that of a batch of the one image: its residual's length.
+        """
+        if options.consistency_weight == 0 and options.nuclear_weight == 0:
             return CROSS_ENTROPY
 
         def values(model: Classifier, clean: Tensor, features: Tensor, y: Tensor) -> Tensor:
             logits = model.logits_from(features)
-            terms = {
-                "cross_entropy": F.cross_entropy(logits, y, reduction="none"),
-                "consistency": kl(model.logits_from(clean), logits),
-            }
-            return weighted(terms, cls._weights(options))
+            terms = {"cross_entropy": F.cross_entropy(logits, y, reduction="none")}
+            if options.consistency_weight > 0:
+                terms["consistency"] = kl(model.logits_from(clean), logits)
+            lengths = _residuals(cluster_head(model), features, y).norm(dim=1)
+            return weighted(terms, cls._weights(options)) + options.nuclear_weight * lengths
 
-        settings = (("consistency_weight", options.consistency_weight),)
+        settings = (
+            ("consistency_weight", options.consistency_weight),
+            ("nuclear_weight", options.nuclear_weight),
+        )
         return TrainingLoss("global_centroids", FeaturesObjective(values), settings)
 
     def _followed(self, x: Tensor) -> Tensor:
@@ -161,14 +177,17 @@ class GlobalCentroids(ClusterMethod):
 
     def _place(self, clean: Tensor, adversarial: Tensor) -> None:
         """Put the head's centroids where (C, d) means say, in place: the device is not waited for."""
+        weight, length = self.options.shrinkage, self.options.length
         vertices, radius = fitted_simplex(clean)
-        weight = self.options.shrinkage
-        centroids = torch.lerp(clean, vertices, weight)
+        radius, centroids = radius.clamp_min(LEAST_RADIUS), torch.lerp(clean, vertices, weight)
         if self.clusters == 2:
             turned, _ = fitted_simplex(adversarial)
             centroids = torch.stack([centroids, torch.lerp(adversarial, turned, weight)], 1).flatten(0, 1)
+        if length is not None:
+            middle = clean.mean(0)
+            centroids, radius = middle + length * (centroids - middle) / radius, torch.full_like(radius, length)
         self.head.centroids.copy_(centroids)
-        self.head.variance.copy_(radius.clamp_min(LEAST_RADIUS).square())
+        self.head.variance.copy_(radius.square())
 
     def _means(self) -> Tensor:
         """(C, d) means of the clean features of all training images, in eval mode and without augmentation."""
@@ -198,3 +217,9 @@ class GlobalCentroids(ClusterMethod):
             if found.shape != own.shape:
                 raise ValueError(f"{name} must be {tuple(own.shape)}, found {tuple(found.shape)}")
             setattr(self, name, found.to(own))
+
+
+def _residuals(head: ClusterHead, features: Tensor, y: Tensor) -> Tensor:
+    """(n, d) features less the first centroid of their class, in units of the head's radius r."""
+    own = head.centroids[head.index[y, 0]]
+    return (features.float() - own) / head.variance.sqrt()
