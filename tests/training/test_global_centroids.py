@@ -45,7 +45,13 @@ def test_points_on_a_simplex_are_their_own():
 def test_the_means_are_those_of_a_twin_over_images(begun, clusters):
     run = begun(
         "global-centroids",
-        **{"model.features": 16, "method.clusters": clusters, "method.momentum": 0.75, "method.shrinkage": 0.25},
+        **{
+            "model.features": 16,
+            "method.clusters": clusters,
+            "method.momentum": 0.75,
+            "method.shrinkage": 0.25,
+            "method.length": 0.0,
+        },
     )
     method, indices = run.method, torch.arange(30)
     x, y = run._batch(indices)
@@ -86,7 +92,7 @@ def test_the_means_are_those_of_a_twin_over_images(begun, clusters):
 
 
 def test_logits_do_not_see_the_scale_of_the_features(begun):
-    run = begun("global-centroids", **{"model.features": 16})
+    run = begun("global-centroids", **{"model.features": 16, "method.length": 0.0})
     method, head = run.method, run.model.head
     features = torch.randn(20, 16)
     before = head(features).log_softmax(1)
@@ -96,7 +102,7 @@ def test_logits_do_not_see_the_scale_of_the_features(begun):
 
 @pytest.mark.parametrize("more", [{}, {"training.weight_averaging": 0.9}, {"method.consistency_weight": 6.0}])
 def test_a_saved_network_has_the_means_of_its_own_features(tiny, more):
-    run = tiny("global-centroids", **{"method.shrinkage": 0.0, **more})
+    run = tiny("global-centroids", **{"method.shrinkage": 0.0, "method.length": 0.0, **more})
     images = prepare_data(run.recipe, root=None, data=corral.data.load("digits"))[1]
     features = extract_features(run.model, images)
     for label in range(10):
@@ -203,3 +209,27 @@ def test_a_turned_simplex_is_regular_and_uses_every_coordinate(classes, dimensio
     torch.testing.assert_close(found @ found.T, expected, atol=1e-5, rtol=0)
     assert bool((found.abs().amax(0) > 0).all())
     assert torch.equal(found, turned_simplex(classes, dimension))
+
+
+@pytest.mark.parametrize("length", [0.0, 2.0])
+@pytest.mark.parametrize("clusters", ["clean", "twins"])
+def test_moving_all_features_changes_no_loss_and_has_no_gradient(begun, length, clusters):
+    more = {"method.length": length, "method.clusters": clusters, "method.shrinkage": 0.3}
+    run = begun("global-centroids", **{"model.features": 12, **more})
+    method, y = run.method, torch.arange(40) % 10
+    torch.manual_seed(0)
+    clean, moved = (torch.randn(40, 12, requires_grad=True) for _ in range(2))
+    head = method._with_gradient(clean, moved, y)
+    torch.testing.assert_close(head.centroids, run.model.head.centroids)  # the running means, to the value
+    torch.nn.functional.cross_entropy(head(moved), y).backward()
+    together = clean.grad.sum(0) + moved.grad.sum(0)
+    assert float(together.norm()) < 1e-4 * float(moved.grad.sum(0).norm())
+
+
+def test_a_length_puts_the_centroids_at_that_distance(begun):
+    run = begun("global-centroids", **{"model.features": 12, "method.length": 2.0, "method.shrinkage": 1.0})
+    head, means = run.model.head, run.method.clean_means
+    torch.testing.assert_close((head.centroids - means.mean(0)).norm(dim=1), torch.full((10,), 2.0))
+    assert float(head.variance) == pytest.approx(4.0)
+    direction = (fitted_simplex(means)[0] - means.mean(0)).sign()
+    assert torch.equal((head.centroids - means.mean(0)).sign(), direction)

@@ -59,7 +59,8 @@ def turned_simplex(classes: int, dimension: int) -> Tensor:
     """
     vertices = max_mahalanobis_centres(classes, dimension)[:, : classes - 1].double()
     drawn = torch.randn(dimension, classes - 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return (vertices @ torch.linalg.qr(drawn)[0].T).float()
+    found: Tensor = (vertices @ torch.linalg.qr(drawn)[0].T).float()
+    return found
 
 
 def packed_centres(classes: int, dimension: int, *, length: float = 1.0) -> Tensor:

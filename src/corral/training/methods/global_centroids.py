@@ -33,9 +33,11 @@ class GlobalCentroids(ClusterMethod):
 
         mu = (1 - l) c + l (c_bar + r R M),    l = `shrinkage`,
 
-    and the variance is r^2 / s: a logit does not change when all features are scaled, and s, the inverse of the head's
-    temperature, is trained. No gradient flows to centroids. The adversary is PGD on the same head. Of a network that is
-    measured or saved, the c_y are the exact means of its features of the training images.
+    and the variance is r^2 / s: a logit does not change when all features are moved or scaled, and s, the inverse of
+    the head's temperature, is trained. The gradient sees moves too: c_y has the value of the running mean and the
+    gradient of the mean of the batch's clean images. (Without it features run away from centroids that follow them.)
+    R has none. The adversary is PGD on the same head. Of a network that is measured or saved, the c_y are the exact
+    means of its features of the training images.
     """
 
     name = "global-centroids"
@@ -44,17 +46,18 @@ class GlobalCentroids(ClusterMethod):
     class Options(MethodOptions):
         """Adversarial training on running centroids of clean features, shrunk toward a regular simplex.
 
-        A step moves a class's mean by 1 - `momentum` of the way to that of its images in the batch. With a `length` the
-        centroids go to that distance from c_bar, to c_bar + length (mu - c_bar) / r, and the variance is length^2 / s:
-        the features' own scale then decides how far logits are apart, as with a linear head. "twins" gives each class a
-        second centroid, the running mean of its *adversarial* features; their scores add (log-sum-exp). With a
-        `consistency_weight` the loss is TRADES's: cross-entropy of clean images and KL(p(x), p(x_adv)), which the
-        adversary climbs. The sharpness s begins at `sharpness`. `nuclear_weight` adds the nuclear norm of the batch's
-        residuals (f(x_adv) - mu_y) / r, divided by its images: NuAT's term with the class's clean centroid in the place
-        of the clean image's answer.
+        A step moves a class's mean by 1 - `momentum` of the way to that of its images in the batch. The centroids go to
+        the distance `length` from c_bar, to c_bar + length (mu - c_bar) / r, and the variance is length^2 / s: the
+        features' own scale then decides how far logits are apart, as with a linear head. 0 leaves them at mu.
+
+        "twins" gives each class a second centroid, the running mean of its *adversarial* features; their scores add
+        (log-sum-exp). With a `consistency_weight` the loss is TRADES's: cross-entropy of clean images and
+        KL(p(x), p(x_adv)), which the adversary climbs. The sharpness s begins at `sharpness`. `nuclear_weight` adds the
+        nuclear norm of the batch's residuals (f(x_adv) - mu_y) / r, divided by its images: NuAT's term with the class's
+        clean centroid in the place of the clean image's answer.
         """
 
-        length: Positive | None = None
+        length: NotNegative = 1.0
         shrinkage: Annotated[float, Field(ge=0, le=1)] = 0.5
         momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
         clusters: Literal["clean", "twins"] = "clean"
@@ -77,6 +80,7 @@ class GlobalCentroids(ClusterMethod):
         self.clean_means = torch.zeros(shape, device=context.device)
         self.adversarial_means = torch.zeros(shape, device=context.device)
         self.seen: tuple[Tensor, Tensor, Tensor] | None = None
+        self.turned = self.clean_means, self.adversarial_means
         if context.model.features_dim < context.num_classes - 1:
             needed, found = context.num_classes - 1, context.model.features_dim
             raise UsageError(
@@ -104,22 +108,21 @@ class GlobalCentroids(ClusterMethod):
             x_adv = self.consistency_attack(self.model, x, y, options.inner, kl)
         else:
             x_adv = self.adversarial(self.model, x, y, options.inner, "cross_entropy")
-        features = self.model.features(x_adv)
-        logits = self.model.logits_from(features)
-        clean = self.model.features(x) if consistent else None
+        clean, features = self.model.features(x), self.model.features(x_adv)
         averaged = self.context.averaged_model
-        followed = clean.detach() if clean is not None and averaged is None else self._followed(x)
-        moved = self._followed(x_adv) if averaged is not None and self.clusters == 2 else features.detach()
+        followed = clean.detach() if averaged is None else self._followed(averaged, x)
+        moved = features.detach() if averaged is None or self.clusters == 1 else self._followed(averaged, x_adv)
         self.seen = followed, moved, y
+        head = self._with_gradient(clean, features, y)
+        logits, of_clean = head(features), head(clean) if consistent else None
         terms = {"cross_entropy": F.cross_entropy(logits, self.targets(y), reduction="none")}
-        if clean is not None:
-            of_clean = self.model.logits_from(clean)
+        if of_clean is not None:
             terms["cross_entropy"] = F.cross_entropy(of_clean, self.targets(y), reduction="none")
             terms["consistency"] = kl(of_clean, logits)
         metrics = {"adversarial_accuracy": (logits.argmax(1) == y).float().mean()}
         total = weighted(terms, self._weights(options)).mean()
         if options.nuclear_weight > 0:
-            residuals = _residuals(self.head, features, y)
+            residuals = _residuals(head, features, y)
             total = total + options.nuclear_weight * nuclear_norm(residuals) / len(y)
         return total, metrics
 
@@ -142,7 +145,8 @@ class GlobalCentroids(ClusterMethod):
             if options.consistency_weight > 0:
                 terms["consistency"] = kl(model.logits_from(clean), logits)
             lengths = _residuals(cluster_head(model), features, y).norm(dim=1)
-            return weighted(terms, cls._weights(options)) + options.nuclear_weight * lengths
+            total: Tensor = weighted(terms, cls._weights(options)) + options.nuclear_weight * lengths
+            return total
 
         settings = (
             ("consistency_weight", options.consistency_weight),
@@ -150,16 +154,13 @@ class GlobalCentroids(ClusterMethod):
         )
         return TrainingLoss("global_centroids", FeaturesObjective(values), settings)
 
-    def _followed(self, x: Tensor) -> Tensor:
-        """(n, d) clean features that the means follow: of the averaged network, in eval mode, where there is one."""
-        model = self.context.averaged_model or self.model
-        mode = model.training
-        model.eval()
-        try:
-            with torch.no_grad():
-                return model.features(x).float()
-        finally:
-            model.train(mode)
+    @staticmethod
+    def _followed(averaged: Classifier, x: Tensor) -> Tensor:
+        """(n, d) features of the averaged network, which the means follow."""
+        averaged.eval()
+        with torch.no_grad():
+            found: Tensor = averaged.features(x).float()
+            return found
 
     def after_step(self) -> None:
         assert self.seen is not None
@@ -170,24 +171,41 @@ class GlobalCentroids(ClusterMethod):
 
     def _moved(self, means: Tensor, features: Tensor, y: Tensor) -> Tensor:
         """(C, d) means a step later; a class without an image in the batch keeps its own."""
-        sums = torch.zeros_like(means).index_add_(0, y, features.float())
-        counts = torch.bincount(y, minlength=len(means)).unsqueeze(1)
-        found = torch.lerp(sums / counts.clamp_min(1), means, self.options.momentum)
-        return torch.where(counts > 0, found, means)
+        found, there = _class_means(features.float(), y, len(means))
+        return torch.where(there, torch.lerp(found, means, self.options.momentum), means)
 
     def _place(self, clean: Tensor, adversarial: Tensor) -> None:
         """Put the head's centroids where (C, d) means say, in place: the device is not waited for."""
-        weight, length = self.options.shrinkage, self.options.length
-        vertices, radius = fitted_simplex(clean)
-        radius, centroids = radius.clamp_min(LEAST_RADIUS), torch.lerp(clean, vertices, weight)
-        if self.clusters == 2:
-            turned, _ = fitted_simplex(adversarial)
-            centroids = torch.stack([centroids, torch.lerp(adversarial, turned, weight)], 1).flatten(0, 1)
-        if length is not None:
-            middle = clean.mean(0)
-            centroids, radius = middle + length * (centroids - middle) / radius, torch.full_like(radius, length)
+        self.turned = turned(clean), turned(adversarial)
+        centroids, radius = self._centroids(clean, adversarial)
         self.head.centroids.copy_(centroids)
         self.head.variance.copy_(radius.square())
+
+    def _centroids(self, clean: Tensor, adversarial: Tensor) -> tuple[Tensor, Tensor]:
+        """(M, d) centroids of (C, d) means by the turns that were found last, and r, with gradient to the means."""
+        length = self.options.length
+        centroids, middle, radius = self._shrunk(clean, self.turned[0])
+        if self.clusters == 2:
+            second = self._shrunk(adversarial, self.turned[1])[0]
+            centroids = torch.stack([centroids, second], 1).flatten(0, 1)
+        if length == 0:
+            return centroids, radius
+        return middle + length * (centroids - middle) / radius, torch.full_like(radius, length)
+
+    def _shrunk(self, means: Tensor, vertices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(1 - l) c + l (c_bar + r R M), c_bar and r, of means c and turned unit vertices R M."""
+        middle = means.mean(0)
+        radius = ((means - middle) * vertices).sum().clamp_min(LEAST_RADIUS * len(means)) / len(means)
+        return torch.lerp(means, middle + radius * vertices, self.options.shrinkage), middle, radius
+
+    def _with_gradient(self, clean: Tensor, features: Tensor, y: Tensor) -> ClusterHead:
+        """The head as it is, whose centroids have the gradient of the means of the batch's features."""
+        both = []
+        for means, seen in ((self.clean_means, clean), (self.adversarial_means, features)):
+            found, there = _class_means(seen.float(), y, len(means))
+            both.append(means + torch.where(there, found - found.detach(), torch.zeros_like(found)))
+        centroids, radius = self._centroids(*both)
+        return self.head.with_centroids(centroids, radius.square())
 
     def _means(self) -> Tensor:
         """(C, d) means of the clean features of all training images, in eval mode and without augmentation."""
@@ -205,7 +223,9 @@ class GlobalCentroids(ClusterMethod):
 
     def fit_average(self) -> None:
         """Exact class means of the averaged network; twins keep the running mean of adversarial features."""
+        own = self.turned
         self._place(self._means(), self.adversarial_means)
+        self.turned = own
 
     def tensors(self) -> dict[str, Tensor]:
         return super().tensors() | {name: getattr(self, name) for name in self.state}
@@ -217,9 +237,23 @@ class GlobalCentroids(ClusterMethod):
             if found.shape != own.shape:
                 raise ValueError(f"{name} must be {tuple(own.shape)}, found {tuple(found.shape)}")
             setattr(self, name, found.to(own))
+        self.turned = turned(self.clean_means), turned(self.adversarial_means)
 
 
 def _residuals(head: ClusterHead, features: Tensor, y: Tensor) -> Tensor:
     """(n, d) features less the first centroid of their class, in units of the head's radius r."""
     own = head.centroids[head.index[y, 0]]
     return (features.float() - own) / head.variance.sqrt()
+
+
+def _class_means(features: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """(C, d) means of (n, d) features by their labels, and (C, 1) whether a class is among them."""
+    sums = features.new_zeros(classes, features.shape[1]).index_add(0, y, features)
+    counts = torch.bincount(y, minlength=classes).unsqueeze(1)
+    return sums / counts.clamp_min(1), counts > 0
+
+
+def turned(means: Tensor) -> Tensor:
+    """(C, d) unit vertices R M of the regular simplex nearest to (C, d) means, around 0."""
+    vertices, radius = fitted_simplex(means)
+    return (vertices - means.mean(0)) / radius.clamp_min(LEAST_RADIUS)
