@@ -4,7 +4,7 @@ import hashlib
 import shlex
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ from corral.papers.lines import RowKey, RowLine, RunLine
 from corral.papers.store import Store
 from corral.report.words import WORST_CASE, slug
 from corral.training import Recipe
+from corral.training.recipes.recipe import WeightAveraging
 
 from .definition import Arena, Candidate
 from .passes import Cost, cost_of
@@ -21,6 +22,7 @@ Stage = Literal["screen", "final"]
 STAGES: tuple[Stage, ...] = ("screen", "final")
 # The fingerprint of the weights of a run that has none, since its loss or weights were not finite.
 DIVERGED = "diverged"
+AVERAGING = "training.weight_averaging"
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,20 @@ def final_jobs(arena: Arena, task: str, chosen: dict[str, int], finalists: Seque
             seeds = range(arena.finalist_seeds if method in finalists else arena.seeds)
             found += _jobs(arena, task, "final", entry, chosen[method], seeds, budget)
     return sorted(found, key=lambda job: job.seed)
+
+
+def averaged_twins(arena: Arena, job: Job) -> list[str]:
+    """The folders of the final's runs that differ from one by weight averaging alone."""
+    if job.stage == "screen" or "+" in job.entry:
+        return []
+    found = []
+    for name, ingredient in arena.ingredient.items():
+        entry = f"{job.entry}+{name}"
+        if entry in arena.entries(job.task) and set(ingredient.set) == {AVERAGING}:
+            averaged = WeightAveraging.model_validate({"decay": ingredient.set[AVERAGING]})
+            training = job.recipe.training.model_copy(update={"weight_averaging": averaged})
+            found.append(replace(job, entry=entry, recipe=job.recipe.model_copy(update={"training": training})).folder)
+    return found
 
 
 def line_of(store: Store, job: Job) -> RowLine | None:

@@ -23,7 +23,8 @@ from corral.training.guards import DivergedError
 from corral.training.start import data_of, prepare_data
 
 from .definition import Arena
-from .plan import DIVERGED, Job, line_of
+from .plan import DIVERGED, Job, averaged_twins, line_of
+from .unaveraged import begin_unaveraged
 
 
 def make(
@@ -45,6 +46,8 @@ def make(
         return False
     where: dict[str, Any] = {"data_root": data_root, "device": device, "progress": progress}
     path = runs / job.task / job.folder
+    for name in averaged_twins(arena, job):
+        begin_unaveraged(job.recipe, path, runs / job.task / name)
     try:
         folder = train(job.recipe, out=path, resume="auto", **where)
     except DivergedError as error:

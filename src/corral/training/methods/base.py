@@ -106,6 +106,7 @@ class Method:
         stops: whether training ends where it has failed, with the weights of the last epoch that was sound.
         attacks_logits: whether its adversary climbs a function of logits and labels, for which `method.inner.objective`
             can choose another.
+        follows_average: whether its steps depend on `context.averaged_model`.
     """
 
     registry: ClassVar[Registry[type["Method"]]] = METHODS
@@ -120,6 +121,7 @@ class Method:
     health: Literal["sound", "doubtful", "failed"] = "sound"
     stops = False
     attacks_logits: ClassVar[bool] = False
+    follows_average: ClassVar[bool] = False
 
     class Options(MethodOptions):
         """None but the name."""

@@ -41,7 +41,7 @@ class GlobalCentroids(ClusterMethod):
     """
 
     name = "global-centroids"
-    softens = attacks_logits = True
+    softens = attacks_logits = follows_average = True
 
     class Options(MethodOptions):
         """Adversarial training on running centroids of clean features, shrunk toward a regular simplex.
