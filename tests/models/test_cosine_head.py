@@ -18,6 +18,8 @@ from corral.models.export import plain
 from corral.models.heads import HEADS
 from corral.training import load_model, train
 
+# What a head says of centroids that are trained, and of a scale that is not.
+FREE = {"fixed": False, "trained_scale": False}
 LIPSCHITZ = {
     "model.backbone": "lipschitz",
     "model.width": 32,
@@ -58,7 +60,7 @@ def test_logits_are_scaled_cosines_written_out(rule):
 def test_a_spec_builds_the_head_again():
     head = CosineHead(3, 4, clusters_per_class=2, scale=4.0, rule="soft")
     spec = head.spec()
-    assert spec == {"name": "cosine", "clusters_per_class": 2, "scale": 4.0, "rule": "soft"}
+    assert spec == {"name": "cosine", "clusters_per_class": 2, "scale": 4.0, "rule": "soft", **FREE}
     other = HEADS[spec["name"]].from_spec(spec, 3, 4)
     other.load_state_dict(head.state_dict())
     features = torch.randn(5, 3)
@@ -77,7 +79,7 @@ def test_a_spec_builds_the_head_again():
 
 def test_a_recipe_trains_it_and_the_run_is_read_again(trained):
     model, spec, info = load_model(trained)
-    assert spec.head == {"name": "cosine", "clusters_per_class": 2, "scale": 16.0, "rule": "nearest"}
+    assert spec.head == {"name": "cosine", "clusters_per_class": 2, "scale": 16.0, "rule": "nearest", **FREE}
     assert (type(model.head), info.method) == (CosineHead, "at")
     test = load_data("digits").test
     assert test.labels is not None
