@@ -5,13 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import torch
+
 from corral.targets.programs import process
+
+STREAMS = ((0, "r"), (1, "w"), (2, "w"))
 
 
 class Forked:
@@ -33,6 +38,8 @@ class Forked:
                     os.dup2(source, target)
                 os.closerange(3, 256)
                 os.chdir(cwd)
+                sys.stdin, sys.stdout, sys.stderr = (os.fdopen(fd, mode, closefd=False) for fd, mode in STREAMS)
+                warnings.simplefilter("ignore")  # as the new interpreter is told to
                 sys.argv = command[-2:]
                 exec(command[-2], {"__name__": "__main__"})
                 code = 0
@@ -70,7 +77,12 @@ class Forked:
 
 @contextmanager
 def forked() -> Iterator[None]:
-    """Start programs' processes by a fork."""
+    """Start programs' processes by a fork, of one thread: a copy has none of the others, and would wait for them."""
     names = {name: getattr(subprocess, name) for name in ("PIPE", "DEVNULL", "TimeoutExpired")}
-    with patch.object(process, "subprocess", SimpleNamespace(Popen=Forked, **names)):
-        yield
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with patch.object(process, "subprocess", SimpleNamespace(Popen=Forked, **names)):
+            yield
+    finally:
+        torch.set_num_threads(threads)

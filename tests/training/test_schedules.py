@@ -47,13 +47,19 @@ def test_the_rates_of_every_shipped_recipe_are_those_of_torchs_schedulers():
     assert len(shipped) > 5
     for training in shipped:
         rising = training.warm_up or 0
+        if training.schedule == "one-cycle" and not rising:
+            rising = 0.4 * training.epochs
+            assert rising * steps == pytest.approx(round(rising * steps))
+        turn = round(rising * steps)
         optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=training.learning_rate)
-        parts = [LinearLR(optimiser, 1e-9, 1.0, rising * steps)] if rising else []
+        parts = [LinearLR(optimiser, 1e-9, 1.0, turn)] if rising else []
         if training.schedule == "cosine":
             parts.append(CosineAnnealingLR(optimiser, (training.epochs - rising) * steps))
+        elif training.schedule == "one-cycle":
+            parts.append(LinearLR(optimiser, 1.0, 0.0, training.epochs * steps - turn))
         else:
             parts.append(MultiStepLR(optimiser, [(milestone - rising) * steps for milestone in training.milestones]))
-        twin = SequentialLR(optimiser, parts, [rising * steps] if rising else [])
+        twin = SequentialLR(optimiser, parts, [turn] if rising else [])
         for step in range(min(training.epochs, 200) * steps):
             rate = training.learning_rate * schedule(training, step / steps)
             assert optimiser.param_groups[0]["lr"] == pytest.approx(rate, rel=1e-9, abs=2e-9 * training.learning_rate)
