@@ -33,9 +33,9 @@ class GlobalCentroids(ClusterMethod):
 
         mu = (1 - l) c + l (c_bar + r R M),    l = `shrinkage`,
 
-    and the variance is r^2 / s: a logit does not change when all features are moved or scaled, and s, the inverse of
-    the head's temperature, is trained. The gradient sees moves too: c_y has the value of the running mean and the
-    gradient of the mean of the batch's clean images. (Without it features run away from centroids that follow them.)
+    and the variance is r^2 / s: a logit does not change when all features are moved or scaled; s is the inverse of the
+    head's temperature. The gradient sees moves too: c_y has the value of the running mean and the gradient of the mean
+    of the batch's clean images. (Without it features run away from centroids that follow them.)
     R has none. The adversary is PGD on the same head. Of a network that is measured or saved, the c_y are the exact
     means of its features of the training images.
     """
@@ -52,7 +52,8 @@ class GlobalCentroids(ClusterMethod):
 
         "twins" gives each class a second centroid, the running mean of its *adversarial* features; their scores add
         (log-sum-exp). With a `consistency_weight` the loss is TRADES's: cross-entropy of clean images and
-        KL(p(x), p(x_adv)), which the adversary climbs. The sharpness s begins at `sharpness`. `nuclear_weight` adds the
+        KL(p(x), p(x_adv)), which the adversary climbs. The sharpness s is `sharpness`; with a
+        `temperature_learning_rate` it is trained from there. `nuclear_weight` adds the
         nuclear norm of the batch's residuals (f(x_adv) - mu_y) / r, divided by its images: NuAT's term with the class's
         clean centroid in the place of the clean image's answer.
         """
@@ -62,7 +63,7 @@ class GlobalCentroids(ClusterMethod):
         momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
         clusters: Literal["clean", "twins"] = "clean"
         sharpness: Positive = 4.0
-        temperature_learning_rate: NotNegative = 2e-2
+        temperature_learning_rate: NotNegative = 0.0
         consistency_weight: NotNegative = 0.0
         nuclear_weight: NotNegative = 0.0
         inner: InnerAttack = InnerAttack()
