@@ -35,7 +35,7 @@ class GlobalCentroids(ClusterMethod):
 
     and the variance is r^2 / s: a logit does not change when all features are moved or scaled; s is the inverse of the
     head's temperature. The gradient sees moves too: c_y has the value of the running mean and the gradient of the mean
-    of the batch's clean images. (Without it features run away from centroids that follow them.)
+    of the batch's clean images, with a `length` c_bar alone. (Without it features run away from centroids that follow.)
     R has none. The adversary is PGD on the same head. Of a network that is measured or saved, the c_y are the exact
     means of its features of the training images.
     """
@@ -191,7 +191,9 @@ class GlobalCentroids(ClusterMethod):
             centroids = torch.stack([centroids, second], 1).flatten(0, 1)
         if length == 0:
             return centroids, radius
-        return middle + length * (centroids - middle) / radius, torch.full_like(radius, length)
+        # At the start r is small, and the gradient of a division by it would blow the features up.
+        directions = ((centroids - middle) / radius).detach()
+        return middle + length * directions, torch.full_like(radius, length)
 
     def _shrunk(self, means: Tensor, vertices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(1 - l) c + l (c_bar + r R M), c_bar and r, of means c and turned unit vertices R M."""
