@@ -213,4 +213,7 @@ def _show(outcome: Outcome, seed: int, keep: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted: what was read is kept beside --results, and the same command goes on")
