@@ -22,11 +22,14 @@ def begin_unaveraged(recipe: Recipe, path: Path, averaged: Path) -> bool:
         averaged: the folder of a run whose recipe is the same but for weight averaging.
 
     Returns:
-        Whether it was written: not where the other run is not finished, or something in training depends on the
-        average.
+        Whether it was written: not where the other run is not finished or was stopped early, or something in training
+        depends on the average.
     """
     other, own = Run(averaged), Run(path)
     if path.exists() or not other.model_file.is_file() or not other.state_file.is_file() or depends(recipe):
+        return False
+    ending = other.info.ending
+    if ending is not None and ending.stopped is not None:  # the weights that were saved are not the last
         return False
     training = other.recipe.training.model_copy(update={"weight_averaging": None})
     if other.recipe.model_copy(update={"training": training}).identity() != recipe.identity():

@@ -57,11 +57,7 @@ def cutout(pixels: Tensor, *, side: int, generator: torch.Generator | None = Non
         raise ValueError(f"side must be at least 0, found {side}")
     if side == 0:
         return pixels
-    count, _, height, width = pixels.shape
-    inside = _span(count, height, side, generator, pixels).unsqueeze(2) & _span(
-        count, width, side, generator, pixels
-    ).unsqueeze(1)
-    return pixels.masked_fill(inside.unsqueeze(1), 0)
+    return pixels.masked_fill(_boxes(pixels, (side, side), generator).unsqueeze(1), 0)
 
 
 def cutmix(pixels: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,16 +77,19 @@ def cutmix(pixels: Tensor, *, generator: torch.Generator | None = None) -> tuple
     source = pixels.device if generator is None else generator.device
     others = torch.randperm(count, generator=generator, device=source).to(pixels.device)
     ratio = (1 - torch.rand(count, generator=generator, device=source)).sqrt().to(pixels.device)
-    inside = _span(count, height, (height * ratio).long(), generator, pixels).unsqueeze(2) & _span(
-        count, width, (width * ratio).long(), generator, pixels
-    ).unsqueeze(1)
+    inside = _boxes(pixels, ((height * ratio).long(), (width * ratio).long()), generator)
     mixed = torch.where(inside.unsqueeze(1), pixels[others], pixels)
     return mixed, others, inside.float().mean((1, 2))
 
 
-def _span(count: int, length: int, side: int | Tensor, generator: torch.Generator | None, like: Tensor) -> Tensor:
-    """(count, length) whether a place is in the span of a side, a number or one each, around a centre of each row."""
-    source = like.device if generator is None else generator.device
-    start = torch.randint(length, (count,), generator=generator, device=source).to(like.device) - side // 2
-    places = torch.arange(length, device=like.device)
-    return (places >= start.unsqueeze(1)) & (places < (start + side).unsqueeze(1))
+def _boxes(pixels: Tensor, sides: tuple[int | Tensor, int | Tensor], generator: torch.Generator | None) -> Tensor:
+    """(N, H, W) whether a pixel is in its image's box, of these sides (numbers, or one each), around a random pixel."""
+    source = pixels.device if generator is None else generator.device
+    spans = []
+    for length, side in zip(pixels.shape[2:], sides, strict=True):
+        centres = torch.randint(length, (len(pixels),), generator=generator, device=source).to(pixels.device)
+        start = (centres - side // 2).unsqueeze(1)
+        end = start + (side.unsqueeze(1) if isinstance(side, Tensor) else side)
+        places = torch.arange(length, device=pixels.device)
+        spans.append((places >= start) & (places < end))
+    return spans[0].unsqueeze(2) & spans[1].unsqueeze(1)

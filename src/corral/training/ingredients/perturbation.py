@@ -60,11 +60,7 @@ class Adversaries:
     def kept(self) -> Iterator[None]:
         """Keep what is made in here, for `shown`."""
         self._kept = []
-        try:
-            yield
-        except BaseException:
-            self._kept = None
-            raise
+        yield
 
     @contextmanager
     def shown(self) -> Iterator[None]:

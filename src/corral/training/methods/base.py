@@ -265,6 +265,10 @@ class Method:
         """
         return self.context.soft.of(y, self.context.num_classes)
 
+    def attacked_labels(self, y: Tensor) -> Tensor:
+        """What an adversary's cross-entropy is of: the labels (n,), or (n, C) the shares of both in mixed images."""
+        return SoftLabels(mixed=self.context.soft.mixed).of(y, self.context.num_classes)
+
     def adversarial(
         self, model: nn.Module, x: Tensor, y: Tensor, inner: InnerAttack, objective: ObjectiveName | LogitObjective
     ) -> Tensor:
@@ -273,14 +277,13 @@ class Method:
         On the `objective`, or on the one that `inner` names in its place. Of mixed images, cross-entropy is of the
         labels of both.
         """
-        soft, targeted = self.context.soft, inner.objective == "targeted"
+        targeted = inner.objective == "targeted"
         if inner.objective is not None:
             objective = "cross_entropy" if targeted else inner.objective
         if targeted:
             y = other_classes(y, self.context.num_classes, self.context.noise)
-        elif objective == "cross_entropy" and soft.mixed is not None:
-            both = SoftLabels(mixed=soft.mixed).of(y, self.context.num_classes)
-            objective = partial(_entropy_of, both)
+        elif objective == "cross_entropy" and self.context.soft.mixed is not None:
+            objective = partial(_entropy_of, self.attacked_labels(y))
         threat = self.context.training_threat
         return self.context.adversaries.once(
             lambda: pgd(

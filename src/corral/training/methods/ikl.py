@@ -30,7 +30,7 @@ class ImprovedKL(Method):
     """
 
     name = "ikl"
-    softens = True
+    softens = attacks_logits = True
 
     class Options(MethodOptions):
         """Cross-entropy of clean images, `mse_weight` × the pairwise squared error, `consistency_weight` × soft CE.

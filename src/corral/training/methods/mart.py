@@ -21,6 +21,7 @@ class Mart(Method):
     """
 
     name = "mart"
+    attacks_logits = True
 
     class Options(MethodOptions):
         """Boosted cross-entropy plus `consistency_weight` (the paper's lambda) × the misclassified images' KL."""

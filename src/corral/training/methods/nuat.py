@@ -73,6 +73,10 @@ class NuclearNormTraining(Method):
 
     def one_step(self, x: Tensor, y: Tensor) -> Tensor:
         """The batch's adversarial images."""
+        return self.context.adversaries.once(lambda: self._one_step(x, y, self.attacked_labels(y)))
+
+    def _one_step(self, x: Tensor, y: Tensor, labels: Tensor) -> Tensor:
+        """The same, up the cross-entropy of labels (n,) or of shares (n, C)."""
         settings, threat = self.options.adversary, self.context.training_threat
         weight = 0.0 if settings.alternate and self.step % 2 == 0 else self.weight
         mixed = torch.is_autocast_enabled(x.device.type)
@@ -80,7 +84,7 @@ class NuclearNormTraining(Method):
             with torch.no_grad():
                 clean = self.model(x)
 
-            def climbed(logits: Tensor, labels: Tensor) -> Tensor:
+            def climbed(logits: Tensor, _: Tensor) -> Tensor:
                 # The norm is shared by the batch: attacks add up the values.
                 values = F.cross_entropy(logits, labels, reduction="none")
                 return values + weight * nuclear_norm(logits - clean) / len(x) if weight > 0 else values
