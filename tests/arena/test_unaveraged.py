@@ -4,7 +4,8 @@ import pytest
 import torch
 from experiments.arena.unaveraged import begin_unaveraged
 
-from corral.training import load_recipe, train
+from corral.training import Run, load_recipe, train
+from corral.training.convergence import Ending
 
 TINY = {
     "data.train": 120, "data.validation": 0, "model.width": 4, "model.features": 16, "training.epochs": 2,
@@ -25,6 +26,14 @@ def test_the_model_is_that_of_a_training_of_its_own(tmp_path, recipe):
     assert (made.info.epochs, made.info.ending) == (own.info.epochs, own.info.ending)
     assert [line["loss"] for line in made.metrics] == [line["loss"] for line in own.metrics]
     assert not begin_unaveraged(resolved, tmp_path / "made", averaged.path)  # a folder that is there stays
+
+
+def test_a_run_that_was_stopped_is_not_taken(tmp_path, monkeypatch):
+    """Its model is not of its last weights."""
+    averaged = train("at", out=tmp_path / "mean", progress=False, **TINY, **{"training.weight_averaging": 0.9})
+    stopped = averaged.info.model_copy(update={"ending": Ending(epochs=2, stopped="collapse")})
+    monkeypatch.setattr(Run, "info", property(lambda _: stopped))
+    assert not begin_unaveraged(load_recipe("at", overrides=TINY), tmp_path / "made", averaged.path)
 
 
 @pytest.mark.parametrize(

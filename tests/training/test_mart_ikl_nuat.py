@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from corral.losses import nuclear_norm
 from corral.progress import Progress
@@ -257,3 +258,23 @@ def test_gradients_are_finite_in_bfloat16_and_in_a_ball_of_no_size(begun, recipe
     assert loss.dtype == torch.float32
     for gradient in torch.autograd.grad(loss, list(run.model.parameters())):
         assert torch.isfinite(gradient).all()
+
+
+def test_nuat_climbs_both_labels_of_mixed_images_once_a_batch(begun):
+    """Of two opposite labels, half each, the cross-entropy's slope is that of their mean; the twin takes it by hand."""
+    more = {"method.adversary.start_ratio": 0.0, "method.adversary.step_ratio": 0.5, "data.cutmix": True}
+    run = begun("nuat", **more)
+    method, x, y = run.method, run.images.float(torch.arange(12)), run.images.labels[:12]
+    others, shares = y.roll(1), torch.full((12,), 0.5)
+    run.context.soft.mixed = others, shares
+    run.model.eval()
+    images = x.clone().requires_grad_(True)
+    logits = run.model(images)
+    both = (F.cross_entropy(logits, y, reduction="none") + F.cross_entropy(logits, others, reduction="none")) / 2
+    slope = torch.autograd.grad(both.sum(), images)[0]
+    expected = (x + 0.5 * run.recipe.threat.eps * slope.sign()).clamp(0, 1)
+    with run.context.adversaries.kept():
+        found = method.one_step(x, y)
+    torch.testing.assert_close(found, expected)
+    with run.context.adversaries.shown():
+        assert method.one_step(x, y) is found

@@ -88,7 +88,7 @@ def listing() -> list[str]:
         line = f"{shown[name]:<{column}}  {paper:<{max(map(len, PAPERS))}}  {summary}"
         lines.append(line if len(line) <= width else f"{line[: width - 3].rstrip()}...")
     legend = "  ".join(f"{mark} {end} ({words})" for mark, (end, words) in VARIANTS.items())
-    return [*lines, f"also: {legend}", "all about one: corral recipes NAME"]
+    return [*lines, f"also: {legend}", "all about one, such as at or mat-so: corral recipes NAME"]
 
 
 def _paper(source: str) -> str:

@@ -2,8 +2,9 @@
 
 from corral.attacks.centred import TrainingLoss
 from corral.attacks.training_loss import FeaturesObjective
+from corral.training.begin import train
 from corral.training.features import extract_features
-from corral.training.loop import Training, train
+from corral.training.loop import Training
 from corral.training.recipes.base import InnerAttack, parse_eps
 from corral.training.recipes.files import chosen_sets, load_recipe
 from corral.training.recipes.layers import shipped_recipes

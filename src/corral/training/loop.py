@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,126 +12,29 @@ import torch
 from torch import Tensor
 
 from corral.checkpoints import read_checkpoint, write_checkpoint
-from corral.data import AnyData, Images, data_name, load
+from corral.data import AnyData, Images, load
 from corral.data.augment import crop_and_flip, cutmix, cutout
-from corral.devices import choose_device
-from corral.errors import UsageError
-from corral.files import AnyPath, check_recordable, remove_abandoned, write_atomically
-from corral.lock import held
-from corral.models.backbones import BACKBONES, BackboneLike, Embedded, is_own, named_backbone
+from corral.files import write_atomically
+from corral.models.backbones import BACKBONES, Embedded, is_own
 from corral.models.fingerprint import fingerprint
 from corral.progress import Progress, duration
 from corral.training.clock import Clock
 from corral.training.convergence import converged, settled, since_best
 from corral.training.guards import FiniteGuard
 from corral.training.ingredients.averaging import WeightAverage
-from corral.training.ingredients.perturbation import moved, perturbed_weights, same_buffers
-from corral.training.ingredients.soft_labels import class_predictions
-from corral.training.loggers import Logged, Logger, LoggerKind, find_loggers, opened
+from corral.training.ingredients.perturbation import perturbed
+from corral.training.ingredients.soft_labels import SoftLabels, class_predictions
+from corral.training.lines import epoch_line
+from corral.training.loggers import Logged, LoggerKind, opened
 from corral.training.methods import Context, Method, Metrics, method_class
 from corral.training.methods.nominal import Nominal
 from corral.training.optimisers import make_optimiser, schedule
 from corral.training.pretrained import begin_from
-from corral.training.recipes.files import load_recipe, with_checksum
+from corral.training.recipes.files import with_checksum
 from corral.training.recipes.recipe import Recipe
 from corral.training.run import Run, RunInfo
-from corral.training.start import Resume, check_head, finished, make_model, prepare_data
+from corral.training.start import check_head, make_model, prepare_data
 from corral.training.state import outcome, restore_state, save_state, save_weights
-
-# The measures of held-out images in an epoch's line.
-VALIDATED = {"validation_clean": "clean", "validation_pgd": "PGD", "validation_neighbours": "nearest neighbours"}
-WATCHED = {"one_step_accuracy": "one-step", "pgd_accuracy": "PGD"}
-
-
-def train(
-    recipe: AnyPath | Recipe,
-    *,
-    data: AnyData | None = None,
-    out: AnyPath,
-    backbone: BackboneLike | None = None,
-    features: str | int | None = None,
-    data_root: str | Path | None = None,
-    resume: Resume = False,
-    device: str | torch.device | None = None,
-    progress: bool = True,
-    loggers: Sequence[str | Logger] | None = None,
-    epochs: int | None = None,
-    seed: int | None = None,
-    eps: float | str | None = None,
-    batch_size: int | None = None,
-    learning_rate: float | None = None,
-    **overrides: Any,
-) -> Run:
-    """Train a classifier by a recipe into a run folder.
-
-    Args:
-        recipe: a shipped recipe's name, a TOML file, a run folder (repeats it), or a Recipe.
-        data: a data-set name, for which the recipe's values apply; or data of your own, as `corral.data.load` takes
-            them, which runs and records call "own/...": later they are recognised by their fingerprint when they are
-            given again. Default the recipe's own.
-        out: the run folder; must not hold a run already, unless `resume`.
-        backbone: instead of the recipe's: a registered name, "file.py:function" or "package.module:function", a module
-            (a copy is trained, from its weights), or a function or class that makes one. Its features and their number
-            are found (`corral.models.backbones.adapt`). `load` and other processes need it again, unless it has a name.
-        features: the layer of that backbone whose output are the features, such as "layer4"; or a number, for one more
-            linear layer to so many.
-        data_root: folder of the data-set files; default CORRAL_DATA or the per-user cache.
-        resume: continue an interrupted run of the same recipe; a finished one is not changed. "auto" begins the run
-            where there is none, so that one call serves a job that is started again until it is done.
-        device: "cpu", "cuda" ...; default a GPU if there is one.
-        progress: show progress on stderr.
-        loggers: where each epoch's numbers go besides metrics.jsonl: "tensorboard", "wandb", "mlflow",
-            "file.py:function", or a function of (epoch, numbers by name); default TensorBoard where it is installed.
-        epochs: of the method; a warm start's come before. Default the recipe's, as for those below.
-        seed: of weights, order and random numbers.
-        eps: radius in pixel units, 0.1 or "8/255".
-        batch_size: images a step.
-        learning_rate: the largest of the method's schedule.
-        **overrides: other recipe keys, as `clusters=2` or `**{"method.clusters": 2}`; a keyword above goes before the
-            key that it stands for.
-
-    Returns:
-        The run, which stands for its folder wherever a path is taken: recipe.toml, metrics.jsonl, checkpoints/ and
-        model.safetensors are in it, and `run.model`, `run.info`, `run.recipe` and `run.records` read them.
-
-    Raises:
-        UsageError: an unknown recipe, key, value, data set or logger, no data, or a logger's package that is not
-            installed.
-        CorralError: another process trains in the folder, the loss is not finite, a file is damaged or cannot be
-            written.
-    """
-    typed = {
-        "model.backbone": None if backbone is None else named_backbone(backbone),
-        "model.layer" if isinstance(features, str) else "model.features": features,
-        "training.epochs": epochs,
-        "training.seed": seed,
-        "threat.eps": eps,
-        "training.batch_size": batch_size,
-        "training.learning_rate": learning_rate,
-    }
-    named = {key: value for key, value in typed.items() if value is not None}
-    name = None if data is None else data_name(data)
-    resolved = load_recipe(recipe, data=name, overrides={**overrides, **named})
-    if not isinstance(data, str | None) and resolved.data.name != name:
-        raise UsageError(f"data.name {resolved.data.name!r} beside data={name}: leave one of them out")
-    folder = Run(out)
-    check_recordable(resolved.data.name, resolved.to_toml())
-    # Nobody trains what is finished or is no run.
-    idle = folder.model_file.is_file() or not folder.recipe_file.is_file()
-    if not (idle and finished(folder, resolved, resume=resume)):
-        kinds, where = find_loggers(loggers), choose_device(device)
-        with held(folder.path, "train"):
-            if not finished(folder, resolved, resume=resume):
-                remove_abandoned(folder.state_file.parent)
-                given = None if isinstance(data, str) else data
-                training = Training(
-                    resolved, folder, where, data=given, data_root=data_root, progress=progress, loggers=kinds
-                )
-                training.begin(resume=resume is not False)
-                training.execute()
-                return folder
-    Progress("", 0, "", enabled=progress).say(f"{folder.path}: finished already")
-    return folder
 
 
 class Training:
@@ -170,6 +74,7 @@ class Training:
             order=self.order,
             noise=self.noise,
             head=self.spec.head,
+            soft=SoftLabels(recipe.training.label_smoothing, recipe.training.class_targets),
         )
         self.warm: Method = Nominal(context, Nominal.Options(name=Nominal.name))
         self.method: Method = method_class(recipe.method)(context, recipe.method)
@@ -185,10 +90,6 @@ class Training:
         self.optimiser: torch.optim.Optimizer
         self.average: WeightAverage | None = None
         self.context = context
-        context.soft.smoothing, context.soft.class_weight = (
-            recipe.training.label_smoothing,
-            recipe.training.class_targets,
-        )
 
     @property
     def total_epochs(self) -> int:
@@ -277,7 +178,7 @@ class Training:
                 numbers = self._epoch(bar)
                 self._save(numbers)
                 log(numbers, self.epoch)
-                bar.say(_line(words, numbers))
+                bar.say(epoch_line(words, numbers))
             self._finish()
         ending = outcome(self)["ending"]
         how = "" if ending is None else f", {ending.words()}"
@@ -374,24 +275,15 @@ class Training:
     def _backward(self, method: Method, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         """The batch's loss, its gradients in the weights, and what to log; of perturbed weights where AWP has begun."""
         awp = self.recipe.training.perturbation
-        if awp is None or self.warming or self.epoch - self.warm_epochs < awp.warm_up:
+        place: AbstractContextManager[None] = nullcontext()
+        if awp is not None and not self.warming and self.epoch - self.warm_epochs >= awp.warm_up:
+            first = partial(self._loss, method, x, y, indices)
+            chance = self.order, self.noise
+            place = perturbed(self.model, first, awp.gamma, adversaries=self.context.adversaries, chance=chance)
+        with place:
             found, metrics = self._loss(method, x, y, indices)
             self.optimiser.zero_grad(set_to_none=True)
             found.backward()  # type: ignore[no-untyped-call]
-            return found, metrics
-        adversaries, weights = self.context.adversaries, perturbed_weights(self.model)
-        chance = [source.get_state() for source in (self.order, self.noise)]
-        with adversaries.kept(), same_buffers(self.model):
-            slopes = torch.autograd.grad(self._loss(method, x, y, indices)[0], weights, allow_unused=True)
-        after = [source.get_state() for source in (self.order, self.noise)]
-        for source, state in zip((self.order, self.noise), chance, strict=True):
-            source.set_state(state)  # views and whatever else is drawn are those of the first pass
-        with moved(weights, slopes, awp.gamma), adversaries.shown():
-            found, metrics = self._loss(method, x, y, indices)
-            self.optimiser.zero_grad(set_to_none=True)
-            found.backward()  # type: ignore[no-untyped-call]
-        for source, state in zip((self.order, self.noise), after, strict=True):
-            source.set_state(state)
         return found, metrics
 
     @contextmanager
@@ -495,14 +387,3 @@ class Training:
     def say(self, text: str) -> None:
         """Show a line where progress is shown."""
         Progress("", 0, "", enabled=self.progress).say(text)
-
-
-def _line(epoch: str, numbers: dict[str, Any]) -> str:
-    shown = [epoch]
-    shown += [f"loss {numbers['loss']:.4f}"] if "loss" in numbers else []
-    measured = [f"{title} {100 * numbers[name]:.1f}%" for name, title in VALIDATED.items() if name in numbers]
-    shown += [f"validation {', '.join(measured)}"] if measured else []
-    watched = [f"{title} {100 * numbers[name]:.1f}%" for name, title in WATCHED.items() if name in numbers]
-    shown += [", ".join(watched)] if watched else []
-    shown += ["catastrophic overfitting"] if numbers.get("collapsed") else []
-    return "  ".join([*shown, f"{numbers['epoch_seconds']:.1f} s"])

@@ -80,3 +80,37 @@ class Adversaries:
         if self._kept is not None:
             self._kept.append(found)
         return found
+
+
+@contextmanager
+def perturbed(
+    model: nn.Module,
+    loss: Callable[[], tuple[Tensor, object]],
+    gamma: float,
+    *,
+    adversaries: Adversaries,
+    chance: Sequence[torch.Generator],
+) -> Iterator[None]:
+    """Hold the weights moved up a batch's loss; the loss that is taken in here meets what it met the first time.
+
+    The first pass leaves BatchNorm's statistics as they were. Its adversarial images are shown again, and views and
+    whatever else is drawn from `chance` are the same.
+
+    Args:
+        model: whose `perturbed_weights` move.
+        loss: the batch's, first of what it returns.
+        gamma: as `moved` has it.
+        adversaries: of the method whose loss it is.
+        chance: the sources that the loss draws from.
+    """
+    before = [source.get_state() for source in chance]
+    weights = perturbed_weights(model)
+    with adversaries.kept(), same_buffers(model):
+        slopes = torch.autograd.grad(loss()[0], weights, allow_unused=True)
+    after = [source.get_state() for source in chance]
+    for source, state in zip(chance, before, strict=True):
+        source.set_state(state)
+    with moved(weights, slopes, gamma), adversaries.shown():
+        yield
+    for source, state in zip(chance, after, strict=True):
+        source.set_state(state)
