@@ -56,7 +56,7 @@ finally:
         (["--help"], "Commands:"),
         (["--version"], f"corral {corral.__version__}"),
         (["train", "--help"], "--data-root"),
-        (["recipes"], "all about one: corral recipes NAME"),
+        (["recipes"], "corral recipes NAME\n"),
         (["runs", os.path.dirname(__file__) + "/geometry"], "no runs below"),
         ([], "evaluate\n"),  # of bash's completion
     ],
