@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from corral.attacks import pgd
 from corral.data import Images
+from corral.distributed import ranks
 from corral.errors import CorralError
 from corral.models import Classifier
 from corral.models.modes import eval_mode
@@ -28,10 +29,21 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def extract_features(model: Classifier, images: Images, *, batch_size: int = 250) -> Tensor:
-    """(N, d) float32 features of all images, on the model's device; the model's mode is restored."""
+    """(N, d) float32 features of all images, on the model's device; the model's mode is restored.
+
+    Several processes extract them of a part each, and all have all of them.
+    """
+    parts = torch.arange(len(images)).tensor_split(ranks.size())
+    return torch.cat(ranks.gathered(features_of(model, images, parts[ranks.rank()], batch_size=batch_size)))
+
+
+def features_of(model: Classifier, images: Images, indices: Tensor, *, batch_size: int = 250) -> Tensor:
+    """(n, d) features of the images at (n,) indices, by this process alone."""
     with evaluating(model):
-        indices = torch.arange(len(images), device=images.pixels.device)
         device = next(model.parameters()).device
+        indices = indices.to(images.pixels.device)
+        if not len(indices):
+            return torch.empty(0, model.features_dim, device=device)
         parts = (images.float(part).to(device) for part in torch.split(indices, batch_size))
         return torch.cat([model.features(part) for part in parts])
 
@@ -56,6 +68,8 @@ def accuracies(model: Classifier, images: Images, threat: ThreatConfig) -> dict[
 def accuracy(model: Classifier, images: Images, attack: Callable[..., Tensor] | None = None) -> float:
     """The share of labelled images that a model classifies right in eval mode, clean or under an attack.
 
+    Several processes take turns at the batches; each draws the numbers of those that it leaves out, too.
+
     Args:
         model: its mode is restored.
         images: with their labels.
@@ -66,12 +80,15 @@ def accuracy(model: Classifier, images: Images, attack: Callable[..., Tensor] | 
     generator = torch.Generator(device).manual_seed(0)
     right = 0
     with evaluating(model):
-        for indices in torch.split(torch.arange(len(images), device=device), BATCH):
+        for number, indices in enumerate(torch.split(torch.arange(len(images), device=device), BATCH)):
+            if number % ranks.size() != ranks.rank():
+                torch.randint(2**62, (), generator=generator, device=device)  # the attack's one number
+                continue
             x, y = images.float(indices), labels[indices]
             if attack is not None:
                 x = attack(model, x, y, generator=generator)
             right += int((model(x).argmax(1) == y).sum())
-    return right / len(images)
+    return int(ranks.summed(torch.tensor(right))) / len(images)
 
 
 def require_finite(features: Tensor, encoder: str, *, remedy: str = ANOTHER) -> None:
