@@ -5,8 +5,32 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import connection
+from pathlib import Path
+
+from corral.errors import CorralError
+
+
+@contextmanager
+def worker_pool(count: int, place: Path) -> Iterator[ProcessPoolExecutor]:
+    """A pool of so many processes, which end with the block and with this process; submit inside `started_whole`.
+
+    Raises:
+        CorralError: one of them was ended from outside; the message names `place`, where they work.
+    """
+    # Spawned, not forked: torch's thread pools do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(count, mp_context=context, initializer=begin_worker) as pool, ended_on_failure():
+            yield pool
+    except BrokenProcessPool as error:
+        raise CorralError(
+            f"{place}: a worker process was ended from outside (out of memory?); the same command goes on, "
+            "with fewer --workers"
+        ) from error
 
 
 @contextmanager
