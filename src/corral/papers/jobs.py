@@ -69,8 +69,8 @@ def make_job(setup: Setup, job: Job) -> None:
     """
     if job.before is not None and not job.before.model_file.is_file():
         raise UsageError(
-            f"{job.name} begins from {job.before.path}, which is not made yet; make that first, by the same command with "
-            f"--only {job.begins_from}"
+            f"{job.name} begins from {job.before.path}, which is not made yet; make that first, by the same command "
+            f"with --only {job.begins_from}"
         )
     with loaded_once():
         train(job.recipe, out=job.folder.path, resume="auto", **setup.where)

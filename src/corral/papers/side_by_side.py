@@ -43,7 +43,7 @@ def make_side_by_side(setup: Setup, jobs: Mapping[str, Job], workers: int, *, ma
     if not count:
         return
     threads, devices = max(1, torch.get_num_threads() // count), _devices(setup.device)
-    running: dict[Future[None], tuple[str, str | None]] = {}
+    running: dict[Future[float], tuple[str, str | None]] = {}
     with (
         Progress(setup.table.name, len(left), "runs", enabled=setup.progress) as bar,
         worker_pool(count, setup.plan.runs) as pool,
@@ -59,17 +59,18 @@ def make_side_by_side(setup: Setup, jobs: Mapping[str, Job], workers: int, *, ma
                     running[pool.submit(_work, own, left.pop(name), threads, accepts_edited())] = name, device
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name, _ = running.pop(future)
-                future.result()
+                seconds = future.result()
                 made(name)
                 bar.advance(1)
-                bar.say(f"{jobs[name].folder.path}: made, trained for {duration(jobs[name].folder.info.train_seconds)}")
+                bar.say(f"{jobs[name].folder.path}: made (trained {duration(seconds)})")
 
 
-def _work(setup: Setup, job: Job, threads: int, accepted: bool) -> None:
-    """One process's job, with what the options before a command set in the first process."""
+def _work(setup: Setup, job: Job, threads: int, accepted: bool) -> float:
+    """A process's job: how long the run was trained. `accepted` is whether the first process is in `accept_edited`."""
     torch.set_num_threads(threads)
     with accept_edited() if accepted else nullcontext():
         make_job(setup, job)
+        return job.folder.info.train_seconds
 
 
 def _devices(name: str | None) -> list[str | None]:
