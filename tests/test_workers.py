@@ -19,9 +19,7 @@ def main():
         if sys.argv[1] != "begun":
             time.sleep(2)
         jobs[0].result()
-
-if __name__ == "__main__":
-    main()
+main()
 """
 
 

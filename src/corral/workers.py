@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -10,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import connection
 from pathlib import Path
+from types import ModuleType
 
 from corral.errors import CorralError
 
@@ -37,8 +39,19 @@ def worker_pool(count: int, place: Path) -> Iterator[ProcessPoolExecutor]:
 def started_whole() -> Iterator[None]:
     """A block in which processes are started: none is left half started, and Ctrl-C, which reaches all, ends the first.
 
-    What is blocked here is blocked in the processes too; `begin_worker` lets SIGTERM pass.
+    What is blocked here is blocked in the processes too; `begin_worker` lets SIGTERM pass. They do not run the script
+    that this process was started with, which would need `if __name__ == "__main__":`.
     """
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        with _signals_blocked():
+            yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
