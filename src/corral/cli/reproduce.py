@@ -47,18 +47,20 @@ def reproduce(
     ] = 1,
     plan: Annotated[
         bool,
-        typer.Option("--plan", help="Make nothing: print the commands that do, one a run, for any scheduler."),
+        typer.Option("--plan", help="Make nothing: print a command for each run that is not made, for any scheduler."),
     ] = False,
-    every: Annotated[bool, typer.Option("--all", help="With --plan: the runs that are made too.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="With --plan: also the runs that are made.")] = False,
     wave: Annotated[
         int | None,
         typer.Option(
-            min=1, max=MOST_WHOLE, help="With --plan: those of one wave, which can run at once after the waves before."
+            min=1,
+            max=MOST_WHOLE,
+            help="With --plan: only those of one wave, which run at once, after the waves before it.",
         ),
     ] = None,
     only: Annotated[
         str | None,
-        typer.Option(help="Make only this run, by its folder's name in the plan, and do not write the table."),
+        typer.Option(help="Make only this run, by the name that --plan gives it; the table is not written."),
     ] = None,
     runs: Annotated[Path, typer.Option(help="Where the runs lie.")] = Path("runs/reproduce"),
     results: Annotated[Path, typer.Option(help="Where the CSV files and tables/TABLE-SCALE/ are written.")] = Path(

@@ -56,8 +56,8 @@ def reproduce(
         changed: recipe keys on top of the scale's setting, None for a key's default; "RECIPE:key" for the stages of one
             recipe alone. The table is written to a folder of its own, and says so.
         workers: processes that make runs side by side; with 1 this process makes all. They share out this process's
-            CPU threads and, where `device` names no one of them, the GPUs. The numbers are those of one process of as
-            many threads as each has.
+            CPU threads and, where `device` names no one of them, the GPUs. On a CPU the numbers are those of one
+            process with as many threads as each has.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: show progress on stderr.

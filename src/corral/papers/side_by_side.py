@@ -53,7 +53,7 @@ def make_side_by_side(setup: Setup, jobs: Mapping[str, Job], workers: int, *, ma
             unmade = {*left, *(name for name, _ in running.values())}
             ready = [name for name, job in left.items() if job.begins_from not in unmade]
             for name in ready[: count - len(running)]:
-                device = free_device(devices, [used for _, used in running.values()])
+                device = min(devices, key=[used for _, used in running.values()].count)  # the least used
                 own = replace(setup, device=device, progress=False)
                 with started_whole():
                     running[pool.submit(_work, own, left.pop(name), threads, accepts_edited())] = name, device
@@ -79,8 +79,3 @@ def _devices(name: str | None) -> list[str | None]:
     if str(device) == "cuda" and torch.cuda.device_count() > 1:
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return [name]
-
-
-def free_device(devices: list[str | None], used: list[str | None]) -> str | None:
-    """The device that the fewest processes use."""
-    return min(devices, key=used.count)
