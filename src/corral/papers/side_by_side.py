@@ -13,6 +13,7 @@ from corral.devices import choose_device
 from corral.papers.jobs import Job, is_made, make_job
 from corral.papers.measure import Setup
 from corral.progress import Progress, duration
+from corral.report.words import counted
 from corral.workers import started_whole, worker_pool
 
 
@@ -48,7 +49,7 @@ def make_side_by_side(setup: Setup, jobs: Mapping[str, Job], workers: int, *, ma
         Progress(setup.table.name, len(left), "runs", enabled=setup.progress) as bar,
         worker_pool(count, setup.plan.runs) as pool,
     ):
-        bar.say(f"{len(left)} runs in {count} processes, CPU threads of each: {threads}")
+        bar.say(f"{counted(len(left), 'run')} by {counted(count, 'worker')} of {counted(threads, 'CPU thread')} each")
         while left or running:
             unmade = {*left, *(name for name, _ in running.values())}
             ready = [name for name, job in left.items() if job.begins_from not in unmade]
