@@ -7,22 +7,19 @@ import time
 import pytest
 
 POOL = """
-import multiprocessing, os, sys, time
-from concurrent.futures import ProcessPoolExecutor
-from corral.workers import begin_worker, ended_on_failure, started_whole
+import multiprocessing, sys, time
+from pathlib import Path
+from corral.workers import started_whole, worker_pool
 
 def main():
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, mp_context=context, initializer=begin_worker) as pool, ended_on_failure():
+    with worker_pool(2, Path("here")) as pool:
         with started_whole():
             jobs = [pool.submit(time.sleep, 60) for _ in range(2)]
         print(*(child.pid for child in multiprocessing.active_children()), flush=True)
-        if sys.argv[1] == "whole":
+        if sys.argv[1] != "begun":
             time.sleep(2)
         jobs[0].result()
-
-if __name__ == "__main__":
-    main()
+main()
 """
 
 
@@ -59,3 +56,18 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, number, moment
     assert left == []
     if number == signal.SIGINT:
         assert err.count("Traceback") == 1, "the first process's own, which has no command line around it"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills a process")
+def test_a_worker_that_is_killed_ends_the_others_with_one_line(tmp_path):
+    (tmp_path / "pool.py").write_text(POOL)
+    command = [sys.executable, str(tmp_path / "pool.py"), "killed"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first, second = [int(pid) for pid in child.stdout.readline().split()]
+    os.kill(first, signal.SIGKILL)
+    _, err = child.communicate(timeout=30)
+    assert err.splitlines()[-1] == (
+        "corral.errors.CorralError: here: a worker process was ended from outside (out of memory?); the same command "
+        "goes on, with fewer --workers"
+    )
+    assert not alive(second)

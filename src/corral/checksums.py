@@ -31,6 +31,11 @@ def accept_edited() -> Iterator[None]:
         _accepted.reset(token)
 
 
+def accepts_edited() -> bool:
+    """Whether this is inside `accept_edited`, which processes begun from here are not."""
+    return _accepted.get() is not None
+
+
 def edited(path: Path, *, remedy: str, what: str | None = None) -> None:
     """Tell that a file has other content than it was written with.
 

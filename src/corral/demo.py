@@ -1,16 +1,12 @@
 """The demo: the main job on embedded data, small enough for two minutes on two cores."""
 
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from concurrent.futures import as_completed
 from pathlib import Path
 
 import torch
 
 from corral.devices import cores
-from corral.errors import CorralError, UsageError
+from corral.errors import UsageError
 from corral.evaluation import Record, evaluate
 from corral.files import check_writable
 from corral.lock import held
@@ -18,7 +14,7 @@ from corral.progress import Progress, duration
 from corral.records import as_percent
 from corral.report import report
 from corral.training import train
-from corral.workers import begin_worker, ended_on_failure, started_whole
+from corral.workers import started_whole, worker_pool
 
 RECIPES = ("nominal", "at", "clustr-published", "clustr", "clustr-qtrades-published", "clustr-qtrades", "corral")
 
@@ -54,14 +50,7 @@ def _made(out: Path, seed: int, workers: int | None, progress: bool) -> dict[str
     """The runs' records by recipe, each run made by one of several processes."""
     count = min(workers or cores(), len(RECIPES))
     records: dict[str, Record] = {}
-    # Spawned, not forked: torch's thread pools do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with (
-        Progress("demo", len(RECIPES), "classifiers", enabled=progress) as bar,
-        _ended_together(out),
-        ProcessPoolExecutor(count, mp_context=context, initializer=begin_worker) as pool,
-        ended_on_failure(),
-    ):
+    with Progress("demo", len(RECIPES), "classifiers", enabled=progress) as bar, worker_pool(count, out) as pool:
         bar.say(f"training and attacking {len(RECIPES)} classifiers in {count} processes")
         # The costliest first, so that the last worker does not wait for it.
         with started_whole():
@@ -86,14 +75,3 @@ def _train_and_evaluate(recipe: str, path: Path, seed: int) -> Record:
     torch.set_num_threads(1)
     train(recipe, data="digits", out=path, resume="auto", progress=False, seed=seed)
     return evaluate(path, progress=False)
-
-
-@contextmanager
-def _ended_together(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except BrokenProcessPool as error:
-        raise CorralError(
-            f"{out}: a worker process was ended from outside (out of memory?); the same command goes on, "
-            "with fewer --workers"
-        ) from error

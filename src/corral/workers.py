@@ -3,18 +3,55 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import connection
+from pathlib import Path
+from types import ModuleType
+
+from corral.errors import CorralError
+
+
+@contextmanager
+def worker_pool(count: int, place: Path) -> Iterator[ProcessPoolExecutor]:
+    """A pool of so many processes, which end with the block and with this process; submit inside `started_whole`.
+
+    Raises:
+        CorralError: one of them was ended from outside; the message names `place`, where they work.
+    """
+    # Spawned, not forked: torch's thread pools do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(count, mp_context=context, initializer=begin_worker) as pool, ended_on_failure():
+            yield pool
+    except BrokenProcessPool as error:
+        raise CorralError(
+            f"{place}: a worker process was ended from outside (out of memory?); the same command goes on, "
+            "with fewer --workers"
+        ) from error
 
 
 @contextmanager
 def started_whole() -> Iterator[None]:
     """A block in which processes are started: none is left half started, and Ctrl-C, which reaches all, ends the first.
 
-    What is blocked here is blocked in the processes too; `begin_worker` lets SIGTERM pass.
+    What is blocked here is blocked in the processes too; `begin_worker` lets SIGTERM pass. They do not run the script
+    that this process was started with, which would need `if __name__ == "__main__":`.
     """
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        with _signals_blocked():
+            yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -24,10 +24,10 @@ from pathlib import Path
 
 from tests.faults import mounts
 from tests.faults.process import Call, Ended, file_size
-from tests.faults.verbs import BASE, VERBS, Verb, result
+from tests.faults.verbs import BASE, POOLS, VERBS, Verb, result
 
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGKILL": -signal.SIGKILL}
-QUICK = tuple(name for name in VERBS if name != "demo")
+QUICK = tuple(name for name in VERBS if name not in POOLS)
 
 
 @dataclass
@@ -129,7 +129,7 @@ def finished(ground: Ground, verb: Verb, folder: Path, row: Row, *, fresh: bool 
 def killed(ground: Ground, verb: Verb, tries: int, name: str, *, fresh: bool = False) -> Row:
     """A signal at random moments; two in three calls are disturbed again before one may end."""
     row, number = Row(name if not fresh else f"{name}, from its start", verb.name), getattr(signal, name)
-    fresh = fresh or verb.name == "demo"
+    fresh = fresh or verb.name in POOLS
     span = ground.undisturbed(verb, fresh=fresh).seconds if verb.name != "demo" else 40.0
     folder = ground.fresh()
     for _ in range(tries):

@@ -60,9 +60,17 @@ VERBS = {
             "reproduce clustr-figure3 --runs runs --results results --data toy-moons --set training.epochs=1 --quiet",
             ("results/*.csv", "runs/*/*/model.safetensors"),
         ),
+        Verb(
+            "reproduce-workers",
+            "reproduce clustr-figure3 --runs runs --results results --data toy-moons --set training.epochs=1 --quiet "
+            "--workers 2",
+            ("results/*.csv", "runs/*/*/model.safetensors"),
+        ),
         Verb("demo", "demo --out demo --workers 2 --quiet", ("demo/*/model.safetensors", "demo/*/records/*")),
     )
 }
+# Calls that begin processes of their own: of an interpreter that was started, not of a forked one.
+POOLS = ("reproduce-workers", "demo")
 # Made once, before anything is disturbed: the first two for all, the last for `certify`.
 BASE = (
     f"train corral --data digits --out base --epochs 1 {SMALL}",

@@ -6,6 +6,8 @@ import pytest
 from markupsafe import escape
 
 from corral.papers import load_table, reproduce
+from corral.papers.jobs import jobs_of, waves
+from corral.papers.make import set_up
 from corral.papers.page import SHOWN, groups
 from corral.papers.result import read_result
 from corral.training import load_model, load_recipe
@@ -54,6 +56,8 @@ def assert_whole(name, base):
             for name in row.protocol.keys() - percent:
                 assert f"{row.protocol[name].values[0]:.{digits[name]}f}" in markdown
     assert read_result(page.with_name("table.json")) == result
+    setup = set_up(table.name, scale="smoke", runs=base / "runs")
+    assert set(waves(setup, jobs_of(setup)).values()) == {0}, "a plan has nothing left to make"
 
 
 @pytest.fixture(scope="module")

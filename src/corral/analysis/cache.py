@@ -73,16 +73,27 @@ class AnalysisCache:
             UsageError: the run is not of the kind that it needs.
             CorralError: a damaged file, or one that cannot be written.
         """
+        stored = None if overwrite else self.stored(name, needs=needs)
+        if stored is not None:
+            return stored
+        kind = ANALYSES[name]
+        path = analysis_file(self.run, kind.name, self.n, self.seed)
+        return made_analysis(kind, self.subject, path, where=str(self.run), progress=self.progress)
+
+    def stored(self, name: str, *, needs: Collection[str] = ()) -> Analysis | None:
+        """The analysis on disk if it is of these weights and has the numbers `needs`.
+
+        Raises:
+            CorralError: a damaged file.
+        """
         kind = ANALYSES[name]
         paths = [analysis_file(self.run, one, self.n, self.seed) for one in (kind.name, *kind.earlier)]
         path = next((path for path in paths if path.is_file()), None)
-        if path is not None and not overwrite:
-            stored = read_analysis(path)
-            if stored.model_fingerprint == self.fingerprint and stored.numbers.keys() | stored.absent.keys() >= set(
-                needs
-            ):
-                return stored
-        return made_analysis(kind, self.subject, paths[0], where=str(self.run), progress=self.progress)
+        if path is None:
+            return None
+        found = read_analysis(path)
+        whole = found.numbers.keys() | found.absent.keys() >= set(needs)
+        return found if whole and found.model_fingerprint == self.fingerprint else None
 
 
 def analysis_file(place: Path, name: str, n: int | None, seed: int) -> Path:

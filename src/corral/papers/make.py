@@ -1,6 +1,7 @@
 """Makes a table of a paper again: which rows are asked for, and each of them written as soon as it is measured."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ from corral.errors import UsageError
 from corral.files import check_writable
 from corral.papers.assemble import key_of
 from corral.papers.definition import Part, Row, ScaleName, Table, load_table
+from corral.papers.jobs import jobs_of
 from corral.papers.kept import without_refused
 from corral.papers.measure import Setup, measured_row
 from corral.papers.old import taken_over
 from corral.papers.plan import RunPlan
 from corral.papers.show import shown_again
+from corral.papers.side_by_side import make_side_by_side
 from corral.papers.store import ROWS, changing, read_store
 from corral.progress import Progress
 from corral.report.words import listed
@@ -28,6 +31,7 @@ def reproduce(
     rows: Sequence[str] | None = None,
     data: Sequence[str] | None = None,
     changed: Mapping[str, Any] | None = None,
+    workers: int = 1,
     data_root: str | Path | None = None,
     device: str | None = None,
     progress: bool = True,
@@ -51,6 +55,9 @@ def reproduce(
         data: make only the parts on these of our data sets.
         changed: recipe keys on top of the scale's setting, None for a key's default; "RECIPE:key" for the stages of one
             recipe alone. The table is written to a folder of its own, and says so.
+        workers: processes that make runs side by side; with 1 this process makes all. They share out this process's
+            CPU threads and, where `device` names no one of them, the GPUs. On a CPU the numbers are those of one
+            process with as many threads as each has.
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one.
         progress: show progress on stderr.
@@ -59,8 +66,44 @@ def reproduce(
         The page.
 
     Raises:
+        UsageError: an unknown table, scale, row, data set or recipe key, or no worker.
+        CorralError: what training and evaluation raise, or a worker was ended from outside.
+    """
+    if workers < 1:
+        raise UsageError(f"workers must be 1 or more, found {workers}")
+    where: dict[str, Any] = {"data_root": data_root, "device": device, "progress": progress}
+    setup = set_up(table, scale=scale, runs=runs, rows=rows, data=data, changed=changed, **where)
+    results = Path(results)
+    check_writable(results / ROWS)
+    taken_over(results)
+    read_store(results)  # damaged files are found now, not after a training
+    with loaded_once():
+        if workers == 1:
+            for part, row in setup.asked:
+                _make(setup, results, part, row)
+        else:
+            _make_by(workers, setup, results)
+    page = shown_again(setup.table, setup.scale, setup.changed, results)
+    Progress("", 0, "", enabled=progress).say(f"{table} at scale {scale}: {page}")
+    return page
+
+
+def set_up(
+    table: str,
+    *,
+    scale: str,
+    runs: str | Path,
+    rows: Sequence[str] | None = None,
+    data: Sequence[str] | None = None,
+    changed: Mapping[str, Any] | None = None,
+    data_root: str | Path | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> Setup:
+    """What `reproduce` is asked for by the same arguments; nothing is read or written but definitions.
+
+    Raises:
         UsageError: an unknown table, scale, row, data set or recipe key.
-        CorralError: what training and evaluation raise.
     """
     definition = load_table(table)
     size = next((name for name in definition.scales if name == scale), None)
@@ -68,18 +111,9 @@ def reproduce(
         raise UsageError(f"table {table} has no scale {scale!r}; known: {', '.join(definition.scales)}")
     asked = _asked(definition, size, rows, data)
     _check_changed(definition, changed or {})
-    results = Path(results)
-    plan = RunPlan(Path(runs) / scale, changed)
-    setup = Setup(definition, size, plan, changed or {}, data_root, device, progress)
-    check_writable(results / ROWS)
-    taken_over(results)
-    read_store(results)  # damaged files are found now, not after a training
-    with loaded_once():
-        for part, row in asked:
-            _make(setup, results, part, row)
-    page = shown_again(definition, size, changed or {}, results)
-    Progress("", 0, "", enabled=progress).say(f"{table} at scale {scale}: {page}")
-    return page
+    return Setup(
+        definition, size, asked, RunPlan(Path(runs) / scale, changed), changed or {}, data_root, device, progress
+    )
 
 
 def _make(setup: Setup, results: Path, part: Part, row: Row) -> None:
@@ -90,6 +124,23 @@ def _make(setup: Setup, results: Path, part: Part, row: Row) -> None:
         without_refused(setup, store)
         store.add(found)
     shown_again(table, scale, changed, results)
+
+
+def _make_by(workers: int, setup: Setup, results: Path) -> None:
+    """Make the rows by several processes; each is written when its runs and the rows before it are made."""
+    made: set[str] = set()
+    left = [
+        (part, row, {setup.plan.planned(part, row, seed)[1].path.name for seed in part.seeds})
+        for part, row in setup.asked
+    ]
+
+    def write(name: str) -> None:
+        made.add(name)
+        while left and left[0][2] <= made:
+            part, row, _ = left.pop(0)
+            _make(replace(setup, progress=False), results, part, row)
+
+    make_side_by_side(setup, jobs_of(setup), workers, made=write)
 
 
 def _asked(

@@ -1,6 +1,6 @@
 """Measures a row of a table: trains what is missing, evaluates it by the protocols, makes its analyses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class Setup:
 
     table: Table
     scale: ScaleName
+    asked: Sequence[tuple[Part, Row]]
     plan: RunPlan
     changed: Mapping[str, Any]
     data_root: str | Path | None
@@ -62,17 +63,19 @@ class Setup:
 
 
 def measured_row(setup: Setup, key: RowKey, part: Part, row: Row) -> Store:
-    """One method on one data set, over the seeds, as lines of the CSV files."""
+    """One method on one data set, trained where it is not yet, over the seeds, as lines of the CSV files."""
     seeds, eps = [], 0.0
     for seed in part.seeds:
-        folder, trained = _trained(setup, part, row, seed), _training_of(_stages(setup, part, row, seed))
+        for recipe, folder in setup.plan.needed(part, row, seed):
+            train(recipe, out=folder.path, resume="auto", **setup.where)
         eps = load_model(folder.path)[2].eps
-        seeds.append(_measured_seed(setup, part, row, seed, folder, trained))
+        seeds.append(measured_seed(setup, part, row, seed))
     return row_entries(key, seeds, recipe=row.recipe, rule=row.rule, eps=eps, columns=columns_digest(setup.table))
 
 
-def _measured_seed(setup: Setup, part: Part, row: Row, seed: int, folder: Run, trained: Trained) -> SeedResult:
-    """What one run came to, under the row's own decision rule."""
+def measured_seed(setup: Setup, part: Part, row: Row, seed: int) -> SeedResult:
+    """What one seed's finished run came to, under the row's own decision rule."""
+    folder, trained = setup.plan.planned(part, row, seed)[1], _training_of(_stages(setup, part, row, seed))
     name = folder.path.name
     if row.rule is not None:
         folder = with_assignment(folder, row.rule)
@@ -87,17 +90,6 @@ def _measured_seed(setup: Setup, part: Part, row: Row, seed: int, folder: Run, t
         outcomes[factor] = {attack: packed(kept) for attack, kept in known.items() if attack in wanted}
         worst[factor] = _worst(merged, known)
     return SeedResult(name, seed, records, outcomes, worst, analyses, trained)
-
-
-def _trained(setup: Setup, part: Part, row: Row, seed: int) -> Run:
-    """The row's run: finished, taken up or trained."""
-    plan = setup.plan
-    if row.pretrain:
-        _trained(setup, *plan.before(part, row), seed)
-    planned = [plan.planned(part, row, seed)] if row.pretrain else plan.chain(part, row, seed)
-    for recipe, folder in planned:
-        train(recipe, out=folder.path, resume="auto", **setup.where)
-    return planned[-1][1]
 
 
 def _stages(setup: Setup, part: Part, row: Row, seed: int) -> list[RunInfo]:
@@ -118,28 +110,51 @@ def _training_of(stages: Sequence[RunInfo]) -> Trained:
     return Trained(sum(info.train_seconds for info in stages), work, clock, stages[-1].ending)
 
 
+def is_measured(setup: Setup, part: Part, row: Row, run: Run) -> bool:
+    """Whether a finished run has everything that a row takes of it; nothing is made."""
+    folder = run if row.rule is None else _with_rule(run, row.rule, fingerprint(load_model(run.path)[0]))
+    if not folder.model_file.is_file():
+        return False
+    analyses = (_analyses(setup, part, folder, name).stored(name, needs=_numbers(setup, name)) for name in row.analyses)
+    records = (made for factor in setup.factors for *_, made in _evaluations(setup, part, folder, factor))
+    return all(found is not None for found in analyses) and all(records)
+
+
 def _analysed(setup: Setup, part: Part, folder: Run, name: str) -> Analysis:
     """The run's analysis: the one on disk if it is of this model and has the columns' numbers, else made now."""
+    return _analyses(setup, part, folder, name).analysis(name, needs=_numbers(setup, name))
+
+
+def _analyses(setup: Setup, part: Part, folder: Run, name: str) -> AnalysisCache:
     where = {**setup.where, "device": choose_device(setup.device)}
-    cache = AnalysisCache(folder.path, n=part.analysed(name), **where)
-    return cache.analysis(name, needs=[column.number for column in setup.table.columns if column.analysis == name])
+    return AnalysisCache(folder.path, n=part.analysed(name), **where)
+
+
+def _numbers(setup: Setup, name: str) -> list[str]:
+    """The numbers of an analysis that columns show."""
+    return [column.number for column in setup.table.columns if column.analysis == name]
 
 
 def _evaluated(setup: Setup, part: Part, folder: Run, factor: float) -> list[str]:
     """Evaluate by each protocol what was not evaluated yet; returns the records' labels."""
-    model, _, info = load_model(folder.path)
-    n_test = len(setup.images(part).test)
-    eps = factor * info.eps
     labels = []
-    for protocol in part.protocols_at(factor):
-        threat, own, recipe = Threat(info.norm, eps), Threat(info.norm, info.eps), load_recipe(folder.path)
-        label = record_label(protocol, n=part.n or n_test, n_test=n_test, threat=threat, own=own, seed=0)
-        path = folder.records_folder / f"{label}.json"
-        attacks = protocol_attacks(protocol, model, threat=threat, classes=len(info.classes), recipe=recipe)
-        if not (path.is_file() and _measures(read_record(path), model, info, attacks)):
+    for protocol, eps, label, made in _evaluations(setup, part, folder, factor):
+        if not made:
             evaluate(folder.path, protocol=protocol, eps=eps, n=part.n, **setup.where)
         labels.append(label)
     return labels
+
+
+def _evaluations(setup: Setup, part: Part, folder: Run, factor: float) -> Iterator[tuple[str, float, str, bool]]:
+    """Of a radius each protocol, the eps, its record's label, and whether that is there and of this model."""
+    model, _, info = load_model(folder.path)
+    n_test, recipe = len(setup.images(part).test), load_recipe(folder.path)
+    threat, own = Threat(info.norm, factor * info.eps), Threat(info.norm, info.eps)
+    for protocol in part.protocols_at(factor):
+        label = record_label(protocol, n=part.n or n_test, n_test=n_test, threat=threat, own=own, seed=0)
+        path = folder.records_folder / f"{label}.json"
+        attacks = protocol_attacks(protocol, model, threat=threat, classes=len(info.classes), recipe=recipe)
+        yield protocol, threat.eps, label, path.is_file() and _measures(read_record(path), model, info, attacks)
 
 
 def _measures(record: Record, model: Classifier, info: RunInfo, attacks: Sequence[Attack]) -> bool:
@@ -174,9 +189,14 @@ def with_assignment(run: Run, rule: HeadRule) -> Run:
         raise UsageError(f"{run.path}: a {model.head.name} head has no decision rule to change")
     if isinstance(rule, int) and rule > len(clusters.centroids):
         raise UsageError(f"{run.path}: rule {rule} keeps more clusters than the {len(clusters.centroids)} there are")
-    out = Run(Path(f"{run.path}-rule-{rule}-{fingerprint(model)[:8]}"))
+    out = _with_rule(run, rule, fingerprint(model))
     if not out.model_file.is_file():
         model.head.rule = rule
         write_atomically(out.recipe_file, run.recipe_file.read_bytes())
         save_model(out.model_file, model.state_dict(), spec.with_head(model.head), info)
     return out
+
+
+def _with_rule(run: Run, rule: HeadRule, weights: str) -> Run:
+    """The place of a run's twin of another rule, by the fingerprint of its weights."""
+    return Run(Path(f"{run.path}-rule-{rule}-{weights[:8]}"))

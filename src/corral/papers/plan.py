@@ -33,6 +33,12 @@ class RunPlan:
             return self.stage(part, Stage(recipe=row.recipe, set=row.set), seed, before, words)
         return self.chain(part, row, seed)[-1]
 
+    def needed(self, part: Part, row: Row, seed: int) -> list[tuple[Recipe, Run]]:
+        """The recipes and folders of all runs that a row needs, each after the one it begins from, its own the last."""
+        if row.pretrain:
+            return [*self.needed(*self.before(part, row), seed), self.planned(part, row, seed)]
+        return self.chain(part, row, seed)
+
     def chain(self, part: Part, row: Row, seed: int) -> list[tuple[Recipe, Run]]:
         """The recipes and folders of a row's stages and of its own run, in order."""
         found: list[tuple[Recipe, Run]] = []
