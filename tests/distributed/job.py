@@ -13,6 +13,7 @@ from corral.distributed import ranks, rows
 from corral.distributed.batch_norm import Synchronised
 from corral.distributed.launch import shared
 from corral.errors import CorralError
+from corral.geometry import kmeans, mean_width
 from corral.models import Classifier, LinearHead
 from corral.models.backbones.resnet import ResNet
 
@@ -70,6 +71,33 @@ def batch_norm() -> dict[str, float]:
     return found
 
 
+def clusters() -> dict[str, list[float]]:
+    """How far k-means of two blocks is from that of all points, in centroids, assignments, inertia and silhouette."""
+    found = {}
+    generator = torch.Generator().manual_seed(3)
+    spread = 3 * torch.randn(8, 6, generator=generator)
+    for count in (501, 4001):  # 4001: points whose cluster cannot have changed are skipped
+        points = torch.randn(count, 6, generator=generator) + spread[torch.arange(count) % 8]
+        block = points.tensor_split(2)[ranks.rank()]
+        for spherical, seeding in ((False, "k-means++"), (True, "afk-mc2")):
+            options = {"spherical": spherical, "seeding": seeding, "restarts": 3}
+            whole, part = (
+                kmeans(x, 9, generator=torch.Generator().manual_seed(5), shared=shared_, **options)
+                for x, shared_ in ((points, False), (block, True))
+            )
+            assignments = torch.cat(ranks.gathered(part.assignments))
+            found[f"{count} {seeding}"] = [
+                float((whole.centroids - part.centroids).abs().max()),
+                int((whole.assignments != assignments).sum()),
+                abs(float(part.inertia / whole.inertia) - 1),
+                abs(mean_width(points, assignments) - mean_width(block, part.assignments, shared=True)),
+            ]
+    few = points[torch.arange(40) % 5]  # fewer points that differ than clusters
+    part = kmeans(few.tensor_split(2)[ranks.rank()], 9, generator=torch.Generator().manual_seed(0), shared=True)
+    found["few"] = [0, 0, float(part.inertia), 0]
+    return found
+
+
 def failures() -> dict[str, str]:
     """What every process raises where one of them fails."""
     found = {}
@@ -94,6 +122,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     with shared(None, None):
         found = whole_batch() | batch_norm()
+        clustered = clusters()
         raised = failures()
         said = ranks.everyones(raised)
     for name in TRAININGS:
@@ -103,7 +132,7 @@ def main(folder: Path) -> None:
     record = corral.audit(str(folder / "at"), eps=0.3, n=30, minutes=60, progress=False)
     if ranks.speaks():
         (folder / "audit.json").write_text(record.model_dump_json())
-        (folder / "found.json").write_text(json.dumps({"distances": found, "raised": said}))
+        (folder / "found.json").write_text(json.dumps({"distances": found, "raised": said, "clusters": clustered}))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,15 @@ LOSS, WEIGHTS = 2e-6, 2e-4
 LOSS_ALONE = ("ncp-acl", "acl-dual-norm")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As many as each of two processes has: others round otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """What two processes made."""
@@ -74,6 +83,13 @@ def test_batch_statistics_are_those_of_the_whole_batch(two):
     distances = json.loads((two / "found.json").read_text())["distances"]
     assert distances["batch norm float64"] < 1e-12
     assert distances["batch norm bfloat16"] <= 2**-7
+
+
+def test_clusters_of_points_in_two_processes_are_those_of_all_points(two):
+    found = json.loads((two / "found.json").read_text())["clusters"]
+    assert len(found) == 5
+    for centroids, assignments, inertia, silhouette in found.values():
+        assert (centroids < 1e-5, assignments, inertia < 1e-5, silhouette < 1e-6) == (True, 0, True, True)
 
 
 def test_a_failure_of_one_is_raised_by_all(two):

@@ -658,7 +658,7 @@ def test_an_encoder_that_tells_no_images_apart_is_refused(first, settings, tmp_p
 
 
 def test_a_labeller_that_tells_no_images_apart_is_refused(settings, tmp_path, monkeypatch):
-    monkeypatch.setattr("corral.training.methods.advcl.extract_features", lambda _, images: torch.ones(len(images), 4))
+    monkeypatch.setattr("corral.training.methods.advcl.features_block", lambda _, images: torch.ones(len(images), 4))
     with pytest.raises(CorralError, match=r"method.labeller .*simclr: all images have the same features"):
         train("advcl", out=tmp_path / "run", progress=False, **settings("advcl"))
 

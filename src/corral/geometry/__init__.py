@@ -1,7 +1,7 @@
 """Points and centroids, no networks."""
 
 from corral.geometry.centres import largest_cosine, max_mahalanobis_centres, packed_centres, turned_simplex
-from corral.geometry.kmeans import class_kmeans, kmeans
+from corral.geometry.kmeans import class_kmeans, cluster_sizes, kmeans
 from corral.geometry.neighbourhoods import ClusterLosses, NeighbourhoodSampler
 from corral.geometry.scores import (
     Rule,
@@ -12,7 +12,7 @@ from corral.geometry.scores import (
     squared_distances,
 )
 from corral.geometry.seeding import afk_mc2
-from corral.geometry.silhouette import Choice, choose_clusters, cosine_silhouette
+from corral.geometry.silhouette import Choice, choose_clusters, cosine_silhouette, mean_width
 from corral.geometry.simplex import fitted_simplex
 
 __all__ = [
@@ -26,11 +26,13 @@ __all__ = [
     "class_kmeans",
     "class_scores",
     "cluster_scores",
+    "cluster_sizes",
     "cosine_silhouette",
     "fitted_simplex",
     "kmeans",
     "largest_cosine",
     "max_mahalanobis_centres",
+    "mean_width",
     "membership_scores",
     "packed_centres",
     "squared_distances",

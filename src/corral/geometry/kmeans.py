@@ -12,7 +12,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from corral.distributed import ranks
 from corral.geometry.lloyd import Problem, advance
+from corral.geometry.shared_kmeans import SharedProblem
 
 Seeding = Literal["k-means++", "afk-mc2"]
 CACHE_BYTES = 16 * 2**20
@@ -53,6 +55,7 @@ def kmeans(
     generator: torch.Generator | None = None,
     max_iterations: int = 100,
     seeding: Seeding = "k-means++",
+    shared: bool = False,
 ) -> KMeans:
     """k-means of one set of points: the fixed point of least inertia among `restarts` seeded starts.
 
@@ -65,6 +68,8 @@ def kmeans(
         generator: source of all randomness, on any device; the same state gives the same result.
         max_iterations: bound on Lloyd iterations, which otherwise stop when no assignment changes.
         seeding: greedy "k-means++", or "afk-mc2", whose Markov chains are cheaper where k is large.
+        shared: the points are this process's block of those of several, in the order of the processes; N is then their
+            number in all of them, and `assignments` are of this block.
 
     Returns:
         `KMeans`, on the points' device.
@@ -73,14 +78,43 @@ def kmeans(
         ValueError: k or restarts are impossible, or points are not finite.
     """
     _check_points(points)
-    if len(points) < k:
-        raise ValueError(f"k-means needs at least k points: there are {len(points)}, k is {k}")
+    total = sum(ranks.everyones(len(points))) if shared else len(points)
+    if total < k:
+        raise ValueError(f"k-means needs at least k points: there are {total}, k is {k}")
     ks = _cluster_counts(k, 1)
     if seeding not in get_args(Seeding):
         raise ValueError(f"seeding {seeding!r} is not one of {', '.join(get_args(Seeding))}")
+    if shared and ranks.size() > 1:
+        return _fit_shared(points, k, spherical, restarts, generator, max_iterations, seeding)
     order = torch.arange(len(points), device=points.device)
     found = _fit(points, order, [len(points)], ks, spherical, restarts, generator, max_iterations, seeding)
     return KMeans(found.centroids, found.assignments, found.inertia, found.iterations)
+
+
+def cluster_sizes(assignments: Tensor, k: int, *, shared: bool = False) -> Tensor:
+    """(k,) members of each cluster, of (N,) assignments; `shared`: of those of all processes."""
+    sizes = torch.bincount(assignments, minlength=k)
+    return ranks.summed(sizes) if shared else sizes
+
+
+@torch.no_grad()
+def _fit_shared(
+    points: Tensor,
+    k: int,
+    spherical: bool,
+    restarts: int,
+    generator: torch.Generator | None,
+    max_iterations: int,
+    seeding: Seeding,
+) -> KMeans:
+    block = points.detach()
+    block = block.float() if block.dtype in (torch.float16, torch.bfloat16) else block.clone()
+    seeds = _seeds(_base(generator), 0, k, restarts, seeding)
+    with torch.autocast(points.device.type, enabled=False):
+        problem = SharedProblem(block, k, seeds, spherical)
+        iterations = advance([problem], max_iterations)
+        centroids = (problem.best_centroids + problem.origin).to(block.dtype)
+        return KMeans(centroids, problem.best_assignments, problem.exact_inertia(), iterations)
 
 
 def class_kmeans(
@@ -175,6 +209,12 @@ def _seeds(base: int, label: int, k: int, restarts: int, seeding: Seeding) -> Te
     return torch.rand(restarts, 1 + (k - 1) * (2 + int(math.log(k))), generator=own, dtype=torch.float64)
 
 
+def _base(generator: torch.Generator | None) -> int:
+    """The number that all seeds of a call are made of."""
+    device = generator.device if generator is not None else torch.device("cpu")
+    return int(torch.randint(2**62, (), generator=generator, device=device))
+
+
 @torch.no_grad()
 def _fit(
     points: Tensor,
@@ -194,8 +234,7 @@ def _fit(
     points = points.detach()
     if points.dtype in (torch.float16, torch.bfloat16):
         points = points.float()
-    seed_device = generator.device if generator is not None else torch.device("cpu")
-    base = int(torch.randint(2**62, (), generator=generator, device=seed_device))
+    base = _base(generator)
     assignments = torch.empty(len(points), dtype=torch.long, device=device)
     centroids, inertia, iterations = [], torch.zeros((), dtype=torch.float64, device=device), 0
     starts = [sum(sizes[:label]) for label in range(len(sizes) + 1)]

@@ -39,24 +39,39 @@ class Problem:
             points.div_(torch.where(norms > 0, norms, 1.0))
             self.origin = torch.zeros(points.shape[1], dtype=torch.float64, device=points.device)
         else:
-            origin = points.mean(0)
+            origin = self._mean(points)
             points.sub_(origin)
             self.origin = origin.double()
         self.norms: Tensor = torch.linalg.vector_norm(points, dim=1)
         self.squares = self.norms.square()
-        self.total = self.squares.sum(dtype=torch.float64)
+        self.total = self._over_all(self.squares.sum(dtype=torch.float64))
         self.restarts = len(seeds)
-        self.skips = points.device.type == "cpu" and len(points) >= SKIPPING_PAYS
+        self.everything = self._size()
+        self.skips = points.device.type == "cpu" and self.everything >= SKIPPING_PAYS
         self.least, self.stalls = [math.inf] * self.restarts, [0] * self.restarts
         if isinstance(seeds, Tensor):
             self.assignments, self.centroids = self._seed(seeds.to(points.device))
         else:
-            self.centroids = torch.stack([points[afk_mc2(points, k, generator=chain)] for chain in seeds])
+            self.centroids = torch.stack([self._chain(chain) for chain in seeds])
             self.assignments = self._nearest(points)[0]
         self.margins = points.new_full(self.assignments.shape if self.skips else (self.restarts, 0), -torch.inf)
         self.sums, self.counts = self._sums(self.assignments)
         self.best_inertia = torch.full((), torch.inf, dtype=torch.float64, device=points.device)
         self.best_assignments, self.best_centroids = self.assignments[0], self.centroids[0]
+
+    def _over_all(self, own: Tensor) -> Tensor:
+        """The sum over all parts of the points, of which this is one; here the only one."""
+        return own
+
+    def _mean(self, points: Tensor) -> Tensor:
+        return points.mean(0)
+
+    def _size(self) -> int:
+        return len(self.points)
+
+    def _chain(self, generator: torch.Generator) -> Tensor:
+        """(k, d) points that AFK-MC^2 finds."""
+        return self.points[afk_mc2(self.points, self.k, generator=generator)]
 
     def _distances(self, centroids: Tensor) -> Tensor:
         """(M, n) squared distances to (M, d) centroids that are few."""
@@ -103,11 +118,11 @@ class Problem:
         for start in range(0, len(self.points), size):
             end = start + size
             sums += self._selection(assignments[:, start:end]) @ self.points[start:end]
-        return sums.view(self.restarts, self.k, -1), self._count(assignments)
+        return self._over_all(sums.view(self.restarts, self.k, -1)), self._count(assignments)
 
     def _count(self, assignments: Tensor) -> Tensor:
         counts = torch.zeros(self.restarts, self.k, dtype=torch.long, device=assignments.device)
-        return counts.scatter_add_(1, assignments, torch.ones_like(assignments))
+        return self._over_all(counts.scatter_add_(1, assignments, torch.ones_like(assignments)))
 
     def _inertias(self) -> Tensor:
         """(R,) inertias of the assignments that `sums` are of, with the present centroids, in float64."""
@@ -135,7 +150,8 @@ class Problem:
             self.assignments[:, indices], self.margins[:, indices] = self._nearest(self.points[indices])
         self.changed = self.previous != self.assignments
         self.counts = self._count(self.assignments)
-        return torch.cat([inertias.unsqueeze(1), self.changed.sum(1, keepdim=True), self.counts], 1)
+        changes = self._over_all(self.changed.sum(1, keepdim=True))
+        return torch.cat([inertias.unsqueeze(1), changes, self.counts], 1)
 
     def _nearest(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """The cluster of the largest score, (R, m), and by how much it leads the second (empty if unused)."""
@@ -180,12 +196,12 @@ class Problem:
             self.least[restart] = min(inertia, self.least[restart])
             stopped.append(last or (not again and (changed == 0 or self.stalls[restart] >= PATIENCE)))
             changes, reseeded = changes + int(changed), reseeded or again
-        if reseeded or GATHER_COST * changes > len(self.points) or (changes and not self.skips):
+        if reseeded or GATHER_COST * changes > self.everything or (changes and not self.skips):
             self.sums, self.counts = self._sums(self.assignments)
         elif changes:
             indices = self.changed.any(0).nonzero().squeeze(1)
             signs = self._selection(self.assignments[:, indices]) - self._selection(self.previous[:, indices])
-            self.sums += (signs @ self.points[indices]).view_as(self.sums)
+            self.sums += self._over_all((signs @ self.points[indices]).view_as(self.sums))
         if any(stopped):
             self._retire(stopped)
 
@@ -196,19 +212,25 @@ class Problem:
         """
         held = self.assignments[restart]
         apart = (self.points - self.centroids[restart][held]).square().sum(1)
-        least = ROUNDING * float(self.squares.max())
+        least = ROUNDING * self._largest(self.squares)[0]
         moved = False
         for cluster in [number for number, count in enumerate(counts) if count == 0]:
             sole = self._count(self.assignments)[restart][held] <= 1
-            farthest = int(apart.masked_fill(sole, 0.0).argmax())
-            if float(apart[farthest]) <= least or bool(sole[farthest]):
+            distance, farthest = self._largest(apart.masked_fill(sole, 0.0))
+            if distance <= least:
                 break
-            held[farthest] = cluster
-            if self.skips:
-                self.margins[restart, farthest] = -torch.inf
-            apart[farthest] = 0.0
+            if farthest is not None:
+                held[farthest] = cluster
+                if self.skips:
+                    self.margins[restart, farthest] = -torch.inf
+                apart[farthest] = 0.0
             moved = True
         return moved
+
+    def _largest(self, values: Tensor) -> tuple[float, int | None]:
+        """The largest of (n,) values of all parts, and where it is; None where it is another part's."""
+        place = int(values.argmax())
+        return float(values[place]), place
 
     def _retire(self, stopped: list[bool]) -> None:
         """Compare the restarts that stopped with the best so far, and go on with the others."""
@@ -231,7 +253,7 @@ class Problem:
         if bool(self.best_inertia > CANCELLED * self.total):
             return self.best_inertia
         apart = self.points - self.best_centroids[self.best_assignments]
-        return apart.square().sum(dtype=torch.float64)
+        return self._over_all(apart.square().sum(dtype=torch.float64))
 
 
 def advance(problems: list[Problem], max_iterations: int) -> int:

@@ -1,5 +1,7 @@
 """AFK-MC^2 seeding of k-means: k-means++ by Markov chains, without a pass over all points for each centre."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -32,6 +34,27 @@ def afk_mc2(points: Tensor, k: int, *, generator: torch.Generator, chain: int = 
         raise ValueError(f"chain must be at least 1, found {chain}")
     first = torch.randint(count, (1,), generator=generator).to(points.device)
     apart = (points - points[first]).double().square().sum(1)
+    return chains(first, apart, points.__getitem__, k, generator=generator, chain=chain)
+
+
+def chains(
+    first: Tensor,
+    apart: Tensor,
+    rows: Callable[[Tensor], Tensor],
+    k: int,
+    *,
+    generator: torch.Generator,
+    chain: int = CHAIN,
+) -> Tensor:
+    """The steps of `afk_mc2` after the first centre.
+
+    Args:
+        first: (1,) its index.
+        apart: (N,) float64 squared distances of all points to it.
+        rows: the (n, d) points at (n,) indices.
+        k, generator, chain: as `afk_mc2`.
+    """
+    count = len(apart)
     total = apart.sum()
     proposal = torch.full_like(apart, 1 / count)
     if bool(total > 0):
@@ -41,7 +64,7 @@ def afk_mc2(points: Tensor, k: int, *, generator: torch.Generator, chain: int = 
     for _ in range(k - 1):
         drawn = torch.rand(2, chain, generator=generator, dtype=torch.float64)
         steps = torch.searchsorted(mass, drawn[0].to(mass.device) * mass[-1], right=True).clamp_(max=count - 1)
-        pairs = torch.cdist(points[steps], points[indices], compute_mode="donot_use_mm_for_euclid_dist")
+        pairs = torch.cdist(rows(steps), rows(indices), compute_mode="donot_use_mm_for_euclid_dist")
         odds = (pairs.double().square().amin(1) / proposal[steps]).tolist()
         indices = torch.cat([indices, steps[_walk(odds, drawn[1].tolist())].view(1)])
     return indices

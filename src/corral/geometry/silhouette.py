@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from corral.geometry.kmeans import Seeding, kmeans
+from corral.distributed import ranks
+from corral.geometry.kmeans import Seeding, cluster_sizes, kmeans
 
 # Mean distances below it are rounding of sums of float64 products, not geometry: such a point is between its clusters.
 ROUNDING = 1e-12
@@ -20,7 +21,7 @@ class Choice:
     widths: dict[int, float]
 
 
-def cosine_silhouette(points: Tensor, assignments: Tensor) -> Tensor:
+def cosine_silhouette(points: Tensor, assignments: Tensor, *, shared: bool = False) -> Tensor:
     """(N,) silhouette widths (Rousseeuw 1987) by the distance 1 - cos.
 
     (b - a) / max(a, b), a the mean distance to the other members of the own cluster, b the least mean distance to the
@@ -30,6 +31,7 @@ def cosine_silhouette(points: Tensor, assignments: Tensor) -> Tensor:
     Args:
         points: (N, d) finite floats, not zero; only their directions count.
         assignments: (N,) int64 clusters >= 0; at least two of them have members.
+        shared: points and assignments are this process's block of those of several.
 
     Returns:
         float64 in [-1, 1].
@@ -47,11 +49,16 @@ def cosine_silhouette(points: Tensor, assignments: Tensor) -> Tensor:
     if bool((lengths == 0).any()):
         raise ValueError("a zero vector has no direction: leave such points out")
     units = points.double() / lengths
-    present, own = torch.unique(assignments, return_inverse=True)
+    present = torch.unique(assignments)
+    if shared:
+        present = torch.unique(torch.cat(ranks.gathered(present)))
     if len(present) < 2:
         raise ValueError("silhouette widths need at least two clusters with members")
+    own = torch.searchsorted(present, assignments)
     counts = torch.bincount(own, minlength=len(present)).double()
     sums = torch.zeros(len(present), units.shape[1], dtype=units.dtype, device=units.device).index_add_(0, own, units)
+    if shared:
+        counts, sums = ranks.summed(counts), ranks.summed(sums)
     products = units @ sums.T
     size = counts[own]
     # The sum over the own cluster has the point itself, at distance 0, which the mean over the others has not.
@@ -60,6 +67,14 @@ def cosine_silhouette(points: Tensor, assignments: Tensor) -> Tensor:
     largest = torch.maximum(inside, outside)
     widths = torch.where(largest > ROUNDING, (outside - inside) / largest, torch.zeros_like(largest))
     return torch.where(size > 1, widths, torch.zeros_like(widths)).clamp(-1, 1)
+
+
+def mean_width(points: Tensor, assignments: Tensor, *, shared: bool = False) -> float:
+    """The mean silhouette width; arguments as `cosine_silhouette`."""
+    widths = cosine_silhouette(points, assignments, shared=shared)
+    if not shared or ranks.size() == 1:
+        return float(widths.mean())
+    return float(ranks.summed(widths.sum())) / sum(ranks.everyones(len(points)))
 
 
 def _not_finite(points: Tensor) -> int:
@@ -73,6 +88,7 @@ def choose_clusters(
     generator: torch.Generator | None = None,
     seeding: Seeding = "afk-mc2",
     restarts: int = 1,
+    shared: bool = False,
 ) -> Choice:
     """The number of spherical clusters of the largest mean silhouette width, the smaller of two equal ones.
 
@@ -84,21 +100,25 @@ def choose_clusters(
         generator: of k-means.
         seeding: of k-means.
         restarts: of k-means.
+        shared: the points are this process's block of those of several, as `kmeans` takes it.
 
     Raises:
         ValueError: no candidates, impossible ones, or fewer directions than any candidate has clusters.
     """
-    if not candidates or min(candidates) < 2 or max(candidates) >= len(points):
+    total = sum(ranks.everyones(len(points))) if shared else len(points)
+    if not candidates or min(candidates) < 2 or max(candidates) >= total:
         raise ValueError(
-            f"candidates must be numbers of clusters from 2 to {len(points) - 1} (one less than the points), found "
+            f"candidates must be numbers of clusters from 2 to {total - 1} (one less than the points), found "
             f"{', '.join(map(str, candidates)) or 'none'}"
         )
     widths = {}
     for k in sorted(set(candidates)):
-        found = kmeans(points, k, spherical=True, seeding=seeding, restarts=restarts, generator=generator)
+        found = kmeans(
+            points, k, spherical=True, seeding=seeding, restarts=restarts, generator=generator, shared=shared
+        )
         # Of fewer directions than clusters some clusters are empty: there are not k of them.
-        if len(torch.unique(found.assignments)) == k:
-            widths[k] = float(cosine_silhouette(points, found.assignments).mean())
+        if bool(cluster_sizes(found.assignments, k, shared=shared).all()):
+            widths[k] = mean_width(points, found.assignments, shared=shared)
     if not widths:
         raise ValueError(f"the points have fewer directions than {min(candidates)} clusters: ask for fewer clusters")
     return Choice(max(widths, key=lambda k: widths[k]), widths)

@@ -33,8 +33,13 @@ def extract_features(model: Classifier, images: Images, *, batch_size: int = 250
 
     Several processes extract them of a part each, and all have all of them.
     """
+    return torch.cat(ranks.gathered(features_block(model, images, batch_size=batch_size)))
+
+
+def features_block(model: Classifier, images: Images, *, batch_size: int = 250) -> Tensor:
+    """(n, d) float32 features of this process's block of all images; of one process alone, of all."""
     parts = torch.arange(len(images)).tensor_split(ranks.size())
-    return torch.cat(ranks.gathered(features_of(model, images, parts[ranks.rank()], batch_size=batch_size)))
+    return features_of(model, images, parts[ranks.rank()], batch_size=batch_size)
 
 
 def features_of(model: Classifier, images: Images, indices: Tensor, *, batch_size: int = 250) -> Tensor:
@@ -101,12 +106,21 @@ def require_finite(features: Tensor, encoder: str, *, remedy: str = ANOTHER) -> 
         raise CorralError(f"{encoder}: the features are not finite or too large to measure: {remedy}")
 
 
-def require_differing(features: Tensor, encoder: str) -> None:
+def require_differing(features: Tensor, encoder: str, *, shared: bool = False) -> None:
     """Refuse (N, d) features of different images that are all equal, or that `require_finite` refuses.
+
+    `shared`: they are this process's block of those of several.
 
     Raises:
         CorralError: with what made them (`encoder`, such as "training.start") and the remedy.
     """
-    require_finite(features, encoder)
-    if len(features) > 1 and bool((features == features[:1]).all()):
+    if shared:
+        ranks.agreed(lambda: require_finite(features, encoder))
+        first = torch.cat(ranks.gathered(features[:1]))[:1]
+        counts = ranks.everyones((len(features), bool((features == first).all())))
+        total, same = sum(count for count, _ in counts), all(equal for _, equal in counts)
+    else:
+        require_finite(features, encoder)
+        total, same = len(features), bool((features == features[:1]).all())
+    if total > 1 and same:
         raise CorralError(f"{encoder}: all images have the same features, the encoder tells none apart: name another")

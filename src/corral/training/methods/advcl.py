@@ -10,11 +10,12 @@ from torch.nn import functional
 
 from corral.attacks.state import attacked
 from corral.data.frequencies import high_frequencies
+from corral.distributed import ranks
 from corral.errors import UsageError
 from corral.geometry import kmeans
 from corral.losses import contrastive
 from corral.registry import register
-from corral.training.features import extract_features, require_differing
+from corral.training.features import features_block, require_differing
 from corral.training.methods.base import Context, Metrics, read_indices
 from corral.training.methods.encoder import DualNorm, ProjectedMethod, ProjectedOptions, ViewsConfig, require_images
 from corral.training.recipes.base import InnerAttack, NotNegative, Positive
@@ -81,10 +82,11 @@ class AdvCL(ProjectedMethod):
                 f"method.labeller {self.options.labeller} takes images of {spec.image_shape}, these are "
                 f"{images.shape}: name an encoder of the same images"
             )
-        features = extract_features(labeller, images)
-        require_differing(features, f"method.labeller {self.options.labeller}")
+        features = features_block(labeller, images)
+        require_differing(features, f"method.labeller {self.options.labeller}", shared=True)
         for place, clusters in enumerate(self.options.clusterings):
-            self.labels[place] = kmeans(features, clusters, generator=self.context.order).assignments
+            found = kmeans(features, clusters, generator=self.context.order, shared=True)
+            self.labels[place] = torch.cat(ranks.gathered(found.assignments))
 
     def learned(self) -> list[nn.Parameter]:
         return [*super().learned(), *self.heads.parameters()]

@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from corral.attacks.objectives import LogitObjective
+from corral.distributed import ranks
 from corral.errors import CorralError, UsageError
-from corral.geometry import choose_clusters, cosine_silhouette, kmeans
+from corral.geometry import choose_clusters, cluster_sizes, kmeans, mean_width
 from corral.losses import negative_cosine
 from corral.precision import full_precision
 from corral.registry import register
-from corral.training.features import extract_features, require_finite
+from corral.training.features import features_block, require_finite
 from corral.training.methods.base import Context, MethodOptions, read_indices
 from corral.training.methods.deacl import BatchFeatures, DeACL
 from corral.training.methods.encoder import DualNorm
@@ -92,37 +93,35 @@ class NcpAcl(DeACL):
         if len(candidates) > 1:
             features = self._features()
             try:
-                chosen = choose_clusters(features, candidates, restarts=RESTARTS, generator=self.context.order).k
+                order = self.context.order
+                chosen = choose_clusters(features, candidates, restarts=RESTARTS, generator=order, shared=True).k
             except ValueError as error:
                 raise CorralError(f"training.start: the features of the training images: {error}") from error
         self.refit(chosen)
 
     def _features(self) -> Tensor:
+        """This process's block of the training images' features."""
         with self.branch("clean"):
-            features = extract_features(self.model, self.context.images)
-        require_finite(features, "the encoder", remedy="begin from another encoder, or lower the learning rate")
-        if not bool(torch.linalg.vector_norm(features, dim=1).all()):
-            raise CorralError(
-                "features of training images are zero and have no direction: begin from another encoder, or lower the "
-                "learning rate"
-            )
+            features = features_block(self.model, self.context.images)
+        ranks.agreed(lambda: _require_directions(features))
         return features
 
     def refit(self, clusters: int) -> dict[str, float]:
         """Spherical k-means of the features, and every image's own and neighbouring centroid."""
         started = time.perf_counter()
         features = self._features()
-        found = kmeans(features, clusters, spherical=True, seeding="afk-mc2", generator=self.context.order)
+        order = self.context.order
+        found = kmeans(features, clusters, spherical=True, seeding="afk-mc2", generator=order, shared=True)
         self.centroids = found.centroids
-        self.held = torch.bincount(found.assignments, minlength=clusters) > 0
+        self.held = cluster_sizes(found.assignments, clusters, shared=True) > 0
         if int(self.held.sum()) < 2:
             raise CorralError(
                 "the features of all training images have one direction, so that there is no neighbouring cluster: "
                 "begin from another encoder, or lower the learning rate"
             )
         if self.options.assignment == "epoch":
-            self.stored = self.nearest(features)
-        silhouette = float(cosine_silhouette(features, found.assignments).mean())
+            self.stored = torch.cat(ranks.gathered(self.nearest(features)))
+        silhouette = mean_width(features, found.assignments, shared=True)
         seconds = time.perf_counter() - started
         return {"clusters": float(clusters), "silhouette": silhouette, "refit_seconds": seconds}
 
@@ -174,3 +173,17 @@ def nearest_and_nth(features: Tensor, centroids: Tensor, held: Tensor, neighbour
     near = functional.normalize(features, dim=1) @ functional.normalize(centroids, dim=1).T
     ranked = near.masked_fill(~held, -torch.inf).topk(min(neighbour, int(held.sum())), dim=1)
     return ranked.indices[:, [0, -1]]
+
+
+def _require_directions(features: Tensor) -> None:
+    """Refuse features that are not finite, or zero.
+
+    Raises:
+        CorralError: with the remedy.
+    """
+    require_finite(features, "the encoder", remedy="begin from another encoder, or lower the learning rate")
+    if not bool(torch.linalg.vector_norm(features, dim=1).all()):
+        raise CorralError(
+            "features of training images are zero and have no direction: begin from another encoder, or lower the "
+            "learning rate"
+        )
