@@ -131,7 +131,7 @@ def test_a_silent_process_is_named_within_the_stated_time(monkeypatch):
         stopped = time.monotonic()
         error = guard.lost(RuntimeError("connection closed"))
     assert 0.8 <= time.monotonic() - stopped < 3
-    assert re.fullmatch(r"rank 1 \(node7, process 12\) gave no sign of life for 1 s; the last .*", str(error))
+    assert re.fullmatch(r"rank 1 \(node7, process 12\) gave no sign of life for 1 s; what is finished .*", str(error))
     assert store.get("lost").decode().startswith("rank 1 ")
 
 
