@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks import pgd
-from corral.data import Images
+from corral.data import Images, as_float
 from corral.errors import CorralError
 from corral.models import Classifier
 from corral.models.modes import eval_mode
@@ -30,10 +30,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def extract_features(model: Classifier, images: Images, *, batch_size: int = 250) -> Tensor:
     """(N, d) float32 features of all images, on the model's device; the model's mode is restored."""
     with evaluating(model):
-        indices = torch.arange(len(images), device=images.pixels.device)
+        indices = torch.arange(len(images), device=images.device)
         device = next(model.parameters()).device
-        parts = (images.float(part).to(device) for part in torch.split(indices, batch_size))
-        return torch.cat([model.features(part) for part in parts])
+        parts = images.each(torch.split(indices, batch_size))
+        return torch.cat([model.features(as_float(stored).to(device)) for _, stored in parts])
 
 
 def accuracies(model: Classifier, images: Images, threat: ThreatConfig) -> dict[str, float]:
@@ -61,13 +61,13 @@ def accuracy(model: Classifier, images: Images, attack: Callable[..., Tensor] | 
         images: with their labels.
         attack: of (model, x, y), with a `generator` of its own numbers, the same at every call of this function.
     """
-    device, labels = images.pixels.device, images.labels
+    device, labels = images.device, images.labels
     assert labels is not None
     generator = torch.Generator(device).manual_seed(0)
     right = 0
     with evaluating(model):
-        for indices in torch.split(torch.arange(len(images), device=device), BATCH):
-            x, y = images.float(indices), labels[indices]
+        for indices, stored in images.each(torch.split(torch.arange(len(images), device=device), BATCH)):
+            x, y = as_float(stored), labels[indices]
             if attack is not None:
                 x = attack(model, x, y, generator=generator)
             right += int((model(x).argmax(1) == y).sum())

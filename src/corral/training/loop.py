@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from corral.checkpoints import read_checkpoint, write_checkpoint
-from corral.data import AnyData, Images, load
+from corral.data import AnyData, as_float, load
 from corral.data.augment import crop_and_flip, cutmix, cutout
+from corral.data.crops import Crops
 from corral.files import write_atomically
 from corral.models.backbones import BACKBONES, Embedded, is_own
 from corral.models.fingerprint import fingerprint
@@ -230,15 +231,16 @@ class Training:
         words = self.epoch_words(self.epoch + 1)
         guard = FiniteGuard(self.model, words, self.epoch_words(self.epoch), self.folder, self.device)
         seen = 0
-        batches = iter(method.batches())
+        batches = self._read(method)
         while True:
             try:
-                if (indices := next(batches, None)) is None:
+                if (found := next(batches, None)) is None:
                     break
+                indices, stored = found
                 share = seen / (method.replays * len(self.images))
                 self._set_learning_rates(share)
                 self._set_eps(share)
-                x, y = self._batch(indices)
+                x, y = self._batch(indices, stored)
                 loss, metrics = self._backward(method, x, y, indices)
             except ValueError:
                 # Samplers and attacks refuse numbers that are not finite; the guard knows the step they came from.
@@ -296,20 +298,39 @@ class Training:
             self.method.fit_average()
             yield
 
-    def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def _read(self, method: Method) -> Iterator[tuple[Tensor, Tensor]]:
+        """An epoch's batches with their stored pixels, or random parts of these; a repeated batch is read once.
+
+        The parts are drawn by a generator that begins each epoch at a number of the order's: however far ahead images
+        are read, the same.
+        """
+        least, images, crops = self.recipe.data.random_resized_crop, self.images, None
+        if least:
+            seed = int(torch.randint(2**62, (), generator=self.order, device=self.order.device))
+            images, crops = images.whole(), Crops(least, torch.Generator().manual_seed(seed))
+        if method.batches_ahead:
+            yield from images.each(method.batches(), crops)
+            return
+        before, stored = None, torch.empty(0)
+        for indices in method.batches():
+            if indices is not before:
+                before, stored = indices, images.stored(indices, crops)
+            yield indices, stored
+
+    def _batch(self, indices: Tensor, stored: Tensor) -> tuple[Tensor, Tensor]:
         data, images = self.recipe.data, self.images
         # Methods without labels get zeros.
         none = torch.zeros(len(indices), dtype=torch.int64, device=self.device)
         labels = none if images.labels is None else images.labels[indices]
         if not (data.crop or data.flip or data.cutout or data.cutmix):
-            return images.float(indices).to(self.device), labels
-        pixels = images.take(indices).pixels.to(self.device)
+            return as_float(stored).to(self.device), labels
+        pixels = stored.to(self.device)
         pixels = crop_and_flip(pixels, padding=data.crop, flip=data.flip, generator=self.order)
         pixels = cutout(pixels, side=data.cutout, generator=self.order)
         if data.cutmix and not self.warming:
             pixels, others, shares = cutmix(pixels, generator=self.order)
             self.context.soft.mixed = labels[others], shares
-        return Images(pixels, labels).float(), labels
+        return as_float(pixels), labels
 
     def enter_phase(self, *, fresh: bool) -> None:
         """Set up the head and the optimiser of the phase that the next epoch belongs to."""

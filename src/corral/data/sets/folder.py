@@ -7,11 +7,14 @@ from pathlib import Path
 
 import torch
 
-from corral.data.images import DataSet, Images
+from corral.data.images import DataSet, Images, readable
+from corral.data.loading.files import PictureFiles, surveyed
 from corral.data.loading.fit import Fit
-from corral.data.loading.pictures import SKIP, WORDS, Reading, common_shape, decoded, named, suffixes
+from corral.data.loading.pictures import SKIP, WORDS, Reading, common_shape, decoded, named, suffixes, typical_bytes
+from corral.data.memory import too_many
 from corral.data.registry import register_path_data
 from corral.data.split import TEST_PARTS, split_off_test
+from corral.data.streamed import Reader, Streamed
 from corral.errors import CorralError, UsageError
 from corral.files import as_text
 
@@ -37,8 +40,10 @@ def load_folder(path: Path) -> DataSet:
     rule for every kind of pixels. Hidden files and what systems leave in folders, such as `__MACOSX` or `Thumbs.db`,
     are no part of the data; the note counts and names what else is no image.
 
-    From 2 GiB of pixels on a part is decoded into a temporary file (TMPDIR decides where), which goes with the process,
-    and its rows are read where they are taken: a tree may be larger than memory.
+    Pixels of more than a quarter of the memory (`CORRAL_MEMORY_SHARE`) are streamed: files are decoded when their
+    images are asked for, by processes beside this one (`corral.data.streamed`). The first time all files are read once,
+    for the fingerprint and so that a damaged one is named before anything is trained. From 2 GiB of pixels on a part
+    that is not streamed is decoded into a temporary file (TMPDIR decides where), which goes with the process.
 
     Args:
         path: the top folder; options may stand behind it, as in "photos?size=64,skip-damaged". `size=N` resizes the
@@ -60,12 +65,12 @@ def load_folder(path: Path) -> DataSet:
     texts = tuple(Path(as_text(first[folder][0].parent)).name for folder in classes)  # before any image is decoded
     more, others = _list_unlabeled(path / UNLABELED)
     files = [file for tree, _ in trees.values() for members in tree.values() for file in members]
-    shape = common_shape([*files, *more], reading)
+    pictures = _Pictures(path, [*files, *more], reading)
     parts = [
-        _labelled({folder: tree[folder] for folder in classes}, shape, reading, f"in {part}", path)
+        _labelled({folder: tree[folder] for folder in classes}, pictures, f"in {part}", path)
         for part, (tree, _) in trees.items()
     ]
-    unlabeled = Images(decoded(more, shape, reading)[0]) if more else None
+    unlabeled = pictures.images(more)[0] if more else None
     if unlabeled is not None and not len(unlabeled):
         raise CorralError(f"{path / UNLABELED}: every image is damaged; replace them")
     ignored = [file for _, rest in trees.values() for file in rest] + others
@@ -76,9 +81,33 @@ def load_folder(path: Path) -> DataSet:
     note += left + reading.note()
     name = f"folder:{as_text(path)}{ending}"
     if tops:
-        return DataSet(name, texts, parts[0], parts[1], unlabeled, note)
+        return readable(DataSet(name, texts, parts[0], parts[1], unlabeled, note))
     train, test, split = split_off_test(parts[0], str(path))
-    return DataSet(name, texts, train, test, unlabeled, f"{note}; {split}", split_off=True)
+    return readable(DataSet(name, texts, train, test, unlabeled, f"{note}; {split}", split_off=True))
+
+
+class _Pictures:
+    """The files of a tree in one order: decoded, or streamed where all pixels would take too much memory."""
+
+    def __init__(self, path: Path, files: list[Path], reading: Reading) -> None:
+        self.reading = reading
+        self.streams = too_many(len(files) * typical_bytes(files, reading.fit))
+        if self.streams:
+            source = surveyed(path, files, reading)
+        else:
+            source = PictureFiles(path, files, common_shape(files, reading), reading.fit)
+        self.reader, self.rows = Reader(source), {file: row for row, file in enumerate(files)}
+
+    def images(self, files: list[Path]) -> tuple[Images, list[int]]:
+        """The images, without labels, of those files that can be read, and their indices."""
+        if self.streams:
+            pixels = None
+            indices = [index for index, file in enumerate(files) if file not in self.reading.left_out]
+        else:
+            pixels, indices = decoded(files, self.reader.shape, self.reading)
+        rows = torch.tensor([self.rows[files[index]] for index in indices], dtype=torch.int64)
+        pictures = Streamed(self.reader, rows=rows)
+        return pictures if pixels is None else Images(pixels, pictures=pictures), indices
 
 
 def _with_options(text: str) -> tuple[Path, Reading, str]:
@@ -131,17 +160,15 @@ def _parts(path: Path) -> tuple[dict[str, Path], str]:
     return {"train": path / "train", chosen: path / chosen}, "".join(words)
 
 
-def _labelled(
-    tree: Mapping[str, Sequence[Path]], shape: tuple[int, int, int], reading: Reading, part: str, path: Path
-) -> Images:
+def _labelled(tree: Mapping[str, Sequence[Path]], pictures: _Pictures, part: str, path: Path) -> Images:
     """The images of one part, by class in order; CorralError where a class has none that can be read."""
     files = [(file, label) for label, members in enumerate(tree.values()) for file in members]
-    pixels, indices = decoded([file for file, _ in files], shape, reading)
+    images, indices = pictures.images([file for file, _ in files])
     labels = torch.tensor([files[index][1] for index in indices], dtype=torch.int64)
     missing = set(range(len(tree))) - set(labels.tolist())
     if missing:
         raise CorralError(f"{path}: every image of class {list(tree)[min(missing)]} {part} is damaged; replace them")
-    return Images(pixels, labels)
+    return images.labelled(labels)
 
 
 def _is_data(name: str) -> bool:

@@ -204,10 +204,17 @@ class Method:
         """Parameters beside the model's that share its learning rate."""
         return []
 
+    @property
+    def batches_ahead(self) -> bool:
+        """Whether `batches` may be asked for its next batches while a step is made: no step changes them, and a batch
+        that is out changes nothing else. Images that are streamed are then read ahead. True for the base's `batches`.
+        """
+        return type(self).batches is Method.batches
+
     def batches(self) -> Iterator[Tensor]:
         """Indices of the training images, batch by batch, for one epoch."""
         size, order = self.context.batch_size, self.context.order
-        yield from shuffled(len(self.context.images), size, generator=order, device=self.context.images.pixels.device)
+        yield from shuffled(len(self.context.images), size, generator=order, device=self.context.images.device)
 
     def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         """The batch's loss and what to log of it.

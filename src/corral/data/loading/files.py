@@ -1,0 +1,143 @@
+"""A tree's picture files as a source of images: names of little memory, and what is known of all files."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from corral.data.crops import Crop
+from corral.data.loading.fit import Fit
+from corral.data.loading.known import known
+from corral.data.loading.pictures import Reading, common_shape, read_picture
+from corral.data.loading.workers import Workers
+from corral.errors import CorralError
+from corral.progress import Progress
+
+# Files that a process checks at once. A decoder of ours that gives other pixels counts on the second.
+CHECKED, DECODER = 64, 1
+
+
+class PictureFiles:
+    """Files of one picture each, in a fixed order, each decoded when it is read; `Source` says what the parts are.
+
+    Args:
+        top: the folder that they are in.
+        files: their paths, inside of it.
+        shape: (C, H, W) that every one is made.
+        fit: how.
+    """
+
+    dtype, pictures = torch.uint8, True
+
+    def __init__(self, top: Path, files: Sequence[Path], shape: tuple[int, int, int], fit: Fit) -> None:
+        self.name, self.top, self.shape, self.fit = str(top), os.path.join(top, ""), shape, fit
+        # One piece of memory: a process that is forked would copy a list of a million names, for it counts who holds
+        # each of them.
+        names = [os.fsencode(file)[len(os.fsencode(self.top)) :] for file in files]
+        self.names = np.frombuffer(b"".join(names), np.uint8)
+        self.ends = np.cumsum([len(name) for name in names], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def inside(self, index: int) -> bytes:
+        """A file's path inside of the folder."""
+        begin = self.ends[index - 1] if index else 0
+        return self.names[begin : self.ends[index]].tobytes()
+
+    def file(self, index: int) -> Path:
+        """A file's path."""
+        return Path(self.top + os.fsdecode(self.inside(index)))
+
+    def read(self, index: int, crop: Crop | None = None) -> NDArray[Any]:
+        """As `Source`.
+
+        Raises:
+            CorralError: names the file that cannot be read.
+        """
+        return read_picture(self.file(index), self.shape, self.fit, crop)
+
+    def identity(self, rows: Tensor) -> str:
+        """Of names, sizes and times of change, of how they are made one size, and of Pillow's version.
+
+        A file that is changed without either its size or its time changing is taken for what it was.
+        """
+        digest = hashlib.sha256(f"{DECODER} {PIL.__version__} {self.shape} {self.fit}".encode())
+        for row in rows.tolist():
+            digest.update(_stated(self.file(row), self.inside(row)))
+        return digest.hexdigest()
+
+
+def _stated(file: Path, name: bytes) -> bytes:
+    """A file's name, size and time of change."""
+    try:
+        found = file.stat()
+    except OSError as error:
+        raise CorralError(f"{file}: cannot be read ({error.strerror}); restore it") from error
+    return b"%b\0%d\0%d\0" % (name, found.st_size, found.st_mtime_ns)
+
+
+def surveyed(top: Path, files: Sequence[Path], reading: Reading) -> PictureFiles:
+    """Files that are to be streamed: what `common_shape` says of all, and `reading.left_out` where damaged ones are.
+
+    Their headers are read once, and where damaged files are left out all of each; then it is known from the cache.
+
+    Raises:
+        CorralError: as `common_shape`.
+    """
+    # Before the shape is known it decides nothing: the key has the names, the sizes and the times.
+    key = PictureFiles(top, files, (0, 0, 0), reading.fit).identity(torch.arange(len(files)))
+
+    def find() -> dict[str, Any]:
+        source = PictureFiles(top, files, common_shape(list(files), reading), reading.fit)
+        if reading.skipping:
+            _leave_out(source, files, reading)
+        left = [index for index, file in enumerate(files) if file in reading.left_out]
+        return {"shape": source.shape, "left_out": left, "sideways": reading.sideways}
+
+    found = known("survey", f"{key}{'-skipping' if reading.skipping else ''}", find, valid=_is_survey)
+    reading.left_out = {files[index]: None for index in found["left_out"]}
+    reading.sideways = found["sideways"]
+    channels, height, width = found["shape"]
+    return PictureFiles(top, files, (channels, height, width), reading.fit)
+
+
+def _leave_out(source: PictureFiles, files: Sequence[Path], reading: Reading) -> None:
+    """Find the files that cannot be decoded."""
+    left = [index for index, file in enumerate(files) if file not in reading.left_out]
+
+    def damaged(indices: list[int]) -> list[int]:
+        return [index for index in indices if _error(source, index) is not None]
+
+    def requests() -> Iterator[list[int]]:
+        for begin in range(0, len(left), CHECKED):
+            yield left[begin : begin + CHECKED]
+
+    answers: Iterable[list[int]] = Workers(damaged, what=source.name, result_bytes=0).map(requests())
+    with Progress(f"{source.name}: checked", len(left), "files") as bar:
+        for found in answers:
+            reading.left_out |= {files[index]: None for index in found}
+            bar.advance(CHECKED)
+
+
+def _error(source: PictureFiles, index: int) -> CorralError | None:
+    try:
+        source.read(index)
+    except CorralError as error:
+        return error
+    return None
+
+
+def _is_survey(found: Any) -> bool:
+    """Whether what was read is such a survey."""
+    if not isinstance(found, dict) or found.keys() != {"shape", "left_out", "sideways"}:
+        return False
+    numbers = [*found["shape"], *found["left_out"], found["sideways"]]
+    return len(found["shape"]) == len("CHW") and all(isinstance(number, int) for number in numbers)
