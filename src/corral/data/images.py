@@ -22,7 +22,7 @@ SAMPLED = 1000
 # Classes that a message names.
 NAMED = 3
 # Streamed images whose bytes are counted at once.
-CHUNK = 256
+CHUNK = 16
 # Pixels that are so little outside of [0, 1] are not of another scale.
 SLIGHT = 0.01
 

@@ -114,7 +114,8 @@ class Reader:
         answers = self.workers(partial(_read, self.source), pinned=device.type == "cuda").map(requests())
         for first in answers:
             parts = [first, *itertools.islice(answers, counts.popleft() - 1)]
-            yield torch.cat([part.to(device, non_blocking=True) for part in parts])
+            there = [part.to(device, non_blocking=True) for part in parts]
+            yield there[0] if len(there) == 1 else torch.cat(there)
 
     def identity(self, rows: Tensor) -> str:
         """As `Source`."""

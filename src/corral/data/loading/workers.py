@@ -142,9 +142,9 @@ class Workers:
 
     def _begun(self) -> Iterator[Any]:
         before = set(multiprocessing.active_children())
-        if self.loader is None:
-            self.loader = self._made()
         with _undisturbed(), started_whole():
+            if self.loader is None:
+                self.loader = self._made()
             answers = iter(self.loader)
         self.children |= set(multiprocessing.active_children()) - before
         return answers

@@ -20,7 +20,7 @@ BLOCKS = {
 WIDENED = 4
 
 
-class Block(nn.Module):
+class ImageNetBlock(nn.Module):
     """Two 3×3 convolutions, or one between two 1×1 ones (a bottleneck), with a shortcut, projected where shapes differ.
 
     Tensors are called as torchvision calls them, so that published weights fit. A bottleneck's stride is that of its
@@ -78,20 +78,20 @@ class ResNetImageNet(Backbone):
             raise ValueError(f"resnet-imagenet depth must be one of {', '.join(map(str, BLOCKS))}, found {depth}")
         counts, bottleneck = BLOCKS[depth]
         self.conv1, self.bn1 = nn.Conv2d(in_channels, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width)
+        self.relu, self.maxpool = nn.ReLU(), nn.MaxPool2d(3, 2, 1)
         channels = width
         for stage, count in enumerate(counts):
             blocks: list[nn.Module] = []
             for place in range(count):
                 stride = 2 if stage and not place else 1
-                blocks.append(Block(channels, width * 2**stage, stride, bottleneck=bottleneck))
+                blocks.append(ImageNetBlock(channels, width * 2**stage, stride, bottleneck=bottleneck))
                 channels = width * 2**stage * (WIDENED if bottleneck else 1)
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
         self.features_dim = channels
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, d) features of (N, C, H, W) images."""
-        maps = functional.relu(self.bn1(self.conv1(channels_last(x, self))))
-        maps = functional.max_pool2d(maps, 3, 2, 1)
-        for name in ("layer1", "layer2", "layer3", "layer4"):
-            maps = self.get_submodule(name)(maps)
+        maps = channels_last(x, self)
+        for part in self.children():  # in the order in which they were made
+            maps = part(maps)
         return maps.mean((2, 3))
