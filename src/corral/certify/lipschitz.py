@@ -182,7 +182,7 @@ def _folds(part: nn.Module, follower: nn.Module, x: Tensor) -> bool:
 
 
 def _residual_block(module: nn.Module, path: str, x: Tensor) -> Walked:
-    """Branch + shortcut of a basic block, a bottleneck, or a pre-activation block, whose first BatchNorm serves both."""
+    """Branch + shortcut of a basic block, a bottleneck or a pre-activation block, whose first BatchNorm serves both."""
     for name, part in module.named_modules():
         if getattr(part, "inplace", False):  # the other branch would see its input changed
             raise UsageError(

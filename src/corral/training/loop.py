@@ -317,8 +317,10 @@ class Training:
                 before, stored = indices, images.stored(indices, crops)
             yield indices, stored
 
-    def _batch(self, indices: Tensor, stored: Tensor) -> tuple[Tensor, Tensor]:
+    def _batch(self, indices: Tensor, stored: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Augmented images in [0, 1] and labels of a batch, whose stored pixels were read before or are read now."""
         data, images = self.recipe.data, self.images
+        stored = images.stored(indices) if stored is None else stored
         # Methods without labels get zeros.
         none = torch.zeros(len(indices), dtype=torch.int64, device=self.device)
         labels = none if images.labels is None else images.labels[indices]

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,11 @@ class PictureFiles:
         self.name, self.top, self.shape, self.fit = str(top), os.path.join(top, ""), shape, fit
         # One piece of memory: a process that is forked would copy a list of a million names, for it counts who holds
         # each of them.
-        names = [os.fsencode(file)[len(os.fsencode(self.top)) :] for file in files]
+        skipped = len(os.fsencode(self.top))
+        names = [os.fsencode(file)[skipped:] for file in files]
         self.names = np.frombuffer(b"".join(names), np.uint8)
         self.ends = np.cumsum([len(name) for name in names], dtype=np.int64)
+        self.stats: NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -69,19 +72,20 @@ class PictureFiles:
 
         A file that is changed without either its size or its time changing is taken for what it was.
         """
+        if self.stats is None:
+            self.stats = np.array([self._stated(row) for row in range(len(self))], np.int64)
         digest = hashlib.sha256(f"{DECODER} {PIL.__version__} {self.shape} {self.fit}".encode())
-        for row in rows.tolist():
-            digest.update(_stated(self.file(row), self.inside(row)))
+        digest.update(b"\0".join(map(self.inside, rows.tolist())))
+        digest.update(self.stats[rows.numpy()].tobytes())
         return digest.hexdigest()
 
-
-def _stated(file: Path, name: bytes) -> bytes:
-    """A file's name, size and time of change."""
-    try:
-        found = file.stat()
-    except OSError as error:
-        raise CorralError(f"{file}: cannot be read ({error.strerror}); restore it") from error
-    return b"%b\0%d\0%d\0" % (name, found.st_size, found.st_mtime_ns)
+    def _stated(self, row: int) -> tuple[int, int]:
+        """A file's size, and its time of change in nanoseconds."""
+        try:
+            found = os.stat(os.fsencode(self.top) + self.inside(row))
+        except OSError as error:
+            raise CorralError(f"{self.file(row)}: cannot be read ({error.strerror}); restore it") from error
+        return found.st_size, found.st_mtime_ns
 
 
 def surveyed(top: Path, files: Sequence[Path], reading: Reading) -> PictureFiles:
@@ -93,10 +97,11 @@ def surveyed(top: Path, files: Sequence[Path], reading: Reading) -> PictureFiles
         CorralError: as `common_shape`.
     """
     # Before the shape is known it decides nothing: the key has the names, the sizes and the times.
-    key = PictureFiles(top, files, (0, 0, 0), reading.fit).identity(torch.arange(len(files)))
+    source = PictureFiles(top, files, (0, 0, 0), reading.fit)
+    key = source.identity(torch.arange(len(files)))
 
     def find() -> dict[str, Any]:
-        source = PictureFiles(top, files, common_shape(list(files), reading), reading.fit)
+        source.shape = common_shape(list(files), reading)
         if reading.skipping:
             _leave_out(source, files, reading)
         left = [index for index, file in enumerate(files) if file in reading.left_out]
@@ -106,33 +111,34 @@ def surveyed(top: Path, files: Sequence[Path], reading: Reading) -> PictureFiles
     reading.left_out = {files[index]: None for index in found["left_out"]}
     reading.sideways = found["sideways"]
     channels, height, width = found["shape"]
-    return PictureFiles(top, files, (channels, height, width), reading.fit)
+    source.shape = channels, height, width
+    return source
 
 
 def _leave_out(source: PictureFiles, files: Sequence[Path], reading: Reading) -> None:
     """Find the files that cannot be decoded."""
     left = [index for index, file in enumerate(files) if file not in reading.left_out]
 
-    def damaged(indices: list[int]) -> list[int]:
-        return [index for index in indices if _error(source, index) is not None]
-
     def requests() -> Iterator[list[int]]:
         for begin in range(0, len(left), CHECKED):
             yield left[begin : begin + CHECKED]
 
-    answers: Iterable[list[int]] = Workers(damaged, what=source.name, result_bytes=0).map(requests())
+    answers: Iterable[list[int]] = Workers(partial(_damaged, source), what=source.name, result_bytes=0).map(requests())
     with Progress(f"{source.name}: checked", len(left), "files") as bar:
         for found in answers:
             reading.left_out |= {files[index]: None for index in found}
             bar.advance(CHECKED)
 
 
-def _error(source: PictureFiles, index: int) -> CorralError | None:
-    try:
-        source.read(index)
-    except CorralError as error:
-        return error
-    return None
+def _damaged(source: PictureFiles, indices: list[int]) -> list[int]:
+    """In a process: those of some files that cannot be decoded."""
+    found = []
+    for index in indices:
+        try:
+            source.read(index)
+        except CorralError:
+            found.append(index)
+    return found
 
 
 def _is_survey(found: Any) -> bool:

@@ -64,7 +64,7 @@ def load_folder(path: Path) -> DataSet:
     first, _ = next(iter(trees.values()))
     texts = tuple(Path(as_text(first[folder][0].parent)).name for folder in classes)  # before any image is decoded
     more, others = _list_unlabeled(path / UNLABELED)
-    files = [file for tree, _ in trees.values() for members in tree.values() for file in members]
+    files = [file for tree, _ in trees.values() for folder in classes for file in tree[folder]]
     pictures = _Pictures(path, [*files, *more], reading)
     parts = [
         _labelled({folder: tree[folder] for folder in classes}, pictures, f"in {part}", path)
@@ -87,7 +87,7 @@ def load_folder(path: Path) -> DataSet:
 
 
 class _Pictures:
-    """The files of a tree in one order: decoded, or streamed where all pixels would take too much memory."""
+    """The files of a tree in one order, in which they are asked for: decoded, or streamed where they are too many."""
 
     def __init__(self, path: Path, files: list[Path], reading: Reading) -> None:
         self.reading = reading
@@ -96,17 +96,17 @@ class _Pictures:
             source = surveyed(path, files, reading)
         else:
             source = PictureFiles(path, files, common_shape(files, reading), reading.fit)
-        self.reader, self.rows = Reader(source), {file: row for row, file in enumerate(files)}
+        self.reader, self.given = Reader(source), 0
 
     def images(self, files: list[Path]) -> tuple[Images, list[int]]:
-        """The images, without labels, of those files that can be read, and their indices."""
+        """The images, without labels, of those of the next files that can be read, and their indices."""
         if self.streams:
             pixels = None
             indices = [index for index, file in enumerate(files) if file not in self.reading.left_out]
         else:
             pixels, indices = decoded(files, self.reader.shape, self.reading)
-        rows = torch.tensor([self.rows[files[index]] for index in indices], dtype=torch.int64)
-        pictures = Streamed(self.reader, rows=rows)
+        pictures = Streamed(self.reader, rows=self.given + torch.tensor(indices, dtype=torch.int64))
+        self.given += len(files)
         return pictures if pixels is None else Images(pixels, pictures=pictures), indices
 
 
@@ -178,12 +178,14 @@ def _is_data(name: str) -> bool:
 
 def _entries(folder: Path) -> list[Path]:
     """What lies in a folder, in order of name."""
-    return sorted(entry for entry in folder.iterdir() if _is_data(entry.name))
+    return sorted((entry for entry in folder.iterdir() if _is_data(entry.name)), key=lambda entry: entry.name)
 
 
-def _is_image(file: Path) -> bool:
+def _is_image(file: Path, regular: bool | None = None) -> bool:
     """By its name. A broken link is one, so that opening it names it; a pipe is none: opening it would hang."""
-    return file.suffix.lower() in suffixes() and (file.is_file() or not file.exists())
+    if file.suffix.lower() not in suffixes():
+        return False
+    return (file.is_file() if regular is None else regular) or not file.exists()
 
 
 def _list_unlabeled(top: Path) -> tuple[list[Path], list[Path]]:
@@ -200,11 +202,14 @@ def _list_unlabeled(top: Path) -> tuple[list[Path], list[Path]]:
     return _images_of(sorted(files))
 
 
-def _images_of(files: list[Path]) -> tuple[list[Path], list[Path]]:
-    """The images among some files, and the others."""
-    images = [file for file in files if _is_image(file)]
-    taken = set(images)
-    return images, [file for file in files if file not in taken]
+def _images_of(files: list[Path], regular: Mapping[str, bool] | None = None) -> tuple[list[Path], list[Path]]:
+    """The images among some files, and the others; `regular` says of names in one folder whether they are files."""
+    images: list[Path] = []
+    others: list[Path] = []
+    for file in files:
+        is_image = _is_image(file, None if regular is None else regular[file.name])
+        (images if is_image else others).append(file)
+    return images, others
 
 
 def _list_files(top: Path, *, without: str | None = None) -> tuple[dict[str, list[Path]], list[Path]]:
@@ -214,10 +219,12 @@ def _list_files(top: Path, *, without: str | None = None) -> tuple[dict[str, lis
     others = [entry for entry in entries if not entry.is_dir()]
     for folder in (entry for entry in entries if entry.is_dir() and entry.name != without):
         inside = _entries(folder)
-        deeper = next((entry for entry in inside if entry.is_dir()), None)
+        with os.scandir(folder) as listed:  # which asks nothing of each of a million files
+            kinds = {entry.name: (entry.is_dir(), entry.is_file()) for entry in listed}
+        deeper = next((entry for entry in inside if kinds[entry.name][0]), None)
         if deeper is not None:
             raise CorralError(f"{deeper}: a folder inside a class folder; put its images into {folder}, or elsewhere")
-        images, left = _images_of(inside)
+        images, left = _images_of(inside, {name: regular for name, (_, regular) in kinds.items()})
         if not images:
             found = f" ({named([file.name for file in left])})" if left else ""
             raise CorralError(f"{folder}: found no image among {len(inside)} files{found}, expected a {WORDS}")
