@@ -9,11 +9,13 @@ import time
 
 import pytest
 import torch
+from PIL import Image
 from tests.pictures import write_tree
 
 import corral
 from corral.audit.data import audit_images
 from corral.data import load
+from corral.errors import CorralError
 from corral.evaluation.certification import certify_run
 from corral.training import Run, load_recipe
 from corral.training.methods.base import METHODS, Method
@@ -92,6 +94,27 @@ def test_a_resumed_run_is_the_same_to_the_bit_wherever_it_is_streamed(tree, tmp_
     streams(False)
     cut = corral.train("at", data=name, out=tmp_path / "cut", epochs=2, progress=False, resume=True, **given)
     assert_same(state(whole), state(cut))
+
+
+def test_a_run_does_not_go_on_with_pictures_whose_margins_changed(tmp_path, streams, killed):
+    """The middle squares, and the fingerprint, are as they were."""
+    streams(True)
+    root = tmp_path / "wide"
+    for part in ("train", "val"):
+        for label in "ab":
+            (root / part / label).mkdir(parents=True)
+            for index in range(4):
+                Image.new("RGB", (30, 10), (60 * index, 9, 9)).save(root / part / label / f"{index}.png")
+    given = {"data": f"folder:{root}?size=10", "out": tmp_path / "run", "epochs": 2, "progress": False, **TINY}
+    with killed():
+        corral.train("at", **given, **{"data.random_resized_crop": 0.3})
+    before = load(given["data"]).fingerprint
+    changed = Image.new("RGB", (30, 10), (0, 9, 9))
+    changed.putpixel((0, 0), (200, 200, 200))
+    changed.save(root / "train/a/0.png")
+    assert load(given["data"]).fingerprint == before
+    with pytest.raises(CorralError, match="files of training images changed since the run began"):
+        corral.train("at", **given, resume=True, **{"data.random_resized_crop": 0.3})
 
 
 def test_random_parts_are_of_the_order_s_seed_and_differ_between_epochs(tree, begun):

@@ -93,6 +93,13 @@ class Images(Shown):
         """What the pixels and labels follow from, where that is cheaper to know than they are; else ""."""
         return ""
 
+    def files(self) -> str:
+        """16 hexadecimal digits of the names and sizes of the picture files that `whole` reads; "" where it reads none.
+
+        Random parts may be of what the pixels, and their fingerprint, leave out.
+        """
+        return "" if self.pictures is None else self.pictures.files()
+
     def _shown(self) -> tuple[str, dict[str, object]]:
         labels = "no labels" if self.labels is None else "labelled"
         return f"{len(self):,}", {"shape": self.shape, "kind": _name(self.dtype), "labels": labels}
@@ -141,11 +148,11 @@ class Images(Shown):
         from corral.data.streamed import Held, Streamed
 
         place = torch.device(device)
+        pictures = None if self.pictures is None else self.pictures.to(place)
         size = self.pixels.numel() * self.pixels.element_size()
         if place != self.device and too_many(size, place):
-            return Streamed(Held(self.pixels), self.labels, device=place, pictures=self.pictures)
-        labels = None if self.labels is None else self.labels.to(place)
-        return Images(self.pixels.to(place), labels, None if self.pictures is None else self.pictures.to(place))
+            return Streamed(Held(self.pixels), self.labels, device=place, pictures=pictures)
+        return Images(self.pixels.to(place), None if self.labels is None else self.labels.to(place), pictures)
 
     def behind(self, other: "Images") -> "Images":
         """These and, behind them, others of the same shape, type and device, without labels.

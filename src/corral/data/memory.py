@@ -10,8 +10,8 @@ from corral.errors import UsageError
 # The share of memory that a data set's pixels take at most, and what changes it. Splitting copies them once, and
 # what trains on them needs the rest.
 SHARE, VARIABLE = 0.25, "CORRAL_MEMORY_SHARE"
-CGROUPS = Path("/sys/fs/cgroup")
-OLD_LIMIT = CGROUPS / "memory" / "memory.limit_in_bytes"
+# Where Linux says which control groups a process is in, and what their limits are.
+GROUPS, LIMITS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def share() -> float:
@@ -33,26 +33,35 @@ def share() -> float:
 def host_bytes() -> int:
     """Bytes of memory that this process may use: the machine's, or the least limit of its control groups (SLURM)."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else []
-    return min([*limits, *_group_limits()], default=2**34)
+    return min([*limits, *group_limits(GROUPS, LIMITS)], default=2**34)
 
 
-def _group_limits() -> list[int]:
-    """The limits of the control groups that the process is in, none where there are none."""
-    files = [OLD_LIMIT]
+def group_limits(groups: Path, limits: Path) -> list[int]:
+    """The memory limits of the control groups of a process, and of those that these are in; none where there are none.
+
+    Args:
+        groups: the file that lists them.
+        limits: the folder that their files lie in.
+    """
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = [line.split(":", 2) for line in groups.read_text().splitlines()]
     except OSError:
         return []
-    for line in lines:
-        number, _, group = line.split(":", 2)
-        if number == "0":  # version 2: every group above limits too
-            place = CGROUPS / group.lstrip("/")
-            files += [folder / "memory.max" for folder in (place, *place.parents) if folder.is_relative_to(CGROUPS)]
+    files = []
+    for number, controllers, group in lines:
+        if number == "0":  # version 2
+            top, name = limits, "memory.max"
+        elif "memory" in controllers.split(","):
+            top, name = limits / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        place = top / group.lstrip("/")
+        files += [folder / name for folder in (place, *place.parents) if folder.is_relative_to(top)]
     found = []
     for file in files:
         try:
             found.append(int(file.read_text()))
-        except (OSError, ValueError):  # not there, or "max"
+        except (OSError, ValueError):  # not there, as in a container, or "max"
             continue
     return found
 

@@ -48,6 +48,9 @@ class Source(Protocol):
     def identity(self, rows: Tensor) -> str:
         """What the pixels of some rows follow from, without decoding them all: a key of what was found of them."""
 
+    def files(self, rows: Tensor) -> str:
+        """As `Images.files`, of some rows."""
+
 
 class Request(NamedTuple):
     """Rows to be read, and the numbers of their random parts, (n, DRAWN), with the least share."""
@@ -78,6 +81,9 @@ class Store(Protocol):
         """(n, C, H, W) on the device for each in turn, read before they are wanted."""
 
     def identity(self, rows: Tensor) -> str:
+        """As `Source`."""
+
+    def files(self, rows: Tensor) -> str:
         """As `Source`."""
 
 
@@ -120,6 +126,10 @@ class Reader:
     def identity(self, rows: Tensor) -> str:
         """As `Source`."""
         return self.source.identity(rows)
+
+    def files(self, rows: Tensor) -> str:
+        """As `Source`."""
+        return self.source.files(rows)
 
 
 def _read(source: Source, request: Request) -> Tensor:
@@ -165,6 +175,10 @@ class Held:
 
     def identity(self, rows: Tensor) -> str:
         """None that is cheaper than the pixels."""
+        return ""
+
+    def files(self, rows: Tensor) -> str:
+        """None."""
         return ""
 
 
@@ -238,6 +252,10 @@ class Streamed(Images):
         key = self.store.identity(self.rows)
         labels = b"" if self.labels is None else self.labels.cpu().numpy().tobytes()
         return key and f"{key} {hashlib.sha256(labels).hexdigest()}"
+
+    def files(self) -> str:
+        """As `Images`."""
+        return self.store.files(self.rows) if self.store.pictures else super().files()
 
     def stored(self, rows: Tensor | None = None, crops: Crops | None = None) -> Tensor:
         """As `Images`, read now.

@@ -72,12 +72,22 @@ class PictureFiles:
 
         A file that is changed without either its size or its time changing is taken for what it was.
         """
-        if self.stats is None:
-            self.stats = np.array([self._stated(row) for row in range(len(self))], np.int64)
         digest = hashlib.sha256(f"{DECODER} {PIL.__version__} {self.shape} {self.fit}".encode())
         digest.update(b"\0".join(map(self.inside, rows.tolist())))
-        digest.update(self.stats[rows.numpy()].tobytes())
+        digest.update(self._stats()[rows.numpy()].tobytes())
         return digest.hexdigest()
+
+    def files(self, rows: Tensor) -> str:
+        """As `Source`."""
+        digest = hashlib.sha256(b"\0".join(map(self.inside, rows.tolist())))
+        digest.update(self._stats()[rows.numpy(), 0].tobytes())
+        return digest.hexdigest()[:16]
+
+    def _stats(self) -> NDArray[Any]:
+        """(N, 2) sizes and times of change of all files, asked for once."""
+        if self.stats is None:
+            self.stats = np.array([self._stated(row) for row in range(len(self))], np.int64)
+        return self.stats
 
     def _stated(self, row: int) -> tuple[int, int]:
         """A file's size, and its time of change in nanoseconds."""
