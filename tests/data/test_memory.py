@@ -11,7 +11,7 @@ from corral.errors import UsageError
 
 
 def test_the_least_limit_of_a_job_s_control_groups_counts(tmp_path):
-    """Version 2's groups limit those inside of them, as SLURM's jobs their steps; version 1's memory groups do so too."""
+    """Version 2's groups limit those inside of them, as SLURM's jobs their steps; so do version 1's memory groups."""
     groups, limits = tmp_path / "cgroup", tmp_path / "limits"
     groups.write_text("12:cpu,cpuacct:/elsewhere\n4:memory:/job\n0::/slurm/job/step\n")
     for place, text in (
