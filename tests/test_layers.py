@@ -10,7 +10,7 @@ LAYERS = (
     {"errors", "version", "precision", "renamed", "strict", "terminal", "notebook"},
     {"files"},
     {"devices", "registry", "options", "progress", "reading", "workers", "processes", "checksums"},
-    {"documents", "lock", "checkpoints"},
+    {"documents", "lock", "checkpoints", "distributed"},
     {"records"},
     {"data", "geometry"},
     {"losses"},

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from corral.attacks.attack import Attack
 from corral.attacks.budget import BudgetEndedError, Paced
 from corral.attacks.outcome import Outcome
+from corral.distributed import ranks
 from corral.errors import CorralError
 from corral.progress import Progress
 
@@ -128,7 +129,8 @@ def run_attacks(
     """Attack images by attacks in turn, each on the images still classified right after those before.
 
     With one attack that is the attack on every image. An image's result does not depend on the others of its batch,
-    beyond the model's own rounding.
+    beyond the model's own rounding. Several processes take turns at the batches, and all have all results; with a
+    budget each attacks all that it is given.
 
     Args:
         model: as every attack takes it.
@@ -152,22 +154,39 @@ def run_attacks(
         raise ValueError("a run needs at least one attack, found none")
     images = x if callable(x) else x.detach().__getitem__
     engine = _Engine(model, images, y, attacks, seed, right, keep, cache, budget)
-    total, most, parts, stopped = len(y), batch_size or max(len(y), 1), [], 0
+    total, most, stopped = len(y), batch_size or max(len(y), 1), 0
+    own: dict[int, tuple[Tensor, ...]] = {}
     words = title or f"{attacks[0].name} at eps {attacks[0].threat.eps:.4g}"
     with Progress(words, total, "images", enabled=progress) as bar:
         engine.bar = bar
-        for number, indices in enumerate(engine.batches(total, most)):
+        batches = engine.batches(total, most)
+        for number, indices in enumerate(batches) if budget is not None else ranks.dealt(batches):
             try:
-                parts.append(engine.batch(number, indices))
+                own[number] = engine.batch(number, indices)
             except BudgetEndedError:
                 stopped = len(indices)
                 break
-            bar.advance(len(indices))
+            bar.advance(len(indices) * (1 if budget is not None else ranks.size()))
+    parts, tallies = list(own.values()), engine.tallies
+    if budget is None and ranks.size() > 1:
+        shared = ranks.merged({number: tuple(one.cpu() for one in part) for number, part in own.items()})
+        parts = [tuple(one.to(y.device) for one in part) for part in shared]
+        tallies = _summed(tallies)
     if not parts:
         nothing = torch.arange(0, device=y.device)
         parts.append((nothing.bool(), nothing, nothing, images(nothing)))
     broken, step, by, x_adv = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Attacked(broken, step, by, x_adv, engine.tallies, stopped)
+    return Attacked(broken, step, by, x_adv, tallies, stopped)
+
+
+def _summed(tallies: Sequence[Tally]) -> tuple[Tally, ...]:
+    """What all processes' attacks have done."""
+    counts = [(one.given, one.broken, one.forwards, one.backwards, one.seconds) for one in tallies]
+    sums = [[sum(column) for column in zip(*rows, strict=True)] for rows in zip(*ranks.everyones(counts), strict=True)]
+    return tuple(
+        Tally(tally.attack, int(given), int(broken), int(forwards), int(backwards), seconds)
+        for tally, (given, broken, forwards, backwards, seconds) in zip(tallies, sums, strict=True)
+    )
 
 
 @dataclass

@@ -6,7 +6,7 @@ from os import fspath
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from corral.attacks.autoattack import standard_attacks
 from corral.attacks.balls import Norm
@@ -18,8 +18,11 @@ from corral.audit.data import audit_images
 from corral.audit.diagnostics.findings import Finding, Verdict
 from corral.audit.record import AuditAttack, AuditRecord, run_words, standard_error, verdict_of
 from corral.audit.session import AuditSession
+from corral.audit.shared import attacked_together
 from corral.data import AnyData
 from corral.devices import choose_device
+from corral.distributed import ranks
+from corral.distributed.launch import shared
 from corral.errors import CorralError, UsageError
 from corral.evaluation.protocols import known_norm, parsed_threat
 from corral.files import AnyPath, check_recordable
@@ -53,6 +56,8 @@ def audit(
     batch_size: int = 128,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
+    devices: int | None = None,
+    nodes: int | None = None,
     progress: bool = True,
 ) -> AuditRecord:
     """Diagnose a model and attack it with AutoAttack standard, within a time budget.
@@ -73,6 +78,9 @@ def audit(
         batch_size: the largest chunk that is attacked at once.
         data_root: folder of data-set files.
         device: where to run; default a GPU if there is one.
+        devices: processes that share the images on each machine, one a device, each with the budget: this script was
+            started by torchrun or srun in each, as `corral audit --devices` starts them too.
+        nodes: machines.
         progress: show progress on stderr.
 
     Returns:
@@ -89,7 +97,7 @@ def audit(
     target = target if isinstance(target, nn.Module) else fspath(target)
     check_recordable(*(given for given in (target, data) if isinstance(given, str)))
     budget, chosen = Budget(60 * minutes), choose_device(device)
-    with staying(str(target) if isinstance(target, str) else type(target).__name__):
+    with shared(devices, nodes), staying(str(target) if isinstance(target, str) else type(target).__name__):
         loaded = load_target(target, path=path, backbone=backbone, device=chosen)
         threat, source = _threat(loaded, eps, norm), data
         if source is None and loaded.info is not None:
@@ -100,7 +108,10 @@ def audit(
         given = audit_images(source, n=n, seed=seed, root=data_root, device=chosen, trained_on=trained_on)
         threat = parsed_threat(threat.norm, threat.eps, given.images.shape)
         session = AuditSession(loaded, given, preparation, as_is=as_is, budget=budget, batch_size=batch_size)
-        return _measured(session, threat, minutes, seed, batch_size, progress)
+        # Each process has classified as many images as its time allowed.
+        session.right = session.right[: min(ranks.everyones(len(session.right)))]
+        record = _measured(session, threat, minutes, seed, batch_size, progress and ranks.is_first())
+        return ranks.everyones(record)[0]
 
 
 @contextmanager
@@ -135,21 +146,25 @@ def _measured(
     name = session.target.name
     say = Progress("", 0, "", enabled=progress).say
     say(f"{name}: clean accuracy {100 * session.clean:.1f}% on {len(session.right):,} images")
-    findings, spent = session.diagnose(threat.norm, threat.eps, seed, progress)
-    with measuring(session.model, session.labels.device):
-        found = run_attacks(
+    findings, spent = ranks.on_first(lambda: session.diagnose(threat.norm, threat.eps, seed, progress))
+
+    def attack(images: Tensor) -> Attacked:
+        return run_attacks(
             session.model,
-            session.given.images.float,
-            session.labels[: len(session.right)],
+            lambda indices: session.given.images.float(images[indices]),
+            session.labels[images],
             standard_attacks(threat, session.classes),
             seed=seed,
             batch_size=batch_size,
-            right=session.right,
+            right=session.right[images],
             keep=torch.arange(0, device=session.labels.device),
             budget=Paced(session.budget, session.pace),
             title="AutoAttack standard",
             progress=progress,
         )
+
+    with measuring(session.model, session.labels.device):
+        found = attacked_together(attack, session.right)
     if not len(found.broken) and all(finding.verdict == "skipped" for finding in findings):
         raise CorralError(
             f"{name}: nothing could be measured in {minutes:g} min: one image may take AutoAttack "

@@ -14,6 +14,7 @@ from corral.cli.options import (
     Common,
     Images,
     Inputs,
+    Processes,
     RunBackbone,
     check_out,
     file_stem,
@@ -74,6 +75,7 @@ def audit(
     ] = 0,
     *,
     inputs: Inputs,
+    processes: Processes,
     common: Common,
 ) -> None:
     """Look for gradient masking in a model and attack it within a time budget; write a page and a record.
@@ -82,6 +84,7 @@ def audit(
     audited; 2: wrong usage.
     """
     from corral.audit.audit import audit as run_audit
+    from corral.distributed import ranks
     from corral.documents import write_document
     from corral.files import write_atomically
     from corral.report.audit.page import render_audit
@@ -108,8 +111,11 @@ def audit(
             preparation=preparation,
             as_is=as_is,
             batch_size=batch_size,
+            **processes.keywords(),
             **common.keywords(),
         )
+    if not ranks.speaks():
+        return
     record = write_document(record, out.with_suffix(".json"))
     write_atomically(out, render_audit(record).encode())
     if common.as_json:

@@ -12,6 +12,7 @@ from corral.cli.options import (
     Images,
     Out,
     Overwrite,
+    Processes,
     RunBackbone,
     RunData,
     default_place,
@@ -46,6 +47,7 @@ def certify(
     batch_size: BatchSize = None,
     seed: Annotated[int, typer.Option(min=0, max=MOST_WHOLE, help="Of the attacks.")] = 0,
     *,
+    processes: Processes,
     common: Common,
 ) -> None:
     """Prove l2 radii for test images and attack them; writes RUN/certificates/l2.json, .npz and .html.
@@ -78,6 +80,7 @@ def certify(
                     batch_size=batch_size,
                     seed=seed,
                     overwrite=overwrite,
+                    **processes.keywords(),
                     **common.keywords(),
                 )
             except BrokenCertificatesError as error:

@@ -16,6 +16,7 @@ from corral.cli.options import (
     Inputs,
     Out,
     Overwrite,
+    Processes,
     RunBackbone,
     RunData,
     default_place,
@@ -89,6 +90,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, max=MOST_WHOLE, help="Of the attacks' random starts.")] = 0,
     *,
     inputs: Inputs,
+    processes: Processes,
     common: Common,
 ) -> None:
     """Attack runs on their test set, or other models on --data. Ctrl-C: call it again.
@@ -139,6 +141,7 @@ def evaluate(
                     batch_size=batch_size,
                     seed=seed,
                     overwrite=overwrite,
+                    **processes.keywords(),
                     **common.keywords(),
                 )
             )

@@ -2,7 +2,9 @@
 
 import inspect
 import json
+import os
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -100,28 +102,54 @@ class Inputs:
         return Preparation(self.scale, mean, std, self.bgr, self.nhwc, self.label_offset)
 
 
+@dataclass(frozen=True)
+class Processes:
+    """The options of a command that several processes can share."""
+
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST_WHOLE,
+            help="Processes that share the work, one a GPU; on the CPU so many, a part of it each.",
+        ),
+    ] = None
+    nodes: Annotated[
+        int | None,
+        typer.Option(min=1, max=MOST_WHOLE, help="Machines with so many devices each: torchrun or srun starts them."),
+    ] = None
+
+    def keywords(self) -> dict[str, Any]:
+        """What the functions of the library take of them."""
+        return {"devices": self.devices, "nodes": self.nodes}
+
+
 def with_common(command: Callable[..., None]) -> Callable[..., None]:
     """A decorator: the options of `Common` stand behind a command's own, which gets them as `common`; sets threads.
 
-    Before them stand those of `Inputs`, where the command has a parameter `inputs`.
+    Before them stand those of `Inputs` and `Processes`, where the command has parameters `inputs` and `processes`. A
+    command that several processes share is run in each of them.
     """
+    groups: dict[str, type] = {"inputs": Inputs, "processes": Processes, "common": Common}
     declared = inspect.signature(command).parameters
-    own = [one for one in declared.values() if one.name not in ("common", "inputs")]
-    shared = inspect.signature(Common).parameters
-    feeding = inspect.signature(Inputs).parameters if "inputs" in declared else {}
+    own = [one for one in declared.values() if one.name not in groups]
+    wanted = {name: group for name, group in groups.items() if name in declared or name == "common"}
 
     @wraps(command)
     def called(*args: Any, **options: Any) -> None:
-        common = Common(**{name: options.pop(name) for name in shared if name in options})
-        if feeding:
-            options["inputs"] = Inputs(**{name: options.pop(name) for name in feeding if name in options})
+        for name, group in wanted.items():
+            fields = inspect.signature(group).parameters
+            options[name] = group(**{field: options.pop(field) for field in fields if field in options})
+        common = options["common"]
+        if "processes" in options:
+            started_here(**options["processes"].keywords(), device=common.device)
         if common.threads is not None:
             import torch
 
             torch.set_num_threads(common.threads)
-        command(*args, common=common, **options)
+        command(*args, **options)
 
-    parameters = [*own, *feeding.values(), *shared.values()]
+    parameters = [*own, *(one for group in wanted.values() for one in inspect.signature(group).parameters.values())]
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     called.__annotations__ = {one.name: one.annotation for one in parameters}
     return called
@@ -151,6 +179,32 @@ def interruptible(kept: str | Callable[[], str]) -> Iterator[None]:
 def measuring(run: Path) -> AbstractContextManager[None]:
     """`interruptible` around a measurement that goes on where it stopped."""
     return interruptible(f"finished batches of {run} are kept, the same command goes on")
+
+
+def started_here(devices: int | None, nodes: int | None, device: str | None) -> None:
+    """Run the command in a process for each of several devices and end with their code, unless this is one of them.
+
+    Raises:
+        UsageError: impossible numbers of them.
+        CorralError: one was ended from outside.
+    """
+    if (devices or 1) * (nodes or 1) == 1 and "RANK" not in os.environ:
+        return
+    from corral.distributed.launch import find_place, launched, must_launch
+    from corral.training.launched import device_count
+
+    place = find_place(devices, nodes)
+    if place is not None and place.rank > 0:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+    if must_launch(place, devices, nodes):
+        on_cpu = device is not None and device.startswith("cpu")
+        command = ["-m", "corral", *sys.argv[1:]]
+        try:
+            with signals.working(lambda: ""):
+                code = launched(command, devices or 1, gpus=device_count(on_cpu=on_cpu))
+        except KeyboardInterrupt:  # the first process has said what is kept
+            code = signals.exit_code()
+        raise typer.Exit(code)
 
 
 def default_place(target: str, out: Path | None) -> Path | None:

@@ -8,7 +8,14 @@ import typer
 from typer.core import TyperCommand
 
 from corral.cli import complete
-from corral.cli.options import Common, interruptible, parse_setting, print_json, with_common
+from corral.cli.options import (
+    Common,
+    Processes,
+    interruptible,
+    parse_setting,
+    print_json,
+    with_common,
+)
 from corral.cli.run_facts import epochs_words
 from corral.errors import UsageError
 from corral.strict import MOST_WHOLE
@@ -92,6 +99,7 @@ def train(
         ),
     ] = None,
     *,
+    processes: Processes,
     common: Common,
 ) -> None:
     """Train a classifier by a recipe into a run folder; Ctrl-C leaves a run that --resume continues.
@@ -119,7 +127,9 @@ def train(
     made: list[Path] = []
     for resolved, folder in planned:
         with interruptible(partial(_kept, folder, made, planned)):
-            train_run(resolved, out=folder, resume=how, loggers=log or None, **common.keywords())
+            train_run(
+                resolved, out=folder, resume=how, loggers=log or None, **processes.keywords(), **common.keywords()
+            )
             made.append(folder)
         if not common.as_json:
             typer.echo(_summary(folder))

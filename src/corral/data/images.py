@@ -1,7 +1,7 @@
 """Images with their labels, and a data set of them: what every other part of corral reads."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,6 +21,8 @@ from corral.progress import Progress
 SAMPLED = 1000
 # Classes that a message names.
 NAMED = 3
+# Of a batch of n images the places of those that are needed.
+Needed = Callable[[int], Sequence[int]]
 # Streamed images whose bytes are counted at once.
 CHUNK = 16
 # Pixels that are so little outside of [0, 1] are not of another scale.
@@ -104,10 +106,14 @@ class Images(Shown):
         labels = "no labels" if self.labels is None else "labelled"
         return f"{len(self):,}", {"shape": self.shape, "kind": _name(self.dtype), "labels": labels}
 
-    def stored(self, rows: Tensor | None = None, crops: Crops | None = None) -> Tensor:
-        """(n, C, H, W) pixels as they are stored of `rows`, (n,) int64 indices or an (N,) mask, default all.
+    def stored(self, rows: Tensor | None = None, crops: Crops | None = None, needed: Needed | None = None) -> Tensor:
+        """(n, C, H, W) pixels as they are stored.
 
-        `crops` takes a random part of each, for training.
+        Args:
+            rows: (n,) int64 indices or an (N,) mask; default all.
+            crops: take a random part of each, for training; they draw for all.
+            needed: which places of n images are needed, by n, as of one of several processes. Streamed images of the
+                others are not read and are 0.
         """
         chosen = self.pixels if rows is None else self.pixels[rows.to(self.device)]
         return chosen if crops is None else cropped(chosen, crops.draw(len(chosen)), crops.smallest)
@@ -117,17 +123,14 @@ class Images(Shown):
         return as_float(self.stored(rows))
 
     def each(
-        self, batches: Iterable[Tensor], crops: Crops | None = None, part: slice = slice(None)
+        self, batches: Iterable[Tensor], crops: Crops | None = None, needed: Needed | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every batch of (n,) indices with its pixels as of `stored`.
+        """Every batch of (n,) indices with its pixels; arguments as of `stored`.
 
-        Args:
-            batches: taken one by one; of images that are streamed, some before they are wanted.
-            crops: as of `stored`.
-            part: which of a batch's images are given, such as slice(rank, None, world); `crops` draws for all of it.
+        Batches are taken one by one; of images that are streamed, some before they are wanted.
         """
         for batch in batches:
-            yield batch, self.stored(batch, crops)[part]
+            yield batch, self.stored(batch, crops, needed)
 
     def whole(self) -> "Images":
         """The images that random parts are taken of: pictures, where there are such, as they lie there."""

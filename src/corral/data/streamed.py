@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corral.data.crops import Crop, Crops, cropped
-from corral.data.images import Images, check_labels_fit
+from corral.data.images import Images, Needed, check_labels_fit
 from corral.data.loading.workers import Workers
 from corral.data.memory import VARIABLE, host_bytes
 from corral.errors import CorralError
@@ -257,7 +257,7 @@ class Streamed(Images):
         """As `Images`."""
         return self.store.files(self.rows) if self.store.pictures else super().files()
 
-    def stored(self, rows: Tensor | None = None, crops: Crops | None = None) -> Tensor:
+    def stored(self, rows: Tensor | None = None, crops: Crops | None = None, needed: Needed | None = None) -> Tensor:
         """As `Images`, read now.
 
         Raises:
@@ -270,26 +270,42 @@ class Streamed(Images):
                     f"{self.store.name}: {len(self):,} images of {self.shape} at once would take more than half "
                     "of the memory: measure on fewer (n=..., --n)"
                 )
-        chosen = self._chosen(rows)
-        numbers = None if crops is None else crops.draw(len(chosen))
-        return self._cut(self.store.read((chosen, numbers), _smallest(crops)).to(self.device), numbers, crops)
+        batch = self._batch(rows, crops, needed)
+        return self._completed(self.store.read(batch.asked, _smallest(crops)).to(self.device), batch, crops)
 
     def each(
-        self, batches: Iterable[Tensor], crops: Crops | None = None, part: slice = slice(None)
+        self, batches: Iterable[Tensor], crops: Crops | None = None, needed: Needed | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """As `Images`; the next batches are asked for, and read, before they are wanted."""
-        waiting: deque[Asked] = deque()
+        waiting: deque[Batch] = deque()
 
         def asked() -> Iterator[Asked]:
-            for batch in batches:
-                chosen = self._chosen(batch)
-                numbers = None if crops is None else crops.draw(len(chosen))[part]
-                waiting.append((batch, numbers))
-                yield chosen[part], numbers
+            for indices in batches:
+                waiting.append(self._batch(indices, crops, needed))
+                yield waiting[-1].asked
 
         for pixels in self.store.ahead(asked(), _smallest(crops), self.device):
-            batch, numbers = waiting.popleft()
-            yield batch, self._cut(pixels, numbers, crops)
+            batch = waiting.popleft()
+            yield batch.indices, self._completed(pixels, batch, crops)
+
+    def _batch(self, indices: Tensor, crops: Crops | None, needed: Needed | None) -> "Batch":
+        """What is to be read of a batch."""
+        chosen = self._chosen(indices)
+        numbers = None if crops is None else crops.draw(len(chosen))
+        places = list(range(len(chosen)) if needed is None else needed(len(chosen)))
+        asked = chosen[places], None if numbers is None else numbers[places]
+        return Batch(indices, len(chosen), places, asked)
+
+    def _completed(self, pixels: Tensor, batch: "Batch", crops: Crops | None) -> Tensor:
+        """The pixels of a whole batch, 0 where they are not needed; random parts of images that are no pictures."""
+        _, numbers = batch.asked
+        if numbers is not None and crops is not None and not self.store.pictures:
+            pixels = cropped(pixels, numbers, crops.smallest)
+        if len(batch.places) == batch.total:
+            return pixels
+        whole = pixels.new_zeros(batch.total, *pixels.shape[1:])
+        whole[batch.places] = pixels
+        return whole
 
     def take(self, rows: Tensor) -> Images:
         """The images and labels of `rows`, (n,) int64 indices or an (N,) mask; nothing is read."""
@@ -321,11 +337,14 @@ class Streamed(Images):
     def _chosen(self, rows: Tensor) -> Tensor:
         return self.rows[rows.to(self.rows.device)]
 
-    def _cut(self, pixels: Tensor, numbers: Tensor | None, crops: Crops | None) -> Tensor:
-        """Random parts of images that are no pictures; of those they were taken as they were read."""
-        if numbers is None or crops is None or self.store.pictures:
-            return pixels
-        return cropped(pixels, numbers, crops.smallest)
+
+class Batch(NamedTuple):
+    """Images that somebody asked for: their indices, how many they are, and the places of those that are read."""
+
+    indices: Tensor
+    total: int
+    places: list[int]
+    asked: Asked
 
 
 def _smallest(crops: Crops | None) -> float:

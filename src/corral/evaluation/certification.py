@@ -24,6 +24,8 @@ from corral.attacks.threat import Threat
 from corral.attacks.within import pgd_within
 from corral.certify import head_radius, lipschitz_upper
 from corral.data import AnyData, Images
+from corral.distributed import ranks
+from corral.distributed.launch import shared
 from corral.errors import CorralError, UsageError
 from corral.evaluation.certificate import (
     NEXT_IMAGE,
@@ -73,6 +75,8 @@ def certify_run(
     overwrite: bool = False,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
+    devices: int | None = None,
+    nodes: int | None = None,
     progress: bool = True,
 ) -> Certificate:
     """Certify a finished run, or any `Classifier`, on test images, and attack what was certified.
@@ -98,6 +102,9 @@ def certify_run(
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one, and where a classifier is. One that is sent elsewhere stays
             there.
+        devices: processes that share the images on each machine, one a device: this script was started by torchrun or
+            srun in each, as `corral certify --devices` starts them too. The certificate is the same but for seconds.
+        nodes: machines.
         progress: show progress on stderr.
 
     Returns:
@@ -111,7 +118,7 @@ def certify_run(
             no `Classifier`.
     """
     begun, wanted, place = time.perf_counter(), _radii(radii), place_of(target, out)
-    with alone(place, "certificates", "l2"):
+    with shared(devices, nodes), alone(place, "certificates", "l2"):
         subject = load_subject(
             target,
             data,
@@ -189,7 +196,7 @@ def _certificate(
     )
     arrays = {"labels": given.labels, "predicted": predicted, "radius": proved, "distance": distances}
     certificate = given.write(certificate, arrays, label, f"certified in {duration(certificate.certify_seconds)}")
-    if cache is not None:
+    if cache is not None and ranks.is_first():
         cache.close()
     if broken:
         raise BrokenCertificatesError(
@@ -254,17 +261,20 @@ def _bisectors(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Outcome:
 def _certified(run: Subject, model: Classifier, lipschitz: float) -> tuple[Tensor, Tensor]:
     """(n,) classes that the float32 model predicts, and (n,) radii of the float64 features' decision."""
     exact = copy.deepcopy(model).double()
-    predicted, radii = [], []
+    found = {}
     with torch.no_grad():
-        for indices in torch.split(torch.arange(len(run.test), device=run.device), run.batch_size):
+        batches = torch.split(torch.arange(len(run.test), device=run.device), run.batch_size)
+        for number, indices in ranks.dealt(batches):
             pixels = run.test.float(indices)
-            predicted.append(model(pixels).argmax(1))
+            predicted = model(pixels).argmax(1)
             features = exact.features(pixels.double())
             if not bool(torch.isfinite(features).all()):
                 raise CorralError("the model's features are not finite on the test images; train it again")
-            same = exact.logits_from(features).argmax(1) == predicted[-1]
-            radii.append(torch.where(same, head_radius(exact.head, features, lipschitz=lipschitz), 0.0))
-    return torch.cat(predicted), torch.cat(radii)
+            same = exact.logits_from(features).argmax(1) == predicted
+            radii = torch.where(same, head_radius(exact.head, features, lipschitz=lipschitz), 0.0)
+            found[number] = predicted.cpu(), radii.cpu()
+    predictions, all_radii = (torch.cat(column).to(run.device) for column in zip(*ranks.merged(found), strict=True))
+    return predictions, all_radii
 
 
 def _distances(outcome: Attacked, images: Images) -> Tensor:

@@ -17,6 +17,8 @@ from corral.attacks.engine import Attacked
 from corral.attacks.protocols import PROTOCOLS
 from corral.attacks.threat import Threat
 from corral.data import AnyData
+from corral.distributed import ranks
+from corral.distributed.launch import shared
 from corral.errors import UsageError
 from corral.evaluation.cache import EvaluationCache
 from corral.evaluation.page_arrays import SHOWN_IMAGES, one_per_class, page_arrays
@@ -66,6 +68,8 @@ def evaluate(
     overwrite: bool = False,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
+    devices: int | None = None,
+    nodes: int | None = None,
     progress: bool = True,
 ) -> Record:
     """Attack a finished run, or any model, on test images; its record and arrays go into the `records` folder.
@@ -99,6 +103,9 @@ def evaluate(
         data_root: folder of the data-set files.
         device: where to run; default a GPU if there is one, and where a module is. A module that is sent elsewhere
             stays there.
+        devices: processes that share the images on each machine, one a device: this script was started by torchrun or
+            srun in each, as `corral evaluate --devices` starts them too. The record is the same but for seconds.
+        nodes: machines.
         progress: show progress on stderr.
 
     Returns:
@@ -114,7 +121,7 @@ def evaluate(
     if threat is not None and eps is not None:
         raise UsageError("give threat=(norm, eps) or eps, found both")
     place = place_of(target, out)
-    with alone(place, "records", named):
+    with shared(devices, nodes), alone(place, "records", named):
         subject = load_subject(
             target,
             data,
@@ -152,7 +159,7 @@ def _evaluated(
     with full_float32():
         record, arrays = _measure(subject, planned, threat, protocol, cache)
     record = subject.write(record, arrays, label, f"evaluated in {duration(record.eval_seconds)}")
-    if cache is not None:
+    if cache is not None and ranks.is_first():
         cache.close()
     return record
 

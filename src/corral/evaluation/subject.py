@@ -18,6 +18,7 @@ from corral.attacks.engine import Attacked, run_attacks
 from corral.attacks.threat import Threat
 from corral.data import AnyData, Images, Measured, load_measured, stratified_subset
 from corral.devices import choose_device, device_name
+from corral.distributed import ranks
 from corral.documents import write_arrays, write_document
 from corral.errors import CorralError, UsageError
 from corral.evaluation.cache import EvaluationCache, EvaluationPlan, PlannedAttack
@@ -153,11 +154,12 @@ class Subject:
 
     def _batched(self, function: Callable[[Tensor], Tensor], images: Tensor | None) -> Tensor:
         total = len(self.test) if images is None else len(images)
-        parts = []
+        parts = {}
         with torch.no_grad():
-            for indices in torch.split(torch.arange(total, device=self.device), self.batch_size):
-                parts.append(function(self.test.float(indices) if images is None else images[indices]))
-        output = torch.cat(parts)
+            batches = torch.split(torch.arange(total, device=self.device), self.batch_size)
+            for number, indices in ranks.dealt(batches):
+                parts[number] = function(self.test.float(indices) if images is None else images[indices]).cpu()
+        output = torch.cat(ranks.merged(parts)).to(self.device)
         if not bool(torch.isfinite(output).all()):
             raise CorralError("the model's outputs are not finite on the test images; train it again")
         return output
@@ -192,11 +194,11 @@ class Subject:
 
     def cache(self, label: str, plan: EvaluationPlan, *, overwrite: bool) -> EvaluationCache | None:
         """What an interrupted call has finished of a document, such as "records/quick"; None without a place."""
-        return (
-            None
-            if self.place is None
-            else EvaluationCache(self.place / f"{label}.unfinished", plan, overwrite=overwrite)
-        )
+        if self.place is None:
+            return None
+        folder = self.place / f"{label}.unfinished"
+        ranks.on_first(lambda: EvaluationCache(folder, plan, overwrite=overwrite) and None)
+        return ranks.agreed(lambda: EvaluationCache(folder, plan))
 
     def plan(self, protocol: str, threat: Threat, attacks: Sequence[Attack]) -> EvaluationPlan:
         """What decides the results of attacks on it."""
@@ -244,9 +246,16 @@ class Subject:
     def write(self, record: AnyRecord, arrays: Mapping[str, Tensor | NDArray[Any]], label: str, done: str) -> AnyRecord:
         """Write a record to `label`.json in its place, its arrays beside it, and say what was done.
 
+        Of several processes the first one's is written.
+
         Returns:
             What was written; the record itself where there is no place.
         """
+        return ranks.on_first(lambda: self._written(record, arrays, label, done))
+
+    def _written(
+        self, record: AnyRecord, arrays: Mapping[str, Tensor | NDArray[Any]], label: str, done: str
+    ) -> AnyRecord:
         say = Progress("", 0, "", enabled=self.progress).say
         if self.place is None:
             say(f"{self.name}: {done}")
@@ -262,8 +271,11 @@ class Subject:
 
 
 def alone(place: Path | None, folder: str, name: str) -> AbstractContextManager[object]:
-    """Hold a folder of a place as `corral.lock.held` does, so that nobody else writes there; nothing without one."""
-    return nullcontext() if place is None else held(place / folder, name)
+    """Hold a folder of a place as `corral.lock.held` does, so that nobody else writes there; nothing without one.
+
+    Of several processes that work together the first one holds it.
+    """
+    return nullcontext() if place is None else ranks.held_by_first(lambda: held(place / folder, name))
 
 
 def is_run(target: AnyModel) -> bool:
@@ -335,8 +347,10 @@ def load_subject(
     if not 0 <= seed <= MOST_SEED:
         raise UsageError(f"seed must be from 0 to {MOST_SEED}, found {seed}")
     named = target if isinstance(target, nn.Module) else str(target)
-    loaded = load_target(named, path=path, backbone=backbone, device=chosen)
-    found = _images(loaded, data, data_root)
+    loaded = ranks.agreed(lambda: load_target(named, path=path, backbone=backbone, device=chosen))
+    found = ranks.agreed(lambda: _images(loaded, data, data_root))
+    ranks.require_equal("the data's fingerprint", found.fingerprint)
+    progress = progress and ranks.is_first()
     test = found.test if n is None or n == len(found.test) else stratified_subset(found.test, n, seed=0)
     test = test.to(chosen)
     model, notes = loaded.model, loaded.notes

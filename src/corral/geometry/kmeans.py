@@ -93,6 +93,7 @@ def class_kmeans(
     restarts: int = 1,
     generator: torch.Generator | None = None,
     max_iterations: int = 100,
+    numbers: Sequence[int] | None = None,
 ) -> ClassClusters:
     """k-means of each class's points (methods: "Centroids"), all classes together.
 
@@ -107,6 +108,7 @@ def class_kmeans(
         restarts: for each class, which takes its own best one.
         generator: as in `kmeans`.
         max_iterations: as in `kmeans`.
+        numbers: of the classes, where these are a part of all: (C,) by which their random numbers are drawn.
 
     Returns:
         `ClassClusters`, on the points' device.
@@ -128,7 +130,7 @@ def class_kmeans(
         if wanted > members:
             raise ValueError(f"class {label} has {members} members, fewer than its k = {wanted} clusters")
     order = labels.argsort(stable=True)
-    return _fit(points, order, sizes, ks, spherical, restarts, generator, max_iterations)
+    return _fit(points, order, sizes, ks, spherical, restarts, generator, max_iterations, numbers=numbers)
 
 
 def _check_points(points: Tensor) -> None:
@@ -184,6 +186,7 @@ def _fit(
     generator: torch.Generator | None,
     max_iterations: int,
     seeding: Seeding = "k-means++",
+    numbers: Sequence[int] | None = None,
 ) -> ClassClusters:
     if restarts < 1 or max_iterations < 1:
         raise ValueError(f"restarts and max_iterations must be at least 1, found {restarts} and {max_iterations}")
@@ -207,7 +210,7 @@ def _fit(
                 begin, end = starts[label], starts[label + 1]
                 members = buffer[begin - offset : end - offset]
                 torch.index_select(points, 0, order[begin:end], out=members)
-                seeds = _seeds(base, label, ks[label], restarts, seeding)
+                seeds = _seeds(base, label if numbers is None else numbers[label], ks[label], restarts, seeding)
                 problems.append(Problem(members, ks[label], seeds, spherical))
             iterations = max(iterations, advance(problems, max_iterations))
             for label, problem in zip(group, problems, strict=True):

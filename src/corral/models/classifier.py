@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from corral.distributed import rows
 from corral.models.backbones import Backbone
 from corral.models.heads import Head
 from corral.notebook import Shown
@@ -101,8 +102,16 @@ class Classifier(Shown, nn.Module):
         return self.logits_from(self.features(x))
 
     def features(self, x: Tensor) -> Tensor:
-        """(N, d) features of images (N, channels, H, W); of x's dtype, also under autocast."""
+        """(N, d) features of images (N, channels, H, W); of x's dtype, also under autocast.
+
+        Where several processes share a training batch, this one computes those of its rows and gathers the others'.
+        """
         self._check_input(x)
+        if rows.is_split():
+            return rows.gather(self._features(rows.scatter(x)), len(x))
+        return self._features(x)
+
+    def _features(self, x: Tensor) -> Tensor:
         features: Tensor = self.backbone(self.normalisation(x))
         return features.to(x.dtype)
 

@@ -25,6 +25,15 @@ def feature_variance(features: Tensor, labels: Tensor, centroids: Tensor, classe
     """
     if len(features) < 2:
         raise ValueError(f"a variance needs at least 2 features, found {len(features)}")
+    return squared_distances(features, labels, centroids, classes) / (len(features) - 1)
+
+
+def squared_distances(features: Tensor, labels: Tensor, centroids: Tensor, classes: Tensor) -> Tensor:
+    """The sum of squared distances of features to the nearest centroid of their class; arguments as `feature_variance`.
+
+    Raises:
+        ValueError: a label without a cluster.
+    """
     if not bool(torch.isin(labels, classes).all()):
         raise ValueError("every label needs a cluster of its class, found a label without one")
     total = features.new_zeros(())
@@ -33,4 +42,4 @@ def feature_variance(features: Tensor, labels: Tensor, centroids: Tensor, classe
         nearest = nearest_own(points, labels[start : start + CHUNK], centroids, classes)
         # The chosen distance as a difference: never negative, and exact where the product form cancels.
         total = total + (points - centroids[nearest]).square().sum()
-    return total / (len(features) - 1)
+    return total

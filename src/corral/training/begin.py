@@ -8,11 +8,14 @@ import torch
 
 from corral.data import AnyData, data_name
 from corral.devices import choose_device
+from corral.distributed import ranks
+from corral.distributed.launch import find_place, must_launch
 from corral.errors import UsageError
 from corral.files import AnyPath, check_recordable, remove_abandoned
 from corral.lock import held
 from corral.models.backbones import BackboneLike, named_backbone
 from corral.progress import Progress
+from corral.training.launched import check_sendable, train_launched
 from corral.training.loggers import Logger, find_loggers
 from corral.training.loop import Training
 from corral.training.recipes.files import load_recipe
@@ -38,6 +41,8 @@ def train(
     eps: float | str | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
+    devices: int | None = None,
+    nodes: int | None = None,
     **overrides: Any,
 ) -> Run:
     """Train a classifier by a recipe into a run folder.
@@ -65,6 +70,9 @@ def train(
         eps: radius in pixel units, 0.1 or "8/255".
         batch_size: images a step.
         learning_rate: the largest of the method's schedule.
+        devices: processes that train together on each machine, one a device. In a script that torchrun or srun started
+            this process is one of them; otherwise they are started here, and the data must then be named.
+        nodes: machines; more than one need torchrun or srun.
         **overrides: other recipe keys, as `clusters=2` or `**{"method.clusters": 2}`; a keyword above goes before the
             key that it stands for.
 
@@ -73,11 +81,12 @@ def train(
         model.safetensors are in it, and `run.model`, `run.info`, `run.recipe` and `run.records` read them.
 
     Raises:
-        UsageError: an unknown recipe, key, value, data set or logger, no data, or a logger's package that is not
-            installed.
+        UsageError: an unknown recipe, key, value, data set or logger, no data, a logger's package that is not
+            installed, or another number of processes than was started.
         CorralError: another process trains in the folder, the loss is not finite, a file is damaged or cannot be
-            written.
+            written, or one of several processes was lost.
     """
+    place = find_place(devices, nodes)
     typed = {
         "model.backbone": None if backbone is None else named_backbone(backbone),
         "model.layer" if isinstance(features, str) else "model.features": features,
@@ -94,19 +103,25 @@ def train(
         raise UsageError(f"data.name {resolved.data.name!r} beside data={name}: leave one of them out")
     folder = Run(out)
     check_recordable(resolved.data.name, resolved.to_toml())
-    # Nobody trains what is finished or is no run.
-    idle = folder.model_file.is_file() or not folder.recipe_file.is_file()
-    if not (idle and finished(folder, resolved, resume=resume)):
-        kinds, where = find_loggers(loggers), choose_device(device)
-        with held(folder.path, "train"):
-            if not finished(folder, resolved, resume=resume):
-                remove_abandoned(folder.state_file.parent)
-                given = None if isinstance(data, str) else data
-                training = Training(
-                    resolved, folder, where, data=given, data_root=data_root, progress=progress, loggers=kinds
-                )
-                training.begin(resume=resume is not False)
-                training.execute()
-                return folder
-    Progress("", 0, "", enabled=progress).say(f"{folder.path}: finished already")
+    if must_launch(place, devices, nodes):
+        check_sendable(data, backbone, loggers)
+        train_launched(resolved, folder, devices or 1, data_root, resume, device, progress, loggers)
+        return folder
+    with ranks.together(place):
+        # Nobody trains what is finished or is no run.
+        idle = folder.model_file.is_file() or not folder.recipe_file.is_file()
+        if not ranks.on_first(lambda: idle and finished(folder, resolved, resume=resume)):
+            kinds, where = find_loggers(loggers), choose_device(device)
+            with ranks.held_by_first(lambda: held(folder.path, "train")):
+                if not ranks.on_first(lambda: finished(folder, resolved, resume=resume)):
+                    ranks.on_first(lambda: remove_abandoned(folder.state_file.parent))
+                    given = None if isinstance(data, str) else data
+                    training = Training(
+                        resolved, folder, where, data=given, data_root=data_root, progress=progress, loggers=kinds
+                    )
+                    training.begin(resume=resume is not False)
+                    training.execute()
+                    return folder
+        told = progress and ranks.is_first()
+    Progress("", 0, "", enabled=told).say(f"{folder.path}: finished already")
     return folder

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from corral.attacks import pgd
 from corral.data import Images, as_float
+from corral.distributed import ranks
 from corral.errors import CorralError
 from corral.models import Classifier
 from corral.models.modes import eval_mode
@@ -28,11 +29,21 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def extract_features(model: Classifier, images: Images, *, batch_size: int = 250) -> Tensor:
-    """(N, d) float32 features of all images, on the model's device; the model's mode is restored."""
+    """(N, d) float32 features of all images, on the model's device; the model's mode is restored.
+
+    Several processes extract them of a part each, and all have all of them.
+    """
+    parts = torch.arange(len(images)).tensor_split(ranks.size())
+    return torch.cat(ranks.gathered(features_of(model, images, parts[ranks.rank()], batch_size=batch_size)))
+
+
+def features_of(model: Classifier, images: Images, indices: Tensor, *, batch_size: int = 250) -> Tensor:
+    """(n, d) features of the images at (n,) indices, by this process alone."""
     with evaluating(model):
-        indices = torch.arange(len(images), device=images.device)
         device = next(model.parameters()).device
-        parts = images.each(torch.split(indices, batch_size))
+        if not len(indices):
+            return torch.empty(0, model.features_dim, device=device)
+        parts = images.each(torch.split(indices.to(images.device), batch_size))
         return torch.cat([model.features(as_float(stored).to(device)) for _, stored in parts])
 
 
@@ -56,6 +67,8 @@ def accuracies(model: Classifier, images: Images, threat: ThreatConfig) -> dict[
 def accuracy(model: Classifier, images: Images, attack: Callable[..., Tensor] | None = None) -> float:
     """The share of labelled images that a model classifies right in eval mode, clean or under an attack.
 
+    Several processes take turns at the batches; each draws the numbers of those that it leaves out, too.
+
     Args:
         model: its mode is restored.
         images: with their labels.
@@ -66,12 +79,18 @@ def accuracy(model: Classifier, images: Images, attack: Callable[..., Tensor] | 
     generator = torch.Generator(device).manual_seed(0)
     right = 0
     with evaluating(model):
-        for indices, stored in images.each(torch.split(torch.arange(len(images), device=device), BATCH)):
+        batches = torch.split(torch.arange(len(images), device=device), BATCH)
+        own = images.each(batches[ranks.rank() :: ranks.size()])
+        for number in range(len(batches)):
+            if number % ranks.size() != ranks.rank():
+                torch.randint(2**62, (), generator=generator, device=device)  # the attack's one number
+                continue
+            indices, stored = next(own)
             x, y = as_float(stored), labels[indices]
             if attack is not None:
                 x = attack(model, x, y, generator=generator)
             right += int((model(x).argmax(1) == y).sum())
-    return right / len(images)
+    return int(ranks.summed(torch.tensor(right))) / len(images)
 
 
 def require_finite(features: Tensor, encoder: str, *, remedy: str = ANOTHER) -> None:

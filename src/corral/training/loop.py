@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from corral.checkpoints import read_checkpoint, write_checkpoint
-from corral.data import AnyData, as_float, load
+from corral.data import AnyData, DataSet, Images, as_float, load
 from corral.data.augment import crop_and_flip, cutmix, cutout
 from corral.data.crops import Crops
+from corral.distributed import ranks, rows
+from corral.distributed.batch_norm import Synchronised
 from corral.files import write_atomically
 from corral.models.backbones import BACKBONES, Embedded, is_own
 from corral.models.fingerprint import fingerprint
@@ -52,10 +54,15 @@ class Training:
         progress: bool = True,
         loggers: Sequence[LoggerKind] = (),
     ) -> None:
-        self.recipe, self.folder, self.device, self.progress = recipe, folder, device, progress
-        self.loggers = loggers
-        given = None if data is None else load(data)
-        self.data, images, validation = prepare_data(recipe, root=data_root, data=given)
+        self.recipe, self.folder, self.device = recipe, folder, device
+        # Of several processes the first one speaks and writes.
+        self.progress, self.loggers = progress and ranks.is_first(), loggers if ranks.is_first() else ()
+
+        def prepared() -> tuple[DataSet, Images, Images | None]:
+            return prepare_data(recipe, root=data_root, data=None if data is None else load(data))
+
+        self.data, images, validation = ranks.agreed(prepared)
+        ranks.require_equal("the data's fingerprint", self.data.fingerprint)
         # Unlabeled images may be more than a device holds: they stay where they are, and batches go to it.
         self.images = images if recipe.data.unlabeled else images.to(device)
         self.validation = None if validation is None else validation.to(device)
@@ -64,6 +71,7 @@ class Training:
         self.noise = torch.Generator(device).manual_seed(seed + 1_000_003)
         self.spec, model = make_model(recipe, self.images, num_classes=len(self.data.classes))
         self.model = model.to(device)
+        ranks.from_first([*self.model.parameters(), *self.model.buffers()])
         context = Context(
             model=self.model,
             images=self.images,
@@ -133,27 +141,31 @@ class Training:
 
     def begin(self, *, resume: bool) -> None:
         """Begin the run in its folder, or resume it."""
-        if resume and self.folder.state_file.is_file():
-            restore_state(self)
+        if ranks.on_first(lambda: resume and self.folder.state_file.is_file()):
+            ranks.agreed(lambda: restore_state(self))
             return
         if self.recipe.training.start is not None:
-            begin_from(self.model, self.recipe.training.start, normalised=self.method.continues_from == "encoder")
+            start = self.recipe.training.start
+            as_encoder = self.method.continues_from == "encoder"
+            ranks.agreed(lambda: begin_from(self.model, start, normalised=as_encoder))
             self.take_normalisation()
         if self.recipe.training.start is not None or not is_own(BACKBONES[self.recipe.model.backbone]):
             self.started_from = fingerprint(self.model.backbone)
-        write_atomically(self.folder.recipe_file, with_checksum(self.recipe.to_toml()).encode())
-        for path in (
-            self.folder.metrics_file,
-            self.folder.best_file,
-            self.folder.sound_file,
-        ):  # of a run that was killed before its first checkpoint
-            path.unlink(missing_ok=True)
+        ranks.on_first(self._write_recipe)
         try:
             self.enter_phase(fresh=True)
         except Exception:  # such a run cannot begin: another may in this folder
-            self.folder.recipe_file.unlink()
-            self.folder.metrics_file.unlink(missing_ok=True)
+            if ranks.is_first():
+                self.folder.recipe_file.unlink()
+                self.folder.metrics_file.unlink(missing_ok=True)
             raise
+
+    def _write_recipe(self) -> None:
+        """Write the recipe, and remove what a run left that was killed before its first checkpoint."""
+        folder = self.folder
+        write_atomically(folder.recipe_file, with_checksum(self.recipe.to_toml()).encode())
+        for path in (folder.metrics_file, folder.best_file, folder.sound_file):
+            path.unlink(missing_ok=True)
 
     def take_normalisation(self) -> None:
         """Copy the model's normalisation, which another run's weights may have set, into the spec."""
@@ -177,10 +189,10 @@ class Training:
                 bar.total = bar.done + self._images_left()
                 words = self.epoch_words(self.epoch + 1)  # before the epoch, which may end the warm start early
                 numbers = self._epoch(bar)
-                self._save(numbers)
+                ranks.on_first(partial(self._save, numbers))
                 log(numbers, self.epoch)
                 bar.say(epoch_line(words, numbers))
-            self._finish()
+            ranks.on_first(self._finish)
         ending = outcome(self)["ending"]
         how = "" if ending is None else f", {ending.words()}"
         self.say(f"{self.folder.path}: trained in {duration(self.clock.wall)}{how}")
@@ -193,8 +205,11 @@ class Training:
 
     def _epoch(self, bar: Progress) -> dict[str, Any]:
         warm, before = self.warming, self.clock.wall
+        work = self.clock.work
         with self.clock.running():
             numbers = self._steps(bar)
+            self._same_everywhere()
+        self._count_work(work)
         numbers |= {"epoch_seconds": self.clock.wall - before, "train_seconds": self.clock.wall}
         numbers |= {} if self.clock.work is None else {"work_seconds": self.clock.work}
         self.epoch += 1
@@ -222,6 +237,25 @@ class Training:
             self.enter_phase(fresh=True)
         return numbers
 
+    def _same_everywhere(self) -> None:
+        """Average local BatchNorm's statistics over all processes, and have the first one's clusters in all.
+
+        Raises:
+            CorralError: the weights, which all move alike, are not the same in all.
+        """
+        if ranks.size() == 1:
+            return
+        if self.recipe.training.batch_norm == "local":
+            ranks.average([buffer for buffer in self.model.buffers() if buffer.is_floating_point()])
+        ranks.require_equal(f"the weights after epoch {self.epoch + 1}", fingerprint(self.model.backbone))
+        held = [] if self.warming else list(self.method.tensors().values())
+        ranks.from_first([*self.model.state_dict().values(), *held])
+
+    def _count_work(self, before: float | None) -> None:
+        """Count the work of all processes since it was `before`."""
+        if ranks.size() > 1 and before is not None and self.clock.work is not None:
+            self.clock.work = before + sum(ranks.everyones(self.clock.work - before))
+
     def _steps(self, bar: Progress) -> dict[str, Any]:
         """An epoch's steps and what the method does after them; returns numbers to log."""
         training, warm = self.recipe.training, self.warming
@@ -241,14 +275,16 @@ class Training:
                 self._set_learning_rates(share)
                 self._set_eps(share)
                 x, y = self._batch(indices, stored)
-                loss, metrics = self._backward(method, x, y, indices)
+                with self._shared(len(x)):
+                    loss, metrics = self._backward(method, rows.only_own(x), y, indices)
             except ValueError:
                 # Samplers and attacks refuse numbers that are not finite; the guard knows the step they came from.
                 guard.check()
                 raise
             guard.add(loss)
+            moving = [weight for group in self.optimiser.param_groups for weight in group["params"]]
+            ranks.average([weight.grad for weight in moving])
             if training.clip_gradient is not None:
-                moving = [weight for group in self.optimiser.param_groups for weight in group["params"]]
                 torch.nn.utils.clip_grad_norm_(moving, training.clip_gradient)
             self.optimiser.step()
             method.after_step()
@@ -268,6 +304,13 @@ class Training:
             "learning_rate": self.optimiser.param_groups[0]["lr"],
             **method.after_epoch(),
         }
+
+    @contextmanager
+    def _shared(self, count: int) -> Iterator[None]:
+        """Share a batch of `count` images with the other processes, where there are any."""
+        synchronised = rows.splits(count) and self.recipe.training.batch_norm is None
+        with rows.split(count), Synchronised() if synchronised else nullcontext():
+            yield
 
     def _loss(self, method: Method, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         mixed = self.recipe.training.precision == "bfloat16"
@@ -301,6 +344,8 @@ class Training:
     def _read(self, method: Method) -> Iterator[tuple[Tensor, Tensor]]:
         """An epoch's batches with their stored pixels, or random parts of these; a repeated batch is read once.
 
+        Of several processes each reads the images whose features it computes; where images are mixed, all.
+
         The parts are drawn by a generator that begins each epoch at a number of the order's: however far ahead images
         are read, the same.
         """
@@ -308,13 +353,14 @@ class Training:
         if least:
             seed = int(torch.randint(2**62, (), generator=self.order, device=self.order.device))
             images, crops = images.whole(), Crops(least, torch.Generator().manual_seed(seed))
+        needed = None if self.recipe.data.cutmix else rows.own_rows
         if method.batches_ahead:
-            yield from images.each(method.batches(), crops)
+            yield from images.each(method.batches(), crops, needed)
             return
         before, stored = None, torch.empty(0)
         for indices in method.batches():
             if indices is not before:
-                before, stored = indices, images.stored(indices, crops)
+                before, stored = indices, images.stored(indices, crops, needed)
             yield indices, stored
 
     def _batch(self, indices: Tensor, stored: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from corral.distributed import ranks
 from corral.errors import CorralError
 from corral.files import write_atomically
 
@@ -14,13 +15,20 @@ FOLDER = "streamed"
 def known(what: str, key: str, find: Callable[[], Any], *, valid: Callable[[Any], bool]) -> Any:
     """What `find` returns, or returned when it was last asked with this key.
 
+    Of several processes on a machine the first one asks; all of them call this alike.
+
     Args:
         what: the kind of what is found.
         key: hexadecimal digits of all that it follows from.
         find: makes it, of what JSON has.
         valid: whether something read from the cache can be it; what cannot is found anew.
     """
-    path = _place(f"{what}-{key}.json")
+    return ranks.once_a_machine(lambda: _known(f"{what}-{key}.json", find, valid))
+
+
+def _known(name: str, find: Callable[[], Any], valid: Callable[[Any], bool]) -> Any:
+    """The same, of this process alone."""
+    path = _place(name)
     if path is not None:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))

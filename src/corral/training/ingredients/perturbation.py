@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from corral.distributed import ranks
+
 TINY = 1e-20
 
 
@@ -107,6 +109,7 @@ def perturbed(
     weights = perturbed_weights(model)
     with adversaries.kept(), same_buffers(model):
         slopes = torch.autograd.grad(loss()[0], weights, allow_unused=True)
+    ranks.average(slopes)
     after = [source.get_state() for source in chance]
     for source, state in zip(chance, before, strict=True):
         source.set_state(state)

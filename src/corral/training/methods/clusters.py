@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from corral.errors import UsageError
-from corral.geometry import ClusterLosses, NeighbourhoodSampler, class_kmeans
+from corral.geometry import ClusterLosses, NeighbourhoodSampler
 from corral.losses import batch_centroids, batch_variance
-from corral.models import Classifier, ClusterHead, feature_variance
+from corral.models import Classifier, ClusterHead
 from corral.models.heads import HeadRule
-from corral.training.features import extract_features, require_finite
+from corral.training.class_clusters import class_clusters
+from corral.training.features import require_finite
 from corral.training.methods.base import Context, Method, read_indices
 
 
@@ -72,18 +74,20 @@ class ClusterMethod(Method):
     def _refitted(self, order: torch.Generator) -> tuple[dict[str, float], Tensor]:
         """Refit the head; numbers to log, and the (N,) cluster of each training image."""
         started = time.perf_counter()
-        features = extract_features(self.model, self.context.images)
-        require_finite(features, "the network", remedy=self.remedy)
-        labels = labels_of(self.context)
-        extracted = time.perf_counter()
-        found = class_kmeans(features, labels, self.clusters, num_classes=self.context.num_classes, generator=order)
-        variance = feature_variance(features, labels, found.centroids, found.classes)
+        found = class_clusters(
+            self.model,
+            self.context.images,
+            self.clusters,
+            num_classes=self.context.num_classes,
+            generator=order,
+            check=partial(require_finite, encoder="the network", remedy=self.remedy),
+        )
         # Features that have collapsed onto their centroids leave no variance to divide by.
-        self.head.refit(found.centroids, found.classes, variance.clamp_min(1e-12))
+        self.head.refit(found.centroids, found.classes, found.variance.clamp_min(1e-12))
         numbers = {
-            "variance": float(variance),
-            "features_seconds": extracted - started,
-            "refit_seconds": time.perf_counter() - extracted,
+            "variance": float(found.variance),
+            "features_seconds": found.extracted - started,
+            "refit_seconds": time.perf_counter() - found.extracted,
         }
         return numbers, found.assignments
 

@@ -191,6 +191,8 @@ class TrainingConfig(Config):
     coefficient, 0.001 by default: "lars" scales the step of every tensor (You et al. 2017; ACL's code), "lars-clipped"
     bounds a tensor's by the learning rate and leaves biases and BatchNorm's numbers to SGD (solo-learn's SimCLR).
     `converged` ends training before `epochs` epochs when validation accuracy no longer rises; without it all are made.
+    Where several processes share a batch, BatchNorm's statistics are those of the whole batch, as of one process; with
+    `batch_norm` "local" they are those of each one's part of it, and running ones are averaged after an epoch.
     `patience` ends it when validation accuracy under PGD has had no new best for so many epochs of the method, with
     schedule "steps" or a `warm_up` counted after the last change of the learning rate; `select` "best" saves the best.
     """
@@ -208,6 +210,7 @@ class TrainingConfig(Config):
     warm_up: Count | None = None
     trust: Positive | None = None
     clip_gradient: Positive | None = None
+    batch_norm: Literal["local"] | None = None
     eps_warm_up: Count | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     class_targets: Annotated[float, Field(ge=0, lt=1)] = 0.0
