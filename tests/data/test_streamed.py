@@ -306,6 +306,10 @@ def test_a_process_that_is_killed_is_one_line(monkeypatch):
     assert "set CORRAL_WORKERS to fewer than 1" in one_line(caught)
     assert signal.getsignal(signal.SIGCHLD) is before
     assert images.float(torch.tensor([1])).shape == (1, 3, 16, 16)  # others are read all the same
+    for child in images.store.asked.children:  # which wait for the next call
+        os.kill(child.pid, signal.SIGKILL)
+    with pytest.raises(CorralError, match=r"a process that reads its images ended \(signal 9, SIGKILL\)"):
+        images.float(torch.tensor([1]))
 
 
 def test_the_state_of_torch_s_generator_is_left_alone(tree):

@@ -153,7 +153,7 @@ class Images(Shown):
         place = torch.device(device)
         pictures = None if self.pictures is None else self.pictures.to(place)
         size = self.pixels.numel() * self.pixels.element_size()
-        if place != self.device and too_many(size, place):
+        if self.device.type == "cpu" and place != self.device and too_many(size, place):
             return Streamed(Held(self.pixels), self.labels, device=place, pictures=pictures)
         return Images(self.pixels.to(place), None if self.labels is None else self.labels.to(place), pictures)
 

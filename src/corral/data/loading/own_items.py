@@ -31,6 +31,7 @@ from corral.data.loading.items import (
 from corral.data.loading.pictures import GRAY_MODES
 from corral.data.memory import VARIABLE, too_many
 from corral.data.streamed import Reader, Streamed
+from corral.distributed import ranks
 from corral.errors import CorralError
 from corral.progress import Progress
 
@@ -206,7 +207,7 @@ def _looked_through(source: Items) -> tuple[Tensor, bool]:
 
     labels: list[int] = []
     gray = True
-    with Progress(f"{source.name}: labels", len(source), "items") as bar:
+    with Progress(f"{source.name}: labels", len(source), "items", enabled=ranks.is_first()) as bar:
         for found, all_gray in Reader(source).workers(partial(_look, source)).map(requests()):
             labels += found
             gray = gray and all_gray

@@ -25,6 +25,8 @@ T = TypeVar("T")
 VARIABLE, MOST = "CORRAL_WORKERS", 16
 # Results that a process has ready at most, and where they wait.
 AHEAD, SHARED = 2, "/dev/shm"
+# What the system may take to tell that a process ended.
+ENDING_SECONDS = 1.0
 SIGCHLD = getattr(signal, "SIGCHLD", None)
 
 
@@ -119,14 +121,15 @@ class Workers:
             CorralError: that of the function, or a process was ended from outside.
         """
         self.requests.waiting = iter(requests)
-        answers = self._begun()
+        answers = None
         try:
             while True:
                 try:
+                    answers = self._begun() if answers is None else answers
                     answer = next(answers)
                 except StopIteration:
                     break
-                except RuntimeError as error:
+                except (RuntimeError, OSError, EOFError) as error:  # EOFError: of what a process had yet to hand over
                     self._tell_ended(error)
                     raise
                 if isinstance(answer, _Failed):
@@ -136,7 +139,7 @@ class Workers:
             self.loader = None
             raise
         finally:
-            del answers  # which ends the processes, where they are not kept
+            answers = None  # which ends the processes, where they are not kept
             if not self.lasting:
                 self.loader = None
 
@@ -168,8 +171,10 @@ class Workers:
             **options,
         )
 
-    def _tell_ended(self, error: RuntimeError) -> None:
+    def _tell_ended(self, error: Exception) -> None:
         """Raise one line where a process was ended."""
+        for child in self.children:
+            child.join(ENDING_SECONDS / len(self.children))
         ended = [child.exitcode for child in self.children if child.exitcode]
         if ended:
             raise CorralError(

@@ -34,6 +34,7 @@ Metrics = dict[str, Tensor]
 class Context:
     """What a run gives its method: the model, the training images and the sources of chance.
 
+    Images may be streamed: they are read by `stored`, `float` and `each`, and know no `pixels`.
     `epochs` counts those of the method, without the warm start's. The images may lie elsewhere than on the `device`
     that trains, where they are too many for it. `head` describes the one that a method has which leaves it free. The
     loop sets `eps_share` and what `soft` says of a batch's labels before each loss, and has `adversaries` show again
