@@ -10,8 +10,9 @@ from torch.nn.utils import parametrizations
 
 from corral.certify import empirical_lipschitz_lower, lipschitz_upper
 from corral.errors import UsageError
-from corral.models import MLP, VGG, Classifier, ConvNet, LinearHead, ResNet, ResNetCifar, WideResNet
+from corral.models import MLP, VGG, Classifier, ConvNet, LinearHead, ResNet, ResNetCifar, ResNetImageNet, WideResNet
 from corral.models.backbones import Embedded
+from corral.models.backbones.resnet_imagenet import ImageNetBlock
 
 BACKBONES = {
     "mlp": (lambda: MLP(2 * 64, (12, 9), 5), (2, 8, 8)),
@@ -20,6 +21,7 @@ BACKBONES = {
     "vgg": (lambda: VGG(2, width=2, depth=11), (2, 8, 8)),
     "wideresnet": (lambda: WideResNet(2, depth=10, width=1), (2, 8, 8)),
     "resnet-cifar": (lambda: ResNetCifar(2, width=2, depth=8), (2, 8, 8)),
+    "resnet-imagenet": (lambda: ResNetImageNet(2, width=1, depth=18), (2, 16, 16)),
 }
 
 
@@ -97,6 +99,18 @@ def test_a_residual_network_s_factors_are_its_blocks_written_out():
     assert found[-1].bound == pytest.approx(1.0)  # the mean is over 1 × 1
     for layer, truth in zip([found[0], *found[2:-1]], factors, strict=True):
         assert truth * (1 - 1e-12) <= layer.bound <= truth * 1.3
+
+
+def test_a_bottleneck_s_factor_is_its_branch_and_its_shortcut_written_out():
+    torch.manual_seed(5)
+    block = lively(ImageNetBlock(2, 2, 2, bottleneck=True), 5)
+    branch, shape = 1.0, (2, 6, 6)
+    for number in "123":
+        part = nn.Sequential(block.get_submodule(f"conv{number}"), block.get_submodule(f"bn{number}"))
+        branch *= norm_of(part, shape)
+        shape = tuple(part(torch.zeros(1, *shape, dtype=torch.float64)).shape[1:])
+    truth = branch + norm_of(block.downsample, (2, 6, 6))
+    assert truth * (1 - 1e-12) <= lipschitz_upper(nn.Sequential(block), (2, 6, 6)).value <= truth * 1.3
 
 
 def test_a_preactivation_network_s_factors_are_its_blocks_written_out():

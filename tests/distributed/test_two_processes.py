@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.distributed.trainings import MEASURED, TRAININGS, train
+from tests.pictures import write_tree
 
 import corral
 from corral.distributed.launch import launched
@@ -30,10 +31,13 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """What two processes made."""
+    """What two processes made, on pictures that each of them streams by a process of its own."""
     folder = tmp_path_factory.mktemp("two")
+    write_tree(folder / "tree", train=10)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
+        for name, value in {"XDG_CACHE_HOME": folder / "cache", "CORRAL_MEMORY_SHARE": 0, "CORRAL_WORKERS": 1}.items():
+            patch.setenv(name, str(value))
         assert launched(["-m", "tests.distributed.job", str(folder)], 2, gpus=None) == 0
     return folder
 
@@ -41,7 +45,9 @@ def two(tmp_path_factory):
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
     """What this process makes of the same; runs are made when they are asked for."""
-    return tmp_path_factory.mktemp("one")
+    folder = tmp_path_factory.mktemp("one")
+    write_tree(folder / "tree", train=10)
+    return folder
 
 
 def made(one, name):

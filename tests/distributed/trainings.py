@@ -29,14 +29,23 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "awp": ("trades", SMALL | {"training.epochs": 1, "training.perturbation": {"gamma": 0.01}}),
     "global-centroids": ("global-centroids", SMALL | {"training.epochs": 1}),
     "free-at": ("free-at", SMALL | {"training.epochs": 1, "method.replays": 2}),
+    "streamed": (
+        "at",
+        TINY
+        | {"data": "tree?size=16", "data.random_resized_crop": 0.3, "data.flip": True, "data.cutout": 2}
+        | {"model.backbone": "convnet", "model.width": 2, "model.features": 8, "training.optimiser": "sgd"}
+        | {"training.learning_rate": 0.01, "training.epochs": 2, "training.batch_size": 9},
+    ),
     "certified": ("certified", SMALL | {"training.epochs": 1, "threat.eps": 0.3}),
 }
 
 
 def train(name: str, out: Path, **more: Any) -> None:
-    """Make one of them; a start is the run of that name beside it."""
+    """Make one of them; a start is the run of that name beside it, and so are its pictures, where it reads some."""
     recipe, settings = TRAININGS[name]
     settings = dict(settings)
+    data = settings.pop("data", None)
+    data = "digits" if data is None else f"folder:{out.parent / data}"
     if "training.start" in settings:
         settings["training.start"] = str(out.parent / settings["training.start"])
-    corral.train(recipe, data="digits", out=out, progress=False, loggers=(), **settings, **more)
+    corral.train(recipe, data=data, out=out, progress=False, loggers=(), **settings, **more)

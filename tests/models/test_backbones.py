@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from corral.models import MLP, VGG, Classifier, ConvNet, LinearHead, ResNet, ResNetCifar, WideResNet
+from corral.models import MLP, VGG, Classifier, ConvNet, LinearHead, ResNet, ResNetCifar, ResNetImageNet, WideResNet
 
 
 def count(module):
@@ -27,6 +27,33 @@ def test_parameter_counts_are_the_published_ones(backbone, expected):
     with torch.device("meta"):
         body = backbone()
         assert count(body) + count(LinearHead(body.features_dim, 10)) == expected
+
+
+@pytest.mark.parametrize(
+    ("depth", "expected"),
+    [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160), (152, 60_192_808)],
+)
+def test_imagenet_resnets_have_torchvision_s_tensors(depth, expected):
+    """Its counts with 1,000 classes, its names, and maps of 1/32 of the sides."""
+    with torch.device("meta"):
+        body = ResNetImageNet(depth=depth).eval()
+        assert count(body) + count(LinearHead(body.features_dim, 1000)) == expected
+        assert body(torch.rand(2, 3, 224, 224)).shape == (2, 2048 if depth >= 50 else 512)
+        seen = []
+        body.layer4.register_forward_hook(lambda module, given, out: seen.append(tuple(out.shape[2:])))
+        body(torch.rand(2, 3, 224, 224))
+    assert seen == [(7, 7)]
+    names = body.state_dict()
+    last = "3" if depth >= 50 else "2"
+    known = {
+        "conv1.weight",
+        "bn1.running_mean",
+        "layer2.0.downsample.0.weight",
+        f"layer4.1.bn{last}.num_batches_tracked",
+    }
+    assert known <= names.keys()
+    assert names["conv1.weight"].shape == (64, 3, 7, 7)
+    assert ("layer1.0.downsample.0.weight" in names) == (depth >= 50)
 
 
 def test_the_narrow_resnet_s_shortcuts_drop_pixels_and_add_channels_of_zeros():
@@ -61,13 +88,16 @@ SMALL = [
     (lambda c, s: VGG(c, width=2, depth=11), 16),
     (lambda c, s: WideResNet(c, depth=10, width=1), 64),
     (lambda c, s: ResNetCifar(c, depth=8, width=2), 8),
+    (lambda c, s: ResNetImageNet(c, depth=50, width=1), 32),
 ]
 
 
 @pytest.mark.parametrize("size", [8, 28, 32])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
-    ("build", "features"), SMALL, ids=["mlp", "linear", "convnet", "resnet", "vgg", "wrn", "resnet-cifar"]
+    ("build", "features"),
+    SMALL,
+    ids=["mlp", "linear", "convnet", "resnet", "vgg", "wrn", "resnet-cifar", "resnet-imagenet"],
 )
 def test_shapes_determinism_and_gradients(build, features, channels, size):
     torch.manual_seed(0)

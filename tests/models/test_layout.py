@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from corral.models import VGG, ConvNet, LipschitzNet, ResNet, ResNetCifar, WideResNet
+from corral.models import VGG, ConvNet, LipschitzNet, ResNet, ResNetCifar, ResNetImageNet, WideResNet
 from corral.models.dual_norm import make_dual
 from corral.models.layout import channels_last, takes_channels_last
 from corral.models.pointwise import Pointwise
@@ -27,6 +27,7 @@ def test_values_stay_and_channels_come_last(channels):
         lambda channels: VGG(channels, width=4, depth=11),
         lambda channels: WideResNet(channels, width=1, depth=10),
         lambda channels: ResNetCifar(channels, width=4, depth=8),
+        lambda channels: ResNetImageNet(channels, width=2, depth=18),
     ],
 )
 def test_features_and_gradients_are_those_of_the_usual_order(make, channels, monkeypatch):

@@ -26,7 +26,7 @@ def run(*arguments, isa="DEFAULT"):
     [
         ("layers", "DEFAULT", 96 + 4),
         ("layers", "AVX2", 96 + 4),
-        ("backbones", "DEFAULT", 18 * 3),
+        ("backbones", "DEFAULT", 20 * 3),
         ("users", "DEFAULT", 9),
     ],
 )

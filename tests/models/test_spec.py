@@ -105,7 +105,7 @@ def test_backbones_refuse_through_usage_errors():
 @pytest.mark.parametrize("name", list(BACKBONES))
 def test_built_classifiers_load_a_saved_state(name):
     small = {"mlp": {}, "convnet": {}, "resnet": {"width": 2, "depth": 10}, "vgg": {"width": 2, "depth": 11}}
-    small["resnet-cifar"] = {"width": 1, "depth": 8}
+    small |= {"resnet-cifar": {"width": 1, "depth": 8}, "resnet-imagenet": {"width": 1, "depth": 18}}
     small["lipschitz"] = {"width": 16, "depth": 1, "features": 16}
     options = small.get(name, {"width": 1, "depth": 10})
     spec = ModelSpec.model_validate(

@@ -75,6 +75,26 @@ def test_colour_images_of_the_user_s_take_the_preset_for_such_and_say_so(data):
         load_recipe("mat", data=data)
 
 
+def test_imagenet_s_preset_is_taken_by_name_and_by_recipes_for_colour_images():
+    for name in ("at", "trades", "corral", "clustr-qtrades", "free-at"):
+        found = load_recipe(name, data="folder:/my/images?size=224", overrides={"preset": "imagenet"})
+        assert (found.preset, found.threat.eps, found.model.normalise) == ("imagenet", 4 / 255, "imagenet")
+        assert (found.model.backbone, found.model.options()) == ("resnet-imagenet", {"width": 64, "depth": 50})
+        assert (found.data.crop, found.data.random_resized_crop) == (0, 0.08)
+    for name in ("simclr", "mat", "slf"):
+        with pytest.raises(UsageError, match=rf"preset 'imagenet' is none for recipe {name}"):
+            load_recipe(name, data="folder:/my/images", overrides={"preset": "imagenet"})
+    with pytest.raises(UsageError, match=r"data: crop and random_resized_crop both cut images: .*data.crop=0"):
+        load_recipe("at", data="cifar10", overrides={"data.random_resized_crop": 0.3})
+
+
+def test_imagenet_s_preset_is_not_for_small_images(tmp_path):
+    path = tmp_path / "small.npz"
+    np.savez(path, images=np.zeros((20, 3, 32, 32), np.uint8), labels=np.arange(20) % 2)
+    with pytest.raises(UsageError, match=r"\(3, 32, 32\) .*the preset 'imagenet' is of colour images of 64 pixels"):
+        prepare_data(load_recipe("at", data=f"npz:{path}", overrides={"preset": "imagenet"}), root=None)
+
+
 def test_a_preset_for_colour_images_is_not_for_others(tmp_path):
     path = tmp_path / "gray.npz"
     images = np.zeros((20, 1, 28, 28), np.uint8)

@@ -146,7 +146,7 @@ def _analysed(
 ) -> dict[str, Analysis]:
     """Make analyses of a model that is given back as it was; write them where there is a place."""
     n, made = len(found.test), {}
-    with measuring(found.model, found.test.pixels.device):
+    with measuring(found.model, found.test.device):
         for kind in kinds:
             path = None if place is None else analysis_file(place, kind.name, n, found.seed)
             made[kind.name] = made_analysis(kind, found, path, where=found.name, progress=progress)

@@ -119,7 +119,7 @@ class AnalysisKind:
                 numbers=found.numbers,
                 series=found.series,
                 absent=self._absent(found),
-                environment=environment(subject.test.pixels.device),
+                environment=environment(subject.test.device),
             )
         except ValidationError as error:
             first = error.errors()[0]

@@ -15,6 +15,7 @@ from corral.errors import UsageError
 from corral.models.backbones import Embedded
 from corral.models.backbones.resnet import BasicBlock
 from corral.models.backbones.resnet_cifar import PaddedBlock
+from corral.models.backbones.resnet_imagenet import ImageNetBlock
 from corral.models.backbones.wideresnet import PreActivationBlock
 from corral.models.modes import eval_mode
 from corral.models.plain import join, kind_of, require_plain, require_plain_inside, where
@@ -181,7 +182,7 @@ def _folds(part: nn.Module, follower: nn.Module, x: Tensor) -> bool:
 
 
 def _residual_block(module: nn.Module, path: str, x: Tensor) -> Walked:
-    """Branch + shortcut of a basic block, or of a pre-activation block, whose first BatchNorm serves both."""
+    """Branch + shortcut of a basic block, a bottleneck or a pre-activation block, whose first BatchNorm serves both."""
     for name, part in module.named_modules():
         if getattr(part, "inplace", False):  # the other branch would see its input changed
             raise UsageError(
@@ -191,6 +192,8 @@ def _residual_block(module: nn.Module, path: str, x: Tensor) -> Walked:
     shortcut: list[LayerBound] = []
     names: tuple[str, ...] = ("conv1", "bn1", "conv2", "bn2")
     side = "shortcut"
+    if isinstance(module, ImageNetBlock):
+        names, side = (*names, "conv3", "bn3") if module.bottleneck else names, "downsample"
     if isinstance(module, PreActivationBlock):
         first, x = _walk(module.bn1, join(path, "bn1"), x)
         names, side = ("conv1", "bn2", "conv2"), "project"
@@ -204,7 +207,7 @@ def _residual_block(module: nn.Module, path: str, x: Tensor) -> Walked:
     return [*first, LayerBound(path, above(sum(bounds)), how)], out
 
 
-BLOCKS = (BasicBlock, PaddedBlock, PreActivationBlock)
+BLOCKS = (BasicBlock, PaddedBlock, PreActivationBlock, ImageNetBlock)
 # The attributes that a network's `forward` runs in order, whatever else hangs on it; of a Sequential all.
 RUNS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Sequential: (),
@@ -213,9 +216,10 @@ RUNS: dict[type[nn.Module], tuple[str, ...]] = {
     **dict.fromkeys((models.MLP, models.ConvNet, models.LipschitzNet, models.VGG), ("layers",)),
     **dict.fromkeys((models.ResNet, models.ResNetCifar), ("stem", "blocks")),
     models.WideResNet: ("stem", "blocks", "bn"),
+    models.ResNetImageNet: ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"),
 }
 # Those that end in the mean over H × W, whose norm is 1 / sqrt(H W).
-POOLED = (models.VGG, models.ResNet, models.ResNetCifar, models.WideResNet)
+POOLED = (models.VGG, models.ResNet, models.ResNetCifar, models.ResNetImageNet, models.WideResNet)
 
 
 def _product(layers: list[LayerBound]) -> float:

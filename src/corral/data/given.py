@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from corral.data.images import DataSet, Images, check_labels, fingerprint_of
+from corral.data.images import DataSet, Images, check_labels, fingerprint_of, readable
 from corral.data.loading.arrays import (
     MOST_CLASSES,
     Layout,
@@ -22,7 +22,8 @@ from corral.data.loading.arrays import (
     layout_of,
 )
 from corral.data.loading.fit import AS_STORED, Fit
-from corral.data.loading.items import Columns, MapStyle, read_items
+from corral.data.loading.items import Columns, MapStyle
+from corral.data.loading.own_items import images_of_items
 from corral.data.parts import count_of, is_listed, named, parts_of
 from corral.data.split import TEST_PARTS, split_off_test
 from corral.errors import CorralError, UsageError
@@ -75,10 +76,10 @@ class OnePart:
         Raises:
             CorralError: a class without an image, a label outside the classes, fewer than 2 classes, or too few images.
         """
-        pixels, labels = self.images.pixels, self._labels
-        classes, (images,) = labelled_parts(self.name, self.classes, {"x": pixels}, {"y": labels}, remedy=STATE)
+        known = {"x": self.images}, {"y": self._labels}
+        classes, (images,) = labelled_parts(self.name, self.classes, *known, remedy=STATE)
         train, test, split = split_off_test(images, self.name)
-        return DataSet(self.name, classes, train, test, note=f"{self.note}; {split}", split_off=True)
+        return readable(DataSet(self.name, classes, train, test, note=f"{self.note}; {split}", split_off=True))
 
     @cached_property
     def measured(self) -> Measured:
@@ -221,13 +222,16 @@ def read_given(
         return _one_part(name, pixels, labels, known, words)
     pixels_of, labels_of = {part: x for part, (x, _, _) in read.items()}, {part: y for part, (_, y, _) in read.items()}
     known, (train, test) = labelled_parts(name, known, pixels_of, labels_of, remedy=STATE)
-    return DataSet(name, known, train, test, note=words)
+    return readable(DataSet(name, known, train, test, note=words))
 
 
-def _one_part(name: str, pixels: Tensor, labels: Tensor, classes: int | tuple[str, ...] | None, note: str) -> OnePart:
+def _one_part(
+    name: str, pixels: Tensor | Images, labels: Tensor, classes: int | tuple[str, ...] | None, note: str
+) -> OnePart:
     """One part, whose name stands before what is wrong with its images."""
     try:
-        return OnePart(name, Images(pixels, labels), classes, note)
+        images = pixels.labelled(labels) if isinstance(pixels, Images) else Images(pixels, labels)
+        return OnePart(name, images, classes, note)
     except CorralError as error:
         raise CorralError(f"{name}: {error}") from error
 
@@ -253,15 +257,15 @@ def _read_part(
     layout: Layout | None,
     shape: tuple[int, int, int] | None,
     fit: Fit,
-) -> tuple[Tensor, Tensor, tuple[str, ...] | None]:
-    """(N, C, H, W) pixels, (N,) labels, and the names of the classes where the part has them."""
+) -> tuple[Tensor | Images, Tensor, tuple[str, ...] | None]:
+    """(N, C, H, W) pixels or images, (N,) labels, and the names of the classes where the part has them."""
     if not isinstance(part, tuple | list):
-        return read_items(where, part, columns=columns, layout=layout, fit=fit)
+        return images_of_items(where, part, columns, layout, fit)
     x, y = part
     if is_listed(x):
         if not hasattr(y, "__len__") or not getattr(y, "ndim", 1) or len(x) != len(y):
             raise CorralError(f"{where}: found {len(x)} images and {named(y)} as labels, expected one label for each")
-        return read_items(where, _Zipped(x, y), layout=layout, fit=fit)
+        return images_of_items(where, _Zipped(x, y), None, layout, fit)
     array = as_array(f"{where}: x", x)
     if layout is None and array.ndim == 4:
         place, remedy = f"{where}: x", 'say it, corral.data.own(data, layout="NHWC") or "NCHW"'

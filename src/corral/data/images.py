@@ -1,22 +1,30 @@
 """Images with their labels, and a data set of them: what every other part of corral reads."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from corral.data.crops import Crops, cropped
+from corral.data.loading.known import known
 from corral.data.loading.memmap import rows_of, stacked
+from corral.data.memory import too_many
 from corral.errors import CorralError
 from corral.files import as_text
 from corral.notebook import Shown
+from corral.progress import Progress
 
 # Images without labels whose bytes are in their fingerprint, at most.
 SAMPLED = 1000
 # Classes that a message names.
 NAMED = 3
+# Of a batch of n images the places of those that are needed.
+Needed = Callable[[int], Sequence[int]]
+# Streamed images whose bytes are counted at once.
+CHUNK = 16
 # Pixels that are so little outside of [0, 1] are not of another scale.
 SLIGHT = 0.01
 
@@ -25,9 +33,13 @@ SLIGHT = 0.01
 class Images(Shown):
     """Images and, where known, their labels, on one device.
 
+    What reads images uses `stored`, `float`, `each` and `take`, not `pixels`: `corral.data.streamed.Streamed` has these
+    too, and no tensor of all pixels.
+
     Args:
         pixels: (N, C, H, W) uint8; or float32 in [0, 1] for sources that are not 8-bit.
         labels: (N,) int64, or None for unlabeled images.
+        pictures: the same images, without labels, read from pictures of any size, of which random parts are taken.
 
     Raises:
         CorralError: a wrong shape or type, a pixel that is not finite or not in [0, 1], a negative label.
@@ -35,6 +47,7 @@ class Images(Shown):
 
     pixels: Tensor
     labels: Tensor | None = None
+    pictures: "Images | None" = None
 
     def __post_init__(self) -> None:
         pixels, labels = self.pixels, self.labels
@@ -50,14 +63,8 @@ class Images(Shown):
             raise CorralError(f"pixels must be uint8, or float32 in [0, 1], found {_name(pixels.dtype)}: convert them")
         if pixels.dtype == torch.float32 and len(pixels):
             _check_range(pixels)
-        if labels is None:
-            return
-        if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]:
-            raise CorralError(
-                f"labels must be int64 of shape ({len(pixels)},), one for each image, "
-                f"found {_name(labels.dtype)} of shape {tuple(labels.shape)}"
-            )
-        if labels.device != pixels.device:
+        check_labels_fit(labels, len(pixels))
+        if labels is not None and labels.device != pixels.device:
             raise CorralError(f"pixels are on {pixels.device} but labels on {labels.device}: move them to one device")
 
     def __len__(self) -> int:
@@ -69,38 +76,127 @@ class Images(Shown):
         channels, height, width = self.pixels.shape[1:]
         return channels, height, width
 
+    @property
+    def device(self) -> torch.device:
+        """Where pixels are given and labels lie."""
+        return self.pixels.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the stored pixels."""
+        return self.pixels.dtype
+
+    @property
+    def streamed(self) -> bool:
+        """Whether pixels are read when they are asked for."""
+        return False
+
+    def identity(self) -> str:
+        """What the pixels and labels follow from, where that is cheaper to know than they are; else ""."""
+        return ""
+
+    def files(self) -> str:
+        """16 hexadecimal digits of the names and sizes of the picture files that `whole` reads; "" where it reads none.
+
+        Random parts may be of what the pixels, and their fingerprint, leave out.
+        """
+        return "" if self.pictures is None else self.pictures.files()
+
     def _shown(self) -> tuple[str, dict[str, object]]:
         labels = "no labels" if self.labels is None else "labelled"
-        return f"{len(self):,}", {"shape": self.shape, "kind": _name(self.pixels.dtype), "labels": labels}
+        return f"{len(self):,}", {"shape": self.shape, "kind": _name(self.dtype), "labels": labels}
+
+    def stored(self, rows: Tensor | None = None, crops: Crops | None = None, needed: Needed | None = None) -> Tensor:
+        """(n, C, H, W) pixels as they are stored.
+
+        Args:
+            rows: (n,) int64 indices or an (N,) mask; default all.
+            crops: take a random part of each, for training; they draw for all.
+            needed: which places of n images are needed, by n, as of one of several processes. Streamed images of the
+                others are not read and are 0.
+        """
+        chosen = self.pixels if rows is None else self.pixels[rows.to(self.device)]
+        return chosen if crops is None else cropped(chosen, crops.draw(len(chosen)), crops.smallest)
 
     def float(self, rows: Tensor | None = None) -> Tensor:
-        """The images of `rows`, (n,) int64 indices or an (N,) mask, default all, as (n, C, H, W) float32 in [0, 1]."""
-        chosen = self.pixels if rows is None else self.pixels[rows.to(self.pixels.device)]
-        return chosen / 255 if chosen.dtype == torch.uint8 else chosen
+        """The images of `rows`, as of `stored`, as (n, C, H, W) float32 in [0, 1]."""
+        return as_float(self.stored(rows))
+
+    def each(
+        self, batches: Iterable[Tensor], crops: Crops | None = None, needed: Needed | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every batch of (n,) indices with its pixels; arguments as of `stored`.
+
+        Batches are taken one by one; of images that are streamed, some before they are wanted.
+        """
+        for batch in batches:
+            yield batch, self.stored(batch, crops, needed)
+
+    def whole(self) -> "Images":
+        """The images that random parts are taken of: pictures, where there are such, as they lie there."""
+        return self if self.pictures is None else self.pictures
 
     def take(self, rows: Tensor) -> "Images":
         """The images and labels of `rows`, (n,) int64 indices or an (N,) mask."""
-        rows = rows.to(self.pixels.device)
-        return Images(rows_of(self.pixels, rows), None if self.labels is None else self.labels[rows])
+        rows = rows.to(self.device)
+        pictures = None if self.pictures is None else self.pictures.take(rows)
+        return Images(rows_of(self.pixels, rows), None if self.labels is None else self.labels[rows], pictures)
+
+    def labelled(self, labels: Tensor) -> "Images":
+        """The same images with (N,) int64 labels."""
+        return Images(self.pixels, labels, self.pictures)
 
     def to(self, device: torch.device | str) -> "Images":
-        """The same images on `device`."""
-        return Images(self.pixels.to(device), None if self.labels is None else self.labels.to(device))
+        """The same images for work on `device`: there, or read from here where it has not the memory for all."""
+        from corral.data.streamed import Held, Streamed
+
+        place = torch.device(device)
+        pictures = None if self.pictures is None else self.pictures.to(place)
+        size = self.pixels.numel() * self.pixels.element_size()
+        if self.device.type == "cpu" and place != self.device and too_many(size, place):
+            return Streamed(Held(self.pixels), self.labels, device=place, pictures=pictures)
+        return Images(self.pixels.to(place), None if self.labels is None else self.labels.to(place), pictures)
+
+    def behind(self, other: "Images") -> "Images":
+        """These and, behind them, others of the same shape, type and device, without labels.
+
+        From 2 GiB on they lie on the disk.
+
+        Raises:
+            CorralError: images of different shapes, types or devices.
+        """
+        one, two = self.pixels, other.pixels
+        if (one.shape[1:], one.dtype, one.device) != (two.shape[1:], two.dtype, two.device):
+            raise CorralError(
+                f"images of {tuple(one.shape[1:])}, {_name(one.dtype)} on {one.device} cannot be joined with those of "
+                f"{tuple(two.shape[1:])}, {_name(two.dtype)} on {two.device}: make them alike"
+            )
+        both = self.pictures is not None and other.pictures is not None
+        pictures = self.pictures.behind(other.pictures) if both else None  # type: ignore[union-attr, arg-type]
+        return Images(stacked(one, two), None, pictures)
 
 
 def joined(first: Images, second: Images) -> Images:
     """The images of both, those of the second behind the first's, without labels; from 2 GiB on they lie on the disk.
 
     Raises:
-        CorralError: images of different shapes, types or devices.
+        CorralError: images of different shapes, types or devices, or streamed from different sources.
     """
-    one, other = first.pixels, second.pixels
-    if (one.shape[1:], one.dtype, one.device) != (other.shape[1:], other.dtype, other.device):
+    return first.behind(second)
+
+
+def as_float(pixels: Tensor) -> Tensor:
+    """Stored pixels as float32 in [0, 1]."""
+    return pixels / 255 if pixels.dtype == torch.uint8 else pixels
+
+
+def check_labels_fit(labels: Tensor | None, count: int) -> None:
+    """Refuse labels of another type, or not one for each of `count` images; None is right."""
+    if labels is not None and (labels.dtype != torch.int64 or labels.shape != (count,)):
         raise CorralError(
-            f"images of {tuple(one.shape[1:])}, {_name(one.dtype)} on {one.device} cannot be joined with those of "
-            f"{tuple(other.shape[1:])}, {_name(other.dtype)} on {other.device}: make them alike"
+            f"labels must be int64 of shape ({count},), one for each image, "
+            f"found {_name(labels.dtype)} of shape {tuple(labels.shape)}"
         )
-    return Images(stacked(one, other))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -156,10 +252,10 @@ class DataSet(Shown):
         """Of the images without labels: number, shape and the bytes of a thousand of them at most; None without any."""
         if self.unlabeled is None:
             return None
-        pixels = self.unlabeled.pixels
-        digest = hashlib.sha256(f"{_name(pixels.dtype)} {tuple(pixels.shape)}\n".encode())
-        for row in range(0, len(pixels), -(-len(pixels) // SAMPLED) or 1):
-            digest.update(pixels[row].detach().cpu().contiguous().numpy().data)
+        images = self.unlabeled
+        digest = hashlib.sha256(_headed(images))
+        for row in torch.split(torch.arange(0, len(images), -(-len(images) // SAMPLED) or 1), CHUNK):
+            digest.update(_bytes(images.stored(row)))
         return digest.hexdigest()[:16]
 
     def _shown(self) -> tuple[str, dict[str, object]]:
@@ -174,15 +270,52 @@ class DataSet(Shown):
         return replace(self, train=self.train.to(device), test=self.test.to(device), unlabeled=more)
 
 
+def readable(data: DataSet) -> DataSet:
+    """The data, every image of which could be read: of streamed ones too, before anything is made of them."""
+    if data.train.streamed:
+        _ = data.fingerprint
+    return data
+
+
 def fingerprint_of(*parts: Images) -> str:
-    """16 hexadecimal digits of the SHA-256 of the pixels and labels of some images, part by part."""
+    """16 hexadecimal digits of the SHA-256 of the pixels and labels of some images, part by part.
+
+    The same whether the images lie in memory or are streamed. Streamed ones are decoded once for it, with a line of
+    progress; the result is kept in the per-user cache under what the pixels follow from: of files their names, sizes,
+    and times of change, how they are made one size, and Pillow's version.
+    """
+    keys = [images.identity() for images in parts]
+    if not all(keys):
+        return _digest(parts)
+    key = hashlib.sha256("\n".join(keys).encode()).hexdigest()
+    return str(known("fingerprint", key, lambda: _digest(parts), valid=lambda found: isinstance(found, str)))
+
+
+def _digest(parts: Sequence[Images]) -> str:
     digest = hashlib.sha256()
-    for images in parts:
-        for tensor in (images.pixels, images.labels):
-            if tensor is not None:
-                digest.update(f"{_name(tensor.dtype)} {tuple(tensor.shape)}\n".encode())
-                digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    streamed = sum(len(images) for images in parts if images.streamed)
+    with Progress("fingerprint", streamed, "images", enabled=streamed > 0) as bar:
+        for images in parts:
+            digest.update(_headed(images))
+            if type(images) is Images:
+                digest.update(_bytes(images.pixels))
+            else:
+                for rows, pixels in images.each(torch.split(torch.arange(len(images)), CHUNK)):
+                    digest.update(_bytes(pixels))
+                    bar.advance(len(rows))
+            if images.labels is not None:
+                digest.update(f"{_name(images.labels.dtype)} {tuple(images.labels.shape)}\n".encode())
+                digest.update(_bytes(images.labels))
     return digest.hexdigest()[:16]
+
+
+def _headed(images: Images) -> bytes:
+    """The type and the shape of all pixels, which stand before them."""
+    return f"{_name(images.dtype)} {(len(images), *images.shape)}\n".encode()
+
+
+def _bytes(values: Tensor) -> memoryview:
+    return values.detach().cpu().contiguous().numpy().data
 
 
 def check_labels(labels: Tensor, num_classes: int, where: str) -> None:

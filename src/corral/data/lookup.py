@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from corral.data.given import OWN, AnyData, Measured, OnePart, is_own, own_name, read_given
-from corral.data.images import DataSet, Images
+from corral.data.images import DataSet, joined
 from corral.data.registry import DATA_SETS, PATH_DATA_SETS
 from corral.errors import CorralError, UsageError, closest
 from corral.files import as_path, as_text, user_path
@@ -66,7 +66,7 @@ def load_measured(
     if found.split_off and found.fingerprint != trained_on:
         parts = (found.train, found.test)
         labels = torch.cat([part.labels for part in parts if part.labels is not None])
-        images = Images(torch.cat([part.pixels for part in parts]), labels)
+        images = joined(*parts).labelled(labels)
         note = f"{note.split(';')[0]}; all {len(images):,} images, the source has no test part"
     return Measured(found.name, found.classes, images, note, found.fingerprint)
 

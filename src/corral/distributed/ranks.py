@@ -1,6 +1,7 @@
 """Which of several processes this one is, and what all of them say to each other."""
 
 import os
+import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -216,6 +217,22 @@ def on_first(make: Callable[[], T]) -> T:
     value, failure = everyones((made, failure))[0]
     _raise_first([failure])
     return value  # type: ignore[return-value]
+
+
+def once_a_machine(make: Callable[[], T]) -> T:
+    """What the first process of this machine makes, in all of the machine's; all processes wait for all machines.
+
+    Raises:
+        CorralError: one failed, as it failed.
+    """
+    if size() == 1:
+        return make()
+    made, failure, local = None, None, _State.place.local_rank
+    if local == 0:
+        made, failure = _tried(make)
+    found = everyones((platform.node(), local, made, failure))
+    _raise_first([failure for _, _, _, failure in found])
+    return next(made for node, number, made, _ in found if (node, number) == (platform.node(), 0))  # type: ignore[return-value]
 
 
 def _tried(make: Callable[[], T]) -> tuple[T | None, tuple[type[CorralError], str] | None]:

@@ -279,7 +279,7 @@ def _certified(run: Subject, model: Classifier, lipschitz: float) -> tuple[Tenso
 
 def _distances(outcome: Attacked, images: Images) -> Tensor:
     """(n,) float64 distances of the misclassified images that an attack found, infinite where it found none."""
-    indices = torch.arange(len(images), device=images.pixels.device)
+    indices = torch.arange(len(images), device=images.device)
     moved = outcome.x_adv.double() - images.float(indices).double()
     return torch.where(outcome.correct, torch.inf, l2_norms(moved))
 

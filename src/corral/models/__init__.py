@@ -10,6 +10,7 @@ from corral.models.backbones import (
     LipschitzNet,
     ResNet,
     ResNetCifar,
+    ResNetImageNet,
     WideResNet,
 )
 from corral.models.classifier import Classifier
@@ -46,6 +47,7 @@ __all__ = [
     "PublishedHead",
     "ResNet",
     "ResNetCifar",
+    "ResNetImageNet",
     "Shift",
     "SpaceToDepth",
     "WideResNet",

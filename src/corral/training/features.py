@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks import pgd
-from corral.data import Images
+from corral.data import Images, as_float
 from corral.distributed import ranks
 from corral.errors import CorralError
 from corral.models import Classifier
@@ -46,11 +46,10 @@ def features_of(model: Classifier, images: Images, indices: Tensor, *, batch_siz
     """(n, d) features of the images at (n,) indices, by this process alone."""
     with evaluating(model):
         device = next(model.parameters()).device
-        indices = indices.to(images.pixels.device)
         if not len(indices):
             return torch.empty(0, model.features_dim, device=device)
-        parts = (images.float(part).to(device) for part in torch.split(indices, batch_size))
-        return torch.cat([model.features(part) for part in parts])
+        parts = images.each(torch.split(indices.to(images.device), batch_size))
+        return torch.cat([model.features(as_float(stored).to(device)) for _, stored in parts])
 
 
 def accuracies(model: Classifier, images: Images, threat: ThreatConfig) -> dict[str, float]:
@@ -80,16 +79,19 @@ def accuracy(model: Classifier, images: Images, attack: Callable[..., Tensor] | 
         images: with their labels.
         attack: of (model, x, y), with a `generator` of its own numbers, the same at every call of this function.
     """
-    device, labels = images.pixels.device, images.labels
+    device, labels = images.device, images.labels
     assert labels is not None
     generator = torch.Generator(device).manual_seed(0)
     right = 0
     with evaluating(model):
-        for number, indices in enumerate(torch.split(torch.arange(len(images), device=device), BATCH)):
+        batches = torch.split(torch.arange(len(images), device=device), BATCH)
+        own = images.each(batches[ranks.rank() :: ranks.size()])
+        for number in range(len(batches)):
             if number % ranks.size() != ranks.rank():
                 torch.randint(2**62, (), generator=generator, device=device)  # the attack's one number
                 continue
-            x, y = images.float(indices), labels[indices]
+            indices, stored = next(own)
+            x, y = as_float(stored), labels[indices]
             if attack is not None:
                 x = attack(model, x, y, generator=generator)
             right += int((model(x).argmax(1) == y).sum())

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from corral.checkpoints import read_checkpoint, write_checkpoint
-from corral.data import AnyData, DataSet, Images, load
+from corral.data import AnyData, DataSet, Images, as_float, load
 from corral.data.augment import crop_and_flip, cutmix, cutout
+from corral.data.crops import Crops
 from corral.distributed import ranks, rows
 from corral.distributed.batch_norm import Synchronised
 from corral.files import write_atomically
@@ -264,15 +265,16 @@ class Training:
         words = self.epoch_words(self.epoch + 1)
         guard = FiniteGuard(self.model, words, self.epoch_words(self.epoch), self.folder, self.device)
         seen = 0
-        batches = iter(method.batches())
+        batches = self._read(method)
         while True:
             try:
-                if (indices := next(batches, None)) is None:
+                if (found := next(batches, None)) is None:
                     break
+                indices, stored = found
                 share = seen / (method.replays * len(self.images))
                 self._set_learning_rates(share)
                 self._set_eps(share)
-                x, y = self._batch(indices)
+                x, y = self._batch(indices, stored)
                 with self._shared(len(x)):
                     loss, metrics = self._backward(method, rows.only_own(x), y, indices)
             except ValueError:
@@ -339,20 +341,44 @@ class Training:
             self.method.fit_average()
             yield
 
-    def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def _read(self, method: Method) -> Iterator[tuple[Tensor, Tensor]]:
+        """An epoch's batches with their stored pixels, or random parts of these; a repeated batch is read once.
+
+        Of several processes each reads the images whose features it computes; where images are mixed, all.
+
+        The parts are drawn by a generator that begins each epoch at a number of the order's: however far ahead images
+        are read, the same.
+        """
+        least, images, crops = self.recipe.data.random_resized_crop, self.images, None
+        if least:
+            seed = int(torch.randint(2**62, (), generator=self.order, device=self.order.device))
+            images, crops = images.whole(), Crops(least, torch.Generator().manual_seed(seed))
+        needed = None if self.recipe.data.cutmix else rows.own_rows
+        if method.batches_ahead:
+            yield from images.each(method.batches(), crops, needed)
+            return
+        before, stored = None, torch.empty(0)
+        for indices in method.batches():
+            if indices is not before:
+                before, stored = indices, images.stored(indices, crops, needed)
+            yield indices, stored
+
+    def _batch(self, indices: Tensor, stored: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Augmented images in [0, 1] and labels of a batch, whose stored pixels were read before or are read now."""
         data, images = self.recipe.data, self.images
+        stored = images.stored(indices) if stored is None else stored
         # Methods without labels get zeros.
         none = torch.zeros(len(indices), dtype=torch.int64, device=self.device)
         labels = none if images.labels is None else images.labels[indices]
         if not (data.crop or data.flip or data.cutout or data.cutmix):
-            return images.float(indices).to(self.device), labels
-        pixels = images.take(indices).pixels.to(self.device)
+            return as_float(stored).to(self.device), labels
+        pixels = stored.to(self.device)
         pixels = crop_and_flip(pixels, padding=data.crop, flip=data.flip, generator=self.order)
         pixels = cutout(pixels, side=data.cutout, generator=self.order)
         if data.cutmix and not self.warming:
             pixels, others, shares = cutmix(pixels, generator=self.order)
             self.context.soft.mixed = labels[others], shares
-        return Images(pixels, labels).float(), labels
+        return as_float(pixels), labels
 
     def enter_phase(self, *, fresh: bool) -> None:
         """Set up the head and the optimiser of the phase that the next epoch belongs to."""

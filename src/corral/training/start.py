@@ -1,5 +1,6 @@
 """Before training: checks of the folder and the head, the images, and the first weights."""
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from corral.data import (
     AnyData,
     DataSet,
     Images,
+    as_float,
     is_own,
     joined,
     load,
@@ -27,7 +29,7 @@ from corral.models.spec import head_spec
 from corral.models.statistics import channel_statistics
 from corral.training.methods import Method, method_class
 from corral.training.recipes.files import load_recipe
-from corral.training.recipes.layers import LEAST_SIDE
+from corral.training.recipes.layers import BY_NAME
 from corral.training.recipes.recipe import WORDS, Recipe
 from corral.training.run import Run, RunInfo
 
@@ -133,10 +135,11 @@ def prepare_data(
         images = data.unlabeled if recipe.data.unlabeled is True else joined(images, data.unlabeled)
     if recipe.data.train is not None:
         images = (random_subset if images.labels is None else stratified_subset)(images, recipe.data.train, seed=0)
-    if recipe.preset is not None and (images.shape[0] != 3 or min(images.shape[1:]) < LEAST_SIDE):
+    if recipe.preset is not None and (images.shape[0] != 3 or min(images.shape[1:]) < BY_NAME[recipe.preset]):
         raise UsageError(
             f"{data.name} has images of {images.shape} (C, H, W), the preset '{recipe.preset}' is of colour images of "
-            f"{LEAST_SIDE} pixels and more: give --set model.backbone=... --set threat.eps=... and what else differs"
+            f"{BY_NAME[recipe.preset]} pixels and more: give --set model.backbone=... --set threat.eps=... and what "
+            "else differs"
         )
     try:
         check_inside(recipe.threat.eps, recipe.threat.norm, images.shape, "threat.eps")
@@ -207,12 +210,12 @@ def check_head(recipe: Recipe, spec: ModelSpec, method: Method) -> None:
 
 def moments(images: Images) -> tuple[Tensor, Tensor]:
     """(C,) mean and standard deviation of the pixels in [0, 1]; of more numbers than `AT_ONCE` in parts, in float64."""
-    if images.pixels.numel() <= AT_ONCE:
+    if len(images) * math.prod(images.shape) <= AT_ONCE:
         pixels = images.float()
         return pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
-    for indices in torch.split(torch.arange(len(images), device=images.pixels.device), PART):
-        part = images.float(indices).double()
+    for _, stored in images.each(torch.split(torch.arange(len(images), device=images.device), PART)):
+        part = as_float(stored).double()
         count += part.numel() // part.shape[1]
         total, squares = total + part.sum((0, 2, 3)), squares + part.square().sum((0, 2, 3))
     mean = total / count

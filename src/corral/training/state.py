@@ -55,10 +55,16 @@ def save_state(run: "Training") -> None:
         "started_from": run.started_from,
         "data_fingerprint": run.data.fingerprint,
         "unlabeled_fingerprint": run.data.unlabeled_fingerprint if run.recipe.data.unlabeled else None,
+        "picture_files": _picture_files(run),
         "device": run.device.type,
         "metrics_sha256": checksum(read_epochs(run.folder.metrics_file)),
     }
     write_checkpoint(run.folder.state_file, tensors, metadata)
+
+
+def _picture_files(run: "Training") -> str | None:
+    """The names and sizes of the files whose random parts the run trains on; None where it takes none."""
+    return run.images.files() if run.recipe.data.random_resized_crop else None
 
 
 def restore_state(run: "Training") -> None:
@@ -160,6 +166,8 @@ def _take(run: "Training", tensors: dict[str, Tensor], metadata: dict[str, Any],
         )
     if run.recipe.data.unlabeled and metadata.get("unlabeled_fingerprint") != run.data.unlabeled_fingerprint:
         raise CorralError(f"{path}: the images without labels changed since the run began; restore them")
+    if metadata.get("picture_files") != _picture_files(run):  # None in checkpoints of earlier versions
+        raise CorralError(f"{path}: files of training images changed since the run began; restore them")
     if metadata["device"] != run.device.type:
         raise UsageError(f"{path}: the run was on {metadata['device']}; resume it with --device {metadata['device']}")
     run.epoch, run.warm_epochs = int(metadata["epoch"]), int(metadata["warm_epochs"])

@@ -183,9 +183,7 @@ def _levels_or_floats(array: NDArray[Any]) -> NDArray[Any]:
     """Floats as uint8 where every one is k / 255, else as float32; some images at a time, for copies are large."""
     floats, levels, exact = allocate(array.shape, np.float32), allocate(array.shape), array.size > 0
     for begin in range(0, len(array), ROWS):
-        part = array[begin : begin + ROWS].astype(np.float32)
-        # What rounding leaves outside is inside.
-        part = np.where((part >= -ROUNDING) & (part <= 1 + ROUNDING), part.clip(0, 1), part)
+        part = as_floats(array[begin : begin + ROWS])
         floats[begin : begin + ROWS] = part
         if not exact:
             continue
@@ -195,6 +193,12 @@ def _levels_or_floats(array: NDArray[Any]) -> NDArray[Any]:
         # Half a unit in the last place of float32 near 1, the rounding of k / 255 stored in any float type.
         exact = bool(np.abs(nearest / np.float32(255) - part).max() <= 2**-23)
     return levels if exact else floats
+
+
+def as_floats(array: NDArray[Any]) -> NDArray[Any]:
+    """Floats as float32; what rounding leaves outside of [0, 1] is inside."""
+    part = array.astype(np.float32)
+    return np.where((part >= -ROUNDING) & (part <= 1 + ROUNDING), part.clip(0, 1), part)
 
 
 def as_labels(where: str, array: NDArray[Any]) -> Tensor:
@@ -213,7 +217,7 @@ def as_labels(where: str, array: NDArray[Any]) -> Tensor:
 def labelled_parts(
     where: str,
     classes: int | Sequence[str] | None,
-    pixels: Mapping[str, Tensor],
+    pixels: Mapping[str, Tensor | Images],
     labels: Mapping[str, Tensor],
     *,
     remedy: str,
@@ -223,7 +227,7 @@ def labelled_parts(
     Args:
         where: the source; messages begin with it.
         classes: their number or their names.
-        pixels: of each part, by the array's name.
+        pixels: of each part, by the array's name; or its images without labels.
         labels: of each part in the same order, by the array's name.
         remedy: for labels that are more than there are images, besides others.
 
@@ -247,7 +251,7 @@ def labelled_parts(
     parts = []
     for (name, x), y in zip(pixels.items(), labels.values(), strict=True):
         try:
-            parts.append(Images(x, y))
+            parts.append(x.labelled(y) if isinstance(x, Images) else Images(x, y))
         except CorralError as error:
             raise CorralError(f"{where}: {name}: {error}") from error
     return names, parts

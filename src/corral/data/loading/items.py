@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from corral.data.crops import Crop
 from corral.data.loading.arrays import MAX_CHANNELS, Layout, as_array, as_pixels, check_pixel_type
 from corral.data.loading.fit import AS_STORED, Fit
 from corral.data.loading.memmap import allocate
@@ -56,24 +57,24 @@ def read_items(
         UsageError: columns that are not there, or could be several; a size for images that are no pictures.
         CorralError: names the item, what was found and what was expected.
     """
-    count = _asked(where, "its length", lambda: len(items))
+    count = answered(where, "its length", lambda: len(items))
     if not count:
         raise CorralError(f"{where}: has no images")
     names = getattr(items, "column_names", None)
     if isinstance(names, list | tuple):
-        columns = _columns(where, names, columns)
-    buffer, labels = _Buffer(where, count, layout, fit), []
+        columns = columns_of(where, names, columns)
+    buffer, labels = Buffer(where, count, layout, fit), []
     for index in range(count):
-        image, label = _item(where, items, index, columns)
+        image, label = item_of(where, items, index, columns)
         buffer.put(index, image)
-        labels.append(_label(f"{where}: label of item {index}", label))
+        labels.append(label_of(f"{where}: label of item {index}", label))
     for index in range(0, count, -(-count // AGAIN)):
-        if not buffer.holds(index, _item(where, items, index, columns)[0]):
+        if not buffer.holds(index, item_of(where, items, index, columns)[0]):
             raise CorralError(
                 f"{where}: item {index} is another image when it is read again: give the data set without random "
                 "transforms (a recipe augments by data.crop and data.flip)"
             )
-    classes = _asked(where, "its classes", lambda: class_names(items, None if columns is None else columns[1]))
+    classes = answered(where, "its classes", lambda: class_names(items, None if columns is None else columns[1]))
     return buffer.result(), torch.tensor(labels), classes
 
 
@@ -93,7 +94,7 @@ def class_names(items: object, column: str | None = None) -> tuple[str, ...] | N
     return tuple(words) if all(isinstance(word, str) for word in words) else None
 
 
-class _Buffer:
+class Buffer:
     """The images so far: as uint8, or as float32 where they are floats."""
 
     def __init__(self, where: str, count: int, layout: Layout | None, fit: Fit) -> None:
@@ -104,9 +105,7 @@ class _Buffer:
     def put(self, index: int, image: object) -> None:
         """Take the next image, which must be like the first; a gray picture may stand among those in colour."""
         if index == 0:
-            self.pictures = isinstance(image, Image.Image)
-            self.gray = self.pictures and getattr(image, "mode", "") in GRAY_MODES
-            first = self.array(0, image)
+            first = self.first(image)
             kind = np.uint8 if first.dtype == np.uint8 else np.float32
             self.pixels = allocate((self.count, *first.shape), kind)
         elif self.gray and isinstance(image, Image.Image) and image.mode not in GRAY_MODES:
@@ -115,13 +114,19 @@ class _Buffer:
             self.pixels[:index] = gray[:index]
         self.pixels[index] = self.array(index, image)
 
+    def first(self, image: object) -> NDArray[Any]:
+        """The first image, which says of what kind all are, as `array` gives it."""
+        self.pictures = isinstance(image, Image.Image)
+        self.gray = self.pictures and getattr(image, "mode", "") in GRAY_MODES
+        return self.array(0, image)
+
     def holds(self, index: int, image: object) -> bool:
         """Whether this is the image that was taken."""
         kept, found = self.pixels[index], self.array(index, image)
         return np.array_equal(kept, found.astype(kept.dtype), equal_nan=kept.dtype != np.uint8)
 
-    def array(self, index: int, image: object) -> NDArray[Any]:
-        """An image as (C, H, W), of the shape and kind of those before it."""
+    def array(self, index: int, image: object, crop: Crop | None = None) -> NDArray[Any]:
+        """An image as (C, H, W), of the shape and kind of those before it; of a picture a random part, made so."""
         place = f"{self.where}: item {index}"
         if isinstance(image, Image.Image) != self.pictures:
             raise CorralError(
@@ -129,7 +134,7 @@ class _Buffer:
             )
         if isinstance(image, Image.Image):
             require_still(place, image)
-            found = picture_pixels(place, image, 1 if self.gray else 3, self.fit, remedy="replace it")
+            found = picture_pixels(place, image, 1 if self.gray else 3, self.fit, remedy="replace it", crop=crop)
         else:
             found = self._values(place, image)
         expected = self.pixels.shape[1:]
@@ -169,7 +174,7 @@ class _Buffer:
         return found if self.layout == "NCHW" else found.transpose(2, 0, 1)
 
 
-def _asked(where: str, what: str, call: Callable[[], T]) -> T:
+def answered(where: str, what: str, call: Callable[[], T]) -> T:
     """What a foreign data set answers."""
     try:
         return call()
@@ -177,13 +182,13 @@ def _asked(where: str, what: str, call: Callable[[], T]) -> T:
         raise CorralError(f"{where}: {what} failed ({type(error).__name__}: {first_line(error)})") from error
 
 
-def _item(where: str, items: MapStyle, index: int, columns: Columns | None) -> tuple[object, object]:
+def item_of(where: str, items: MapStyle, index: int, columns: Columns | None) -> tuple[object, object]:
     """The image and the label of an item."""
-    found: Any = _asked(where, f"item {index}", lambda: items[index])
+    found: Any = answered(where, f"item {index}", lambda: items[index])
     if isinstance(found, Mapping):
-        image, label = columns or _columns(where, list(found), None)
+        image, label = columns or columns_of(where, list(found), None)
         if image not in found or label not in found:
-            _columns(where, list(found), (image, label))
+            columns_of(where, list(found), (image, label))
         return _typed(found[image], getattr(items, "features", None), image), found[label]
     if isinstance(found, tuple | list) and len(found) == 2:
         return found[0], found[1]
@@ -207,7 +212,7 @@ def _typed(image: object, features: object, column: str) -> object:
         return image
 
 
-def _columns(where: str, names: Sequence[object], columns: Columns | None) -> Columns:
+def columns_of(where: str, names: Sequence[object], columns: Columns | None) -> Columns:
     """The images' and the labels' column: those named, or the only ones that are known."""
     listed = ", ".join(map(str, names[:NAMED])) + (" ..." if len(names) > NAMED else "")
     if columns is not None:
@@ -225,7 +230,7 @@ def _columns(where: str, names: Sequence[object], columns: Columns | None) -> Co
     return images[0], labels[0]
 
 
-def _label(where: str, value: object) -> int:
+def label_of(where: str, value: object) -> int:
     """A whole number, or the one in a tensor or an array."""
     found = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
     if found.size != 1 or found.dtype.kind not in "iu":

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from corral.data.crops import Crop
 from corral.data.loading.fit import AS_STORED, Fit, orientation, turned
 from corral.data.loading.memmap import allocate
 from corral.errors import CorralError
@@ -137,14 +138,36 @@ def decoded(files: list[Path], shape: tuple[int, int, int], reading: Reading) ->
         if file in reading.left_out:
             continue
         try:
-            content = _decode(file, shape[0], reading.fit)
-            if content.shape != shape:
-                raise CorralError(f"{file}: found {content.shape} when decoded, its header says {shape}; {REMEDY}")
-            pixels[len(indices)] = content
+            pixels[len(indices)] = read_picture(file, shape, reading.fit)
             indices.append(index)
         except CorralError as error:
             reading.skip(file, error)
     return torch.from_numpy(pixels[: len(indices)]), indices
+
+
+def read_picture(file: Path, shape: tuple[int, int, int], fit: Fit, crop: Crop | None = None) -> np.ndarray:
+    """A file's picture as (C, H, W) uint8 of this shape, or a random part of it that is made so.
+
+    Raises:
+        CorralError: it cannot be read, or is of another shape.
+    """
+    with _open(file) as image:
+        require_still(str(file), image, remedy=f", or {LEAVE_OUT}")
+        content = picture_pixels(str(file), image, shape[0], fit, remedy=REMEDY, crop=crop)
+    if content.shape != shape:
+        raise CorralError(f"{file}: found {content.shape} when decoded, its header says {shape}; {REMEDY}")
+    return content
+
+
+def typical_bytes(files: list[Path], fit: Fit) -> int:
+    """The bytes of an image of some files in colour, by the first of which there is a header; nothing is decoded."""
+    if fit.size is not None:
+        return 3 * fit.size**2
+    for file in files:
+        with contextlib.suppress(CorralError), _open(file) as image:
+            width, height = fit.side_lengths(image)
+            return 3 * width * height
+    return 0
 
 
 def require_still(where: str, image: Image.Image, *, remedy: str = "") -> None:
@@ -201,7 +224,9 @@ def _decode(file: Path, channels: int, fit: Fit) -> np.ndarray:
         return picture_pixels(str(file), image, channels, fit, remedy=REMEDY)
 
 
-def picture_pixels(where: str, image: Image.Image, channels: int, fit: Fit, *, remedy: str) -> np.ndarray:
+def picture_pixels(
+    where: str, image: Image.Image, channels: int, fit: Fit, *, remedy: str, crop: Crop | None = None
+) -> np.ndarray:
     """A picture as (C, H, W) uint8 levels.
 
     Args:
@@ -210,6 +235,7 @@ def picture_pixels(where: str, image: Image.Image, channels: int, fit: Fit, *, r
         channels: 1 for gray (Pillow's mode L), 3 for colour (RGB); transparency is dropped.
         fit: how it is turned and made one size.
         remedy: what a message ends with.
+        crop: a random part to take, and the size to make it, instead of the fit's.
 
     Raises:
         CorralError: it cannot be decoded, or not be made that size.
@@ -218,7 +244,7 @@ def picture_pixels(where: str, image: Image.Image, channels: int, fit: Fit, *, r
         # A palette with transparency goes through RGBA, as Pillow asks.
         through = image.convert("RGBA") if "transparency" in image.info else image
         plain = (turned(through) if fit.upright else through).convert("L" if channels == 1 else "RGB")
-        content = np.asarray(fit.applied(plain, where))
+        content = np.asarray((fit if crop is None else crop).applied(plain, where))
     except CorralError:
         raise
     except Exception as error:  # whatever a decoder of Pillow raises where a file is damaged

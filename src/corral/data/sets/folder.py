@@ -7,11 +7,14 @@ from pathlib import Path
 
 import torch
 
-from corral.data.images import DataSet, Images
+from corral.data.images import DataSet, Images, readable
+from corral.data.loading.files import PictureFiles, surveyed
 from corral.data.loading.fit import Fit
-from corral.data.loading.pictures import SKIP, WORDS, Reading, common_shape, decoded, named, suffixes
+from corral.data.loading.pictures import SKIP, WORDS, Reading, common_shape, decoded, named, suffixes, typical_bytes
+from corral.data.memory import too_many
 from corral.data.registry import register_path_data
 from corral.data.split import TEST_PARTS, split_off_test
+from corral.data.streamed import Reader, Streamed
 from corral.errors import CorralError, UsageError
 from corral.files import as_text
 
@@ -37,8 +40,10 @@ def load_folder(path: Path) -> DataSet:
     rule for every kind of pixels. Hidden files and what systems leave in folders, such as `__MACOSX` or `Thumbs.db`,
     are no part of the data; the note counts and names what else is no image.
 
-    From 2 GiB of pixels on a part is decoded into a temporary file (TMPDIR decides where), which goes with the process,
-    and its rows are read where they are taken: a tree may be larger than memory.
+    Pixels of more than a quarter of the memory (`CORRAL_MEMORY_SHARE`) are streamed: files are decoded when their
+    images are asked for, by processes beside this one (`corral.data.streamed`). The first time all files are read once,
+    for the fingerprint and so that a damaged one is named before anything is trained. From 2 GiB of pixels on a part
+    that is not streamed is decoded into a temporary file (TMPDIR decides where), which goes with the process.
 
     Args:
         path: the top folder; options may stand behind it, as in "photos?size=64,skip-damaged". `size=N` resizes the
@@ -59,13 +64,13 @@ def load_folder(path: Path) -> DataSet:
     first, _ = next(iter(trees.values()))
     texts = tuple(Path(as_text(first[folder][0].parent)).name for folder in classes)  # before any image is decoded
     more, others = _list_unlabeled(path / UNLABELED)
-    files = [file for tree, _ in trees.values() for members in tree.values() for file in members]
-    shape = common_shape([*files, *more], reading)
+    files = [file for tree, _ in trees.values() for folder in classes for file in tree[folder]]
+    pictures = _Pictures(path, [*files, *more], reading)
     parts = [
-        _labelled({folder: tree[folder] for folder in classes}, shape, reading, f"in {part}", path)
+        _labelled({folder: tree[folder] for folder in classes}, pictures, f"in {part}", path)
         for part, (tree, _) in trees.items()
     ]
-    unlabeled = Images(decoded(more, shape, reading)[0]) if more else None
+    unlabeled = pictures.images(more)[0] if more else None
     if unlabeled is not None and not len(unlabeled):
         raise CorralError(f"{path / UNLABELED}: every image is damaged; replace them")
     ignored = [file for _, rest in trees.values() for file in rest] + others
@@ -76,9 +81,33 @@ def load_folder(path: Path) -> DataSet:
     note += left + reading.note()
     name = f"folder:{as_text(path)}{ending}"
     if tops:
-        return DataSet(name, texts, parts[0], parts[1], unlabeled, note)
+        return readable(DataSet(name, texts, parts[0], parts[1], unlabeled, note))
     train, test, split = split_off_test(parts[0], str(path))
-    return DataSet(name, texts, train, test, unlabeled, f"{note}; {split}", split_off=True)
+    return readable(DataSet(name, texts, train, test, unlabeled, f"{note}; {split}", split_off=True))
+
+
+class _Pictures:
+    """The files of a tree in one order, in which they are asked for: decoded, or streamed where they are too many."""
+
+    def __init__(self, path: Path, files: list[Path], reading: Reading) -> None:
+        self.reading = reading
+        self.streams = too_many(len(files) * typical_bytes(files, reading.fit))
+        if self.streams:
+            source = surveyed(path, files, reading)
+        else:
+            source = PictureFiles(path, files, common_shape(files, reading), reading.fit)
+        self.reader, self.given = Reader(source), 0
+
+    def images(self, files: list[Path]) -> tuple[Images, list[int]]:
+        """The images, without labels, of those of the next files that can be read, and their indices."""
+        if self.streams:
+            pixels = None
+            indices = [index for index, file in enumerate(files) if file not in self.reading.left_out]
+        else:
+            pixels, indices = decoded(files, self.reader.shape, self.reading)
+        pictures = Streamed(self.reader, rows=self.given + torch.tensor(indices, dtype=torch.int64))
+        self.given += len(files)
+        return pictures if pixels is None else Images(pixels, pictures=pictures), indices
 
 
 def _with_options(text: str) -> tuple[Path, Reading, str]:
@@ -131,17 +160,15 @@ def _parts(path: Path) -> tuple[dict[str, Path], str]:
     return {"train": path / "train", chosen: path / chosen}, "".join(words)
 
 
-def _labelled(
-    tree: Mapping[str, Sequence[Path]], shape: tuple[int, int, int], reading: Reading, part: str, path: Path
-) -> Images:
+def _labelled(tree: Mapping[str, Sequence[Path]], pictures: _Pictures, part: str, path: Path) -> Images:
     """The images of one part, by class in order; CorralError where a class has none that can be read."""
     files = [(file, label) for label, members in enumerate(tree.values()) for file in members]
-    pixels, indices = decoded([file for file, _ in files], shape, reading)
+    images, indices = pictures.images([file for file, _ in files])
     labels = torch.tensor([files[index][1] for index in indices], dtype=torch.int64)
     missing = set(range(len(tree))) - set(labels.tolist())
     if missing:
         raise CorralError(f"{path}: every image of class {list(tree)[min(missing)]} {part} is damaged; replace them")
-    return Images(pixels, labels)
+    return images.labelled(labels)
 
 
 def _is_data(name: str) -> bool:
@@ -151,12 +178,14 @@ def _is_data(name: str) -> bool:
 
 def _entries(folder: Path) -> list[Path]:
     """What lies in a folder, in order of name."""
-    return sorted(entry for entry in folder.iterdir() if _is_data(entry.name))
+    return sorted((entry for entry in folder.iterdir() if _is_data(entry.name)), key=lambda entry: entry.name)
 
 
-def _is_image(file: Path) -> bool:
+def _is_image(file: Path, regular: bool | None = None) -> bool:
     """By its name. A broken link is one, so that opening it names it; a pipe is none: opening it would hang."""
-    return file.suffix.lower() in suffixes() and (file.is_file() or not file.exists())
+    if file.suffix.lower() not in suffixes():
+        return False
+    return (file.is_file() if regular is None else regular) or not file.exists()
 
 
 def _list_unlabeled(top: Path) -> tuple[list[Path], list[Path]]:
@@ -173,11 +202,14 @@ def _list_unlabeled(top: Path) -> tuple[list[Path], list[Path]]:
     return _images_of(sorted(files))
 
 
-def _images_of(files: list[Path]) -> tuple[list[Path], list[Path]]:
-    """The images among some files, and the others."""
-    images = [file for file in files if _is_image(file)]
-    taken = set(images)
-    return images, [file for file in files if file not in taken]
+def _images_of(files: list[Path], regular: Mapping[str, bool] | None = None) -> tuple[list[Path], list[Path]]:
+    """The images among some files, and the others; `regular` says of names in one folder whether they are files."""
+    images: list[Path] = []
+    others: list[Path] = []
+    for file in files:
+        is_image = _is_image(file, None if regular is None else regular[file.name])
+        (images if is_image else others).append(file)
+    return images, others
 
 
 def _list_files(top: Path, *, without: str | None = None) -> tuple[dict[str, list[Path]], list[Path]]:
@@ -187,10 +219,12 @@ def _list_files(top: Path, *, without: str | None = None) -> tuple[dict[str, lis
     others = [entry for entry in entries if not entry.is_dir()]
     for folder in (entry for entry in entries if entry.is_dir() and entry.name != without):
         inside = _entries(folder)
-        deeper = next((entry for entry in inside if entry.is_dir()), None)
+        with os.scandir(folder) as listed:  # which asks nothing of each of a million files
+            kinds = {entry.name: (entry.is_dir(), entry.is_file()) for entry in listed}
+        deeper = next((entry for entry in inside if kinds[entry.name][0]), None)
         if deeper is not None:
             raise CorralError(f"{deeper}: a folder inside a class folder; put its images into {folder}, or elsewhere")
-        images, left = _images_of(inside)
+        images, left = _images_of(inside, {name: regular for name, (_, regular) in kinds.items()})
         if not images:
             found = f" ({named([file.name for file in left])})" if left else ""
             raise CorralError(f"{folder}: found no image among {len(inside)} files{found}, expected a {WORDS}")

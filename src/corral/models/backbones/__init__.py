@@ -18,6 +18,7 @@ from corral.models.backbones.lipschitz import LipschitzNet
 from corral.models.backbones.mlp import MLP
 from corral.models.backbones.resnet import ResNet
 from corral.models.backbones.resnet_cifar import ResNetCifar
+from corral.models.backbones.resnet_imagenet import ResNetImageNet
 from corral.models.backbones.vgg import VGG
 from corral.models.backbones.wideresnet import WideResNet
 
@@ -33,6 +34,7 @@ __all__ = [
     "LipschitzNet",
     "ResNet",
     "ResNetCifar",
+    "ResNetImageNet",
     "WideResNet",
     "adapt",
     "backbone_options",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from corral.data import Images
+from corral.data import Images, as_float
 from corral.models import Classifier
 from corral.training.features import evaluating
 
@@ -71,8 +71,8 @@ def class_predictions(model: Classifier, images: Images, classes: int) -> Tensor
     device = next(model.parameters()).device
     sums, counts = torch.zeros(classes, classes, device=device), torch.zeros(classes, device=device)
     with evaluating(model):
-        for indices in torch.split(torch.arange(len(images), device=images.pixels.device), BATCH):
+        for indices, stored in images.each(torch.split(torch.arange(len(images), device=images.device), BATCH)):
             y = images.labels[indices].to(device)
-            sums.index_add_(0, y, model(images.float(indices).to(device)).float().softmax(1))
+            sums.index_add_(0, y, model(as_float(stored).to(device)).float().softmax(1))
             counts += torch.bincount(y, minlength=classes)
     return sums / counts.unsqueeze(1)

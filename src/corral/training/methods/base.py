@@ -34,6 +34,7 @@ Metrics = dict[str, Tensor]
 class Context:
     """What a run gives its method: the model, the training images and the sources of chance.
 
+    Images may be streamed: they are read by `stored`, `float` and `each`, and know no `pixels`.
     `epochs` counts those of the method, without the warm start's. The images may lie elsewhere than on the `device`
     that trains, where they are too many for it. `head` describes the one that a method has which leaves it free. The
     loop sets `eps_share` and what `soft` says of a batch's labels before each loss, and has `adversaries` show again
@@ -204,10 +205,17 @@ class Method:
         """Parameters beside the model's that share its learning rate."""
         return []
 
+    @property
+    def batches_ahead(self) -> bool:
+        """Whether `batches` may be asked for its next batches while a step is made: no step changes them, and a batch
+        that is out changes nothing else. Images that are streamed are then read ahead. True for the base's `batches`.
+        """
+        return type(self).batches is Method.batches
+
     def batches(self) -> Iterator[Tensor]:
         """Indices of the training images, batch by batch, for one epoch."""
         size, order = self.context.batch_size, self.context.order
-        yield from shuffled(len(self.context.images), size, generator=order, device=self.context.images.pixels.device)
+        yield from shuffled(len(self.context.images), size, generator=order, device=self.context.images.device)
 
     def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         """The batch's loss and what to log of it.

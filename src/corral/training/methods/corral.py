@@ -111,6 +111,10 @@ class Corral(ClusterMethod):
     def learned(self) -> list[nn.Parameter]:
         return list(self.map.parameters()) if self.options.centroids == "learned" else []
 
+    @property
+    def batches_ahead(self) -> bool:
+        return self.options.batches == "uniform"
+
     def batches(self) -> Iterator[Tensor]:
         return self.neighbourhoods.batches() if self.options.batches == "neighbourhood" else super().batches()
 

@@ -51,7 +51,7 @@ class DeACL(EncoderMethod):
         super().start()
         images = self.context.images
         # From everywhere: folders are in the order of their classes.
-        indices = torch.linspace(0, len(images) - 1, min(ASKED, len(images)), device=images.pixels.device).long()
+        indices = torch.linspace(0, len(images) - 1, min(ASKED, len(images)), device=images.device).long()
         require_differing(extract_features(self.teacher, images.take(indices)), "training.start")
 
     def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:

@@ -49,10 +49,10 @@ class FreeAdversarialTraining(LabelMethod):
     def __init__(self, context: Context, options: Options) -> None:
         super().__init__(context, options)
         self.replays = options.replays
-        pixels = context.images.pixels
+        images = context.images
         # A single row left over joins the last batch, which is then one larger.
-        size = min(context.batch_size + 1, len(pixels))
-        self.delta = torch.zeros(size, *pixels.shape[1:], device=pixels.device)
+        size = min(context.batch_size + 1, len(images))
+        self.delta = torch.zeros(size, *images.shape, device=images.device)
         self.clean = self.attacked = self.delta[:0]
         self.replay = 0
 

@@ -68,8 +68,10 @@ class StandardLinear(LinearEvaluation):
 
     @classmethod
     def check(cls, recipe: "Recipe") -> None:
-        if recipe.data.crop or recipe.data.flip:
-            raise ValueError("method 'slf' computes features once: leave data.crop 0 and data.flip off")
+        if recipe.data.crop or recipe.data.flip or recipe.data.random_resized_crop:
+            raise ValueError(
+                "method 'slf' computes features once: leave data.crop and data.random_resized_crop 0, data.flip off"
+            )
 
     def look(self, features: Tensor) -> None:
         """Keep the features too."""

@@ -67,6 +67,10 @@ class NuclearNormTraining(Method):
         ramp = self.options.ramp * self.context.epochs
         return self.options.nuclear_weight * (min(1.0, self.epoch / ramp) if ramp > 0 else 1.0)
 
+    @property
+    def batches_ahead(self) -> bool:
+        return True
+
     def batches(self) -> Iterator[Tensor]:
         self.step = 0
         yield from super().batches()

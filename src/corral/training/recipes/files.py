@@ -23,6 +23,7 @@ from corral.training.methods import METHODS, MethodOptions
 from corral.training.recipes.base import Config, ThreatConfig
 from corral.training.recipes.layers import (
     BESIDE,
+    BY_NAME,
     GENERIC,
     Layers,
     based,
@@ -138,14 +139,16 @@ def _laid_for(source: Layers, data: str | None, given: Mapping[str, Any]) -> dic
     names = kinds(chosen) or (chosen,)
     generic = GENERIC in source.sets and colourful(chosen)
     preset = given.get("preset")
-    if preset is not None and (preset != GENERIC or not generic):
+    named = isinstance(preset, str) and preset in BY_NAME and source.preset(preset) is not None
+    if preset is not None and not (named and generic):
         raise UsageError(f"preset {preset!r} is none for recipe {source.name} on {chosen}: leave it out")
     if preset is None and (chosen == own or chosen in source.sets):
         table = source.laid(names)
     elif preset is None and (source.says(NEEDED, given) or not is_known(chosen)):
         table = source.laid(kinds(own) or (own,))
     elif preset is not None or (generic and not kinds(chosen)):
-        table = {"preset": GENERIC, **source.laid((GENERIC, chosen))}
+        preset = preset or GENERIC
+        table = {"preset": preset, **source.laid((*kinds(preset), chosen))}
     else:
         instead = ", or take those for colour images of any kind: --set preset=images" if generic else ""
         raise UsageError(

@@ -14,8 +14,10 @@ from corral.training.methods import METHODS
 FOLDER = Path(__file__).parents[2] / "recipes"
 # What a recipe's file says beside the recipe.
 BESIDE = ("base", "sets", "for")
-# The preset of colour images that no data set's own preset describes, and the least side that its network is for.
+# The preset of colour images that no data set's own preset describes; those that are taken by name, with the least side
+# that their networks are for.
 GENERIC, LEAST_SIDE = "images", 32
+BY_NAME = {GENERIC: LEAST_SIDE, "imagenet": 64}
 Table = Mapping[str, Any]
 
 
