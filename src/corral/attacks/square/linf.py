@@ -40,13 +40,13 @@ class LinfSearch:
         # draw again until something changes, which for one channel is the same.)
         idle = (torch.where(high, upper, lower) == old).all(1, keepdim=True)
         new = torch.where(high ^ idle, upper, lower)
-        self.best.scatter_(1, indices, new)
-        self._pending = indices, old, new
+        # Few candidates are better: the best points so far are put aside whole, and taken back without them.
+        self._before, self.best = self.best, self.best.scatter(1, indices, new)
 
     def settle(self, better: Tensor) -> None:
         """Keep the candidates of the (n,) bool rows `better`, take the others back."""
-        indices, old, new = self._pending
-        self.best.scatter_(1, indices, torch.where(better.unsqueeze(1), new, old))
+        rows = better.nonzero().squeeze(1)
+        self.best = self._before.index_copy_(0, rows, self.best.index_select(0, rows)) if len(rows) else self._before
 
     def keep(self, indices: Tensor) -> None:
         """Go on with these rows alone."""
