@@ -18,8 +18,9 @@ import torch
 from corral.records import environment, now
 
 FILE = Path(__file__).resolve().parent / "history.jsonl"
-# Medians that differ by less are no change, however narrow their ranges: the machine's own drift between days.
-DRIFT = 0.05
+# Medians that differ by less are no change, however narrow their ranges: the machine's own drift between days; and
+# where there are fewer than three repeats, whose range says little.
+DRIFT, FEW_DRIFT = 0.05, 0.15
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
@@ -55,11 +56,12 @@ def last(benchmark: str, kind: Mapping[str, Any], file: Path = FILE) -> dict[str
 def changes(before: Mapping[str, Sequence[float]], now: Mapping[str, Sequence[float]]) -> list[str]:
     """Lines on ratios whose ranges do not meet and whose medians differ by more than `DRIFT`."""
     lines = []
-    for name, (median, low, high, _) in now.items():
+    for name, (median, low, high, count) in now.items():
         if name in before:
-            earlier, least, most, _ = before[name]
+            earlier, least, most, had = before[name]
             apart = low > most or high < least
-            if apart and abs(median - earlier) > DRIFT * abs(earlier):
+            drift = DRIFT if min(count, had) >= 3 else FEW_DRIFT
+            if apart and abs(median - earlier) > drift * abs(earlier):
                 lines.append(
                     f"CHANGED {name}: {earlier:.3g} ({least:.3g}-{most:.3g}) before, "
                     f"{median:.3g} ({low:.3g}-{high:.3g}) now"

@@ -19,9 +19,15 @@ def history():
 
 def test_a_change_is_one_beyond_both_ranges_and_the_drift(history, tmp_path):
     file = tmp_path / "history.jsonl"
-    assert history.append("speed", {"a": [0.7, 0.71, 0.72], "b": [1.0, 1.3], "c": [2.0, 2.01]}, file=file) == []
-    # b's ranges meet; c's do not, but by less than the machine's drift.
-    (line,) = history.append("speed", {"a": [0.8, 0.81, 0.83], "b": [1.2, 1.5], "c": [2.02, 2.03]}, file=file)
+    assert (
+        history.append(
+            "speed", {"a": [0.7, 0.71, 0.72], "b": [1.0, 1.1, 1.3], "c": [2.0, 2.0, 2.01], "d": [1.0]}, file=file
+        )
+        == []
+    )
+    # b's ranges meet; c's do not, but by less than the machine's drift; one value has no range.
+    later = {"a": [0.8, 0.81, 0.83], "b": [1.2, 1.4, 1.5], "c": [2.02, 2.02, 2.03], "d": [1.1]}
+    (line,) = history.append("speed", later, file=file)
     assert line == "CHANGED a: 0.71 (0.7-0.72) before, 0.81 (0.8-0.83) now"
     assert history.append("other", {"a": [5.0]}, file=file) == []
     entries = [json.loads(one) for one in file.read_text().splitlines()]
