@@ -57,13 +57,14 @@ def _even(rooms: Tensor, weights: Tensor, goals: Tensor, speeds: Tensor | None) 
     The sum is concave in the multiplier, so Newton's steps from 0 never overshoot, and each passes a breakpoint.
     Speeds of None are all 1.
     """
-    gains = (weights if speeds is None else weights * speeds).expand_as(rooms)
+    gains = (weights if speeds is None else weights * speeds).expand_as(rooms).reshape(-1, 1, rooms.shape[-1])
     free, moves = torch.empty_like(rooms), torch.empty_like(rooms)
     # The first step starts from no move at all.
     multipliers, missing = torch.zeros_like(goals), goals
     torch.gt(rooms, 0, out=free)
     for _ in range(rooms.shape[-1] + 1):
-        slopes = _dot(gains, free)
+        # As `_dot` has it, without laying the gains out again for every step.
+        slopes = torch.bmm(gains, free.view(gains.shape[0], -1, 1)).view(goals.shape)
         steps = torch.where((slopes > 0) & (missing > 0), missing / slopes, 0.0).clamp_max_(1e30)
         multipliers = multipliers + steps
         torch.minimum(multipliers if speeds is None else multipliers * speeds, rooms, out=moves)
