@@ -26,8 +26,8 @@ DRIFT, FEW_DRIFT = 0.05, 0.15
 def machine(device: str = "cpu") -> dict[str, Any]:
     """What decides a ratio: processor, cores, threads and device."""
     info = Path("/proc/cpuinfo")
-    names = (line.split(":", 1)[1].strip() for line in info.read_text("utf-8").splitlines() if line.startswith("model name")) \
-        if info.exists() else iter(())  # fmt: skip
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     processor = next(names, platform.processor() or platform.machine())
     return {"processor": processor, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "device": device}
 
