@@ -86,7 +86,7 @@ SUBJECTS = {
     "mnist corral": Subject("mnist", "corral", 0.1, "mnist-corral"),
     "mnist nominal": Subject("mnist", "nominal", 0.3, overrides=MNIST, broken=True),
     "cifar10 at": Subject("cifar10", "at", 8 / 255, overrides=CIFAR10 | INNER),
-    "cifar10 nominal": Subject("cifar10", "nominal", 8 / 255, overrides=CIFAR10, broken=True),
+    "cifar10 nominal": Subject("cifar10", "nominal", 16 / 255, overrides=CIFAR10, broken=True),
 }
 
 
