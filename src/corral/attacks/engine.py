@@ -18,7 +18,7 @@ from corral.progress import Progress
 
 # Measured on networks of 8×8, 28×28 and 3×32×32 pixels (docs/performance.md): a CPU is no faster with more values at a
 # time, but calls cost as much for few small images as for many.
-CPU_VALUES, CPU_BATCH, MOST_CPU_BATCH = 100_000, 125, 500
+CPU_VALUES, CPU_BATCH, MOST_CPU_BATCH = 125 * 784, 125, 500
 
 
 def cpu_batch(values: int) -> int:
