@@ -14,7 +14,7 @@ COVERED := geometry losses attacks certify models
 SHARED_OUT := -n 2 --dist loadfile --no-loadscope-reorder
 GATED := src/corral/geometry/**,src/corral/losses/**,src/corral/attacks/**,src/corral/certify/**,src/corral/models/heads/**
 
-.PHONY: demo fast test lint types unit bench soundness interop fuzz faults arena tables env lock clean
+.PHONY: demo fast test lint types unit bench agreement soundness interop fuzz faults arena tables env lock clean
 .DEFAULT_GOAL := test
 
 env: $(READY)
@@ -51,11 +51,17 @@ unit: $(READY)
 	$(TEST_ENV) $(BIN)/python -m pytest $(SHARED_OUT) --durations 25 $(COVERED:%=--ignore=tests/%)
 	$(BIN)/python -m coverage report --fail-under=95 --include='$(GATED)'
 
+# Ratios to other libraries and to bare passes, with their spread; each is compared with the last in history.jsonl.
 bench: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/attack_speed.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/certificates.py --n 2000
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kmeans.py
 	$(BIN)/python benchmarks/kmeans.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/layout.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/overhead.py
+
+# Ours and the public AutoAttack image by image: an hour, with training what it attacks.
+agreement: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/autoattack.py --data mnist --n 100 --out runs/mnist
 
 # With the libraries of others, and the table of docs/interop.md: an environment of their own beside .venv, then minutes.

@@ -18,6 +18,7 @@ import sklearn.cluster
 import torch
 from torch import Tensor
 
+import history
 from corral.geometry import class_kmeans, kmeans
 
 MNIST = Path(__file__).resolve().parents[1] / "../shared/data/mnist.npz"
@@ -72,7 +73,8 @@ def features(rows: int, *, synthetic: bool) -> tuple[str, Tensor, Tensor]:
     return "low-rank Gaussians through ReLU", (points + torch.randn(rows, WIDTH, generator=generator)).relu(), labels
 
 
-def compare(name: str, ours: Callable[[int], float], theirs: Callable[[int], float], repeats: int) -> None:
+def compare(name: str, ours: Callable[[int], float], theirs: Callable[[int], float], repeats: int) -> list[float]:
+    """Print the medians; the ratios of wall seconds, none where every pair was refused."""
     pairs: list[tuple[Timed, Timed]] = []
     refused = 0
     ours(0)
@@ -86,7 +88,7 @@ def compare(name: str, ours: Callable[[int], float], theirs: Callable[[int], flo
             break
     if not pairs:
         print(f"{name}: REFUSED, all {refused} pairs ran beside other work (CPU and wall seconds disagree)")
-        return
+        return []
     wall, cpu, wall_other, cpu_other, ratio, inertia = (
         statistics.median(values)
         for values in zip(
@@ -98,6 +100,7 @@ def compare(name: str, ours: Callable[[int], float], theirs: Callable[[int], flo
         f"ratio {ratio:.2f}, inertia {inertia:.4f}, n={len(pairs)}, refused {refused}",
         flush=True,
     )
+    return [mine.wall / other.wall for mine, other in pairs]
 
 
 def main() -> None:
@@ -106,6 +109,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     rows, repeats = (5_000, 1) if quick else (50_000, 3)
     print(f"{rows:,} x {WIDTH}, torch {torch.__version__}, {torch.get_num_threads()} thread(s)")
+    ratios: dict[str, list[float]] = {}
     for synthetic in (False, True):
         name, points, labels = features(rows, synthetic=synthetic)
         array, classes = points.numpy(), labels.numpy()
@@ -123,7 +127,8 @@ def main() -> None:
                     for c in range(10)
                 )
 
-            compare(f"  10 classes x 2, restarts {restarts}", ours, theirs, repeats)
+            told = f"10 classes x 2, restarts {restarts}"
+            ratios[f"{name}, {rows} rows, {told}"] = compare(f"  {told}", ours, theirs, repeats)
         units = torch.nn.functional.normalize(points)
         unit_array = units.numpy()
 
@@ -137,7 +142,8 @@ def main() -> None:
             centroids = torch.nn.functional.normalize(torch.tensor(found.cluster_centers_))
             return float((units - centroids[torch.tensor(found.labels_).long()]).square().sum())  # noqa: B023
 
-        compare("  spherical, K 70", spherical, euclidean, repeats)
+        ratios[f"{name}, {rows} rows, spherical, K 70"] = compare("  spherical, K 70", spherical, euclidean, repeats)
+    history.append("kmeans", ratios)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from unittest import mock
 import torch
 from torch.nn import functional
 
+import history
 from corral.models import BackboneSpec, Classifier, ModelSpec, build_classifier
 from corral.models.pointwise import Pointwise
 
@@ -86,6 +87,7 @@ def shortcuts(n: int = 120, channels: int = 16, side: int = 32) -> None:
 def main() -> None:
     """Print one line a backbone and pass, and one for the forms of a shortcut."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; microseconds an image")
+    ratios: dict[str, list[float]] = {}
     for name, options, shape, n in CASES:
         spec = ModelSpec(
             backbone=BackboneSpec.model_validate({"name": name, **options}),
@@ -99,8 +101,10 @@ def main() -> None:
         told = " ".join(f"{key} {value}" for key, value in [*options.items(), ("side", shape[1])])
         for what, (one, other) in measured(model, x).items():
             ratio = f"{one / other:.2f}"
+            ratios[f"{name} {told}, {what}, last / usual"] = [one / other]
             print(f"{name} {told:24s} {what}  last {1e6 * one / n:8.0f}  usual {1e6 * other / n:8.0f}  ratio {ratio}")
     shortcuts()
+    history.append("layout", ratios)
 
 
 if __name__ == "__main__":

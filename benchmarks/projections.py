@@ -11,6 +11,7 @@ import time
 
 import torch
 
+import history
 from corral.attacks.projections import project_l1
 from corral.attacks.square.l1 import project_l1 as sorted_l1
 
@@ -25,6 +26,7 @@ def main() -> None:
     x = torch.rand(given.n, given.pixels, generator=generator)
     noise = torch.randn(x.shape, generator=generator)
     few = torch.rand(x.shape, generator=generator) < 0.05
+    ratios: dict[str, list[float]] = {}
     for words, points in (("every pixel", x + 0.05 * noise), ("5% of them", x + 0.5 * noise * few)):
         found, milliseconds = {}, {}
         for name, project in (("newton", project_l1), ("sorted", lambda *given: sorted_l1(*given)[0])):
@@ -36,7 +38,9 @@ def main() -> None:
             milliseconds[name] = 1000 * statistics.median(seconds)
         apart = float((found["newton"] - found["sorted"]).abs().max())
         newton, by_sorting = milliseconds["newton"], milliseconds["sorted"]
+        ratios[f"{words}, newton / sorted"] = [newton / by_sorting]
         print(f"{words}: newton {newton:.0f} ms, sorted {by_sorting:.0f} ms, apart {apart:.1e}")
+    history.append("projections", ratios)
 
 
 if __name__ == "__main__":

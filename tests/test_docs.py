@@ -1,5 +1,6 @@
 """The documents: their tables are the results', and what they link to is there."""
 
+import csv
 import itertools
 import re
 import runpy
@@ -27,6 +28,12 @@ def test_committed_tables_are_what_the_csv_files_make():
     tool = [sys.executable, str(ROOT / "experiments" / "tables.py"), "--check"]
     done = subprocess.run(tool, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, ""), f"run `make tables`\n{done.stdout}{done.stderr[-2000:]}"
+
+
+def test_the_table_of_the_screening_figure_is_that_of_its_file():
+    table = runpy.run_path(str(ROOT / "experiments" / "screening.py"))["table"]
+    with (ROOT / "results" / "screening.csv").open(newline="", encoding="utf-8") as stream:
+        assert table(list(csv.DictReader(stream))) in (ROOT / "docs" / "attacks.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from corral.attacks.balls import NORMS, ascend, l2_norms, per_example, project, random_in_ball
+from corral.attacks.balls import NORMS, ascend, l2_norms, per_example, project, random_in_ball, select
 
 radii = st.floats(0, 1.5)
 seeds = st.integers(0, 10_000)
@@ -188,3 +188,10 @@ def test_a_step_is_the_steepest_of_its_length(seed, step_size):
     gains = {norm: ((ascend(x, gradient, step_size, norm) - x) * gradient).flatten(1).sum(1) for norm in NORMS}
     assert torch.allclose(gains["Linf"], step_size * gradient.abs().flatten(1).sum(1))
     assert torch.allclose(gains["L2"], step_size * gradient.square().flatten(1).sum(1).sqrt())
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_selected_rows_keep_their_order_of_memory(order):
+    x, rows = torch.rand(5, 3, 4, 4).contiguous(memory_format=order), torch.tensor([0, 3])
+    assert torch.equal(select(x, rows), x[rows])
+    assert select(x, rows).stride() == x[rows].stride()

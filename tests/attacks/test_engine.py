@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from corral.attacks.attack import Attack
-from corral.attacks.engine import run_attacks
+from corral.attacks.engine import cpu_batch, run_attacks
 from corral.attacks.outcome import Outcome
 from corral.attacks.threat import Threat
 from corral.errors import CorralError
@@ -64,6 +64,21 @@ def test_each_attack_meets_what_the_ones_before_left_whatever_the_batches(batch_
     )
     # A point is of the attack that broke its image, of what stands the first one's: each moved by 0.01 from the image.
     torch.testing.assert_close(found.x_adv, images() + 0.01)
+
+
+def test_an_attack_meets_the_survivors_of_all_batches_together():
+    met = []
+    attacks = [below(0.5, met, "a"), below(0.1, met, "b")]
+    run_attacks(nn.Identity(), images(), labels(), attacks, batch_size=7)
+    assert [len(means) for name, means in met if name == "a"] == [7, 7, 6]
+    assert [len(means) for name, means in met if name == "b"] == [7, 3]
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((1, 8, 8), 500), ((1, 16, 16), 382), ((1, 28, 28), 125), ((3, 32, 32), 125)]
+)
+def test_a_cpu_takes_more_small_images_at_a_time(shape, size):
+    assert cpu_batch(torch.Size(shape).numel()) == size
 
 
 def test_images_that_are_wrong_without_attack_meet_none():

@@ -12,7 +12,7 @@ from corral.attacks.attack import Attack, Setting, bound
 from corral.attacks.attacked_model import AttackedModel
 from corral.attacks.balls import ALL_NORMS, Norm
 from corral.attacks.checks import check_counts, take_batch
-from corral.attacks.engine import Attacked, run_attacks
+from corral.attacks.engine import Attacked, cpu_batch, run_attacks
 from corral.attacks.fab.attack import fab
 from corral.attacks.outcome import Outcome
 from corral.attacks.registry import register_binder
@@ -24,6 +24,7 @@ from corral.models.contract import contracted
 P = ParamSpec("P")
 Version = Literal["standard", "plus", "rand"]
 STEPS, QUERIES, TARGETS, EOT = 100, 5000, 9, 20
+DEVICE_BATCH = 256
 
 
 def autoattack(
@@ -34,7 +35,7 @@ def autoattack(
     eps: float,
     norm: Norm = "Linf",
     version: Version = "standard",
-    batch_size: int = 256,
+    batch_size: int | None = None,
     seed: int = 0,
 ) -> Tensor:
     """AutoAttack: each attack of the ensemble in turn on the images still classified right after those before.
@@ -48,6 +49,7 @@ def autoattack(
         version: "standard" (APGD-CE, APGD-T, FAB-T, Square), "plus" (more restarts and the untargeted attacks too) or
             "rand" (APGD-CE and APGD-DLR with 20 passes a gradient, for models that answer at random).
         batch_size: images attacked at a time; the result does not depend on it beyond the model's own rounding.
+            Default 125 to 500 on a CPU, by the images' size, else 256.
         seed: of all random numbers.
 
     Returns:
@@ -57,11 +59,13 @@ def autoattack(
         ValueError: impossible arguments or labels, images that are not finite or not in [0, 1].
         CorralError: the model's logits or gradients are not finite.
     """
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, found {batch_size}")
     x, y, eps = take_batch(x, y, eps, norm, norms=ALL_NORMS)
     if not len(x):
         return x.clone()
+    if batch_size is None:
+        batch_size = cpu_batch(x[0].numel()) if x.device.type == "cpu" else DEVICE_BATCH
     attacks = ensemble(version, Threat(norm, eps), count_classes(model, x))
     return run_attacks(model, x, y, attacks, seed=seed, batch_size=batch_size).x_adv
 

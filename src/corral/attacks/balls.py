@@ -18,6 +18,11 @@ def per_example(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
+def select(values: Tensor, rows: Tensor) -> Tensor:
+    """values[rows] in the same order of memory: by the call that takes a fifth of the time where it keeps the order."""
+    return values.index_select(0, rows) if values.is_contiguous() else values[rows]
+
+
 def l2_norms(deltas: Tensor) -> Tensor:
     """(N,) Euclidean norms of (N, ...) perturbations; safe from underflow, the largest entry is factored out."""
     flat = deltas.flatten(1)
@@ -78,7 +83,7 @@ def ascend(x_adv: Tensor, gradient: Tensor, step_size: float | Tensor, norm: Nor
     """One step of length `step_size`, a number or (N,), in the direction of steepest ascent; none where it is zero."""
     sizes = per_example(step_size, x_adv) if isinstance(step_size, Tensor) else step_size
     if norm == "Linf":
-        return x_adv + sizes * gradient.sign()
+        return gradient.sign().mul_(sizes).add_(x_adv)
     largest = gradient.flatten(1).abs().amax(1)
     scaled = gradient / per_example(torch.where(largest > 0, largest, torch.ones_like(largest)), gradient)
     lengths = l2_norms(scaled)

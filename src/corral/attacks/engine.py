@@ -17,6 +17,15 @@ from corral.distributed import ranks
 from corral.errors import CorralError
 from corral.progress import Progress
 
+# Measured on networks of 8×8, 28×28 and 3×32×32 pixels (docs/performance.md): a CPU is no faster with more values at a
+# time, but calls cost as much for few small images as for many.
+CPU_VALUES, CPU_BATCH, MOST_CPU_BATCH = 125 * 784, 125, 500
+
+
+def cpu_batch(values: int) -> int:
+    """How many images of so many values a CPU attacks at a time."""
+    return min(max(CPU_BATCH, CPU_VALUES // values), MOST_CPU_BATCH)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -129,8 +138,9 @@ def run_attacks(
     """Attack images by attacks in turn, each on the images still classified right after those before.
 
     With one attack that is the attack on every image. An image's result does not depend on the others of its batch,
-    beyond the model's own rounding. Several processes take turns at the batches, and all have all results; with a
-    budget each attacks all that it is given.
+    beyond the model's own rounding. Without a cache and a budget an attack meets the images that are left of all
+    batches, so that few survivors of each do not make many small batches. Several processes take turns at the batches,
+    and all have all results; with a budget each attacks all that it is given.
 
     Args:
         model: as every attack takes it.
@@ -153,13 +163,14 @@ def run_attacks(
     if not attacks:
         raise ValueError("a run needs at least one attack, found none")
     images = x if callable(x) else x.detach().__getitem__
-    engine = _Engine(model, images, y, attacks, seed, right, keep, cache, budget)
     total, most, stopped = len(y), batch_size or max(len(y), 1), 0
+    engine = _Engine(model, images, y, attacks, seed, right, keep, cache, budget, most)
+    pooled = len(attacks) > 1 and cache is None and budget is None and ranks.size() == 1
     own: dict[int, tuple[Tensor, ...]] = {}
     words = title or f"{attacks[0].name} at eps {attacks[0].threat.eps:.4g}"
     with Progress(words, total, "images", enabled=progress) as bar:
         engine.bar = bar
-        batches = engine.batches(total, most)
+        batches = engine.batches(total, max(total, 1) if pooled else most)
         for number, indices in enumerate(batches) if budget is not None else ranks.dealt(batches):
             try:
                 own[number] = engine.batch(number, indices)
@@ -202,6 +213,7 @@ class _Engine:
     keep: InitVar[Tensor | None]
     cache: Cache | None
     budget: Paced | None
+    most: int
     bar: Progress | None = None
     kept: Tensor = field(init=False)
     tallies: tuple[Tally, ...] = field(init=False)
@@ -286,10 +298,17 @@ class _Engine:
 
     def _run(self, attack: Attack, indices: Tensor) -> tuple[Outcome, float]:
         started = time.perf_counter()
+        parts = [self._run_at_once(attack, some) for some in torch.split(indices, self.most)]
+        columns = ("x_adv", "broken", "step")
+        x_adv, broken, step = (torch.cat([getattr(part, column) for part in parts]) for column in columns)
+        forwards, backwards = sum(part.forwards for part in parts), sum(part.backwards for part in parts)
+        broken.sum().item()  # waits for the device
+        return Outcome(x_adv, broken, step, forwards, backwards), time.perf_counter() - started
+
+    def _run_at_once(self, attack: Attack, indices: Tensor) -> Outcome:
         x, y = self.images(indices), self.y[indices]
         if self.budget is None:
             found = attack.run(self.model, x, y, seed=self.seed)
         else:
             found = self.budget.run(attack, self.model, x, y, seed=self.seed, bar=self.bar)
-        found.broken.sum().item()  # waits for the device
-        return replace(found, x_adv=found.x_adv[self.kept[indices]]), time.perf_counter() - started
+        return replace(found, x_adv=found.x_adv[self.kept[indices]])

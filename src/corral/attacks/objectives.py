@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from corral.attacks.wrapped_model import image_gradient
+from corral.attacks.wrapped_model import all_finite, image_gradient
 from corral.errors import CorralError, closest
 from corral.losses import kl, magnet_open, magnet_published, nearest_own, soft_cross_entropy
 from corral.models import Classifier, Clusters, Head, PublishedHead
@@ -270,6 +270,8 @@ def value_and_gradient(target: Objective, x_adv: Tensor, indices: Tensor) -> tup
 
 def check_finite(logits: Tensor, gradient: Tensor | None = None) -> None:
     """Raise CorralError for logits that are not finite and for NaN gradients: NaN logits have an argmax too."""
+    if all_finite(logits) and (gradient is None or all_finite(gradient)):
+        return
     bad = ~torch.isfinite(logits).all(1)
     if gradient is not None:
         bad = bad | gradient.flatten(1).isnan().any(1)

@@ -38,12 +38,12 @@ def to_hyperplane(points: Tensor, normals: Tensor, values: Tensor, norm: Norm) -
     rooms = _rooms(points, directions)
     if norm == "L1":
         return directions * _greedy(rooms, weights, goals)
-    return directions * _even(rooms, weights, goals, weights if norm == "L2" else torch.ones_like(scale))
+    return directions.mul_(_even(rooms, weights, goals, weights if norm == "L2" else None))
 
 
 def _rooms(points: Tensor, directions: Tensor) -> Tensor:
     """How far each pixel can go in its direction before it meets the box."""
-    return torch.where(directions > 0, 1 - points, points).clamp_min(0)
+    return torch.where(directions > 0, 1 - points, points).clamp_min_(0)
 
 
 def _dot(first: Tensor, second: Tensor) -> Tensor:
@@ -51,22 +51,28 @@ def _dot(first: Tensor, second: Tensor) -> Tensor:
     return torch.einsum("...d,...d->...", first, second).unsqueeze(-1)
 
 
-def _even(rooms: Tensor, weights: Tensor, goals: Tensor, speeds: Tensor) -> Tensor:
+def _even(rooms: Tensor, weights: Tensor, goals: Tensor, speeds: Tensor | None) -> Tensor:
     """Moves min(multiplier * speeds, rooms) whose weighted sum is the goal: all pixels go at once, up to their walls.
 
     The sum is concave in the multiplier, so Newton's steps from 0 never overshoot, and each passes a breakpoint.
+    Speeds of None are all 1.
     """
-    gains = weights * speeds
-    multipliers = torch.zeros_like(goals)
+    gains = (weights if speeds is None else weights * speeds).expand_as(rooms).reshape(-1, 1, rooms.shape[-1])
+    free, moves = torch.empty_like(rooms), torch.empty_like(rooms)
+    # The first step starts from no move at all.
+    multipliers, missing = torch.zeros_like(goals), goals
+    torch.gt(rooms, 0, out=free)
     for _ in range(rooms.shape[-1] + 1):
-        moves = torch.minimum(multipliers * speeds, rooms)
-        missing = goals - _dot(weights, moves)
-        slopes = _dot(gains.expand_as(rooms), (moves < rooms).to(rooms.dtype))
-        steps = torch.where((slopes > 0) & (missing > 0), missing / slopes, 0.0).clamp_max(1e30)
+        # As `_dot` has it, without laying the gains out again for every step.
+        slopes = torch.bmm(gains, free.view(gains.shape[0], -1, 1)).view(goals.shape)
+        steps = torch.where((slopes > 0) & (missing > 0), missing / slopes, 0.0).clamp_max_(1e30)
         multipliers = multipliers + steps
+        torch.minimum(multipliers if speeds is None else multipliers * speeds, rooms, out=moves)
         if not bool((steps > 1e-6 * multipliers).any()):
             break
-    return torch.minimum(multipliers * speeds, rooms)
+        missing = goals - _dot(weights, moves)
+        torch.lt(moves, rooms, out=free)
+    return moves
 
 
 def _greedy(rooms: Tensor, weights: Tensor, goals: Tensor) -> Tensor:

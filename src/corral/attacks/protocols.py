@@ -10,6 +10,7 @@ from corral.attacks.attacked_model import AttackedModel
 from corral.attacks.autoattack import standard_attacks
 from corral.attacks.centred import centred_attacks, encoder_attacks
 from corral.attacks.objectives import distance_clusters
+from corral.attacks.screening import screening
 from corral.attacks.threat import Threat
 from corral.registry import Registry
 
@@ -121,6 +122,14 @@ def standard(target: AttackedModel, threat: Threat) -> tuple[Attack, ...]:
 
 
 PROTOCOLS.alias("autoattack", of="standard")  # by its ensemble's name
+
+
+@register_protocol(
+    "screening", "a fast estimate of AutoAttack for sweeps, at a tenth of its backward passes; no measurement of it"
+)
+def screened(target: AttackedModel, threat: Threat) -> tuple[Attack, ...]:
+    """A screening figure."""
+    return (screening(target, threat),)
 
 
 @register_protocol(

@@ -17,10 +17,10 @@ NAMES = {
     "data set": (
         *("cifar10", "cifar100", "digits", "fashion-mnist", "mnist", "stl10", "svhn", "toy-circles", "toy-moons"),
     ),
-    "protocol": ("quick", "paper", "centred", "encoder", "standard", "autoattack", "adaptive"),
+    "protocol": ("quick", "paper", "centred", "encoder", "standard", "autoattack", "screening", "adaptive"),
     "attack": (
         *("pgd", "pgd_ce", "pgd_cw", "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "fab_minimal", "square"),
-        *("fgsm", "mi-fgsm", "ddn", "deepfool", "carlini_wagner"),
+        *("fgsm", "mi-fgsm", "ddn", "deepfool", "carlini_wagner", "screening"),
         *("cross_entropy", "margin", "targeted_dlr", "magnet", "rival_centroids", "mat", "training_loss"),
         *("pgd_published", "pgd_published_log", "pgd_published_100", "pgd_published_100_log"),
         *("pgd_published_100_magnet", "pgd_10", "pgd_10_targeted", "pgd_20", "pgd_50", "pgd_50_targeted"),

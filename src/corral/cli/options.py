@@ -47,7 +47,7 @@ RunBackbone = Annotated[
     str | None,
     typer.Option("--backbone", help="The own backbone of a run or a file of `corral cluster`: file.py:function."),
 ]
-BatchSize = Annotated[int | None, typer.Option(min=1, max=MOST_WHOLE, help="Default 125 on a CPU, else 500.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, max=MOST_WHOLE, help="Default by the images' size: 125 to 500.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 
 

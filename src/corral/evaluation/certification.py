@@ -96,7 +96,7 @@ def certify_run(
         out: the folder whose `certificates` folder is written to; default the run. Of another classifier nothing is
             written without it.
         backbone: a run's own, where it is yours and not imported here; as `corral.load` takes it.
-        batch_size: images at a time; default 125 on a CPU, else 500.
+        batch_size: images at a time; default 125 to 500 on a CPU, by the images' size, else 500.
         seed: of the attacks' random numbers.
         overwrite: throw away what an interrupted certification has finished.
         data_root: folder of the data-set files.

@@ -96,7 +96,7 @@ def evaluate(
         preparation: what another model than a run wants its inputs to be.
         path: the folder that a target's Python code is imported from.
         backbone: a run's own, where it is yours and not imported here; as `corral.load` takes it.
-        batch_size: images a batch; default 125 on a CPU, whose caches hold that many, else 500. An image's result does
+        batch_size: images a batch; default 125 to 500 on a CPU, by the images' size, else 500. An image's result does
             not depend on the others beyond the model's own rounding.
         seed: of the attacks' random numbers.
         overwrite: throw away what an interrupted evaluation has finished.

@@ -1,6 +1,7 @@
 """A model with the images that it is measured on: checked, gone through in batches, attacked, and written about."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from corral.attacks.attack import Attack
-from corral.attacks.engine import Attacked, run_attacks
+from corral.attacks.engine import Attacked, cpu_batch, run_attacks
 from corral.attacks.threat import Threat
 from corral.data import AnyData, Images, Measured, load_measured, stratified_subset
 from corral.devices import choose_device, device_name
@@ -41,7 +42,7 @@ from corral.version import __version__
 AnyRecord = TypeVar("AnyRecord", bound=OfRun)
 # What is measured: a run folder, what `corral.targets.load_target` takes, or a module.
 AnyModel = AnyPath | nn.Module
-CPU_BATCH, DEVICE_BATCH = 125, 500
+DEVICE_BATCH = 500
 PLAIN = Preparation()
 # Images that a foreign model's outputs are checked on.
 CHECKED = 64
@@ -340,9 +341,7 @@ def load_subject(
         UsageError: an impossible n, batch size or seed; a model without data.
     """
     chosen = _device(target, device)
-    if batch_size is None:
-        batch_size = CPU_BATCH if chosen.type == "cpu" else DEVICE_BATCH
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch size must be at least 1, found {batch_size}")
     if not 0 <= seed <= MOST_SEED:
         raise UsageError(f"seed must be from 0 to {MOST_SEED}, found {seed}")
@@ -353,6 +352,8 @@ def load_subject(
     progress = progress and ranks.is_first()
     test = found.test if n is None or n == len(found.test) else stratified_subset(found.test, n, seed=0)
     test = test.to(chosen)
+    if batch_size is None:
+        batch_size = cpu_batch(math.prod(test.shape)) if chosen.type == "cpu" else DEVICE_BATCH
     model, notes = loaded.model, loaded.notes
     classes = found.classes
     if loaded.kind != "run":

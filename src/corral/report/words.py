@@ -38,6 +38,7 @@ _TITLES = {
     "fab-t": "FAB-T",
     "square": "Square",
     AUTOATTACK: "AutoAttack",
+    "screening": "Screening figure (estimate of AutoAttack)",
     "adaptive": "Adaptive ensemble",
     WORST_CASE: "Worst case per image",
 }

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from corral.attacks.apgd.steps import SparseSteps, Steps, random_start
-from corral.attacks.balls import ALL_NORMS, Norm, per_example
+from corral.attacks.balls import ALL_NORMS, Norm, per_example, select
 from corral.attacks.checks import check_labels
 from corral.attacks.function import attack_function
 from corral.attacks.noise import image_keys
@@ -161,7 +161,8 @@ class _Search:
         self, wave: _Wave, rows: Tensor, x_adv: Tensor, eps: float, steps: int, done: int, *, counts: bool
     ) -> Tensor:
         """Climb within one radius; returns the best points. Only with `counts` is the radius the attack's own."""
-        x = self.x[wave.images[rows]]
+        images = wave.images[rows]
+        labels, x = self.y[images], self.x[images]
         moves = (SparseSteps if self.norm == "L1" else Steps)(x, x_adv, eps, self.norm, steps)
         best = x.new_full((len(rows),), -torch.inf)
         last_value, x_best, gradient_best = best.clone(), x_adv.clone(), torch.zeros_like(x_adv)
@@ -169,22 +170,21 @@ class _Search:
         since = 0
         for step in range(steps + 1):
             values, logits, gradient = self._pass(wave, rows, x_adv, graph=step < steps)
-            if counts:
-                stay = self._take_successes(wave, rows, x_adv, logits, done + step)
-                if not bool(stay.all()):
-                    rows, x_adv, values, gradient = rows[stay], x_adv[stay], values[stay], gradient[stay]
-                    best, last_value, rises = best[stay], last_value[stay], rises[stay]
-                    x_best, gradient_best = x_best[stay], gradient_best[stay]
-                    moves.leave(stay)
-                    if not len(rows):
-                        return x_best
+            if counts and bool((wrong := logits.argmax(1) != labels).any()):
+                stay = self._take_successes(wave, rows, x_adv, wrong, done + step)
+                if not len(stay):
+                    return x_best[:0]
+                rows, labels, x_adv, values, gradient, best, last_value, rises, x_best, gradient_best = (
+                    select(one, stay)
+                    for one in (rows, labels, x_adv, values, gradient, best, last_value, rises, x_best, gradient_best)
+                )
+                moves.leave(stay)
             better = values > best
-            wide = per_example(better, x_adv)
             best = torch.where(better, values, best)
-            x_best = torch.where(wide, x_adv, x_best)
+            _copy_rows(better, x_adv, x_best)
             if step == steps:
                 break
-            gradient_best = torch.where(wide, gradient, gradient_best)
+            _copy_rows(better, gradient, gradient_best)
             if step:
                 rises += values > last_value
                 since += 1
@@ -216,16 +216,14 @@ class _Search:
         check_finite(logits, gradient if graph else None)
         return values, logits, gradient
 
-    def _take_successes(self, wave: _Wave, rows: Tensor, x_adv: Tensor, logits: Tensor, step: int) -> Tensor:
-        """Keep what is misclassified, the first attempt of an image first; returns (n,) bool, which rows go on."""
+    def _take_successes(self, wave: _Wave, rows: Tensor, x_adv: Tensor, wrong: Tensor, step: int) -> Tensor:
+        """Keep what is misclassified, the first attempt of an image first; returns the (m,) places that go on."""
         images = wave.images[rows]
-        wrong = logits.argmax(1) != self.y[images]
-        if bool(wrong.any()):
-            hit, winners = _first_of_each(images, wrong, len(self.x))
-            self.found[hit] = x_adv[winners]
-            self.step[hit] = wave.attempts[rows[winners]] * (self.steps + 1) + step + 1
-            self.broken[hit] = True
-        return ~self.broken[images]
+        hit, winners = _first_of_each(images, wrong, len(self.x))
+        self.found[hit] = x_adv[winners]
+        self.step[hit] = wave.attempts[rows[winners]] * (self.steps + 1) + step + 1
+        self.broken[hit] = True
+        return (~self.broken[images]).nonzero().squeeze(1)
 
     def _strongest(self, images: Tensor, points: Tensor, values: Tensor) -> None:
         """Keep each image's point of highest objective over all attempts."""
@@ -234,6 +232,12 @@ class _Search:
         hit, winners = _first_of_each(images, risen, len(self.x))
         self.found[hit] = points[winners]
         self.highest = top
+
+
+def _copy_rows(chosen: Tensor, source: Tensor, target: Tensor) -> None:
+    """Copy the rows where `chosen`, (n,) bool, is True: on a CPU several times faster than a mask over all pixels."""
+    rows = chosen.nonzero().squeeze(1)
+    target.index_copy_(0, rows, select(source, rows))
 
 
 def _first_of_each(images: Tensor, marked: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from corral.attacks.balls import Norm, ascend, l2_norms, per_example, project
+from corral.attacks.balls import Norm, ascend, l2_norms, per_example, project, select
 from corral.attacks.noise import normal, uniform
 from corral.attacks.projections import project_l1
 
@@ -29,6 +29,8 @@ class Steps:
 
     def __init__(self, x: Tensor, x_adv: Tensor, eps: float, norm: Norm, steps: int) -> None:
         self.x, self.eps, self.norm = x, eps, norm
+        # Ball and box at once: both hold x, so cutting to what they share is cutting to one after the other.
+        self.lower, self.upper = ((x - eps).clamp_min(0), (x + eps).clamp_max(1)) if norm == "Linf" else (x, x)
         self.sizes = x.new_full((len(x),), 2 * eps)
         self.before = x_adv
         self.first = True
@@ -38,18 +40,26 @@ class Steps:
         self.best_then = x.new_full((len(x),), -torch.inf)
 
     def leave(self, stay: Tensor) -> None:
-        """Forget the rows where `stay`, (n,) bool, is False."""
-        self.x, self.sizes, self.before = self.x[stay], self.sizes[stay], self.before[stay]
-        self.halved, self.best_then = self.halved[stay], self.best_then[stay]
+        """Go on with the rows `stay`, (m,) indices in order, alone."""
+        self.x, self.lower, self.upper, self.sizes, self.before, self.halved, self.best_then = (
+            select(one, stay)
+            for one in (self.x, self.lower, self.upper, self.sizes, self.before, self.halved, self.best_then)
+        )
 
     def move(self, x_adv: Tensor, gradient: Tensor) -> Tensor:
         """The next points (Eqs. 3 and 4)."""
-        goal = project(ascend(x_adv, gradient, self.sizes, self.norm), self.x, self.eps, self.norm)
+        goal = self._projected(ascend(x_adv, gradient, self.sizes, self.norm))
         if not self.first:
-            goal = x_adv + MOMENTUM * (goal - x_adv) + (1 - MOMENTUM) * (x_adv - self.before)
-            goal = project(goal, self.x, self.eps, self.norm)
+            # In place: between the passes of small networks most of the time goes to memory and to calls.
+            goal.sub_(x_adv).mul_(MOMENTUM).add_(x_adv).add_((x_adv - self.before).mul_(1 - MOMENTUM))
+            goal = self._projected(goal)
         self.before, self.first = x_adv, False
         return goal
+
+    def _projected(self, points: Tensor) -> Tensor:
+        if self.norm == "Linf":
+            return points.clamp_(self.lower, self.upper)
+        return project(points, self.x, self.eps, self.norm)
 
     def review(self, rises: Tensor, best: Tensor, x_best: Tensor) -> Tensor:
         """At a checkpoint: halve steps by conditions 1 and 2; returns (n,) bool, which rows go back to their best.
@@ -84,7 +94,7 @@ class SparseSteps(Steps):
     def leave(self, stay: Tensor) -> None:
         """As `Steps.leave`."""
         super().leave(stay)
-        self.share, self.changed = self.share[stay], self.changed[stay]
+        self.share, self.changed = select(self.share, stay), select(self.changed, stay)
 
     def move(self, x_adv: Tensor, gradient: Tensor) -> Tensor:
         """The next points: no momentum, exact projection onto the L1 ball and the box together."""

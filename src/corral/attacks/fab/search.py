@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from corral.attacks.balls import Norm, per_example
+from corral.attacks.balls import Norm, per_example, select
 from corral.attacks.fab.steps import Linearised, at_distance, distances, move, stepped_back
 from corral.attacks.noise import image_keys, normal, uniform
 from corral.attacks.objectives import margin
@@ -87,35 +87,26 @@ class _Search:
         beyond it a forward pass comes first.
         """
         begun = before * self.steps
-        points, moved = start, start
+        points, moved, x, y = start, start, self.x[indices], self.y[indices]
         inside = torch.ones_like(indices, dtype=torch.bool)
         for step in range(1, self.steps + 1):
-            logits, values, normals = self.wrapped.linearise(points, self.y[indices], rivals, self.norm)
-            wrong = logits.argmax(1) != self.y[indices]
-            stay = self._keep(indices, points, wrong, begun + step)
-            # From the image itself a zero gradient leads nowhere, at this step or any other.
-            stay &= ~((points == self.x[indices]).flatten(1).all(1) & (normals.flatten(1).abs().amax(1) == 0))
+            logits, values, normals = self.wrapped.linearise(points, y, rivals, self.norm)
+            wrong = logits.argmax(1) != y
+            stay = self._keep(indices, points, wrong, begun + step) & ~_stuck(points, x, normals)
             if not bool(stay.all()):
-                indices, points, moved, inside, wrong = (
-                    indices[stay],
-                    points[stay],
-                    moved[stay],
-                    inside[stay],
-                    wrong[stay],
-                )
-                values, normals = values[stay], normals[stay]
-                rivals = None if rivals is None else rivals[stay]
-                if not len(indices):
+                rows = stay.nonzero().squeeze(1)
+                if not len(rows):
                     return
-            x = self.x[indices]
+                indices, points, moved, x, y, inside, wrong, values, normals = (
+                    select(one, rows) for one in (indices, points, moved, x, y, inside, wrong, values, normals)
+                )
+                rivals = None if rivals is None else rivals[rows]
             again = (inside & wrong).nonzero().squeeze(1)
             if len(again) and step > 1:
-                second = stepped_back(moved, x)[again]
+                second = stepped_back(select(moved, again), select(x, again))
                 others = None if rivals is None else rivals[again]
-                logits, second_values, second_normals = self.wrapped.linearise(
-                    second, self.y[indices[again]], others, self.norm
-                )
-                self._keep(indices[again], second, logits.argmax(1) != self.y[indices[again]], begun + step)
+                logits, second_values, second_normals = self.wrapped.linearise(second, y[again], others, self.norm)
+                self._keep(indices[again], second, logits.argmax(1) != y[again], begun + step)
                 points, values, normals = points.clone(), values.clone(), normals.clone()
                 points[again], values[again], normals[again] = second, second_values, second_normals
             moved = move(points, x, values, normals, self.norm)
@@ -123,29 +114,32 @@ class _Search:
             points = moved
             beyond = (~inside).nonzero().squeeze(1)
             if len(beyond) and step < self.steps:
-                past = self.wrapped.logits(moved[beyond].clone()).argmax(1) != self.y[indices[beyond]]
+                past = self.wrapped.logits(select(moved, beyond)).argmax(1) != y[beyond]
                 back = beyond[past]
                 points = moved.clone()
-                points[back] = stepped_back(moved[back], x[back])
+                points.index_copy_(0, back, stepped_back(select(moved, back), select(x, back)))
         # The last points: those beyond the limit as far as it goes.
-        x = self.x[indices]
         radii = torch.minimum(distances(moved, x, self.norm), self.limits[indices] * (1 - 1e-5))
         last = torch.where(per_example(inside, x), moved, at_distance(x, moved - x, radii, self.norm))
-        self._keep(indices, last, self.wrapped.logits(last.clone()).argmax(1) != self.y[indices], begun + self.steps)
+        self._keep(indices, last, self.wrapped.logits(last).argmax(1) != y, begun + self.steps)
 
     def _keep(self, indices: Tensor, points: Tensor, wrong: Tensor, step: int) -> Tensor:
         """Keep misclassified points within the limits; returns (n,) bool, which rows go on."""
-        lengths = distances(points, self.x[indices], self.norm)
-        hit = wrong & (lengths <= self.limits[indices])
-        if not bool(hit.any()):
-            return ~hit
-        hits = indices[hit]
-        self.found[hits] = points[hit]
+        rows = wrong.nonzero().squeeze(1)
+        goes_on = torch.ones_like(wrong)
+        if not len(rows):
+            return goes_on
+        lengths = distances(select(points, rows), self.x[indices[rows]], self.norm)
+        within = lengths <= self.limits[indices[rows]]
+        rows, lengths = rows[within], lengths[within]
+        hits = indices[rows]
+        self.found[hits] = points[rows]
         self.step[hits] = torch.where(self.step[hits] < 0, step, self.step[hits])
         if self.eps is None:
-            self.limits[hits] = lengths[hit]
-            return torch.ones_like(hit)
-        return ~hit
+            self.limits[hits] = lengths
+        else:
+            goes_on[rows] = False
+        return goes_on
 
     def finish(self) -> None:
         """Section 2.6: false position on the margin along the line from each image to its misclassified point."""
@@ -156,13 +150,19 @@ class _Search:
         low, high = torch.zeros_like(self.limits[indices]), torch.ones_like(self.limits[indices])
         at_low = margin(self.clean[indices], y)
         # In another batch, rounding may deny a margin that was barely positive.
-        at_high = margin(self.wrapped.logits(found.clone()), y).clamp_min(0)
+        at_high = margin(self.wrapped.logits(found), y).clamp_min(0)
         for _ in range(FINAL_SEARCH):
             share = low - at_low * (high - low) / (at_high - at_low).clamp_min(torch.finfo(x.dtype).tiny)
             points = (x + (found - x) * per_example(share, x)).clamp(0, 1)
-            logits = self.wrapped.logits(points.clone())
+            logits = self.wrapped.logits(points)
             margins = margin(logits, y)
             wrong = logits.argmax(1) != y
             self._keep(indices, points, wrong, 0)
             low, at_low = torch.where(wrong, low, share), torch.where(wrong, at_low, margins)
             high, at_high = torch.where(wrong, share, high), torch.where(wrong, margins, at_high)
+
+
+def _stuck(points: Tensor, x: Tensor, normals: Tensor) -> Tensor:
+    """(n,) bool: a zero gradient at the image itself leads nowhere, at this step or any other."""
+    flat = normals.flatten(1).abs().amax(1) == 0
+    return flat & (points == x).flatten(1).all(1) if bool(flat.any()) else flat

@@ -15,13 +15,21 @@ DUAL_ORDERS: dict[Norm, float] = {"Linf": 1.0, "L2": 2.0, "L1": torch.inf}
 
 def distances(points: Tensor, x: Tensor, norm: Norm) -> Tensor:
     """(N,) distances between (N, ...) points."""
-    lengths: Tensor = torch.linalg.vector_norm((points - x).flatten(1), ORDERS[norm], dim=1)
+    return _lengths((points - x).flatten(1), norm)
+
+
+def _lengths(deltas: Tensor, norm: Norm) -> Tensor:
+    """Norms over the last dimension."""
+    # The same number; vector_norm takes nine times as long for Linf.
+    lengths: Tensor = (
+        deltas.abs().amax(-1) if norm == "Linf" else torch.linalg.vector_norm(deltas, ORDERS[norm], dim=-1)
+    )
     return lengths
 
 
 def at_distance(x: Tensor, directions: Tensor, radii: Tensor, norm: Norm) -> Tensor:
     """Points at distances `radii` (N,) from x (N, ...) in the directions given, clipped to [0, 1]."""
-    lengths = torch.linalg.vector_norm(directions.flatten(1), ORDERS[norm], dim=1)
+    lengths = _lengths(directions.flatten(1), norm)
     return (x + directions * per_example(radii / lengths.clamp_min(torch.finfo(x.dtype).tiny), x)).clamp(0, 1)
 
 
@@ -44,10 +52,10 @@ def move(points: Tensor, x: Tensor, values: Tensor, normals: Tensor, norm: Norm)
     flat = normals.flatten(1)
     heights = torch.stack([values, values + (flat * (starts[1] - starts[0])).sum(1)])
     moves = to_hyperplane(starts, flat.unsqueeze(0), heights, norm)
-    lengths = torch.linalg.vector_norm(moves, ORDERS[norm], dim=2, keepdim=True).clamp_min(1e-8)
+    lengths = _lengths(moves, norm).clamp_min(1e-8).unsqueeze(2)
     alpha = (lengths[0] / (lengths[0] + lengths[1])).clamp_max(ALPHA_MAX)
-    ends = starts + ETA * moves
-    return torch.lerp(ends[0], ends[1], alpha).clamp(0, 1).view_as(x)
+    ends = moves.mul_(ETA).add_(starts)
+    return torch.lerp(ends[0], ends[1], alpha).clamp_(0, 1).view_as(x)
 
 
 class Linearised(WrappedModel):

@@ -105,7 +105,8 @@ class _Best:
         for query in range(queries):
             if query:
                 search.propose(query - 1)
-            candidates = search.best.view(-1, *self.x_adv.shape[1:]).clone(memory_format=self.layout)
+            # The contract's copy is the only one: the model never gets these.
+            candidates = search.best.view(-1, *self.x_adv.shape[1:]).contiguous(memory_format=self.layout)
             logits = self.wrapped.logits(candidates)
             heights = margin(logits, labels)
             wrong = logits.argmax(1) != labels

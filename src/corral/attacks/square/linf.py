@@ -33,20 +33,20 @@ class LinfSearch:
     def propose(self, iteration: int) -> None:
         """Turn `best` into the next candidates: a window at one corner in each channel."""
         (indices,), coins = self.windows.at(iteration)
-        old = self.best.gather(1, indices)
-        upper, lower = self.upper.gather(1, indices), self.lower.gather(1, indices)
-        high = coins.unsqueeze(2).expand(-1, -1, indices.shape[1] // self.channels).flatten(1)
+        old, upper, lower = (points.gather(1, indices) for points in (self.best, self.upper, self.lower))
+        upper, lower = (corners.view(len(coins), self.channels, -1) for corners in (upper, lower))
+        high = coins.unsqueeze(2)
         # A window that holds these corners already would waste the query: the opposite ones instead. (The authors
         # draw again until something changes, which for one channel is the same.)
-        idle = (torch.where(high, upper, lower) == old).all(1, keepdim=True)
-        new = torch.where(high ^ idle, upper, lower)
-        self.best.scatter_(1, indices, new)
-        self._pending = indices, old, new
+        changed = torch.ne(torch.where(high, upper, lower).flatten(1), old, out=torch.empty_like(old)).amax(1)
+        new = torch.where(high ^ (changed == 0).view(-1, 1, 1), upper, lower).flatten(1)
+        # Few candidates are better: the best points so far are put aside whole, and taken back without them.
+        self._before, self.best = self.best, self.best.scatter(1, indices, new)
 
     def settle(self, better: Tensor) -> None:
         """Keep the candidates of the (n,) bool rows `better`, take the others back."""
-        indices, old, new = self._pending
-        self.best.scatter_(1, indices, torch.where(better.unsqueeze(1), new, old))
+        rows = better.nonzero().squeeze(1)
+        self.best = self._before.index_copy_(0, rows, self.best.index_select(0, rows)) if len(rows) else self._before
 
     def keep(self, indices: Tensor) -> None:
         """Go on with these rows alone."""
