@@ -83,7 +83,7 @@ def together(methods: list[str], batch: int, count: int, folder: Path) -> None:
         link = {"small": exchange(SMALL), "large": exchange(LARGE)}
     found = {method: epoch_seconds(method, batch, count, folder / "two" / method) for method in methods}
     if ranks.speaks():
-        (folder / "found.json").write_text(json.dumps({"link": link, "two": found}))
+        (folder / "found.json").write_text(json.dumps({"link": link, "two": found}), encoding="utf-8")
 
 
 def elementwise(batch: int) -> float:
@@ -131,7 +131,7 @@ def main() -> None:
         command = [__file__, *sys.argv[1:], "--together", place]
         if launched(command, 2, gpus=None):
             raise SystemExit(1)
-        found = json.loads((scratch / "found.json").read_text())
+        found = json.loads((scratch / "found.json").read_text(encoding="utf-8"))
         parameters = (
             sum(weight.numel() for weight in corral.Run(scratch / "at").model.parameters()) if "at" in one else 0
         )

@@ -81,9 +81,9 @@ def slept(monkeypatch):
     """Lets every batch wait."""
     batch = Training._batch
 
-    def waiting(self, rows):
+    def waiting(self, *parts):
         time.sleep(WAIT / 4)  # four batches an epoch
-        return batch(self, rows)
+        return batch(self, *parts)
 
     monkeypatch.setattr(Training, "_batch", waiting)
 

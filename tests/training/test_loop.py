@@ -100,7 +100,7 @@ def test_a_killed_process_resumes_to_the_same_bits(tiny, tmp_path):
     slow = (
         "import sys, time; from corral.training import Training, train\n"
         "batch = Training._batch\n"
-        "Training._batch = lambda self, rows: (time.sleep(0.15), batch(self, rows))[1]\n"
+        "Training._batch = lambda self, *parts: (time.sleep(0.15), batch(self, *parts))[1]\n"
         f"train({str(whole)!r}, out={str(tmp_path / 'killed')!r}, progress=False)"
     )
     process = subprocess.Popen([sys.executable, "-c", slow], env=os.environ | {"OMP_NUM_THREADS": "1"})

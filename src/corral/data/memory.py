@@ -44,7 +44,7 @@ def group_limits(groups: Path, limits: Path) -> list[int]:
         limits: the folder that their files lie in.
     """
     try:
-        lines = [line.split(":", 2) for line in groups.read_text().splitlines()]
+        lines = [line.split(":", 2) for line in groups.read_text(encoding="utf-8").splitlines()]
     except OSError:
         return []
     files = []
@@ -60,7 +60,7 @@ def group_limits(groups: Path, limits: Path) -> list[int]:
     found = []
     for file in files:
         try:
-            found.append(int(file.read_text()))
+            found.append(int(file.read_text(encoding="utf-8")))
         except (OSError, ValueError):  # not there, as in a container, or "max"
             continue
     return found

@@ -212,6 +212,14 @@ def _images_of(files: list[Path], regular: Mapping[str, bool] | None = None) -> 
     return images, others
 
 
+def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:
+    """Whether an entry is a folder, and whether a file; neither where links lead in a circle."""
+    try:
+        return entry.is_dir(), entry.is_file()
+    except OSError:
+        return False, False
+
+
 def _list_files(top: Path, *, without: str | None = None) -> tuple[dict[str, list[Path]], list[Path]]:
     """The image files by class folder below `top`, in order of name, and the other files."""
     tree: dict[str, list[Path]] = {}
@@ -220,7 +228,7 @@ def _list_files(top: Path, *, without: str | None = None) -> tuple[dict[str, lis
     for folder in (entry for entry in entries if entry.is_dir() and entry.name != without):
         inside = _entries(folder)
         with os.scandir(folder) as listed:  # which asks nothing of each of a million files
-            kinds = {entry.name: (entry.is_dir(), entry.is_file()) for entry in listed}
+            kinds = {entry.name: _kind(entry) for entry in listed}
         deeper = next((entry for entry in inside if kinds[entry.name][0]), None)
         if deeper is not None:
             raise CorralError(f"{deeper}: a folder inside a class folder; put its images into {folder}, or elsewhere")
