@@ -83,7 +83,7 @@ def ratios(data: str, method: str, epochs: int) -> tuple[list[float], str]:
         run.execute()
         entries = read_metrics(folder.metrics_file)
     work = [entry["work_seconds"] for entry in entries]
-    found = [(now - before) / passes for before, now, passes in zip(work, work[1:], bare[1:], strict=True)]
+    found = [(now - before) / passes for before, now, passes in zip(work[:-1], work[1:], bare[1:], strict=True)]
     epoch = statistics.median(entry["epoch_seconds"] for entry in entries[1:])
     words = f"epoch {epoch:.2f} s"
     if "refit_seconds" in entries[-1]:

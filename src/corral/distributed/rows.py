@@ -123,20 +123,3 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
         return gradient[ctx.own] * ranks.size(), None
-
-
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        return ranks.summed(own)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (gradient,) = gradients
-        return ranks.summed(gradient.contiguous())
-
-
-def summed(own: Tensor) -> Tensor:
-    """The sum over all processes, with gradient to each one's own."""
-    total: Tensor = _Sum.apply(own)  # type: ignore[no-untyped-call]
-    return total
