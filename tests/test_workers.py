@@ -13,7 +13,7 @@ from corral.workers import started_whole, worker_pool
 
 def main():
     with worker_pool(2, Path("here")) as pool:
-        with started_whole():
+        with started_whole(pool):
             jobs = [pool.submit(time.sleep, 60) for _ in range(2)]
         print(*(child.pid for child in multiprocessing.active_children()), flush=True)
         if sys.argv[1] != "begun":

@@ -53,7 +53,7 @@ def _made(out: Path, seed: int, workers: int | None, progress: bool) -> dict[str
     with Progress("demo", len(RECIPES), "classifiers", enabled=progress) as bar, worker_pool(count, out) as pool:
         bar.say(f"training and attacking {len(RECIPES)} classifiers in {count} processes")
         # The costliest first, so that the last worker does not wait for it.
-        with started_whole():
+        with started_whole(pool):
             jobs = {
                 pool.submit(_train_and_evaluate, recipe, out / recipe, seed): recipe for recipe in reversed(RECIPES)
             }

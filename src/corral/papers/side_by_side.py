@@ -56,7 +56,7 @@ def make_side_by_side(setup: Setup, jobs: Mapping[str, Job], workers: int, *, ma
             for name in ready[: count - len(running)]:
                 device = min(devices, key=[used for _, used in running.values()].count)  # the least used
                 own = replace(setup, device=device, progress=False)
-                with started_whole():
+                with started_whole(pool):
                     running[pool.submit(_work, own, left.pop(name), threads, accepts_edited())] = name, device
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name, _ = running.pop(future)

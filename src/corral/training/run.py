@@ -123,8 +123,9 @@ class Run(Shown, os.PathLike[str]):
     @property
     def records(self) -> tuple[Record, ...]:
         """Its evaluations, the earliest first; raises as `corral.evaluation.read_record`."""
-        found = (read_record(path) for path in sorted(self.records_folder.glob("*.json")))
-        return tuple(sorted(found, key=lambda record: record.created))
+        # `created` is to the second; the files' times order what was made within one.
+        paths = sorted(self.records_folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        return tuple(sorted(map(read_record, paths), key=lambda record: record.created))
 
     def __fspath__(self) -> str:
         return str(self.path)
