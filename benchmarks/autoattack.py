@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
@@ -34,6 +33,7 @@ from corral.data import DataSet, load, stratified_subset
 from corral.models import ClusterHead, PublishedHead
 from corral.records import environment
 from corral.training import Run, load_model, train
+from models import logistic_regression
 
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
 STANDARD = "standard"
@@ -105,20 +105,6 @@ class Counting(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.images += len(x)
         return self.model(x)
-
-
-def logistic_regression(data: DataSet) -> nn.Module:
-    """A linear model of the pixels, the exact answer to whose attack is known."""
-    train_images = data.train
-    x, y = train_images.float(torch.arange(min(len(train_images), 8000))), train_images.labels[:8000]
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), len(data.classes)))
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(150):
-        optimiser.zero_grad()
-        F.cross_entropy(model(x), y).backward()
-        optimiser.step()
-    return model.eval()
 
 
 def exact_robust(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> float:

@@ -4,7 +4,7 @@ usage: OMP_NUM_THREADS=1 python benchmarks/scaling.py [--methods at corral] [--b
 
 ResNet-10 of width 16 on random images of CIFAR-10's size, float32. A step of P processes on n images each takes what
 one process needs for n images, what it computes of the P n that all have, and the exchanges: features after every pass,
-gradients once (docs/scaling.md). Needs two idle cores.
+gradients once (docs/scaling.md). Needs two idle cores. --paper prints the terms for GPUs that nobody measured.
 """
 
 import argparse
@@ -56,9 +56,10 @@ def images(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.
     return x[:count], y[:count], x[count:], y[count:]
 
 
-def epoch_seconds(method: str, batch: int, count: int, folder: Path) -> dict[str, float]:
+def epoch_seconds(method: str, batch: int, count: int, folder: Path, **more: object) -> dict[str, float]:
     """Medians over the epochs but the first: of all, and of what follows the steps."""
-    run = corral.train(method, data=images(count), out=folder, progress=False, loggers=(), **settings(batch))
+    chosen = {**settings(batch), **more}
+    run = corral.train(method, data=images(count), out=folder, progress=False, loggers=(), **chosen)
     epochs = read_metrics(run.metrics_file)[1:]
     whole = statistics.median(epoch["epoch_seconds"] for epoch in epochs)
     after = statistics.median(epoch.get("features_seconds", 0) + epoch.get("refit_seconds", 0) for epoch in epochs)
@@ -82,8 +83,11 @@ def together(methods: list[str], batch: int, count: int, folder: Path) -> None:
     with shared(None, None):
         link = {"small": exchange(SMALL), "large": exchange(LARGE)}
     found = {method: epoch_seconds(method, batch, count, folder / "two" / method) for method in methods}
+    own = {"training.batch_norm": "local"}
+    local = {method: epoch_seconds(method, batch, count, folder / "local" / method, **own) for method in methods}
     if ranks.speaks():
-        (folder / "found.json").write_text(json.dumps({"link": link, "two": found}), encoding="utf-8")
+        document = {"link": link, "two": found, "local": local}
+        (folder / "found.json").write_text(json.dumps(document), encoding="utf-8")
 
 
 def elementwise(batch: int) -> float:
@@ -108,6 +112,31 @@ def median_seconds(work: Callable[[], object], repeats: int = 9) -> float:
     return statistics.median(found)
 
 
+def paper() -> None:
+    """Print the terms of a step on GPUs of assumed speeds, for ImageNet-1k (docs/scaling.md names the assumptions)."""
+    own, steps, classes, clusters, width = 32, 3, 1000, 2, 2048
+    rate, flops, memory = 1200.0, 100e12, 2e12  # images forward and backward, products, bytes: a second and GPU
+    inside, between, latency = 200e9, 25e9, 20e-6
+    parameters, layers, pixels = 25.6e6, 53, 3 * 224 * 224
+    print(
+        "| GPUs | passes | adversary on the whole batch | head | features | BatchNorm | gradients | step | efficiency |"
+    )
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    passes, alone = (steps + 1) * own / rate, 0.0
+    for gpus in (1, 8, 64):
+        batch, link, several = own * gpus, inside if gpus <= 8 else between, gpus > 1
+        # Each step reads and writes some six tensors of the batch's pixels in float32, the start two.
+        adversary = (6 * steps + 2) * 4 * pixels * batch / memory
+        head = (steps + 1) * 6 * batch * classes * clusters * width / flops
+        features = several * (steps + 1) * (latency + 4 * batch * width / link)
+        norms = several * 2 * layers * latency
+        gradients = several * (latency + 2 * 4 * parameters * (gpus - 1) / gpus / link)
+        terms = (passes, adversary, head, features, norms, gradients)
+        alone = alone or sum(terms)
+        cells = " | ".join(f"{1e3 * term:.1f} ms" for term in (*terms, sum(terms)))
+        print(f"| {gpus} | {cells} | {alone / sum(terms):.0%} |")
+
+
 def main() -> None:
     """Measure, predict, compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -115,7 +144,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--images", type=int, default=1280)
     parser.add_argument("--together", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--paper", action="store_true")
     arguments = parser.parse_args()
+    if arguments.paper:
+        paper()
+        return
     batch, count = arguments.batch, arguments.images
     if arguments.together:
         together(arguments.methods, batch, count, arguments.together)
@@ -151,7 +184,8 @@ def main() -> None:
         alone = one[method]["steps"] + one[method]["after"]
         print(
             f"{method}: an epoch of one process {alone:.2f} s; of two {measured:.2f} s, predicted {predicted:.2f} s; "
-            f"speedup {alone / measured:.2f}, predicted {alone / predicted:.2f}"
+            f"speedup {alone / measured:.2f}, predicted {alone / predicted:.2f}; with local BatchNorm "
+            f"{sum(found['local'][method].values()):.2f} s"
         )
 
 

@@ -162,6 +162,25 @@ def begun(run, *more):
     return subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, env=environment)
 
 
+def test_what_ends_all_processes_is_one_line(tmp_path):
+    more = ["--set", "training.optimiser=sgd", "--set", "training.learning_rate=1e30"]
+    with begun(tmp_path / "run", *more) as process:
+        _, said = process.communicate(timeout=90)
+    assert process.returncode == 1
+    assert re.fullmatch(
+        r"corral: the loss is not finite at step \d+ of epoch 1/3000.*; lower the learning rate\n", said
+    )
+
+
+def test_a_process_that_was_started_with_others_leaves_words_to_the_first(monkeypatch):
+    assert not launch.is_spoken_for()
+    monkeypatch.setenv(launch.STARTED, "1")
+    monkeypatch.setenv("RANK", "0")
+    assert not launch.is_spoken_for()
+    monkeypatch.setenv("RANK", "1")
+    assert launch.is_spoken_for()
+
+
 def rank_of(pid: int) -> str | None:
     """The rank that a process was started as."""
     found = re.search(rb"(?:^|\0)RANK=(\d+)\0", Path(f"/proc/{pid}/environ").read_bytes())

@@ -46,7 +46,8 @@ def _run() -> None:
             streams.complain(f"corral: {error}")
         sys.exit(error.exit_code)
     except CorralError as error:
-        streams.complain(f"corral: {one_line(str(error))}")
+        if not _is_spoken_for():
+            streams.complain(f"corral: {one_line(str(error))}")
         sys.exit(error.exit_code)
     except MemoryError:
         streams.complain("corral: out of memory: give fewer images, a smaller batch or model, or a larger machine")
@@ -59,3 +60,9 @@ def _run() -> None:
         where = f"{error.filename}: " if error.filename else ""
         streams.complain(f"corral: {one_line(f'{where}cannot be read or written ({error.strerror})')}")
         sys.exit(1)
+
+
+def _is_spoken_for() -> bool:
+    """Whether this is one of several processes, of which the first says what ends them."""
+    launch = sys.modules.get("corral.distributed.launch")  # which imports torch
+    return launch is not None and launch.is_spoken_for()

@@ -10,10 +10,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 from corral.devices import cores
 from corral.distributed import ranks
 from corral.distributed.ranks import Place
+from corral.distributed.watch import REMEDY
 from corral.errors import CorralError, UsageError
 from corral.processes import how_it_ended
 
@@ -52,7 +54,7 @@ def find_place(devices: int | None, nodes: int | None = None) -> Place | None:
             "give the numbers that were started"
         )
     if os.environ.get(STARTED):
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        _end_with_parent()
     return place
 
 
@@ -70,6 +72,11 @@ def must_launch(place: Place | None, devices: int | None, nodes: int | None) -> 
             f"(--nnodes {nodes} --nproc-per-node {devices or 1}) with this same command"
         )
     return True
+
+
+def is_spoken_for() -> bool:
+    """Whether another process says why this one ends: the first of those it joined, or was started with here."""
+    return not ranks.speaks() or (bool(os.environ.get(STARTED)) and os.environ.get("RANK") != "0")
 
 
 @contextmanager
@@ -150,8 +157,7 @@ def _waited(children: Sequence["subprocess.Popen[bytes]"]) -> int:
             if code is not None and code < 0:
                 raise CorralError(
                     f"rank {rank} (process {children[rank].pid}) was ended from outside ({how_it_ended(code)}; out of "
-                    "memory?): the last finished epoch or batch is kept, the same command with --resume goes on, also "
-                    "with another number of devices"
+                    f"memory?): {REMEDY}"
                 )
         failed = next((code for code in codes if code), None)
         if failed:
@@ -174,11 +180,16 @@ def _free_port() -> int:
         return int(found.getsockname()[1])
 
 
+@cache
 def _end_with_parent() -> None:
-    """End this process when the one that started it does, which holds the other end of its standard input."""
-    while os.read(0, 4096):
-        pass
-    os._exit(1)
+    """Have this process end when the one that started it does, which holds the other end of its standard input."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _place_of_slurm() -> Place | None:

@@ -134,7 +134,7 @@ def _join(place: Place) -> Watch:
     return _State.watch
 
 
-def _spoken(collective: Callable[[], T]) -> T:
+def exchanged(collective: Callable[[], T]) -> T:
     """What a collective gives.
 
     Raises:
@@ -157,7 +157,7 @@ def everyones(value: T) -> list[T]:
     if size() == 1:
         return [value]
     found: list[Any] = [None] * size()
-    _spoken(lambda: dist.all_gather_object(found, value))
+    exchanged(lambda: dist.all_gather_object(found, value))
     return found
 
 
@@ -271,12 +271,12 @@ def summed(tensor: Tensor) -> Tensor:
     if size() == 1:
         return tensor
     total = tensor.detach().clone()
-    _spoken(lambda: dist.all_reduce(total))
+    exchanged(lambda: dist.all_reduce(total))
     return total
 
 
 def gathered(tensor: Tensor) -> list[Tensor]:
-    """The (n, ...) tensor of each process, in their order; n may differ."""
+    """The (n, ...) numbers of each process, in their order; n may differ."""
     if size() == 1:
         return [tensor]
     counts = everyones(len(tensor))
@@ -284,10 +284,8 @@ def gathered(tensor: Tensor) -> list[Tensor]:
     own = tensor.detach()
     padded = torch.cat([own, own.new_zeros(most - len(own), *own.shape[1:])]).contiguous()
     parts = [torch.empty_like(padded) for _ in counts]
-    as_bytes = padded.dtype == torch.bool
-    sent, received = (padded.to(torch.uint8), [part.to(torch.uint8) for part in parts]) if as_bytes else (padded, parts)
-    _spoken(lambda: dist.all_gather(received, sent))
-    return [part[:count].to(tensor.dtype) for part, count in zip(received, counts, strict=True)]
+    exchanged(lambda: dist.all_gather(parts, padded))
+    return [part[:count] for part, count in zip(parts, counts, strict=True)]
 
 
 def average(tensors: Sequence[Tensor | None]) -> None:
@@ -298,7 +296,7 @@ def average(tensors: Sequence[Tensor | None]) -> None:
     for dtype in dict.fromkeys(tensor.dtype for tensor in present):
         some = [tensor for tensor in present if tensor.dtype == dtype]
         flat = torch.cat([tensor.reshape(-1) for tensor in some])
-        _spoken(partial(dist.all_reduce, flat))
+        exchanged(partial(dist.all_reduce, flat))
         flat /= size()
         for tensor, mean in zip(some, torch.split(flat, [one.numel() for one in some]), strict=True):
             tensor.copy_(mean.view_as(tensor))
@@ -310,7 +308,7 @@ def from_first(tensors: Sequence[Tensor]) -> None:
         return
     for tensor in tensors:
         sent = tensor.detach().contiguous()
-        _spoken(partial(dist.broadcast, sent, 0))
+        exchanged(partial(dist.broadcast, sent, 0))
         tensor.detach().copy_(sent)
 
 

@@ -110,7 +110,7 @@ class _Gather(torch.autograd.Function):
         padded = own.new_zeros(most, *own.shape[1:])
         padded[: len(own)] = own
         parts = [torch.empty_like(padded) for _ in range(ranks.size())]
-        ranks._spoken(lambda: dist.all_gather(parts, padded))
+        ranks.exchanged(lambda: dist.all_gather(parts, padded))
         whole = own.new_empty(len(owners), *own.shape[1:])
         for number, part in enumerate(parts):
             rows = (owners == number).nonzero().squeeze(1).to(own.device)

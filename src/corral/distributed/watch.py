@@ -18,7 +18,7 @@ from corral.terminal import one_line
 BEAT_SECONDS, SILENT_SECONDS = 1.0, 30.0
 # What the main thread may take to see for itself that another process is gone.
 GRACE_SECONDS = 5.0
-REMEDY = "what is finished is kept: the same command with --resume goes on, also with another number of devices"
+REMEDY = "what is finished is kept: the same command goes on, train with --resume, also on other numbers of devices"
 
 
 class LostRankError(CorralError):

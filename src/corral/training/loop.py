@@ -246,7 +246,8 @@ class Training:
         if ranks.size() == 1:
             return
         if self.recipe.training.batch_norm == "local":
-            ranks.average([buffer for buffer in self.model.buffers() if buffer.is_floating_point()])
+            averaged = [] if self.average is None else self.average.mean.buffers()
+            ranks.average([one for one in (*self.model.buffers(), *averaged) if one.is_floating_point()])
         ranks.require_equal(f"the weights after epoch {self.epoch + 1}", fingerprint(self.model.backbone))
         held = [] if self.warming else list(self.method.tensors().values())
         ranks.from_first([*self.model.state_dict().values(), *held])
