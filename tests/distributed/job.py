@@ -128,6 +128,7 @@ def main(folder: Path) -> None:
     for name in TRAININGS:
         train(name, folder / name)
     corral.evaluate(folder / "at", **MEASURED)
+    corral.evaluate(folder / "at", protocol="screening", **MEASURED)
     corral.certify(folder / "certified", radii=[0.5], **MEASURED)
     record = corral.audit(str(folder / "at"), eps=0.3, n=30, minutes=60, progress=False)
     if ranks.speaks():

@@ -163,12 +163,12 @@ def begun(run, *more):
 
 
 def test_what_ends_all_processes_is_one_line(tmp_path):
-    more = ["--set", "training.optimiser=sgd", "--set", "training.learning_rate=1e30"]
+    more = ["--set", "training.optimiser=sgd", "--set", "training.learning_rate=1e9"]
     with begun(tmp_path / "run", *more) as process:
         _, said = process.communicate(timeout=90)
     assert process.returncode == 1
     assert re.fullmatch(
-        r"corral: the loss is not finite at step \d+ of epoch 1/3000.*; lower the learning rate\n", said
+        r"corral: the loss is not finite at step \d+ of epoch \d/3000; lower the learning rate.*\n", said
     )
 
 

@@ -122,9 +122,10 @@ def without(document, *names):
     ("verb", "run", "file"),
     [
         (corral.evaluate, "at", "records/quick-n32"),
+        (partial(corral.evaluate, protocol="screening"), "at", "records/screening-n32"),
         (partial(corral.certify, radii=[0.5]), "certified", "certificates/l2-n32"),
     ],
-    ids=["evaluate", "certify"],
+    ids=["evaluate", "an attack of attacks", "certify"],
 )
 def test_a_record_is_that_of_one_process_to_the_bit(two, tmp_path, verb, run, file):
     verb(two / run, out=tmp_path, **MEASURED)

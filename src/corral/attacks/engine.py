@@ -173,7 +173,8 @@ def run_attacks(
         batches = engine.batches(total, max(total, 1) if pooled else most)
         for number, indices in enumerate(batches) if budget is not None else ranks.dealt(batches):
             try:
-                own[number] = engine.batch(number, indices)
+                with ranks.alone():  # also where an attack is made of others, in turn
+                    own[number] = engine.batch(number, indices)
             except BudgetEndedError:
                 stopped = len(indices)
                 break

@@ -101,6 +101,16 @@ def is_taken() -> bool:
     return dist.is_initialized() and _State.watch is None
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Work in the block as one process: on a part of what is shared, or for all."""
+    place, _State.place = _State.place, Place()
+    try:
+        yield
+    finally:
+        _State.place = place
+
+
 def _join(place: Place) -> Watch:
     """Meet the others, once in a process."""
     if _State.watch is not None:
@@ -207,13 +217,10 @@ def on_first(make: Callable[[], T]) -> T:
     """
     if size() == 1:
         return make()
-    made, failure, place = None, None, _State.place
+    made, failure = None, None
     if is_first():
-        _State.place = Place()
-        try:
+        with alone():
             made, failure = _tried(make)
-        finally:
-            _State.place = place
     value, failure = everyones((made, failure))[0]
     _raise_first([failure])
     return value  # type: ignore[return-value]
