@@ -24,6 +24,8 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "clustr": ("clustr-qtrades", SMALL),
     "simclr": ("simclr", SMALL | {"training.epochs": 1}),
     "ncp-acl": ("ncp-acl", SMALL | {"training.epochs": 1, "training.start": "simclr"}),
+    "dynacl++": ("dynacl++", SMALL | {"training.epochs": 1, "training.start": "simclr"}),
+    "slf": ("slf", SMALL | {"training.epochs": 1, "training.start": "simclr"}),
     "acl-dual-norm": ("acl", SMALL | RESNET | {"training.epochs": 1, "method.dual_norm": "adversarial"}),
     "mixed": ("at", SMALL | {"data.cutmix": True, "data.cutout": 2, "training.class_targets": 0.2}),
     "awp": ("trades", SMALL | {"training.epochs": 1, "training.perturbation": {"gamma": 0.01}}),

@@ -295,6 +295,22 @@ def gathered(tensor: Tensor) -> list[Tensor]:
     return [part[:count] for part, count in zip(parts, counts, strict=True)]
 
 
+def rows(block: Tensor, indices: Tensor, start: int) -> Tensor:
+    """The (n, ...) rows at (n,) indices of what lies in the processes in blocks, one after the other; no gradient.
+
+    Args:
+        block: (b, ...), this process's.
+        indices: among the rows of all, the same in every process.
+        start: the index of this block's first row.
+    """
+    if size() == 1:
+        return block[indices]
+    found = block.new_zeros(len(indices), *block.shape[1:])
+    own = (indices >= start) & (indices < start + len(block))
+    found[own] = block[indices[own] - start]
+    return summed(found)
+
+
 def average(tensors: Sequence[Tensor | None]) -> None:
     """Put the mean over all processes in the place of each tensor's numbers, in one exchange a dtype."""
     if size() == 1:

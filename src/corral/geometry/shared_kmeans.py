@@ -34,10 +34,7 @@ class SharedProblem(Problem):
 
     def _rows(self, indices: Tensor) -> Tensor:
         """The (n, d) points at (n,) indices among all."""
-        found = self.points.new_zeros(len(indices), self.points.shape[1])
-        own = (indices >= self.start) & (indices < self.start + len(self.points))
-        found[own] = self.points[indices[own] - self.start]
-        return ranks.summed(found)
+        return ranks.rows(self.points, indices, self.start)
 
     def _chain(self, generator: torch.Generator) -> Tensor:
         first = torch.randint(self.everything, (1,), generator=generator).to(self.points.device)

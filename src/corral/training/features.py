@@ -42,6 +42,22 @@ def features_block(model: Classifier, images: Images, *, batch_size: int = 250) 
     return features_of(model, images, parts[ranks.rank()], batch_size=batch_size)
 
 
+class SharedFeatures:
+    """Features of all training images, of which each process has its block alone.
+
+    Attributes:
+        block: (n, d) float32, this process's; of one process alone all.
+    """
+
+    def __init__(self, model: Classifier, images: Images) -> None:
+        self.block = features_block(model, images)
+        self.start = sum(ranks.everyones(len(self.block))[: ranks.rank()])
+
+    def rows(self, indices: Tensor) -> Tensor:
+        """(m, d) features of the images at (m,) indices, the same in every process, which all have to ask for."""
+        return ranks.rows(self.block, indices, self.start)
+
+
 def features_of(model: Classifier, images: Images, indices: Tensor, *, batch_size: int = 250) -> Tensor:
     """(n, d) features of the images at (n,) indices, by this process alone."""
     with evaluating(model):

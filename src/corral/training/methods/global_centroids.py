@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from corral.attacks.centred import CROSS_ENTROPY, TrainingLoss
 from corral.attacks.training_loss import FeaturesObjective
+from corral.distributed import ranks
 from corral.errors import UsageError
 from corral.geometry import fitted_simplex
 from corral.losses import kl, nuclear_norm, weighted
 from corral.models import Classifier, ClusterHead
 from corral.registry import register
-from corral.training.features import extract_features, require_finite
+from corral.training.features import features_block, require_finite
 from corral.training.methods.base import Context, MethodOptions, Metrics
 from corral.training.methods.clusters import ClusterMethod, cluster_head, labels_of
 from corral.training.recipes.base import InnerAttack, NotNegative, Positive, ThreatConfig
@@ -212,10 +213,11 @@ class GlobalCentroids(ClusterMethod):
 
     def _means(self) -> Tensor:
         """(C, d) means of the clean features of all training images, in eval mode and without augmentation."""
-        features = extract_features(self.model, self.context.images)
-        require_finite(features, "the network", remedy=self.remedy)
+        features = features_block(self.model, self.context.images)
+        ranks.agreed(lambda: require_finite(features, "the network", remedy=self.remedy))
         labels = labels_of(self.context)
-        sums = features.new_zeros(self.clean_means.shape).index_add_(0, labels, features)
+        own = labels.tensor_split(ranks.size())[ranks.rank()]
+        sums = ranks.summed(features.new_zeros(self.clean_means.shape).index_add_(0, own, features))
         return sums / torch.bincount(labels, minlength=len(sums)).unsqueeze(1)
 
     def after_epoch(self) -> dict[str, float]:

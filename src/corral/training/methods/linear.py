@@ -8,9 +8,10 @@ from pydantic import model_validator
 from torch import Tensor
 from torch.nn import functional
 
+from corral.distributed import ranks
 from corral.models.modes import eval_mode
 from corral.registry import register
-from corral.training.features import extract_features, require_finite
+from corral.training.features import SharedFeatures, require_finite
 from corral.training.methods.base import Context, LabelMethod, MethodOptions, Metrics
 from corral.training.recipes.base import InnerAttack
 
@@ -32,11 +33,11 @@ class LinearEvaluation(LabelMethod):
     def start(self) -> None:
         """Look at the features of the training images before a head is fitted to them."""
         super().start()
-        self.look(extract_features(self.model, self.context.images))
+        self.look(SharedFeatures(self.model, self.context.images))
 
-    def look(self, features: Tensor) -> None:
-        """Refuse (N, d) features of the training images that no head can be fitted to."""
-        require_finite(features, "the encoder")
+    def look(self, features: SharedFeatures) -> None:
+        """Refuse features of the training images that no head can be fitted to."""
+        ranks.agreed(lambda: require_finite(features.block, "the encoder"))
 
     def loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Metrics]:
         logits = self.model.logits_from(self.features(x, y, indices))
@@ -53,7 +54,7 @@ class StandardLinear(LinearEvaluation):
     """SLF: on the features of the training images, computed once."""
 
     name = "slf"
-    kept: Tensor | None = None
+    kept: SharedFeatures | None = None
 
     class Options(MethodOptions):
         """None: the images are clean. Recipes of versions before 0.2 state an `inner` attack, which nothing read."""
@@ -73,7 +74,7 @@ class StandardLinear(LinearEvaluation):
                 "method 'slf' computes features once: leave data.crop and data.random_resized_crop 0, data.flip off"
             )
 
-    def look(self, features: Tensor) -> None:
+    def look(self, features: SharedFeatures) -> None:
         """Keep the features too."""
         super().look(features)
         self.kept = features
@@ -81,8 +82,8 @@ class StandardLinear(LinearEvaluation):
     def features(self, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
         """Those that are kept; a resumed run computes them anew."""
         if self.kept is None:
-            self.kept = extract_features(self.model, self.context.images)
-        return self.kept[indices]
+            self.kept = SharedFeatures(self.model, self.context.images)
+        return self.kept.rows(indices)
 
 
 @register

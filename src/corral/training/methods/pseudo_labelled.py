@@ -7,10 +7,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from corral.distributed import ranks
 from corral.geometry import kmeans
 from corral.losses import kl
 from corral.registry import register
-from corral.training.features import extract_features, require_differing
+from corral.training.features import SharedFeatures, require_differing
 from corral.training.methods.base import Context, MethodOptions, Metrics, read_indices
 from corral.training.methods.encoder import EncoderMethod, require_images
 from corral.training.recipes.base import Count, InnerAttack, Positive
@@ -58,16 +59,18 @@ class PseudoLabelled(EncoderMethod):
     def start(self) -> None:
         """Take the head away, label the training images and fit the linear head to their features as they are."""
         super().start()
-        features, order = extract_features(self.model, self.context.images), self.context.order
-        require_differing(features, "training.start")
-        self.labels = kmeans(features, self.options.clusters, generator=order).assignments
+        features, order = SharedFeatures(self.model, self.context.images), self.context.order
+        require_differing(features.block, "training.start", shared=True)
+        found = kmeans(features.block, self.options.clusters, generator=order, shared=True).assignments
+        self.labels = torch.cat(ranks.gathered(found))
         optimiser = torch.optim.SGD(
             self.probe.parameters(), lr=self.options.probe_learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
         )
         for _ in range(self.options.probe_epochs):
             for indices in self.batches():
                 optimiser.zero_grad()
-                loss = functional.cross_entropy(self.probe(features[indices]), self.labels[indices])
+                logits = self.probe(features.rows(indices))
+                loss = functional.cross_entropy(logits, self.labels[indices])
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
 
