@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 import corral
-from corral.training import load_recipe, prepare_data
+from corral.training import load_recipe
+from corral.training.start import prepare_data
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = ("cifar10:at", "cifar10:corral", "mnist:at", "mnist:corral")
@@ -57,7 +58,7 @@ def row_of(data: str, method: str, precision: str, seed: int) -> dict[str, Any]:
     """One training and its accuracies."""
     overrides = {**COMMON, **SETTINGS[data], "training.precision": precision, "training.seed": seed}
     recipe = load_recipe(method, data=data, overrides=overrides)
-    held_out = prepare_data(recipe)[2]
+    held_out = prepare_data(recipe, root=None)[2]
     assert held_out is not None
     assert held_out.labels is not None
     with tempfile.TemporaryDirectory() as scratch:
@@ -65,11 +66,13 @@ def row_of(data: str, method: str, precision: str, seed: int) -> dict[str, Any]:
         record = corral.evaluate(
             run.model,
             (held_out.float(), held_out.labels),
-            threat=corral.Threat(recipe.threat.norm, recipe.threat.eps),
+            threat=(recipe.threat.norm, recipe.threat.eps),
             protocol="screening",
             progress=False,
             device="cpu",
         )
+        seconds = run.info.work_seconds
+    assert record.lowest is not None
     return {
         "data": data,
         "method": method,
@@ -77,8 +80,8 @@ def row_of(data: str, method: str, precision: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "n": record.n,
         "clean": record.clean,
-        "screening": record.worst_case,
-        "seconds": f"{run.work_seconds:.1f}",
+        "screening": record.lowest.accuracy,
+        "seconds": f"{seconds:.1f}",
         "epochs": recipe.training.epochs,
         "torch": torch.__version__,
         "device": "cpu",
