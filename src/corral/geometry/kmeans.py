@@ -67,7 +67,8 @@ def kmeans(
         restarts: number of seedings, at least 1.
         generator: source of all randomness, on any device; the same state gives the same result.
         max_iterations: bound on Lloyd iterations, which otherwise stop when no assignment changes.
-        seeding: greedy "k-means++", or "afk-mc2", whose Markov chains are cheaper where k is large.
+        seeding: greedy "k-means++" of N k d products, or "afk-mc2", whose Markov chains take k^2 d of them: cheaper
+            where N / k is large (at N = 20,000 up to k = 200).
         shared: the points are this process's block of those of several, in the order of the processes; N is then their
             number in all of them, and `assignments` are of this block.
 
