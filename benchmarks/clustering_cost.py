@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from torch import Tensor
 
 from corral.geometry import cosine_silhouette, kmeans
-from corral.report.svg import drawing, finished_svg, new_figure, quiet
+from corral.report.svg import drawing, new_figure, quiet, svg_file
 
 POINTS, CLUSTERS, FEATURES = 20_000, 100, 128
 VARIED = {
@@ -75,12 +76,16 @@ def draw(measured: dict[str, dict[str, list[float]]], file: Path) -> None:
                 axes.plot(VARIED[name], parts[part], color=colour, marker=mark, markersize=4, label=part)
             axes.set(xscale="log", yscale="log", xlabel=name, ylim=(1e-4, 30))
             axes.set_title(", ".join(text for other, text in held.items() if other != name), fontsize=9.5)
+            for axis, ticks in ((axes.xaxis, VARIED[name][::2]), (axes.yaxis, (1e-4, 1e-3, 1e-2, 0.1, 1, 10))):
+                axis.set_major_locator(FixedLocator(ticks))
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+                axis.set_minor_locator(NullLocator())
             quiet(axes, grid="y")
         panels[0].set_ylabel("CPU seconds, one thread")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(WORK), frameon=False)
-        text = finished_svg(figure, "clustering-cost", "CPU seconds of k-means and silhouette against n, K and d")
-    file.write_text(f"{text}\n", encoding="utf-8")
+        text = svg_file(figure, "clustering-cost", "CPU seconds of k-means and silhouette against n, K and d")
+    file.write_text(text, encoding="utf-8")
 
 
 def main() -> None:

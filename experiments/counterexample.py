@@ -16,7 +16,7 @@ from matplotlib.patches import Circle
 
 from corral.certify import nearest_radius, published_radius_unsound
 from corral.report.palette import line_style
-from corral.report.svg import drawing, finished_svg, new_figure
+from corral.report.svg import drawing, new_figure, svg_file
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "counterexample.svg"
 CENTROIDS = torch.tensor([[-1.0, 0.0], [0.0, 1.5], [1.55, 0.0]])
@@ -65,10 +65,7 @@ def figure() -> str:
         axes.annotate("moved by 0.3: class 3", MOVE, xytext=(0.45, 0.3), arrowprops={"arrowstyle": "-"})
         axes.set(aspect="equal", xlabel="first feature", ylabel="second feature")
         axes.spines[["top", "right"]].set_visible(False)
-        return (
-            finished_svg(drawn, "counterexample", WORDS).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-            + "\n"
-        )
+        return svg_file(drawn, "counterexample", WORDS)
 
 
 def main() -> None:

@@ -73,6 +73,12 @@ def finished_svg(figure: Figure, name: str, description: str) -> Markup:
     return Markup(re.sub(r"\n\s*", "\n", re.sub(r"^<svg[^>]*>", lambda _: opening, text)).strip())
 
 
+def svg_file(figure: Figure, name: str, description: str) -> str:
+    """The same as a file of its own, with its namespace, on white ground whatever page shows it."""
+    opening = '<svg xmlns="http://www.w3.org/2000/svg" style="background:#fff" '
+    return f"{str(finished_svg(figure, name, description)).replace('<svg ', opening, 1)}\n"
+
+
 def _tidy(tag: str, name: str) -> str:
     tag = tag.replace("xlink:href=", "href=")
     tag = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", tag)
