@@ -35,7 +35,7 @@ COMMON = {
 # A part of each set and networks that this machine has the time for; the CIFAR-10 network is the arena's.
 SETTINGS: dict[str, dict[str, Any]] = {
     "cifar10": {
-        "data.train": 11_000,
+        "data.train": 6000,
         "data.crop": 4,
         "data.flip": True,
         "model.backbone": "resnet",
@@ -45,11 +45,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "training.learning_rate": 0.1,
         "training.weight_decay": 5e-4,
         "training.batch_size": 128,
-        "training.epochs": 8,
+        "training.epochs": 5,
         "method.inner.steps": 3,
         "method.inner.step_ratio": 0.5,
     },
-    "mnist": {"data.train": 5000, "training.epochs": 6, "model.width": 16},
+    "mnist": {"data.train": 4000, "training.epochs": 5, "model.width": 16},
 }
 COLUMNS = ("data", "method", "precision", "seed", "n", "clean", "screening", "seconds", "epochs", "torch", "device")
 
