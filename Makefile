@@ -14,7 +14,7 @@ COVERED := geometry losses attacks certify models
 SHARED_OUT := -n 2 --dist loadfile --no-loadscope-reorder
 GATED := src/corral/geometry/**,src/corral/losses/**,src/corral/attacks/**,src/corral/certify/**,src/corral/models/heads/**
 
-.PHONY: demo fast test lint types unit bench agreement soundness interop fuzz faults arena tables env lock clean
+.PHONY: demo fast test lint types unit thorough bench agreement soundness interop fuzz faults arena tables env lock clean
 .DEFAULT_GOAL := test
 
 env: $(READY)
@@ -33,7 +33,10 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)
 	@$(BIN)/corral demo --out runs/demo
 
-test: lint types unit
+# Lint and types beside the tests: most of a type check is one core's work.
+test: $(READY)
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory -j 2 types unit
 
 # Lint, types and the tests that a change touches, in under a minute on two idle cores.
 fast: $(READY)
@@ -47,9 +50,13 @@ types: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(TEST_ENV) $(BIN)/python -m pytest $(SHARED_OUT) --durations 10 $(COVERED:%=tests/%) $(COVERED:%=--cov=src/corral/%) --cov-report=
-	$(TEST_ENV) $(BIN)/python -m pytest $(SHARED_OUT) --durations 25 $(COVERED:%=--ignore=tests/%)
+	$(TEST_ENV) $(BIN)/python -m pytest -m "not thorough" $(SHARED_OUT) --durations 10 $(COVERED:%=tests/%) $(COVERED:%=--cov=src/corral/%) --cov-report=
+	$(TEST_ENV) $(BIN)/python -m pytest -m "not thorough" $(SHARED_OUT) --durations 25 $(COVERED:%=--ignore=tests/%)
 	$(BIN)/python -m coverage report --fail-under=95 --include='$(GATED)'
+
+# What `make test` leaves out: AutoAttack on the reference checkpoints, the longest tables at smoke scale. Minutes.
+thorough: $(READY)
+	$(TEST_ENV) $(BIN)/python -m pytest -m thorough $(SHARED_OUT)
 
 # Ratios to other libraries and to bare passes, with their spread; each is compared with the last in history.jsonl. 14
 # minutes of an idle machine.

@@ -28,6 +28,13 @@ NAMES = [
     pytest.param(name, marks=[pytest.mark.real_data] if one.data == "mnist" else [])
     for name, one in CHECKPOINTS.items()
 ]
+# AutoAttack and MNIST's networks take ten to twenty seconds of an idle core each.
+QUICK = {("digits-at", "standard"), *((param.values[0], "quick") for param in NAMES if not param.marks)}
+EVALUATED = [
+    pytest.param(name, protocol, marks=[*marks, *([] if (name, protocol) in QUICK else [pytest.mark.thorough])])
+    for (name,), marks in ((param.values, param.marks) for param in NAMES)
+    for protocol in ("quick", "standard")
+]
 
 
 @pytest.fixture(scope="session")
@@ -79,8 +86,7 @@ def test_the_clean_accuracy_is_that_of_the_card(name, root):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("protocol", ["quick", "standard"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "protocol"), EVALUATED)
 def test_the_robust_accuracy_is_that_of_the_card(name, root, protocol, tmp_path):
     shutil.copytree(FOLDER / name, tmp_path / "run")
     robust, n = measured(name, protocol)

@@ -125,7 +125,7 @@ def test_the_versions_plus_and_rand_break_no_less_on_a_linear_model(monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.08), ("L2", 0.4)])
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.08), pytest.param("L2", 0.4, marks=pytest.mark.thorough)])
 def test_it_leaves_no_more_than_the_public_standard_ensemble(digits_network, norm, eps):
     model, x, y = digits_network
     x, y = x[:100], y[:100]

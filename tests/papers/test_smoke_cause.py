@@ -1,14 +1,13 @@
 """Every table of no paper, whole at smoke scale; a file of its own so that workers share the time."""
 
 import pytest
-
-from corral.papers import shipped_tables
+from tests.papers.smoke_tables import tables
 
 # These have files of their own.
 PAPERS = ("clustr", "critique", "mat", "ncp")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in shipped_tables() if not name.startswith(PAPERS)])
+@pytest.mark.parametrize("name", tables(lambda name: not name.startswith(PAPERS)))
 def test_every_table_is_made_whole_at_smoke_scale(name, made_whole):
     made_whole(name)
