@@ -49,7 +49,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "method.inner.steps": 3,
         "method.inner.step_ratio": 0.5,
     },
-    "mnist": {"data.train": 4000, "training.epochs": 5, "model.width": 16},
+    "mnist": {"data.train": 4000, "training.epochs": 15, "model.width": 16},
 }
 COLUMNS = ("data", "method", "precision", "seed", "n", "clean", "screening", "seconds", "epochs", "torch", "device")
 
