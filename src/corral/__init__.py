@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from corral.papers import reproduce
     from corral.register import register
     from corral.report import report
+    from corral.report.leaderboard import compare
     from corral.training import Run, train
     from corral.training.methods import Method
 
@@ -38,6 +39,7 @@ __all__ = [
     "certify",
     "certify_run",
     "cluster",
+    "compare",
     "data",
     "diagnose",
     "evaluate",
@@ -61,6 +63,7 @@ _HOMES = {
     "analyze": "corral.analysis.analyze",
     "certify_run": "corral.evaluation.certification",
     "cluster": "corral.clustering",
+    "compare": "corral.report.leaderboard",
     "diagnose": "corral.audit.diagnostics",
     "evaluate": "corral.evaluation",
     "export": "corral.api",

@@ -128,7 +128,8 @@ class OfRun(Shown, Document):
     `head` of all but corral's classifiers.
     `n` is the number of test examples measured and `n_test` the size of the whole test set. `train_seconds`,
     `work_seconds` and `work_clock` are the run's (`RunInfo`), the latter two None of runs of earlier versions.
-    `arrays_sha256` is of the .npz file beside the record, None likewise. `inputs` are the options by which a
+    `parameters` is how many numbers the model's parameters have, None likewise; so is `arrays_sha256`, which is of the
+    .npz file beside the record. `inputs` are the options by which a
     foreign model was fed, such as "--normalise cifar10".
     """
 
@@ -152,6 +153,7 @@ class OfRun(Shown, Document):
     notes: list[str] = Field(default_factory=list)
     arrays_sha256: str | None = None
     inputs: list[str] = Field(default_factory=list)
+    parameters: Amount | None = None
 
     @model_validator(mode="after")
     def _part_of_the_test_set(self) -> Self:

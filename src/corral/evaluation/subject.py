@@ -240,6 +240,7 @@ class Subject:
             "work_seconds": None if info is None else info.work_seconds,
             "work_clock": None if info is None else info.work_clock,
             "inputs": self.preparation.options(),
+            "parameters": sum(one.numel() for one in self.target.model.parameters()),
             "created": now(),
             "environment": environment(self.device),
         }

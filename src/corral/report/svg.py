@@ -1,9 +1,14 @@
-"""matplotlib figures as inline SVG without links; matplotlib is imported with this file, so import it only to draw."""
+"""matplotlib figures as inline SVG without links; matplotlib is imported with this file, so import it only to draw.
+
+Why not a JavaScript charting library: TO BE MEASURED
+"""
 
 import io
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
 
@@ -11,6 +16,35 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
+from corral.report.marks import Mark, marks_of, values_table
+from corral.report.palette import VARIABLES
+
+# So many inches, and a figure does not stand beside another one.
+BROAD = 6.5
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure as it stands on a page: its SVG, and what it shows as a table.
+
+    Attributes:
+        svg: with the page's colours, and its values for the pointer and the arrow keys.
+        name: unique on the page.
+        description: the text alternative.
+        columns: headings of the table.
+        rows: its cells; none where a figure shows no values.
+        note: behind the table's title, where it has not all of them; begins with a comma.
+        broad: so wide that it stands alone in its row.
+    """
+
+    svg: Markup
+    name: str
+    description: str
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    note: str = ""
+    broad: bool = False
 
 
 def new_figure(width: float, height: float, *, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
@@ -53,8 +87,25 @@ def drawing(name: str) -> Iterator[None]:
         yield
 
 
+def page_figure(figure: Figure, name: str, description: str) -> PageFigure:
+    """The figure for a page; `name` is unique there, `description` the text alternative.
+
+    What is drawn for a run has the gid "run:3", for several "run:3 4", for a class "class:3": the page's filters
+    hide it.
+    """
+    svg = str(finished_svg(figure, name, description))
+    marks = marks_of(figure)
+    svg = re.sub(r'<[^>]* style="[^"]*"[^>]*>', lambda tag: _themed(tag.group()), svg)
+    svg = re.sub(rf' id="{re.escape(name)}-(run|class):([\d ]+)"', r' data-\1="\2"', svg)
+    if marks:
+        svg = svg.replace("<svg ", f"<svg data-marks='{_for_pointer(marks)}' ", 1)
+    columns, rows, note = values_table(marks)
+    broad = figure.get_figwidth() >= BROAD
+    return PageFigure(Markup(svg), name, description, columns, rows, note, broad)
+
+
 def finished_svg(figure: Figure, name: str, description: str) -> Markup:
-    """The figure as an `<svg>` element.
+    """The figure as an `<svg>` element with the colours as drawn.
 
     Args:
         figure: as drawn.
@@ -70,7 +121,18 @@ def finished_svg(figure: Figure, name: str, description: str) -> Markup:
     size = re.match(r'<svg[^>]*viewBox="([^"]*)"', text)
     box = size.group(1) if size else "0 0 1 1"
     opening = f'<svg viewBox="{box}" role="img" aria-label="{escape(description)}">'
-    return Markup(re.sub(r"\n\s*", "\n", re.sub(r"^<svg[^>]*>", lambda _: opening, text)).strip())
+    text = re.sub(r"\n\s*", "\n", re.sub(r"^<svg[^>]*>", lambda _: opening, text)).strip()
+    return Markup(_SAME_STYLE.sub(_once, text))
+
+
+# Marks of one series: their common style is written once, on their group, from where it is inherited.
+_SAME_STYLE = re.compile(r'<g([^>]*)>\n((?:<use [^>]*? style="([^"]*)"/>\n)(?:<use [^>]*? style="\3"/>\n)+)</g>')
+
+
+def _once(found: re.Match[str]) -> str:
+    attributes, marks, style = found.groups()
+    own = f' style="{style}"'
+    return f"<g{attributes}{own}>\n{marks.replace(own, '')}</g>"
 
 
 def svg_file(figure: Figure, name: str, description: str) -> str:
@@ -83,3 +145,20 @@ def _tidy(tag: str, name: str) -> str:
     tag = tag.replace("xlink:href=", "href=")
     tag = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", tag)
     return re.sub(r"(\d+\.\d\d)\d+", r"\1", tag)
+
+
+def _themed(tag: str) -> str:
+    """The page's variables in the place of the colours that it knows."""
+    return re.sub(
+        r"#[0-9a-f]{6}\b", lambda found: f"var(--{known})" if (known := VARIABLES.get(found[0])) else found[0], tag
+    )
+
+
+def _for_pointer(marks: list[Mark]) -> str:
+    """The marks as JSON for an attribute in single quotes: the texts, each once, then place and text of each mark."""
+    texts = list(dict.fromkeys(mark.words for mark in marks))
+    places = {words: place for place, words in enumerate(texts)}
+    listed = [[round(mark.x, 1), round(mark.y, 1), places[mark.words], mark.run, mark.kind] for mark in marks]
+    return escape(
+        json.dumps({"texts": texts, "marks": listed}, separators=(",", ":"), ensure_ascii=False), quote=False
+    ).replace("'", "&#39;")

@@ -6,36 +6,57 @@ from textwrap import wrap
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from corral.analysis.document import mean_number, mean_series
 from corral.analysis.registry import described
 from corral.report.analysis.registry import AnalysesByRun, register_figure
-from corral.report.palette import CLASS_COLOURS, line_style
+from corral.report.palette import AREAS, CLASS_COLOURS, TRACK, line_style
 from corral.report.svg import new_figure, quiet
 
 Figures = Iterator[tuple[str, Figure]]
 # What a logarithmic axis shows in the place of zero.
 FLOOR = 1e-45
+# Above so many classes colours repeat too often for a legend; the values beside the pointer name them.
+MOST_LEGEND_CLASSES = 20
+KEYS = {"label": "true", "predicted": "predicted"}
 
 
 @register_figure("embedding", in_tables=True)
 def embedding(runs: AnalysesByRun, classes: Sequence[str]) -> Figures:
-    """Clean and attacked features in the plane, coloured by true and by predicted class."""
+    """Clean and attacked features in the plane, coloured by true and by predicted class, with a legend of classes."""
     for label, (found, *_) in runs.items():
         first, second = np.asarray(found.series["first"]), np.asarray(found.series["second"])
         attacked = np.asarray(found.series["attacked"]) > 0
-        figure, panels = new_figure(7.6, 3.9, columns=2)
-        for axes, key, title in zip(
-            panels, ("label", "predicted"), ("by true class", "by predicted class"), strict=True
-        ):
+        figure, panels = new_figure(7.6, 4.3, columns=2)
+        present: set[int] = set()
+        for axes, key in zip(panels, ("label", "predicted"), strict=True):
             kinds = np.asarray(found.series[key]).astype(int)
-            for marker, shown, size in ((".", ~attacked, 34), ("^", attacked, 16)):
-                colours = [CLASS_COLOURS[kind % len(CLASS_COLOURS)] for kind in kinds[shown]]
-                axes.scatter(first[shown], second[shown], s=size, c=colours, marker=marker, linewidths=0, alpha=0.8)
-            axes.set(xticks=[], yticks=[], title=title)
+            for kind in np.unique(kinds).tolist():
+                name, colour = _class_name(kind, classes), CLASS_COLOURS[kind % len(CLASS_COLOURS)]
+                for marker, chosen, size, words in ((".", ~attacked, 34, "clean"), ("^", attacked, 16, "attacked")):
+                    shown = chosen & (kinds == kind)
+                    axes.scatter(
+                        first[shown], second[shown], s=size, c=colour, marker=marker, linewidths=0, alpha=0.8,
+                        label=f"{KEYS[key]} {name}, {words}", gid=f"class:{kind}",
+                    )  # fmt: skip
+                present.add(kind)
+            axes.set(xticks=[], yticks=[], title=f"by {KEYS[key]} class")
             axes.set_aspect("equal", adjustable="datalim")
+        if len(present) <= MOST_LEGEND_CLASSES:
+            handles = [
+                Line2D([], [], linestyle="none", marker="o", color=CLASS_COLOURS[kind % len(CLASS_COLOURS)])
+                for kind in sorted(present)
+            ]
+            names = [_class_name(kind, classes) for kind in sorted(present)]
+            figure.legend(handles, names, loc="outside lower center", ncols=10, frameon=False, fontsize=8.5)
         yield f"{label}, first seed: dots are clean images, triangles attacked ones", figure
+
+
+def _class_name(kind: int, classes: Sequence[str]) -> str:
+    """The name of a class, or its number below a table of runs, whose classes may differ."""
+    return classes[kind] if kind < len(classes) else str(kind)
 
 
 @register_figure("cosine")
@@ -142,7 +163,7 @@ def compactness(runs: AnalysesByRun, classes: Sequence[str]) -> Figures:
         figure, axes = new_figure(5.2, 0.8 + 0.36 * len(widths))
         places = np.arange(len(widths))
         axes.axvline(0, color="#555555", linewidth=1, linestyle=(0, (1, 2)))
-        axes.hlines(places, 0, list(widths.values()), color="#bbbbbb", linewidth=4)
+        axes.hlines(places, 0, list(widths.values()), color=TRACK, linewidth=4)
         axes.plot(list(widths.values()), places, linestyle="none", marker="o", color=line_style(0).colour)
         axes.set_yticks(places, list(widths))
         axes.set(xlabel="mean silhouette width", xlim=(-1, 1), ylim=(len(widths) - 0.5, -0.5))
@@ -163,7 +184,7 @@ def bounds(runs: AnalysesByRun, classes: Sequence[str]) -> Figures:
     places = np.arange(len(known))
     for place, of_run in zip(places, known.values(), strict=True):
         ends = [mean_number(of_run, "lower"), mean_number(of_run, "upper")]
-        axes.plot(ends, [place, place], color="#bbbbbb", linewidth=5, solid_capstyle="butt")
+        axes.plot(ends, [place, place], color=TRACK, linewidth=5, solid_capstyle="butt", label="bounds")
     for number, (mark, key) in enumerate(marks.items()):
         style = line_style(number)
         axes.plot(
@@ -215,11 +236,11 @@ def radii(runs: AnalysesByRun, classes: Sequence[str]) -> Figures:
         colour = line_style(number).colour
         grid, certified, true = (mean_series(of_run, name) for name in ("grid", "certified global", "true"))
         axes.plot(grid, 100 * np.asarray(certified), color=colour, linewidth=1.8, label=label)
-        axes.plot(grid, 100 * np.asarray(true), color=colour, linewidth=1.2, linestyle="--")
+        axes.plot(grid, 100 * np.asarray(true), color=colour, linewidth=1.2, linestyle="--", label=f"{label}, true")
     axes.set(xlabel="l2 radius", ylabel="points, %", ylim=(0, 100))
     axes.set_xlim(left=0)
     quiet(axes, grid="y")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(handles=axes.lines[::2], frameon=False, fontsize=8)
     yield "Share of the points classified right with a larger radius: certified (full) and true (dashed)", figure
 
     rows = math.ceil(len(runs) / 2)
@@ -230,11 +251,11 @@ def radii(runs: AnalysesByRun, classes: Sequence[str]) -> Figures:
         series = {name: np.asarray(values) for name, values in first_seed.series.items()}
         side = round(len(series["cells"]) ** 0.5)
         steps, cells = np.linspace(0, 1, side), series["cells"].reshape(side, side)
-        axes.contourf(steps, steps, cells, levels=[-0.5, 0.5, 1.5], colors=["#dbe9f6", "#fdf0d5"])
+        axes.contourf(steps, steps, cells, levels=[-0.5, 0.5, 1.5], colors=list(AREAS))
         for number, colour in enumerate(("#0072B2", "#D55E00")):
             shown = series["labels"] == number
             points = series["first"][shown], series["second"][shown]
-            axes.plot(*points, linestyle="none", marker=".", markersize=3, color=colour)
+            axes.plot(*points, linestyle="none", marker=".", markersize=3, color=colour, label=f"class {number}")
         axes.set(aspect="equal", xticks=[], yticks=[])
         axes.set_title("\n".join(wrap(label, 28)), fontsize=8.5)
     yield "Which class is decided where, first seed, with the test points", figure

@@ -7,8 +7,8 @@ from typing import Any
 from corral.analysis import Analysis
 from corral.analysis.registry import described
 from corral.report.analysis.registry import figures_of
-from corral.report.template import filled
-from corral.report.words import counted, environment_facts, eps_words, listed, seconds_words
+from corral.report.template import documents, filled
+from corral.report.words import counted, environment_facts, eps_words, listed, seconds_words, slug
 from corral.training import RunInfo
 
 
@@ -53,6 +53,7 @@ def render_analyses(run: str, info: RunInfo | Foreign, analyses: Mapping[str, An
         data=info.data,
         shown=[_shown(analysis, info.classes) for analysis in analyses.values()],
         facts=facts,
+        documents=documents(analyses.items()),
         edited=[name for analysis in analyses.values() for name in analysis.edited],
     )
 
@@ -98,4 +99,10 @@ def _shown(analysis: Analysis, classes: list[str]) -> dict[str, Any]:
     """One analysis on the page: its heading, how to read it, its figures with captions, and its numbers."""
     kind = described(analysis.name)
     figures = figures_of(analysis.name, {"this run": [analysis]}, classes, name=analysis.name)
-    return {"title": kind.title, "text": kind.text, "figures": figures, "numbers": analysis_lines(analysis)}
+    return {
+        "name": slug(analysis.name),
+        "title": kind.title,
+        "text": kind.text,
+        "figures": figures,
+        "numbers": analysis_lines(analysis),
+    }

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from markupsafe import Markup
+from typing import TYPE_CHECKING, Any
 
 from corral.analysis import Analysis
 from corral.analysis.registry import described
 from corral.registry import Registry
+
+if TYPE_CHECKING:
+    from corral.report.svg import PageFigure
 
 # An analysis of several runs: by the run's label, the analyses of its seeds.
 AnalysesByRun = Mapping[str, Sequence[Analysis]]
@@ -52,8 +53,8 @@ def register_figure(analysis: str, *, in_tables: bool = False) -> Callable[[Draw
 
 def figures_of(
     analysis: str, runs: AnalysesByRun, classes: Sequence[str], *, name: str, table: bool = False
-) -> list[tuple[str, Markup]]:
-    """The figures of an analysis as SVG, each with its caption.
+) -> "list[tuple[str, PageFigure]]":
+    """The figures of an analysis, each with its caption.
 
     Args:
         analysis: name of the analysis.
@@ -62,13 +63,13 @@ def figures_of(
         name: unique on the page.
         table: whether they stand below a table of several runs.
     """
-    from corral.report.svg import drawing, finished_svg  # late: matplotlib takes long to import
+    from corral.report.svg import drawing, page_figure  # late: matplotlib takes long to import
 
     if analysis not in FIGURES or (table and not FIGURES[analysis].in_tables):
         return []
     title = described(analysis).title
     with drawing(name):
         return [
-            (caption, finished_svg(figure, f"{name}-{i}", f"{title}: {caption}" if caption else title))
+            (caption, page_figure(figure, f"{name}-{i}", f"{title}: {caption}" if caption else title))
             for i, (caption, figure) in enumerate(FIGURES[analysis].draw(runs, classes))
         ]

@@ -3,8 +3,9 @@
 from corral.audit.diagnostics.findings import Finding
 from corral.audit.record import AuditRecord, run_words
 from corral.records import as_percent
+from corral.report.audit.thresholds import threshold_words, value_words
 from corral.report.runs.verdict import Verdict
-from corral.report.template import filled
+from corral.report.template import documents, filled
 from corral.report.words import attack_title, counted, environment_facts, eps_words, listed, percent, seconds_words
 
 VERDICTS = {"masked": "masked", "note": "note", "skipped": "not measured", "ok": "ok"}
@@ -58,7 +59,9 @@ def render_audit(record: AuditRecord) -> str:
         counted=counted,
         attack_title=attack_title,
         per_image=lambda passes, images: f"{passes / images:,.0f}" if images else "–",
-        number=lambda value: "–" if value is None else f"{value:.4g}",
+        value=value_words,
+        threshold=threshold_words,
+        documents=documents([("audit", record)]),
     )
 
 

@@ -2,7 +2,7 @@
 
 from corral.evaluation.certificate import Certificate
 from corral.records import as_percent
-from corral.report.template import filled
+from corral.report.template import documents, filled
 from corral.report.words import counted, environment_facts, percent, seconds_words
 
 # Of the layers of a Lipschitz constant the page shows at most so many rows; the record has all.
@@ -10,8 +10,13 @@ MOST_LAYERS = 60
 
 
 def certificate_sentences(certificate: Certificate) -> tuple[str, ...]:
-    """What a certificate says, in sentences: the same on the page and on the terminal."""
+    """What a certificate says, in sentences, one where it is vacuous: the same on the page and on the terminal."""
     found = certificate
+    if is_vacuous(found) and not found.broken:
+        return (
+            f"Vacuous: nothing is proved at any radius asked for; Lipschitz bound {found.lipschitz:.3g}, median radius "
+            f"{found.median:.2g}.",
+        )
     images = f"{found.n:,} of the {found.n_test:,}" if found.n < found.n_test else f"all {found.n:,}"
     sentences = [f"Without attack {percent(found.clean)} of {images} test images are classified right."]
     for point in found.at:
@@ -22,12 +27,6 @@ def certificate_sentences(certificate: Certificate) -> tuple[str, ...]:
             )
     if found.broken:
         sentences.insert(0, f"Wrong: attacks broke {counted(found.broken, 'certificate')}. Believe none of them.")
-    elif is_vacuous(found):
-        sentences.insert(
-            0,
-            "Vacuous: nothing is proved at any radius that was asked for. The bound on the Lipschitz constant is "
-            f"{found.lipschitz:.3g}, the median radius {found.median:.2g}.",
-        )
     if found.below_next > 0:
         sentences.append(
             f"The radius of {percent(found.below_next)} of the images classified right is below 1/255: it holds no "
@@ -66,6 +65,7 @@ def render_certificate(certificate: Certificate) -> str:
         as_percent=as_percent,
         seconds_words=seconds_words,
         vacuous=is_vacuous(certificate),
+        documents=documents([("certificate", certificate)]),
     )
 
 
@@ -76,6 +76,7 @@ def _facts(found: Certificate) -> list[tuple[str, str]]:
         ("Data", f"{found.data}, fingerprint {found.data_fingerprint}"),
         ("Model fingerprint", found.model_fingerprint),
         ("Images", f"{found.n:,} of {found.n_test:,} test images, class-balanced"),
+        ("Clean accuracy", percent(found.clean)),
         ("Median radius", f"{found.median:.4g} in l2, of the images classified right"),
         ("Seeds", f"{'' if found.train_seed is None else f'training {found.train_seed}, '}attacks {found.seed}"),
         ("Training", seconds_words(found.train_seconds)),

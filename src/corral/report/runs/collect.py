@@ -74,6 +74,11 @@ def collect(runs: Sequence[AnyPath]) -> list[Evidence]:
         UsageError: no run was given, or a folder that is none.
         CorralError: a record or array is missing, broken or inconsistent; the message has the remedy.
     """
+    return collect_with_folders(runs)[0]
+
+
+def collect_with_folders(runs: Sequence[AnyPath]) -> tuple[list[Evidence], list[Path]]:
+    """As `collect`, with the folder of each piece."""
     if not runs:
         raise UsageError("a report needs at least one run folder, found none: `corral report RUN... --out report.html`")
     folders: dict[Path, Path] = {}
@@ -87,7 +92,7 @@ def collect(runs: Sequence[AnyPath]) -> list[Evidence]:
         if sum(other == folder for other, _ in read) > 1:
             apart += f" ({record.norm} eps {eps_words(record.eps)}, n = {record.n:,}, seed {record.eval_seed})"
         evidence.append(Evidence(record.run + apart, record, arrays, outcomes))
-    return evidence
+    return evidence, [folder for folder, _ in read]
 
 
 def read_run(folder: Path, labels: Collection[str] | None = None) -> list[tuple[Record, Arrays, Outcomes]]:

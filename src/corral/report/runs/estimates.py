@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+NOISE = 2.0
+"""Differences of fewer standard errors than this are called noise."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -70,6 +73,12 @@ def difference_error(first: Estimate, second: Estimate) -> float:
         return math.hypot(first.error, second.error)
     images = float(differences.std()) / math.sqrt(len(differences))
     return math.hypot(images, first.seed_error, second.seed_error)
+
+
+def within_noise(first: Estimate, second: Estimate) -> bool:
+    """Whether two accuracies cannot be told apart."""
+    gap = abs(first.mean - second.mean)
+    return gap == 0 or gap < NOISE * difference_error(first, second)
 
 
 def paired(first: Estimate, second: Estimate) -> bool:

@@ -8,14 +8,14 @@ from typing import Any
 from markupsafe import Markup
 
 from corral.files import AnyPath, check_recordable, check_writable, write_atomically
-from corral.report.palette import swatch
+from corral.report.palette import class_dot, swatch
 from corral.report.runs.collect import Evidence, collect
 from corral.report.runs.compare import RunGroup, attacks_of, group_runs
 from corral.report.runs.protocols import claims, differing_protocols, protocols, reduced_warnings
-from corral.report.runs.tables import evidence_table, per_class_table, runs_table
+from corral.report.runs.tables import evidence_table, overstatement_table, per_class_table, runs_table
 from corral.report.runs.verdict import verdict
-from corral.report.template import filled
-from corral.report.words import WORST_CASE, listed
+from corral.report.template import documents, filled, script_json
+from corral.report.words import WORST_CASE, listed, slug
 from corral.version import __version__
 
 FEATURES_READING = (
@@ -23,6 +23,11 @@ FEATURES_READING = (
     "Stars are centroids: a dot should lie nearest to a star of its own colour. A linear head has no centroids, class "
     "names stand at the class means. Groups that overlap in this projection may still be apart in the full dimension."
 )
+
+# Of all pictures of a page, so that ten runs are less than 3 MB with all else.
+MOST_PICTURE_BYTES = 1_200_000
+# Above so many classes cells have no exact values, and there is no legend of classes, whose colours repeat.
+MOST_EXACT_CLASSES, MOST_LEGEND_CLASSES = 100, 20
 
 
 def report(runs: Sequence[AnyPath] | AnyPath, *, out: Path | str) -> Path:
@@ -54,39 +59,49 @@ def render(evidence: Sequence[Evidence]) -> str:
         evidence: at least one run, from `collect`.
     """
     groups = group_runs(evidence)
-    numbers = {piece.label: i for i, piece in enumerate(piece for group in groups for piece in group.members)}
+    pieces = [piece for group in groups for piece in group.members]
+    numbers = {piece.label: i for i, piece in enumerate(pieces)}
+    classes = {tuple(group.record.classes) for group in groups}
     return filled(
         "corral.report.runs",
         "page.html",
         title=listed(list(dict.fromkeys(group.title for group in groups))),
-        groups=[_group_page(group, numbers, f"g{i}") for i, group in enumerate(groups)],
+        groups=[_group_page(group, numbers, f"g{i}", len(pieces)) for i, group in enumerate(groups)],
         several=len(groups) > 1,
         protocols=protocols(evidence),
-        evidence=evidence_table([piece for group in groups for piece in group.members], numbers),
+        evidence=evidence_table(pieces, numbers),
         limits=_limits(groups),
         features_reading=FEATURES_READING,
+        filtered=script_json({"runs": list(numbers), "classes": classes.pop() if len(classes) == 1 else ()}),
+        exact=max(len(group.record.classes) for group in groups) <= MOST_EXACT_CLASSES,
+        documents=documents((f"record-{i + 1}-{slug(one.label)}", one.record) for i, one in enumerate(pieces)),
         swatch=lambda run: Markup(swatch(run)),
+        class_dot=lambda kind: Markup(class_dot(kind)),
         version=__version__,
     )
 
 
-def _group_page(group: RunGroup, numbers: dict[str, int], name: str) -> dict[str, Any]:
-    """Everything the page shows of one group of comparable runs."""
+def _group_page(group: RunGroup, numbers: dict[str, int], name: str, runs: int) -> dict[str, Any]:
+    """Everything the page, of so many runs, shows of one group of comparable runs."""
     # matplotlib takes long to import: only drawing a page may pay for it, not importing corral.
     from corral.report.runs.panels import curve_panels, run_panel, spans_panel
 
+    classes, room = group.record.classes, MOST_PICTURE_BYTES // runs
     return {
+        "name": name,
         "title": group.title,
         "verdict": verdict(group),
         "warnings": [*reduced_warnings(group.members), *differing_protocols(group)],
         "edited": [f"{name} of {piece.label}" for piece in group.members for name in piece.record.edited],
         "table": runs_table(group, numbers),
         "table_notes": _table_notes(group),
-        "per_class": per_class_table(group),
-        "spans": spans_panel(group, name),
+        "overstated": overstatement_table(group, numbers),
+        "per_class": per_class_table(group, numbers),
+        "class_legend": classes if len(classes) <= MOST_LEGEND_CLASSES else [],
+        "spans": spans_panel(group, numbers, name),
         "claims": claims(group.members),
         "curves": curve_panels(group, numbers, name),
-        "runs": [run_panel(piece, numbers[piece.label], f"{name}r{i}") for i, piece in enumerate(group.members)],
+        "runs": [run_panel(piece, numbers[piece.label], f"{name}r{i}", room) for i, piece in enumerate(group.members)],
     }
 
 

@@ -1,8 +1,9 @@
 """How each attack was run, in words; warnings where evaluations were reduced or differ; what others report."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
-from corral.records import AttackResult, Record
+from corral.records import AttackResult, Curve, Record
 from corral.report.runs.collect import Evidence
 from corral.report.runs.compare import RunGroup, attacks_of
 from corral.report.words import (
@@ -71,6 +72,12 @@ def reduced_warnings(evidence: Sequence[Evidence]) -> list[str]:
         + (" (all runs)." if len(set(labels)) == len(evidence) else f" ({listed(list(dict.fromkeys(labels)))}).")
         for (attack, n, n_test), labels in reduced.items()
     ]
+
+
+def rises(curve: Curve) -> bool:
+    """Whether accuracy rises with eps by more than two standard errors (at most 1/sqrt(n)): then its attack fails."""
+    accuracy = [a for _, a in sorted(zip(curve.eps, curve.accuracy, strict=True))]
+    return any(later - earlier > curve.n**-0.5 for earlier, later in pairwise(accuracy))
 
 
 def _span(pairs: Sequence[tuple[Evidence, AttackResult]]) -> str:

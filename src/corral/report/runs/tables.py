@@ -3,23 +3,38 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from corral.records import AttackResult, Record, as_percent
 from corral.report.runs.collect import Evidence
 from corral.report.runs.compare import Entry, RunGroup, attacks_of
 from corral.report.runs.estimates import Estimate
+from corral.report.runs.overstated import overstatements
 from corral.report.runs.verdict import within_noise_of_best
 from corral.report.words import WORST_CASE, attack_title, counted, seconds_words
 
 
+class Cell(NamedTuple):
+    """What stands in a cell, and the exact value of what was rounded for it: sorting and downloads take that."""
+
+    text: str
+    value: float | None = None
+    run: str | None = None
+
+
 @dataclass(frozen=True)
 class ReportRow:
-    """One row: the header cell, the other cells, the run's colour (None for a mean over seeds), and its marks."""
+    """One row: the header cell, the other cells, the run's colour (None for a mean over seeds), and its marks.
+
+    `runs` are the numbers of the runs that it is of and `kind` that of its class, for the page's filters.
+    """
 
     label: str
-    cells: tuple[str, ...]
+    cells: tuple[Cell, ...]
     run: int | None = None
     best: bool = False
+    runs: str | None = None
+    kind: int | None = None
 
 
 @dataclass(frozen=True)
@@ -29,56 +44,124 @@ class ReportTable:
     `decisive` is the cell that ranks the rows, set bold where the row is among the best.
     """
 
-    columns: tuple[str, ...]
+    columns: tuple[Cell, ...]
     rows: tuple[ReportRow, ...]
     numbers: int = 0
     decisive: int | None = None
 
 
+def run_numbers(members: Sequence[Evidence], numbers: dict[str, int]) -> str:
+    """The numbers on the page of some runs, as the page's filters have them."""
+    return " ".join(str(numbers[evidence.label]) for evidence in members)
+
+
 def runs_table(group: RunGroup, numbers: dict[str, int]) -> ReportTable:
-    """Runs against attacks: accuracies, and mean ± sd where only seeds differ; `numbers` are the runs' on the page."""
+    """Runs against attacks: accuracies, and mean ± sd where only seeds differ; `numbers` are the runs' on the page.
+
+    The column that ranks the rows is the first: the worst case, else the lowest accuracy of each run.
+    """
     attacks = group.attacks
-    lowest = () if WORST_CASE in attacks or len(attacks) < 2 else ("Lowest of these attacks",)
-    measured = ("Clean", *map(attack_title, attacks), *lowest)
-    columns = ("Run", *measured, "n", "Seed", "Training", "Head", "Method", "Recipe")
+    lowest = WORST_CASE not in attacks and len(attacks) > 1
+    first = [WORST_CASE] if WORST_CASE in attacks else attacks if len(attacks) == 1 else []
+    others = [name for name in attacks if name not in first]
+    titles = [
+        *(["Lowest of these attacks"] if lowest else map(attack_title, first)),
+        "Clean",
+        *map(attack_title, others),
+    ]
+    columns = ("Run", *titles, "n", "Seed", "Training", "Head", "Method", "Recipe")
     best = within_noise_of_best(group) if len(group.entries) > 1 else set()
     rows: list[ReportRow] = []
     for entry in group.entries:
         for evidence in entry.members:
-            cells = _run_cells(evidence.record, attacks, bool(lowest))
+            number = numbers[evidence.label]
             is_best = len(entry.members) == 1 and entry.label in best
-            rows.append(ReportRow(evidence.label, cells, numbers[evidence.label], is_best))
+            cells = _run_cells(evidence.record, first, others, lowest)
+            rows.append(ReportRow(evidence.label, cells, number, is_best, str(number)))
         if len(entry.members) > 1:
             rows.append(
                 ReportRow(
                     f"{entry.label}, mean\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}sd",
-                    _mean_cells(entry, attacks, bool(lowest)),
+                    _mean_cells(entry, first, others, lowest),
                     best=entry.label in best,
+                    runs=run_numbers(entry.members, numbers),
                 )
             )
-    return ReportTable(columns, tuple(rows), len(measured) + 3, len(measured) - 1)
+    return ReportTable(tuple(map(Cell, columns)), tuple(rows), len(titles) + 3, 0 if attacks else None)
 
 
-def per_class_table(group: RunGroup) -> ReportTable:
+def per_class_table(group: RunGroup, numbers: dict[str, int]) -> ReportTable:
     """Classes against runs: clean accuracy, and accuracy under the attack with the lowest accuracy of that run."""
-    columns: list[str] = ["Class"]
+    columns: list[Cell] = []
     values: list[Sequence[float | None]] = []
     for evidence in group.members:
-        columns.append(f"{evidence.label}, clean")
-        values.append(evidence.record.clean_per_class)
+        run = str(numbers[evidence.label])
         at_threat = [a for key, a in attacks_of(evidence.record).items() if key == a.name]
         if at_threat:
             hardest = min(at_threat, key=lambda attack: (attack.name != WORST_CASE, attack.accuracy))
-            columns.append(f"{evidence.label}, {attack_title(hardest.name)}")
+            columns.append(Cell(f"{evidence.label}, {attack_title(hardest.name)}", run=run))
             values.append(hardest.per_class)
-    classes = group.record.classes
-    rows = [ReportRow(name, tuple(as_percent(column[i]) for column in values)) for i, name in enumerate(classes)]
-    return ReportTable(tuple(columns), tuple(rows), len(values))
+        columns.append(Cell(f"{evidence.label}, clean", run=run))
+        values.append(evidence.record.clean_per_class)
+    rows = [
+        ReportRow(
+            name,
+            tuple(_share(one[i], run=column.run) for one, column in zip(values, columns, strict=True)),
+            kind=i,
+        )
+        for i, name in enumerate(group.record.classes)
+    ]
+    return ReportTable((Cell("Class"), *columns), tuple(rows), len(values))
+
+
+def overstatement_table(group: RunGroup, numbers: dict[str, int]) -> ReportTable | None:
+    """What the published protocol reports above the sound attacks, a row a run; None where no run has both."""
+    columns = (
+        "Run",
+        "Overstated by, points",
+        "PGD as published",
+        "The strongest other attack",
+        "Of it hidden by exponentiated scores, points",
+    )
+    rows = []
+    for found in overstatements(group):
+        hidden = None if found.control is None else found.claimed.mean - found.control.mean
+        rows.append(
+            ReportRow(
+                found.entry.label,
+                (
+                    _points(found.gap),
+                    _share(found.claimed.mean),
+                    Cell(f"{as_percent(found.kept.mean)} ({attack_title(found.attack)})"),
+                    Cell("–") if hidden is None else _points(hidden),
+                ),
+                runs=run_numbers(found.entry.members, numbers),
+            )
+        )
+    return ReportTable(tuple(map(Cell, columns)), tuple(rows), len(columns) - 1) if rows else None
+
+
+def _points(gap: float) -> Cell:
+    return Cell(f"{100 * gap:.1f}", 100 * gap)
+
+
+def _share(value: float | None, *, run: str | None = None) -> Cell:
+    return Cell(as_percent(value), None if value is None else 100 * value, run)
 
 
 def evidence_table(evidence: Sequence[Evidence], numbers: dict[str, int]) -> ReportTable:
     """What made each number: data, model, seeds, time, device, versions, notes."""
-    columns = ("Run", "Data", "Data fingerprint", "Model fingerprint", "Protocol", "Images", "Seeds", "Evaluation")
+    columns: tuple[str, ...] = (
+        "Run",
+        "Data",
+        "Data fingerprint",
+        "Model fingerprint",
+        "Protocol",
+        "Images",
+        "Seeds",
+        "Evaluation",
+    )
+    columns += ("Made at", "Device", "Versions", "Notes")
     rows = []
     for piece in evidence:
         r, e = piece.record, piece.record.environment
@@ -95,23 +178,24 @@ def evidence_table(evidence: Sequence[Evidence], numbers: dict[str, int]) -> Rep
             f"corral {e.corral}, torch {e.torch}, Python {e.python}, {e.platform}",
             " ".join([*r.notes, *([f"inputs: {' '.join(r.inputs)}"] if r.inputs else [])]) or "–",
         )
-        rows.append(ReportRow(piece.label, cells, numbers[piece.label]))
-    return ReportTable((*columns, "Made at", "Device", "Versions", "Notes"), tuple(rows))
+        number = numbers[piece.label]
+        rows.append(ReportRow(piece.label, tuple(map(Cell, cells)), number, runs=str(number)))
+    return ReportTable(tuple(map(Cell, columns)), tuple(rows))
 
 
-def _run_cells(record: Record, attacks: Sequence[str], lowest: bool) -> tuple[str, ...]:
+def _run_cells(record: Record, first: Sequence[str], others: Sequence[str], lowest: bool) -> tuple[Cell, ...]:
     met = attacks_of(record)
-    cells = [_attack_cell(met.get(key), record.n) for key in attacks]
-    if lowest:
-        cells.append(as_percent(_lowest(record)))
+    leading = [_share(_lowest(record))] if lowest else [_attack_cell(met.get(key), record.n) for key in first]
+    cells = [_attack_cell(met.get(key), record.n) for key in others]
     seed = "–" if record.train_seed is None else str(record.train_seed)
-    return (as_percent(record.clean), *cells, *_made_by(record, seed, record.train_seconds))
+    return (*leading, _share(record.clean), *cells, *_made_by(record, seed, record.train_seconds))
 
 
-def _made_by(record: Record, seed: str, seconds: float | None) -> tuple[str, ...]:
+def _made_by(record: Record, seed: str, seconds: float | None) -> tuple[Cell, ...]:
     """The cells behind the accuracies."""
     head = (record.head or "–") if record.rule is None else f"{record.head}, {record.rule}"
-    return (f"{record.n:,}", seed, seconds_words(seconds), head, record.method or "–", record.recipe or record.kind)
+    made = (head, record.method or "–", record.recipe or record.kind)
+    return (Cell(f"{record.n:,}"), Cell(seed), Cell(seconds_words(seconds), seconds), *map(Cell, made))
 
 
 def _lowest(record: Record) -> float | None:
@@ -119,26 +203,30 @@ def _lowest(record: Record) -> float | None:
     return min((attack.accuracy for key, attack in attacks_of(record).items() if key == attack.name), default=None)
 
 
-def _attack_cell(attack: AttackResult | None, n: int) -> str:
+def _attack_cell(attack: AttackResult | None, n: int) -> Cell:
     if attack is None:
-        return "–"
-    return as_percent(attack.accuracy) + ("" if attack.n == n else f" (n = {attack.n:,})")
+        return Cell("–")
+    return _share(attack.accuracy) if attack.n == n else Cell(f"{as_percent(attack.accuracy)} (n = {attack.n:,})")
 
 
-def _mean_cells(entry: Entry, attacks: Sequence[str], lowest: bool) -> tuple[str, ...]:
+def _mean_cells(entry: Entry, first: Sequence[str], others: Sequence[str], lowest: bool) -> tuple[Cell, ...]:
     records = [evidence.record for evidence in entry.members]
-    cells = [_mean_sd(entry.under(key)) for key in attacks]
+    leading = [_mean_sd(entry.under(key)) for key in first]
     if lowest:
         minima = [_lowest(record) for record in records]
         known = [value for value in minima if value is not None]
-        cells.append(_plus_minus(known) if len(known) == len(records) else "–")
+        leading = [_plus_minus(known) if len(known) == len(records) else Cell("–")]
+    cells = [_mean_sd(entry.under(key)) for key in others]
     seconds = statistics.fmean(r.train_seconds or 0.0 for r in records)
-    return (_mean_sd(entry.clean()), *cells, *_made_by(records[0], counted(len(records), "seed"), seconds))
+    return (*leading, _mean_sd(entry.clean()), *cells, *_made_by(records[0], counted(len(records), "seed"), seconds))
 
 
-def _plus_minus(values: Sequence[float]) -> str:
-    return f"{as_percent(statistics.fmean(values))} ± {as_percent(statistics.stdev(values))}"
+def _plus_minus(values: Sequence[float]) -> Cell:
+    mean = statistics.fmean(values)
+    return Cell(f"{as_percent(mean)} ± {as_percent(statistics.stdev(values))}", 100 * mean)
 
 
-def _mean_sd(estimate: Estimate | None) -> str:
-    return "–" if estimate is None else f"{as_percent(estimate.mean)} ± {as_percent(estimate.spread)}"
+def _mean_sd(estimate: Estimate | None) -> Cell:
+    if estimate is None:
+        return Cell("–")
+    return Cell(f"{as_percent(estimate.mean)} ± {as_percent(estimate.spread)}", 100 * estimate.mean)

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from corral.report.runs.compare import Entry, RunGroup, attacks_of
-from corral.report.runs.estimates import Estimate, difference_error, only_one_kept, paired
+from corral.report.runs.compare import Entry, RunGroup
+from corral.report.runs.estimates import NOISE, Estimate, difference_error, only_one_kept, paired, within_noise
+from corral.report.runs.overstated import overstatement_reasons, overstatement_sentence
 from corral.report.words import (
     PUBLISHED,
-    PUBLISHED_LOG,
     WORST_CASE,
     attack_title,
     counted,
@@ -16,13 +16,10 @@ from corral.report.words import (
     points,
 )
 
-NOISE = 2.0
-"""Differences of fewer standard errors than this are called noise."""
-
 
 @dataclass(frozen=True)
 class Verdict:
-    """One headline, and the sentences that carry it."""
+    """One headline, and the sentences that carry it, the most important first: a page shows two of them at once."""
 
     headline: str
     sentences: tuple[str, ...]
@@ -47,7 +44,7 @@ def verdict(group: RunGroup) -> Verdict:
         headline = f"Nothing to rank at {threat}: no attack was run on {who}."
         return Verdict(headline, (_clean(group.entries[0], group),))
     best = ranked[0]
-    tied = [best, *(other for other in ranked[1:] if _within_noise(best.kept, other.kept))]
+    tied = [best, *(other for other in ranked[1:] if within_noise(best.kept, other.kept))]
     judged = _judged(ranked, group)
     if best.kept.mean - NOISE * best.kept.error <= 1 / len(group.record.classes):
         headline, reasons = _nothing_robust(ranked, group, threat)
@@ -57,14 +54,20 @@ def verdict(group: RunGroup) -> Verdict:
         headline, reasons = _tie(ranked, tied, threat)
     else:
         headline, reasons = _win(best, ranked[1], threat)
-    sentences = [judged, *reasons, _clean(best.entry, group), *_overstatement(group)]
+    sentences = [
+        _clean(best.entry, group),
+        overstatement_sentence(group),
+        judged,
+        *reasons,
+        *overstatement_reasons(group),
+    ]
     return Verdict(headline, tuple(sentence for sentence in sentences if sentence))
 
 
 def within_noise_of_best(group: RunGroup) -> set[str]:
     """Labels of the entries that the numbers cannot tell from the best one under its strongest attack."""
     ranked = _rank(group)
-    return {other.entry.label for other in ranked if _within_noise(ranked[0].kept, other.kept)}
+    return {other.entry.label for other in ranked if within_noise(ranked[0].kept, other.kept)}
 
 
 def _rank(group: RunGroup) -> list[_Ranked]:
@@ -76,11 +79,6 @@ def _rank(group: RunGroup) -> list[_Ranked]:
         if kept is not None:
             ranked.append(_Ranked(entry, attack, kept))
     return sorted(ranked, key=lambda one: -one.kept.mean)
-
-
-def _within_noise(first: Estimate, second: Estimate) -> bool:
-    gap = abs(first.mean - second.mean)
-    return gap == 0 or gap < NOISE * difference_error(first, second)
 
 
 def _name(entry: Entry) -> str:
@@ -114,20 +112,21 @@ def _judged(ranked: list[_Ranked], group: RunGroup) -> str:
 
 
 def _nothing_robust(ranked: list[_Ranked], group: RunGroup, threat: str) -> tuple[str, list[str]]:
-    best, chance = ranked[0], 1 / len(group.record.classes)
-    against = f"guessing among {len(group.record.classes)} classes gives {percent(chance)}"
+    best, guess = ranked[0], percent(1 / len(group.record.classes))
     if len(ranked) == 1:
-        return f"{_name(best.entry)} is not robust at {threat}: it is right on {_share(best)}; {against}.", []
-    return f"Nothing is robust at {threat}: the best, {_name(best.entry)}, is right on {_share(best)}; {against}.", []
+        headline = f"{_name(best.entry)} is not robust at {threat}: {percent(best.kept.mean)}, guessing gives {guess}."
+    else:
+        headline = (
+            f"Nothing is robust at {threat}: the best, {_name(best.entry)}, has {percent(best.kept.mean)}, guessing "
+            f"gives {guess}."
+        )
+    return headline, [f"{_name(best.entry)} is right on {_share(best)}."]
 
 
 def _tie(ranked: list[_Ranked], tied: list[_Ranked], threat: str) -> tuple[str, list[str]]:
     best = tied[0]
-    named = listed([f"{_name(one.entry)} with {percent(one.kept.mean)}" for one in tied[1:]])
-    headline = (
-        f"No clear winner at {threat}: robust accuracy {percent(best.kept.mean)} of {_name(best.entry)}, "
-        f"ahead of {named} by no more than noise."
-    )
+    named = listed([f"{_name(one.entry)} {percent(one.kept.mean)}" for one in tied])
+    headline = f"No clear winner at {threat}: robust accuracy {named}, equal within noise."
     error = points(NOISE * difference_error(best.kept, tied[1].kept))
     gap = best.kept.mean - tied[1].kept.mean
     who = "Both" if len(tied) == 2 else "The first two"
@@ -175,53 +174,5 @@ def _clean(entry: Entry, group: RunGroup) -> str:
     top = max(group.entries, key=lambda other: other.clean().mean)
     if top.clean().mean <= own.mean:
         return f"{text}." if len(group.entries) == 1 else f"{text}; no other run here has more."
-    noise = ", within noise" if _within_noise(top.clean(), own) else ""
+    noise = ", within noise" if within_noise(top.clean(), own) else ""
     return f"{text}; the highest is {_name(top)} with {percent(top.clean().mean)}{noise}."
-
-
-def _overstatement(group: RunGroup) -> list[str]:
-    """How far accuracy under the published protocol is above that under a sound attack, largest first."""
-    gaps: list[tuple[float, str]] = []
-    compared = 0
-    for entry in group.entries:
-        claimed = entry.under(PUBLISHED)
-        # One sound attack at a time: the worst case mixes in what the published attack itself found.
-        sound = [name for name in group.common if name != WORST_CASE and not name.startswith(PUBLISHED)]
-        if claimed is None or not sound:
-            continue
-        compared += 1
-        attack = entry.hardest(sound)
-        kept = entry.under(attack)
-        if kept is None or kept.mean >= claimed.mean or _within_noise(claimed, kept):
-            continue
-        gap = claimed.mean - kept.mean
-        text = (
-            f"{_name(entry)}: {percent(claimed.mean)} under the published protocol, {percent(kept.mean)} under "
-            f"{attack_title(attack)}: the published protocol overstates it by {points(gap)}, {_why(entry)}."
-        )
-        gaps.append((gap, text))
-    if gaps:
-        return [text for _, text in sorted(gaps, key=lambda one: -one[0])[:3]]
-    if compared:
-        who = "this run" if compared == 1 else "every run"
-        return [f"For {who} the published protocol and the sound attacks agree within noise."]
-    return []
-
-
-def _why(entry: Entry) -> str:
-    """Why the published protocol finds less, as far as the record shows."""
-    published = attacks_of(entry.record)[PUBLISHED]
-    claimed, control = entry.under(PUBLISHED), entry.under(PUBLISHED_LOG)
-    searches = "its short steps and its success rule of one restart"
-    size = published.step_size or published.eps
-    if published.norm == "Linf" and published.steps * size < 2 * published.eps:
-        steps = f"{published.steps} steps of {eps_words(size)}"
-        searches = f"its search, whose {steps} cannot cross the whole ball and whose success rule looks at one restart"
-    if entry.record.head != "cluster":
-        return f"because of {searches}"
-    if claimed is None or control is None:
-        return f"because of exponentiated scores used as logits or {searches}: this record does not separate them"
-    return (
-        f"of which exponentiated scores used as logits hide {points(claimed.mean - control.mean)} "
-        f"(the same protocol on log-space logits: {percent(control.mean)}), and the rest is {searches}"
-    )

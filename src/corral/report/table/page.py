@@ -1,12 +1,15 @@
 """A table's page: published, ours under the published protocol, ours under a sound attack, side by side."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corral.report.analysis.registry import figures_of
 from corral.report.table.sections import Section
 from corral.report.template import filled
 from corral.report.words import sentence, slug
+
+if TYPE_CHECKING:
+    from corral.report.svg import PageFigure
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,11 @@ class PartTable:
         """Heading and kind of every column behind the rows' names."""
         return [heading for group in self.groups for heading in group.headings]
 
+    @property
+    def other_data(self) -> str:
+        """What a page adds to the heading of published numbers: their data set, where it is not ours."""
+        return "" if self.beside == self.data else f" on {self.beside}"
+
 
 @dataclass(frozen=True)
 class TablePage:
@@ -93,11 +101,22 @@ def render(page: TablePage) -> str:
     # Imported late: matplotlib takes longer than the rest of the page.
     from corral.report.table.figures import overview_figure
 
-    def overview(part: PartTable) -> str:
-        return "" if part.overview is None else overview_figure(part.overview, f"{slug(part.data)}-{slug(part.beside)}")
+    def place(part: PartTable) -> str:
+        return f"{slug(part.data)}-{slug(part.beside)}"
 
-    def figures(part: PartTable, section: Section) -> list[tuple[str, str]]:
+    def overview(part: PartTable) -> "PageFigure | None":
+        return None if part.overview is None else overview_figure(part.overview, place(part))
+
+    def figures(part: PartTable, section: Section) -> "list[tuple[str, PageFigure]]":
         name = f"{section.analysis}-{slug(part.data)}"
         return [*figures_of(section.analysis or "", section.analyses, [], name=name, table=True)]
 
-    return filled("corral.report.table", "page.html", page=page, overview=overview, figures=figures, sentence=sentence)
+    return filled(
+        "corral.report.table",
+        "page.html",
+        page=page,
+        place=place,
+        overview=overview,
+        figures=figures,
+        sentence=sentence,
+    )
