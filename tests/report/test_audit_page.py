@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from corral.audit.diagnostics.diagnose import CHECKS
 from corral.audit.diagnostics.findings import Finding
 from corral.audit.record import AuditAttack, AuditRecord
 from corral.records import Environment
 from corral.report.audit.page import audit_verdict, render_audit
+from corral.report.audit.thresholds import THRESHOLDS
+from corral.report.template import page_script
 from corral.report.words import attack_title
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -22,7 +25,8 @@ class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[tuple[str, str]] = []
-        self.text, self.outside = "", []
+        self.text, self.outside, self.scripts = "", [], []
+        self.opened: list[bool] = []
         self.rows: list[list[str]] = []
         self.findings: list[tuple[str, str]] = []
         self.feed(text)
@@ -31,7 +35,11 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         named = dict(attributes)
-        self.outside += [value for key, value in attributes if key in ("src", "href")]
+        self.outside += [value for key, value in attributes if key in ("src", "href") and value[0] != "#"]
+        if tag == "script":
+            self.scripts.append(named)
+        if tag == "details" and "article" in [name for name, _ in self.open]:
+            self.opened.append("open" in named)
         if tag not in VOID:
             self.open.append((tag, named.get("class") or ""))
         if tag == "tr":
@@ -46,7 +54,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         tags = [tag for tag, _ in self.open]
-        if "style" in tags:
+        if "style" in tags or "script" in tags:
             return
         self.text += data
         if "td" in tags or "th" in tags:
@@ -160,20 +168,23 @@ def test_every_number_of_the_record_stands_on_the_page(make: Callable[[], AuditR
     record = make()
     page = Page(render_audit(record))
     assert audit_verdict(record).headline in page.text
-    assert page.rows == [
+    attacks, checks = page.rows[:4], page.rows[4:]
+    assert attacks == [
         [
-            "Attack",
-            "Robust accuracy",
+            "Measured",
+            "Accuracy, %",
             "Of all attacked images",
             "Given",
             "Misclassified",
             "Forward/backward passes an image",
             "Time",
         ],
-        ["No attack", "82.0", "", "200", "–", "1", "–"],
-        [attack_title("apgd-ce"), "47.0", "", "164", "70", "201", "33.2 s"],
-        [attack_title("square"), "43.0", "", "94", "8", "201", "33.2 s"],
+        ["Clean accuracy", "82.0", "", "200", "–", "1", "–"],
+        [f"Robust accuracy after {attack_title('apgd-ce')}", "47.0", "", "164", "70", "201", "33.2 s"],
+        [f"Robust accuracy after {attack_title('square')}", "43.0", "", "94", "8", "201", "33.2 s"],
     ]
+    assert checks[0] == ["Check", "Verdict", "Value", "Thresholds", "Images", "Time"]
+    assert len(checks) == 1 + len(record.inputs) + len(record.findings)
     for text in ("What apgd-ce does", "cifar10 (official)", "d1d2d3", "--normalise cifar10", "torch 2.13.0", "3 × 32"):
         assert text in page.text
     assert "One more image may have taken 41 s" in page.text
@@ -183,10 +194,22 @@ def test_findings_come_by_weight_with_value_explanation_and_remedy() -> None:
     page = Page(render_audit(make_audit()))
     assert [kind for kind, _ in page.findings] == ["note", "skipped", "ok", "ok"]
     note, skipped, fed, _ = (" ".join(text.split()) for _, text in page.findings)
+    assert page.opened == [True, True, False, False]
     assert note == "Title of range note Why range is note. Remedy: Look at <it>. Value 3 on 77 images, 1.2 s"
     assert skipped == "Title of slow not measured Why slow is skipped. Remedy: More time. Value –, 1.2 s"
     assert "Remedy" not in fed
+    assert (
+        "Value 12.5% on 77 images; thresholds: note from 2% more if fed otherwise, refused from 10% more, 1.2 s" in fed
+    )
     assert [kind for kind, _ in Page(render_audit(masked())).findings] == ["masked", "ok"]
+
+
+def test_every_check_has_its_thresholds_and_they_are_those_that_it_judges_by() -> None:
+    assert set(THRESHOLDS) == {"fed", "autoattack_square", *(check.name for check in CHECKS)}
+    assert THRESHOLDS["zero_gradients"] == "note above 0%, masked from 5%"
+    assert THRESHOLDS["random_directions"] == "note from 5%, masked from 15%"
+    assert THRESHOLDS["one_step"] == "note if beyond chance, masked from 3% of the images"
+    assert THRESHOLDS["autoattack_square"] == "note from 1% and 5 images, masked from 5%"
 
 
 def test_a_reduced_run_is_called_so_and_a_whole_one_is_not() -> None:
@@ -197,7 +220,7 @@ def test_a_reduced_run_is_called_so_and_a_whole_one_is_not() -> None:
     assert "educed run" not in Page(render_audit(whole())).text
     unattacked = Page(render_audit(make_audit(**UNATTACKED)))
     assert "was not run: the time budget does not hold even one image" in unattacked.text
-    assert unattacked.rows == []
+    assert unattacked.rows[0][0] == "Check"
 
 
 def test_the_page_needs_nothing_else_and_is_the_same_every_time(tmp_path: Path) -> None:
@@ -206,7 +229,9 @@ def test_the_page_needs_nothing_else_and_is_the_same_every_time(tmp_path: Path) 
     page = Page(text)
     assert page.outside == []
     assert "url(" not in text
-    assert "<script" not in text
+    assert "alert(1)" not in page_script()
+    assert [named.get("class") or named.get("id") for named in page.scripts] == ["record", "page"]
+    assert "<script>" not in text
     assert render_audit(record) == text
 
 

@@ -156,7 +156,7 @@ def test_two_attacks_on_one_run_are_paired(record: MakeRecord) -> None:
     made = record("a", {"pgd_published": 0.45, "pgd_ce": 0.40})
     assert "agree within noise" in text(verdict(one_group(piece(made, {}))))
     outcomes = {"pgd_published": kept(0, 180), "pgd_ce": kept(0, 160)}
-    assert "overstates it by 5.0 points" in text(verdict(one_group(piece(made, outcomes))))
+    assert "overstates “a” by 5.0 points" in text(verdict(one_group(piece(made, outcomes))))
 
 
 def stored(outcomes: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from corral.report.runs.collect import Arrays, Evidence
 from corral.report.runs.compare import RunGroup, group_runs
 from corral.report.runs.estimates import difference_error
 from corral.report.runs.protocols import differing_protocols
+from corral.report.runs.tables import overstatement_table
 from corral.report.runs.verdict import Verdict, verdict, within_noise_of_best
 
 NOTHING = Arrays(**{name: np.zeros(0) for name in Arrays.__dataclass_fields__})
@@ -25,6 +26,14 @@ def grouped(*records: Record) -> list[RunGroup]:
 def judge(*records: Record) -> Verdict:
     (group,) = grouped(*records)
     return verdict(group)
+
+
+def overstated(*records: Record) -> list[list[str]]:
+    """The rows of the table of what the published protocol overstates."""
+    (group,) = grouped(*records)
+    table = overstatement_table(group, {one.run: i for i, one in enumerate(records)})
+    assert table is not None
+    return [[row.label, *(cell.text for cell in row.cells)] for row in table.rows]
 
 
 def text(found: Verdict) -> str:
@@ -48,7 +57,7 @@ def test_less_than_two_standard_errors_is_noise(record: MakeRecord) -> None:
     # At n = 400 and 40%, two standard errors of a difference are 6.9 points.
     found = judge(record("a", {"pgd_ce": 0.40}), record("b", {"pgd_ce": 0.46}), record("c", {"pgd_ce": 0.20}))
     assert found.headline == (
-        "No clear winner at Linf eps 0.2: robust accuracy 46.0% of “b”, ahead of “a” with 40.0% by no more than noise."
+        "No clear winner at Linf eps 0.2: robust accuracy “b” 46.0% and “a” 40.0%, equal within noise."
     )
     assert "its lead of 6.0 points over “a” is less than 2 standard errors of the difference (7.0 points)" in text(
         found
@@ -66,13 +75,11 @@ def test_equal_runs_tie(record: MakeRecord) -> None:
 
 def test_nothing_robust_is_said_against_chance(record: MakeRecord) -> None:
     found = judge(record("a", {"pgd_ce": 0.02}), record("b", {"pgd_ce": 0.28}))
-    assert found.headline == (
-        "Nothing is robust at Linf eps 0.2: the best, “b”, is right on 28.0% of 400 test images "
-        "(standard error 2.2 points); guessing among 4 classes gives 25.0%."
-    )
+    assert found.headline == ("Nothing is robust at Linf eps 0.2: the best, “b”, has 28.0%, guessing gives 25.0%.")
+    assert "“b” is right on 28.0% of 400 test images (standard error 2.2 points)." in found.sentences
     assert "ahead of" not in text(found)
     assert judge(record("a", {"pgd_ce": 0.0})).headline.startswith(
-        "“a” is not robust at Linf eps 0.2: it is right on 0.0%"
+        "“a” is not robust at Linf eps 0.2: 0.0%, guessing gives 25.0%."
     )
 
 
@@ -90,12 +97,20 @@ def test_the_published_protocol_overstates_cluster_heads(record: MakeRecord) -> 
         record("fine", {"pgd_published": 0.46, "pgd_ce": 0.45}),
     )
     gaps = [sentence for sentence in found.sentences if "overstates" in sentence]
-    assert len(gaps) == 2
-    assert gaps[0].startswith(
-        "“published”: 74.4% under the published protocol, 2.8% under PGD in log space: the published "
-        "protocol overstates it by 71.6 points, because of exponentiated scores used as logits or its search, "
+    assert gaps == ["The published protocol overstates 2 of 3 runs, by up to 71.6 points."]
+    (reason,) = [sentence for sentence in found.sentences if "because of" in sentence]
+    assert reason.startswith(
+        "The published protocol finds less for “published” and “log” because of exponentiated scores used as logits or "
+        "its search, "
     )
-    assert gaps[1].startswith("“log”: 60.0%")
+    assert overstated(
+        record("published", {"pgd_published": 0.744, "pgd_ce": 0.028}),
+        record("log", {"pgd_published": 0.60, "pgd_ce": 0.45}),
+        record("fine", {"pgd_published": 0.46, "pgd_ce": 0.45}),
+    ) == [
+        ["published", "71.6", "74.4", "2.8 (PGD in log space)", "–"],
+        ["log", "15.0", "60.0", "45.0 (PGD in log space)", "–"],
+    ]
 
 
 def test_linear_heads_have_no_exponentiated_scores(record: MakeRecord) -> None:
@@ -109,9 +124,10 @@ def test_linear_heads_have_no_exponentiated_scores(record: MakeRecord) -> None:
 
 def test_the_control_separates_the_exponential_from_the_search(record: MakeRecord) -> None:
     found = judge(record("a", {"pgd_published": 0.70, "pgd_published_log": 0.45, "pgd_ce": 0.40}))
-    assert "exponentiated scores used as logits hide 25.0 points" in text(found)
-    assert "on log-space logits: 45.0%" in text(found)
-    assert "this record does not separate them" not in text(found)
+    assert "exponentiated scores used as logits (the table has their share" in text(found)
+    assert "these records do not separate them" not in text(found)
+    (row,) = overstated(record("a", {"pgd_published": 0.70, "pgd_published_log": 0.45, "pgd_ce": 0.40}))
+    assert row == ["a", "30.0", "70.0", "40.0 (PGD in log space)", "25.0"]
 
 
 def test_a_protocol_that_crosses_the_ball_is_not_blamed_for_its_steps(record: MakeRecord, attack: Any) -> None:
@@ -139,7 +155,7 @@ def test_the_worst_case_per_image_decides_where_it_was_measured(record: MakeReco
     found = judge(record("a", {"pgd_published": 0.7, "pgd_ce": 0.5, "worst_case": 0.45}))
     assert found.headline.startswith("“a” is robust on 45.0%")
     assert "Judged by the worst case per image" in text(found)
-    assert "70.0% under the published protocol, 50.0% under PGD in log space" in text(found)
+    assert "overstates “a” by 20.0 points: 70.0% against 50.0% under PGD in log space." in text(found)
 
 
 def test_the_published_protocol_alone_is_not_trusted(record: MakeRecord) -> None:
