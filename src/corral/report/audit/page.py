@@ -30,11 +30,11 @@ def audit_verdict(record: AuditRecord) -> Verdict:
         sentences.append(f"{robust}{above}.")
     elif record.verdict == "not measured":
         made = f"only {len(record.findings) - len(skipped)} of {len(record.findings)} checks were made"
-        headline = f"Not measured: {made}, so that little is known of masked gradients. {robust}."
-        sentences = []
+        headline = f"Not measured: {made}, so that little is known of masked gradients."
+        sentences = [f"{robust}."]
     else:
-        headline = f"Pass: no sign of masked gradients{made if skipped else ''}. {robust}."
-        sentences = []
+        headline = f"Pass: no sign of masked gradients{made if skipped else ''}."
+        sentences = [f"{robust}."]
     sentences.append(f"Without attack it classifies {percent(record.clean)} of {record.n_clean:,} images right.")
     if skipped:
         sentences.append(f"Not measured: {_quoted(skipped)}.")

@@ -72,7 +72,7 @@ def spans_figure(
 
     `runs` are the numbers on the page of the runs of each row, "3" or "3 4", for the page's filters.
     """
-    labels = ["\n".join(wrap(label, LABEL_WIDTH)) for label, _ in spans]
+    labels = ["\n".join(wrap(label, LABEL_WIDTH, break_on_hyphens=False)) for label, _ in spans]
     lines = sum(label.count("\n") for label in labels)
     with drawing(name):
         figure, axes = new_figure(4.8, 0.95 + 0.42 * len(spans) + 0.1 * lines + 0.2 * len(titles))
