@@ -157,7 +157,8 @@ def rows(page: Tab, table: str, column: int = 0) -> list[str]:
 
 
 def press_header(page: Tab, table: str, column: int) -> str | None:
-    script = f"""(() => {{ const h = document.querySelector('[data-name="{table}"] thead tr:last-child').cells[{column}];
+    row = f"""document.querySelector('[data-name="{table}"] thead tr:last-child')"""
+    script = f"""(() => {{ const h = {row}.cells[{column}];
         h.querySelector("button").click(); return h.getAttribute("aria-sort"); }})()"""
     found: str | None = page.run(script)
     return found

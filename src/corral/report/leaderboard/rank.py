@@ -1,12 +1,10 @@
 """What may be ranked with what, and by which number."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
+from corral.errors import CorralError
 from corral.records import Record
 from corral.report.leaderboard.flags import flags_of
 from corral.report.runs.collect import Evidence
@@ -14,9 +12,7 @@ from corral.report.runs.compare import Entry, RunGroup, attacks_of, group_runs
 from corral.report.runs.estimates import Estimate, within_noise
 from corral.report.runs.outcomes import single_attacks
 from corral.report.words import AUTOATTACK, WORST_CASE, attack_title, eps_words, listed
-
-# Statistics of batch norm in a checkpoint, which are no parameters.
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+from corral.training import Run, load_model
 
 
 @dataclass(frozen=True)
@@ -178,13 +174,10 @@ def _apart(record: Record, first: Record) -> str:
 
 
 def _stored_parameters(folder: Path) -> int | None:
-    """The numbers in a run's checkpoint but the statistics of batch norm: records before 0.2 do not have them."""
-    path = folder / "model.safetensors"
-    if not path.is_file():
+    """Those of a run's model, of whose record, as of those before 0.2, they are not known; None where it is no run."""
+    if not Run(folder).model_file.is_file():
         return None
     try:
-        with safe_open(str(path), framework="np") as archive:
-            names = [name for name in archive.keys() if not name.endswith(_STATISTICS)]  # noqa: SIM118 (not a dict)
-            return sum(int(math.prod(archive.get_slice(name).get_shape())) for name in names)
-    except (SafetensorError, OSError):
+        return sum(one.numel() for one in load_model(folder)[0].parameters())
+    except CorralError:  # a backbone of the user's that is not imported here
         return None
