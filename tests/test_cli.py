@@ -24,7 +24,20 @@ SMALL = [
     "--quiet",
 ]
 COMMANDS = (
-    *("demo", "train", "cluster", "evaluate", "report", "runs", "show", "recipes", "data", "certify", "audit"),
+    *(
+        "demo",
+        "train",
+        "cluster",
+        "evaluate",
+        "report",
+        "compare",
+        "runs",
+        "show",
+        "recipes",
+        "data",
+        "certify",
+        "audit",
+    ),
     *("analyze", "reproduce", "export"),
 )
 
@@ -86,7 +99,7 @@ WRONG_USE = [
     ("evaluate {base}/run --attack pgd_publishd", "unknown attack 'pgd_publishd'; did you mean 'pgd_published'"),
     *(
         (f"{verb} {{base}}/none", "no such run")
-        for verb in ("evaluate", "certify", "analyze", "export", "report", "show")
+        for verb in ("evaluate", "certify", "analyze", "export", "report", "compare", "show")
     ),
     *((f"{verb} {{base}}/foreign", "in this folder") for verb in ("evaluate", "certify", "analyze", "export")),
     ("report {base}/foreign", "holds no run"),

@@ -9,7 +9,7 @@ const saved = (elements) => shown(elements).filter((element) => !element.classLi
 
 function number(cell) {
   const found = exact(cell).replace(/,/g, "").match(/^[-+−]?\d+(\.\d+)?(e[-+]?\d+)?(\/\d+)?/i);
-  if (!found) return NaN;
+  if (!found) return null;
   const [above, below] = found[0].replace("−", "-").split("/");
   return Number(above) / Number(below ?? 1);
 }
@@ -17,7 +17,7 @@ function number(cell) {
 function sorted(rows, column, direction) {
   const cells = new Map(rows.map((row) => [row, row.cells[column]]));
   const known = rows.filter((row) => !["", "–"].includes(text(cells.get(row))));
-  const numeric = known.every((row) => !Number.isNaN(number(cells.get(row))));
+  const numeric = known.every((row) => number(cells.get(row)) !== null);
   const compare = numeric
     ? (a, b) => number(cells.get(a)) - number(cells.get(b))
     : (a, b) => text(cells.get(a)).localeCompare(text(cells.get(b)), undefined, { numeric: true });

@@ -119,6 +119,4 @@ def render(page: TablePage) -> str:
         overview=overview,
         figures=figures,
         sentence=sentence,
-        # A line may end before a deviation, not within it.
-        whole=lambda cell: cell.replace(" ± ", " ±\N{NO-BREAK SPACE}"),
     )
