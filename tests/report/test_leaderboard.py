@@ -16,7 +16,7 @@ from corral.errors import CorralError, UsageError
 from corral.models.fingerprint import fingerprint
 from corral.records import Curve, Record, Reported
 from corral.report.leaderboard.rank import Leaderboard, Line
-from corral.report.leaderboard.write import rows_of
+from corral.report.leaderboard.write import render_leaderboards, rows_of
 from corral.training import load_model, train
 
 WriteRun = Callable[..., Path]
@@ -120,7 +120,7 @@ def test_signs_of_masked_gradients_and_claims_are_flags(write_run: WriteRun, rec
         "masked gradients? robust accuracy rises with eps under PGD in log space",
         "claim not reached: 74.4% claimed, 40.0% measured",
         "no AutoAttack: an upper bound",
-        "few images: 400, standard error 2.4 points",
+        "few images: 400",
     )
 
 
@@ -132,6 +132,15 @@ def test_the_published_protocol_above_the_worst_case_is_a_flag_from_five_points(
     found = lines([board])
     assert found["much"].flags[0] == "the published protocol overstates it by 60.0 points"
     assert not any("overstates" in flag for flag in found["little"].flags)
+
+
+def test_what_all_share_is_said_once(ranked: Any, tmp_path: Path) -> None:
+    boards = ranked(("a", {"pgd_ce": 0.5}, {}), ("b", {"pgd_ce": 0.3, "pgd_published": 0.9}, {}))
+    assert boards[0].shared_flags == ("no AutoAttack: an upper bound", "few images: 400")
+    text = render_leaderboards(boards)
+    assert "All of them: no AutoAttack: an upper bound; few images: 400." in text
+    assert text.count(">the published protocol overstates it by 60.0 points<") == 1
+    assert text.count("few images: 400") == 1
 
 
 def test_seeds_of_one_recipe_are_one_line(ranked: Any) -> None:

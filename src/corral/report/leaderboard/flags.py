@@ -35,9 +35,8 @@ def flags_of(entry: Entry, best: Estimate | None, autoattack: Estimate | None) -
     elif best is not None and best.mean < autoattack.mean and not within_noise(best, autoattack):
         found.append(f"AutoAttack alone overstates it by {points(autoattack.mean - best.mean)}")
     if record.reduced or record.n < FEW_IMAGES:
-        error = "" if best is None else f", standard error {points(best.error)}"
         of = f" of {record.n_test:,}" if record.reduced else ""
-        found.append(f"few images: {record.n:,}{of}{error}")
+        found.append(f"few images: {record.n:,}{of}")
     if edited := list(dict.fromkeys(name for piece in entry.members for name in piece.record.edited)):
         found.append(f"edited by hand: {', '.join(edited)}")
     return tuple(dict.fromkeys(found))

@@ -79,6 +79,12 @@ class Leaderboard:
     apart: str = ""
 
     @property
+    def shared_flags(self) -> tuple[str, ...]:
+        """The flags that every one of several lines has."""
+        first, *others = self.lines
+        return tuple(flag for flag in first.flags if others and all(flag in line.flags for line in others))
+
+    @property
     def ranked(self) -> RunGroup:
         """The group in the order of the lines."""
         return RunGroup(tuple(line.entry for line in self.lines))

@@ -135,7 +135,10 @@ def render_leaderboards(found: Sequence[Leaderboard]) -> str:
                 "title": board.group.title,
                 "basis": board.basis,
                 "apart": board.apart,
-                "lines": [_shown(line, numbers) for line in board.lines],
+                "shared": board.shared_flags,
+                "lines": [_shown(line, numbers, board.shared_flags) for line in board.lines],
+                "published": any(line.entry.under(PUBLISHED) is not None for line in board.lines),
+                "claimed": any(line.record.reported is not None for line in board.lines),
                 "figure": spans_panel(board.ranked, numbers, f"b{place}") if board.group.attacks else None,
             }
             for place, board in enumerate(found)
@@ -147,9 +150,9 @@ def render_leaderboards(found: Sequence[Leaderboard]) -> str:
     )
 
 
-def _shown(line: Line, numbers: dict[str, int]) -> dict[str, Any]:
-    """A line's cells as text, with the exact numbers behind them in percent."""
-    record, published = line.record, line.entry.under(PUBLISHED)
+def _shown(line: Line, numbers: dict[str, int], shared: Sequence[str]) -> dict[str, Any]:
+    """A line's cells as text, with the exact numbers behind them in percent; flags that all share are left out."""
+    record, published, claim = line.record, line.entry.under(PUBLISHED), line.record.reported
     head = (record.head or "–") if record.rule is None else f"{record.head}, {record.rule}"
     single = len(line.entry.members) == 1
     return {
@@ -159,16 +162,13 @@ def _shown(line: Line, numbers: dict[str, int]) -> dict[str, Any]:
         "label": line.entry.label,
         "swatch": Markup(swatch(numbers[line.entry.members[0].label])) if single else "",
         "runs": run_numbers(line.entry.members, numbers),
-        "accuracies": [
-            *(_accuracy(one) for one in (line.best, line.clean, line.autoattack, published)),
-            ("–", None)
-            if record.reported is None
-            else (f"{100 * record.reported.robust:.1f}", 100 * record.reported.robust),
-        ],
-        "claim": "" if record.reported is None else f"{record.reported.attack}, {record.reported.source}",
+        "accuracies": [_accuracy(one) for one in (line.best, line.clean, line.autoattack)],
+        "published": _accuracy(published),
+        "claimed": ("–", None) if claim is None else (f"{100 * claim.robust:.1f}", 100 * claim.robust),
+        "claim": "–" if claim is None else f"{claim.attack}, {claim.source}",
         "error": "–" if line.best is None else f"{100 * line.best.error:.1f}",
         "by": attack_title(line.by) if line.by else "–",
-        "flags": line.flags,
+        "flags": [flag for flag in line.flags if flag not in shared],
         "parameters": ("–", None) if line.parameters is None else (_short(line.parameters), line.parameters),
         "passes": ("–", None) if line.passes is None else (f"{line.passes:,.0f}", line.passes),
         "seconds": (seconds_words(record.eval_seconds), record.eval_seconds),
