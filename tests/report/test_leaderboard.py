@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.report.test_audit_page import make_audit, masked
 from typer.testing import CliRunner
 
 import corral
 from corral.cli import app
+from corral.documents import write_document
 from corral.errors import CorralError, UsageError
 from corral.models.fingerprint import fingerprint
 from corral.records import Curve, Record, Reported
@@ -122,6 +124,25 @@ def test_signs_of_masked_gradients_and_claims_are_flags(write_run: WriteRun, rec
         "no AutoAttack: an upper bound",
         "few images: 400",
     )
+
+
+def test_an_audit_beside_the_records_is_a_flag(write_run: WriteRun, record: MakeRecord) -> None:
+    def flags(audit: Any) -> tuple[str, ...]:
+        write_document(audit, run / "audit.json")
+        (board,) = corral.compare([run])
+        flags: tuple[str, ...] = board.lines[0].flags
+        return flags
+
+    run = write_run(record("a", with_autoattack(0.4)))
+    about: dict[str, Any] = {"target": "runs/a", "data": "digits", "eps": 0.2}
+    assert flags(make_audit(**about)) == ("few images: 400",)
+    assert flags(masked(**about))[0] == "masked gradients, by its audit: “Title of zero”"
+    assert flags(masked(**about | {"eps": 0.5}))[0] == "masked gradients, by its audit at Linf eps 0.5: “Title of zero”"
+    other = "audit.json beside its records is of another model or other images: runs/b on digits"
+    assert flags(masked(**about | {"target": "runs/b"}))[0] == other
+    (run / "audit.json").write_text("{}")
+    with pytest.raises(CorralError, match=r"audit.json: not a corral audit"):
+        corral.compare([run])
 
 
 def test_the_published_protocol_above_the_worst_case_is_a_flag_from_five_points(ranked: Any) -> None:

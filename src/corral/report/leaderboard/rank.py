@@ -6,6 +6,7 @@ from pathlib import Path
 
 from corral.errors import CorralError
 from corral.records import Record
+from corral.report.leaderboard.audits import audit_flag
 from corral.report.leaderboard.flags import flags_of
 from corral.report.runs.collect import Evidence
 from corral.report.runs.compare import Entry, RunGroup, attacks_of, group_runs
@@ -136,6 +137,7 @@ def _line(entry: Entry, group: RunGroup, where: dict[str, Path], by_autoattack: 
         decisive = best if autoattack is not None else None
     else:
         decisive = entry.under(entry.hardest(group.common)) if group.common else None
+    audits = [audit_flag(piece.record, where[piece.label]) for piece in entry.members]
     sizes = {piece.record.parameters or _stored_parameters(where[piece.label]) for piece in entry.members}
     return Line(
         entry=entry,
@@ -145,7 +147,7 @@ def _line(entry: Entry, group: RunGroup, where: dict[str, Path], by_autoattack: 
         best=best,
         by=by,
         ranked_by=decisive,
-        flags=flags_of(entry, best, autoattack),
+        flags=(*filter(None, dict.fromkeys(audits)), *flags_of(entry, best, autoattack)),
         parameters=sizes.pop() if len(sizes) == 1 else None,
     )
 

@@ -23,7 +23,8 @@ LIMITS = (
     "Attacks find misclassified images, they do not prove that there are none: all are upper bounds.",
     "Ranks within 2 standard errors of the first are bold and marked =: another draw of test images, or of training "
     "seeds, could order them otherwise.",
-    "“masked gradients?” is a sign in these records, no verdict: corral audit examines it.",
+    "“masked gradients?” is a sign in these records, no verdict: corral audit examines it, and where its audit.json "
+    "lies beside the records of a model its verdict stands among the flags.",
     "Passes and seconds are what the attacks cost on the machines of the records; no model is cheap for that.",
 )
 

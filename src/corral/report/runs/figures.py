@@ -14,6 +14,10 @@ from corral.report.svg import PageFigure, drawing, new_figure, page_figure, quie
 
 MOST_POINTS = 500
 MOST_NAMED_CLASSES = 20
+# Of more classes a page would be too large with each drawn for itself.
+MOST_SINGLE_CLASSES = 100
+_RIGHT: Any = {"markersize": 3.2, "alpha": 0.75, "markeredgewidth": 0}
+_WRONG: Any = {"markersize": 5, "markeredgewidth": 1.5}
 _WHITE_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
 
 
@@ -115,15 +119,10 @@ def features_figure(arrays: Arrays, classes: Sequence[str], *, name: str, descri
     predicted = arrays.features_predicted[:MOST_POINTS]
     with drawing(name):
         figure, axes = new_figure(3.4, 3.4)
-        for label, kind in enumerate(classes):
-            of_class: Any = {"color": CLASS_COLOURS[label % len(CLASS_COLOURS)], "gid": f"class:{label}"}
-            for other in np.unique(predicted[labels == label]).tolist():
-                chosen = points[(labels == label) & (predicted == other)]
-                if other == label:
-                    axes.plot(*chosen.T, "o", markersize=3.2, alpha=0.75, markeredgewidth=0, label=kind, **of_class)
-                else:
-                    wrong = f"{kind}, predicted {classes[other]}"
-                    axes.plot(*chosen.T, "x", markersize=5, markeredgewidth=1.5, label=wrong, **of_class)
+        if len(classes) <= MOST_SINGLE_CLASSES:
+            _draw_classes(axes, points, labels, predicted, classes)
+        else:
+            _draw_colours(axes, points, labels, predicted)
         for at, label in zip(arrays.centroids2d, arrays.centroids_classes, strict=True):
             colour = CLASS_COLOURS[int(label) % len(CLASS_COLOURS)]
             axes.plot(
@@ -141,6 +140,28 @@ def features_figure(arrays: Arrays, classes: Sequence[str], *, name: str, descri
         axes.margins(0.06)
         axes.spines[:].set_color("#cccccc")
         return page_figure(figure, name, description)
+
+
+def _draw_classes(axes: Any, points: Any, labels: Any, predicted: Any, classes: Sequence[str]) -> None:
+    """The points of each class by what is predicted, which the page's filters and values know."""
+    for label, kind in enumerate(classes):
+        of_class: Any = {"color": CLASS_COLOURS[label % len(CLASS_COLOURS)], "gid": f"class:{label}"}
+        right, wrong = (labels == label) & (predicted == label), (labels == label) & (predicted != label)
+        axes.plot(*points[right].T, "o", **_RIGHT, label=kind, **of_class)
+        if len(classes) > MOST_NAMED_CLASSES:
+            axes.plot(*points[wrong].T, "x", **_WRONG, label=f"{kind}, predicted wrong", **of_class)
+            continue
+        for other in np.unique(predicted[wrong]).tolist():
+            chosen = points[wrong & (predicted == other)]
+            axes.plot(*chosen.T, "x", **_WRONG, label=f"{kind}, predicted {classes[other]}", **of_class)
+
+
+def _draw_colours(axes: Any, points: Any, labels: Any, predicted: Any) -> None:
+    """The points of many classes, those of one colour together."""
+    for place, colour in enumerate(CLASS_COLOURS):
+        of_colour, right = labels % len(CLASS_COLOURS) == place, labels == predicted
+        axes.plot(*points[of_colour & right].T, "o", **_RIGHT, color=colour, label="predicted right")
+        axes.plot(*points[of_colour & ~right].T, "x", **_WRONG, color=colour, label="predicted wrong")
 
 
 def _names(arrays: Arrays, points: Any, labels: Any, classes: Sequence[str]) -> list[tuple[Any, int]]:
