@@ -92,8 +92,14 @@ def values_table(marks: list[Mark]) -> tuple[tuple[str, ...], tuple[tuple[str, .
         counted = Counter(mark.series for mark in marks)
         return ("Points", "Number"), tuple((series, f"{count:,}") for series, count in counted.items()), ""
     several = any(mark.series for mark in marks)
+    # Axes without a name are told apart by their place, those of panels that differ by their name.
+    alike = len({tuple(name for name, _ in mark.values) for mark in marks}) == 1
+    names = [name for name, _ in marks[0].values] if alike else names
     rows = tuple(
-        ((mark.series,) if several else ()) + tuple(dict(mark.values).get(name, "–") for name in names)
+        ((mark.series,) if several else ())
+        + tuple(
+            mark.values[place][1] if alike else dict(mark.values).get(name, "–") for place, name in enumerate(names)
+        )
         for mark in marks
     )
     note = ", evenly chosen from longer series" if any(mark.thinned for mark in marks) else ""

@@ -153,9 +153,10 @@ def _tidy(tag: str, name: str) -> str:
 
 
 def _themed(tag: str) -> str:
-    """The page's variables in the place of the colours that it knows."""
+    """The page's variables in the place of the colours that it knows, and its own letters."""
+    tag = re.sub(r"font-family: [^;\"]*; ", "", tag)
     return re.sub(
-        r"#[0-9a-f]{6}\b", lambda found: f"var(--{known})" if (known := VARIABLES.get(found[0])) else found[0], tag
+        r"#[0-9a-f]{6}\b", lambda found: f"var(--{VARIABLES[found[0]]})" if found[0] in VARIABLES else found[0], tag
     )
 
 
