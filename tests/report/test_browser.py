@@ -236,6 +236,9 @@ def test_runs_and_classes_are_filtered_everywhere(tab: Any) -> None:
     page.run("(() => { const s = document.querySelector('.filters select'); s.value = '2'; "
              "s.dispatchEvent(new Event('change')); })()")  # fmt: skip
     assert rows(page, "g0-classes") == ["two"]
+    labels = "[...document.querySelectorAll('figure.claims svg [data-run] text')].map((e) => e.textContent)"
+    assert page.run(labels) == list(ATTACKS)
+    assert page.run(labels.replace("[data-run]", "[data-run]:not([hidden])")) == ["nominal", "at"]
     images = "[...document.querySelectorAll('.pictures li')].filter((e) => e.offsetParent).map((e) => e.dataset.class)"
     assert page.run(images) == ["2", "2"]
     page.run("document.querySelector('.filters button').click()")

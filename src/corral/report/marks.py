@@ -90,7 +90,7 @@ def values_table(marks: list[Mark]) -> tuple[tuple[str, ...], tuple[tuple[str, .
     names = list(dict.fromkeys(name for mark in marks for name, _ in mark.values))
     if not names or len(marks) > MOST_ROWS:
         counted = Counter(mark.series for mark in marks)
-        return ("Points", "Number"), tuple((series, f"{count:,}") for series, count in counted.items()), ""
+        return ("Points", "Number"), tuple((series or "all", f"{count:,}") for series, count in counted.items()), ""
     several = any(mark.series for mark in marks)
     # Axes without a name are told apart by their place, those of panels that differ by their name.
     alike = len({tuple(name for name, _ in mark.values) for mark in marks}) == 1
@@ -103,7 +103,8 @@ def values_table(marks: list[Mark]) -> tuple[tuple[str, ...], tuple[tuple[str, .
         for mark in marks
     )
     note = ", evenly chosen from longer series" if any(mark.thinned for mark in marks) else ""
-    return (("Series",) if several else ()) + tuple(name or "Value" for name in names), rows, note
+    columns = tuple(name or ("Row" if place == 0 else "Value") for place, name in enumerate(names))
+    return (("Series",) if several else ()) + columns, rows, note
 
 
 @dataclass(frozen=True)

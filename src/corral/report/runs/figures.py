@@ -91,6 +91,8 @@ def spans_figure(
                     axes.plot([100 * value], [row], **styles[column], **at)
         axes.axvline(100 * chance, color="#555555", linewidth=1, linestyle=(0, (1, 2)), zorder=0)
         axes.set_yticks(range(len(spans)), labels)
+        for words, of_runs in zip(axes.get_yticklabels(), runs or (), strict=False):
+            words.set_gid(f"run:{of_runs}")
         axes.set(xlabel="accuracy, % (dotted: chance)", xlim=(0, 100), ylim=(len(spans) - 0.5, -0.5))
         quiet(axes, grid="x", left=False)
         handles = [Line2D([], [], **style, label=title) for style, title in zip(styles, titles, strict=True)]

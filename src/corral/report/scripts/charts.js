@@ -7,6 +7,7 @@ tip.className = "tip";
 tip.setAttribute("role", "status");
 tip.hidden = true;
 document.body.append(tip);
+addEventListener("scroll", () => { tip.hidden = true; }, true);
 
 function place(chart, [x, y]) {
   const at = new DOMPoint(x, y).matrixTransform(chart.getScreenCTM());
