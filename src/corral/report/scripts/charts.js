@@ -42,6 +42,7 @@ for (const chart of document.querySelectorAll("svg[data-marks]")) {
   const drawn = JSON.parse(chart.dataset.marks);
   let current = -1;
   chart.setAttribute("tabindex", "0");
+  chart.setAttribute("aria-description", "The arrow keys read its values.");
   const point = (event) => {
     const mark = nearest(chart, drawn, event);
     if (mark) tell(chart, drawn, mark); else tip.hidden = true;
