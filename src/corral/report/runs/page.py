@@ -11,8 +11,9 @@ from corral.files import AnyPath, check_recordable, check_writable, write_atomic
 from corral.report.palette import class_dot, swatch
 from corral.report.runs.collect import Evidence, collect
 from corral.report.runs.compare import RunGroup, attacks_of, group_runs
+from corral.report.runs.made import evidence_table
 from corral.report.runs.protocols import claims, differing_protocols, protocols, reduced_warnings
-from corral.report.runs.tables import evidence_table, overstatement_table, per_class_table, runs_table
+from corral.report.runs.tables import overstatement_table, per_class_table, runs_table
 from corral.report.runs.verdict import verdict
 from corral.report.template import documents, filled, script_json
 from corral.report.words import WORST_CASE, listed, slug

@@ -7,7 +7,8 @@ tip.className = "tip";
 tip.setAttribute("role", "status");
 tip.hidden = true;
 document.body.append(tip);
-addEventListener("scroll", () => { tip.hidden = true; }, true);
+let told = null; // the chart, its marks and the mark that the tip is of
+addEventListener("scroll", () => { if (!tip.hidden) tell(...told); }, true);
 
 function place(chart, [x, y]) {
   const at = new DOMPoint(x, y).matrixTransform(chart.getScreenCTM());
@@ -21,12 +22,13 @@ function visible({ marks }) {
 }
 
 function tell(chart, drawn, mark) {
+  told = [chart, drawn, mark];
   const [x, y] = place(chart, mark);
   tip.textContent = drawn.texts[mark[2]];
   tip.hidden = false;
   const { width, height } = tip.getBoundingClientRect();
   tip.style.left = `${Math.max(4, Math.min(x + 12, innerWidth - width - 4))}px`;
-  tip.style.top = `${y - height - 10 < 0 ? y + 14 : y - height - 10}px`;
+  tip.style.top = `${y > 0 && y < height + 10 ? y + 14 : y - height - 10}px`;
 }
 
 function nearest(chart, drawn, event) {
