@@ -265,6 +265,14 @@ def test_charts_are_dark_in_the_dark(tab: Any) -> None:
     assert dark == ["rgb(98, 122, 227)", "rgb(232, 234, 237)"]
 
 
+def test_the_embedding_has_a_legend_of_its_classes(tab: Any) -> None:
+    page = tab("analysis")
+    legend = page.run("[...document.querySelectorAll('#embedding svg [id*=legend] text')].map((e) => e.textContent)")
+    assert legend == ["zero", "one", "two"]
+    marks = json.loads(page.run("document.querySelector('#embedding svg').dataset.marks"))
+    assert {"true zero, clean", "predicted two, attacked"} <= set(marks["texts"])
+
+
 def test_the_findings_that_matter_are_open(tab: Any) -> None:
     page = tab("audit")
     found = page.run(

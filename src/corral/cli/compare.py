@@ -44,7 +44,7 @@ def compare(
         print_json({"page": str(out), "csv": str(lines), "lines": rows_of(boards)})
         return
     for board in boards:
-        typer.echo(f"{board.group.title}: {board.apart or board.basis}")
+        typer.echo(f"{board.group.title}: {' '.join(filter(None, (board.apart, board.basis)))}")
         rows = [
             [
                 "–" if line.rank is None else str(line.rank),
