@@ -24,21 +24,8 @@ SMALL = [
     "--quiet",
 ]
 COMMANDS = (
-    *(
-        "demo",
-        "train",
-        "cluster",
-        "evaluate",
-        "report",
-        "compare",
-        "runs",
-        "show",
-        "recipes",
-        "data",
-        "certify",
-        "audit",
-    ),
-    *("analyze", "reproduce", "export"),
+    *("demo", "train", "cluster", "evaluate", "report", "compare", "runs", "show", "recipes", "data"),
+    *("certify", "audit", "analyze", "reproduce", "export"),
 )
 
 
