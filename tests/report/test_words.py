@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from corral.records import AttackResult
+from corral.report.template import at_once
 from corral.report.words import attack_order, attack_title, counted, eps_words, listed, percent, protocol_words
 
 
@@ -53,3 +54,16 @@ def test_a_protocol_names_all_its_settings(attack: Callable[..., AttackResult]) 
     words = protocol_words(attack("mine", 0.5, **changed))
     for part in ("Protocol of mine", "1 restart,", "maximising my objective", "every iterate of every restart"):
         assert part in words
+
+
+def test_a_verdict_shows_the_sentences_that_three_lines_hold() -> None:
+    two = "b" * 120
+    for sentences, opened in (
+        (["a"], []),
+        (["a", "b", "c", "d"], ["d"]),
+        (["a" * 100, "b", "c"], ["c"]),
+        (["a" * 100, two, "c"], [two]),
+        (["a", two, "c"], ["c"]),
+        (["a" * 999, "b"], ["b"]),
+    ):
+        assert at_once(sentences) == ([one for one in sentences if one not in opened], opened)

@@ -3,8 +3,9 @@
 import base64
 import hashlib
 import json
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -16,6 +17,8 @@ from corral.report.palette import style_sheet
 
 PACKAGE = "corral.report"
 SCRIPTS = ("filters.js", "tables.js", "charts.js")
+# Of a verdict what is not opened, and the characters of a line.
+VERDICT_LINES, BOLD_LINE, LINE = 3, 94, 114
 # Where the contents go once the page is there.
 CONTENTS = Markup("<!-- contents -->")
 # Records of one page together; above it each is without what is listed below, which tables have.
@@ -44,6 +47,7 @@ def filled(package: str, name: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals["at_once"] = at_once
     script = page_script()
     page = environment.get_template(name).render(
         style=Markup(f"{style_sheet()}{_text('page.css')}"),
@@ -53,6 +57,23 @@ def filled(package: str, name: str, **values: Any) -> str:
         **values,
     )
     return page.replace(CONTENTS, contents(page), 1)
+
+
+def at_once(sentences: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A verdict's sentences that are read at once, and those to be opened.
+
+    The headline, which is bold, and of the others in their order those with which it has `VERDICT_LINES` lines on a
+    page 1280 pixels wide.
+    """
+    headline, *others = sentences
+    shown: list[str] = [headline]
+    opened: list[str] = []
+    left = VERDICT_LINES - math.ceil(len(headline) / BOLD_LINE)
+    for sentence in others:
+        lines = math.ceil(len(sentence) / LINE)
+        (shown if lines <= left else opened).append(sentence)
+        left -= lines if lines <= left else 0
+    return shown, opened
 
 
 def contents(page: str) -> str:
