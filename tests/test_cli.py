@@ -24,8 +24,9 @@ SMALL = [
     "--quiet",
 ]
 COMMANDS = (
-    *("demo", "train", "cluster", "evaluate", "report", "compare", "runs", "show", "recipes", "data"),
-    *("certify", "audit", "analyze", "reproduce", "export"),
+    "compare",
+    *("demo", "train", "cluster", "evaluate", "report", "runs", "show", "recipes", "data", "certify", "audit"),
+    *("analyze", "reproduce", "export"),
 )
 
 

@@ -182,7 +182,7 @@ def _apart(record: Record, first: Record) -> str:
 
 
 def _stored_parameters(folder: Path) -> int | None:
-    """Those of a run's model, of whose record, as of those before 0.2, they are not known; None where it is no run."""
+    """Those of a run's model, where its record, of an earlier version, does not say; None of other models."""
     if not Run(folder).model_file.is_file():
         return None
     try:
