@@ -8,13 +8,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # Two OpenMP threads that compete with another process spin: tests run in processes of one thread each.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 INTEROP := .venv-interop
+DOCS := .venv-docs
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 # What must be covered, by the tests of its own folder; tracing anything else would only take time.
 COVERED := geometry losses attacks certify models
 SHARED_OUT := -n 2 --dist loadfile --no-loadscope-reorder
 GATED := src/corral/geometry/**,src/corral/losses/**,src/corral/attacks/**,src/corral/certify/**,src/corral/models/heads/**
 
-.PHONY: demo fast test lint types unit thorough bench agreement soundness interop fuzz faults arena tables env lock clean
+.PHONY: demo fast test lint types unit thorough docs docs-serve docs-version bench agreement soundness interop fuzz faults arena tables env lock clean
 .DEFAULT_GOAL := test
 
 env: $(READY)
@@ -76,11 +77,27 @@ agreement: $(READY)
 interop: $(INTEROP)/.ready
 	CORRAL_INTEROP=docs/interop.md $(TEST_ENV) $(INTEROP)/bin/python -m pytest --timeout 1800 tests/interop
 
-$(INTEROP)/.ready: $(READY) interop.lock
-	@$(BIN)/python -m venv $(INTEROP)
+# The site of docs/ in site/, with every link checked. It is read as files, or `make docs-serve` shows it as it is written.
+docs: $(DOCS)/.ready
+	@$(MKDOCS) build --quiet
+
+docs-serve: $(DOCS)/.ready
+	@$(MKDOCS) serve
+
+# The site of a release beside those of earlier ones, as a commit of the branch gh-pages: make docs-version RELEASE=0.1
+docs-version: $(DOCS)/.ready
+	@PATH="$(CURDIR)/$(DOCS)/bin:$$PATH" CORRAL_DOCS_VERSIONS=mike NO_MKDOCS_2_WARNING=1 mike deploy --update-aliases $(RELEASE) latest
+
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs
+
+# An environment that sees the packages of .venv, and has more.
+$(INTEROP)/.ready: interop.lock
+$(DOCS)/.ready: docs.lock
+$(INTEROP)/.ready $(DOCS)/.ready: $(READY)
+	@$(BIN)/python -m venv $(@D)
 	@echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PURELIB)')')" \
-		> "$$($(INTEROP)/bin/python -c '$(PURELIB)')/beside.pth"
-	@$(INTEROP)/bin/python -m pip --disable-pip-version-check -q install --no-deps -r interop.lock
+		> "$$($(@D)/bin/python -c '$(PURELIB)')/beside.pth"
+	@$(@D)/bin/python -m pip --disable-pip-version-check -q install --no-deps -r $(filter %.lock,$^)
 	@touch $@
 
 # 10,000 damaged files of every kind that is read; a JSON line a kind, and kinds in the file are not done again.
@@ -119,4 +136,4 @@ lock: $(READY)
 	@mv requirements.lock.new requirements.lock
 
 clean:
-	rm -rf .venv .venv-interop .mypy_cache .ruff_cache .pytest_cache .coverage
+	rm -rf .venv .venv-interop .venv-docs site .mypy_cache .ruff_cache .pytest_cache .coverage

@@ -268,7 +268,11 @@ def now() -> str:
 
 
 def read_record(path: Path) -> Record:
-    """Read and check a record; raises as `read_document`."""
+    """Read and check a record; raises as `read_document`.
+
+    Args:
+        path: the file.
+    """
     return read_document(path, Record, kind="record", command="corral evaluate")
 
 

@@ -83,6 +83,10 @@ class AnalysisCache:
     def stored(self, name: str, *, needs: Collection[str] = ()) -> Analysis | None:
         """The analysis on disk if it is of these weights and has the numbers `needs`.
 
+        Args:
+            name: of the analysis.
+            needs: names of numbers that it must have.
+
         Raises:
             CorralError: a damaged file.
         """

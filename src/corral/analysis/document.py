@@ -103,6 +103,9 @@ def mean_series(analyses: Sequence[Analysis], name: str) -> tuple[float, ...]:
 def read_analysis(path: Path) -> Analysis:
     """Read and check an analysis.
 
+    Args:
+        path: the file.
+
     Raises:
         CorralError: missing, not JSON, or not an analysis of this format.
     """

@@ -75,7 +75,16 @@ def measured_run(
     data_root: str | Path | None = None,
     device: torch.device | str = "cpu",
 ) -> AnalysedModel:
-    """A finished run and the images to measure it on; arguments and errors are those of `AnalysisCache`."""
+    """A finished run and the images to measure it on; arguments and errors are those of `AnalysisCache`.
+
+    Args:
+        run: a finished run's folder.
+        n: a class-balanced subset of this many test images; default all.
+        seed: of what the analyses draw.
+        data: the run's own, where they have no name that leads to them.
+        data_root: folder of the data-set files.
+        device: where the model goes.
+    """
     folder = Run(Path(run))
     model, _, info = load_model(folder.path, device=device)
     images = data_of(run, info, data=data, root=data_root)
@@ -94,7 +103,17 @@ def measured_classifier(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> AnalysedModel:
-    """A classifier with a data set, on whose test images it is measured; `name` is for messages."""
+    """A classifier with a data set, on whose test images it is measured; `name` is for messages.
+
+    Args:
+        model: the classifier.
+        data: its training and test images.
+        threat: norm and eps of the attacks.
+        name: what messages call it.
+        n: a class-balanced subset of this many test images; default all.
+        seed: of what the analyses draw.
+        device: where the model goes.
+    """
     return _measured(model, name, data.name, data.classes, threat, data.train, data.test, n, seed, device)
 
 

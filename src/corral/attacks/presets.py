@@ -40,7 +40,12 @@ class PgdPreset:
         return 2.5 * eps / self.steps if self.step_size is None else self.step_size
 
     def bind(self, target: AttackedModel, threat: Threat) -> Attack:
-        """`bound`, as attacks by name are bound."""
+        """`bound`, as attacks by name are bound.
+
+        Args:
+            target: the model behind its contract.
+            threat: norm and eps.
+        """
         return self.bound(target.model, threat, target.released)
 
     def bound(self, model: nn.Module, threat: Threat, released: Released = RELEASED) -> Attack:

@@ -27,7 +27,13 @@ class FeaturesObjective:
     values: FeatureValues
 
     def bind(self, model: nn.Module, x: Tensor, y: Tensor) -> Objective:
-        """As `ModelObjective`; it needs a corral Classifier, for its features."""
+        """As `ModelObjective`; it needs a corral Classifier, for its features.
+
+        Args:
+            model: a corral Classifier.
+            x: (N, C, H, W) clean images.
+            y: (N,) labels.
+        """
         if not isinstance(model, Classifier):
             raise ValueError(f"the loss of training needs a corral Classifier, found {type(model).__name__}")
         with torch.no_grad():

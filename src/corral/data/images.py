@@ -128,6 +128,11 @@ class Images(Shown):
         """Every batch of (n,) indices with its pixels; arguments as of `stored`.
 
         Batches are taken one by one; of images that are streamed, some before they are wanted.
+
+        Args:
+            batches: (n,) int64 indices each.
+            crops: take a random part of each image, for training.
+            needed: which places of n images are needed, by n.
         """
         for batch in batches:
             yield batch, self.stored(batch, crops, needed)
@@ -161,6 +166,9 @@ class Images(Shown):
         """These and, behind them, others of the same shape, type and device, without labels.
 
         From 2 GiB on they lie on the disk.
+
+        Args:
+            other: the images that come after these.
 
         Raises:
             CorralError: images of different shapes, types or devices.

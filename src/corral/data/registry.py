@@ -41,6 +41,11 @@ class NamedDataSet:
     def load(self, name: str, *, root: Path | None, download: bool) -> DataSet | OnePart:
         """The data, under the name that they were asked for.
 
+        Args:
+            name: what the data are called.
+            root: folder of the data-set files.
+            download: whether files that are not there may be fetched.
+
         Raises:
             CorralError: the loader failed, or what it returned is no data set or not the one described.
         """

@@ -260,6 +260,11 @@ class Streamed(Images):
     def stored(self, rows: Tensor | None = None, crops: Crops | None = None, needed: Needed | None = None) -> Tensor:
         """As `Images`, read now.
 
+        Args:
+            rows: (n,) int64 indices or an (N,) mask; default all.
+            crops: take a random part of each image, for training.
+            needed: which places of n images are needed, by n.
+
         Raises:
             CorralError: an image cannot be read, or all are asked for, which as floats would take half of the memory.
         """
@@ -276,7 +281,13 @@ class Streamed(Images):
     def each(
         self, batches: Iterable[Tensor], crops: Crops | None = None, needed: Needed | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """As `Images`; the next batches are asked for, and read, before they are wanted."""
+        """As `Images`; the next batches are asked for, and read, before they are wanted.
+
+        Args:
+            batches: (n,) int64 indices each.
+            crops: take a random part of each image, for training.
+            needed: which places of n images are needed, by n.
+        """
         waiting: deque[Batch] = deque()
 
         def asked() -> Iterator[Asked]:
@@ -323,6 +334,9 @@ class Streamed(Images):
 
     def behind(self, other: Images) -> Images:
         """These and, behind them, others of the same store, without labels.
+
+        Args:
+            other: the images that come after these.
 
         Raises:
             CorralError: the others lie elsewhere.

@@ -70,7 +70,13 @@ def cosine_silhouette(points: Tensor, assignments: Tensor, *, shared: bool = Fal
 
 
 def mean_width(points: Tensor, assignments: Tensor, *, shared: bool = False) -> float:
-    """The mean silhouette width; arguments as `cosine_silhouette`."""
+    """The mean silhouette width; arguments as `cosine_silhouette`.
+
+    Args:
+        points: (N, d) finite floats, not zero.
+        assignments: (N,) int64 cluster of each point.
+        shared: each of several processes has a part of the points, and all get the mean over all.
+    """
     widths = cosine_silhouette(points, assignments, shared=shared)
     if not shared or ranks.size() == 1:
         return float(widths.mean())

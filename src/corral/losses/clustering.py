@@ -32,7 +32,13 @@ def pull_assigned(scaled: Tensor, assigned: Tensor, own: Tensor) -> Tensor:
 
 
 def pull_nearest(scaled: Tensor, assigned: Tensor, own: Tensor) -> Tensor:
-    """F of Eq. 2 with the nearest centroid of the example's class; arguments as `pull_assigned`."""
+    """F of Eq. 2 with the nearest centroid of the example's class; arguments as `pull_assigned`.
+
+    Args:
+        scaled: (N, M) distances d^2 / 2 sigma^2.
+        assigned: (N,) index of each example's centroid; not used.
+        own: (N, M) True where a centroid is of the example's class.
+    """
     return scaled.masked_fill(~own, torch.inf).amin(1)
 
 
@@ -53,7 +59,12 @@ def push_soft(scaled: Tensor, rivals: Tensor) -> Tensor:
 
 
 def push_nearest(scaled: Tensor, rivals: Tensor) -> Tensor:
-    """G of Eq. 2 with the nearest rival alone, -min d^2 / 2 sigma^2; arguments and result as `push_soft`."""
+    """G of Eq. 2 with the nearest rival alone, -min d^2 / 2 sigma^2; arguments and result as `push_soft`.
+
+    Args:
+        scaled: (N, M) distances d^2 / 2 sigma^2.
+        rivals: (N, M) True where a centroid is of another class.
+    """
     return (-scaled).masked_fill(~rivals, -torch.inf).amax(1)
 
 
@@ -132,7 +143,12 @@ def magnet(
     d_own is the distance to the assigned centroid. Arguments and errors as `clustering_loss`.
 
     Args:
+        features: (N, d).
+        assigned: (N,) index of each example's centroid; its class is the example's.
+        centroids: (M, d).
+        classes: (M,) integers, the class of each centroid.
         alpha: margin, in units of d^2 / 2 sigma^2.
+        variance: sigma^2 > 0; None takes the batch's own, with gradient.
 
     Returns:
         (N,) losses, 0 where there are no rivals; the paper's loss is their mean.
@@ -146,6 +162,13 @@ def magnet_open(
     """Magnet in log space without alpha and its hinge, which would only hide gradients from an attack.
 
     Arguments and errors as `clustering_loss`.
+
+    Args:
+        features: (N, d).
+        assigned: (N,) index of each example's centroid; its class is the example's.
+        centroids: (M, d).
+        classes: (M,) integers, the class of each centroid.
+        variance: sigma^2 > 0; None takes the batch's own, with gradient.
 
     Returns:
         (N,) values of any sign, `magnet` less alpha wherever that is above 0; -inf where there are no rivals.
@@ -172,7 +195,14 @@ def nearest_own(features: Tensor, labels: Tensor, centroids: Tensor, classes: Te
 
 
 def nearest_rival(features: Tensor, labels: Tensor, centroids: Tensor, classes: Tensor) -> Tensor:
-    """Index of the nearest centroid of another class than each example's (not checked); arguments as `nearest_own`."""
+    """Index of the nearest centroid of another class than each example's (not checked); arguments as `nearest_own`.
+
+    Args:
+        features: (N, d).
+        labels: (N,) integers.
+        centroids: (M, d).
+        classes: (M,) integers, the class of each centroid.
+    """
     with torch.no_grad():
         own = labels.unsqueeze(1) == classes
         return squared_distances(features, centroids).masked_fill(own, torch.inf).argmin(1)

@@ -62,13 +62,24 @@ def contrastive(
 
 
 def nt_xent(first: Tensor, second: Tensor, *, temperature: float = 0.5) -> Tensor:
-    """Scalar: the mean NT-Xent loss of (N, d) embeddings of two views, tau > 0 (SimCLR, Eq. 1)."""
+    """Scalar: the mean NT-Xent loss of (N, d) embeddings of two views, tau > 0 (SimCLR, Eq. 1).
+
+    Args:
+        first: (N, d) embeddings of one view.
+        second: (N, d) of the other.
+        temperature: tau > 0.
+    """
     return contrastive(torch.stack([first, second]), temperature=temperature).mean()
 
 
 @full_precision
 def negative_cosine(first: Tensor, second: Tensor) -> Tensor:
-    """(N,) CosSim of NCP-ACL and DeACL: minus the cosine of (N, d) vectors, in [-1, 1]; 0 for a zero vector."""
+    """(N,) CosSim of NCP-ACL and DeACL: minus the cosine of (N, d) vectors, in [-1, 1]; 0 for a zero vector.
+
+    Args:
+        first: (N, d).
+        second: (N, d).
+    """
     normalize = torch.nn.functional.normalize
     return -(normalize(first, dim=1) * normalize(second, dim=1)).sum(1)
 

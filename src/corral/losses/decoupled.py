@@ -35,6 +35,11 @@ def ikl_terms(logits: Tensor, adversarial_logits: Tensor, weights: Tensor) -> di
     The paper's Theorem 1: with the weights p of the image itself and the adversarial logits of the first term detached
     too (DKL), the sum has the gradient of KL(p || p_adv).
 
+    Args:
+        logits: (N, C) finite, of the clean images.
+        adversarial_logits: (N, C) finite.
+        weights: (N, C) of the image's class, without gradient.
+
     Returns:
         (N,) values of each term.
     """

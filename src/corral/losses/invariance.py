@@ -41,7 +41,11 @@ def adversarial_invariance(
     distribution, so that the sum may be below 0, as in the paper. Other arguments as `standard_invariance`.
 
     Args:
+        first: (N, d) embeddings of one view.
+        second: (N, d) of the other.
         first_adversarial, second_adversarial: (N, d) of the views' adversarial versions.
+        original: (N, d) of the images without augmentation.
+        temperature: tau > 0.
     """
     one, other = (
         _log_shares(moved, original, temperature) + _log_shares(moved, view, temperature)

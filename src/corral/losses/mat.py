@@ -40,6 +40,11 @@ def so(features: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
     gradients: ||f|| grows until attacks on the logits f · mu underflow, and the model is no more robust (methods,
     section 5). Arguments as `ftc`.
 
+    Args:
+        features: (N, d).
+        centres: (C, d), one a class, of any length above 0.
+        labels: (N,) integers in [0, C).
+
     Returns:
         (N,) losses, at least 0; at most 1 / ||f||, where ||f|| counts as 1e-8 if it is shorter.
     """
@@ -84,5 +89,11 @@ def mat_terms(
 
 @full_precision
 def mmc(features: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
-    """(N,) losses ||f - mu_y||^2 / 2 (Pang et al. 2020, Eq. 8; MAT's Eq. 2); arguments as `ftc`."""
+    """(N,) losses ||f - mu_y||^2 / 2 (Pang et al. 2020, Eq. 8; MAT's Eq. 2); arguments as `ftc`.
+
+    Args:
+        features: (N, d).
+        centres: (C, d), one a class.
+        labels: (N,) integers in [0, C).
+    """
     return (features - centres[labels]).square().sum(1) / 2

@@ -63,7 +63,13 @@ def misclassified_kl(logits: Tensor, adversarial_logits: Tensor, labels: Tensor)
 
 
 def mart_terms(logits: Tensor, adversarial_logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """(N,) values of MART's two terms by name, unweighted; arguments as `misclassified_kl`."""
+    """(N,) values of MART's two terms by name, unweighted; arguments as `misclassified_kl`.
+
+    Args:
+        logits: (N, C) finite, of the clean images, C at least 2.
+        adversarial_logits: (N, C) finite.
+        labels: (N,) integers in [0, C).
+    """
     return {
         "boosted_cross_entropy": boosted_cross_entropy(adversarial_logits, labels),
         "consistency": misclassified_kl(logits, adversarial_logits, labels),

@@ -25,6 +25,14 @@ def magnet_published(
     The released code's form of Magnet (Eq. 3). It saturates at -log 1e-8 = 18.42, with gradient 0 once n underflows, so
     that the farthest examples have none. `magnet` is the loss that the paper states, with the same arguments.
 
+    Args:
+        features: (N, d).
+        assigned: (N,) index of each example's centroid; its class is the example's.
+        centroids: (M, d).
+        classes: (M,) integers, the class of each centroid.
+        alpha: margin, in units of d^2 / 2 sigma^2.
+        variance: sigma^2 > 0; None takes the batch's own, with gradient.
+
     Returns:
         (N,) losses in [0, 18.43).
 
@@ -46,6 +54,13 @@ def _summed_exponentials(scaled: Tensor, rivals: Tensor) -> Tensor:
 
 @full_precision
 def magnet_batch_published(features: Tensor, assigned: Tensor, classes: Tensor, *, alpha: float) -> Tensor:
-    """`magnet_published` on the batch's own centroids and variance, as `magnet_batch`, with gradients through both."""
+    """`magnet_published` on the batch's own centroids and variance, as `magnet_batch`, with gradients through both.
+
+    Args:
+        features: (N, d), N >= 2.
+        assigned: (N,) index of each example's cluster.
+        classes: (M,) integers, the class of each cluster.
+        alpha: margin, in units of d^2 / 2 sigma^2.
+    """
     centroids = batch_centroids(features, assigned, len(classes))
     return magnet_published(features, assigned, centroids, classes, alpha=alpha)

@@ -40,6 +40,10 @@ def score_kl(scores: Tensor, adversarial_scores: Tensor) -> Tensor:
     """(N,) KL(p || q), p and q of `score_cross_entropy` (the critique's ClusTR+TRADES_2 as its code has it).
 
     Non-negative up to rounding where p sums to 1. Arguments as `score_cross_entropy`.
+
+    Args:
+        scores: (N, C) exponentiated scores of the clean images.
+        adversarial_scores: (N, C).
     """
     p = score_probabilities(scores)
     # As xlogy(p, p), whose gradient is infinite at p = 0, where a class outside the nearest clusters is.
@@ -52,6 +56,10 @@ def score_mse(scores: Tensor, adversarial_scores: Tensor) -> Tensor:
     """(N,) means over classes of (p - p_adv)^2, both of Eq. 4, in [0, 2 / C]: the critique's formula on such scores.
 
     Arguments as `score_cross_entropy`.
+
+    Args:
+        scores: (N, C) exponentiated scores of the clean images.
+        adversarial_scores: (N, C).
     """
     return (score_probabilities(scores) - score_probabilities(adversarial_scores)).square().mean(1)
 

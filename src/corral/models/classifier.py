@@ -121,13 +121,23 @@ class Classifier(Shown, nn.Module):
         return logits
 
     def export(self, path: str | Path, *, image_size: tuple[int, int] | None = None) -> Path:
-        """Write it to a .pt2 (torch.export), .ts (TorchScript) or .onnx file; see `corral.models.export`."""
+        """Write it to a .pt2 (torch.export), .ts (TorchScript) or .onnx file; see `corral.models.export`.
+
+        Args:
+            path: the file; its ending says which format.
+            image_size: (H, W) where the classifier takes any.
+        """
         from corral.models.export import export_classifier  # that module is about this class
 
         return export_classifier(self, path, image_size=image_size)
 
     def save(self, path: str | Path, *, image_shape: tuple[int, int, int] | None = None) -> Path:
-        """Write it to one safetensors file, which `load` reads; see `corral.models.saved.save_classifier`."""
+        """Write it to one safetensors file, which `load` reads; see `corral.models.saved.save_classifier`.
+
+        Args:
+            path: the file, which is written whole or not at all.
+            image_shape: (channels, H, W) where the classifier takes images of any size.
+        """
         from corral.models.saved import save_classifier  # that module is about this class
 
         return save_classifier(self, path, image_shape=image_shape)
@@ -136,19 +146,37 @@ class Classifier(Shown, nn.Module):
     def load(
         path: str | Path, *, device: torch.device | str = "cpu", backbone: "BackboneLike | None" = None
     ) -> "Classifier":
-        """Read a file of `save`, or a run's model, in eval mode; see `corral.models.saved.load_classifier`."""
+        """Read a file of `save`, or a run's model, in eval mode; see `corral.models.saved.load_classifier`.
+
+        Args:
+            path: the file.
+            device: where the classifier goes.
+            backbone: its own, where it is a user's and is not imported here; as `corral.load` takes it.
+        """
         from corral.models.saved import load_classifier  # that module is about this class
 
         return load_classifier(path, device=device, backbone=backbone)
 
     def save_pretrained(self, folder: str | Path, *, record: "Record | Sequence[Record]" = (), **options: Any) -> Path:
-        """Write it to a folder with a configuration and a card; see `corral.models.hub.save_pretrained`."""
+        """Write it to a folder with a configuration and a card; see `corral.models.hub.save_pretrained`.
+
+        Args:
+            folder: made where there is none; a run is never written over.
+            record: one or several of its evaluations, which the card states.
+            **options: `name`, `license` and `image_shape` of that function.
+        """
         from corral.models.hub import save_pretrained  # that module is about this class
 
         return save_pretrained(self, folder, record=record, **options)
 
     def push_to_hub(self, repo_id: str, *, record: "Record | Sequence[Record]" = (), **options: Any) -> str:
-        """Upload it to the Hugging Face Hub with a card; see `corral.models.hub.push_to_hub`."""
+        """Upload it to the Hugging Face Hub with a card; see `corral.models.hub.push_to_hub`.
+
+        Args:
+            repo_id: "user/name".
+            record: one or several of its evaluations, which the card states.
+            **options: `license`, `image_shape`, `private`, `revision`, `token` and `message` of that function.
+        """
         from corral.models.hub import push_to_hub  # that module is about this class
 
         return push_to_hub(self, repo_id, record=record, **options)
@@ -157,7 +185,14 @@ class Classifier(Shown, nn.Module):
     def from_pretrained(
         source: str | Path, *, backbone: "BackboneLike | None" = None, revision: str | None = None, **options: Any
     ) -> "Classifier":
-        """Read such a folder or repository, in eval mode; see `corral.models.hub.from_pretrained`."""
+        """Read such a folder or repository, in eval mode; see `corral.models.hub.from_pretrained`.
+
+        Args:
+            source: a folder, or a repository of the Hub, "user/name".
+            backbone: its own, where it is not corral's; as `corral.load` takes it.
+            revision: branch, tag or commit of the repository.
+            **options: `token` and `device` of that function.
+        """
         from corral.models.hub import from_pretrained  # that module is about this class
 
         return from_pretrained(source, backbone=backbone, revision=revision, **options)

@@ -32,6 +32,11 @@ def extract_features(model: Classifier, images: Images, *, batch_size: int = 250
     """(N, d) float32 features of all images, on the model's device; the model's mode is restored.
 
     Several processes extract them of a part each, and all have all of them.
+
+    Args:
+        model: the classifier whose features they are.
+        images: the images.
+        batch_size: images a forward pass.
     """
     return torch.cat(ranks.gathered(features_block(model, images, batch_size=batch_size)))
 

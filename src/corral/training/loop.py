@@ -41,7 +41,17 @@ from corral.training.state import outcome, restore_state, save_state, save_weigh
 
 
 class Training:
-    """One training run: everything that an epoch needs, and what a checkpoint must hold."""
+    """One training run: everything that an epoch needs, and what a checkpoint must hold.
+
+    Args:
+        recipe: the resolved recipe.
+        folder: the run folder.
+        device: where to train.
+        data: what is trained on, where it is not what the recipe names.
+        data_root: folder of the data-set files.
+        progress: show progress on stderr.
+        loggers: where each epoch's numbers go besides metrics.jsonl.
+    """
 
     def __init__(
         self,
@@ -382,7 +392,11 @@ class Training:
         return as_float(pixels), labels
 
     def enter_phase(self, *, fresh: bool) -> None:
-        """Set up the head and the optimiser of the phase that the next epoch belongs to."""
+        """Set up the head and the optimiser of the phase that the next epoch belongs to.
+
+        Args:
+            fresh: the phase begins, rather than being taken up from a checkpoint.
+        """
         training = self.recipe.training
         learning_rate = training.warm_start.learning_rate if self.warming else training.learning_rate
         method = self.warm if self.warming else self.method
@@ -455,5 +469,9 @@ class Training:
         self.folder.sound_file.unlink(missing_ok=True)
 
     def say(self, text: str) -> None:
-        """Show a line where progress is shown."""
+        """Show a line where progress is shown.
+
+        Args:
+            text: the line.
+        """
         Progress("", 0, "", enabled=self.progress).say(text)

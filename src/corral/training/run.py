@@ -263,6 +263,9 @@ def written_digest(folder: Run, name: Literal["recipe_sha256", "metrics_sha256"]
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The epochs' numbers, one dictionary each with an "epoch" among them.
 
+    Args:
+        path: a run's metrics.jsonl.
+
     Raises:
         CorralError: the file is missing, a line is not such a dictionary, or the run is finished and the file was
             edited since.

@@ -68,6 +68,16 @@ def fab_minimal(
     Arguments and errors as `fab`, but `norm` is the distance that is made small, and random starts lie at half of the
     distance found so far.
 
+    Args:
+        model: any module from float [0, 1] NCHW images to (N, C) logits.
+        x: (N, C, H, W) images in [0, 1].
+        y: (N,) int64 labels.
+        norm: of the distance that is made small: "Linf", "L2" or "L1".
+        steps: steps a restart and target.
+        restarts: the first begins at x, the others at random points at half of the distance found so far.
+        targets: 0 for untargeted, else the number of likeliest rival classes, each attacked in turn.
+        seed: of the random starts.
+
     Returns:
         Images like x in [0, 1]: the closest misclassified points found; x itself where none was found.
     """

@@ -38,7 +38,7 @@ class Embedded(Backbone):
         self.embedding = nn.Linear(backbone.features_dim, features)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, d) features of (N, C, H, W) images."""
+        """(N, d) features of images x, (N, C, H, W)."""
         features: Tensor = self.embedding(self.backbone(x))
         return features
 

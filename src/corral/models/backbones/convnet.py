@@ -51,6 +51,6 @@ class ConvNet(Backbone):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, d) features of (N, C, H, W) images."""
+        """(N, d) features of images x, (N, C, H, W)."""
         features: Tensor = self.layers(channels_last(x, self))
         return features

@@ -71,7 +71,7 @@ class LipschitzNet(Backbone):
         self.layers = nn.Sequential(*layers, Orthogonal(values, features, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, d) features of (N, C, H, W) images."""
+        """(N, d) features of images x, (N, C, H, W)."""
         features: Tensor = self.layers(x)
         return features
 

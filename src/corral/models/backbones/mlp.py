@@ -33,6 +33,6 @@ class MLP(Backbone):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, d) features of (N, C, H, W) images, or of (N, in_features) rows."""
+        """(N, d) features of images x, (N, C, H, W), or of (N, in_features) rows."""
         features: Tensor = self.layers(x)
         return features

@@ -74,6 +74,6 @@ class ResNet(Backbone):
         self.blocks = residual_stages(BasicBlock, width, [width, 2 * width, 4 * width, 8 * width], BLOCKS[depth])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 8 × width) features of (N, C, H, W) images."""
+        """(N, 8 × width) features of images x, (N, C, H, W)."""
         maps: Tensor = self.blocks(self.stem(channels_last(x, self)))
         return maps.mean((2, 3))

@@ -63,6 +63,6 @@ class ResNetCifar(Backbone):
         self.blocks = residual_stages(PaddedBlock, width, [width, 2 * width, 4 * width], [(depth - 2) // 6] * 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 4 × width) features of (N, C, H, W) images."""
+        """(N, 4 × width) features of images x, (N, C, H, W)."""
         maps: Tensor = self.blocks(self.stem(channels_last(x, self)))
         return maps.mean((2, 3))

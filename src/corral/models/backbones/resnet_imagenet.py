@@ -90,7 +90,7 @@ class ResNetImageNet(Backbone):
         self.features_dim = channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, d) features of (N, C, H, W) images."""
+        """(N, d) features of images x, (N, C, H, W)."""
         maps = channels_last(x, self)
         for part in self.children():  # in the order in which they were made
             maps = part(maps)

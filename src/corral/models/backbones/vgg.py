@@ -44,6 +44,6 @@ class VGG(Backbone):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 8 × width) features of (N, C, H, W) images."""
+        """(N, 8 × width) features of images x, (N, C, H, W)."""
         maps: Tensor = self.layers(channels_last(x, self))
         return maps.mean((2, 3))

@@ -55,6 +55,6 @@ class WideResNet(Backbone):
         self.bn = nn.BatchNorm2d(64 * width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 64 × width) features of (N, C, H, W) images."""
+        """(N, 64 × width) features of images x, (N, C, H, W)."""
         maps = functional.relu(self.bn(self.blocks(self.stem(channels_last(x, self)))))
         return maps.mean((2, 3))

@@ -115,6 +115,10 @@ class Head(Shown, nn.Module):
     def resolved(cls, options: Mapping[str, Any], classes: int) -> dict[str, Any]:
         """Its options with their defaults, of those given without the name.
 
+        Args:
+            options: as a recipe states them.
+            classes: C.
+
         Raises:
             ValueError: an unknown or an impossible one.
         """
@@ -131,7 +135,13 @@ class Head(Shown, nn.Module):
 
     @classmethod
     def shapes(cls, spec: Mapping[str, Any], features: int, classes: int) -> dict[str, tuple[int, ...]]:
-        """The shapes of its state by name, without allocating any: what a file must hold."""
+        """The shapes of its state by name, without allocating any: what a file must hold.
+
+        Args:
+            spec: what `spec()` gave.
+            features: d, the number of features.
+            classes: C.
+        """
         with torch.device("meta"):
             state = cls.from_spec(spec, features, classes).state_dict()
         return {name: tuple(tensor.shape) for name, tensor in state.items()}

@@ -116,6 +116,10 @@ class ClusterHead(Head):
     def resolved(cls, options: Mapping[str, Any], classes: int) -> dict[str, Any]:
         """The rule, "soft" by default, and the number of centroids, by default one a class.
 
+        Args:
+            options: as a recipe states them.
+            classes: C.
+
         Raises:
             ValueError: another option, fewer centroids than classes, or a rule that keeps more than there are.
         """
@@ -129,14 +133,26 @@ class ClusterHead(Head):
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any], features: int, classes: int) -> "ClusterHead":
-        """Placeholder centroids, zeros dealt to the classes in turn, to be refitted or loaded."""
+        """Placeholder centroids, zeros dealt to the classes in turn, to be refitted or loaded.
+
+        Args:
+            spec: what `spec()` gave.
+            features: d, the number of features.
+            classes: C.
+        """
         options = cls.resolved(options_of(spec), classes)
         owners = torch.arange(options["clusters"]) % classes
         return cls(torch.zeros(options["clusters"], features), owners, 1.0, rule=options["rule"])
 
     @classmethod
     def shapes(cls, spec: Mapping[str, Any], features: int, classes: int) -> dict[str, tuple[int, ...]]:
-        """The shapes of its state by name."""
+        """The shapes of its state by name.
+
+        Args:
+            spec: what `spec()` gave.
+            features: d, the number of features.
+            classes: C.
+        """
         count = cls.resolved(options_of(spec), classes)["clusters"]
         return {"centroids": (count, features), "classes": (count,), "variance": (), "log_temperature": ()}
 
@@ -177,6 +193,10 @@ class ClusterHead(Head):
 
     def certified_radius(self, features: Tensor, *, lipschitz: float = 1.0) -> Tensor:
         """(N,) radii by its rule: "nearest" and 1 `nearest_radius` (exact), "soft" and D of all `soft_radius`.
+
+        Args:
+            features: (N, d).
+            lipschitz: constant of everything before the head; radii are divided by it.
 
         Raises:
             UsageError: clusters whose classes were set past `refit`; a rule of D nearest clusters with 1 < D < all,

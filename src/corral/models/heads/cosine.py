@@ -111,6 +111,10 @@ class CosineHead(Head):
 
         Directions are known in float64 to `error`; m and u may be off by it, comparisons by a multiple.
 
+        Args:
+            features: (N, d).
+            lipschitz: constant of everything before the head; radii are divided by it.
+
         Raises:
             ValueError: centroids of length 0, or what the radii refuse.
         """

@@ -25,7 +25,13 @@ class FeaturesHead(Head):
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any], features: int, classes: int) -> "FeaturesHead":
-        """Features as they are; there are no classes."""
+        """Features as they are; there are no classes.
+
+        Args:
+            spec: what `spec()` gave.
+            features: d, the number of features.
+            classes: C.
+        """
         cls.resolved(options_of(spec), classes)
         return cls(features)
 

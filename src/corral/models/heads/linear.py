@@ -36,6 +36,10 @@ class LinearHead(Head):
     def certified_radius(self, features: Tensor, *, lipschitz: float = 1.0) -> Tensor:
         """(N,) exact radii, `linear_radius`; see `Head.certified_radius`.
 
+        Args:
+            features: (N, d).
+            lipschitz: constant of everything before the head; radii are divided by it.
+
         Raises:
             UsageError: `linear` is of another type than `nn.Linear`.
         """

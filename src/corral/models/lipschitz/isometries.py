@@ -21,7 +21,7 @@ class HalfAbs(Isometric):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, ...) of the same shape."""
+        """Of x (N, C, ...), in the same shape."""
         half = x.shape[1] // 2
         return torch.cat([x[:, :half].abs(), x[:, half:]], 1)
 
@@ -30,7 +30,7 @@ class SpaceToDepth(Isometric):
     """(N, C, H, W) to (N, 4 C, H / 2, W / 2): every 2×2 square becomes channels; nothing is lost, unlike by pooling."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 4 C, H / 2, W / 2)."""
+        """(N, 4 C, H / 2, W / 2) of x (N, C, H, W)."""
         return nn.functional.pixel_unshuffle(x, 2)
 
 
@@ -50,7 +50,7 @@ class Shift(Isometric):
         self.axis = axis
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) of the same shape."""
+        """Of x (N, C, H, W), in the same shape."""
         quarter = x.shape[1] // 4
         forth, back, rest = torch.tensor_split(x, (quarter, 2 * quarter), 1)
         return torch.cat([forth.roll(1, self.axis), back.roll(-1, self.axis), rest], 1)

@@ -14,6 +14,9 @@ def cayley(free: Tensor) -> Tensor:
 
     With U the first k rows, V the others and A = U - U^T + V^T V: Q = [(I - A)(I + A)^-1; -2 V (I + A)^-1]. I + A is
     never singular, its symmetric part being I + V^T V.
+
+    Args:
+        free: (n, k), n >= k.
     """
     columns = free.shape[1]
     top, below = free[:columns], free[columns:]
@@ -77,7 +80,7 @@ class Orthogonal(FrozenLayer):
         return (found.T if self.wide else found,)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, out) or (N, out, H, W)."""
+        """(N, out) of x (N, in), or (N, out, H, W) of x (N, in, H, W)."""
         (matrix,) = self.effective()
         if x.dim() == 2:
             return functional.linear(x, matrix, self.bias)

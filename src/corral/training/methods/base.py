@@ -160,7 +160,11 @@ class Method:
 
     @classmethod
     def released(cls, options: Any) -> Released:
-        """What the released ClusTR code's arithmetic takes from the recipe, where its protocol attacks the method."""
+        """What the released ClusTR code's arithmetic takes from the recipe, where its protocol attacks the method.
+
+        Args:
+            options: the method's.
+        """
         return Released()
 
     @property
@@ -270,11 +274,18 @@ class Method:
         """What the cross-entropy of the batch is taken of: its labels (n,), or (n, C) soft ones where a recipe asks so.
 
         `torch.nn.functional.cross_entropy` takes either.
+
+        Args:
+            y: (n,) labels of the batch.
         """
         return self.context.soft.of(y, self.context.num_classes)
 
     def attacked_labels(self, y: Tensor) -> Tensor:
-        """What an adversary's cross-entropy is of: the labels (n,), or (n, C) the shares of both in mixed images."""
+        """What an adversary's cross-entropy is of: the labels (n,), or (n, C) the shares of both in mixed images.
+
+        Args:
+            y: (n,) labels of the batch.
+        """
         return SoftLabels(mixed=self.context.soft.mixed).of(y, self.context.num_classes)
 
     def adversarial(
@@ -284,6 +295,13 @@ class Method:
 
         On the `objective`, or on the one that `inner` names in its place. Of mixed images, cross-entropy is of the
         labels of both.
+
+        Args:
+            model: what is attacked.
+            x: (n, C, H, W) images of the batch.
+            y: (n,) labels.
+            inner: steps, step size and mode.
+            objective: what is maximised, by name or as a function of (logits, labels).
         """
         targeted = inner.objective == "targeted"
         if inner.objective is not None:
@@ -322,6 +340,12 @@ class Method:
 
         `disagreement` gives (n,) values to maximise of the (n, k) outputs of clean images, held fixed, and of
         adversarial ones. Labels play no part.
+
+        Args:
+            model: what is attacked.
+            x: (n, C, H, W) images of the batch.
+            y: (n,) labels.
+            inner: steps, step size and mode.
         """
         with attacked(model, inner.mode), torch.no_grad():
             clean = model(x)
