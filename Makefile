@@ -79,7 +79,7 @@ interop: $(INTEROP)/.ready
 
 # The site of docs/ in site/, with every link checked. It is read as files, or `make docs-serve` shows it as it is written.
 docs: $(DOCS)/.ready
-	@$(MKDOCS) build --quiet
+	@$(MKDOCS) build
 
 docs-serve: $(DOCS)/.ready
 	@$(MKDOCS) serve

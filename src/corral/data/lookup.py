@@ -50,7 +50,9 @@ def load_measured(
     """Load images to measure on: the test part; of data without one all images, which no model here was trained on.
 
     Args:
-        data, root, code: as `load` takes them.
+        data: as `load` takes them.
+        root: folder of the data-set files, as `load` takes it.
+        code: whether a target's Python code may be imported, as `load` takes it.
         trained_on: fingerprint of the data that the model was trained on, where it is known: of these only the test
             part is new to it.
 

@@ -43,7 +43,8 @@ def adversarial_invariance(
     Args:
         first: (N, d) embeddings of one view.
         second: (N, d) of the other.
-        first_adversarial, second_adversarial: (N, d) of the views' adversarial versions.
+        first_adversarial: (N, d) of the first view's adversarial version.
+        second_adversarial: (N, d) of the second's.
         original: (N, d) of the images without augmentation.
         temperature: tau > 0.
     """

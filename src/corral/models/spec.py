@@ -59,7 +59,7 @@ class BackboneSpec(BaseModel):
 class ModelSpec(Frozen):
     """Everything that `build_classifier` needs for a classifier of the right shapes.
 
-    Args:
+    Attributes:
         backbone: the backbone and its options.
         image_shape: (channels, H, W).
         num_classes: C.
