@@ -57,11 +57,10 @@ def linked_files(pages: list[Path], root: Path = ROOT) -> list[Path]:
         page = ahead.pop()
         for target in links(page.read_text(encoding="utf-8")):
             path = (page.parent / target).resolve()
-            if path.is_file() and path.is_relative_to(root) and not path.is_relative_to(root / "docs"):
-                if path not in found:
-                    found.append(path)
-                    if path.suffix == ".md":
-                        ahead.append(path)
+            inside = path.is_file() and path.is_relative_to(root) and not path.is_relative_to(root / "docs")
+            if inside and path not in found:
+                found.append(path)
+                ahead += [path] * (path.suffix == ".md")
     return sorted(found)
 
 

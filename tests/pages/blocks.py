@@ -13,7 +13,7 @@ PAGES = {
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w-]*)[^\n]*\n(?P<text>.*?)^(?P=indent)```[ \t]*$", re.M | re.S)
 FILE = re.compile(r"# (\S+\.py)\n")
 # What may stand before a command's own name: values of the environment, and what starts or feeds commands.
-BEFORE = re.compile(r"^(?:(?:[A-Z_]+=\S*|do|then|eval)\s+)+")
+BEFORE = re.compile(r"^(?:(?:[A-Z_]+=\S*|do|then)\s+)+")
 STARTERS = re.compile(r"^(?:torchrun|srun|parallel)\b.*?(?:-m corral|\bcorral)\s")
 # Several commands in one line.
 BETWEEN = re.compile(r"\s*(?:;|\||&&)\s+|\s+>\s*\S+")
@@ -74,7 +74,7 @@ def commands(block: Block) -> Iterator[str]:
             text = text.replace(name, value)
         for part in BETWEEN.split(text):
             if command := BEFORE.sub("", part.strip()):
-                yield STARTERS.sub("corral ", command)
+                yield re.sub(r"\$[a-z]+\b", "1", STARTERS.sub("corral ", command))  # a loop's number
 
 
 def words(command: str) -> list[str]:

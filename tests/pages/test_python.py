@@ -1,7 +1,10 @@
 """Every block of Python in README and docs runs, in the order of its page."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,88 +13,87 @@ from tests.pages.blocks import PAGES, ROOT, blocks, code
 from torch import nn
 
 import corral
-from corral.attacks.autoattack import standard_attacks
 from corral.models.backbones import BACKBONES
 
 
-class Net(nn.Module):
-    """A network of a user's, for images of one channel or of three."""
-
-    def __init__(self, channels: int = 1) -> None:
-        super().__init__()
-        self.layer4, self.fc = nn.Conv2d(channels, 6, 3), nn.Linear(6, 10)
-
-    def forward(self, x):
-        return self.fc(self.layer4(x).relu().mean((2, 3)))
+def network(channels: int = 1) -> nn.Module:
+    """A network as a user has it, for images of one channel or of three."""
+    layers = {"layer4": nn.Conv2d(channels, 6, 3), "relu": nn.ReLU(), "pool": nn.AdaptiveAvgPool2d(1)}
+    return nn.Sequential(OrderedDict(layers | {"flat": nn.Flatten(), "fc": nn.Linear(6, 10)}))
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a page's blocks find, and what is smaller than on the page."""
+    """What a page's blocks find, what is smaller than on the page, and what must be true at its end."""
 
     names: Callable[[], dict[str, Any]] = dict
     replaced: dict[str, str] = field(default_factory=dict)
-    # AutoAttack's first attack alone.
-    short: bool = True
+    holds: Callable[[dict[str, Any]], bool] = lambda names: True
 
 
-def digits(n: int = 20) -> dict[str, Any]:
+def given(n: int = 10) -> dict[str, Any]:
     """A network and its data, as users have them."""
     torch.manual_seed(0)
     data = corral.data.load("digits")
     test, train = (corral.data.stratified_subset(part, n, seed=0) for part in (data.test, data.train))
-    found = {"torch": torch, "corral": corral, "net": Net(), "model": Net().eval(), "make": Net}
-    found |= {"x": test.float(), "y": test.labels, "x_train": train.float(), "y_train": train.labels}
-    return found | {"features": torch.rand(40, 3), "labels": torch.arange(40) % 2, "my_dataset": (test.float(), test.labels)}
+    found = {"torch": torch, "net": network(), "model": network().eval(), "x": test.float(), "y": test.labels}
+    return found | {"x_train": train.float(), "y_train": train.labels}
 
 
-def run_in(folder: str) -> None:
-    """A run as a page supposes it."""
+def beside_a_run() -> dict[str, Any]:
+    """The same, with a run of an earlier day."""
     small = {"data.train": 60, "model.width": 4, "epochs": 1, "progress": False}
-    corral.evaluate(corral.train("at", data="digits", out=folder, **small), n=20, progress=False)
+    corral.evaluate(corral.train("at", data="digits", out="runs/at", **small), attacks=["fgsm"], n=10, progress=False)
+    return given()
 
 
-def with_runs(*folders: str) -> Callable[[], dict[str, Any]]:
-    def made() -> dict[str, Any]:
-        for folder in folders:
-            run_in(folder)
-        return digits()
+class Normalise(nn.Module):
+    """What a user puts before a network."""
 
-    return made
+    def __init__(self, mean: float, std: float) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
 
-
-def resnet() -> dict[str, Any]:
-    """What audit.md's file supposes beside it."""
-    run_in("runs/at")
-    return digits()
+    def forward(self, x):
+        return (x - self.mean) / self.std
 
 
-def normalise() -> dict[str, Any]:
-    class Normalise(nn.Module):
-        def __init__(self, mean: float, std: float) -> None:
-            super().__init__()
-            self.mean, self.std = mean, std
-
-        def forward(self, x):
-            return (x - self.mean) / self.std
-
-    return digits(40) | {"Normalise": Normalise, "mean": 0.5, "std": 0.25}
+def within(names: dict[str, Any], eps: float) -> bool:
+    return bool((names["x_adv"] - names["x"]).abs().max() <= eps + 1e-6)
 
 
-ONE_EPOCH = {"epochs=30": "epochs=1", "epochs=5": "epochs=1", "epochs=2": "epochs=1"}
+ONE_EPOCH = {"epochs=30": "epochs=1"}
 CIFAR = {'normalise="cifar10"': 'normalise="half"', '"cifar10"': '"digits"'}
 SETTINGS = {
-    "README.md": Setting(digits, ONE_EPOCH),
-    "docs/get-started.md": Setting(replaced=ONE_EPOCH | {"[:100]": "[:20]", "n=100": "n=20"}),
-    "docs/audit.md": Setting(resnet),
-    "docs/diagnostics.md": Setting(digits),
-    "docs/train.md": Setting(
-        lambda: digits() | {"make": lambda: Net(3)},
-        ONE_EPOCH | {'data="cifar10", out': 'data=(x, y), eps="8/255", epochs=1, out', 'data=my_dataset, out="runs/b"': 'data=(x, y), epochs=1, out="runs/b"'},
+    "README.md": Setting(
+        lambda: given(20),
+        ONE_EPOCH,
+        lambda names: (
+            (names["record"].n, names["record"].eps, names["found"].n_attacked) == (20, 8 / 255, 20)
+            and names["found"].verdict in ("pass", "masked")
+            and names["run"].recipe.training.epochs == 1
+            and (len(names["clusters"].head.centroids), Path("report.html").is_file()) == (20, True)
+        ),
     ),
-    "docs/cluster.md": Setting(digits, CIFAR),
-    "docs/attacks.md": Setting(digits),
-    "docs/faq.md": Setting(normalise),
+    "docs/get-started.md": Setting(
+        replaced=ONE_EPOCH | {"[:100]": "[:20]", "n=100": "n=20"},
+        holds=lambda names: within(names, 0.1) and names["record"].n == 20 and Path("report.html").is_file(),
+    ),
+    "docs/audit.md": Setting(beside_a_run, holds=lambda names: Path("report.html").is_file()),
+    "docs/diagnostics.md": Setting(given),
+    "docs/train.md": Setting(
+        lambda: {"make": lambda: network(3)},
+        {"epochs=2": "epochs=1", 'data="cifar10", out': 'data=(x, y), eps="8/255", epochs=1, out'}
+        | {'data=my_dataset, out="runs/b"': 'data=(x, y), epochs=1, out="runs/b"'},
+        lambda names: names["record"].n == 20 and names["run"].info.classes == ["cat", "dog"],
+    ),
+    "docs/cluster.md": Setting(
+        lambda: given(40) | {"features": torch.rand(40, 3), "labels": torch.arange(40) % 2},
+        {'normalise="cifar10"': 'normalise="half"', '"cifar10"': '"digits"'},
+        lambda names: names["model"].head.num_classes == 10 and names["head"].centroids.shape == (4, 3),
+    ),
+    "docs/attacks.md": Setting(given, holds=lambda names: within(names, 8 / 255)),
+    "docs/faq.md": Setting(lambda: given(40) | {"Normalise": Normalise, "mean": 0.5, "std": 0.25}),
 }
 # By page and number: why a block is not run here, and where it is.
 ELSEWHERE = {
@@ -101,6 +103,7 @@ ELSEWHERE = {
     ("docs/interop.md", 1): "tests/test_sklearn.py has these calls on small data",
 }
 EXTENDING = "docs/extending/"
+standard_attacks = import_module("corral.attacks.autoattack").standard_attacks
 
 
 def python_of(page: str) -> list:
@@ -117,9 +120,9 @@ def forgotten():
 def test_its_python_runs_in_order(page, tmp_path, monkeypatch):
     setting = SETTINGS.get(page, Setting())
     monkeypatch.chdir(tmp_path)
-    if setting.short:
-        for home in ("corral.audit.audit", "corral.attacks.protocols"):
-            monkeypatch.setattr(f"{home}.standard_attacks", lambda *about: standard_attacks(*about)[:1])
+    # AutoAttack's first attack alone.
+    for home in ("corral.audit.audit", "corral.attacks.protocols", "corral.attacks.autoattack"):
+        monkeypatch.setattr(import_module(home), "standard_attacks", lambda *about: standard_attacks(*about)[:1])
     wanted = [
         block for number, block in enumerate(python_of(page)) if (page, number) not in ELSEWHERE and block.file is None
     ]
@@ -128,12 +131,13 @@ def test_its_python_runs_in_order(page, tmp_path, monkeypatch):
     names = setting.names()
     for block in wanted:
         code(block, names, setting.replaced)
+    assert setting.holds(names)
 
 
 def test_every_setting_is_of_a_page_and_changes_something():
     for page, setting in SETTINGS.items():
         text = "".join(block.text for block in python_of(page))
-        unused = [before for before in setting.replaced if before not in text and before not in ONE_EPOCH]
+        unused = [before for before in setting.replaced if before not in text]
         assert (page, unused) == (page, [])
 
 
@@ -141,7 +145,8 @@ def test_what_is_not_run_here_has_a_reason_and_is_there():
     for (page, number), reason in ELSEWHERE.items():
         assert number < len(python_of(page)), page
         named = [word.rstrip(":,") for word in reason.split() if word.startswith("tests/")]
-        assert named and all((ROOT / name).exists() for name in named), reason
+        assert named, reason
+        assert all((ROOT / name).exists() for name in named), reason
 
 
 def test_the_pages_on_extending_are_run_by_their_own_tests():

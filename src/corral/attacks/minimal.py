@@ -41,7 +41,11 @@ class MinimalOutcome:
 
     @classmethod
     def nothing(cls, x: Tensor) -> "MinimalOutcome":
-        """For an empty batch."""
+        """For an empty batch.
+
+        Args:
+            x: (0, C, H, W).
+        """
         none = torch.zeros(0, dtype=torch.bool, device=x.device)
         return cls(x.clone(), none, none, none.double(), 0, 0)
 

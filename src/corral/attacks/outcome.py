@@ -27,7 +27,11 @@ class Outcome:
 
     @classmethod
     def nothing(cls, x: Tensor) -> "Outcome":
-        """For an empty batch."""
+        """For an empty batch.
+
+        Args:
+            x: (0, C, H, W).
+        """
         none = torch.zeros(0, dtype=torch.bool, device=x.device)
         return cls(x.clone(), none, none.long(), 0, 0)
 

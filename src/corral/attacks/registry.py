@@ -48,6 +48,11 @@ class NamedAttack:
     def bind(self, threat: Threat, target: AttackedModel, **settings: Setting) -> Attack:
         """The attack on a model at a threat, with these settings instead of its own.
 
+        Args:
+            threat: norm and eps.
+            target: the model behind its contract.
+            **settings: by name, in the place of the attack's own.
+
         Raises:
             UsageError: an unknown setting, a wrong value, or a threat or model that the attack is not for.
         """

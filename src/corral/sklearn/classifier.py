@@ -131,6 +131,10 @@ class CorralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train on (n, features) rows or images and their (n,) labels, of any type.
 
+        Args:
+            X: (n, features) rows, or images.
+            y: (n,) labels, of any type.
+
         Raises:
             ValueError: arrays of a wrong shape or with NaN, or fewer than two classes.
             UsageError: an unknown recipe, key or value, or what the recipe refuses of such data.
@@ -159,13 +163,21 @@ class CorralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """(n,) labels of rows or images."""
+        """(n,) labels of rows or images.
+
+        Args:
+            X: (n, features) rows, or images, as `fit` took them.
+        """
         check_is_fitted(self)
         labels: NDArray[Any] = self.classes_[self._outputs(X, self.model_).argmax(1).numpy()]
         return labels
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """(n, C) probabilities, columns as in `classes_`: the softmax of the logits, of clusters Eq. 4 of ClusTR."""
+        """(n, C) probabilities, columns as in `classes_`: the softmax of the logits, of clusters Eq. 4 of ClusTR.
+
+        Args:
+            X: (n, features) rows, or images, as `fit` took them.
+        """
         check_is_fitted(self)
         found: NDArray[np.float64] = self._outputs(X, self.model_).double().softmax(1).numpy()
         return found
@@ -175,6 +187,9 @@ class CorralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
 
         The head's radius over a guaranteed Lipschitz constant of everything before it, in exact arithmetic on the
         weights as they are. An ordinary network's radii are sound and tiny; recipe "certified" trains for large ones.
+
+        Args:
+            X: (n, features) rows, or images, as `fit` took them.
 
         Raises:
             UsageError: a head, a rule or a layer without a certificate.
@@ -188,7 +203,11 @@ class CorralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         return radii
 
     def images(self, X: ArrayLike) -> Tensor:
-        """(n, C, H, W) float32 images in [0, 1], what `model_` takes, for attacks: of rows scaled and clipped."""
+        """(n, C, H, W) float32 images in [0, 1], what `model_` takes, for attacks: of rows scaled and clipped.
+
+        Args:
+            X: (n, features) rows, or images, as `fit` took them.
+        """
         check_is_fitted(self)
         pixels = self._pixels(X, fit=False)
         return Images(pixels).float()

@@ -74,7 +74,11 @@ class Orthogonal(FrozenLayer):
         return (self.weight,)
 
     def constrain(self, *free: Tensor) -> tuple[Tensor, ...]:
-        """W (out, in)."""
+        """W (out, in).
+
+        Args:
+            *free: the one free matrix, of W's shape.
+        """
         (weight,) = free
         found = cayley(weight / weight.shape[0] ** 0.5)
         return (found.T if self.wide else found,)

@@ -42,7 +42,11 @@ class SLL(FrozenLayer):
         return self.weight, self.log_q
 
     def constrain(self, *free: Tensor) -> tuple[Tensor, ...]:
-        """W, 2 T^-1 and q, T raised by 1e-6 of itself and 1e-12 so that rounding does not lift the layer above 1."""
+        """W, 2 T^-1 and q, T raised by 1e-6 of itself and 1e-12 so that rounding does not lift the layer above 1.
+
+        Args:
+            *free: W and log q.
+        """
         weight, log_q = free
         q = log_q.exp()
         return weight, 2 / (_row_sums(weight, q) * (1 + 1e-6) + 1e-12), q
