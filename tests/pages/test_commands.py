@@ -81,7 +81,7 @@ def check_values(verb: str, values: dict) -> None:
 def check_recipe(values: dict) -> None:
     settings = dict(parse_setting(text) for text in values["settings"] or [])
     settings |= {"threat.eps": values["eps"]} if values["eps"] else {}
-    named = values["data"] if re.fullmatch(r"[a-z0-9-]+", values["data"] or "") and is_known(values["data"]) else None
+    named = None if re.search(r"\.py:|stripes", values["data"] or "") else values["data"]
     # The network is the reader's own: its options are not those of the recipe's.
     given = {key: value for key, value in settings.items() if "model." not in key}
     if named is None or values["backbone"] or given != settings:
