@@ -18,6 +18,14 @@ FENCE = re.compile(r"^(?P<ticks>```+)[^\n]*\n.*?^(?P=ticks)[ \t]*$|`[^`\n]+`", r
 FORMULA = re.compile(r'<(?P<tag>span|div) class="arithmatex">(?P<text>.*?)</(?P=tag)>', re.DOTALL)
 COMMANDS = "<!-- commands -->"
 PLACE = "repository/"
+# How typer calls the values of options, and what a reader is told.
+VALUES = (
+    (r"<list\[(?:str|int|path|Path)\]>", "VALUE ..."),
+    (r"<(?:int|float)(?: range)?>", "NUMBER"),
+    (r"<path>", "PATH"),
+    (r"<str>", "TEXT"),
+    (r"<(\S+)>", r"\1"),
+)
 
 
 def outside_code(text: str, change: Callable[[str], str]) -> str:
@@ -110,13 +118,16 @@ def commands() -> str:
 
 def option_row(parameter: Any, context: Any) -> str:
     """A line of the table of a command's options."""
-    if getattr(parameter, "hidden", False):
-        return ""
-    record = parameter.get_help_record(context)
+    record = None if getattr(parameter, "hidden", False) else parameter.get_help_record(context)
     if record is None:
         return ""
-    words, meaning = (one_line(text).replace("|", "\\|").replace("<", "&lt;") for text in record)
-    return f"| `{words}` | {meaning} |\n".replace("\\|", "\\|")
+    words, meaning = (one_line(text) for text in record)
+    for kind, name in VALUES:
+        words = re.sub(kind, name, words)
+    # Bounds that only keep out what no machine has.
+    meaning = re.sub(r"(?:; |(?<=\[))[-\d.]*(?:<=)?x<=\d{8,}(?:\.0)?", "", meaning).replace(" []", "")
+    words, meaning = (text.replace("|", "\\|") for text in (words, meaning))
+    return f"| `{words}` | {meaning} |\n"
 
 
 def one_line(text: str | None) -> str:

@@ -51,6 +51,23 @@ def test_a_package_is_shown_whole(package):
     assert f"corral.{package}" in DIRECTIVES
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_what_a_reader_of_the_source_does_not_find_under_its_name_is_shown_by_itself(package):
+    """A function whose name is a module's too, and one that is made by a call, not by `def`."""
+    module = import_module(f"corral.{package}")
+    folder = Path(str(module.__file__)).parent
+    texts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src" / "corral").rglob("*.py"))
+    shown = {path.rpartition(".")[2] for path in DIRECTIVES}
+    shown |= {name for page in PAGES.values() for name in re.findall(r"^      heading: (\w+)$", page, re.MULTILINE)}
+    for name in module.__all__:
+        thing = getattr(module, name)
+        if not (inspect.isroutine(thing) or inspect.isclass(thing)) or not thing.__module__.startswith("corral"):
+            continue
+        hidden = (folder / f"{name}.py").is_file() or (folder / name).is_dir()
+        if hidden or not re.search(rf"^(def|class) {name}\b", texts, re.MULTILINE):
+            assert name in shown
+
+
 def test_every_verb_and_object_of_the_package_has_its_place():
     shown = {id(found(path)) for path in DIRECTIVES}
     for name in corral.__all__:
