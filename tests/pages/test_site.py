@@ -1,0 +1,103 @@
+"""What `make docs` adds to the pages, and the long description of the package."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+from tests.pages.blocks import PAGES, ROOT
+
+from corral.cli.commands import app
+
+SITE = runpy.run_path(str(ROOT / "experiments" / "docs_site.py"))
+INDEX = runpy.run_path(str(ROOT / "hatch_build.py"))["for_index"]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Two pages, a table that a page links to, and what that links to in turn."""
+    files = {
+        "docs/a.md": "[b](b.md) [t](../results/t.md#seeds) `[x](../none.md)` [r](../results) [w](https://a.org/c.md)\n",
+        "docs/deep/c.md": "[t](../../results/t.md)\n\n```sh\n[x](../../none.md)\n```\n",
+        "docs/b.md": "nothing\n",
+        "results/t.md": "[a](../docs/a.md) [s](../run.py) [r](README.md)\n",
+        "results/README.md": "words\n",
+        "run.py": "print(1)\n",
+        "other.py": "print(2)\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_what_pages_link_to_is_on_the_site_and_nothing_else(repository):
+    pages = sorted((repository / "docs").rglob("*.md"))
+    found = SITE["linked_files"](pages, repository)
+    assert [path.relative_to(repository).as_posix() for path in found] == [
+        "results/README.md",
+        "results/t.md",
+        "run.py",
+    ]
+
+
+def test_links_lead_to_where_the_site_has_it(repository):
+    def moved(name):
+        return SITE["with_links"]((repository / name).read_text(), repository / name, repository)
+
+    assert moved("docs/a.md") == (
+        "[b](b.md) [t](repository/results/t.md#seeds) `[x](../none.md)` [r](../results) [w](https://a.org/c.md)\n"
+    )
+    assert moved("docs/deep/c.md") == "[t](../repository/results/t.md)\n\n```sh\n[x](../../none.md)\n```\n"
+    assert moved("results/t.md") == "[a](../../a.md) [s](../run.py.md) [r](README.md)\n"
+
+
+def test_a_script_is_shown_as_code(repository):
+    assert SITE["shown"](repository / "run.py", repository) == "# run.py\n\n````py\nprint(1)\n````\n"
+
+
+def test_the_commands_of_the_page_are_all_with_their_options():
+    text = SITE["commands"]()
+    assert set(re.findall(r"^### corral (\w+)$", text, re.MULTILINE)) == {
+        command.callback.__name__ for command in app.registered_commands
+    }
+    train = text.split("### corral train\n")[1]
+    assert "| `--eps TEXT` | Radius in pixel units: 0.1 or 8/255. |\n" in train
+    assert not re.search(r"<(int|str|float|path|list)|\d{9}", text)
+
+
+def test_no_page_links_to_a_folder():
+    """A folder has no page on the site."""
+    found = {
+        page: [t for t in SITE["links"](path.read_text()) if (path.parent / t).is_dir()] for page, path in PAGES.items()
+    }
+    del found["README.md"]
+    assert {page: targets for page, targets in found.items() if targets} == {}
+
+
+TEXT = "[a](docs/a.md) ![p](docs/p.png) [w](https://a.org) [h](#here)"
+
+
+def test_a_package_index_shows_no_link_that_leads_nowhere():
+    assert INDEX(TEXT, None) == "a  [w](https://a.org) [h](#here)"
+    host = "https://a.org/x"
+    moved = f"[a]({host}/blob/HEAD/docs/a.md) ![p]({host}/raw/HEAD/docs/p.png) [w](https://a.org) [h](#here)"
+    assert INDEX(TEXT, f"{host}/") == moved
+
+
+def test_the_package_s_long_description_is_readme_of_this_kind():
+    core = pytest.importorskip("hatchling.metadata.core")
+    plugins = pytest.importorskip("hatchling.plugin.manager")
+    metadata = core.ProjectMetadata(str(ROOT), plugins.PluginManager())
+    assert metadata.core.readme_content_type == "text/markdown"
+    assert metadata.core.readme.startswith("# corral\n")
+    assert list(SITE["links"](metadata.core.readme)) == []
+
+
+def test_readme_is_short_and_begins_with_what_the_reader_does():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    assert len(lines) <= 120
+    assert "corral.audit(net" in "".join(lines[:30])
+    assert sum(line.startswith("![") for line in lines) == 1
+    assert text.count("<!-- table:") == 1
