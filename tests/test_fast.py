@@ -40,7 +40,7 @@ def tree(tmp_path):
         ("tests/a/conftest.py", ["tests/a"]),
         ("tests/oracles.py", []),
         ("src/corral/recipes/at.toml", ["tests/training/test_recipe.py"]),
-        ("docs/method.md", ["tests/test_docs.py"]),
+        ("docs/method.md", ["tests/test_docs.py", "tests/pages"]),
         ("Makefile", []),
     ],
 )

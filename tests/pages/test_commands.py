@@ -63,6 +63,11 @@ def test_each_of_its_commands_is_one(block: Block):
             check_other(*words(line))
 
 
+def test_every_verb_is_shown_with_an_example():
+    lines = [line for block in SHELLS for line in commands(block) if re.match(r"corral (--plugin \S+ )*[a-z]", line)]
+    assert {parsed(line)[0] for line in lines} == set(get_command(app).commands)
+
+
 def check_values(verb: str, values: dict) -> None:
     """The values that are read later than the options: recipes, settings, radii, protocols, data, tables."""
     eps, data = values.get("eps"), values.get("data")
