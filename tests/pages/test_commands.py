@@ -6,6 +6,7 @@ import tomllib
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -39,9 +40,15 @@ def test_a_shell_reads_it(block: Block):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@cache
+def program() -> Any:
+    """The command line, built once."""
+    return get_command(app)
+
+
 def parsed(line: str) -> tuple[str, dict]:
     """The verb of a command line and what its options and arguments are, as the command line parses them."""
-    group = get_command(app)
+    group = program()
     given = words(line)[1:]
     context = group.make_context("corral", given, resilient_parsing=False)
     rest = [*context._protected_args, *context.args]
@@ -65,7 +72,7 @@ def test_each_of_its_commands_is_one(block: Block):
 
 def test_every_verb_is_shown_with_an_example():
     lines = [line for block in SHELLS for line in commands(block) if re.match(r"corral (--plugin \S+ )*[a-z]", line)]
-    assert {parsed(line)[0] for line in lines} == set(get_command(app).commands)
+    assert {parsed(line)[0] for line in lines} == set(program().commands)
 
 
 def check_values(verb: str, values: dict) -> None:
@@ -130,7 +137,7 @@ def test_a_command_in_a_sentence_has_a_verb_and_options_that_exist(page: str):
 
 def check_span(span: str) -> None:
     """A command as a sentence quotes it: its verb and the options that it names."""
-    group = get_command(app)
+    group = program()
     verbs = [word for word in span.split()[1:] if word in group.commands]
     assert verbs or "COMMAND" in span or span.split()[1].startswith("--"), span
     known = {name for parameter in group.params for name in parameter.opts}
@@ -175,3 +182,14 @@ def test_the_commands_of_the_first_page_run(tmp_path: Path, monkeypatch):
         output += done.output
     assert {"report.html", "audit.html"} <= {path.name for path in tmp_path.iterdir()}
     assert "shell-corral  20 of 500" in output
+
+
+TOML = [block for page in PAGES for block in blocks(page) if block.language == "toml"]
+
+
+@pytest.mark.parametrize("block", TOML, ids=lambda block: block.place)
+def test_its_toml_is_read(block: Block, tmp_path: Path):
+    text = tomllib.loads(block.text)
+    if "base" in text:  # a whole recipe
+        (tmp_path / "mine.toml").write_text(block.text)
+        assert load_recipe(tmp_path / "mine.toml", data="mnist").training.epochs == text["training"]["epochs"]
