@@ -1,11 +1,13 @@
 """What the site of `make docs` adds to the pages of docs/: a hook of MkDocs.
 
 - Files of the repository that a page links to (tables of results, scripts, SECURITY.md) are on the site below
-  `repository/`, so that a link that works in a clone works there too. Files that are no Markdown are shown as code.
+  `repository/`, so that a link that works in a clone works there too. Notebooks are shown with their outputs, other
+  files that are no Markdown as code.
 - Formulas between dollars become MathML, which browsers draw without a script.
 - `<!-- commands -->` becomes the description of every command and option.
 """
 
+import json
 import posixpath
 import re
 from collections.abc import Callable, Iterator
@@ -92,7 +94,25 @@ def shown(path: Path, root: Path = ROOT) -> str:
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
         return text
+    if path.suffix == ".ipynb":
+        return notebook(text)
     return f"# {path.relative_to(root).as_posix()}\n\n````{path.suffix.lstrip('.')}\n{text}````\n"
+
+
+def notebook(text: str) -> str:
+    """A notebook as a page: its words, its code, and what the code printed and drew."""
+    parts = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            if "image/png" in data:
+                picture = "".join(data["image/png"]).strip()
+                parts.append(f'<img alt="What the code above draws" src="data:image/png;base64,{picture}">')
+            elif printed := "".join(output.get("text", data.get("text/plain", ""))).rstrip():
+                parts.append(f"```text\n{printed}\n```")
+    return "\n\n".join(parts) + "\n"
 
 
 def commands() -> str:

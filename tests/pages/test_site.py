@@ -1,5 +1,6 @@
 """What `make docs` adds to the pages, and the long description of the package."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -54,6 +55,21 @@ def test_links_lead_to_where_the_site_has_it(repository):
 
 def test_a_script_is_shown_as_code(repository):
     assert SITE["shown"](repository / "run.py", repository) == "# run.py\n\n````py\nprint(1)\n````\n"
+
+
+def test_a_notebook_is_shown_with_what_it_printed_and_drew(tmp_path):
+    printed = {"output_type": "stream", "text": ["3\n", "4\n"]}
+    drawn = {"output_type": "execute_result", "data": {"image/png": "iVBO\n", "text/plain": ["<Figure>"]}}
+    cells = [
+        {"cell_type": "markdown", "source": ["# Sums\n", "\n", "Of two."]},
+        {"cell_type": "code", "source": ["print(3)\n", "print(4)"], "outputs": [printed, drawn]},
+        {"cell_type": "code", "source": ["x = 1"], "outputs": []},
+    ]
+    (tmp_path / "a.ipynb").write_text(json.dumps({"cells": cells}))
+    assert SITE["shown"](tmp_path / "a.ipynb", tmp_path) == (
+        "# Sums\n\nOf two.\n\n```python\nprint(3)\nprint(4)\n```\n\n```text\n3\n4\n```\n\n"
+        '<img alt="What the code above draws" src="data:image/png;base64,iVBO">\n\n```python\nx = 1\n```\n'
+    )
 
 
 def test_the_commands_of_the_page_are_all_with_their_options():
