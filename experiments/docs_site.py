@@ -59,6 +59,14 @@ def page_of(path: Path, root: Path = ROOT) -> str:
     return PLACE + (inside if path.suffix in (".md", ".png", ".svg") else f"{inside}.md")
 
 
+def file_of(uri: str, root: Path = ROOT) -> Path:
+    """The file of the repository that a page of the site is made of: the other way round."""
+    if not uri.startswith(PLACE):
+        return root / "docs" / uri
+    path = root / uri.removeprefix(PLACE)
+    return path if path.is_file() else path.with_suffix("")
+
+
 def linked_files(pages: list[Path], root: Path = ROOT) -> list[Path]:
     """The files outside of docs/ that pages link to, and that those link to in turn."""
     found: list[Path] = []
@@ -173,7 +181,7 @@ def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 
     pages = [Path(file.abs_src_path) for file in files.documentation_pages()]
-    named = [ROOT / entry.removeprefix(PLACE) for entry in re.findall(r"repository/[\w./-]+", str(config.nav))]
+    named = [file_of(entry) for entry in re.findall(r"repository/[\w./-]+", str(config.nav))]
     for path in linked_files([*pages, *named]) + named:
         if files.get_file_from_path(page_of(path)) is None:
             if path.suffix in (".png", ".svg"):
@@ -185,9 +193,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """MkDocs: a page before it is converted."""
-    uri = page.file.src_uri
-    file = ROOT / uri.removeprefix(PLACE) if uri.startswith(PLACE) else ROOT / "docs" / uri
-    if file.suffix == ".md" and file.is_file():
+    file = file_of(page.file.src_uri)
+    if file.suffix in (".md", ".ipynb"):
         markdown = with_links(markdown, file)
     return markdown.replace(COMMANDS, commands()) if COMMANDS in markdown else markdown
 

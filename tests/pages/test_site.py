@@ -53,6 +53,11 @@ def test_links_lead_to_where_the_site_has_it(repository):
     assert moved("results/t.md") == "[a](../../a.md) [s](../run.py.md) [r](README.md)\n"
 
 
+@pytest.mark.parametrize("name", ["docs/a.md", "docs/deep/c.md", "results/t.md", "run.py"])
+def test_a_page_of_the_site_is_of_its_file(repository, name):
+    assert SITE["file_of"](SITE["page_of"](repository / name, repository), repository) == repository / name
+
+
 def test_a_script_is_shown_as_code(repository):
     assert SITE["shown"](repository / "run.py", repository) == "# run.py\n\n````py\nprint(1)\n````\n"
 
