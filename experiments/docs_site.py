@@ -73,12 +73,12 @@ def linked_files(pages: list[Path], root: Path = ROOT) -> list[Path]:
     ahead = list(pages)
     while ahead:
         page = ahead.pop()
-        for target in links(page.read_text(encoding="utf-8")):
+        for target in links(shown(page, root)):
             path = (page.parent / target).resolve()
             inside = path.is_file() and path.is_relative_to(root) and not path.is_relative_to(root / "docs")
             if inside and path not in found:
                 found.append(path)
-                ahead += [path] * (path.suffix == ".md")
+                ahead += [path] * (path.suffix in (".md", ".ipynb"))
     return sorted(found)
 
 
