@@ -17,7 +17,7 @@ from corral.papers.store import read_store
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
-FOLDER = RESULTS / "checkpoints"
+FOLDER = ROOT / "src" / "corral" / "zoo"
 sys.path.insert(0, str(ROOT / "experiments"))
 TOOL = runpy.run_path(str(ROOT / "experiments" / "checkpoints.py"))
 sys.path.pop(0)

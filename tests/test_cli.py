@@ -25,7 +25,7 @@ SMALL = [
 ]
 COMMANDS = (
     *("demo", "train", "cluster", "evaluate", "report", "runs", "show", "recipes", "data", "certify", "audit"),
-    *("analyze", "reproduce", "export"),
+    *("analyze", "reproduce", "export", "models"),
 )
 
 
