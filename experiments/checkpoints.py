@@ -18,12 +18,15 @@ import certified
 import compare
 from corral import zoo
 from corral.data import load
+from corral.documents import write_document
+from corral.evaluation.certificate import read_certificate
 from corral.evaluation.certification import certify_run
 from corral.files import write_atomically
 from corral.papers.definition import load_setting
 from corral.papers.entries import row_entries
 from corral.papers.lines import AttackLine, RowKey, RowLine
 from corral.papers.store import Store, changing, read_store
+from corral.records import read_record
 from corral.report.table.markdown import rows_of
 from corral.report.words import attack_title, eps_words
 from corral.training import Run, load_recipe, train
@@ -109,6 +112,19 @@ def measured(name: str, folder: Run) -> Store:
                              ("evaluations", "analyses"))  # fmt: skip
     found.rows[key] = [lines[0].model_copy(update={"evaluations": evaluations, "analyses": analyses})]
     return found
+
+
+def ship(name: str, folder: Run) -> None:
+    """Copy a run into the package; its records and certificates call it by the name that it has there."""
+    target = zoo.FOLDER / name
+    target.mkdir(parents=True, exist_ok=True)
+    for path in (folder.model_file, folder.recipe_file):
+        shutil.copyfile(path, target / path.name)
+    for part, read in (("records", read_record), ("certificates", read_certificate)):
+        for path in sorted((folder / part).glob("*.json")):
+            document = read(path)
+            write_document(document.model_copy(update={"run": f"{zoo.PREFIX}/{name}"}), target / part / path.name)
+            shutil.copyfile(path.with_suffix(".npz"), (target / part / path.name).with_suffix(".npz"))
 
 
 def card_of(name: str, store: Store) -> str:
@@ -211,13 +227,7 @@ def main() -> None:
         found = measured(name, folder)
         with changing(given.results) as store:
             store.add(found)
-        target = zoo.FOLDER / name
-        target.mkdir(parents=True, exist_ok=True)
-        for path in (folder.model_file, folder.recipe_file):
-            shutil.copyfile(path, target / path.name)
-        for part in ("records", "certificates"):
-            if (folder / part).is_dir():
-                shutil.copytree(folder / part, target / part, dirs_exist_ok=True)
+        ship(name, folder)
         for path, content in cards(read_store(given.results)).items():
             write_atomically(path, content)
         print(card_of(name, read_store(given.results)), flush=True)

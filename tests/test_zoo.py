@@ -66,7 +66,7 @@ def test_a_folder_of_the_name_goes_before_the_model(here):
     assert fingerprint(corral.load(NAME)) == fingerprint(made.model)
     record = corral.evaluate(NAME, n=20, attacks=["fgsm"], progress=False)
     assert (record.run, record.recipe) == ("digits-at", "nominal")
-    assert (here / NAME / "records" / "custom.json").is_file()
+    assert (here / NAME / "records" / "custom-n20.json").is_file()
 
 
 def test_from_python_a_name_is_taken_where_a_run_is(here):
@@ -97,7 +97,7 @@ def test_an_audit_takes_a_name(here, monkeypatch):
 
 def test_from_the_shell_documents_go_where_those_of_other_models_go(run, here):
     assert run("evaluate", NAME, "--n", 20, "--attack", "fgsm", "--quiet")[0] == 0
-    assert (here / "measured" / "corral-digits-at" / "records" / "custom.json").is_file()
+    assert (here / "measured" / "corral-digits-at" / "records" / "custom-n20.json").is_file()
     code, out, _ = run("certify", "corral/digits-certified", "--n", 5, "--no-attack", "--quiet")
     assert (code, "measured/corral-digits-certified/certificates/l2-n5.html" in out) == (0, True)
     code, out, _ = run("analyze", NAME, "--only", "norms", "--n", 40, "--quiet")
