@@ -64,7 +64,7 @@ CHECKPOINTS = {
         "ClusTR as released: exponentiated scores, masked gradients",
         "Its gradients are masked: attacks on its own outputs alone overestimate its robust accuracy.",
     ),
-    "digits-corral": Checkpoint("corral", "digits", None, "corral: clusters in log space, adversarially trained"),
+    "digits-corral": Checkpoint("corral", "digits", None, "clusters in log space, adversarially trained"),
     "digits-certified": Checkpoint(
         "certified",
         "digits",
@@ -73,9 +73,7 @@ CHECKPOINTS = {
         "Its certificates are of l2 balls around these images, for the float32 model on the processor that ran it.",
     ),
     "mnist-at": Checkpoint("at", "mnist", "mnist-small", "PGD training, a linear head"),
-    "mnist-corral": Checkpoint(
-        "corral", "mnist", "mnist-small", "corral: clusters in log space, adversarially trained"
-    ),
+    "mnist-corral": Checkpoint("corral", "mnist", "mnist-small", "clusters in log space, adversarially trained"),
 }
 
 

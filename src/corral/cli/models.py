@@ -49,7 +49,7 @@ def _facts(name: str) -> dict[str, Any]:
     records = {path.stem: read_facts(path) for path in sorted((folder / "records").glob("*.json"))}
     return {
         "name": name,
-        "about": (folder / "card.md").read_text(encoding="utf-8").split("\n\n")[1],
+        "about": (folder / "card.md").read_text(encoding="utf-8").split("\n\n")[1].rstrip("."),
         **{key: info[key] for key in ("recipe", "data", "norm", "eps", "seed")},
         "records": {one.protocol: {"n": one.n, "clean": one.clean, "attacks": one.attacks} for one in records.values()},
     }
