@@ -121,7 +121,7 @@ lock: $(READY)
 	@{ sed -n '/^#/p' requirements.lock; $(BIN)/python -m pip freeze --exclude-editable | grep -v '^torch=='; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 
-# Checks tree, changelog and version, and builds and checks dist/; with RELEASE=--tag it tags after `make test`.
+# Checks tree, changelog and version, and builds and checks dist/; with RELEASE=--tag it tags after `make test thorough`.
 release: $(READY)
 	@$(BIN)/python scripts/release.py $(RELEASE)
 

@@ -1,7 +1,7 @@
 """Check a release, build it and tag it. Nothing is pushed or uploaded.
 
 usage: python scripts/release.py                      # checks, builds dist/, checks the files; `make release`
-       python scripts/release.py --tag                # and tags the commit vVERSION, after `make test`
+       python scripts/release.py --tag                # and tags the commit, after `make test thorough`
        python scripts/release.py --check-files dist   # only the files that were built
 
 A release is the clean tree of `main`: the version is in src/corral/version.py and in CITATION.cff, with the date of the
@@ -125,7 +125,7 @@ def file_problems(dist: Path, number: str) -> list[str]:
 def main() -> None:
     """Check, build, tag."""
     parser = argparse.ArgumentParser(description="Check a release, build it and tag it.")
-    parser.add_argument("--tag", action="store_true", help="run `make test`, then tag")
+    parser.add_argument("--tag", action="store_true", help="run `make test thorough`, then tag")
     parser.add_argument("--check-files", type=Path, metavar="DIST")
     given = parser.parse_args()
     number = version()
@@ -137,9 +137,10 @@ def main() -> None:
     build(ROOT, ROOT / "dist")
     stop(file_problems(ROOT / "dist", number))
     if not given.tag:
-        print(f"dist/ has corral {number}; nothing was tagged (--tag tags after `make test`)")
+        print(f"dist/ has corral {number}; nothing was tagged (--tag tags after `make test thorough`)")
         return
-    subprocess.run(["make", "test"], cwd=ROOT, check=True)
+    for tests in ("test", "thorough"):
+        subprocess.run(["make", tests], cwd=ROOT, check=True)
     message = f"corral {number}\n\n{changes(ROOT, number)[1]}\n"
     git(ROOT, "tag", "--annotate", f"v{number}", "--cleanup", "verbatim", "--message", message)
     print(f"tagged v{number}; it is public with `git push origin v{number}`")
