@@ -4,8 +4,8 @@ usage: OMP_NUM_THREADS=1 python scripts/notebooks.py notebooks/*.ipynb      # `m
 
 The code cells run in one namespace of this process, a cell's last expression is shown as Jupyter shows it, and nothing
 of time or place is written. nbclient with ipykernel gives the same text by 33 packages more (68 MB), and takes 48 s of
-a core for the four notebooks instead of 35 s, because every kernel starts and imports torch anew (torch 2.13, one thread,
-a loaded machine); CI has 60 s for all of them.
+a core for the four notebooks instead of 35 s, because every kernel starts and imports torch anew (torch 2.13, one
+thread, a loaded machine); CI has 60 s for all of them.
 """
 
 import ast

@@ -66,6 +66,14 @@ def test_a_notebook_is_run_whole_and_holds_no_trace_of_when_or_where(path):
             ), text
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_a_notebook_links_to_is_there(path):
+    cells = json.loads(path.read_text())["cells"]
+    text = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    links = re.findall(r"\]\(([^)#\s]+)", text)
+    assert all("://" in target or (path.parent / target).is_file() for target in links), links
+
+
 def test_numbers_that_differ_and_words_that_differ_are_noticed():
     assert alike("clean 97.5%, robust 70", "clean  98.0%, robust 71")
     assert not alike("clean 97.5%", "clean 80.0%")
