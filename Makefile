@@ -15,7 +15,7 @@ COVERED := geometry losses attacks certify models
 SHARED_OUT := -n 2 --dist loadfile --no-loadscope-reorder
 GATED := src/corral/geometry/**,src/corral/losses/**,src/corral/attacks/**,src/corral/certify/**,src/corral/models/heads/**
 
-.PHONY: demo fast test lint types unit thorough docs docs-serve docs-version bench agreement soundness interop fuzz faults arena tables env lock clean
+.PHONY: demo fast test lint types unit thorough docs docs-serve docs-version bench agreement soundness interop fuzz faults arena tables env lock release notebooks clean
 .DEFAULT_GOAL := test
 
 env: $(READY)
@@ -43,9 +43,12 @@ test: $(READY)
 fast: $(READY)
 	@$(BIN)/python tests/fast.py
 
+notebooks: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/notebooks.py notebooks/*.ipynb
+
 lint: $(READY)
-	$(BIN)/ruff check src tests benchmarks experiments examples
-	$(BIN)/ruff format --check src tests benchmarks experiments examples
+	$(BIN)/ruff check src tests benchmarks experiments examples scripts
+	$(BIN)/ruff format --check src tests benchmarks experiments examples scripts
 
 types: $(READY)
 	$(BIN)/mypy
@@ -134,6 +137,10 @@ tables: $(READY)
 lock: $(READY)
 	@{ sed -n '/^#/p' requirements.lock; $(BIN)/python -m pip freeze --exclude-editable | grep -v '^torch=='; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
+
+# Checks tree, changelog and version, and builds and checks dist/; with RELEASE=--tag it tags after `make test thorough`.
+release: $(READY)
+	@$(BIN)/python scripts/release.py $(RELEASE)
 
 clean:
 	rm -rf .venv .venv-interop .venv-docs site .mypy_cache .ruff_cache .pytest_cache .coverage

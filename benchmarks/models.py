@@ -44,7 +44,7 @@ class Subject:
     Attributes:
         data: name of its data set.
         recipe: it was, or is, trained by; "" for logistic regression.
-        checkpoint: its folder in results/checkpoints; "" where it is trained.
+        checkpoint: its folder in src/corral/zoo; "" where it is trained.
         overrides: of the recipe, where it is trained.
         broken: whether hardly an image is robust at this threat.
     """
@@ -66,7 +66,7 @@ class Subject:
     def model(self) -> nn.Module:
         """The classifier, in eval mode; trained into runs/ if it is neither committed nor there."""
         if self.checkpoint:
-            return load_model(ROOT / "results" / "checkpoints" / self.checkpoint)[0].eval()
+            return load_model(ROOT / "src" / "corral" / "zoo" / self.checkpoint)[0].eval()
         if not self.recipe:
             return logistic_regression(data_of(self.data))
         run = Run(RUNS / f"{self.data}-{self.recipe}")

@@ -1,10 +1,10 @@
-"""Train the reference checkpoints of results/checkpoints, attack them, and write the card of each.
+"""Train the models that come with corral (src/corral/zoo), attack them, and write the card of each.
 
 usage: python experiments/checkpoints.py [NAME ...] --out runs/checkpoints [--results results]
 
-A checkpoint is a run folder's `model.safetensors` and `recipe.toml`: `corral.load("results/checkpoints/NAME")` gives
+Each is a run folder's `model.safetensors`, `recipe.toml`, records and certificates: `corral.load("corral/NAME")` gives
 the classifier. Its measurements are in the CSV files of the results, table `checkpoints`, and its `card.md` is made
-from them. tests/test_checkpoints.py measures it again.
+from them. tests/test_checkpoints.py measures it again. A model that lies in src/corral/zoo is not trained again.
 """
 
 import argparse
@@ -16,18 +16,22 @@ from typing import Any
 
 import certified
 import compare
+from corral import zoo
 from corral.data import load
+from corral.documents import write_document
+from corral.evaluation.certificate import read_certificate
 from corral.evaluation.certification import certify_run
 from corral.files import write_atomically
 from corral.papers.definition import load_setting
 from corral.papers.entries import row_entries
 from corral.papers.lines import AttackLine, RowKey, RowLine
 from corral.papers.store import Store, changing, read_store
+from corral.records import read_record
 from corral.report.table.markdown import rows_of
 from corral.report.words import attack_title, eps_words
 from corral.training import Run, load_recipe, train
 
-TABLE, FOLDER = "checkpoints", "checkpoints"
+TABLE = "checkpoints"
 # Number of images of PGD and of AutoAttack, class-balanced; AutoAttack takes most of the time.
 QUICK, STANDARD = 200, {"digits": 100, "mnist": 50}
 RADII = [0.1, 0.25, 0.5]
@@ -35,26 +39,41 @@ RADII = [0.1, 0.25, 0.5]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's recipe, data, the setting of settings.toml that makes it small, and its purpose."""
+    """A checkpoint's recipe, data, the setting of settings.toml that makes it small, its purpose, and its own limit."""
 
     recipe: str
     data: str
     setting: str | None
     about: str
+    limit: str = ""
 
 
 CHECKPOINTS = {
-    "digits-nominal": Checkpoint("nominal", "digits", None, "natural training, a linear head: nothing is robust"),
+    "digits-nominal": Checkpoint(
+        "nominal",
+        "digits",
+        None,
+        "natural training, a linear head: nothing is robust",
+        "It was trained for no threat; it is attacked at the radius of the other models of digits.",
+    ),
     "digits-at": Checkpoint("at", "digits", None, "PGD training, a linear head"),
     "digits-clustr": Checkpoint(
-        "clustr-published", "digits", None, "ClusTR as released: exponentiated scores, masked gradients"
+        "clustr-published",
+        "digits",
+        None,
+        "ClusTR as released: exponentiated scores, masked gradients",
+        "Its gradients are masked: attacks on its own outputs alone overestimate its robust accuracy.",
     ),
-    "digits-corral": Checkpoint("corral", "digits", None, "corral: clusters in log space, adversarially trained"),
-    "digits-certified": Checkpoint("certified", "digits", None, "a 1-Lipschitz network with certified l2 radii"),
+    "digits-corral": Checkpoint("corral", "digits", None, "clusters in log space, adversarially trained"),
+    "digits-certified": Checkpoint(
+        "certified",
+        "digits",
+        None,
+        "a 1-Lipschitz network with certified l2 radii",
+        "Its certificates are of l2 balls around these images, for the float32 model on the processor that ran it.",
+    ),
     "mnist-at": Checkpoint("at", "mnist", "mnist-small", "PGD training, a linear head"),
-    "mnist-corral": Checkpoint(
-        "corral", "mnist", "mnist-small", "corral: clusters in log space, adversarially trained"
-    ),
+    "mnist-corral": Checkpoint("corral", "mnist", "mnist-small", "clusters in log space, adversarially trained"),
 }
 
 
@@ -64,6 +83,8 @@ def trained(name: str, out: Path) -> Run:
     shipped = load_recipe(one.recipe, data=one.data)
     overrides: dict[str, Any] = load_setting(one.setting).overrides(shipped, {"training.seed": 0})
     recipe = load_recipe(one.recipe, data=one.data, overrides=overrides)
+    if (zoo.FOLDER / name).is_dir():
+        shutil.copytree(zoo.FOLDER / name, folder.path, dirs_exist_ok=True)
     train(recipe, out=folder.path, resume=folder.recipe_file.is_file(), device="cpu")
     return folder
 
@@ -91,6 +112,19 @@ def measured(name: str, folder: Run) -> Store:
     return found
 
 
+def ship(name: str, folder: Run) -> None:
+    """Copy a run into the package; its records and certificates call it by the name that it has there."""
+    target = zoo.FOLDER / name
+    target.mkdir(parents=True, exist_ok=True)
+    for path in (folder.model_file, folder.recipe_file):
+        shutil.copyfile(path, target / path.name)
+    for part, read in (("records", read_record), ("certificates", read_certificate)):
+        for path in sorted((folder / part).glob("*.json")):
+            document = read(path)
+            write_document(document.model_copy(update={"run": f"{zoo.PREFIX}/{name}"}), target / part / path.name)
+            shutil.copyfile(path.with_suffix(".npz"), (target / part / path.name).with_suffix(".npz"))
+
+
 def card_of(name: str, store: Store) -> str:
     """A checkpoint's description and its measurements, from the CSV files."""
     line = next(lines[0] for key, lines in store.of_table(TABLE, "", "").items() if key.row == name)
@@ -109,13 +143,32 @@ def card_of(name: str, store: Store) -> str:
         ("measured with", f"{versions}, {first.threads} thread(s), {max(group[0].created for group in groups)}"),
     ]
     text = [f"# {name}", "", f"{CHECKPOINTS[name].about[:1].upper()}{CHECKPOINTS[name].about[1:]}.", ""]
-    text += ["```python", f'model = corral.load("results/{FOLDER}/{name}")', "```", ""]
+    text += ["```python", f'model = corral.load("corral/{name}")', "```", ""]
     text += ["| | |", "| --- | --- |", *(f"| {title} | {words} |" for title, words in facts), ""]
     text += rows_of(
         ["protocol", "attack", "threat", "robust of n", "percent"], [_cells(one) for group in groups for one in group]
     )
-    text += ["", "Evaluation seed 0; images are class-balanced. `corral evaluate` on this folder repeats it.", ""]
-    return "\n".join(text)
+    n = {group[0].protocol: group[0].n for group in groups}
+    again = [f"`corral evaluate corral/{name} --n {n['quick']}`"]
+    again += [f"`corral evaluate corral/{name} --protocol standard --n {n['standard']}`"]
+    if run.recipe == "certified":
+        radii = " ".join(f"--radius {radius}" for radius in (0, *RADII))
+        again += [f"`corral certify corral/{name} --n {QUICK} {radii}`"]
+    text += ["", f"Evaluation seed 0; images are class-balanced. To measure it again: {', '.join(again)}.", ""]
+    return "\n".join([*text, "## Limits", "", *(f"- {words}" for words in _limits(name, n)), ""])
+
+
+def _limits(name: str, n: dict[str, int]) -> list[str]:
+    """What a card's numbers do not say."""
+    one = CHECKPOINTS[name]
+    few = n["standard"]
+    return [
+        f"A small network for examples and tests. Do not compare its accuracy with published models of {one.data}.",
+        f"AutoAttack met {few} images: one image is {100 / few:g} points, and the binomial standard error is up to "
+        f"{50 / few**0.5:.1f} points.",
+        "One training seed. Accuracies are for the threat above alone, not for other norms, radii or corruptions.",
+        *([one.limit] if one.limit else []),
+    ]
 
 
 def _head(head: str, rule: str | None) -> str:
@@ -129,12 +182,12 @@ def _cells(line: AttackLine) -> list[str]:
     return [line.protocol, title or attack_title(line.attack), threat, count, f"{100 * line.accuracy:.1f}"]
 
 
-def cards(results: Path, store: Store) -> dict[Path, bytes]:
+def cards(store: Store) -> dict[Path, bytes]:
     """Every card, and the list of them."""
     names = [key.row for key in store.of_table(TABLE, "", "") if key.row in CHECKPOINTS]
-    found = {results / FOLDER / name / "card.md": card_of(name, store).encode() for name in names}
+    found = {zoo.FOLDER / name / "card.md": card_of(name, store).encode() for name in names}
     if names:
-        found[results / FOLDER / "README.md"] = _list(sorted(names, key=list(CHECKPOINTS).index), store).encode()
+        found[zoo.FOLDER / "README.md"] = _list(sorted(names, key=list(CHECKPOINTS).index), store).encode()
     return found
 
 
@@ -143,10 +196,11 @@ def _list(names: Sequence[str], store: Store) -> str:
     table = [[f"[{name}]({name}/card.md)", CHECKPOINTS[name].about, *_summary(rows[name], store)] for name in names]
     head = ["checkpoint", "what it is", "threat", "clean", f"PGD, {QUICK} images", "AutoAttack", "of images"]
     intro = (
-        "Small trained models to try things on; weights and recipe are in each folder, `corral.load` takes the folder."
+        'Small trained models that come with corral; `corral.load("corral/digits-at")` and every command that takes a '
+        "run take their names, and `corral models` lists them."
     )
     made = "`python experiments/checkpoints.py` made them; tests/test_checkpoints.py measures them again. Percent."
-    return "\n".join(["# Reference checkpoints", "", intro, made, "", *rows_of(head, table), ""])
+    return "\n".join(["# Models that come with corral", "", intro, made, "", *rows_of(head, table), ""])
 
 
 def _summary(line: RowLine, store: Store) -> list[str]:
@@ -171,11 +225,8 @@ def main() -> None:
         found = measured(name, folder)
         with changing(given.results) as store:
             store.add(found)
-        target = given.results / FOLDER / name
-        target.mkdir(parents=True, exist_ok=True)
-        for path in (folder.model_file, folder.recipe_file):
-            shutil.copyfile(path, target / path.name)
-        for path, content in cards(given.results, read_store(given.results)).items():
+        ship(name, folder)
+        for path, content in cards(read_store(given.results)).items():
             write_atomically(path, content)
         print(card_of(name, read_store(given.results)), flush=True)
 

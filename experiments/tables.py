@@ -42,7 +42,7 @@ def made(results: Path) -> dict[Path, bytes]:
             found |= {folder / file: content for file, content in documents(table, result).items()}
     for name, table_of in OTHERS.items():
         found[results / TABLES / name / "table.md"] = table_of(results, store).encode()
-    return found | arena_table.made(results, store) | checkpoints.cards(results, store)
+    return found | arena_table.made(results, store) | checkpoints.cards(store)
 
 
 def behind(results: Path) -> dict[Path, bytes | None]:

@@ -39,7 +39,11 @@ ELSEWHERE = {
     "mkdocs.yml": ("tests/pages/test_reference.py",),
     "hatch_build.py": ("tests/pages/test_site.py",),
     "experiments/docs_site.py": ("tests/pages/test_site.py",),
-    "pyproject.toml": QUICK,
+    "src/corral/zoo/": ("tests/test_zoo.py", "tests/test_checkpoints.py"),
+    "notebooks/": ("tests/test_notebooks.py",),
+    "scripts/notebooks.py": ("tests/test_notebooks.py",),
+    "scripts/": ("tests/test_release.py",),
+    "pyproject.toml": (*QUICK, "tests/test_release.py"),
     "src/corral/__init__.py": (*QUICK, "tests/test_api.py"),
 }
 # Seconds that each worker may spend on tests, in its environment; what starting it takes on an idle core.
@@ -137,8 +141,8 @@ def main() -> int:
     tools = Path(sys.executable).parent
     # mypy keeps what it found in .mypy_cache: the first run takes half a minute more than the next.
     for command in (
-        [f"{tools}/ruff", "check", "-q", "src", "tests", "benchmarks", "experiments"],
-        [f"{tools}/ruff", "format", "-q", "--check", "src", "tests", "benchmarks", "experiments"],
+        [f"{tools}/ruff", "check", "-q", "src", "tests", "benchmarks", "experiments", "scripts"],
+        [f"{tools}/ruff", "format", "-q", "--check", "src", "tests", "benchmarks", "experiments", "scripts"],
         [f"{tools}/mypy", "--no-error-summary"],
     ):
         code = subprocess.run(command, cwd=ROOT).returncode

@@ -22,7 +22,8 @@ from corral.strict import MOST_REAL, MOST_WHOLE
 from corral.training import load_recipe, parse_eps, shipped_recipes
 from corral.training.recipes.files import _known_keys
 
-CHECKPOINT = Path(__file__).resolve().parents[1] / "results" / "checkpoints" / "digits-corral"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, CHECKPOINT = ROOT / "results", ROOT / "src" / "corral" / "zoo" / "digits-corral"
 COMMANDS = typer.main.get_command(app).commands
 NUMERIC = [
     (name, option)
@@ -174,7 +175,7 @@ def test_every_number_of_a_record_has_bounds():
 
 
 def test_accuracies_of_a_table_are_shares():
-    path = CHECKPOINT.parents[1] / "tables" / "ncp-table5-small" / "table.json"
+    path = RESULTS / "tables" / "ncp-table5-small" / "table.json"
     table = json.loads(path.read_text())
     del table["sha256"]
     places = [place for place, _ in numbers(table) if "sound" in place or place[-2] == "train_seconds"]
@@ -186,7 +187,7 @@ def test_accuracies_of_a_table_are_shares():
 
 
 def test_every_committed_table_is_within_the_bounds():
-    for path in sorted(CHECKPOINT.parents[1].glob("tables/*/table.json")):
+    for path in sorted(RESULTS.glob("tables/*/table.json")):
         read_result(path)
 
 

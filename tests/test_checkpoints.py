@@ -14,10 +14,11 @@ from corral.data import load, stratified_subset
 from corral.evaluation import evaluate
 from corral.models.fingerprint import fingerprint
 from corral.papers.store import read_store
+from corral.records import read_record
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
-FOLDER = RESULTS / "checkpoints"
+FOLDER = ROOT / "src" / "corral" / "zoo"
 sys.path.insert(0, str(ROOT / "experiments"))
 TOOL = runpy.run_path(str(ROOT / "experiments" / "checkpoints.py"))
 sys.path.pop(0)
@@ -59,17 +60,31 @@ def measured(name, protocol):
 
 
 def test_there_is_a_folder_a_checkpoint_and_a_row_each():
-    assert {path.name for path in FOLDER.iterdir() if path.is_dir()} == CHECKPOINTS.keys() == LINES.keys()
+    assert {path.parent.name for path in FOLDER.glob("*/card.md")} == CHECKPOINTS.keys() == LINES.keys()
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_a_checkpoint_is_below_a_megabyte_and_loads(name):
-    files = {path.name: path.stat().st_size for path in (FOLDER / name).iterdir()}
-    assert files.keys() == {"model.safetensors", "recipe.toml", "card.md"}
+    folder = FOLDER / name
+    files = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    documents = [f"records/quick-n200{ending}" for ending in (".json", ".npz")]
+    documents += [f"records/standard-n{measured(name, 'standard')[1]}{ending}" for ending in (".json", ".npz")]
+    if name == "digits-certified":
+        documents += ["certificates/l2-n200.json", "certificates/l2-n200.npz"]
+    assert files.keys() == {"model.safetensors", "recipe.toml", "card.md", *documents}
     assert sum(files.values()) < 1_000_000
     model = corral.load(FOLDER / name)
     assert not model.training
     assert fingerprint(model) == LINES[name].fingerprint
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_the_records_have_the_numbers_of_the_card(name):
+    for protocol in ("quick", "standard"):
+        robust, n = measured(name, protocol)
+        record = read_record(FOLDER / name / "records" / f"{protocol}-n{n}.json")
+        found = {attack.name: round(attack.accuracy * n) for attack in record.attacks}
+        assert {"clean": round(record.clean * n), **found} == robust
 
 
 @pytest.mark.parametrize("name", NAMES)

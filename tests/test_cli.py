@@ -26,7 +26,7 @@ SMALL = [
 COMMANDS = (
     "compare",
     *("demo", "train", "cluster", "evaluate", "report", "runs", "show", "recipes", "data", "certify", "audit"),
-    *("analyze", "reproduce", "export"),
+    *("analyze", "reproduce", "export", "models"),
 )
 
 

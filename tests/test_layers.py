@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "corral"
 LAYERS = (
     {"errors", "version", "precision", "renamed", "strict", "terminal", "notebook"},
     {"files"},
-    {"devices", "registry", "options", "progress", "reading", "workers", "processes", "checksums"},
+    {"devices", "registry", "options", "progress", "reading", "workers", "processes", "checksums", "zoo"},
     {"documents", "lock", "checkpoints", "distributed"},
     {"records"},
     {"data", "geometry"},

@@ -10,13 +10,15 @@ from corral.models import Classifier
 from corral.models.backbones import BackboneLike
 from corral.models.export import Format, export_classifier
 from corral.training import load_model
+from corral.zoo import is_shipped
 
 
 def load(run: AnyPath, *, device: str | torch.device = "cpu", backbone: BackboneLike | None = None) -> Classifier:
     """The classifier of a finished run, in eval mode: float [0, 1] NCHW images in, (N, C) logits out.
 
     Args:
-        run: a run folder or its model.safetensors.
+        run: a run folder, its model.safetensors, or a model that comes with corral, such as "corral/digits-at"
+            (`corral models` lists them); a folder of that name goes before it.
         device: where the model goes.
         backbone: the run's own, where it was a user's and is not imported here: "file.py:function", a module, or a
             function that makes one. Its weights are replaced by the run's.
@@ -39,8 +41,9 @@ def export(
     """Write a classifier, in eval mode, to a file that its format's own tools run; corral is not needed to read it.
 
     Args:
-        model: a run folder, its model.safetensors, or a classifier.
-        out: the file; ".pt2" means torch.export, ".pt" and ".ts" TorchScript, ".onnx" ONNX. Default RUN/model.pt2.
+        model: a run folder, its model.safetensors, a model that comes with corral, or a classifier.
+        out: the file; ".pt2" means torch.export, ".pt" and ".ts" TorchScript, ".onnx" ONNX. Default RUN/model.pt2 of a
+            run of yours.
         format: in the place of what the ending means.
         image_size: (H, W) where the classifier takes any; default a run's own.
         backbone: of a run whose own is a user's, as `load` takes it.
@@ -49,13 +52,14 @@ def export(
         The path. Images are (N, channels, H, W) floats in [0, 1], N free; the output is (N, C) logits.
 
     Raises:
-        UsageError: no such run, no `out` for a classifier, a format that is not known, or packages that it needs and
-            that are not installed.
+        UsageError: no such run, no `out` for what is no run of yours, a format that is not known, or packages that it
+            needs and that are not installed.
         CorralError: an unfinished run, or a model that cannot be written in this format.
     """
+    if out is None and (isinstance(model, Classifier) or is_shipped(model)):
+        raise UsageError("export of a classifier needs out, the file, such as model.pt2 or model.onnx")
     if isinstance(model, Classifier):
-        if out is None:
-            raise UsageError("export of a classifier needs out, the file, such as model.pt2 or model.onnx")
+        assert out is not None
         return export_classifier(model, out, format=format, image_size=image_size)
     classifier, spec, _ = load_model(model, backbone=backbone)
     place = Path(model) if Path(model).is_dir() else Path(model).parent

@@ -20,7 +20,7 @@ from corral.version import __version__
 
 # What a measured model is: a run of corral's or a classifier in a file, code, a program in a file, or a module.
 Kind = Literal["run", "classifier", "python", "torchscript", "export", "module"]
-# Attacks' names of today, by those in records of versions before 0.2.
+# Attacks' names of today, by those in records of versions before 0.1.0.
 EARLIER_NAMES = {"pgd_log": "pgd_ce", "pgd_log_margin": "pgd_cw"}
 
 
@@ -52,7 +52,7 @@ class AttackResult(OfThreat):
     @model_validator(mode="before")
     @classmethod
     def _earlier(cls, data: Any) -> Any:
-        """Records of versions before 0.2: `success_rule` was `verdict`, and two attacks had other names."""
+        """Records of versions before 0.1.0: `success_rule` was `verdict`, and two attacks had other names."""
         if not isinstance(data, dict) or "verdict" not in data or "success_rule" in data:
             return data
         found = {("success_rule" if key == "verdict" else key): value for key, value in data.items()}

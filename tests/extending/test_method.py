@@ -36,6 +36,8 @@ def mart(tmp_path, monkeypatch):
 def test_the_method_of_the_page_is_trained_and_attacked(extending: Callable[[str], str]) -> None:
     output = extending("extending/method.md")
     assert "runs/mart: " in output
+    assert "next: corral --plugin mart.py evaluate runs/mart\n" in output
+    assert "next: corral --plugin mart.py evaluate runs/again\n" in output
     assert "adaptive" in output
 
 

@@ -14,7 +14,16 @@ from typer.testing import CliRunner
 from corral.cli import app
 from corral.errors import CorralError, UsageError
 from corral.geometry import max_mahalanobis_centres
-from corral.models import ClusterHead, CosineHead, LinearHead, ModelSpec, build_classifier, linear_equivalent
+from corral.models import (
+    Classifier,
+    ClusterHead,
+    CosineHead,
+    LinearHead,
+    ModelSpec,
+    build_classifier,
+    linear_equivalent,
+)
+from corral.models.backbones import adapt
 from corral.models.export import export_classifier, plain
 from corral.training import load_model, train
 
@@ -184,3 +193,41 @@ def test_without_its_packages_onnx_names_what_to_install(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"ONNX needs the package onnxscript: pip install 'corral\[onnx\]'"):
         export_classifier(classifier("convnet", "soft"), tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
+
+
+class Deep(torch.nn.Module):
+    """A convolution, and layers behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.rest = torch.nn.Conv2d(1, 4, 3), torch.nn.Linear(4, 10)
+
+    def forward(self, x):
+        return self.rest(self.convolution(x).mean((2, 3)))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.load:DeprecationWarning")
+@pytest.mark.parametrize("layer", ["1", "3", "convolution"])
+def test_features_of_a_named_layer_are_exported(layer, tmp_path):
+    torch.manual_seed(0)
+    layers = [torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10)]
+    net = adapt(Deep() if layer == "convolution" else torch.nn.Sequential(*layers), (1, 8, 8), layer).eval()
+    head = ClusterHead(torch.rand(3, net.features_dim), torch.arange(3), variance=1.0)
+    model, x = Classifier(net, head, (0.5,), (0.5,), image_size=(8, 8)).eval(), torch.rand(5, 1, 8, 8)
+    for name in ("model.pt2", "model.ts"):
+        path = export_classifier(model, tmp_path / name)
+        found = torch.export.load(path).module()(x) if path.suffix == ".pt2" else torch.jit.load(path)(x)
+        torch.testing.assert_close(found, model(x))
+
+
+def test_whatever_the_tracer_raises_is_one_line(tmp_path):
+    class Counting(torch.nn.Module):
+        def forward(self, x):
+            assert not torch.compiler.is_compiling(), "not in a graph"
+            return x.flatten(1)
+
+    net = adapt(Counting(), (1, 8, 8))
+    model = Classifier(net, LinearHead(64, 3), (0.5,), (0.5,), image_size=(8, 8)).eval()
+    with pytest.raises(CorralError, match="cannot be written as a graph"):
+        export_classifier(model, tmp_path / "model.pt2")
+    assert list(tmp_path.iterdir()) == []

@@ -98,7 +98,9 @@ def test_a_file_is_a_target_with_its_options_in_the_shell(place, file, tmp_path,
     monkeypatch.setattr(sys, "argv", ["corral", *command, "--set", "data.train=60", "--out", "run", "--quiet"])
     with pytest.raises(SystemExit) as ended:
         main()
-    assert ended.value.code == 0, capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert ended.value.code == 0, err
+    assert out.splitlines()[-1] == f"next: corral evaluate run --backbone mine.py:{place}"
     model, spec, _ = load_model("run")
     assert model.features_dim == {"build": 6, "Net": 3, "ready": 5}[place]
     assert spec.backbone.name == f"{file.resolve()}:{place}"

@@ -28,6 +28,7 @@ from corral.training import load_model
 from corral.training.recipes.recipe import MOST_SEED
 from corral.training.run import bring
 from corral.training.start import data_of
+from corral.zoo import is_shipped
 
 DEFAULT_IMAGES = 1000
 
@@ -61,7 +62,8 @@ def analyze(
             evident (`corral.models.split.split`), so that its features are known.
         data: as `corral.data.load` takes them: the training images are looked at too. Of a run its own, by their
             fingerprint; default where they lay at training.
-        threat: ("Linf", 8/255) or the like, of the attacks; of a run the one that it was trained for.
+        threat: ("Linf", 8/255) or the like, of the attacks; of a run the one that it was trained for, and of a model
+            that comes with corral by default.
         only: names of analyses; default those with a place on the page that fit the model.
         n: a class-balanced subset of this many test images; None, or more than there are, for the whole test set.
         seed: of the attacks and of t-SNE.
@@ -85,7 +87,7 @@ def analyze(
     asked = {ANALYSES.find(name).name for name in only or ()}
     if not 0 <= seed <= MOST_SEED:
         raise UsageError(f"seed must be from 0 to {MOST_SEED}, found {seed}")
-    if isinstance(target, nn.Module) or not is_run(target):
+    if isinstance(target, nn.Module) or not is_run(target) or is_shipped(target):
         place = place_of(target, out)
         found = _classifier(target, data, threat, normalise, path, backbone, n, seed, data_root, choose_device(device))
         with alone(place, "analyses", "analyze"):
@@ -132,6 +134,9 @@ def _classifier(
     """Another model than a run, as a classifier, with its images."""
     named = target if isinstance(target, nn.Module) else str(target)
     loaded = load_target(named, path=path, backbone=backbone, device=device)
+    if loaded.info is not None:  # a model that comes with corral
+        data = data_of(str(target), loaded.info, data=data, root=root)
+        threat = (loaded.info.norm, loaded.info.eps) if threat is None else threat
     if data is None or threat is None:
         raise UsageError(f"{loaded.name}: give data and threat=(norm, eps), such as ('Linf', 8/255) (--norm, --eps)")
     images = load(data, root=root)

@@ -21,6 +21,7 @@ from corral.cli.options import (
 )
 from corral.errors import UsageError
 from corral.strict import MOST_WHOLE
+from corral.zoo import is_shipped
 
 ONLY = f"Only this one, repeatable; default those that fit. One of {', '.join(NAMES['analysis'])}, or your own."
 EPILOG = "Example: corral analyze runs/mnist-mat --n 500"
@@ -65,7 +66,7 @@ def analyze(
     from corral.report.analysis.page import Foreign, analysis_lines, render_analyses
     from corral.training import load_model
 
-    if out is not None and (len(target) > 1 or is_run(target[0])):
+    if out is not None and (len(target) > 1 or (is_run(target[0]) and not is_shipped(target[0]))):
         raise UsageError(f"--out {out} is of one network that is no run: leave it out")
     made = []
     for name in target:
@@ -90,7 +91,7 @@ def analyze(
                 **common.keywords(),
             )
             if threat is None:
-                page, words = Path(name) / "analyses" / "page.html", Path(name).name
+                page, words = (place or Path(name)) / "analyses" / "page.html", Path(name).name
                 text = render_analyses(words, load_model(name)[2], found)
             else:
                 assert place is not None

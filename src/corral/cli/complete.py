@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from corral import zoo
 from corral.cli.names import known
 
 # What a TAB looks at: folders this deep, and so many of their files, for a data set may have millions.
@@ -34,6 +35,11 @@ def one_of(*words: str) -> Completer:
     return complete
 
 
+def shipped(context: typer.Context, incomplete: str) -> list[str]:
+    """Completes the name of a model that comes with corral."""
+    return [name for name in zoo.names() if name.startswith(incomplete)]
+
+
 def run(context: typer.Context, incomplete: str) -> list[str]:
     """Completes a run's folder; those that the line names already are left out."""
     return _folders(context, incomplete, others=False)
@@ -46,6 +52,8 @@ def _folders(context: typer.Context, incomplete: str, *, others: bool) -> list[s
     folder = typed if incomplete.endswith(os.sep) else typed.parent
     here = f".{os.sep}" if incomplete.startswith(f".{os.sep}") else ""
     found = sorted(f"{here}{path}" for path in run_folders(folder, depth=DEPTH, most=MOST_ENTRIES, others=others))
+    if incomplete.startswith(f"{zoo.PREFIX}/"):
+        found += zoo.names()
     return [path for path in found if path.startswith(incomplete) and path not in before]
 
 

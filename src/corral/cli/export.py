@@ -7,6 +7,8 @@ import typer
 
 from corral.cli import complete
 from corral.cli.options import Json, RunBackbone, check_out, print_json
+from corral.errors import UsageError
+from corral.zoo import is_shipped
 
 EPILOG = "Example: corral export runs/mnist-corral --out corral.onnx"
 
@@ -25,6 +27,8 @@ def export(
     from corral.models.export import export_classifier
     from corral.training import load_model
 
+    if out is None and is_shipped(run):
+        raise UsageError(f"{run}: give --out, the file, such as model.pt2")
     model, spec, info = load_model(run, backbone=backbone)
     path = export_classifier(model, out or run / "model.pt2", image_size=spec.image_shape[1:])
     if as_json:

@@ -20,6 +20,7 @@ from corral.errors import UsageError
 from corral.files import check_writable
 from corral.reading import parse_toml
 from corral.strict import MOST_REAL, MOST_WHOLE
+from corral.zoo import is_shipped
 
 if TYPE_CHECKING:
     from corral.records import Record
@@ -211,7 +212,7 @@ def default_place(target: str, out: Path | None) -> Path | None:
     """Where documents of a target go: a run's own folder (None), --out, or measured/NAME of another model."""
     from corral.evaluation.subject import is_run
 
-    if out is not None or is_run(target):
+    if out is not None or (is_run(target) and not is_shipped(target)):
         return out
     return Path("measured") / file_stem(target)
 

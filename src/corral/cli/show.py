@@ -16,6 +16,7 @@ from corral.cli.streams import say
 from corral.errors import CorralError
 from corral.progress import duration
 from corral.terminal import eps_words
+from corral.zoo import located
 
 EPILOG = "Example: corral show runs/mnist-corral"
 
@@ -28,9 +29,9 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Tell all that a run's files state: how it was made, its model, records, certificates, analyses and pages."""
-    facts = read_run(run)
+    facts = read_run(located(run))
     wrong = problems(facts)
-    more = _documents(run, wrong)
+    more = _documents(facts.path, wrong)
     model = _model(facts)
     if as_json:
         print_json({**run_json(facts), "problems": wrong, "model": model, **more})

@@ -1,5 +1,6 @@
 """`corral train` on the command line: a recipe and a data set into a run folder."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,6 +46,7 @@ class Command(TyperCommand):
 
 @with_common
 def train(
+    context: typer.Context,
     recipe: Annotated[
         str,
         typer.Argument(
@@ -141,7 +143,15 @@ def train(
     if seeds:
         typer.echo(f"made {len(made)} {'run' if len(made) == 1 else 'runs'}, one a seed: {paths}")
     encoder = method_class(planned[0][0].method).trains == "encoder"
-    typer.echo(f"next: corral evaluate {paths}{' --fit-heads slf,alf' if encoder else ''}")
+    heads, own = " --fit-heads slf,alf" if encoder else "", f" --backbone {backbone}" if ":" in (backbone or "") else ""
+    plugins = _plugins(context.find_root().params.get("plugin") or (), planned[0][0])
+    typer.echo(f"next: corral {plugins}evaluate {paths}{heads}{own}")
+
+
+def _plugins(named: Sequence[str], recipe: "Recipe") -> str:
+    """The options by which another command knows a method of the user's own."""
+    place, colon, _ = recipe.method.name.rpartition(":")
+    return "".join(f"--plugin {one} " for one in dict.fromkeys([*named, *([place] if colon else [])]))
 
 
 def _planned(

@@ -15,6 +15,7 @@ from corral.models.fingerprint import fingerprint
 from corral.training import Run, load_model, load_recipe, train
 from corral.training.methods import METHODS
 from corral.training.start import data_of
+from corral.zoo import is_shipped
 
 
 def fitted_heads(
@@ -52,8 +53,9 @@ def fitted_heads(
     if unknown or not kinds:
         name = unknown[0] if unknown else ""
         raise UsageError(f"unknown linear evaluation {name!r}; known: {', '.join(known)}")
-    if Path(run).is_file():
-        raise UsageError(f"{run}: a file; heads are kept in the folder of their encoder's run: name that")
+    if Path(run).is_file() or is_shipped(run):
+        what = "a model that comes with corral" if is_shipped(run) else "a file"
+        raise UsageError(f"{run}: {what}; heads are kept in the folder of their encoder's run: name that")
     encoder, _, info = load_model(run, encoder=True)
     begun, frozen = fingerprint(encoder.backbone), _before_the_head(encoder)
     parent = load_recipe(Path(run))

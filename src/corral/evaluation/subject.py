@@ -38,6 +38,7 @@ from corral.training import Run, RunInfo, load_model, load_recipe
 from corral.training.recipes.recipe import MOST_SEED, Recipe
 from corral.training.start import data_of
 from corral.version import __version__
+from corral.zoo import is_shipped, located
 
 AnyRecord = TypeVar("AnyRecord", bound=OfRun)
 # What is measured: a run folder, what `corral.targets.load_target` takes, or a module.
@@ -106,7 +107,8 @@ class Subject:
     def name(self) -> str:
         """What documents call it."""
         if self.info is not None:
-            return _folder(Path(self.target.name)).name
+            named = is_shipped(self.target.name)
+            return self.target.name if named else _folder(Path(self.target.name)).name
         return self.target.name if self.place is None or self.target.kind != "module" else self.place.name
 
     @property
@@ -291,13 +293,13 @@ def is_run(target: AnyModel) -> bool:
 
 
 def place_of(target: AnyModel, out: str | Path | None) -> Path | None:
-    """The folder that documents about a target go to: a run's own, or `out`.
+    """The folder that documents about a target go to: a run's own, or `out`; a model of the package has none.
 
     Raises:
         UsageError: no such run, or a name that no record can hold.
         CorralError: a run that is not finished.
     """
-    if isinstance(target, nn.Module) or not is_run(target):
+    if isinstance(target, nn.Module) or not is_run(target) or is_shipped(target):
         return None if out is None else Run(Path(out)).path
     folder = run_folder(target).path
     return folder if out is None else Run(Path(out)).path
@@ -310,7 +312,7 @@ def run_folder(run: AnyPath) -> Run:
         UsageError: no such folder, one that holds no run, or a name that no record can hold.
         CorralError: a run that is not finished.
     """
-    given = Path(run)
+    given = located(run)
     folder = Run(given.parent if given.is_file() else given)  # its model file stands for it
     if not folder.path.is_dir():
         raise UsageError(f"{run}: no such run folder; `corral train RECIPE --out {run}` makes one")
@@ -401,6 +403,7 @@ def _ready(target: Target, preparation: Preparation, test: Images) -> tuple[nn.M
 
 def _folder(path: Path) -> Path:
     """The folder of a run that is named by it or by its model file."""
+    path = located(path)
     return path if path.is_dir() else path.parent
 
 

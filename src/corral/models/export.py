@@ -100,7 +100,9 @@ def _program(model: Classifier, image_size: tuple[int, int] | None) -> tuple[Any
             model(images)  # layers whose weight is a function of parameters keep it from here on
             batch = torch.export.Dim("batch", min=1)
             return torch.export.export(model, (images,), dynamic_shapes=({0: batch},)), images
-    except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
+    except (CorralError, MemoryError):
+        raise
+    except Exception as error:  # foreign code, under a tracer: anything can come
         raise CorralError(f"the model cannot be written as a graph ({_first_line(error)})") from error
 
 

@@ -120,7 +120,7 @@ def _outcomes(row: ResultRow, place: int, columns: Mapping[str, str]) -> Mapping
 
 
 def _with_class_means(analysis: Analysis) -> Analysis:
-    """An analysis of cosines with the numbers over the classes, which versions before 0.2 left to the curves."""
+    """An analysis of cosines with the numbers over the classes, which versions before 0.1.0 left to the curves."""
     found = dict(analysis.numbers)
     for name in ("clean", "pgd"):
         # 0 stands for a class that no image is decided for.

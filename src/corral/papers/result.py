@@ -89,7 +89,7 @@ class ResultRow(OfThreat):
         environment: of the first; `environments` has all, empty in results of earlier versions.
         analyses: by name, one a seed.
         fingerprints: of the weights that were measured, by seed; empty in results of earlier versions.
-        records: files beside this one, by seed, in results of versions before 0.2, which had them.
+        records: files beside this one, by seed, in results of versions before 0.1.0, which had them.
         columns: what every column meant, likewise.
         earlier: made with a setting or a recipe that the table has no more; shown, and compared with no row of today's.
         edited: with a number that was edited since it was written.

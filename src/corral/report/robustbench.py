@@ -13,6 +13,7 @@ from corral.records import Record
 from corral.report.runs.collect import read_run
 from corral.report.words import AUTOATTACK, WORST_CASE, eps_words, slug
 from corral.training import Run, load_recipe
+from corral.zoo import is_shipped, located
 
 # Its leaderboards of perturbations.
 NORMS = ("Linf", "L2")
@@ -40,14 +41,15 @@ def write_model_info(runs: Sequence[Path | str], *, folder: Path | str) -> list[
     check_recordable(*runs, folder)
     made: dict[Path, dict[str, Any]] = {}
     for run in runs:
-        records = _whole(Path(run))
+        place = located(run)
+        records = _whole(place)
         for record in records:
-            name = record.run if record.kind == "run" else slug(record.run)
+            name = record.run if record.kind == "run" and not is_shipped(record.run) else slug(record.run)
             name = name if len(records) == 1 else f"{name}-{slug(eps_words(record.eps))}"
             path = Path(folder) / record.data / record.norm / f"{name}.json"
             if path in made:
                 raise CorralError(f"{run}: another run would be written to {path} too; give them names of their own")
-            made[path] = model_info(record, Path(run))
+            made[path] = model_info(record, place)
     for path, info in made.items():
         write_atomically(path, (json.dumps(info, indent=2) + "\n").encode())
     return list(made)

@@ -21,6 +21,7 @@ from corral.targets.programs.process import Process
 from corral.targets.programs.remote import Remote
 from corral.targets.python import load_python
 from corral.training import RunInfo, load_model
+from corral.zoo import located
 
 # The first byte of a pickle of protocol 2 or later is PROTO; what torch wrote before 1.6 is a row of such pickles.
 PICKLE = b"\x80"
@@ -51,8 +52,9 @@ def load_target(
     """Load a model to audit.
 
     Args:
-        target: a run folder or its model.safetensors; a file of `Classifier.save`; a TorchScript or torch.export file;
-            or "module:function" with a .py file or a dotted name.
+        target: a run folder, its model.safetensors or a model that comes with corral ("corral/digits-at"); a file of
+            `Classifier.save`; a TorchScript or torch.export file; or "module:function" with a .py file or a dotted
+            name.
         path: the folder that Python code is imported from; default a file's own folder, the current one for a name.
         backbone: a run's or a saved classifier's own, where it is a user's and is not imported here.
         device: where the model goes.
@@ -68,7 +70,7 @@ def load_target(
     if isinstance(target, nn.Module):
         return Target(type(target).__name__, "module", _plain(target.to(device)))
     target = fspath(target)
-    place = user_path(target)
+    place = located(user_path(target))
     folder = None if path is None else user_path(path)
     if is_saved_classifier(place):
         return Target(target, "classifier", load_classifier(place, device=device, backbone=backbone))

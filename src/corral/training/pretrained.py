@@ -1,13 +1,12 @@
 """Trained weights to begin from: the backbone of any corral checkpoint, or of a plain safetensors file."""
 
-from pathlib import Path
-
 from corral.checkpoints import load_tensors, read_tensors, unprefixed
 from corral.errors import CorralError, UsageError
 from corral.files import AnyPath
 from corral.models import Classifier
 from corral.models.backbones import Adapted
 from corral.training.run import Run
+from corral.zoo import located
 
 BACKBONE, NORMALISATION = "backbone.", "normalisation."
 REMEDY = "training.start needs weights of the recipe's own backbone"
@@ -18,9 +17,9 @@ def begin_from(model: Classifier, start: AnyPath, *, normalised: bool = False) -
 
     Args:
         model: the classifier, of the same backbone and image shape as the weights.
-        start: a run folder, its model.safetensors or checkpoint (not an encoder's, which holds several networks), or a
-            safetensors file whose names are the backbone's, with or without "backbone." before them. Floats of another
-            precision are converted; nothing is unpickled.
+        start: a run folder or a model that comes with corral, a run's model.safetensors or checkpoint (not an
+            encoder's, which holds several networks), or a safetensors file whose names are the backbone's, with or
+            without "backbone." before them. Floats of another precision are converted; nothing is unpickled.
         normalised: take the normalisation too, where the file has one, for features of an encoder.
 
     Raises:
@@ -28,7 +27,7 @@ def begin_from(model: Classifier, start: AnyPath, *, normalised: bool = False) -
         CorralError: an encoder's checkpoint, no safetensors file, or a tensor that is
             missing, unexpected, not finite or of another shape; one line naming file, tensor and remedy.
     """
-    path = Path(start)
+    path = located(start)
     if path.is_dir():
         path = Run(path).model_file
         if not path.is_file():

@@ -23,6 +23,7 @@ from corral.records import Record, read_record
 from corral.strict import Amount, OfThreat, Radius, Seconds, WorkClock
 from corral.terminal import eps_words
 from corral.training.convergence import Ending
+from corral.zoo import located
 
 if TYPE_CHECKING:
     from corral.training.recipes.recipe import Recipe
@@ -182,7 +183,7 @@ def load_model(
     """Read a finished model.
 
     Args:
-        path: a run folder or its model file.
+        path: a run folder, its model file, or the name of a model that comes with corral.
         device: where the model goes.
         encoder: take an encoder too, whose outputs are features and no logits.
         backbone: the run's, where it is not corral's own and not imported here: a target, a module, or what makes one;
@@ -195,7 +196,7 @@ def load_model(
         UsageError: no such run.
         CorralError: an unfinished run, an encoder, or a truncated or foreign file.
     """
-    path = given = Path(path)
+    given, path = Path(path), located(path)
     if not path.is_file():
         path = _finished(Run(path))
     tensors, metadata = read_checkpoint(path, kind="model")

@@ -204,12 +204,18 @@ def _part(found: Any, name: str) -> Any:
 def _output_of(net: nn.Module, layer: str, x: Tensor) -> Any:
     """What a layer of a network gives the first time that it is called for images."""
 
+    found_here: list[Any] = []
+
     def reached(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        raise _ReachedError(output)
+        if not torch.compiler.is_compiling():
+            raise _ReachedError(output)
+        found_here.append(output)  # a graph has no exceptions; what lies behind is left out of it, as nothing uses it
 
     handle = net.get_submodule(layer).register_forward_hook(reached)
     try:
         net(x)
+        if found_here:
+            return found_here[0]
     except _ReachedError as found:
         return found.args[0]
     finally:

@@ -20,6 +20,7 @@ from corral.records import Record, read_record
 from corral.report.runs.merge import merged, protocol_order, together
 from corral.report.runs.outcomes import Outcomes, array_names, outcomes_problem, with_worst_case
 from corral.report.words import eps_words
+from corral.zoo import located
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def collect_with_folders(runs: Sequence[AnyPath]) -> tuple[list[Evidence], list[
         raise UsageError("a report needs at least one run folder, found none: `corral report RUN... --out report.html`")
     folders: dict[Path, Path] = {}
     for run in runs:
-        folders.setdefault(Path(run).resolve(), Path(run))
+        folders.setdefault(located(run).resolve(), located(run))
     read = [(folder, piece) for folder in folders.values() for piece in read_run(folder)]
     names = Counter(run for _, run in {(folder, record.run) for folder, (record, *_) in read})
     evidence = []

@@ -57,7 +57,7 @@ class StandardLinear(LinearEvaluation):
     kept: SharedFeatures | None = None
 
     class Options(MethodOptions):
-        """None: the images are clean. Recipes of versions before 0.2 state an `inner` attack, which nothing read."""
+        """None: the images are clean. Recipes of versions before 0.1.0 state an `inner` attack, which nothing read."""
 
         @model_validator(mode="before")
         @classmethod

@@ -37,6 +37,7 @@ from corral.training.recipes.layers import (
 )
 from corral.training.recipes.recipe import DataConfig, Recipe, TrainingConfig
 from corral.training.run import Run, written_digest
+from corral.zoo import located
 
 # The comment at the head of a run's recipe.
 SAVED_CHECKSUM = re.compile(r"^# sha256: ([0-9a-f]{64}) ", re.MULTILINE)
@@ -184,7 +185,7 @@ def _read(recipe: AnyPath | Recipe) -> Layers:
     shipped = shipped_recipes()
     if isinstance(recipe, str) and recipe not in shipped and (recipe in METHODS or is_target(recipe)):
         return _of_method(recipe)
-    path = Path(recipe) if isinstance(recipe, PathLike) else shipped.get(recipe, Path(recipe))
+    path = shipped[recipe] if isinstance(recipe, str) and recipe in shipped else located(recipe)
     saved = os.path.isdir(path)
     if saved:
         path = path / "recipe.toml"
