@@ -6,7 +6,7 @@ import runpy
 from pathlib import Path
 
 import pytest
-from tests.pages.blocks import PAGES, ROOT
+from tests.pages.blocks import ROOT
 
 from corral.cli.commands import app
 
