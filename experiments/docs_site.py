@@ -16,6 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(?P<before>\]\()(?P<target>[^)#\s]+)(?P<after>#[^)\s]*)?(?=\))")
+FOLDER = re.compile(r"(?<!!)\[(?P<words>[^\[\]]*)\]\((?P<target>[^)#\s:]+)\)")
 FENCE = re.compile(r"^(?P<ticks>```+)[^\n]*\n.*?^(?P=ticks)[ \t]*$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 FORMULA = re.compile(r'<(?P<tag>span|div) class="arithmatex">(?P<text>.*?)</(?P=tag)>', re.DOTALL)
 COMMANDS = "<!-- commands -->"
@@ -90,11 +91,13 @@ def with_links(text: str, file: Path, root: Path = ROOT) -> str:
         path = (file.parent / match["target"]).resolve()
         if "://" in match["target"] or not path.is_relative_to(root):
             return match[0]
-        if path.is_dir():  # a folder has no page; its words stay
-            return match[0]
         return f"{match['before']}{posixpath.relpath(page_of(path, root), here or '.')}{match['after'] or ''}"
 
-    return outside_code(text, lambda part: LINK.sub(moved, part))
+    def without_folders(match: re.Match[str]) -> str:
+        # A folder has no page: the words stay.
+        return match["words"] if (file.parent / match["target"]).is_dir() else match[0]
+
+    return outside_code(text, lambda part: LINK.sub(moved, FOLDER.sub(without_folders, part)))
 
 
 def shown(path: Path, root: Path = ROOT) -> str:

@@ -6,7 +6,7 @@ import runpy
 from pathlib import Path
 
 import pytest
-from tests.pages.blocks import PAGES, ROOT
+from tests.pages.blocks import ROOT
 
 from corral.cli.commands import app
 
@@ -47,7 +47,7 @@ def test_links_lead_to_where_the_site_has_it(repository):
         return SITE["with_links"]((repository / name).read_text(), repository / name, repository)
 
     assert moved("docs/a.md") == (
-        "[b](b.md) [t](repository/results/t.md#seeds) `[x](../none.md)` [r](../results) [w](https://a.org/c.md)\n"
+        "[b](b.md) [t](repository/results/t.md#seeds) `[x](../none.md)` r [w](https://a.org/c.md)\n"
     )
     assert moved("docs/deep/c.md") == "[t](../repository/results/t.md)\n\n```sh\n[x](../../none.md)\n```\n"
     assert moved("results/t.md") == "[a](../../a.md) [s](../run.py.md) [r](README.md)\n"
@@ -85,15 +85,6 @@ def test_the_commands_of_the_page_are_all_with_their_options():
     train = text.split("### corral train\n")[1]
     assert "| `--eps TEXT` | Radius in pixel units: 0.1 or 8/255. |\n" in train
     assert not re.search(r"<(int|str|float|path|list)|\d{9}", text)
-
-
-def test_no_page_links_to_a_folder():
-    """A folder has no page on the site."""
-    found = {
-        page: [t for t in SITE["links"](path.read_text()) if (path.parent / t).is_dir()] for page, path in PAGES.items()
-    }
-    del found["README.md"]
-    assert {page: targets for page, targets in found.items() if targets} == {}
 
 
 TEXT = "[a](docs/a.md) ![p](docs/p.png) [w](https://a.org) [h](#here)"
