@@ -17,7 +17,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(?P<before>\]\()(?P<target>[^)#\s]+)(?P<after>#[^)\s]*)?(?=\))")
 FOLDER = re.compile(r"(?<!!)\[(?P<words>[^\[\]]*)\]\((?P<target>[^)#\s:]+)\)")
-FENCE = re.compile(r"^(?P<ticks>```+)[^\n]*\n.*?^(?P=ticks)[ \t]*$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^(?P<ticks>```+)[^\n]*\n.*?^(?P=ticks)[ \t]*$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(rf"{BLOCK.pattern}|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 FORMULA = re.compile(r'<(?P<tag>span|div) class="arithmatex">(?P<text>.*?)</(?P=tag)>', re.DOTALL)
 COMMANDS = "<!-- commands -->"
 PLACE = "repository/"
@@ -31,10 +32,10 @@ VALUES = (
 )
 
 
-def outside_code(text: str, change: Callable[[str], str]) -> str:
+def outside_code(text: str, change: Callable[[str], str], code: re.Pattern[str] = CODE) -> str:
     """A text with a change in all of it but its code."""
     parts, place = [], 0
-    for found in FENCE.finditer(text):
+    for found in code.finditer(text):
         parts += [change(text[place : found.start()]), found[0]]
         place = found.end()
     return "".join([*parts, change(text[place:])])
@@ -97,7 +98,8 @@ def with_links(text: str, file: Path, root: Path = ROOT) -> str:
         # A folder has no page: the words stay.
         return match["words"] if (file.parent / match["target"]).is_dir() else match[0]
 
-    return outside_code(text, lambda part: LINK.sub(moved, FOLDER.sub(without_folders, part)))
+    text = outside_code(text, lambda part: FOLDER.sub(without_folders, part), BLOCK)
+    return outside_code(text, lambda part: LINK.sub(moved, part))
 
 
 def shown(path: Path, root: Path = ROOT) -> str:

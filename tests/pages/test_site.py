@@ -18,7 +18,7 @@ INDEX = runpy.run_path(str(ROOT / "hatch_build.py"))["for_index"]
 def repository(tmp_path: Path) -> Path:
     """Two pages, a table that a page links to, and what that links to in turn."""
     files = {
-        "docs/a.md": "[b](b.md) [t](../results/t.md#seeds) `[x](../none.md)` [r](../results) [w](https://a.org/c.md)\n",
+        "docs/a.md": "[b](b.md) [t](../results/t.md#seeds) `[x](../none.md)` [`r`](../results) [w](https://a.org/c.md)\n",
         "docs/deep/c.md": "[t](../../results/t.md)\n\n```sh\n[x](../../none.md)\n```\n",
         "docs/b.md": "nothing\n",
         "results/t.md": "[a](../docs/a.md) [s](../run.py) [r](README.md)\n",
@@ -47,7 +47,7 @@ def test_links_lead_to_where_the_site_has_it(repository):
         return SITE["with_links"]((repository / name).read_text(), repository / name, repository)
 
     assert moved("docs/a.md") == (
-        "[b](b.md) [t](repository/results/t.md#seeds) `[x](../none.md)` r [w](https://a.org/c.md)\n"
+        "[b](b.md) [t](repository/results/t.md#seeds) `[x](../none.md)` `r` [w](https://a.org/c.md)\n"
     )
     assert moved("docs/deep/c.md") == "[t](../repository/results/t.md)\n\n```sh\n[x](../../none.md)\n```\n"
     assert moved("results/t.md") == "[a](../../a.md) [s](../run.py.md) [r](README.md)\n"
