@@ -34,10 +34,10 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)
 	@$(BIN)/corral demo --out runs/demo
 
-# Lint and types beside the tests: most of a type check is one core's work.
+# Types and the site beside the tests: both are mostly one core's work.
 test: $(READY)
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory -j 2 types unit
+	@$(MAKE) --no-print-directory -j 2 unit types docs
 
 # Lint, types and the tests that a change touches, in under a minute on two idle cores.
 fast: $(READY)
