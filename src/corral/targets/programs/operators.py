@@ -15,7 +15,10 @@ _TEXTS = (
     "UPLO activation algorithm api_name approximate assert_msg device_type driver equation indexing interpolation "
     "message mode norm ord p pad_mode padding padding_side reduce rounding_mode side "
     # What TorchScript does with text, lists and dictionaries themselves.
-    "a b chars dict el fillchar idx input inputs item key l new old s self separator string substr t to_add type values"
+    "a b chars dict el fillchar idx input inputs item key l new old s self separator string substr t to_add type "
+    "values "
+    # Dimensions by their names, in overloads of flatten, mean, cat and others that torch 2.8 has and 2.13 has not.
+    "dim dim0 dim1 dim2 dims end_dim names order out_dim outdim start_dim"
 )
 # TorchScript's own functions, as its printer writes them after `ops.prim.`: values, types, and nothing that runs Python
 # or asks another process.
