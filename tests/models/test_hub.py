@@ -110,7 +110,7 @@ def test_the_page_s_python_runs(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL))
     # The same lines with a run of this test, a folder in the Hub's place and a smaller attack.
-    code = re.sub("model.push_to_hub.*", "", code).replace('"runs/a"', "run").replace('"cifar10"', '"digits"')
+    code = re.sub(r"model\.push_to_hub\([^)]*\)", "", code).replace('"runs/a"', "run").replace('"cifar10"', '"digits"')
     code = code.replace('"user/a", revision="3f1c..."', '"shared/a"').replace('protocol="standard"', SMALLER)
     names = {"run": run}
     exec(code, names)
