@@ -32,7 +32,7 @@ from corral.training import load_recipe, train
 
 # A committed model of ten classes of 8x8 digits.
 RESULTS = Path(__file__).resolve().parents[2] / "results"
-CHECKPOINT = RESULTS / "checkpoints" / "digits-corral"
+CHECKPOINT = RESULTS.parent / "src" / "corral" / "zoo" / "digits-corral"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ import types
 from contextlib import contextmanager
 
 import pytest
+from typer.testing import CliRunner
 
+from corral.cli import app
 from corral.errors import CorralError, UsageError
 from corral.registry import import_plugin
 from corral.training import Run, read_metrics
@@ -244,7 +246,7 @@ def test_the_names_are_open_to_others(tiny, monkeypatch):
     assert opened == [("run", 1), 1, 2, 3, "closed"]
 
 
-def test_the_command_line_names_every_logger_and_passes_them_on(tmp_path, capsys):
+def test_the_command_line_names_every_logger_and_passes_them_on(tmp_path):
     """In one process, so that the function's module can be looked at."""
     from corral.cli.train import train as command
 
@@ -253,7 +255,9 @@ def test_the_command_line_names_every_logger_and_passes_them_on(tmp_path, capsys
     source = tmp_path / "heard.py"
     source.write_text("seen = []\n\n\ndef log(epoch, numbers):\n    seen.append(epoch)\n")
     settings = ["data.train=60", "width=4", "model.features=8", "warm_start.epochs=0"]
-    command("nominal", out=tmp_path / "run", epochs=2, settings=settings, log=[f"{source}:log"], quiet=True)
+    options = ["--out", str(tmp_path / "run"), "--epochs", "2", "--log", f"{source}:log", "--quiet"]
+    options += [word for setting in settings for word in ("--set", setting)]
+    assert CliRunner().invoke(app, ["train", "nominal", *options]).exit_code == 0
     module = next(module for name, module in sys.modules.items() if name.startswith("corral_plugin_heard_"))
     assert module.seen == [1, 2]
     assert not (tmp_path / "run" / "tensorboard").exists()

@@ -13,6 +13,7 @@ from corral.errors import UsageError
 from corral.losses import magnet, magnet_published, nearest_own
 from corral.models import LinearHead
 from corral.training import load_recipe
+from corral.training.features import SharedFeatures
 from corral.training.methods import METHODS, Method, MethodOptions, clustr, global_centroids, method_class, nuat
 from corral.training.methods.acl import Acl
 from corral.training.methods.advcl import AdvCL
@@ -198,9 +199,9 @@ def test_the_attack_climbs_the_methods_own_loss_of_the_adversarial_image(begun, 
     def loss(clean, settings):
         method.options = settings
         if kind is LinearEvaluation:
-            method.kept = run.model.features(run.images.float()) if settings.name == "slf" else None
+            method.kept = SharedFeatures(run.model, run.images) if settings.name == "slf" else None
             if settings.name == "slf":
-                method.kept[rows] = run.model.features(clean)
+                method.kept.block[rows] = run.model.features(clean).detach()
         return float(method.loss(clean, y, rows)[0].detach())
 
     # Terms of one image at x_adv, and those that compare x with x_adv.
