@@ -9,7 +9,6 @@ as docs/performance.md has it.
 """
 
 import argparse
-import csv
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ import torch
 import corral
 from corral.training import load_recipe
 from corral.training.start import prepare_data
+from csv_rows import read_rows, write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = ("cifar10:at", "cifar10:corral", "mnist:at", "mnist:corral")
@@ -120,10 +120,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
-    if given.results.is_file():
-        with given.results.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
+    rows = read_rows(given.results)
     made = {(row["data"], row["method"], row["precision"], int(row["seed"])) for row in rows}
     wanted = [
         (*case.split(":"), precision, seed) for case in given.cases for seed in given.seeds for precision in PRECISIONS
@@ -132,10 +129,7 @@ def main() -> None:
         if one not in made:
             rows.append({name: str(value) for name, value in row_of(*one).items()})
             print(rows[-1], flush=True)
-            with given.results.open("w", newline="", encoding="utf-8") as stream:
-                writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+            write_rows(given.results, COLUMNS, rows)
     print(table(rows))
 
 

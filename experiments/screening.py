@@ -10,7 +10,6 @@ trained first (minutes).
 """
 
 import argparse
-import csv
 import sys
 import time
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from corral.attacks.autoattack import standard_attacks  # noqa: E402
 from corral.attacks.engine import Attacked, cpu_batch, run_attacks  # noqa: E402
 from corral.attacks.registry import ATTACKS  # noqa: E402
 from corral.attacks.threat import Threat  # noqa: E402
+from csv_rows import read_rows, write_rows  # noqa: E402
 from models import MNIST, SUBJECTS, Subject  # noqa: E402
 
 MODELS = {
@@ -115,18 +115,12 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
-    if given.results.is_file():
-        with given.results.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
+    rows = read_rows(given.results)
     for name in () if given.table else given.models:
         held = {row["mix"] for row in rows if row["model"] == name}
         if missing := [mix for mix in given.mixes if mix not in held]:
             rows += rows_of(name, missing)
-            with given.results.open("w", newline="", encoding="utf-8") as stream:
-                writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+            write_rows(given.results, COLUMNS, rows)
     print(table(rows))
 
 

@@ -55,6 +55,21 @@ def own_data(no_data, monkeypatch):
     monkeypatch.setenv("CORRAL_DATA", str(no_data))
 
 
+@pytest.fixture
+def command_line(monkeypatch, capsys):
+    """Runs the command line in this process; returns exit code, stdout, stderr."""
+    from corral import cli
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["corral", *map(str, words)])
+        with pytest.raises(SystemExit) as exited:
+            cli.main()
+        out, err = capsys.readouterr()
+        return exited.value.code or 0, out, err
+
+    return run
+
+
 @pytest.fixture(autouse=True)
 def traced():
     """The public AutoAttack's checks end with `sys.settrace(None)`: what follows would count as not covered."""

@@ -31,17 +31,8 @@ COMMANDS = (
 
 
 @pytest.fixture
-def corral(monkeypatch, capsys):
-    """Runs the command line in this process; returns exit code, stdout, stderr."""
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["corral", *map(str, args)])
-        with pytest.raises(SystemExit) as exited:
-            cli.main()
-        out, err = capsys.readouterr()
-        return exited.value.code or 0, out, err
-
-    return run
+def corral(command_line):
+    return command_line
 
 
 @pytest.fixture(scope="module")

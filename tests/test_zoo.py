@@ -1,7 +1,6 @@
 """The models that come with corral: by name wherever a run is taken, and nothing is written beside them."""
 
 import json
-import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -30,17 +29,8 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(here, monkeypatch, capsys):
-    """Runs the command line; returns exit code, stdout, stderr."""
-
-    def called(*words):
-        monkeypatch.setattr(sys, "argv", ["corral", *map(str, words)])
-        with pytest.raises(SystemExit) as exited:
-            cli.main()
-        out, err = capsys.readouterr()
-        return exited.value.code or 0, out, err
-
-    return called
+def run(here, command_line):
+    return command_line
 
 
 def test_the_names_are_the_folders():

@@ -173,6 +173,23 @@ def test_seeds_of_one_recipe_are_one_line(ranked: Any) -> None:
     assert rows_of([board])[0]["seeds"] == "0 1 2"
 
 
+def test_the_costs_of_seeds_are_their_mean_and_unknown_where_one_is(
+    write_run: WriteRun, record: MakeRecord, attack: Any
+) -> None:
+    def made(seed: int, seconds: float, **of: Any) -> Path:
+        base = record(f"s{seed}", {}, recipe="r", train_seed=seed, eval_seconds=seconds, train_seconds=10 * seconds)
+        return write_run(base.model_copy(update={"attacks": [attack("pgd_ce", 0.5).model_copy(update=of)]}))
+
+    counted = [made(seed, 1.0 + seed, forwards=400 * (1 + seed), backwards=400) for seed in (0, 2)]
+    (board,) = corral.compare(counted)
+    (line,) = board.lines
+    assert (line.passes, line.attack_seconds, line.train_seconds) == (3.0, 2.0, 20.0)
+    row = rows_of([board])[0]
+    assert [row[name] for name in ("passes_per_image", "attack_seconds", "train_seconds")] == [3.0, 2.0, 20.0]
+    (board,) = corral.compare([*counted, made(4, 5.0, forwards=None, backwards=None)])
+    assert board.lines[0].passes is None
+
+
 def test_the_csv_file_has_every_number_exactly_and_the_page_needs_nothing_else(
     write_run: WriteRun, record: MakeRecord, attack: Any, tmp_path: Path
 ) -> None:

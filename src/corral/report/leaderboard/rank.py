@@ -1,8 +1,9 @@
 """What may be ranked with what, and by which number."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 from corral.errors import CorralError
 from corral.records import Record
@@ -52,10 +53,17 @@ class Line:
     @property
     def passes(self) -> float | None:
         """Forward and backward passes an image, of all attacks of a run together; None where they were not counted."""
-        single = single_attacks(self.record)
-        if not single or any(attack.forwards is None for attack in single):
-            return None
-        return sum(((attack.forwards or 0) + (attack.backwards or 0)) / attack.n for attack in single)
+        return _mean_cost(_passes(piece.record) for piece in self.entry.members)
+
+    @property
+    def attack_seconds(self) -> float | None:
+        """Of all attacks of a run together."""
+        return _mean_cost(piece.record.eval_seconds for piece in self.entry.members)
+
+    @property
+    def train_seconds(self) -> float | None:
+        """Of a run's training; None where they are not known."""
+        return _mean_cost(piece.record.train_seconds for piece in self.entry.members)
 
     @property
     def protocol(self) -> str:
@@ -117,6 +125,19 @@ def _leaderboard(group: RunGroup, where: dict[str, Path], apart: str) -> Leaderb
     ]
     others = sorted((one for one in lines if one.ranked_by is None), key=lambda one: -_mean(one.best))
     return Leaderboard(group, (*placed, *others), _basis(group, lines, by_autoattack), apart)
+
+
+def _mean_cost(costs: Iterable[float | None]) -> float | None:
+    """The mean over the runs of a line; None where one of them is not known."""
+    known = list(costs)
+    return None if None in known else fmean(cost for cost in known if cost is not None)
+
+
+def _passes(record: Record) -> float | None:
+    single = single_attacks(record)
+    if not single or any(attack.forwards is None for attack in single):
+        return None
+    return sum(((attack.forwards or 0) + (attack.backwards or 0)) / attack.n for attack in single)
 
 
 def _tied(first: Line, other: Line) -> bool:
