@@ -415,6 +415,8 @@ def test_columns_are_grouped_by_eps(made):
     ]
     # A column without a published number shows ours alone.
     assert [title for title, _ in found[1].headings()] == ["a, ours", "b, published", "b, ours", "worst PGD, ours"]
+    other = [title for title, _ in found[1].headings("cifar10")]
+    assert other == ["a, ours", "b, published on cifar10", "b, ours", "worst PGD, ours"]
 
 
 def test_a_number_for_no_column_is_refused():

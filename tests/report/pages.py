@@ -97,7 +97,7 @@ def _analyses() -> dict[str, Analysis]:
 
 def _table() -> TablePage:
     groups = (
-        ColumnGroup("No attack", (("Clean, published", "published"), ("Clean, ours", "ours"))),
+        ColumnGroup("No attack", (("Clean, published on CIFAR-10", "published"), ("Clean, ours", "ours"))),
         ColumnGroup(
             "At the training eps", (("PGD, published", "published"), ("PGD, ours", "ours"), ("sound, ours", "sound"))
         ),

@@ -40,13 +40,17 @@ class Group:
     sound: bool
     worst: str = "sound"
 
-    def headings(self) -> tuple[tuple[str, str], ...]:
-        """Heading and kind ("published", "ours", "sound") of each column as shown."""
+    def headings(self, elsewhere: str = "") -> tuple[tuple[str, str], ...]:
+        """Heading and kind ("published", "ours", "sound") of each column as shown.
+
+        `elsewhere`: the data set of published numbers, where it is not ours.
+        """
+        of = f" on {elsewhere}" if elsewhere else ""
         found = []
         for column in self.columns:
             name = column.name if column.unit == "%" else f"{column.name} ({column.unit})"
             if column.name in self.published:
-                found.append((f"{name}, published", "published"))
+                found.append((f"{name}, published{of}", "published"))
             found.append((f"{name}, ours", "ours"))
         return (*found, (f"{self.worst}, ours", "sound")) if self.sound else tuple(found)
 
@@ -77,7 +81,10 @@ def _part(table: Table, result: Result, part: ResultPart) -> PartTable:
         threat=" or ".join(threats),
         reading=f"{_reading(part)} {sentence(_setting(table, result, part))}",
         groups=(
-            *(ColumnGroup(group.title, group.headings()) for group in found),
+            *(
+                ColumnGroup(group.title, group.headings("" if part.beside == part.data else part.beside))
+                for group in found
+            ),
             ColumnGroup("Training", tuple(training_headings(part))),
         ),
         rows=tuple((row.shown, *line, *training_cells(part, row)) for row, line in zip(part.rows, cells, strict=True)),

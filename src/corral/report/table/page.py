@@ -75,11 +75,6 @@ class PartTable:
         """Heading and kind of every column behind the rows' names."""
         return [heading for group in self.groups for heading in group.headings]
 
-    @property
-    def other_data(self) -> str:
-        """What a page adds to the heading of published numbers: their data set, where it is not ours."""
-        return "" if self.beside == self.data else f" on {self.beside}"
-
 
 @dataclass(frozen=True)
 class TablePage:
