@@ -146,6 +146,33 @@ def test_what_a_process_says_of_its_end_all_know(monkeypatch):
         assert str(guard.lost(RuntimeError())).startswith("rank 0: the loss is not finite; ")
 
 
+def test_no_thread_is_in_the_store_when_the_work_has_ended(monkeypatch):
+    # Python aborts a process whose end meets one there: "terminate called without an active exception".
+    monkeypatch.setattr(watch, "BEAT_SECONDS", 0.1)
+    store = dist.HashStore()
+    for name in ("who/0", "beat/0"):
+        store.set(name, "0")
+    guard = watch.Watch(store, 1, 2)
+    entered = threading.Event()
+
+    class Slow:
+        def set(self, name, value):
+            entered.set()
+            time.sleep(1)
+
+        def check(self, names):
+            return False
+
+        def get(self, name):
+            return b"0"
+
+    guard.store = Slow()
+    before = threading.active_count()
+    with guard.watching():
+        assert entered.wait(10)
+    assert threading.active_count() == before
+
+
 def lines(path: Path, least: int, process) -> None:
     """Wait until a run has so many epochs."""
     end = time.monotonic() + 90

@@ -156,3 +156,11 @@ def test_a_run_of_two_is_continued_by_one(one, tmp_path, monkeypatch):
     assert len(epochs(halved)) == 1
     train("corral", halved, resume=True)
     assert epochs(halved)[1]["loss"] == pytest.approx(epochs(own)[1]["loss"], rel=LOSS)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_leaves_the_others_before_it_ends(two, rank):
+    left = json.loads((two / f"left-{rank}.json").read_text())
+    assert not left["joined"]
+    # A thread of gloo's that needs Python while Python ends aborts the process.
+    assert not [name for name in left["threads"] if "gloo" in name]

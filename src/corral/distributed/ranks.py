@@ -1,5 +1,7 @@
 """Which of several processes this one is, and what all of them say to each other."""
 
+import atexit
+import importlib
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -45,6 +47,8 @@ class _State:
     place = Place()
     joined: Place | None = None
     watch: Watch | None = None
+    # Whether the last work together ended in all processes.
+    whole = True
 
 
 def rank() -> int:
@@ -80,7 +84,7 @@ def together(place: Place | None) -> Iterator[None]:
         yield
         return
     watch = _join(place)
-    _State.place = place
+    _State.place, _State.whole = place, False
     try:
         with watch.watching():
             yield
@@ -92,6 +96,8 @@ def together(place: Place | None) -> Iterator[None]:
     except BaseException as error:
         watch.tell(f"rank {place.rank} ended ({type(error).__name__})")
         raise
+    else:
+        _State.whole = True
     finally:
         _State.place = Place()
 
@@ -113,6 +119,8 @@ def alone() -> Iterator[None]:
 
 def _join(place: Place) -> Watch:
     """Meet the others, once in a process."""
+    # Imported later, as torch.optim does, it keeps the group in its functions' defaults: `_leave` would not end it.
+    importlib.import_module("torch.distributed.nn.functional")
     if _State.watch is not None:
         if _State.joined != place:
             raise UsageError(f"this process works as {_State.joined} already, found {place}")
@@ -141,7 +149,17 @@ def _join(place: Place) -> Watch:
             "start all of them, with one address and port that they all reach"
         ) from error
     _State.joined, _State.watch = place, Watch(store, place.rank, place.size)
+    atexit.register(_leave)
     return _State.watch
+
+
+def _leave() -> None:
+    """End the group's threads before Python's own end, in which one that needs it aborts the process.
+
+    NCCL's group is left alone where another process may be gone: its end waits for all.
+    """
+    if dist.is_initialized() and (_State.whole or dist.get_backend() == "gloo"):
+        dist.destroy_process_group()
 
 
 def exchanged(collective: Callable[[], T]) -> T:

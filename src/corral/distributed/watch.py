@@ -61,7 +61,8 @@ class Watch:
             yield
         finally:
             self.done.set()
-            thread.join(2 * BEAT_SECONDS)
+            # Python aborts a process that ends while a thread is in a call of the store.
+            thread.join(SILENT_SECONDS)
 
     def tell(self, words: str) -> None:
         """Tell all others that this process ends, and why."""
