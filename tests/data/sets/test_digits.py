@@ -2,6 +2,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from corral.data import load
+from corral.data.sets import digits
 
 
 def test_digits_are_the_embedded_images_in_256_levels() -> None:
@@ -16,6 +17,11 @@ def test_digits_are_the_embedded_images_in_256_levels() -> None:
     found = {bytes(image.flatten().tolist()): int(label) for image, label in zip(images, labels, strict=True)}
     assert len(images) == 1797
     assert found == expected
+
+
+def test_another_layout_of_scikit_learn_gives_the_same(monkeypatch) -> None:
+    monkeypatch.setattr(digits, "find_spec", lambda name: None)
+    assert load("digits").fingerprint == "680bf2a70a584fdf"
 
 
 def test_the_test_part_is_fixed_stratified_and_apart() -> None:

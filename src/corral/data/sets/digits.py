@@ -1,5 +1,8 @@
 """Handwritten digits, 8×8, that come with scikit-learn: real images without a download."""
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -19,11 +22,21 @@ def load_digits() -> DataSet:
 
     The source's levels v in 0..16 become round(v × 255 / 16).
     """
-    from sklearn.datasets import load_digits as embedded_digits
-
-    source = embedded_digits()
-    levels = np.rint(source.images * 255 / 16).astype(np.uint8)
-    images = Images(torch.from_numpy(levels).unsqueeze(1), torch.from_numpy(source.target.astype(np.int64)))
+    table = _table()
+    levels = np.rint(table[:, :-1].reshape(-1, 8, 8) * 255 / 16).astype(np.uint8)
+    images = Images(torch.from_numpy(levels).unsqueeze(1), torch.from_numpy(table[:, -1].astype(np.int64)))
     train, test = split_validation(images, TEST_COUNT, seed=TEST_SEED)
     note = f"scikit-learn's digits, a fixed stratified test part of {TEST_COUNT}"
     return DataSet("digits", tuple("0123456789"), train, test, note=note)
+
+
+def _table() -> np.ndarray:
+    """(1797, 65) levels and labels, from scikit-learn's file: importing its loader takes a second, with scipy.stats."""
+    found = find_spec("sklearn")
+    folder = Path(next(iter(found.submodule_search_locations or ()))) if found is not None else Path()
+    path = folder / "datasets" / "data" / "digits.csv.gz"
+    if path.is_file():
+        return np.loadtxt(path, delimiter=",")
+    from sklearn.datasets import load_digits as embedded_digits
+
+    return np.column_stack(embedded_digits(return_X_y=True))
