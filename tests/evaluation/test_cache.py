@@ -151,7 +151,8 @@ def test_finished_batches_are_not_repeated(run, monkeypatch):
 
 
 @pytest.mark.slow
-def test_ten_kills_at_random_moments_change_nothing(run):
+@pytest.mark.parametrize("times", [4, pytest.param(10, marks=pytest.mark.thorough)])
+def test_kills_at_random_moments_change_nothing(run, times):
     arguments = {"n": 120, "batch_size": 12, "attacks": [LOG_20], "progress": False, "device": "cpu"}
     alone = without_times(evaluate(run, **arguments))
     label = run / "records" / "custom-n120"
@@ -159,7 +160,7 @@ def test_ten_kills_at_random_moments_change_nothing(run):
     label.with_suffix(".json").unlink()
     label.with_suffix(".npz").unlink()
     moment, kills, finished = random.Random(0), 0, set()
-    while kills < 10:
+    while kills < times:
         process = CONTEXT.Process(target=evaluate, args=(run,), kwargs=arguments)
         process.start()
         folder = label.with_suffix(".unfinished")

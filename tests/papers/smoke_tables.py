@@ -8,7 +8,10 @@ import pytest
 from corral.papers import shipped_tables
 
 # Ten seconds and more of an idle core each, of rows and columns that tables made in `make test` have too.
-LONG = ("cause", "clustr-convergence", "critique-ablations", "mat-figure1", "mat-figure2", "mat-table2")
+LONG = (
+    *("cause", "clustr-convergence", "clustr-figure4", "critique-ablations"),
+    *("mat-figure1", "mat-figure2", "mat-table2", "ncp-figure3", "ncp-table3"),
+)
 
 
 def tables(wanted: Callable[[str], bool]) -> list[Any]:
