@@ -61,8 +61,9 @@ CHECKPOINTS = {
         "clustr-published",
         "digits",
         None,
-        "ClusTR as released: exponentiated scores, masked gradients",
-        "Its gradients are masked: attacks on its own outputs alone overestimate its robust accuracy.",
+        "ClusTR as released: trained on exponentiated scores, which mask gradients",
+        "It is loaded with log-space logits, in which an audit finds nothing masked. PGD on the scores that it was "
+        "trained on overstates its robust accuracy, as published; notebooks/break_a_masked_defence.ipynb shows both.",
     ),
     "digits-corral": Checkpoint("corral", "digits", None, "clusters in log space, adversarially trained"),
     "digits-certified": Checkpoint(
