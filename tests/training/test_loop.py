@@ -394,3 +394,19 @@ def test_a_number_that_could_not_be_measured_is_null_in_metrics_and_resumed(tmp_
     assert "NaN" not in text
     assert "Infinity" not in text
     assert [entry["undefined"] for entry in read_metrics(Run(path).metrics_file)] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, True),
+        ({"avx2": True, "avx512_bf16": True, "amx_bf16": False}, False),
+        ({}, False),
+    ],
+)
+def test_bfloat16_without_instructions_for_it_is_said_to_be_slow(found, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    settings = {"data.train": 40, "training.epochs": 1, "model.width": 4, "training.precision": "bfloat16"}
+    train("nominal", data="digits", out=tmp_path / "run", device="cpu", **settings)
+    assert ("no instructions for bfloat16" in capsys.readouterr().err) == told

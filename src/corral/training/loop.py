@@ -15,6 +15,7 @@ from corral.checkpoints import read_checkpoint, write_checkpoint
 from corral.data import AnyData, DataSet, Images, as_float, load
 from corral.data.augment import crop_and_flip, cutmix, cutout
 from corral.data.crops import Crops
+from corral.devices import emulates_bfloat16
 from corral.distributed import ranks, rows
 from corral.distributed.batch_norm import Synchronised
 from corral.files import write_atomically
@@ -191,6 +192,8 @@ class Training:
             inside = self.model.backbone
             inside = inside.backbone if isinstance(inside, Embedded) else inside
             self.say(f"backbone {self.spec.backbone.name}: {inside.features_dim} features, {inside.features_source}")
+        if self.recipe.training.precision == "bfloat16" and emulates_bfloat16(self.device):
+            self.say("this CPU has no instructions for bfloat16: float32 is 2 to 10 times as fast here")
         if any(word in self.data.note for word in ("skipped", "ignored", "split off")):
             self.say(f"{self.data.name}: {self.data.note}")
         logged = Logged(self.folder.path, self.recipe.model_dump(exclude_none=True), first_epoch=self.epoch + 1)
