@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Callable
 
 import torch
 
@@ -42,5 +43,6 @@ def emulates_bfloat16(device: torch.device) -> bool:
     """Whether a device is known to compute bfloat16 by other instructions, 2 to 10 times slower than float32."""
     if device.type != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
         return False
-    found = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.8 does not say
+    told: Callable[[], dict[str, object]] = getattr(torch.cpu, "get_capabilities", dict)  # torch 2.8 does not say
+    found = told()
     return bool(found) and not (found.get("avx512_bf16") or found.get("amx_bf16"))
