@@ -104,7 +104,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         for name in ("clean", "screening"):
             plain = [100 * float(held["float32", seed][name]) for seed in seeds]
             gaps = [100 * float(held["bfloat16", seed][name]) - of for seed, of in zip(seeds, plain, strict=True)]
-            cells += [f"{statistics.mean(plain):.1f}", f"{statistics.mean(gaps):+.1f} ± {statistics.stdev(gaps):.1f}"]
+            cells += [
+                f"{statistics.mean(plain):.1f}",
+                f"{round(statistics.mean(gaps), 1) + 0.0:+.1f} ± {statistics.stdev(gaps):.1f}",
+            ]
         ratios = [float(held["float32", s]["seconds"]) / float(held["bfloat16", s]["seconds"]) for s in seeds]
         cells += [f"{statistics.stdev(plain):.1f}", f"{statistics.median(ratios):.2f}"]
         lines.append(f"| {' | '.join(cells)} |")

@@ -30,11 +30,12 @@ def test_committed_tables_are_what_the_csv_files_make():
     assert (done.returncode, done.stdout) == (0, ""), f"run `make tables`\n{done.stdout}{done.stderr[-2000:]}"
 
 
-def test_the_table_of_the_screening_figure_is_that_of_its_file(monkeypatch):
+@pytest.mark.parametrize(("name", "page"), [("screening", "attacks"), ("precision", "performance")])
+def test_the_table_of_an_experiment_is_that_of_its_file(monkeypatch, name, page):
     monkeypatch.syspath_prepend(ROOT / "experiments")
-    table = runpy.run_path(str(ROOT / "experiments" / "screening.py"))["table"]
-    with (ROOT / "results" / "screening.csv").open(newline="", encoding="utf-8") as stream:
-        assert table(list(csv.DictReader(stream))) in (ROOT / "docs" / "attacks.md").read_text(encoding="utf-8")
+    table = runpy.run_path(str(ROOT / "experiments" / f"{name}.py"))["table"]
+    with (ROOT / "results" / f"{name}.csv").open(newline="", encoding="utf-8") as stream:
+        assert table(list(csv.DictReader(stream))) in (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
