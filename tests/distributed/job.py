@@ -4,6 +4,7 @@ import atexit
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -121,7 +122,10 @@ def failures() -> dict[str, str]:
 
 def say_what_is_left(path: Path) -> None:
     """The names of this process's threads, where the group's are gone."""
-    threads = sorted(task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm"))
+    threads = []
+    for task in sorted(Path("/proc/self/task").glob("*/comm")):
+        with suppress(OSError):  # it has just ended
+            threads.append(task.read_text().strip())
     path.write_text(json.dumps({"joined": torch.distributed.is_initialized(), "threads": threads}))
 
 
