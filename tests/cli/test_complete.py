@@ -113,27 +113,34 @@ def test_a_plugin_s_names_are_offered(tab, folders, monkeypatch):
     "line", ["corral evaluate runs/", "corral evaluate x --attack pgd", "corral train at --data m", "corral --help"]
 )
 def test_a_tab_and_the_help_take_a_moment_of_the_processor_and_no_torch(folders, line):
-    """CPU time, for the machine may be busy: 0.3 s of a TAB, 0.5 s of the help."""
-    code = "import sys, os, atexit\n"
-    code += "atexit.register(lambda: os.write(2, f'{sum(os.times()[:2])} {\"torch\" in sys.modules}'.encode()))\n"
-    code += "from corral.cli import main; main()"
-    env, arguments, most = dict(os.environ), [], 0.3
+    """CPU time, for the machine may be busy: 0.3 s of a TAB, 0.5 s of the help.
+
+    A slow machine may take six and ten times what Python and typer alone take on it, which is 0.05 s on others.
+    """
+    said = "import sys, os, atexit\n"
+    said += "atexit.register(lambda: os.write(2, f'{sum(os.times()[:2])} {\"torch\" in sys.modules}'.encode()))\n"
+    env, arguments, most, times = dict(os.environ), [], 0.3, 6
     if line.endswith("--help"):
-        arguments, most = ["--help"], 0.5
+        arguments, most, times = ["--help"], 0.5, 10
     else:
         env |= {"_CORRAL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
-    # The least of three: what the machine does beside it costs processor time too.
-    seconds = []
-    for _ in range(3):
-        command = [sys.executable, "-c", code, *arguments]
+
+    def taken(code):
+        command = [sys.executable, "-c", said + code, *arguments]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-        taken, torch = done.stderr.split()
-        assert done.stdout
+        seconds, torch = done.stderr.split()
         assert torch == "False"
-        seconds.append(float(taken))
-        if seconds[-1] < most:
+        return float(seconds), done.stdout
+
+    # The least of three: what the machine does beside it costs processor time too.
+    found = []
+    for _ in range(3):
+        seconds, shown = taken("from corral.cli import main; main()")
+        assert shown
+        found.append(seconds / max(most, times * taken("import typer.main")[0]))
+        if found[-1] < 1:
             break
-    assert min(seconds) < most
+    assert min(found) < 1
 
 
 @pytest.mark.parametrize("command", ["", *(one for one in ("train", "evaluate", "audit", "recipes", "reproduce"))])
