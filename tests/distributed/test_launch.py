@@ -135,24 +135,26 @@ def test_a_silent_process_is_named_within_the_stated_time(monkeypatch):
     assert store.get("lost").decode().startswith("rank 1 ")
 
 
-def test_what_a_process_says_of_its_end_all_know(monkeypatch):
-    monkeypatch.setattr(watch, "BEAT_SECONDS", 0.1)
+def beside_rank_0():
+    """The watch of rank 1, whose rank 0 is there and silent."""
     store = dist.HashStore()
     for name in ("who/0", "beat/0"):
         store.set(name, "0")
-    guard = watch.Watch(store, 1, 2)
+    return watch.Watch(store, 1, 2)
+
+
+def test_what_a_process_says_of_its_end_all_know(monkeypatch):
+    monkeypatch.setattr(watch, "BEAT_SECONDS", 0.1)
+    guard = beside_rank_0()
     with guard.watching():
-        threading.Timer(0.2, store.set, ("lost", "rank 0: the loss is not finite")).start()
+        threading.Timer(0.2, guard.store.set, ("lost", "rank 0: the loss is not finite")).start()
         assert str(guard.lost(RuntimeError())).startswith("rank 0: the loss is not finite; ")
 
 
 def test_no_thread_is_in_the_store_when_the_work_has_ended(monkeypatch):
     # Python aborts a process whose end meets one there: "terminate called without an active exception".
     monkeypatch.setattr(watch, "BEAT_SECONDS", 0.1)
-    store = dist.HashStore()
-    for name in ("who/0", "beat/0"):
-        store.set(name, "0")
-    guard = watch.Watch(store, 1, 2)
+    guard = beside_rank_0()
     entered = threading.Event()
 
     class Slow:
