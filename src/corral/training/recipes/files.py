@@ -78,7 +78,8 @@ def load_recipe(
     for key, value in overrides.items():  # another backbone brings its own keys
         if key in ("model.backbone", "backbone") and isinstance(value, str) and _found(value):
             own = merge(own, {"model": {"backbone": value}})
-    given = {_full_key(key, own): value for key, value in overrides.items()}
+    known = _known_keys(own) if overrides else ()
+    given = {_full_key(key, own, known): value for key, value in overrides.items()}
     table = _laid_for(source, data, given)
     if isinstance(head := part(table, "model").get("head"), str):  # as a table, which options may be laid over
         table = merge(table, {"model": {"head": {"name": head}}})
@@ -252,6 +253,12 @@ def _known_keys(table: Mapping[str, Any]) -> list[str]:
         method: type[MethodOptions] = METHODS.find(str(part(table, "method").get("name")), code=False).Options
     except UsageError:  # which is said when the whole is checked
         method = MethodOptions
+    return [*_section_keys(method), *(f"model.{name}" for name in _model_keys(table))]
+
+
+@cache
+def _section_keys(method: type[MethodOptions]) -> tuple[str, ...]:
+    """Every dotted key of a recipe with these options of its method, but those of its model."""
     sections: dict[str, type[Config]] = {"data": DataConfig, "threat": ThreatConfig}
     sections |= {"method": method, "training": TrainingConfig}
     keys = ["name", "summary", "source", "preset"]
@@ -262,7 +269,7 @@ def _known_keys(table: Mapping[str, Any]) -> list[str]:
                 keys.append(f"{section}.{name}")
             if inner is not None:
                 keys += [f"{section}.{name}.{leaf}" for leaf in inner.model_fields]
-    return keys + [f"model.{name}" for name in _model_keys(table)]
+    return tuple(keys)
 
 
 def _model_keys(table: Mapping[str, Any]) -> list[str]:
@@ -292,8 +299,8 @@ def _table(annotation: Any) -> type[Config] | None:
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Config)), None)
 
 
-def _full_key(key: str, table: Mapping[str, Any]) -> str:
-    known = _known_keys(table)
+def _full_key(key: str, table: Mapping[str, Any], known: Sequence[str]) -> str:
+    """The dotted key that a key of a recipe's table stands for: one of `known`, or an option that a backbone takes."""
     if key in known:
         return key
     backbone = part(table, "model").get("backbone")

@@ -23,7 +23,13 @@ Table = Mapping[str, Any]
 
 def shipped_recipes() -> dict[str, Path]:
     """The recipes inside the package, by name."""
-    return {path.stem: path for path in sorted(FOLDER.glob("*.toml"), key=lambda path: path.stem)}
+    return dict(_shipped())
+
+
+@cache
+def _shipped() -> tuple[tuple[str, Path], ...]:
+    """Their names and files, listed once."""
+    return tuple(sorted((path.stem, path) for path in FOLDER.glob("*.toml")))
 
 
 @cache
