@@ -28,6 +28,7 @@ from corral.models.export import export_classifier, plain
 from corral.training import load_model, train
 
 HEADS = ["linear", "soft", "nearest", "one a class", 3, "fuzzy", "cosine", "soft cosine"]
+EXPORTED = ("linear", "soft", 3, "fuzzy", "cosine")
 HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 READERS = {
     ".pt2": "module = torch.export.load(path).module(); found = module(x)",
@@ -91,23 +92,40 @@ def test_every_kind_of_backbone_can_be_exported_and_keeps_its_mode(backbone):
     torch.testing.assert_close(module(x), before, rtol=1e-5, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Models of every head, images, and the logits that a process without corral has of their files, by ending."""
+    found = {}
+
+    def of(suffix):
+        if suffix not in found:
+            folder = tmp_path_factory.mktemp("exported")
+            models = {head: classifier("convnet", head) for head in EXPORTED}
+            for head, model in models.items():
+                export_classifier(model, folder / f"{head}{suffix}")
+            x = torch.rand(3, 1, 8, 8)
+            torch.save(x, folder / "x.pt")
+            program = (
+                "import sys; sys.modules['corral'] = None; import torch; torch.set_num_threads(1)\n"
+                f"x, all_found = torch.load('x.pt'), {{}}\nfor head in {EXPORTED!r}:\n"
+                f"    path = f'{{head}}{suffix}'\n    {READERS[suffix]}\n    all_found[head] = found.detach()\n"
+                "torch.save(all_found, 'found.pt')"
+            )
+            subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, capture_output=True, cwd=folder)
+            found[suffix] = models, x, torch.load(folder / "found.pt")
+        return found[suffix]
+
+    return of
+
+
 @pytest.mark.parametrize("suffix", [".pt2", ".ts", ".onnx"])
-@pytest.mark.parametrize("head", ["linear", "soft", 3, "fuzzy", "cosine"])
-def test_a_file_gives_equal_logits_in_a_process_without_corral(suffix, head, tmp_path):
+@pytest.mark.parametrize("head", EXPORTED)
+def test_a_file_gives_equal_logits_in_a_process_without_corral(suffix, head, exported):
     if suffix == ".onnx" and not HAS_ONNX:
         pytest.skip("onnx, onnxscript and onnxruntime are not installed: pip install 'corral[onnx]' onnxruntime")
-    model = classifier("convnet", head)
-    path = export_classifier(model, tmp_path / f"model{suffix}")
-    x = torch.rand(3, 1, 8, 8)
-    torch.save(x, tmp_path / "x.pt")
-    program = (
-        "import sys; sys.modules['corral'] = None; import torch; torch.set_num_threads(1)\n"
-        f"path, x = {str(path)!r}, torch.load({str(tmp_path / 'x.pt')!r})\n{READERS[suffix]}\n"
-        f"torch.save(found.detach(), {str(tmp_path / 'found.pt')!r})"
-    )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, capture_output=True, cwd=tmp_path)
+    models, x, found = exported(suffix)
     with torch.no_grad():
-        torch.testing.assert_close(torch.load(tmp_path / "found.pt"), model(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found[head], models[head](x), rtol=1e-5, atol=1e-5)
 
 
 def test_an_unknown_ending_and_a_model_of_any_size_are_one_line(tmp_path):
