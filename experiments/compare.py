@@ -104,14 +104,14 @@ def table_of(results: Path, store: Store, name: str = "mnist") -> str:
         f"{first.norm} eps {first.eps:.4g}, {images}, {seeds} seeds; percent, mean ± sd.",
         "",
     ]
-    text += ["## At equal cost", "", f"| recipe | {' | '.join(columns.values())} | training seconds |"]
+    text += ["## At equal cost", "", f"| recipe | {' | '.join(columns.values())} | CPU seconds of training |"]
     text += [f"| --- | {' | '.join('---:' for _ in columns)} | ---: |"]
     for row, left in lines:
         cells = [
             spread([one[name].accuracy for one in left]) if all(name in one for one in left) else "–"
             for name in columns
         ]
-        seconds = statistics.mean(run.train_seconds for run in runs if run.recipe == row)
+        seconds = statistics.mean(run.work_seconds for run in runs if run.recipe == row)
         text.append(f"| {row} | {' | '.join(cells)} | {seconds:.0f} |")
     made = f"corral {first.corral}, torch {first.torch}, {first.device}, {first.threads} thread(s)"
     latest = max(one["clean"].created for _, left in lines for one in left)
