@@ -57,7 +57,7 @@ def replay(model: nn.Module, x: Tensor, passes: Sequence[Sequence[int]]) -> None
     """The same passes and nothing else."""
     most = max(count for count, _ in passes)
     images = x.repeat(-(-most // len(x)), *[1] * (x.dim() - 1))
-    with attacked(model):
+    with attacked(model, fold=True):
         for count, backward in passes:
             if backward:
                 some = images[:count].detach().requires_grad_(True)

@@ -84,7 +84,7 @@ def guarded(norms: tuple[Norm, ...] | None = None) -> Callable[[Callable[P, R | 
             if not len(x):
                 return (MinimalOutcome if returned is MinimalOutcome else Outcome).nothing(x)
             held = given[names[0]]
-            with attacked(held), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+            with attacked(held, fold=True), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
                 if returned in (Outcome, MinimalOutcome):
                     return function(*bound.args, **bound.kwargs)
                 with counted_passes(held) as passes:

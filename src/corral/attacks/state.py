@@ -1,13 +1,14 @@
 """The state a model is attacked in, and its restoration."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Literal
 
 import torch
 from torch import nn
 
 from corral.models.backbones import Backbone
+from corral.models.folding import folded
 from corral.models.layout import takes_channels_last
 from corral.models.modes import set_mode
 from corral.precision import full_float32
@@ -18,7 +19,7 @@ REDUCED = (torch.float16, torch.bfloat16)
 
 
 @contextmanager
-def attacked(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
+def attacked(model: nn.Module, mode: Mode = "eval", *, fold: bool = False) -> Iterator[None]:
     """Hold a model for an attack: the given mode, no weight gradients, float32 without TF32.
 
     Weights and buffers of half precision are widened to float32, so that what is attacked is the function of these
@@ -26,7 +27,8 @@ def attacked(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
 
     In eval mode the convolutions of corral's own backbones hold their weights with channels last: up to three times
     the images a second on a CPU, for another rounding. A backbone with a foreign module inside, which may count on its
-    strides, stays as it is (`takes_channels_last`).
+    strides, stays as it is (`takes_channels_last`). With `fold` their BatchNorms are part of the convolutions before
+    them (`folded`): a sixth of a ResNet's time less, again for another rounding.
 
     On leaving, also by an exception, every module's training flag, every parameter's memory and `requires_grad` and
     every buffer that could have changed is restored: batch statistics of adversarial images never leak into the running
@@ -35,6 +37,7 @@ def attacked(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
     Args:
         model: any module; `.grad` of its parameters is never touched.
         mode: "eval", or "train" for an adversary that sees batch statistics.
+        fold: as above, in eval mode; for what makes many passes, since each entry folds anew.
     """
     flags = [(module, module.training) for module in model.modules()]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -46,12 +49,11 @@ def attacked(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
         if mode == "train" or buffer.dtype in REDUCED
     ]
     narrow = [(parameter, parameter.data) for parameter in model.parameters() if parameter.dtype in REDUCED]
+    own = list(_own_backbones(model)) if mode == "eval" else []
     kernels = [
-        (parameter, parameter.data)
-        for backbone in (_own_backbones(model) if mode == "eval" else ())
-        for parameter in backbone.parameters()
-        if parameter.dim() == 4
+        (parameter, parameter.data) for backbone in own for parameter in backbone.parameters() if parameter.dim() == 4
     ]
+    folds = ExitStack()
     try:
         for parameter, data in narrow:
             parameter.data = data.float()
@@ -61,11 +63,14 @@ def attacked(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
         for module, name, buffer in buffers:
             setattr(module, name, buffer.float() if buffer.dtype in REDUCED else buffer.clone())
         set_mode(model, mode == "train")
+        for backbone in own if fold else ():
+            folds.enter_context(folded(backbone))
         for parameter in trainable:
             parameter.requires_grad_(False)
         with full_float32():
             yield
     finally:
+        folds.close()
         for parameter, data in (*kernels, *narrow):
             parameter.data = data
         for parameter in trainable:

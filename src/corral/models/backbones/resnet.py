@@ -17,6 +17,8 @@ BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions with a shortcut, projected where the shape changes."""
 
+    normalised = (("conv1", "bn1"), ("conv2", "bn2"))
+
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)

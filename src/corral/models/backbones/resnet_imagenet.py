@@ -33,6 +33,8 @@ class ImageNetBlock(nn.Module):
         bottleneck: whether the block is one; its maps have 4 × width channels.
     """
 
+    normalised = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
+
     def __init__(self, channels: int, width: int, stride: int, *, bottleneck: bool) -> None:
         super().__init__()
         out = width * WIDENED if bottleneck else width
@@ -71,6 +73,8 @@ class ResNetImageNet(Backbone):
     Raises:
         ValueError: no such depth.
     """
+
+    normalised = (("conv1", "bn1"),)
 
     def __init__(self, in_channels: int = 3, width: Count = 64, depth: Depth = 50) -> None:
         super().__init__()

@@ -14,6 +14,8 @@ from corral.options import Count, Depth
 class PreActivationBlock(nn.Module):
     """BatchNorm, ReLU, 3×3 convolution, twice, with a shortcut; no dropout."""
 
+    normalised = (("conv1", "bn2"),)
+
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(channels)
