@@ -157,6 +157,16 @@ def test_attacks_fold_and_training_s_does_not(keep):
     assert same(before, state(model))
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_compiled_model_stays_as_it_is(in_place):
+    model = classifier()
+    if in_place:
+        model.backbone.compile(backend="eager")
+    compiled = model if in_place else torch.compile(model, backend="eager")
+    with attacked(compiled, fold=True):
+        assert norms(model) == 12
+
+
 def test_weights_of_half_precision_are_folded_widened():
     model = classifier().bfloat16()
     wide = copy.deepcopy(model).float()

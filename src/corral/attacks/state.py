@@ -28,7 +28,8 @@ def attacked(model: nn.Module, mode: Mode = "eval", *, fold: bool = False) -> It
     In eval mode the convolutions of corral's own backbones hold their weights with channels last: up to three times
     the images a second on a CPU, for another rounding. A backbone with a foreign module inside, which may count on its
     strides, stays as it is (`takes_channels_last`). With `fold` their BatchNorms are part of the convolutions before
-    them (`folded`): a sixth of a ResNet's time less, again for another rounding.
+    them (`folded`): a sixth of a ResNet's time less, again for another rounding; a compiled model stays as it is, since
+    each change of its modules would compile it again.
 
     On leaving, also by an exception, every module's training flag, every parameter's memory and `requires_grad` and
     every buffer that could have changed is restored: batch statistics of adversarial images never leak into the running
@@ -63,7 +64,7 @@ def attacked(model: nn.Module, mode: Mode = "eval", *, fold: bool = False) -> It
         for module, name, buffer in buffers:
             setattr(module, name, buffer.float() if buffer.dtype in REDUCED else buffer.clone())
         set_mode(model, mode == "train")
-        for backbone in own if fold else ():
+        for backbone in own if fold and not _compiled(model) else ():
             folds.enter_context(folded(backbone))
         for parameter in trainable:
             parameter.requires_grad_(False)
@@ -79,6 +80,15 @@ def attacked(model: nn.Module, mode: Mode = "eval", *, fold: bool = False) -> It
             module.training = training
         for module, name, buffer in buffers:
             setattr(module, name, buffer)
+
+
+def _compiled(model: nn.Module) -> bool:
+    """Whether torch.compile has taken a module in it, in place or as a wrapper (whose class is in a module that takes a
+    second to import)."""
+    return any(
+        type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None
+        for module in model.modules()
+    )
 
 
 def _own_backbones(module: nn.Module) -> Iterator[Backbone]:
