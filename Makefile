@@ -7,6 +7,8 @@ READY := .venv/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # Two OpenMP threads that compete with another process spin: tests run in processes of one thread each.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+# Compiled modules are kept: without them every process that a test starts compiles all that it imports, 0.3 s and more.
+unexport PYTHONDONTWRITEBYTECODE
 INTEROP := .venv-interop
 DOCS := .venv-docs
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
