@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+from experiments.arena.table import ArenaTable
 from typer.testing import CliRunner
 
 import corral
@@ -13,6 +14,7 @@ from corral.attacks.registry import ATTACKS
 from corral.checkpoints import read_checkpoint, write_checkpoint
 from corral.cli import app
 from corral.cli.options import parse_setting
+from corral.documents import read_document
 from corral.errors import MOST_LETTERS, CorralError, UsageError
 from corral.models.heads import HEADS
 from corral.models.spec import ModelSpec, build_classifier
@@ -188,7 +190,10 @@ def test_accuracies_of_a_table_are_shares():
 
 def test_every_committed_table_is_within_the_bounds():
     for path in sorted(RESULTS.glob("tables/*/table.json")):
-        read_result(path)
+        if path.parent.name.startswith("arena-"):
+            read_document(path, ArenaTable, kind="arena table", command="make arena")
+        else:
+            read_result(path)
 
 
 def test_a_message_is_one_line_whatever_it_quotes():
