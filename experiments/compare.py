@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from arena.statistics import paired_difference
 from corral.attacks.protocols import PROTOCOLS
 from corral.attacks.threat import Threat
 from corral.data import load
@@ -20,10 +21,11 @@ from corral.evaluation import Record, evaluate, read_record
 from corral.evaluation.evaluate import record_label
 from corral.models.fingerprint import fingerprint
 from corral.papers.entries import SeedResult, Trained, Worst, row_entries
-from corral.papers.lines import RowKey
-from corral.papers.result import packed
+from corral.papers.lines import AttackLine, RowKey
+from corral.papers.result import packed, unpacked
 from corral.papers.store import Store, changing
 from corral.report.runs.collect import read_run
+from corral.report.words import WORST_CASE
 from corral.training import Run, load_model, train
 
 COLUMNS = {
@@ -104,18 +106,45 @@ def table_of(results: Path, store: Store, name: str = "mnist") -> str:
         f"{first.norm} eps {first.eps:.4g}, {images}, {seeds} seeds; percent, mean ± sd.",
         "",
     ]
-    text += ["## At equal cost", "", f"| recipe | {' | '.join(columns.values())} | CPU seconds of training |"]
+    clock = "device" if any(run.work_clock == "device" for run in runs) else "CPU"
+    text += ["## At equal cost", "", f"| recipe | {' | '.join(columns.values())} | {clock} seconds of training |"]
     text += [f"| --- | {' | '.join('---:' for _ in columns)} | ---: |"]
     for row, left in lines:
         cells = [
             spread([one[name].accuracy for one in left]) if all(name in one for one in left) else "–"
             for name in columns
         ]
-        seconds = statistics.mean(run.work_seconds for run in runs if run.recipe == row)
-        text.append(f"| {row} | {' | '.join(cells)} | {seconds:.0f} |")
+        seconds = [run.work_seconds for run in runs if run.recipe == row]
+        cells.append("–" if None in seconds else f"{statistics.mean(seconds):.0f}")
+        text.append(f"| {row} | {' | '.join(cells)} |")
+    text += ["", *_differences(lines)]
     made = f"corral {first.corral}, torch {first.torch}, {first.device}, {first.threads} thread(s)"
     latest = max(one["clean"].created for _, left in lines for one in left)
     return "\n".join([*text, "", f"{made}, until {latest}.", ""])
+
+
+def _differences(lines: list[tuple[str, list[dict[str, AttackLine]]]]) -> list[str]:
+    """Each row less the first, paired by image and seed, under the worst of all attacks."""
+    found = {
+        row: [unpacked(one[WORST_CASE].outcomes, one[WORST_CASE].n) for one in left]
+        for row, left in lines
+        if all(WORST_CASE in one and one[WORST_CASE].outcomes for one in left)
+    }
+    reference = lines[0][0]
+    if reference not in found or len(found) < 2:
+        return []
+    text = [
+        f"## Against {reference}",
+        "",
+        "| recipe | worst of all attacks, points | 95% interval over seeds and images |",
+    ]
+    text.append("| --- | ---: | ---: |")
+    for row, outcomes in found.items():
+        if row != reference and len(outcomes) == len(found[reference]):
+            difference = paired_difference(outcomes, found[reference])
+            mean, low, high = (100 * one for one in (difference.mean, difference.low, difference.high))
+            text.append(f"| {row} | {mean:+.1f} | [{low:+.1f}, {high:+.1f}] |")
+    return text
 
 
 def trained(recipe, seed, data, out, overrides):

@@ -83,8 +83,8 @@ def attacked(model: nn.Module, mode: Mode = "eval", *, fold: bool = False) -> It
 
 
 def _compiled(model: nn.Module) -> bool:
-    """Whether torch.compile has taken a module in it, in place or as a wrapper (whose class is in a module that takes a
-    second to import)."""
+    """Whether torch.compile has taken a module in it, in place or as a wrapper."""
+    # The wrapper's class by its name: the module that has it takes a second to import.
     return any(
         type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None
         for module in model.modules()

@@ -32,12 +32,11 @@ def foldable(network: nn.Module) -> Iterator[Pair]:
         pairs = pairwise(owner._modules) if type(owner) is nn.Sequential else getattr(owner, "normalised", ())
         for before, after in pairs:
             conv, norm = owner._modules.get(before), owner._modules.get(after)
-            if not isinstance(conv, nn.Conv2d) or type(conv) not in (nn.Conv2d, Pointwise):
+            if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
                 continue
-            if not isinstance(norm, nn.BatchNorm2d) or type(norm) is not nn.BatchNorm2d or norm.running_mean is None:
-                continue
+            exact = type(conv) in (nn.Conv2d, Pointwise) and type(norm) is nn.BatchNorm2d
             shared = max(places[id(one)] for one in (conv, norm, conv.weight)) > 1
-            if not shared and not _watched(conv) and not _watched(norm):
+            if exact and not shared and not _watched(conv) and not _watched(norm):
                 yield conv, owner, after
 
 
